@@ -1,0 +1,41 @@
+"""Errors that users meet: each says which file, which scene, what was expected and found, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class LocoError(Exception):
+    """Base of every error that a user's data or settings can cause. Shown without a traceback."""
+
+
+class ConfigError(LocoError):
+    """The configuration is not usable as it stands."""
+
+
+class DataError(LocoError):
+    """A file of the data is missing, broken, or does not belong to its neighbours.
+
+    Args:
+        problem: one sentence that says what is wrong.
+        file: the file in question.
+        scene: the scene that it belongs to.
+        expected: what a good file would hold.
+        found: what it holds.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        scene: str | None = None,
+        expected: object = None,
+        found: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        facts = {"file": file, "scene": scene, "expected": expected, "found": found, "what to do": remedy}
+        lines = [problem, *(f"  {name}: {fact}" for name, fact in facts.items() if fact is not None)]
+        super().__init__("\n".join(lines))
+        self.problem = problem
