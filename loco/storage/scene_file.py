@@ -131,16 +131,21 @@ class SceneFile:
                 version=cls.version,
                 dataset=dataset,
                 scene=scene,
-                facts=json.dumps(facts or {}, sort_keys=True),
             )
+            cls.set_facts(file, facts or {})
             for name, array in cls.arrays.items():
                 shape = tuple(sizes[d] if isinstance(d, str) else d for d in array.shape)
                 dtype = h5py.string_dtype() if array.dtype == "str" else array.dtype
-                layout: dict[str, Any] = {}
-                if array.per_frame and 0 not in shape:
-                    layout = {"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1, "shuffle": True}
+                layout: dict[str, Any] = {"maxshape": (None, *shape[1:])}
+                if array.per_frame:
+                    layout |= {"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1, "shuffle": True}
                 file.create_dataset(name, shape=shape, dtype=dtype, **layout)
             yield file
+
+    @staticmethod
+    def set_facts(file: h5py.File, facts: Mapping[str, Any]) -> None:
+        """Remember ``facts`` in a file that is being written."""
+        file.attrs["facts"] = json.dumps(facts, sort_keys=True)
 
 
 class Frames(SceneFile):

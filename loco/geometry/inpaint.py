@@ -1,0 +1,78 @@
+"""Fill the holes of a depth image, guided by its colour image.
+
+The colourisation of Levin et al. ("Colorization using Optimization", SIGGRAPH 2004), as the NYU Depth V2 toolbox
+uses it for depth: a missing depth is the weighted mean of its eight neighbours, with weights that fall with the
+difference of brightness. Known depths stay as they are: only the missing ones are unknowns of the linear system.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import spsolve
+
+_NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+_LEAST_VARIANCE = 2.2e-6  # of brightness in 0..255, squared: keeps the weights finite on flat colour
+
+
+def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Depth with every missing pixel filled.
+
+    Args:
+        depth: (h, w), metres, 0 = missing. At least one pixel must be known.
+        rgb: (h, w, 3).
+
+    Returns:
+        (h, w) float32. Filled values lie between the smallest and the largest known depth.
+
+    Raises:
+        ValueError: no pixel is known.
+    """
+    missing = depth <= 0
+    if missing.all():
+        raise ValueError("a depth image without any known pixel cannot be filled")
+    filled = depth.astype(np.float64)
+    if missing.any():
+        brightness = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64)
+        system, known_part = _weighted_mean_system(missing, brightness, filled)
+        filled[missing] = np.atleast_1d(spsolve(system.tocsc(), known_part))
+    return filled.astype(np.float32)
+
+
+def _weighted_mean_system(missing: NDArray, brightness: NDArray, depth: NDArray) -> tuple[csr_array, NDArray]:
+    """(I - W) over the missing pixels and what their known neighbours contribute, m x m and (m,)."""
+    height, width = missing.shape
+    rows, columns = np.nonzero(missing)
+    weights, neighbours = _neighbour_weights(rows, columns, brightness)
+
+    unknown_index = np.full(height * width, -1)
+    unknown_index[missing.ravel()] = np.arange(len(rows))
+    column = unknown_index[neighbours]
+    row = np.broadcast_to(np.arange(len(rows))[:, None], column.shape)
+    between_unknowns = (column >= 0) & (weights > 0)
+    known_part = np.where(column < 0, weights * depth.ravel()[neighbours], 0).sum(axis=1)
+
+    diagonal = np.arange(len(rows))
+    values = np.concatenate([np.ones(len(rows)), -weights[between_unknowns]])
+    at = (np.concatenate([diagonal, row[between_unknowns]]), np.concatenate([diagonal, column[between_unknowns]]))
+    return csr_array((values, at), shape=(len(rows), len(rows))), known_part
+
+
+def _neighbour_weights(rows: NDArray, columns: NDArray, brightness: NDArray) -> tuple[NDArray, NDArray]:
+    """Normalised weights (m, 8) of pixels' eight neighbours, 0 outside the image, and their flat indices (m, 8)."""
+    height, width = brightness.shape
+    y = rows[:, None] + np.array([dy for dy, _ in _NEIGHBOURS])
+    x = columns[:, None] + np.array([dx for _, dx in _NEIGHBOURS])
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    neighbours = np.where(inside, y * width + x, 0)
+
+    own = brightness[rows, columns][:, None]
+    squared = np.where(inside, (brightness.ravel()[neighbours] - own) ** 2, np.inf)
+    window = np.concatenate([np.where(inside, brightness.ravel()[neighbours], np.nan), own], axis=1)
+    # The variance is floored so that the most similar neighbour keeps a weight of at least 0.01.
+    variance = np.maximum(0.6 * np.nanvar(window, axis=1), squared.min(axis=1) / -np.log(0.01))
+    variance = np.maximum(variance, _LEAST_VARIANCE)
+    weights = np.exp(-squared / variance[:, None])
+    return weights / weights.sum(axis=1, keepdims=True), neighbours

@@ -1,0 +1,89 @@
+"""Patches and the 3D points that they show."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import ConfigError
+from loco.geometry.cameras import backproject
+
+# Neighbouring pixels whose depths differ by more than this factor lie on two sides of a depth edge.
+EDGE_RATIO = 1.1
+
+
+def grid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(rows, columns) of the patches of an image of ``size`` (height, width).
+
+    Raises:
+        ConfigError: the image is not a whole number of patches.
+    """
+    if size[0] % stride or size[1] % stride:
+        raise ConfigError(
+            f"images of {size[0]} x {size[1]} pixels are not a whole number of patches of {stride} pixels; "
+            "choose `frames.height` and `frames.width` as multiples of `patches.stride`"
+        )
+    return size[0] // stride, size[1] // stride
+
+
+def patch_centres(grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Centres of all patches in pixels of an image of ``size``, (rows, columns, 2) in (u, v) order."""
+    (rows, columns), (height, width) = grid, size
+    u, v = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
+    return np.stack([u, v], axis=-1)
+
+
+def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Depth at continuous pixel positions.
+
+    The inverse depth of a plane is linear in the image, so between four pixels of one surface the inverse depth is
+    interpolated: exact on planes, at any slant. Where the four lie on two sides of a depth edge (:data:`EDGE_RATIO`),
+    the pixel that holds the position is read instead. Where one of them has no depth, there is none.
+
+    Args:
+        depth: (h, w), metres, 0 = none.
+        uv: (..., 2), pixels.
+
+    Returns:
+        z-depth (...,) in metres, 0 outside the image or where there is none; and whether the position lies within one
+        surface, away from depth edges.
+    """
+    height, width = depth.shape
+    u, v = uv[..., 0], uv[..., 1]
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v = np.where(inside, u, 0), np.where(inside, v, 0)
+    # Between pixel centres; at the border the outermost pixel is held.
+    x, y = np.clip(u - 0.5, 0, width - 1), np.clip(v - 0.5, 0, height - 1)
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right, bottom = np.ceil(x).astype(int), np.ceil(y).astype(int)  # = left, top on a pixel centre
+    corners = np.stack([depth[top, left], depth[top, right], depth[bottom, left], depth[bottom, right]])
+    nearest, farthest = corners.min(axis=0), corners.max(axis=0)
+    known = inside & (nearest > 0)
+    smooth = known & (farthest <= EDGE_RATIO * nearest)
+    fx, fy = x - left, y - top
+    weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        interpolated = 1 / np.sum(weights / corners, axis=0)
+    looked_up = depth[np.floor(v).astype(int), np.floor(u).astype(int)]
+    return np.where(smooth, interpolated, np.where(known, looked_up, 0)), smooth
+
+
+def patch_points(
+    depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating], grid: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The 3D point at the centre of every patch.
+
+    Args:
+        depth: (h, w), z-depth in metres, 0 = none.
+        intrinsics: (3, 3), pixels of the depth image.
+        pose: (4, 4), camera-to-world, metres.
+        grid: (rows, columns) of patches, covering the image.
+
+    Returns:
+        World points (rows, columns, 3) in metres, and which are valid: a patch whose centre has no depth or lies on a
+        depth edge shows no single place and is not.
+    """
+    uv = patch_centres(grid, depth.shape)
+    z, smooth = sample_depth(depth, uv)
+    points = backproject(uv, z, intrinsics, pose)
+    return np.where(smooth[..., None], points, 0.0), smooth

@@ -1,0 +1,192 @@
+"""Views of a scene for pictures, and what feature maps say about them: similarity to a query patch, PCA colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from loco.errors import DataError
+from loco.geometry.cameras import pixel_centres, project
+from loco.geometry.patches import patch_centres, sample_depth
+from loco.geometry.sampling import sample_features
+from loco.storage import Correspondences, Features, Frames
+
+Floats = NDArray[np.floating]
+
+MIN_OVERLAP = 0.15  # of the less overlapping direction
+QUERY_IMAGES, QUERY_PATCHES = 16, 64  # how many are tried: bounds the time on scenes of thousands of images
+MARGIN = 0.06  # of the image size; keeps marks off the border
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of a scene: ``rgb`` (h, w, 3) uint8; ``index`` is its place in the scene's files."""
+
+    index: int
+    name: str
+    rgb: NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.rgb.shape[:2]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A 3D point and where the views see it. The first view is the one that it is chosen in.
+
+    ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not hidden.
+    """
+
+    point: Floats
+    uv: Floats
+    visible: NDArray[np.bool_]
+
+
+def choose_views(
+    correspondences: Correspondences, frames: Frames, n: int = 4, seed: int = 0
+) -> tuple[list[View], Query]:
+    """Pick a query patch and ``n`` views that show its place from sides as different as can be had.
+
+    Tries :data:`QUERY_IMAGES` query images and :data:`QUERY_PATCHES` textured patches in each; other views overlap the
+    query image by :data:`MIN_OVERLAP` at least. Most views that see the patch win, then the largest angles between
+    their lines of sight. If fewer than ``n`` see it, those that overlap the query image most fill up.
+
+    Returns:
+        At most ``n`` views, the query's first, and the query. Depends on the files, ``n`` and ``seed`` only.
+
+    Raises:
+        DataError: no two images of the scene overlap enough.
+    """
+    correspondences.require_frames(frames)
+    overlap = correspondences["overlap"][:]
+    mutual = np.minimum(overlap, overlap.T)
+    np.fill_diagonal(mutual, 0)
+    rng = np.random.default_rng([seed])
+    candidates = [i for i in rng.permutation(len(frames)) if (mutual[i] >= MIN_OVERLAP).any()][:QUERY_IMAGES]
+    best: tuple[tuple[int, float], Floats, list[int]] | None = None
+    for image in candidates:
+        others = np.flatnonzero(mutual[image] >= MIN_OVERLAP)
+        for score, point, chosen in _options(correspondences, frames, image, others, n, rng):
+            if best is None or score > best[0]:
+                best = score, point, chosen
+    if best is None:
+        raise DataError(
+            "no two images overlap enough to be shown together",
+            file=correspondences.path,
+            scene=correspondences.scene,
+            expected=f"an overlap of {MIN_OVERLAP} in both directions",
+            found=f"at most {mutual.max(initial=0):.2f}",
+            remedy="name another scene under `figures` in the configuration",
+        )
+    _, point, chosen = best
+    fill = [i for i in np.argsort(-mutual[chosen[0]], kind="stable") if mutual[chosen[0], i] >= MIN_OVERLAP]
+    chosen += [i for i in fill if i not in chosen][: n - len(chosen)]
+    seen = [_see(frames, i, point[None], correspondences.facts["overlap_tolerance"]) for i in chosen]
+    names = frames.names
+    views = [View(int(i), names[i], frames["rgb"][i]) for i in chosen]
+    return views, Query(point, np.concatenate([uv for uv, _ in seen]), np.concatenate([v for _, v in seen]))
+
+
+def feature_maps(features: Features, views: Sequence[View]) -> list[Floats]:
+    """The maps of ``views``, each (h, w, c) float32 at the features' own resolution."""
+    return [features["features"][view.index].astype(np.float32) for view in views]
+
+
+def similarities(maps: Sequence[Floats], views: Sequence[View], query: Query) -> list[Floats]:
+    """Cosine similarity of every pixel to the query's patch: (H, W) a view, by bilinear features."""
+    tensors = [torch.from_numpy(m) for m in maps]
+    target = sample_features(tensors[0], torch.from_numpy(query.uv[:1]), views[0].size)[0]
+    heat = []
+    for tensor, view in zip(tensors, views, strict=True):
+        pixels = torch.from_numpy(pixel_centres(*view.size)).reshape(-1, 2)
+        heat.append((sample_features(tensor, pixels, view.size) @ target).reshape(view.size).numpy())
+    return heat
+
+
+def pca_colours(maps: Sequence[Floats]) -> list[Floats]:
+    """Colours of feature maps by one PCA over all their cells: equal features, equal colours, in every view.
+
+    The three leading components become red, green and blue, each scaled between its 1st and 99th percentile. The
+    sign of a component is that of its third moment, so the colours do not depend on the basis of the feature space.
+
+    Args:
+        maps: each (h, w, c); c the same for all.
+
+    Returns:
+        Each (h, w, 3), in [0, 1].
+    """
+    cells = np.concatenate([m.reshape(-1, m.shape[-1]) for m in maps]).astype(np.float64)
+    cells -= cells.mean(axis=0)
+    _, axes = np.linalg.eigh(cells.T @ cells)
+    components = cells @ axes[:, :-4:-1]
+    components *= np.where((components**3).sum(axis=0) < 0, -1, 1)
+    low, high = np.percentile(components, [1, 99], axis=0)
+    colours = np.clip((components - low) / np.maximum(high - low, 1e-6), 0, 1)
+    ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])[:-1]
+    return [part.reshape(*m.shape[:2], 3) for part, m in zip(np.split(colours, ends), maps)]
+
+
+def _options(
+    correspondences: Correspondences, frames: Frames, image: int, others: NDArray, n: int, rng: np.random.Generator
+) -> list[tuple[tuple[int, float], Floats, list[int]]]:
+    """For each patch tried: (how many views see it, how different they are), its point, those views."""
+    valid = correspondences["valid"][image]
+    texture = _texture(frames["rgb"][image], valid.shape)
+    patches = np.flatnonzero(valid & (texture >= np.median(texture)))
+    points = correspondences["points"][image].reshape(-1, 3)[patches].astype(np.float64)
+    tolerance = correspondences.facts["overlap_tolerance"]
+    points = points[_see(frames, image, points, tolerance, MARGIN)[1]]
+    points = points[rng.permutation(len(points))[:QUERY_PATCHES]]
+    images = np.concatenate([[image], others])
+    seen = np.stack([_see(frames, i, points, tolerance, MARGIN)[1] for i in images])
+    sight = frames["pose"][:][images, None, :3, 3] - points
+    sight /= np.linalg.norm(sight, axis=-1, keepdims=True)
+    options = []
+    for k, point in enumerate(points):
+        views = np.flatnonzero(seen[:, k])
+        chosen, angle = _spread(sight[views, k], n)
+        options.append(((len(chosen), angle), point, images[views[chosen]].tolist()))
+    return options
+
+
+def _spread(directions: Floats, n: int) -> tuple[list[int], float]:
+    """Greedily take the direction farthest from those taken, from the first on; the sum of the gaps, degrees."""
+    angles = np.degrees(np.arccos(np.clip(directions @ directions.T, -1, 1))).round(1)
+    chosen, total = [0], 0.0
+    for _ in range(min(n, len(directions)) - 1):
+        gaps = angles[chosen].min(axis=0)
+        gaps[chosen] = -1
+        chosen.append(int(gaps.argmax()))
+        total += float(gaps.max())
+    return chosen, total
+
+
+def _see(
+    frames: Frames, image: int, points: Floats, tolerance: float, margin: float = 0.0
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Where ``image`` has world points (m, 3), pixels (m, 2), and whether it sees them (m,).
+
+    ``margin`` is the part of the image on each side that does not count as seen.
+    """
+    size = np.array(frames.size[::-1])
+    uv, z = project(points, frames["intrinsics"][image], frames["pose"][image])
+    with np.errstate(invalid="ignore"):
+        inside = (z > 0) & (uv >= margin * size).all(axis=-1) & (uv < (1 - margin) * size).all(axis=-1)
+    there, _ = sample_depth(frames["depth"][image], np.where(inside[:, None], uv, -1.0))
+    return uv, inside & (there > 0) & (np.abs(there - z) <= tolerance)
+
+
+def _texture(rgb: NDArray[np.uint8], grid: tuple[int, int]) -> Floats:
+    """Standard deviation of the brightness around each cell of a grid over the image, three cells wide and high."""
+    grey = rgb.mean(axis=-1)
+    window = [3 * side // cells for side, cells in zip(grey.shape, grid)]
+    variance = uniform_filter(grey**2, window) - uniform_filter(grey, window) ** 2
+    u, v = patch_centres(grid, grey.shape).astype(int).transpose(2, 0, 1)
+    return np.sqrt(np.maximum(variance[v, u], 0))
