@@ -143,8 +143,8 @@ def _archive(raw: Path, scene: str, kind: str) -> Archive:
             f"{kind}.zip is missing",
             file=folder / f"{kind}.zip",
             scene=scene,
-            remedy="sign the agreement at https://niessner.github.io/Matterport, then "
-            f"`download_mp.py -o <folder> --id {scene} --type {kind}`, and let `raw` name the folder that holds the scenes (<folder>/v1/scans)",
+            remedy=f"sign the agreement at https://niessner.github.io/Matterport, run `download_mp.py -o <folder> "
+            f"--id {scene} --type {kind}`, and let `raw` name the folder that holds the scenes (<folder>/v1/scans)",
         ) from None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.geometry.cameras import project
-from loco.geometry.patches import sample_depth
+from loco.geometry.patches import depth_span
 
 
 def overlap_matrix(
@@ -19,10 +19,10 @@ def overlap_matrix(
 ) -> NDArray[np.float32]:
     """Fraction of image i's valid patches that image j sees, for all pairs of images.
 
-    Image j sees a point if it projects inside, in front of the camera, and its z-depth agrees with j's depth there to
-    ``tolerance`` on either side: nearer would float before j's surface, farther is hidden behind it. The depth of j is
-    read by the same rule that made the patches (:func:`loco.geometry.patches.sample_depth`), so that an image sees
-    exactly all of itself.
+    Image j sees a point if it projects inside, in front of the camera, and its z-depth lies within ``tolerance`` of
+    those of the four pixels around it (:func:`loco.geometry.patches.depth_span`): nearer would float before j's
+    surface, farther is hidden behind it. An image's own patches lie between their four pixels, so it sees exactly all
+    of itself.
 
     Args:
         points: (n, h, w, 3), world frame, metres.
@@ -53,8 +53,8 @@ def overlap_matrix(
 def _sees(points: NDArray, depth: NDArray, intrinsics: NDArray, pose: NDArray, tolerance: float) -> NDArray[np.bool_]:
     uv, z = project(points, intrinsics, pose)
     seen = z > 0
-    there, _ = sample_depth(depth, np.where(seen[:, None], uv, -1.0))
-    return seen & (there > 0) & (np.abs(z - there) <= tolerance)
+    nearest, farthest = depth_span(depth, np.where(seen[:, None], uv, -1.0))
+    return seen & (nearest > 0) & (z >= nearest - tolerance) & (z <= farthest + tolerance)
 
 
 def _bounding_spheres(clouds: list[NDArray]) -> tuple[NDArray, NDArray]:

@@ -48,24 +48,50 @@ def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple
         z-depth (...,) in metres, 0 outside the image or where there is none; and whether the position lies within one
         surface, away from depth edges.
     """
+    corners, weights = _surrounding(depth, uv)
+    nearest, farthest = corners.min(axis=0), corners.max(axis=0)
+    known = nearest > 0
+    smooth = known & (farthest <= EDGE_RATIO * nearest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        interpolated = nearest / np.sum(weights * (nearest / corners), axis=0)
+    looked_up = np.take_along_axis(corners, weights.argmax(axis=0)[None], axis=0)[0]
+    return np.where(smooth, interpolated, np.where(known, looked_up, 0)), smooth
+
+
+def depth_span(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray, NDArray]:
+    """Smallest and largest depth of the four pixels around continuous positions.
+
+    On one surface, however slanted, its depth at the position lies between them; at a depth edge both surfaces do.
+
+    Args:
+        depth: (h, w), metres, 0 = none.
+        uv: (..., 2), pixels.
+
+    Returns:
+        Nearest and farthest z-depth, (...,) each, metres; both 0 outside the image or where one of the four has none.
+    """
+    corners, _ = _surrounding(depth, uv)
+    nearest, farthest = corners.min(axis=0), corners.max(axis=0)
+    return nearest, np.where(nearest > 0, farthest, 0)
+
+
+def _surrounding(depth: NDArray, uv: NDArray) -> tuple[NDArray, NDArray]:
+    """Depths of the four pixels around positions, and their bilinear weights, (4, ...) each; depths 0 if outside.
+
+    A pixel of weight 0 is replaced by its neighbour: on a pixel centre there is one pixel, not four. Between the
+    border and the outermost centres, the outermost pixel is held.
+    """
     height, width = depth.shape
     u, v = uv[..., 0], uv[..., 1]
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    u, v = np.where(inside, u, 0), np.where(inside, v, 0)
-    # Between pixel centres; at the border the outermost pixel is held.
-    x, y = np.clip(u - 0.5, 0, width - 1), np.clip(v - 0.5, 0, height - 1)
+    x = np.clip(np.where(inside, u, 0.5) - 0.5, 0, width - 1)
+    y = np.clip(np.where(inside, v, 0.5) - 0.5, 0, height - 1)
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    right, bottom = np.ceil(x).astype(int), np.ceil(y).astype(int)  # = left, top on a pixel centre
+    right, bottom = np.ceil(x).astype(int), np.ceil(y).astype(int)
     corners = np.stack([depth[top, left], depth[top, right], depth[bottom, left], depth[bottom, right]])
-    nearest, farthest = corners.min(axis=0), corners.max(axis=0)
-    known = inside & (nearest > 0)
-    smooth = known & (farthest <= EDGE_RATIO * nearest)
     fx, fy = x - left, y - top
     weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        interpolated = 1 / np.sum(weights / corners, axis=0)
-    looked_up = depth[np.floor(v).astype(int), np.floor(u).astype(int)]
-    return np.where(smooth, interpolated, np.where(known, looked_up, 0)), smooth
+    return np.where(inside, corners, 0), weights
 
 
 def patch_points(

@@ -1,0 +1,25 @@
+"""Ranking losses over pairs of patches, behind one interface: ``loss, log = criterion(features, points, ...)``.
+
+- :class:`ExactSmoothAP`: every pair, in memory linear in the number of patches. The one to use.
+- :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
+- :class:`DenseSmoothAP`: the definition written out, for small batches and tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loco.losses.dense import DenseSmoothAP
+from loco.losses.exact import ExactSmoothAP
+from loco.losses.pairs import RankingLoss
+from loco.losses.sampled import SampledSmoothAP
+
+LOSSES: dict[str, type[RankingLoss]] = {"exact": ExactSmoothAP, "sampled": SampledSmoothAP, "dense": DenseSmoothAP}
+
+
+def build_loss(name: str, **options: Any) -> RankingLoss:
+    """A loss by its name in the configuration, with its options."""
+    return LOSSES[name](**options)
+
+
+__all__ = ["LOSSES", "DenseSmoothAP", "ExactSmoothAP", "RankingLoss", "SampledSmoothAP", "build_loss"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _set_default_mode(temporary)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # HDF5 reports a failed flush as a RuntimeError
         temporary.unlink(missing_ok=True)
         if _ran_out_of_room(error):
             raise DataError(
@@ -67,6 +68,8 @@ def _set_default_mode(path: Path) -> None:
     path.chmod(0o666 & ~umask)
 
 
-def _ran_out_of_room(error: OSError) -> bool:
-    # HDF5 reports a failed write as a plain OSError whose number is only in its text.
-    return error.errno in _NO_ROOM or any(f"errno = {number}," in str(error) for number in _NO_ROOM)
+def _ran_out_of_room(error: Exception) -> bool:
+    # HDF5 gives the number of the system's error in the text alone.
+    in_text = re.search(r"errno = (\d+)", str(error))
+    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+    return number in _NO_ROOM

@@ -1,0 +1,48 @@
+"""Dense SIFT, the classical peer: an upright descriptor of fixed size at every cell (OpenCV)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from loco.models.extractor import FeatureExtractor
+
+
+class DenseSIFT(FeatureExtractor):
+    """SIFT descriptors (Lowe, IJCV 2004) on a grid, in the RootSIFT form of Arandjelovic and Zisserman (CVPR 2012).
+
+    Nothing is trained. RootSIFT compares descriptors by the Hellinger kernel, which is better than the plain one.
+    """
+
+    dim = 128
+
+    def __init__(self, stride: int = 4, keypoint_size: float = 12.0) -> None:
+        """
+        Args:
+            stride: pixels between descriptors.
+            keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor spans about three times as much.
+        """
+        super().__init__()
+        self.stride, self.keypoint_size = stride, keypoint_size
+        self._sift = cv2.SIFT_create()
+
+    def maps(self, images: Tensor) -> Tensor:
+        maps = [self._describe(image) for image in (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
+        return torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(images.device)
+
+    def _describe(self, image: np.ndarray) -> np.ndarray:
+        height, width = image.shape[:2]
+        rows, columns = height // self.stride, width // self.stride
+        # OpenCV counts pixels from their centres: our cell centre (q + 0.5) * stride is its coordinate less 0.5.
+        keypoints = [
+            cv2.KeyPoint((q + 0.5) * self.stride - 0.5, (r + 0.5) * self.stride - 0.5, self.keypoint_size, 0.0)
+            for r in range(rows)
+            for q in range(columns)
+        ]
+        described, descriptors = self._sift.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), keypoints)
+        if len(described) != len(keypoints):
+            raise RuntimeError(f"OpenCV described {len(described)} of {len(keypoints)} keypoints")
+        share = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
+        return np.sqrt(share).reshape(rows, columns, self.dim)

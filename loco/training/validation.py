@@ -1,0 +1,33 @@
+"""Location-consistency mAP of a network in training, on a scene kept apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from loco.evaluation.location_consistency import query_precisions
+from loco.models import FeatureExtractor
+from loco.training.data import SceneFiles
+
+# A quick look: fewer images and queries than the benchmark, the same at every look.
+IMAGES, QUERIES = 48, 200
+SETTINGS = {"radii": [2.0], "weights": ["uniform"], "queries_per_scene": QUERIES, "samples_per_query": 1000}
+
+
+class ValidationScene:
+    """A fixed part of a scene, held in memory."""
+
+    def __init__(self, scene: SceneFiles) -> None:
+        count = len(scene.frames)
+        chosen = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).round().astype(int))
+        self.rgb = scene.frames["rgb"][chosen]
+        self.valid = torch.from_numpy(scene.correspondences["valid"][chosen])
+        self.points = scene.correspondences["points"][chosen][self.valid.numpy()]
+        self.image = np.nonzero(self.valid.numpy())[0]
+
+    def mean_ap(self, extractor: FeatureExtractor, batch: int = 16) -> float:
+        """mAP within 2 m, uniform samples. NaN if no query has a neighbour."""
+        maps = torch.cat([extractor.extract(part) for part in np.array_split(self.rgb, -(-len(self.rgb) // batch))])
+        features = maps.permute(0, 2, 3, 1)[self.valid].cpu()
+        _, scores = query_precisions(features, self.points, self.image, SETTINGS, np.random.default_rng(0))
+        return float(np.nanmean(scores[2.0, "uniform"]))
