@@ -9,6 +9,10 @@ from torch import Tensor
 
 from loco.models.extractor import FeatureExtractor
 
+# OpenCV rounds a keypoint to a pixel of its octave, half a pixel off the centre of a cell of even size. In the octave
+# of the doubled image, -1 in OpenCV's packing, that centre is a pixel.
+_DOUBLED_OCTAVE = 255
+
 
 class DenseSIFT(FeatureExtractor):
     """SIFT descriptors (Lowe, IJCV 2004) on a grid, in the RootSIFT form of Arandjelovic and Zisserman (CVPR 2012).
@@ -22,7 +26,7 @@ class DenseSIFT(FeatureExtractor):
         """
         Args:
             stride: pixels between descriptors.
-            keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor spans about three times as much.
+            keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor spans six times as much.
         """
         super().__init__()
         self.stride, self.keypoint_size = stride, keypoint_size
@@ -37,7 +41,14 @@ class DenseSIFT(FeatureExtractor):
         rows, columns = height // self.stride, width // self.stride
         # OpenCV counts pixels from their centres: our cell centre (q + 0.5) * stride is its coordinate less 0.5.
         keypoints = [
-            cv2.KeyPoint((q + 0.5) * self.stride - 0.5, (r + 0.5) * self.stride - 0.5, self.keypoint_size, 0.0)
+            cv2.KeyPoint(
+                (q + 0.5) * self.stride - 0.5,
+                (r + 0.5) * self.stride - 0.5,
+                self.keypoint_size,
+                0.0,
+                1.0,
+                _DOUBLED_OCTAVE,
+            )
             for r in range(rows)
             for q in range(columns)
         ]

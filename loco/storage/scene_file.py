@@ -93,6 +93,13 @@ class SceneFile:
         Raises:
             DataError: they do not; using them together would misalign images and points.
         """
+        if (self.dataset, self.scene) != (other.dataset, other.scene):
+            raise DataError(
+                "is of another scene than the file that it is used with",
+                file=self.path,
+                expected=f"{other.dataset}/{other.scene}, as {other.path}",
+                found=f"{self.dataset}/{self.scene}",
+            )
         if self.frames_id != other.frames_id:
             raise DataError(
                 "was made from other frames than the file that it is used with",

@@ -49,13 +49,13 @@ class RankingModule(pl.LightningModule):
                 found=f"{tuple(features.shape[1:3])} features",
                 remedy=f"set `patches.stride` of the dataset to {self.extractor.stride}, the stride of the model",
             )
-        scene_ids = batch.scene[:, None, None].expand(batch.use.shape)
-        loss, log = self.criterion(features[batch.use], batch.points[batch.use], scene_ids[batch.use])
-        if not torch.isfinite(loss):
+        if not torch.isfinite(features).all():
             raise DataError(
-                f"the loss is {loss.item()} at step {self.global_step}",
+                f"the features are not finite at step {self.global_step}: the training diverged",
                 remedy="lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)",
             )
+        scene_ids = batch.scene[:, None, None].expand(batch.use.shape)
+        loss, log = self.criterion(features[batch.use], batch.points[batch.use], scene_ids[batch.use])
         self._record(loss, log)
         return loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from loco.errors import DataError
@@ -76,10 +78,7 @@ def train(
             enable_model_summary=False,
             deterministic="warn",
         )
-        with warnings.catch_warnings():
-            # Batches are drawn in this process on purpose: a draw costs little beside a step.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            trainer.fit(module, DataLoader(batches, batch_size=None), ckpt_path=last if start else None)
+        _fit(trainer, module, DataLoader(batches, batch_size=None), last if start else None)
         with atomic_path(out_dir / "log.csv") as temporary:
             pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
         facts = {"seed": seed, "steps": settings["steps"], "loss": settings["loss"]}
@@ -94,9 +93,27 @@ class SaveState(Callback):
         self.path, self.every = path, every
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.received_sigterm or trainer.global_step % self.every == 0:
-            with atomic_path(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
+        if trainer.global_step % self.every == 0:
+            self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):  # raised between two steps
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        with atomic_path(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+
+def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpoint: Path | None) -> None:
+    with warnings.catch_warnings():
+        # Batches are drawn in this process on purpose: a draw costs little beside a step.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        try:
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        except SIGTERMException:
+            # Lightning leaves with exit status 0, which would pass for success.
+            raise SystemExit(128 + signal.SIGTERM) from None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from loco.errors import ConfigError, DataError
 from loco.models import build_extractor, load, save_extractor
 
 COMPACT = {"name": "compact_cnn", "dim": 16}
-SIFT = {"name": "dense_sift", "stride": 4, "keypoint_size": 12}
+SIFT = {"name": "dense_sift", "stride": 4, "keypoint_size": 3}
 
 
 def images(n: int = 2, seed: int = 0) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_sift_describes_the_cell_centre():
     turned = plain.reshape(4, 4, 8, 12, 16).flip(0, 1).roll(4, dims=2).reshape(128, 12, 16).flip(1, 2)
     inner = (slice(None), slice(5, -5), slice(5, -5))
     similarity = (mirrored[inner] * turned[inner]).sum(dim=0)
-    assert similarity.min() > 0.97
+    assert similarity.min() > 0.98  # 0.97 if half a pixel off
 
 
 def test_unknown_names_and_options_are_refused():

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from loco.errors import DataError
+from loco.geometry.cameras import project
+from loco.storage import Correspondences
+from loco.training.data import OverlappingImages, jitter, open_scenes, overlapping_group
+
+BATCH = {"scenes": 2, "images_per_scene": 3, "min_overlap": 0.3, "patches_per_image": 40}
+
+
+def test_images_come_with_their_own_points(walls):
+    """The points of each image of a batch project to the centres of its own patches, and nowhere else."""
+    scenes = open_scenes(walls)
+    for step in range(3):
+        batch = OverlappingImages(scenes, BATCH, None, seed=0).draw(step)
+        for image, points, number in zip(batch.images, batch.points.numpy(), batch.scene.tolist()):
+            rgb = scenes[number].frames["rgb"][:]
+            (index,) = np.flatnonzero(
+                (rgb == (image.permute(1, 2, 0) * 255).round().byte().numpy()).all(axis=(1, 2, 3))
+            )
+            uv, _ = project(points, scenes[number].frames["intrinsics"][index], scenes[number].frames["pose"][index])
+            np.testing.assert_allclose(uv[0, 0], [2, 2], atol=1e-4)
+            np.testing.assert_allclose(uv[-1, -1], [46, 30], atol=1e-4)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(walls):
+    first = OverlappingImages(open_scenes(walls), BATCH, {"brightness": 0.2, "contrast": 0.2, "colour": 0.1}, seed=1)
+    resumed = iter(OverlappingImages(open_scenes(walls), BATCH, first.augment, seed=1, start=5))
+    for a, b in zip(first.draw(5), next(resumed)):
+        assert torch.equal(a, b)
+    assert not torch.equal(first.draw(5).images, first.draw(6).images)
+
+
+def test_patches_are_thinned_per_image(walls):
+    batch = OverlappingImages(open_scenes(walls), BATCH, None, seed=0).draw(0)
+    assert batch.use.shape == (6, 8, 12)
+    assert batch.use.sum(dim=(1, 2)).tolist() == [40] * 6
+    everything = OverlappingImages(open_scenes(walls), {**BATCH, "patches_per_image": None}, None, seed=0).draw(0)
+    assert everything.use.all()
+
+
+def test_groups_hang_together():
+    overlap = np.zeros((8, 8))
+    for a, b in [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7)]:
+        overlap[a, b] = overlap[b, a] = 0.5
+    for seed in range(20):
+        group = overlapping_group(overlap, 4, 0.4, np.random.default_rng(seed))
+        assert len(set(group)) == 4
+        assert max(group) < 4 or min(group) >= 4
+    assert len(overlapping_group(overlap, 20, 0.4, np.random.default_rng(0))) == 8  # no more than there are
+    assert sorted(overlapping_group(np.zeros((3, 3)), 3, 0.4, np.random.default_rng(0))) == [0, 1, 2]
+
+
+def test_jitter_changes_each_image_its_own_way_within_bounds():
+    grey = torch.full((50, 3, 4, 4), 0.4)
+    amount = {"brightness": 0.2, "contrast": 0.0, "colour": 0.1}
+    changed = jitter(grey, amount, np.random.default_rng(0))
+    assert changed.min() >= 0.4 * np.exp(-0.3) - 1e-6
+    assert changed.max() <= 0.4 * np.exp(0.3) + 1e-6
+    assert changed.mean(dim=(2, 3)).unique(dim=0).shape[0] == 50
+    torch.testing.assert_close(jitter(grey, dict.fromkeys(amount, 0.0), np.random.default_rng(0)), grey)
+
+
+def test_files_that_do_not_belong_together_are_refused(walls):
+    mixed = [(walls[0][0], walls[1][1])]
+    with Correspondences(walls[0][1]) as a, Correspondences(walls[1][1]) as b:
+        assert a.frames_id == b.frames_id  # the same cameras: only the scene tells them apart
+    with pytest.raises(DataError, match="another scene"):
+        open_scenes(mixed)

@@ -1,0 +1,137 @@
+"""Training runs, small: what is learnt, what is written, and that a killed training ends as an unbroken one."""
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from loco.errors import ConfigError, DataError
+from loco.models import build_extractor, load
+from loco.training import train
+from loco.training.data import open_scenes
+from loco.training.module import warmup_cosine
+from loco.training.validation import ValidationScene
+
+FINGERPRINT = "0123456789abcdef" * 4
+
+
+def run(experiment, walls, out, **changes):
+    options = {"seed": 0, "state_fingerprint": FINGERPRINT, "threads": 1} | changes
+    train(experiment, walls[:2], walls[2:], out, **options)
+    return load(out / "model.safetensors"), pd.read_csv(out / "log.csv")
+
+
+def assert_equal(a, b):
+    for (name, one), (_, other) in zip(a.state_dict().items(), b.state_dict().items()):
+        assert torch.equal(one, other), name
+
+
+def test_training_learns_and_says_how(experiment, walls, tmp_path):
+    experiment["train"] |= {"steps": 60, "validate_every": 30}
+    model, log = run(experiment, walls, tmp_path)
+    assert log["step"].tolist() == list(range(1, 61))
+    assert log["loss"].tail(5).mean() < log["loss"].head(5).mean() - 0.05
+    assert log["val_map"].notna().tolist() == [step in (30, 60) for step in range(1, 61)]
+    validation = ValidationScene(open_scenes(walls[2:])[0])
+    untrained = build_extractor(experiment["model"], 0)
+    assert validation.mean_ap(model) > validation.mean_ap(untrained) + 0.05
+    assert validation.mean_ap(model) == pytest.approx(log["val_map"].iloc[-1])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "model.safetensors", "tensorboard"]
+
+
+def test_equal_seeds_give_equal_weights(experiment, walls, tmp_path):
+    first, _ = run(experiment, walls, tmp_path / "a")
+    second, _ = run(experiment, walls, tmp_path / "b")
+    other, _ = run(experiment, walls, tmp_path / "c", seed=1)
+    assert_equal(first, second)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize(("signal_number", "loss"), [(signal.SIGTERM, "exact"), (signal.SIGKILL, "sampled")])
+def test_a_stopped_training_goes_on_bit_for_bit(experiment, walls, tmp_path, signal_number, loss):
+    experiment["train"]["loss"]["name"] = loss
+    unbroken, unbroken_log = run(experiment, walls, tmp_path / "unbroken")
+    script = f"""
+import os, signal
+from pathlib import Path
+import loco.training.module as module
+from loco.training import train
+end = module.RankingModule.on_train_batch_end
+def on_train_batch_end(self, *arguments):
+    end(self, *arguments)
+    if self.global_step == 5:
+        os.kill(os.getpid(), {int(signal_number)})
+module.RankingModule.on_train_batch_end = on_train_batch_end
+walls = [(Path(a), Path(b)) for a, b in {[[str(p) for p in wall] for wall in walls]!r}]
+train({experiment!r}, walls[:2], walls[2:], Path({str(tmp_path / "stopped")!r}), 0, {FINGERPRINT!r}, 1)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    stopped = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment, check=False)
+    assert stopped.returncode != 0
+    assert not (tmp_path / "stopped" / "model.safetensors").exists()
+    state = tmp_path / "stopped" / f"state-{FINGERPRINT[:16]}" / "last.ckpt"
+    # Asked to stop, it saves at once; killed, the last save of every two steps is left.
+    assert torch.load(state, weights_only=True)["global_step"] == (5 if signal_number == signal.SIGTERM else 4)
+    resumed, resumed_log = run(experiment, walls, tmp_path / "stopped")
+    assert_equal(resumed, unbroken)
+    columns = ["step", "loss", "mean_ap", "val_map"]
+    pd.testing.assert_frame_equal(resumed_log[columns], unbroken_log[columns])
+
+
+def test_states_of_other_settings_are_not_taken_up(experiment, walls, tmp_path):
+    foreign = tmp_path / "state-ffffffffffffffff"
+    foreign.mkdir()
+    (foreign / "last.ckpt").write_bytes(b"of another training")
+    run(experiment, walls, tmp_path)
+    assert not foreign.exists()
+
+
+def test_a_broken_state_is_named(experiment, walls, tmp_path):
+    state = tmp_path / f"state-{FINGERPRINT[:16]}"
+    state.mkdir()
+    (state / "last.ckpt").write_bytes(b"truncated")
+    with pytest.raises(DataError, match=r"saved state cannot be read[\s\S]*last.ckpt"):
+        run(experiment, walls, tmp_path)
+
+
+def test_two_trainings_do_not_share_a_state(experiment, walls, tmp_path):
+    import fcntl
+
+    state = tmp_path / f"state-{FINGERPRINT[:16]}"
+    state.mkdir()
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another training is at work"):
+            run(experiment, walls, tmp_path)
+
+
+def test_grids_that_differ_are_refused(experiment, walls, tmp_path, monkeypatch):
+    monkeypatch.setattr("loco.models.compact_cnn.CompactCNN.maps", lambda self, images: self.stem(images))
+    with pytest.raises(DataError, match=r"\(8, 12\) patches[\s\S]*\(16, 24\) features"):
+        run(experiment, walls[:2], tmp_path)
+
+
+def test_a_training_that_diverges_is_stopped(experiment, walls, tmp_path):
+    experiment["train"]["optimiser"]["lr"] = 1e30
+    with pytest.raises(DataError, match=r"not finite at step \d+[\s\S]*learning rate"):
+        run(experiment, walls[:2], tmp_path)
+
+
+def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):
+    experiment["model"] = {"name": "dense_sift"}
+    with pytest.raises(ConfigError, match="nothing to train"):
+        run(experiment, walls, tmp_path)
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    shares = [warmup_cosine(step, 4, 20) for step in range(21)]
+    np.testing.assert_allclose(shares[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a > b for a, b in pairwise(shares[4:]))
+    assert shares[-1] == pytest.approx(0)
+    assert shares[12] == pytest.approx(0.5)
