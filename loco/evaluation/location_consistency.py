@@ -1,0 +1,247 @@
+"""Location consistency (LoCo): do patches of nearby places have similar features, from any image?
+
+From a query patch, other patches of the scene within a radius are ranked by cosine similarity. With those within
+distance t counted as positives, the ranking has an average precision AP(t); the score of the query is the mean of
+AP(t) over t from the nearest sample's distance to the radius. Chance is not zero: it depends on how the samples'
+distances are distributed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from torch import Tensor
+from tqdm import tqdm
+
+from loco.evaluation.bootstrap import mean_interval
+from loco.evaluation.result import EvaluatedScene, Evaluation, Row
+from loco.geometry.cameras import pixel_centres
+from loco.geometry.sampling import sample_features
+
+Condition = tuple[float, str]  # radius in metres, weights of the draw
+
+# Patches of one place coincide up to about a patch's footprint: nearer than this, 1 / d^2 grows no more.
+NEAREST = 0.1  # metres
+BLOCK = 2**21  # samples held at a time
+
+
+def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
+    """Mean average precision of features for nearness in the scene.
+
+    Args:
+        scenes: test scenes; each is read when its turn comes.
+        settings: ``radii`` (metres), ``weights`` (``uniform`` or ``inverse_square``: a sample at distance d is drawn
+            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all), ``bootstrap``.
+        seed: of all draws.
+
+    Returns:
+        A row "mAP" for every radius and weighting ("2 m, uniform"): mean over queries, interval over query images.
+        Items: one for each condition and query image, ``ap`` being the mean over its ``n_queries`` queries.
+    """
+    items: dict[str, list[Any]] = {name: [] for name in ("scene", "image", "radius", "weights", "ap", "n_queries")}
+    for scene in tqdm(scenes, desc="location consistency", unit="scene"):
+        features, points, image = _patches(scene)
+        queries, precisions = query_precisions(features, points, image, settings, scene.rng(seed))
+        names = scene.frames.names
+        for (radius, weights), ap in precisions.items():
+            for i in np.unique(image[queries]):
+                of_image = ap[(image[queries] == i) & np.isfinite(ap)]
+                if len(of_image):
+                    row = (scene.frames.scene, names[i], radius, weights, float(of_image.mean()), len(of_image))
+                    for column, entry in zip(items.values(), row):
+                        column.append(entry)
+    return Evaluation([_row(items, condition, settings, seed) for condition in _conditions(settings)], items)
+
+
+def query_precisions(
+    features: Tensor,
+    points: NDArray[np.floating],
+    image: NDArray[np.integer],
+    settings: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.integer], dict[Condition, NDArray[np.float64]]]:
+    """Score of random query patches of a scene held in memory.
+
+    Query patches are drawn by image, then by patch. The samples of a query are drawn without replacement among all
+    other patches within the radius, those of its own image included. The draws depend on ``rng``, ``points`` and
+    ``image`` alone.
+
+    Args:
+        features: (n, c), unit rows, one a patch.
+        points: (n, 3), world frame, metres.
+        image: (n,), number of the image that the patch is of.
+        settings: as for :func:`evaluate`.
+        rng: source of the draws.
+
+    Returns:
+        The query patches (q,), and their scores (q,) by (radius, weights); NaN where no other patch is in reach.
+    """
+    conditions = _conditions(settings)
+    query_rng, *sample_rngs = rng.spawn(1 + len(conditions))
+    queries = _draw_queries(image, settings["queries_per_scene"], query_rng)
+    count = settings["samples_per_query"] or len(points)
+    scores: dict[Condition, list[NDArray]] = {condition: [] for condition in conditions}
+    for block in np.array_split(queries, ceil(len(queries) * min(count, len(points)) / BLOCK) or 1):
+        drawn = [_draw_samples(points, query, conditions, count, sample_rngs) for query in block]
+        for samples, condition, sample_rng in zip(zip(*drawn), conditions, sample_rngs):
+            indices, distances = _padded(samples)
+            similarities = _similarities(features, block, indices)
+            scores[condition].append(mean_average_precision(distances, similarities, condition[0], sample_rng))
+    return queries, {condition: np.concatenate(parts or [np.empty(0)]) for condition, parts in scores.items()}
+
+
+def mean_average_precision(
+    distances: NDArray[np.floating],
+    similarities: NDArray[np.floating],
+    radius: float,
+    rng: np.random.Generator | None = None,
+) -> NDArray[np.float64]:
+    """Average precision as a function of the distance threshold, averaged over thresholds up to ``radius``.
+
+    Sort the samples by distance and let r_i be the rank of sample i by similarity. With the nearest k as positives,
+
+        AP_k = S_k / k,    S_k = sum_{i <= k} #{j <= k: r_j <= r_i} / r_i,
+
+    which holds for thresholds from d_k to d_(k+1), the last one up to the radius. Sample k adds to S
+
+        (1 + #{j < k: r_j < r_k}) / r_k + sum_{i < k, r_i > r_k} 1 / r_i,
+
+    found for all k in O(n log n).
+
+    Args:
+        distances: (q, n), metres; samples of each of q queries. Beyond the radius a sample is never a positive.
+            Pad short rows with infinite distance and similarity -inf.
+        similarities: (q, n).
+        radius: largest threshold, metres.
+        rng: orders equal similarities at random, so that ties are worth chance; seeded with 0 if not given.
+
+    Returns:
+        (q,), in (0, 1]; NaN for a query without a sample nearer than the radius.
+    """
+    q, n = distances.shape
+    if n == 0:
+        return np.full(q, np.nan)
+    rng = np.random.default_rng(0) if rng is None else rng
+    by_distance = np.argsort(distances, axis=1, kind="stable")
+    by_similarity = np.lexsort((rng.random((q, n)), -similarities), axis=1)
+    rank = np.empty((q, n), dtype=np.int64)
+    np.put_along_axis(rank, by_similarity, np.arange(n)[None], axis=1)
+    precision = np.cumsum(_growth(np.take_along_axis(rank, by_distance, axis=1)), axis=1) / np.arange(1, n + 1)
+    thresholds = np.minimum(np.take_along_axis(distances, by_distance, axis=1), radius).astype(np.float64)
+    spans = np.diff(thresholds, axis=1, append=radius)
+    length = radius - thresholds[:, 0]
+    return np.divide((precision * spans).sum(axis=1), length, out=np.full(q, np.nan), where=length > 0)
+
+
+def _growth(rank: NDArray[np.integer]) -> NDArray[np.float64]:
+    """S_k - S_(k-1) of :func:`mean_average_precision`: (q, n), from the ranks (q, n), rows permutations of 0 .. n - 1.
+
+    Quicksort of every row by rank, one bit at a time from the highest. Two samples part where their ranks first
+    differ; there, within their block, the lower one's rank counts for the later one or its 1 / r is summed by it.
+    Padded to a power of two, a row's blocks all have one size, so that a partition is a reshape.
+    """
+    q, n = rank.shape
+    size = 1 << (n - 1).bit_length()
+    order = np.concatenate([rank, np.broadcast_to(np.arange(n, size), (q, size - n))], axis=1)
+    growth = 1 / (order + 1.0)
+    half = size // 2
+    while half:
+        order, growth = order.reshape(-1, 2 * half), growth.reshape(-1, 2 * half)
+        high = (order & half) > 0
+        inverse = 1 / (order + 1.0)
+        lower_before = np.cumsum(~high, axis=1)
+        higher_before = np.cumsum(high * inverse, axis=1)
+        growth = growth + np.where(high, lower_before * inverse, higher_before)
+        order, growth = (np.stack([a[~high].reshape(-1, half), a[high].reshape(-1, half)], 1) for a in (order, growth))
+        half //= 2
+    return np.take_along_axis(growth.reshape(q, size), rank, axis=1)
+
+
+def _conditions(settings: Mapping[str, Any]) -> list[Condition]:
+    return list(product(settings["radii"], settings["weights"]))
+
+
+def _row(items: Mapping[str, list[Any]], condition: Condition, settings: Mapping[str, Any], seed: int) -> Row:
+    radius, weights = condition
+    chosen = [i for i, found in enumerate(zip(items["radius"], items["weights"])) if found == condition]
+    values, sizes = ([items[name][i] for i in chosen] for name in ("ap", "n_queries"))
+    interval = mean_interval(values, sizes, resamples=settings["bootstrap"], seed=seed)
+    return Row("mAP", f"{radius:g} m, {weights.replace('_', ' ')}", *interval, n=len(chosen))
+
+
+def _patches(scene: EvaluatedScene) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
+    """All valid patches of a scene, in the order of the images: features (n, c), points (n, 3), image (n,).
+
+    Features are read at the centres of the correspondence grid whatever their own grid, so that all extractors
+    answer for the same places. Half precision, as in the files: a large scene has millions of patches.
+    """
+    size, grid = scene.frames.size, scene.correspondences.grid
+    centres = torch.from_numpy(pixel_centres(*grid) * [size[1] / grid[1], size[0] / grid[0]])
+    valid = scene.correspondences["valid"][:]
+    points = [scene.correspondences["points"][i][good] for i, good in enumerate(valid)]
+    features = [
+        sample_features(torch.from_numpy(scene.features["features"][i]), centres[torch.from_numpy(good)], size).half()
+        for i, good in enumerate(valid)
+    ]
+    return torch.cat(features), np.concatenate(points), np.nonzero(valid)[0]
+
+
+def _draw_queries(image: NDArray[np.integer], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Patches (count,): an image at random (with replacement), then one of its patches."""
+    _, group, sizes = np.unique(image, return_inverse=True, return_counts=True)
+    if len(sizes) == 0:
+        return np.empty(0, dtype=np.int64)
+    patches = np.argsort(group, kind="stable")
+    first = np.cumsum(sizes) - sizes
+    chosen = rng.integers(len(sizes), size=count)
+    return patches[first[chosen] + rng.integers(sizes[chosen])]
+
+
+def _draw_samples(
+    points: NDArray[np.floating],
+    query: int,
+    conditions: list[Condition],
+    count: int,
+    rngs: list[np.random.Generator],
+) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """For each condition the samples of a query, at most ``count``: indices and distances."""
+    distance = cdist(points[query, None], points)[0]
+    distance[query] = np.inf  # a query is not its own sample
+    samples = []
+    for (radius, weights), rng in zip(conditions, rngs):
+        near = np.flatnonzero(distance <= radius)
+        if len(near) > count:
+            # Exponential race (Efraimidis & Spirakis 2006): the smallest of Exp(1) / weight are a weighted draw.
+            finish = rng.standard_exponential(len(near))
+            if weights == "inverse_square":
+                finish *= np.maximum(distance[near], NEAREST) ** 2
+            near = near[np.argpartition(finish, count)[:count]]
+        samples.append((near, distance[near]))
+    return samples
+
+
+def _padded(samples: Iterable[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows of unequal length as arrays (q, n): index -1 and infinite distance where there is no sample."""
+    samples = list(samples)
+    shape = len(samples), max((len(index) for index, _ in samples), default=0)
+    indices, distances = np.full(shape, -1), np.full(shape, np.inf)
+    for i, (index, distance) in enumerate(samples):
+        indices[i, : len(index)], distances[i, : len(index)] = index, distance
+    return indices, distances
+
+
+def _similarities(features: Tensor, queries: NDArray, indices: NDArray) -> NDArray[np.float32]:
+    """Cosine similarities (q, n) of queries (q,) and their samples (q, n); -inf where there is none."""
+    similarities = np.full(indices.shape, -np.inf, dtype=np.float32)
+    for row, query, index in zip(similarities, queries, indices):
+        index = index[index >= 0]
+        row[: len(index)] = (features[index].float() @ features[query].float()).numpy()
+    # Equal features must tie exactly, in whatever order the products were summed.
+    return similarities.round(6)

@@ -1,0 +1,289 @@
+"""Pixel correspondences between posed images: Probe3D's protocol (El Banani et al. 2024, section 3.2 and appendix).
+
+Every pixel of image A with known depth is matched to the pixel of image B with the most similar feature. Matches are
+scored by the ratio test on cosine distances D = 1 - cosine similarity, 1 - D1 / D2 for the two nearest pixels of B,
+and the best 1000 are kept. The error of a match is the distance in B, in pixels, to where A's 3D point projects;
+recall is the share of matches with an error below a threshold. One direction; nothing is filtered by occlusion or by
+the borders of B: a point that B does not see counts as whatever its match makes of it.
+
+Pixels are those of the frames (128 x 160, say), not of the raw photographs: Probe3D measures at 120 x 160 for
+480 x 640 photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise, zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from loco.errors import DataError
+from loco.evaluation.bootstrap import mean_interval
+from loco.evaluation.result import EvaluatedScene, Evaluation, Row
+from loco.geometry.cameras import backproject, pixel_centres, project, relative_rotation_angle
+from loco.geometry.sampling import sample_features
+from loco.storage import Frames
+
+OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # an inpainted depth is a guess
+RESOLUTION = 1e-6  # of cosines in float32: distances below it are equal
+BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 MB at 128 x 160)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of a scene, A before B.
+
+    Attributes:
+        scene: number of the scene.
+        a: number of image A.
+        b: number of image B.
+        angle: rotation between them, degrees.
+        overlap: share that each sees of the other, the mean of the two.
+        bin: number of the rotation bin.
+    """
+
+    scene: int
+    a: int
+    b: int
+    angle: float
+    overlap: float
+    bin: int
+
+
+def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
+    """Recall of pixel correspondences, by how far the camera turned.
+
+    Args:
+        scenes: test scenes, all open at once (the pairs are spread over them), frames of one size.
+        settings: ``pairs_per_bin`` over all scenes, ``min_overlap``, ``rotation_bins`` (edges, degrees),
+            ``thresholds`` (pixels of the frames), ``matches`` to keep a pair, ``bootstrap``.
+        seed: of all draws.
+
+    Returns:
+        A row "recall@10px" for every threshold and bin ("30-60 deg"), and for "all" pairs: mean over pairs of the
+        recall in a pair, interval over pairs; value None where there is no pair. Items: the pairs. One without a
+        pixel of observed depth in A has ``n_matches`` 0, None as recall and error, and is in no row; a median error
+        is None where half the matches or more are of points behind B.
+
+    Raises:
+        DataError: frames differ in size, so that pixel thresholds would mean different things.
+    """
+    scenes = list(scenes)
+    _require_one_size(scenes)
+    pairs = draw_pairs(scenes, settings, seed)
+    names = [scene.frames.names for scene in scenes]
+    items: dict[str, list[Any]] = {name: [] for name in ("scene", "a", "b", "angle", "overlap", "n_matches")}
+    items |= {_recall(threshold): [] for threshold in settings["thresholds"]} | {"median_error": []}
+    for pair in tqdm(pairs, desc="pixel correspondence", unit="pair"):
+        scene = scenes[pair.scene]
+        errors = _pair_errors(scene, pair, settings["matches"], scene.rng(seed, pair.a, pair.b))
+        named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
+        row = (*named, pair.angle, pair.overlap, len(errors), *_summary(errors, settings["thresholds"]))
+        for column, entry in zip(items.values(), row):
+            column.append(entry)
+    return Evaluation(_rows(items, [pair.bin for pair in pairs], settings, seed), items)
+
+
+def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
+    """Draw at most ``pairs_per_bin`` pairs a rotation bin, as evenly from all scenes as they allow.
+
+    Both images must see at least ``min_overlap`` of the other's valid patches. Bins hold their lower edge; the
+    last one its upper edge too.
+    """
+    edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
+    candidates = [
+        candidate_pairs(
+            scene.frames["pose"][:],
+            scene.correspondences["overlap"][:],
+            settings["min_overlap"],
+            settings["min_baseline"],
+        )
+        for scene in scenes
+    ]
+    pairs = []
+    for number in range(len(edges) - 1):
+        decks = []
+        for s, (scene, (a, b, angle, overlap)) in enumerate(zip(scenes, candidates)):
+            in_bin = np.flatnonzero(rotation_bin(angle, edges) == number)
+            deck = scene.rng(seed, number).permutation(in_bin)
+            decks.append([Pair(s, int(a[i]), int(b[i]), float(angle[i]), float(overlap[i]), number) for i in deck])
+        pairs += islice(_deal(decks), settings["pairs_per_bin"])
+    return sorted(pairs, key=lambda pair: (pair.bin, pair.scene, pair.a, pair.b))
+
+
+def candidate_pairs(
+    poses: NDArray[np.floating], overlap: NDArray[np.floating], min_overlap: float, min_baseline: float
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """All image pairs a < b of a scene that see enough of each other, from different places.
+
+    Args:
+        poses: (n, 4, 4), camera-to-world.
+        overlap: (n, n); (i, j) is the share of image i that image j sees.
+        min_overlap: least overlap, the mean of both directions.
+        min_baseline: least distance between the cameras, metres. Images from one place, as those of a panorama, differ
+            by a homography whatever the scene.
+
+    Returns:
+        a (m,), b (m,), angle of rotation between them (m,) in degrees, overlap (m,): the mean of both directions.
+    """
+    mutual = (overlap + overlap.T) / 2
+    centres = poses[:, :3, 3]
+    baseline = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
+    a, b = np.nonzero(np.triu((mutual >= min_overlap) & (baseline >= min_baseline), k=1))
+    return a, b, relative_rotation_angle(poses[a], poses[b]), mutual[a, b]
+
+
+def rotation_bin(angles: NDArray[np.floating], edges: NDArray[np.floating]) -> NDArray[np.integer]:
+    """Number of the bin that holds each angle: lower edges belong to it, as does the last one's upper edge.
+
+    Angles outside all bins get -1 or len(edges) - 1.
+    """
+    number = np.searchsorted(edges, angles, side="right") - 1
+    return np.where(angles == edges[-1], len(edges) - 2, number)
+
+
+def match(
+    map_a: Tensor,
+    map_b: Tensor,
+    uv: NDArray[np.floating],
+    size: tuple[int, int],
+    count: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+    """Most distinctive matches of pixels of A among all pixels of B.
+
+    Args:
+        map_a: feature map (h, w, c) of A.
+        map_b: feature map of B.
+        uv: (m, 2), pixels of A; at least one.
+        size: (height, width) of both images.
+        count: how many matches to keep.
+        rng: chooses among equal scores.
+
+    Returns:
+        Which of ``uv`` (k,), and where in B they are matched (k, 2), best first; k = min(count, m).
+    """
+    shuffled = rng.permutation(len(uv))
+    similarity, nearest = two_nearest(sample_features(map_a, torch.from_numpy(uv[shuffled]), size), map_b, size)
+    distance = (1 - similarity).clamp(min=RESOLUTION)
+    best = torch.argsort(1 - distance[:, 0] / distance[:, 1], descending=True, stable=True)[:count]
+    return shuffled[best.numpy()], pixel_centres(*size).reshape(-1, 2)[nearest[best].numpy()]
+
+
+def two_nearest(features: Tensor, feature_map: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Exact two most similar pixels of an image.
+
+    A pixel's feature is sum_i w_i b_i / |sum_i w_i b_i| over its four neighbours b_i on the map (bilinear). Inner
+    products pass through the sum, so features are multiplied with the map's few cells and the products interpolated
+    to the pixels: the cost for each pixel does not grow with the number of channels.
+
+    Args:
+        features: (m, c), unit rows; at least one.
+        feature_map: (h, w, c); covers the image.
+        size: (height, width) of the image.
+
+    Returns:
+        Cosine similarities (m, 2), larger first, and the index (m,) of the nearest pixel, row by row.
+    """
+    h, w, c = feature_map.shape
+    height, width = size
+    cells = feature_map.float()
+    norm = _to_pixels(cells, size).norm(dim=2, keepdim=True).clamp(min=1e-12)
+    similarity, nearest = [], []
+    for block in features.split(BLOCK):
+        similarities = _to_pixels((cells.reshape(-1, c) @ block.T).view(h, w, -1), size)
+        similarities /= norm  # (height, width, m)
+        # The two best pixels lie in the two best rows.
+        rows = similarities.amax(dim=1).topk(min(2, height), dim=0).indices
+        pixels = similarities[rows, :, torch.arange(len(block))].permute(1, 0, 2).flatten(1)
+        best = pixels.topk(2, dim=1)
+        row = rows.T.gather(1, best.indices[:, :1] // width)[:, 0]
+        similarity.append(best.values)
+        nearest.append(row * width + best.indices[:, 0] % width)
+    return torch.cat(similarity), torch.cat(nearest)
+
+
+def _to_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), as :func:`sample_features` does."""
+    channels_last = cells[None].permute(0, 3, 1, 2)  # in these strides, or PyTorch copies everything to others
+    return F.interpolate(channels_last, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+
+
+def _pair_errors(scene: EvaluatedScene, pair: Pair, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Errors (k,) in pixels of the kept matches of a pair; infinite for points behind B."""
+    frames, maps = scene.frames, scene.features["features"]
+    uv, z = observed_pixels(frames["depth"][pair.a], frames["source"][pair.a])
+    if len(uv) == 0:
+        return np.empty(0)
+    map_a, map_b = (torch.from_numpy(maps[i]) for i in (pair.a, pair.b))
+    kept, matched = match(map_a, map_b, uv, frames.size, count, rng)
+    points = backproject(uv[kept], z[kept], frames["intrinsics"][pair.a], frames["pose"][pair.a])
+    return reprojection_errors(points, matched, frames["intrinsics"][pair.b], frames["pose"][pair.b])
+
+
+def observed_pixels(
+    depth: NDArray[np.floating], source: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (m, 2) and z-depths (m,) of the pixels whose depth was measured or read off the mesh."""
+    observed = (depth > 0) & np.isin(source, OBSERVED)
+    return pixel_centres(*depth.shape)[observed], depth[observed].astype(np.float64)
+
+
+def reprojection_errors(
+    points: NDArray[np.floating], uv: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Distances (m,), pixels, from ``uv`` (m, 2) to the projections of ``points`` (m, 3); infinite behind the image."""
+    projected, z = project(points, intrinsics, pose)
+    with np.errstate(invalid="ignore"):
+        return np.where(z > 0, np.linalg.norm(projected - uv, axis=1), np.inf)
+
+
+def _summary(errors: NDArray[np.float64], thresholds: Sequence[float]) -> list[float | None]:
+    """Recall at each threshold, and the median error; None where there is none."""
+    if len(errors) == 0:
+        return [None] * (len(thresholds) + 1)
+    median = float(np.median(errors))
+    return [*(float(np.mean(errors < threshold)) for threshold in thresholds), median if np.isfinite(median) else None]
+
+
+def _rows(items: Mapping[str, list[Any]], bins: list[int], settings: Mapping[str, Any], seed: int) -> list[Row]:
+    edges = settings["rotation_bins"]
+    conditions: dict[str, set[int]] = {f"{low:g}-{high:g} deg": {i} for i, (low, high) in enumerate(pairwise(edges))}
+    conditions["all"] = set(bins)
+    rows = []
+    for threshold in settings["thresholds"]:
+        for condition, chosen in conditions.items():
+            recalls = [r for r, b in zip(items[_recall(threshold)], bins) if b in chosen and r is not None]
+            interval = mean_interval(recalls, resamples=settings["bootstrap"], seed=seed)
+            rows.append(Row(_recall(threshold), condition, *interval, n=len(recalls)))
+    return rows
+
+
+def _recall(threshold: float) -> str:
+    return f"recall@{threshold:g}px"
+
+
+def _deal(decks: Sequence[Sequence[Pair]]) -> Iterator[Pair]:
+    """One from each deck, then another from each, until all are dealt."""
+    for hand in zip_longest(*decks):
+        yield from (card for card in hand if card is not None)
+
+
+def _require_one_size(scenes: Sequence[EvaluatedScene]) -> None:
+    for scene in scenes[1:]:
+        if scene.frames.size != scenes[0].frames.size:
+            raise DataError(
+                "has frames of another size than the other test scenes: pixel thresholds would not mean the same",
+                file=scene.frames.path,
+                scene=scene.frames.scene,
+                expected=scenes[0].frames.size,
+                found=scene.frames.size,
+                remedy="give the datasets of the split equal `frames` sizes",
+            )

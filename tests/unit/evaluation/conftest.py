@@ -1,0 +1,78 @@
+"""Scenes of a few images, written and opened as the workflow does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from loco.evaluation.result import EvaluatedScene
+from loco.storage import Correspondences, Features, Frames, frames_identity
+
+
+@pytest.fixture
+def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
+    """Write the three files of a scene and open them. What is not given is plain: see the defaults."""
+    with ExitStack() as stack:
+
+        def make(
+            poses,
+            features,
+            scene="room",
+            depth=None,
+            source=None,
+            intrinsics=None,
+            points=None,
+            valid=None,
+            overlap=None,
+            size=(6, 8),
+        ) -> EvaluatedScene:
+            n = len(poses)
+            points = np.zeros((n, 2, 2, 3)) if points is None else points
+            names = [f"view{i}" for i in range(n)]
+            intrinsics = np.broadcast_to(np.eye(3) if intrinsics is None else intrinsics, (n, 3, 3))
+            sizes = {"n": n, "h": size[0], "w": size[1]}
+            grid = {"n": n, "h": points.shape[1], "w": points.shape[2]}
+            cells = {"n": n, "h": features.shape[1], "w": features.shape[2], "c": features.shape[3]}
+            content = {
+                Frames: (sizes, {
+                    "name": names,
+                    "intrinsics": intrinsics,
+                    "pose": poses,
+                    "depth": np.ones((n, *size)) if depth is None else depth,
+                    "source": np.full((n, *size), Frames.SOURCES.index("sensor")) if source is None else source,
+                }),
+                Correspondences: (grid, {
+                    "points": points,
+                    "valid": np.ones(points.shape[:3], bool) if valid is None else valid,
+                    "overlap": np.ones((n, n)) if overlap is None else overlap,
+                }),
+                Features: (cells, {"features": features}),
+            }  # fmt: skip
+            opened = []
+            for kind, (letters, arrays) in content.items():
+                path = tmp_path / f"{scene}.{kind.format}.h5"
+                with kind.create(path, "test", scene, letters) as file:
+                    file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, size)
+                    for name, array in arrays.items():
+                        file[name][:] = array
+                opened.append(stack.enter_context(kind(path)))
+            return EvaluatedScene(*opened)
+
+        yield make
+
+
+def turned(degrees: float, centre=(0.0, 0.0, 0.0)) -> np.ndarray:
+    """Camera-to-world pose of a camera turned about its own vertical axis."""
+    pose = np.eye(4)
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    pose[:3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
+    pose[:3, 3] = centre
+    return pose
+
+
+@pytest.fixture(name="turned")
+def turned_fixture() -> Callable[..., np.ndarray]:
+    return turned
