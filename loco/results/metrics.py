@@ -97,11 +97,11 @@ def read_metrics(path: str | Path) -> Metrics:
 
 
 def require_current(metrics: Iterable[Metrics], expected: Mapping[Key, Mapping[str, Any]]) -> None:
-    """Check that metric files were made by the present code and configuration, so that one table compares like with like.
+    """Check that metric files were made by the present code and configuration: one table compares like with like.
 
     Args:
         metrics: the files of a table.
-        expected: (benchmark, split, experiment, seed) -> what the passport must say: ``{"code": hex, "settings": hex}``.
+        expected: (benchmark, split, experiment, seed) -> what the passport says: ``{"code": hex, "settings": hex}``.
 
     Raises:
         DataError: some disagree, or are of a run that the configuration does not have.

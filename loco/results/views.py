@@ -41,12 +41,15 @@ class View:
 class Query:
     """A 3D point and where the views see it. The first view is the one that it is chosen in.
 
-    ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not hidden.
+    ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not hidden; ``angle``
+    (n,) degrees between the lines of sight of this view and of the first; ``distance`` (n,) metres to the camera.
     """
 
     point: Floats
     uv: Floats
     visible: NDArray[np.bool_]
+    angle: Floats
+    distance: Floats
 
 
 def choose_views(
@@ -88,10 +91,9 @@ def choose_views(
     _, point, chosen = best
     fill = [i for i in np.argsort(-mutual[chosen[0]], kind="stable") if mutual[chosen[0], i] >= MIN_OVERLAP]
     chosen += [i for i in fill if i not in chosen][: n - len(chosen)]
-    seen = [_see(frames, i, point[None], correspondences.facts["overlap_tolerance"]) for i in chosen]
     names = frames.names
     views = [View(int(i), names[i], frames["rgb"][i]) for i in chosen]
-    return views, Query(point, np.concatenate([uv for uv, _ in seen]), np.concatenate([v for _, v in seen]))
+    return views, _query(frames, point, chosen, correspondences.facts["overlap_tolerance"])
 
 
 def feature_maps(features: Features, views: Sequence[View]) -> list[Floats]:
@@ -110,7 +112,7 @@ def similarities(maps: Sequence[Floats], views: Sequence[View], query: Query) ->
     return heat
 
 
-def pca_colours(maps: Sequence[Floats]) -> list[Floats]:
+def joint_pca(maps: Sequence[Floats]) -> list[Floats]:
     """Colours of feature maps by one PCA over all their cells: equal features, equal colours, in every view.
 
     The three leading components become red, green and blue, each scaled between its 1st and 99th percentile. The
@@ -131,6 +133,20 @@ def pca_colours(maps: Sequence[Floats]) -> list[Floats]:
     colours = np.clip((components - low) / np.maximum(high - low, 1e-6), 0, 1)
     ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])[:-1]
     return [part.reshape(*m.shape[:2], 3) for part, m in zip(np.split(colours, ends), maps)]
+
+
+def _query(frames: Frames, point: Floats, images: Sequence[int], tolerance: float) -> Query:
+    seen = [_see(frames, image, point[None], tolerance) for image in images]
+    sight = np.array([frames["pose"][image][:3, 3] for image in images]) - point
+    distance = np.linalg.norm(sight, axis=1)
+    cosine = sight @ sight[0] / (distance * distance[0])
+    return Query(
+        point=point,
+        uv=np.concatenate([uv for uv, _ in seen]),
+        visible=np.concatenate([visible for _, visible in seen]),
+        angle=np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+        distance=distance,
+    )
 
 
 def _options(

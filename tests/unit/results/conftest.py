@@ -1,0 +1,92 @@
+"""A room to look at: two boxes in a larger one, seen by cameras around its middle, with exact depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loco.geometry.cameras import backproject, pixel_centres
+from loco.geometry.overlap import overlap_matrix
+from loco.geometry.patches import patch_points
+from loco.storage import Correspondences, Features, Frames, frames_identity
+
+SIZE, GRID = (96, 120), (24, 30)
+INTRINSICS = np.array([[70.0, 0, 60], [0, 70, 48], [0, 0, 1]])
+ROOM = np.array([[-3.0, -2.5, 0], [3, 2.5, 2.6]])
+BOXES = np.array([[[0.6, -0.4, 0], [1.4, 0.5, 0.8]], [[-1.6, 0.2, 0], [-0.9, 1.0, 1.3]]])
+
+
+@dataclass(frozen=True)
+class Scene:
+    frames: Path
+    correspondences: Path
+    features: dict[str, Path]
+
+
+@pytest.fixture(scope="session")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return write_scene(tmp_path_factory.mktemp("room"), cameras=12)
+
+
+def write_scene(folder: Path, cameras: int) -> Scene:
+    poses = np.stack([_pose(k, cameras) for k in range(cameras)])
+    depth, rgb = zip(*(_render(pose) for pose in poses))
+    names = [f"image{k:02d}" for k in range(cameras)]
+    intrinsics = np.repeat(INTRINSICS[None], cameras, axis=0)
+    identity = frames_identity(names, intrinsics, poses, SIZE)
+    scene = Scene(
+        folder / "frames.h5", folder / "correspondences.h5", {n: folder / f"{n}.h5" for n in ("place", "colour")}
+    )
+    with Frames.create(scene.frames, "rooms", "room", {"n": cameras, "h": SIZE[0], "w": SIZE[1]}) as file:
+        file.attrs["frames_id"] = identity
+        file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
+        file["rgb"][:], file["depth"][:], file["source"][:] = np.stack(rgb), np.stack(depth), 1
+    points, valid = (np.stack(a) for a in zip(*(patch_points(d, INTRINSICS, p, GRID) for d, p in zip(depth, poses))))
+    sizes, facts = {"n": cameras, "h": GRID[0], "w": GRID[1]}, {"stride": 4, "overlap_tolerance": 0.05}
+    with Correspondences.create(scene.correspondences, "rooms", "room", sizes, facts) as file:
+        file.attrs["frames_id"] = identity
+        file["points"][:], file["valid"][:] = points, valid
+        file["overlap"][:] = overlap_matrix(points, valid, np.stack(depth), intrinsics, poses, 0.05)
+    small = np.stack(rgb).reshape(cameras, SIZE[0] // 8, 8, SIZE[1] // 8, 8, 3).mean(axis=(2, 4)) / 255
+    for name, maps in {"place": _waves(points), "colour": np.concatenate([small, np.ones_like(small)], -1)}.items():
+        maps = maps / np.linalg.norm(maps, axis=-1, keepdims=True)
+        with Features.create(scene.features[name], "rooms", "room", dict(zip("nhwc", maps.shape))) as file:
+            file.attrs["frames_id"] = identity
+            file["features"][:] = maps
+    return scene
+
+
+def _pose(k: int, cameras: int) -> np.ndarray:
+    """On a circle, looking across the middle of the room and a little down."""
+    turn = 2 * np.pi * k / cameras
+    centre = np.array([2.2 * np.cos(turn), 1.8 * np.sin(turn), 1.5 + 0.2 * (-1) ** k])
+    forward = np.array([0.2, 0.1, 0.7]) - centre
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0, 0, 1])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = np.stack([right, np.cross(forward, right), forward], axis=1), centre
+    return pose
+
+
+def _render(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth (h, w) and colour (h, w, 3) uint8, by the slab method: rays leave the room and enter the boxes."""
+    centre, uv = pose[:3, 3], pixel_centres(*SIZE)
+    rays = backproject(uv, np.ones(SIZE), INTRINSICS, pose) - centre  # z-depth 1: so lengths are z-depths
+    depth = np.maximum(*((ROOM - centre)[:, None, None] / rays)).min(axis=-1)
+    for box in BOXES:
+        slabs = (box - centre)[:, None, None] / rays
+        enter, leave = np.minimum(*slabs).max(axis=-1), np.maximum(*slabs).min(axis=-1)
+        depth = np.where((enter < leave) & (enter > 0), np.minimum(depth, enter), depth)
+    points = centre + rays * depth[..., None]
+    tiles = np.sin(5 * points + [0, 1, 2]) * np.sin(3.1 * np.roll(points, 1, axis=-1))
+    return depth.astype(np.float32), np.uint8(127 + 100 * tiles)
+
+
+def _waves(points: np.ndarray, channels: int = 48) -> np.ndarray:
+    """Features of the place alone: cosines of random waves over the room."""
+    rng = np.random.default_rng(5)
+    return np.cos(points @ rng.normal(scale=1.2, size=(3, channels)) + rng.uniform(0, 2 * np.pi, channels))

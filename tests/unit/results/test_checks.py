@@ -1,0 +1,45 @@
+"""The table of all checks, and the message when scenes are broken."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from loco.errors import DataError
+from loco.results.checks import require_whole, write_checks
+
+WHOLE = {"ok": True, "problems": [], "files": [{"bytes": 20}, {"bytes": 22}], "images": 36, "panoramas": 2}
+BROKEN = {
+    "ok": False,
+    "problems": ["a.zip is missing\n  what to do: download it", "b.zip is truncated"],
+    "files": [],
+    "images": 0,
+}
+MANIFESTS = {("houses", "ash"): WHOLE, ("flats", "birch"): BROKEN}
+
+
+def test_table_has_a_line_a_scene(tmp_path: Path) -> None:
+    write_checks(MANIFESTS, tmp_path / "checks")
+    with (tmp_path / "checks.csv").open() as file:
+        ash, birch = csv.DictReader(file)
+    counts = {"files": "2", "bytes": "42", "images": "36", "panoramas": "2", "problems": "0"}
+    assert ash == {"dataset": "houses", "scene": "ash", "ok": "yes", **counts}
+    assert (birch["ok"], birch["problems"], birch["panoramas"]) == ("no", "2", "")
+    lines = (tmp_path / "checks.md").read_text().splitlines()
+    assert {line.count("|") for line in lines} == {9}
+    assert lines[2] == "| houses | ash | yes | 2 | 42 | 36 | 2 | 0 |"
+
+
+def test_whole_scenes_pass() -> None:
+    require_whole({("houses", "ash"): WHOLE})
+
+
+def test_all_problems_of_broken_scenes_are_listed() -> None:
+    with pytest.raises(DataError) as caught:
+        require_whole(MANIFESTS)
+    message = str(caught.value)
+    assert message.startswith("1 of 2 scenes did not pass their check:")
+    assert "flats/birch\n  - a.zip is missing\n    what to do: download it\n  - b.zip is truncated\n" in message
+    assert "houses/ash" not in message
