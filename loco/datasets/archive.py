@@ -16,19 +16,20 @@ LARGEST_MEMBER = 4 << 30
 
 
 class Archive:
-    """Files by their POSIX path, from ``<stem>.zip`` or, where there is no zip, from the unpacked ``<folder>``."""
+    """Files by their path in a zip; from the zip or, where there is none, from the folder that it was unpacked to."""
 
-    def __init__(self, path: Path, unpacked: Path, scene: str) -> None:
+    def __init__(self, path: Path, unpacked: Path, prefix: str, scene: str) -> None:
         """
         Args:
             path: the zip.
-            unpacked: the folder that holds the same members, looked at where there is no zip.
+            unpacked: the folder to look at where there is no zip.
+            prefix: what the paths of the zip begin with, and those in the folder lack.
             scene: named in errors.
 
         Raises:
             DataError: neither is there, or the zip is broken or holds unsafe members.
         """
-        self.scene = scene
+        self.scene, self._prefix = scene, prefix
         self._zip: zipfile.ZipFile | None = None
         if path.is_file():
             self.path = path
@@ -36,9 +37,8 @@ class Archive:
             self.sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.is_dir()}
         elif unpacked.is_dir():
             self.path = unpacked
-            self.sizes = {
-                p.relative_to(unpacked).as_posix(): p.stat().st_size for p in sorted(unpacked.rglob("*")) if p.is_file()
-            }
+            files = [file for file in sorted(unpacked.rglob("*")) if file.is_file()]
+            self.sizes = {f"{prefix}{file.relative_to(unpacked).as_posix()}": file.stat().st_size for file in files}
         else:
             raise DataError("is missing", file=path, scene=scene)
         self._refuse_unsafe()
@@ -79,7 +79,7 @@ class Archive:
         if name not in self.sizes:
             raise DataError(f"holds no file {name!r}", file=self.path, scene=self.scene, remedy="download it again")
         if self._zip is None:
-            return (self.path / name).read_bytes()
+            return (self.path / name.removeprefix(self._prefix)).read_bytes()
         try:
             return self._zip.read(name)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

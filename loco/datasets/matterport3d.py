@@ -134,8 +134,10 @@ def read_ply(archive: Archive, name: str, scene: str) -> Mesh:
 
 def _archive(raw: Path, scene: str, kind: str) -> Archive:
     folder = raw / scene
+    # Unpacked in the folder that holds the scenes, or inside the scene's own.
+    unpacked = next((f for f in (folder / kind, folder / scene / kind) if f.is_dir()), folder / kind)
     try:
-        return Archive(folder / f"{kind}.zip", _unpacked(folder, scene, kind), scene)
+        return Archive(folder / f"{kind}.zip", unpacked, f"{scene}/{kind}/", scene)
     except DataError as error:
         if error.problem != "is missing":
             raise
@@ -148,21 +150,9 @@ def _archive(raw: Path, scene: str, kind: str) -> Archive:
         ) from None
 
 
-def _unpacked(folder: Path, scene: str, kind: str) -> Path:
-    """Where the members lie if the zip was unpacked inside, or beside, the scene's folder."""
-    inside = folder / scene
-    return inside if (inside / kind).is_dir() else folder if (folder / kind).is_dir() else inside
-
-
-def _member(archive: Archive, scene: str, kind: str, name: str) -> str:
-    """Path of a file in its archive: with the scene's folder in a zip, without it where it was unpacked in place."""
-    full = f"{scene}/{kind}/{name}"
-    return full if full in archive or f"{kind}/{name}" not in archive else f"{kind}/{name}"
-
-
 def _read_conf(archive: Archive, scene: str) -> list[Scan]:
     """The scans of the .conf, in its order."""
-    name = _member(archive, scene, CAMERAS, f"{scene}.conf")
+    name = f"{scene}/{CAMERAS}/{scene}.conf"
     scans: list[Scan] = []
     announced = intrinsics = None
     for number, line in enumerate(archive.read(name).decode("utf-8", errors="replace").splitlines(), start=1):
@@ -217,13 +207,13 @@ def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def _read_color(archive: Archive, scene: str, name: str) -> NDArray[np.uint8]:
-    data = archive.read(_member(archive, scene, COLOR, name))
+    data = archive.read(f"{scene}/{COLOR}/{name}")
     image = decode_image(data, cv2.IMREAD_COLOR, file=archive.path, name=name, scene=scene)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _read_depth(archive: Archive, scene: str, name: str) -> NDArray[np.uint16]:
-    data = archive.read(_member(archive, scene, DEPTH, name))
+    data = archive.read(f"{scene}/{DEPTH}/{name}")
     image = decode_image(data, cv2.IMREAD_UNCHANGED, file=archive.path, name=name, scene=scene)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise DataError(
@@ -280,7 +270,7 @@ def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
             if kind in archives:
                 problems += _check_images(archives[kind], scene, kind, names)
                 for name in names if decode == "all" else _spread(names, DECODE_SAMPLE):
-                    if _member(archives[kind], scene, kind, name) in archives[kind]:
+                    if f"{scene}/{kind}/{name}" in archives[kind]:
                         attempt(lambda kind=kind, read=read, name=name: read(archives[kind], scene, name))
     regions = (attempt(lambda: _regions(archives[REGIONS])) or []) if REGIONS in archives else []
     for name in regions:
@@ -301,7 +291,7 @@ def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
 
 def _check_images(archive: Archive, scene: str, kind: str, names: list[str]) -> list[str]:
     """Images that the .conf lists and the archive lacks or holds empty, and images that the .conf does not list."""
-    members = {name: _member(archive, scene, kind, name) for name in names}
+    members = {name: f"{scene}/{kind}/{name}" for name in names}
     missing = [name for name, member in members.items() if member not in archive]
     empty = [name for name, member in members.items() if archive.sizes.get(member) == 0]
     extra = sorted(set(archive.sizes) - set(members.values()))

@@ -1,0 +1,232 @@
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loco.datasets import check_scene, open_scene, raw_files
+from loco.datasets.synthetic.house import build_house, scene_seed
+from loco.datasets.synthetic.panoramas import camera_intrinsics, choose_panoramas, shots
+from loco.datasets.synthetic.render import Renderer
+from loco.errors import DataError
+from loco.geometry.raycast import RayCaster
+from tests.unit.datasets.conftest import SETTINGS
+
+COLOR, DEPTH, CONF, REGIONS = (
+    "undistorted_color_images",
+    "undistorted_depth_images",
+    "undistorted_camera_parameters",
+    "region_segmentations",
+)
+
+
+def rewrite(path: Path, change) -> None:
+    """Make a zip anew; ``change(name, data)`` gives (name, data), or None to leave a member out."""
+    with zipfile.ZipFile(path) as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in filter(None, (change(*m) for m in members)):
+            archive.writestr(*member)
+
+
+def edit_conf(raw: Path, edit) -> None:
+    rewrite(raw / "house" / f"{CONF}.zip", lambda name, data: (name, edit(data.decode()).encode()))
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """The house and cameras that the simulator made the raw scene from."""
+    entropy = scene_seed(SETTINGS["seed"], "house")
+    house = build_house(entropy, SETTINGS)
+    renderer, rng = Renderer(house), np.random.default_rng([*entropy, 2])
+    size = (SETTINGS["image"]["height"], SETTINGS["image"]["width"])
+    cameras = camera_intrinsics(size, rng)
+    names = []
+    places = choose_panoramas(house, renderer.scene, SETTINGS["panoramas"], rng)
+    for place in places:
+        names += [(f"_i{shot.camera}_{shot.yaw}", cameras[shot.camera], shot.pose) for shot in shots(place)]
+    return renderer, {suffix: (k, pose) for suffix, k, pose in names}
+
+
+def test_frames_are_those_that_were_simulated(pristine, truth):
+    renderer, cameras = truth
+    frames = list(open_scene("matterport3d", pristine, "house").frames("all"))
+    assert len(frames) == 18
+    for frame in frames:
+        intrinsics, pose = cameras[frame.name[frame.name.index("_i") :]]
+        np.testing.assert_allclose(frame.intrinsics, intrinsics, rtol=1e-5)
+        np.testing.assert_allclose(frame.pose, pose, atol=1e-5)
+        view = renderer.render(intrinsics, pose, frame.depth.shape)
+        known = (frame.depth > 0) & (view.depth > 0)
+        assert known.mean() > 0.4
+        # The sensor's noise grows with the square of the distance; at a depth edge it may see the other side.
+        assert np.median(np.abs(frame.depth - view.depth)[known] / view.depth[known]) < 0.01
+
+
+def test_mesh_gives_the_exact_depth_for_every_image_of_a_panorama(pristine, truth):
+    renderer, cameras = truth
+    scene = open_scene("matterport3d", pristine, "house")
+    caster = RayCaster(scene.mesh(), threads=1)
+    for frame in scene.frames("all"):
+        exact = renderer.render(*cameras[frame.name[frame.name.index("_i") :]], frame.depth.shape).depth
+        cast = caster.cast(frame.intrinsics, frame.pose, frame.depth.shape).depth
+        # The .conf rounds intrinsics to 6 digits, so rays at an edge may pass it.
+        relative = np.abs(cast - exact) / np.maximum(exact, 1e-9)
+        assert np.mean(relative < 1e-4) > 0.995
+
+
+def test_images_all_or_horizontal(pristine):
+    scene = open_scene("matterport3d", pristine, "house")
+    assert len(scene.names("all")) == 18
+    horizontal = scene.names("horizontal")
+    assert len(horizontal) == 6
+    assert all("_i1_" in name for name in horizontal)
+    assert [frame.name for frame in scene.frames("horizontal")] == horizontal
+
+
+def test_manifest_of_a_whole_scene(pristine):
+    manifest = check_scene("matterport3d", pristine, "house", "all")
+    assert manifest["ok"]
+    assert manifest["problems"] == []
+    assert (manifest["images"], manifest["panoramas"], manifest["regions"]) == (18, 1, 1)
+    assert {f["name"]: f["bytes"] for f in manifest["files"]} == {
+        path.name: path.stat().st_size for path in raw_files("matterport3d", pristine, "house")
+    }
+    assert all(re.fullmatch("[0-9a-f]{64}", f["sha256"]) for f in manifest["files"])
+
+
+def test_unpacked_folders_serve_as_well(raw):
+    packed = open_scene("matterport3d", raw, "house")
+    expected = next(packed.frames("all"))
+    for path in raw_files("matterport3d", raw, "house"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(raw)  # the members begin with the scene's folder
+        path.unlink()
+    frame = next(open_scene("matterport3d", raw, "house").frames("all"))
+    np.testing.assert_array_equal(frame.rgb, expected.rgb)
+    np.testing.assert_array_equal(frame.depth, expected.depth)
+    assert check_scene("matterport3d", raw, "house", "sample")["ok"]
+
+
+def truncate(raw: Path) -> None:
+    path = raw / "house" / f"{DEPTH}.zip"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip_a_byte(raw: Path) -> None:
+    path = raw / "house" / f"{COLOR}.zip"
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 0xFF
+    path.write_bytes(data)
+
+
+def escape(raw: Path) -> None:
+    with zipfile.ZipFile(raw / "house" / f"{COLOR}.zip", "a") as archive:
+        archive.writestr("../outside.txt", "gotcha")
+
+
+def empty_image(raw: Path) -> None:
+    rewrite(raw / "house" / f"{COLOR}.zip", lambda name, data: (name, b"" if "_i1_3" in name else data))
+
+
+def no_image(raw: Path) -> None:
+    rewrite(raw / "house" / f"{DEPTH}.zip", lambda name, data: (name, b"not a png" if "_d0_0" in name else data))
+
+
+def lose_an_image(raw: Path) -> None:
+    rewrite(raw / "house" / f"{DEPTH}.zip", lambda name, data: None if "_d2_5" in name else (name, data))
+
+
+def add_an_image(raw: Path) -> None:
+    with zipfile.ZipFile(raw / "house" / f"{COLOR}.zip", "a") as archive:
+        archive.writestr(f"house/{COLOR}/stray.jpg", b"x")
+
+
+def without_mesh(raw: Path) -> None:
+    rewrite(raw / "house" / f"{REGIONS}.zip", lambda name, data: None if name.endswith(".ply") else (name, data))
+
+
+def other_segments(raw: Path) -> None:
+    def shorten(name, data):
+        return name, re.sub(rb'("segIndices": ?\[)\d+, ?', rb"\1", data) if name.endswith("fsegs.json") else data
+
+    rewrite(raw / "house" / f"{REGIONS}.zip", shorten)
+
+
+def with_first_number(number: str):
+    return lambda text: re.sub(r"(scan \S+ \S+) \S+", rf"\1 {number}", text, count=1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: (raw / "house" / f"{COLOR}.zip").unlink(), r"color_images.zip is missing[\s\S]*download_mp.py"),
+        (lambda raw: shutil.rmtree(raw / "house"), r"region_segmentations.zip is missing[\s\S]*--id house"),
+        (truncate, r"not a whole zip[\s\S]*depth_images.zip[\s\S]*download it again"),
+        (flip_a_byte, r"cannot be read: Bad CRC-32[\s\S]*color_images.zip"),
+        (escape, r"leaves the folder: '../outside.txt'[\s\S]*color_images.zip"),
+        (empty_image, r"1 images are empty \(0 bytes\): \w+_i1_3.jpg"),
+        (no_image, r"_d0_0.png' cannot be decoded"),
+        (lose_an_image, r"1 images of the .conf are missing: \w+_d2_5.png"),
+        (add_an_image, r"1 files are not listed in the .conf: .*stray.jpg"),
+        (without_mesh, r"holds no region mesh"),
+        (other_segments, r"fsegs.json does not belong to its mesh[\s\S]*expected: \d+ segment"),
+        (lambda raw: edit_conf(raw, lambda t: t.replace("n_images 18", "n_images 20")), r"expected: 20 images"),
+        (lambda raw: edit_conf(raw, with_first_number("")), r"15 numbers instead of 16"),
+        (lambda raw: edit_conf(raw, with_first_number("nan")), r"not finite"),
+        (lambda raw: edit_conf(raw, with_first_number("9.5")), r"not a rotation"),
+        (lambda raw: edit_conf(raw, lambda t: t.replace(" 0 0 1\n", " 0 1\n", 1)), r"line \d+ of 'house/.*8 numbers"),
+        (lambda raw: edit_conf(raw, lambda t: t[t.index("scan") :]), r"comes before the first `intrinsics_matrix`"),
+        (lambda raw: edit_conf(raw, lambda t: ""), r"at least one image"),
+    ],
+)  # fmt: skip
+def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
+    damage(raw)
+    manifest = check_scene("matterport3d", raw, "house", "all")
+    assert not manifest["ok"]
+    listed = "\n".join(manifest["problems"])
+    assert re.search(message, listed), listed
+    assert "what to do" in listed
+
+
+def test_all_problems_are_listed_at_once(raw):
+    truncate(raw)
+    empty_image(raw)
+    (raw / "house" / f"{REGIONS}.zip").unlink()
+    assert len(check_scene("matterport3d", raw, "house", "sample")["problems"]) == 3
+
+
+def test_colour_and_depth_must_be_of_one_size(raw):
+    import cv2
+
+    small = cv2.imencode(".png", np.ones((10, 10), np.uint16))[1].tobytes()
+    rewrite(raw / "house" / f"{DEPTH}.zip", lambda name, data: (name, small))
+    with pytest.raises(DataError, match=r"differ in size[\s\S]*\(64, 80\)[\s\S]*\(10, 10\)"):
+        next(open_scene("matterport3d", raw, "house").frames("all"))
+
+
+def ply(vertex: str, triangles: list[str]) -> str:
+    """An ASCII ply of two good vertices, a third one, and triangles."""
+    coordinates = "".join(f"property float {axis}\n" for axis in "xyz")
+    return (
+        f"element vertex 3\n{coordinates}element face {len(triangles)}\nproperty list uchar int vertex_indices\n"
+        + "\n".join(["end_header", "0 0 0", "1 0 0", vertex, *triangles, ""])
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (ply("0 1 0", []), "no triangles|cannot be read"),
+        (ply("0 0 nan", ["3 0 1 2"]), "not finite"),
+        (ply("0 1 0", ["3 0 1 7"]), "without their vertices"),
+        (ply("0 1 0", ["3 0 1 2"])[:40], "cannot be read"),
+    ],
+)
+def test_broken_meshes_are_refused(raw, body, message):
+    mesh = f"ply\nformat ascii 1.0\n{body}".encode()
+    rewrite(raw / "house" / f"{REGIONS}.zip", lambda name, data: (name, mesh if name.endswith(".ply") else data))
+    with pytest.raises(DataError, match=message):
+        open_scene("matterport3d", raw, "house").mesh()
