@@ -1,0 +1,53 @@
+# make demo   set up, then run the whole chain on simulated houses
+# make test   set up, then lint and test
+# make env    set up only: .venv from constraints.txt
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := demo
+.PHONY: env demo test lint clean
+
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+READY := .venv/.ready
+# Libraries that open3d and opencv link against (Debian and Ubuntu names).
+SYSTEM_LIBRARIES := libusb-1.0-0 libgl1 libegl1 libx11-6 libgomp1 libglib2.0-0
+
+env: $(READY)
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or newer is needed; name it with 'make PYTHON=python3.12 env'" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt_install,python3-venv)
+	@echo 'Setting up .venv from constraints.txt; the first time takes a few minutes.'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement constraints.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import cv2, open3d' 2>/dev/null || $(call apt_install,$(SYSTEM_LIBRARIES))
+	@$(BIN)/python -c 'import cv2, open3d'
+	@touch $@
+
+demo: env
+	$(BIN)/snakemake --cores $(CORES) all
+	$(BIN)/snakemake --report results/report.html
+	@printf '\n%s\n' 'Tables: results/tables/   Figures: results/figures/   Report: results/report.html'
+
+test: lint
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check .
+	$(BIN)/snakemake --lint
+
+clean:
+	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -r {} +
+
+# Install Debian packages where that is possible without asking for a password; otherwise name the command and stop.
+define apt_install
+{ if [ "$$(id -u)" = 0 ]; then become=; elif sudo -n true 2>/dev/null; then become=sudo; \
+else echo "error: system packages are missing; run 'sudo apt-get install $(1)', then make again" >&2; exit 1; fi; \
+$$become apt-get update -qq && $$become env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes $(1) >&2; }
+endef

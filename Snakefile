@@ -1,0 +1,40 @@
+# LoCo: location-consistent image features, from raw scans to tables of results.
+# A contents page: the steps are in rules/, in the order of the data, and their work is done by the library loco/.
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+# The demo. Lay your own over it with --configfile (maps merge, lists replace); every key is in config/README.md.
+configfile: str(Path(workflow.basedir, "config", "config.yaml"))
+
+
+report: "report/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/simulate.smk"
+include: "rules/check.smk"
+include: "rules/depth.smk"
+include: "rules/correspondence.smk"
+include: "rules/train.smk"
+include: "rules/extract.smk"
+include: "rules/evaluate.smk"
+include: "rules/summarise.smk"
+
+
+localrules:
+    all,
+    tables,
+    figures,
+
+
+rule all:
+    """Tables and figures of everything that `run` names in the configuration."""
+    default_target: True
+    input:
+        rules.checks.output,
+        rules.tables.input,
+        rules.figures.input,

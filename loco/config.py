@@ -1,0 +1,224 @@
+"""The configuration, checked at the door: every problem at once, in plain words, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+
+from loco.errors import ConfigError
+
+SCHEMA = "config/schemas/config.schema.yaml"
+PARTS = ("train", "val", "test")
+
+
+def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
+    """Check a configuration and read the scene lists that it names.
+
+    Args:
+        config: as read from YAML; every key is described in ``config/README.md``.
+        base: folder of the workflow: holds the schema, and scene lists are found from it.
+
+    Returns:
+        A copy of plain dicts in the order of their keys, with every scene list a list of names.
+
+    Raises:
+        ConfigError: says all that is wrong.
+    """
+    config = json.loads(json.dumps(config, default=str))
+    problems = _schema_problems(config, Path(base) / SCHEMA) or _read_scene_lists(config, Path(base))
+    problems = problems or list(_cross_check(config))
+    if problems:
+        raise ConfigError(
+            "\n".join(["the configuration cannot be used as it stands:", *(f"  - {p}" for p in problems)])
+        )
+    return json.loads(json.dumps(config, sort_keys=True))
+
+
+def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str, str]]:
+    """(dataset, scene) pairs of a split's ``parts`` (all of them if none is named), in their order."""
+    split_parts = config["splits"][split]
+    return [
+        (dataset, scene)
+        for part in parts or PARTS
+        for dataset, names in split_parts.get(part, {}).items()
+        for scene in names
+    ]
+
+
+def figure_scene(config: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """(split, dataset, scene) that the pictures show: where a split of the run tests on ``figures.scene``."""
+    wanted = config["figures"]["scene"]
+    found = ((s, dataset, scene) for s in config["run"]["splits"] for dataset, scene in scenes(config, s, "test"))
+    return next((place for place in found if place[2] == wanted), None)
+
+
+def _schema_problems(config: dict[str, Any], schema: Path) -> list[str]:
+    validator = Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    errors = sorted(validator.iter_errors(config), key=lambda error: error.json_path)
+    return [problem for error in errors for problem in _in_words(error)]
+
+
+def _in_words(error: ValidationError) -> Iterator[str]:
+    """A schema error as its user would say it. ``where`` is the path of keys, as in ``run.seeds.0``."""
+    where = ".".join(map(str, error.absolute_path)) or "the top level"
+    found = error.instance
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            yield from (f"unknown key `{key}` in {where}{_hint(key, known)}" for key in found if key not in known)
+        case "required":
+            # One error a missing key; its name is only in the message.
+            _, key, _ = error.message.split("'")
+            yield f"{where} lacks the key `{key}`"
+        case "enum":
+            yield f"{where}: {found!r} is not known{_hint(found, error.validator_value)}"
+        case "type":
+            yield f"{where}: expected {_kinds(error.validator_value)}, found {_kind(found)}{_yaml_hint(error)}"
+        case "pattern":
+            yield f"{where}: the name {found!r} may hold letters, digits, `_`, `-` and `.`, the first no `-` or `.`"
+        case "minItems" | "minProperties":
+            yield f"{where} is empty"
+        case _:
+            yield f"{where}: {error.message}"
+
+
+_WORDS = {
+    "object": "a map",
+    "array": "a list",
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+
+
+def _kinds(types: str | list[str]) -> str:
+    return " or ".join(_WORDS[kind] for kind in ([types] if isinstance(types, str) else types))
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, dict | list):
+        return {dict: "a map", list: "a list"}.get(type(value), "nothing")
+    return repr(value)
+
+
+def _yaml_hint(error: ValidationError) -> str:
+    """YAML 1.1 reads ``2e-3`` as text and a bare ``00800`` as a number."""
+    found, wanted = error.instance, error.validator_value
+    if isinstance(found, str) and wanted in ("number", "integer"):
+        try:
+            return f" (text to YAML: write {float(found)!r}, with a point and without quotes)"
+        except ValueError:
+            return ""
+    return " (put it in quotes)" if isinstance(found, int | float) and "string" in wanted else ""
+
+
+def _hint(name: Any, known: Iterable[Any]) -> str:
+    known = [str(item) for item in known]
+    near = get_close_matches(str(name), known, n=1)
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"; known: {shown or 'none'}"
+
+
+def _read_scene_lists(config: dict[str, Any], base: Path) -> list[str]:
+    """Replace every path of a scene list by the names in it."""
+    problems = []
+    lists = [(f"datasets.{name}", dataset, "scenes") for name, dataset in config["datasets"].items()]
+    lists += [
+        (f"splits.{split}.{part}", parts[part], dataset)
+        for split, parts in config["splits"].items()
+        for part in parts
+        for dataset in parts[part]
+    ]
+    for where, holder, key in lists:
+        if isinstance(holder[key], str):
+            try:
+                text = (base / holder[key]).read_text(encoding="utf-8")
+            except OSError as error:
+                problems.append(f"{where}.{key}: the scene list {base / holder[key]} cannot be read: {error.strerror}")
+                continue
+            lines = (line.partition("#")[0].strip() for line in text.splitlines())
+            holder[key] = [line for line in lines if line]
+    return problems
+
+
+def _cross_check(config: dict[str, Any]) -> Iterator[str]:
+    for kind, names in config["run"].items():
+        if kind != "seeds":
+            yield from (
+                f"run.{kind}: `{n}` is not defined{_hint(n, config[kind])}" for n in names if n not in config[kind]
+            )
+    for name, dataset in config["datasets"].items():
+        yield from (f"datasets.{name}.{problem}" for problem in _dataset_problems(name, dataset))
+    for name, split in config["splits"].items():
+        yield from (f"splits.{name}{problem}" for problem in _split_problems(split, config["datasets"]))
+    for name, experiment in config["experiments"].items():
+        yield from (f"experiments.{name}.{problem}" for problem in _experiment_problems(experiment))
+    bins = config["benchmarks"].get("pixel_correspondence", {}).get("rotation_bins", [])
+    if any(low >= high for low, high in pairwise(bins)):
+        yield f"benchmarks.pixel_correspondence.rotation_bins: {bins} do not increase"
+    yield from _run_problems(config)
+
+
+def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
+    yield from (f"scenes: `{scene}` is named twice" for scene in _repeated(dataset["scenes"]))
+    if "simulate" in dataset and dataset["raw"] != f"results/raw/{name}":
+        yield f"raw: a simulated dataset is made in results/raw/{name}, found {dataset['raw']!r}"
+    frames, stride = dataset["frames"], dataset["patches"]["stride"]
+    for side in ("height", "width"):
+        if frames[side] % stride:
+            yield f"frames.{side}: {frames[side]} pixels are not a whole number of patches of {stride} pixels"
+
+
+def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
+    for part, by_dataset in split.items():
+        for dataset, names in by_dataset.items():
+            if dataset not in datasets:
+                yield f".{part}: the dataset `{dataset}` is not defined{_hint(dataset, datasets)}"
+                continue
+            known = datasets[dataset]["scenes"]
+            unknown = (name for name in names if name not in known)
+            yield from (f".{part}: `{name}` is no scene of datasets.{dataset}{_hint(name, known)}" for name in unknown)
+            yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
+    for one, other in combinations(split, 2):
+        for dataset in split[one].keys() & split[other].keys():
+            shared = sorted(set(split[one][dataset]) & set(split[other][dataset]))
+            yield from (f": `{name}` of {dataset} is in both {one} and {other}" for name in shared)
+    if not any(split["test"].values()):
+        yield " has no test scene, so nothing could be measured: move a scene to its `test` part"
+
+
+def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
+    if "train" in experiment:
+        if experiment["model"]["name"] == "dense_sift":
+            yield "train: dense SIFT has no weights to train; remove `train`"
+        loss = experiment["train"]["loss"]
+        if loss["rho"] >= loss["kappa"]:
+            yield f"train.loss: rho ({loss['rho']} m) must be less than kappa ({loss['kappa']} m)"
+
+
+def _run_problems(config: dict[str, Any]) -> Iterator[str]:
+    run = config["run"]
+    trained = [e for e in run["experiments"] if "train" in config["experiments"].get(e, {})]
+    for split in run["splits"]:
+        if split in config["splits"] and trained and not scenes(config, split, "train"):
+            yield f"splits.{split} has no training scene, but run.experiments has `{trained[0]}`, which is trained"
+    if all(split in config["splits"] for split in run["splits"]) and figure_scene(config) is None:
+        tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]
+        wanted = config["figures"]["scene"]
+        yield f"figures.scene: `{wanted}` is no test scene of run.splits{_hint(wanted, tested)}"
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]

@@ -1,0 +1,23 @@
+rule evaluate:
+    """Scores of one experiment on the test scenes of a split, with the passport that says how they came about."""
+    input:
+        frames=scene_files(rules.depth.output.frames, "test"),
+        correspondences=scene_files(rules.correspondence.output.correspondences, "test"),
+        features=scene_files(rules.extract.output.features, "test"),
+    output:
+        metrics="results/metrics/{benchmark}/{split}/{experiment}/seed{seed}.json",
+    log:
+        "results/logs/evaluate/{benchmark}/{split}/{experiment}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{benchmark}/{split}/{experiment}/seed{seed}.tsv"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        code=lambda wildcards: evaluation_code(wildcards.benchmark),
+        settings=lambda wildcards: config["benchmarks"][wildcards.benchmark],
+        recipe=lambda wildcards: recipe(wildcards.benchmark, wildcards.split, wildcards.experiment),
+    script:
+        "../workflow_scripts/evaluate.py"

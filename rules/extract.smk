@@ -1,0 +1,23 @@
+rule extract:
+    """Feature maps of all frames of a scene, by a trained network where the experiment trains one."""
+    input:
+        frames=rules.depth.output.frames,
+        checkpoint=branch(
+            lambda wildcards: "train" in config["experiments"][wildcards.experiment], then=rules.train.output.model
+        ),
+    output:
+        features="results/features/{split}/{experiment}/seed{seed}/{dataset}/{scene}.h5",
+    log:
+        "results/logs/extract/{split}/{experiment}/seed{seed}/{dataset}/{scene}.log",
+    benchmark:
+        "results/benchmarks/extract/{split}/{experiment}/seed{seed}/{dataset}/{scene}.tsv"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        code=code("extract"),
+        model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
+    script:
+        "../workflow_scripts/extract.py"

@@ -1,0 +1,31 @@
+rule train:
+    """Train the network of an experiment on the scenes of a split.
+
+    Its resumable state is not an output, because Snakemake deletes the outputs of a failed job: it lies beside them, in
+    a folder named by a fingerprint of the code, the settings and the input files.
+    """
+    input:
+        train_frames=scene_files(rules.depth.output.frames, "train"),
+        train_correspondences=scene_files(rules.correspondence.output.correspondences, "train"),
+        val_frames=scene_files(rules.depth.output.frames, "val"),
+        val_correspondences=scene_files(rules.correspondence.output.correspondences, "val"),
+    output:
+        model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
+        curve="results/train/{split}/{experiment}/seed{seed}/log.csv",
+    log:
+        "results/logs/train/{split}/{experiment}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/train/{split}/{experiment}/seed{seed}.tsv"
+    priority: 50
+    conda:
+        "../environment.yml"
+    threads: 8
+    resources:
+        mem_mb=6000,
+        gpu=1,
+    params:
+        code=code("train"),
+        model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
+        train=lambda wildcards: config["experiments"][wildcards.experiment]["train"],
+    script:
+        "../workflow_scripts/train.py"

@@ -1,0 +1,148 @@
+"""The configuration at the door: the shipped ones pass, and every mistake is named in plain words."""
+
+from __future__ import annotations
+
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from loco.config import figure_scene, load, scenes
+from loco.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+# Through JSON: YAML's aliases would be one and the same object.
+DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The demo with one key, given as ``a.b.c``, set or (``...``) removed."""
+    config = deepcopy(DEMO)
+    *parents, key = path.split(".")
+    place = config
+    for parent in parents:
+        place = place[parent]
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return config
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(config, ROOT)
+    return [line.removeprefix("  - ") for line in str(caught.value).splitlines()[1:]]
+
+
+def test_demo_is_left_as_it_is() -> None:
+    assert load(DEMO, ROOT) == DEMO
+
+
+@pytest.mark.parametrize("overlay", sorted(p.name for p in (ROOT / "config").glob("*.yaml") if p.name != "config.yaml"))
+def test_shipped_overlays_pass(overlay: str) -> None:
+    config = deepcopy(DEMO)
+    update_config(config, yaml.safe_load((ROOT / "config" / overlay).read_text()))
+    load(config, ROOT)
+
+
+def test_scene_lists_are_read_from_files(tmp_path: Path) -> None:
+    schema = tmp_path / "config/schemas/config.schema.yaml"
+    schema.parent.mkdir(parents=True)
+    schema.write_text((ROOT / "config/schemas/config.schema.yaml").read_text())
+    (tmp_path / "test.txt").write_text("# held out\nhouse10\n\nhouse09  # the last\n")
+    config = load(changed("splits.houses.test", {"houses": "test.txt"}), tmp_path)
+    assert scenes(config, "houses", "test") == [("houses", "house10"), ("houses", "house09")]
+    assert figure_scene(config) == ("houses", "houses", "house09")
+
+
+def test_published_split_is_a_partition_but_for_two_scenes() -> None:
+    folder = ROOT / "config/splits/matterport3d"
+    lists = {name: (folder / f"{name}.txt").read_text().split() for name in ("all", "train", "val", "test")}
+    assert {name: len(names) for name, names in lists.items()} == {"all": 90, "train": 59, "val": 11, "test": 18}
+    parts = lists["train"] + lists["val"] + lists["test"]
+    assert len(set(parts)) == len(parts)
+    assert set(lists["all"]) - set(parts) == {"GdvgFV5R1Z5", "HxpKQynjfin"}
+    assert set(parts) < set(lists["all"])
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("run.sedes", [0], "unknown key `sedes` in run; did you mean `seeds`?"),
+        ("extra", 1, "unknown key `extra` in the top level; known: run, datasets, splits, experiments"),
+        (
+            "experiments.untrained.model.dimm",
+            1,
+            "`dimm` in experiments.untrained.model; did you mean `dim`?",
+        ),
+        (
+            "experiments.exact.train.loss.anchors",
+            1,
+            "`anchors` in experiments.exact.train.loss; known: name, rho",
+        ),
+        (
+            "benchmarks.depth",
+            {},
+            "`depth` in benchmarks; known: location_consistency, pixel_correspondence",
+        ),
+        ("run.seeds", ..., "run lacks the key `seeds`"),
+        ("run.seeds", [], "run.seeds is empty"),
+        ("run.seeds", [0.5], "run.seeds.0: expected a whole number, found 0.5"),
+        ("datasets.houses.format", "mattterport3d", "'mattterport3d' is not known; did you mean `matterport3d`?"),
+        ("datasets.houses.scenes", [800], "datasets.houses.scenes.0: expected text, found 800 (put it in quotes)"),
+        ("datasets.houses.scenes", ["../x"], "datasets.houses.scenes.0: the name '../x' may hold letters"),
+        ("datasets.houses.frames", None, "datasets.houses.frames: expected a map, found nothing"),
+        ("experiments.exact.train.optimiser.lr", "2e-3", "found '2e-3' (text to YAML: write 0.002, with a point"),
+        ("experiments.exact.train.optimiser.lr", 0, "experiments.exact.train.optimiser.lr: 0 is less than or equal"),
+        ("run.experiments", ["exat"], "run.experiments: `exat` is not defined; did you mean `exact`?"),
+        ("run.splits", ["flats"], "run.splits: `flats` is not defined; known: houses"),
+        ("datasets.houses.raw", "data", "datasets.houses.raw: a simulated dataset is made in results/raw/houses"),
+        ("datasets.houses.frames.width", 161, "datasets.houses.frames.width: 161 pixels are not a whole number of"),
+        ("datasets.houses.scenes", "none.txt", f"the scene list {ROOT}/none.txt cannot be read: No such file"),
+        (
+            "splits.houses.val",
+            {"houses": ["hous08"]},
+            "`hous08` is no scene of datasets.houses; did you mean",
+        ),
+        ("splits.houses.val", {"flats": ["a"]}, "splits.houses.val: the dataset `flats` is not defined; known: houses"),
+        ("splits.houses.val", {"houses": ["house00"]}, "splits.houses: `house00` of houses is in both train and val"),
+        ("splits.houses.val", {"houses": ["house08"] * 2}, "splits.houses.val: `house08` of houses is named twice"),
+        ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
+        ("splits.houses.train", {}, "splits.houses has no training scene, but run.experiments has `exact`"),
+        ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
+        ("experiments.dense_sift.train", DEMO["experiments"]["exact"]["train"], "dense SIFT has no weights to train"),
+        ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
+        ("figures.scene", "house00", "figures.scene: `house00` is no test scene of run.splits"),
+    ],
+)
+def test_one_mistake_gives_one_plain_sentence(path: str, value: Any, expected: str) -> None:
+    found = [problem for problem in problems(changed(path, value)) if expected in problem]
+    assert len(found) == 1
+
+
+def test_all_mistakes_are_listed_at_once() -> None:
+    config = changed("run.sedes", [0])
+    config["figures"]["views"] = 1
+    del config["datasets"]["houses"]["raw"]
+    assert len(problems(config)) == 3
+
+
+def test_every_key_is_described() -> None:
+    """``config/README.md`` names each key of the demo."""
+    text = (ROOT / "config/README.md").read_text()
+    named = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    free = {"datasets", "splits", "experiments"}  # their keys are names that the user gives
+
+    def keys(config: Any, parent: str = "") -> set[str]:
+        if not isinstance(config, dict):
+            return set()
+        own = set() if parent in free else set(config)
+        return own.union(*(keys(value, key) for key, value in config.items()))
+
+    assert keys({k: v for k, v in DEMO.items() if k != "splits"}) <= named

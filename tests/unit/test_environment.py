@@ -1,0 +1,49 @@
+"""pyproject.toml (ranges), constraints.txt (exact versions) and environment.yml (for conda) agree."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+CONDA_NAMES = {"pytorch": "torch"}
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RANGES = [Requirement(line) for line in PYPROJECT["project"]["dependencies"] + PYPROJECT["dependency-groups"]["dev"]]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def conda_pins() -> dict[str, str]:
+    """Pinned packages by their PyPI name; system libraries are not pinned."""
+    *conda, pip = ENVIRONMENT
+    pins = [line.split("=", 1) for line in conda if "=" in line] + [line.split("==") for line in pip["pip"]]
+    return {CONDA_NAMES.get(name, name): version for name, version in pins if name != "python"}
+
+
+def test_constraints_are_sorted_canonical_and_unique() -> None:
+    names = [line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert names == sorted({canonicalize_name(name) for name in names})
+
+
+def test_every_pin_lies_in_its_range() -> None:
+    pins = constraints()
+    assert {r.name: pins[r.name] for r in RANGES if not r.specifier.contains(pins[r.name])} == {}
+
+
+def test_conda_has_the_same_packages_and_versions() -> None:
+    pins = constraints()
+    assert conda_pins() == {requirement.name: pins[requirement.name] for requirement in RANGES}
+
+
+def test_conda_has_a_supported_python() -> None:
+    (python,) = (line for line in ENVIRONMENT if isinstance(line, str) and line.startswith("python="))
+    assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(python.split("=")[1])

@@ -1,0 +1,70 @@
+"""One command makes everything, and the same again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+TABLES = ("location_consistency", "pixel_correspondence")
+
+
+def test_all_results_are_there(finished):
+    results = finished.directory / "results"
+    tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")} | {"checks.csv", "checks.md"}
+    assert {path.name for path in (results / "tables").iterdir()} == tables
+    figures = {
+        "training_curve",
+        *("recall_against_angle", "location_consistency_dots"),
+        "similarity_maps",
+        "pca_colours",
+    }
+    names = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
+    assert {path.name for path in (results / "figures/tiny").iterdir()} == names
+
+
+def test_every_step_leaves_a_log_that_ends_well(finished):
+    logs = sorted((finished.directory / "results/logs").rglob("*.log"))
+    steps = {path.relative_to(finished.directory / "results/logs").parts[0] for path in logs}
+    assert {"simulate", "check", "depth", "correspondence", "train", "extract", "evaluate", "table"} <= steps
+    assert {path.name: path.read_text().splitlines()[-1].split()[-1] for path in logs if path.stat().st_size} == {
+        path.name: "finished" for path in logs
+    }
+
+
+def test_metric_files_carry_their_passport(finished):
+    metrics = json.loads(finished.read("results/metrics/pixel_correspondence/tiny/quick/seed0.json"))
+    passport = metrics["passport"]
+    assert set(passport["inputs"]) == {
+        "results/frames/tiny/cedar.h5",
+        "results/correspondences/tiny/cedar.h5",
+        "results/features/tiny/quick/seed0/tiny/cedar.h5",
+    }
+    others = json.loads(finished.read("results/metrics/pixel_correspondence/tiny/untrained/seed0.json"))["passport"]
+    assert passport["code"] != others["code"]  # only one of them has training behind it
+    assert passport["inputs"]["results/frames/tiny/cedar.h5"] == others["inputs"]["results/frames/tiny/cedar.h5"]
+
+
+def test_two_runs_give_identical_tables(world, finished):
+    shutil.rmtree(world.directory / "results")
+    shutil.rmtree(world.directory / ".snakemake")
+    world.run("tables")
+    for name in TABLES:
+        for kind in ("csv", "md", "tex"):
+            table = f"results/tables/{name}.{kind}"
+            assert world.read(table) == finished.read(table)
+
+
+def test_report_is_built(world):
+    world.run("--report", "report.html")
+    report = world.read("report.html")
+    for words in ("location_consistency.csv", "similarity_maps.png", "training_curve.svg", "checks.csv"):
+        assert words in report
+
+
+def test_lint_is_clean(finished):
+    done = finished.snakemake("--lint")
+    assert done.returncode == 0, done.stdout + done.stderr

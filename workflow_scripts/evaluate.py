@@ -1,0 +1,29 @@
+from contextlib import ExitStack
+from importlib import import_module
+
+from loco.logs import step
+
+with step(snakemake.log[0], snakemake.threads), ExitStack() as stack:
+    from loco.evaluation.result import EvaluatedScene
+    from loco.provenance import passport
+    from loco.results.metrics import write_metrics
+    from loco.storage import Correspondences, Features, Frames
+
+    files, settings, seed = snakemake.input, snakemake.params.settings, int(snakemake.wildcards.seed)
+    kinds = (Frames, Correspondences, Features)
+    scenes = [
+        EvaluatedScene(*(stack.enter_context(kind(path)) for kind, path in zip(kinds, paths)))
+        for paths in zip(files.frames, files.correspondences, files.features)
+    ]
+    # The same questions for every experiment and seed of training: the evaluation keeps its own seed.
+    evaluation = import_module(f"loco.evaluation.{snakemake.wildcards.benchmark}").evaluate(scenes, settings)
+    write_metrics(
+        snakemake.output.metrics,
+        benchmark=snakemake.wildcards.benchmark,
+        split=snakemake.wildcards.split,
+        experiment=snakemake.wildcards.experiment,
+        seed=seed,
+        settings=settings,
+        passport=passport(**snakemake.params.recipe, inputs={file: file for file in files}, seed=seed),
+        evaluation=evaluation,
+    )
