@@ -36,6 +36,8 @@ def step(log: str | Path, threads: int = 1) -> Iterator[None]:
         yield
     except LocoError as error:
         logger.error("%s", error)
+        # HDF5 complains once more, by a traceback, when it drops a file that a full disk let it not finish.
+        sys.unraisablehook = lambda _: None
         sys.exit(1)
     except Exception:
         logger.exception("stopped by a fault of the program:")

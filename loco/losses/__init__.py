@@ -3,6 +3,7 @@
 - :class:`ExactSmoothAP`: every pair, in memory linear in the number of patches. The one to use.
 - :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
 - :class:`DenseSmoothAP`: the definition written out, for small batches and tests.
+- :class:`InfoNCE`: the contrastive loss over the same pairs; a start for networks that know nothing yet.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from typing import Any
 
 from loco.losses.dense import DenseSmoothAP
 from loco.losses.exact import ExactSmoothAP
+from loco.losses.info_nce import InfoNCE
 from loco.losses.pairs import RankingLoss
 from loco.losses.sampled import SampledSmoothAP
 
-LOSSES: dict[str, type[RankingLoss]] = {"exact": ExactSmoothAP, "sampled": SampledSmoothAP, "dense": DenseSmoothAP}
+LOSSES: dict[str, type[RankingLoss]] = {
+    "exact": ExactSmoothAP,
+    "sampled": SampledSmoothAP,
+    "dense": DenseSmoothAP,
+    "info_nce": InfoNCE,
+}
 
 
 def build_loss(name: str, **options: Any) -> RankingLoss:
@@ -22,4 +29,4 @@ def build_loss(name: str, **options: Any) -> RankingLoss:
     return LOSSES[name](**options)
 
 
-__all__ = ["LOSSES", "DenseSmoothAP", "ExactSmoothAP", "RankingLoss", "SampledSmoothAP", "build_loss"]
+__all__ = ["LOSSES", "DenseSmoothAP", "ExactSmoothAP", "InfoNCE", "RankingLoss", "SampledSmoothAP", "build_loss"]

@@ -19,10 +19,12 @@ class DenseSmoothAP(RankingLoss):
         self.own_term = own_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        i, j = torch.triu_indices(len(patches.index), len(patches.index), 1, device=patches.index.device)
+        n = len(patches.features)
+        i, j = torch.triu_indices(n, n, 1, device=patches.features.device)
         distance = (patches.points[i] - patches.points[j]).norm(dim=1)
         together = patches.scene_ids[i] == patches.scene_ids[j]
-        positive = together & (distance <= self.rho)
+        across = patches.image_ids[i] != patches.image_ids[j]
+        positive = together & across & (distance <= self.rho)
         negative = together & (distance > self.rho) & (distance <= self.kappa)
         if not positive.any():
             return nothing_to_rank(patches.features, int(negative.sum()))

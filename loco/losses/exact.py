@@ -42,7 +42,7 @@ class ExactSmoothAP(RankingLoss):
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         order, tiles = _sort_into_tiles(patches.points, patches.scene_ids, self.kappa, self.tile)
-        walk = _Walk(patches.points[order].float(), tiles, self.rho, self.kappa)
+        walk = _Walk(patches.points[order].float(), patches.image_ids[order], tiles, self.rho, self.kappa)
         mean_ap, counts = _MeanAP.apply(patches.features[order], walk, self.tau)
         positives, negatives = (int(count) for count in counts)
         if not positives:
@@ -72,8 +72,8 @@ class Block(NamedTuple):
 class _Walk:
     """The blocks of the pair matrix that hold any pair: each unordered pair once."""
 
-    def __init__(self, points: Tensor, tiles: list[Tile], rho: float, kappa: float) -> None:
-        self.points, self.tiles, self.rho, self.kappa = points, tiles, rho, kappa
+    def __init__(self, points: Tensor, image_ids: Tensor, tiles: list[Tile], rho: float, kappa: float) -> None:
+        self.points, self.image_ids, self.tiles, self.rho, self.kappa = points, image_ids, tiles, rho, kappa
 
     def __iter__(self) -> Iterator[Block]:
         for a, first in enumerate(self.tiles):
@@ -94,7 +94,8 @@ class _Walk:
         if first is second:
             within = within.triu_(1)
         near = squared <= self.rho**2
-        return Block(i, j, within & near, within & ~near)
+        across = self.image_ids[i, None] != self.image_ids[None, j]
+        return Block(i, j, within & near & across, within & ~near)
 
 
 class _MeanAP(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """What the ranking losses share: their inputs, the classes of pairs, and the smooth average precision.
 
 Patches i and j of one scene, at distance r = |p_i - p_j|, form a *positive* pair if r <= rho, a *negative* pair if
-rho < r <= kappa, and take no part beyond. A pair's score is s = f_i . f_j. With sigma(x) = 1 / (1 + exp(-x / tau)), the
+rho < r <= kappa, and take no part beyond. Positives within one image, neighbours that look alike whatever the features,
+can be left out. A pair's score is s = f_i . f_j. With sigma(x) = 1 / (1 + exp(-x / tau)), the
 smooth average precision of a positive pair a is (LoCo, NeurIPS 2024, eq. 2)
 
     AP(a) = (1 + R_P(a)) / (1 + R_P(a) + R_N(a)),
@@ -24,7 +25,7 @@ class Patches(NamedTuple):
     features: Tensor  # (m, d)
     points: Tensor  # (m, 3) float32, metres
     scene_ids: Tensor  # (m,) int64
-    index: Tensor  # (m,) int64, rows of the original inputs
+    image_ids: Tensor  # (m,) int64; patches of equal numbers form no positive pair
 
 
 class RankingLoss(torch.nn.Module):
@@ -48,7 +49,12 @@ class RankingLoss(torch.nn.Module):
         self.rho, self.kappa, self.tau = rho, kappa, tau
 
     def forward(
-        self, features: Tensor, points: Tensor, scene_ids: Tensor | None = None, valid: Tensor | None = None
+        self,
+        features: Tensor,
+        points: Tensor,
+        scene_ids: Tensor | None = None,
+        valid: Tensor | None = None,
+        image_ids: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch of patches.
 
@@ -57,6 +63,8 @@ class RankingLoss(torch.nn.Module):
             points: (n, 3), metres, world frame of their scene.
             scene_ids: (n,) integers; patches of different scenes never form pairs. One scene if None.
             valid: (n,) bool; patches without a 3D point form no pairs. All valid if None.
+            image_ids: (n,) integers, different for different images of all scenes; patches of one image then form no
+                positive pair. All patches may if None.
 
         Returns:
             The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs), ``mean_ap``. Without a
@@ -65,8 +73,7 @@ class RankingLoss(torch.nn.Module):
         Raises:
             ValueError: the shapes do not fit together.
         """
-        patches = select(features, points, scene_ids, valid)
-        return self.loss(patches)
+        return self.loss(_select(features, points, scene_ids, valid, image_ids))
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         raise NotImplementedError
@@ -75,28 +82,29 @@ class RankingLoss(torch.nn.Module):
         return f"rho={self.rho}, kappa={self.kappa}, tau={self.tau}"
 
 
-def select(features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None) -> Patches:
-    """Check the inputs of a ranking loss and keep the valid patches.
-
-    Raises:
-        ValueError: the shapes do not fit together.
-    """
-    n = len(features)
+def _select(
+    features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
+) -> Patches:
+    """Check the inputs of a ranking loss and keep the valid patches."""
+    n, device = len(features), features.device
     shapes = {
         "features (n, d)": features.ndim == 2,
         "points (n, 3)": points.shape == (n, 3),
         "scene_ids (n,)": scene_ids is None or scene_ids.shape == (n,),
         "valid (n,)": valid is None or valid.shape == (n,),
+        "image_ids (n,)": image_ids is None or image_ids.shape == (n,),
     }
     if wrong := [name for name, right in shapes.items() if not right]:
-        given = {"features": features, "points": points, "scene_ids": scene_ids, "valid": valid}
-        found = ", ".join(f"{name} {tuple(t.shape)}" for name, t in given.items() if t is not None)
+        names = (name.split()[0] for name in shapes)
+        given = zip(names, (features, points, scene_ids, valid, image_ids))
+        found = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in given if tensor is not None)
         raise ValueError(f"wrong shape of {', '.join(wrong)}; found {found}")
     if scene_ids is None:
-        scene_ids = torch.zeros(n, dtype=torch.int64, device=features.device)
-    keep = torch.ones(n, dtype=torch.bool, device=features.device) if valid is None else valid.bool()
-    index = torch.nonzero(keep)[:, 0]
-    return Patches(features[index], points[index], scene_ids[index], index)
+        scene_ids = torch.zeros(n, dtype=torch.int64, device=device)
+    if image_ids is None:
+        image_ids = torch.arange(n, device=device)
+    keep = slice(None) if valid is None else valid.bool()
+    return Patches(features[keep], points[keep], scene_ids[keep], image_ids[keep])
 
 
 def nothing_to_rank(features: Tensor, negatives: int) -> tuple[Tensor, dict[str, float]]:

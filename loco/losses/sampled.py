@@ -110,10 +110,14 @@ def _pools(patches: Patches, rho: float, kappa: float, pool: int, rng: np.random
     pairs = _Pairs()
     points, scene_ids = patches.points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
     trees = [(rows, cKDTree(points[rows])) for rows in (np.flatnonzero(scene_ids == s) for s in np.unique(scene_ids))]
-    counts = np.array([_count_pairs(tree, (rho, kappa)) for _, tree in trees]).reshape(-1, 2)
-    n_positive, n_negative = counts[:, 0], counts[:, 1] - counts[:, 0]
-    pairs.n_positive, pairs.n_negative = int(n_positive.sum()), int(n_negative.sum())
-    pairs.positive = _draw_pairs(trees, n_positive, 0.0, rho, pool, rng)
+    near = [rows[tree.query_pairs(rho, output_type="ndarray")] for rows, tree in trees]
+    positive = np.concatenate(near) if near else pairs.positive
+    image_ids = patches.image_ids.cpu().numpy()
+    positive = positive[image_ids[positive[:, 0]] != image_ids[positive[:, 1]]]
+    counts = np.array([_count_pairs(tree, (rho, kappa)) for _, tree in trees], np.int64).reshape(-1, 2)
+    n_negative = counts[:, 1] - counts[:, 0]
+    pairs.n_positive, pairs.n_negative = len(positive), int(n_negative.sum())
+    pairs.positive = positive[rng.permutation(len(positive))[:pool]]
     pairs.negative = _draw_pairs(trees, n_negative, rho, kappa, pool, rng)
     return pairs
 
@@ -152,7 +156,7 @@ def _draw_scene_pairs(
     if share * 4 > count or count * 50 < possible:
         listed = tree.query_pairs(upto, output_type="ndarray")
         distance = np.linalg.norm(tree.data[listed[:, 0]] - tree.data[listed[:, 1]], axis=1)
-        listed = listed[distance > above] if above else listed
+        listed = listed[distance > above]
         return listed[rng.permutation(len(listed))[:share]]
     found = np.empty((0, 2), np.int64)
     while len(found) < share:

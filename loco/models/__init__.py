@@ -48,7 +48,8 @@ def save_extractor(
     extractor: FeatureExtractor, config: Mapping[str, Any], path: Path, facts: Mapping[str, Any] | None = None
 ) -> None:
     """Write an extractor's weights, its configuration and further facts to a safetensors file, atomically."""
-    metadata = {"format": _FORMAT, "model": json.dumps(dict(config)), "facts": json.dumps(facts or {}, sort_keys=True)}
+    # One key: safetensors writes several in an order that changes from run to run.
+    metadata = {_FORMAT: json.dumps({"model": dict(config), "facts": facts or {}}, sort_keys=True)}
     with atomic_path(path) as temporary:
         save_file({k: v.contiguous() for k, v in extractor.state_dict().items()}, temporary, metadata=metadata)
 
@@ -63,15 +64,15 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> FeatureExtract
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if metadata.get("format") != _FORMAT:
+        if _FORMAT not in metadata:
             raise DataError(
                 "is not a model of this project",
                 file=path,
-                expected=f"metadata `format` = {_FORMAT}",
-                found=metadata.get("format"),
+                expected=f"metadata `{_FORMAT}`",
+                found=f"metadata {sorted(metadata)}",
                 remedy=remedy,
             )
-        extractor = build_extractor(json.loads(metadata["model"]))
+        extractor = build_extractor(json.loads(metadata[_FORMAT])["model"])
         extractor.load_state_dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError) as error:
         raise DataError(f"cannot be read as a model: {error}", file=path, remedy=remedy) from error

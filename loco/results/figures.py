@@ -60,7 +60,7 @@ def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str
 
     Args:
         logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``loss`` and ``val_map``, blank where
-            not measured). Those without training are not in it.
+            not measured, the loss so during a warm-up). Those without training are not in it.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
@@ -77,7 +77,7 @@ def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str
                 right.plot(score["step"], 100 * score["val_map"], color=colour, marker=marker)
         left.set(xlabel="step", ylabel="training loss", title="Loss: each step (faint) and running mean")
         right.set(xlabel="step", ylabel="mAP (%)", title="Validation: location-consistency mAP")
-        right.set_xlim(left.get_xlim())
+        left.set_xlim(right.get_xlim())
         _legend(figure, logs, titles)
 
 

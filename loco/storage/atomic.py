@@ -42,7 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise DataError(
                 "the disk is full, or the file would pass the allowed size; nothing was written",
                 file=path,
-                remedy="free some space (or point the `paths` of the configuration at a larger disk) and run again",
+                remedy="free some space, or run on a larger disk (snakemake --directory), and run again",
             ) from error
         raise
     except BaseException:

@@ -36,6 +36,9 @@ class RankingModule(pl.LightningModule):
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.criterion = build_loss(**self.settings["loss"])
+        warmup = self.settings.get("warmup")
+        self.warmup_steps = warmup["steps"] if warmup else 0
+        self.warmup = build_loss(**warmup["loss"]) if warmup else None
         self.validation = validation
         self.history: History = []
         self._step_began = time.perf_counter()
@@ -54,8 +57,10 @@ class RankingModule(pl.LightningModule):
                 f"the features are not finite at step {self.global_step}: the training diverged",
                 remedy="lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)",
             )
-        scene_ids = batch.scene[:, None, None].expand(batch.use.shape)
-        loss, log = self.criterion(features[batch.use], batch.points[batch.use], scene_ids[batch.use])
+        scene_ids = batch.scene[:, None, None].expand(batch.use.shape)[batch.use]
+        image_ids = torch.nonzero(batch.use)[:, 0]
+        criterion = self.warmup if self.global_step < self.warmup_steps else self.criterion
+        loss, log = criterion(features[batch.use], batch.points[batch.use], scene_ids, image_ids=image_ids)
         self._record(loss, log)
         return loss
 
@@ -73,14 +78,10 @@ class RankingModule(pl.LightningModule):
         now = time.perf_counter()
         pairs = (log["positives"] + log["negatives"]) / (now - self._step_began)
         self._step_began = now
-        entry = {
-            "step": self.global_step + 1,
-            "loss": loss.item(),
-            "mean_ap": log["mean_ap"],
-            "pairs_per_second": pairs,
-        }
+        name = "warmup_loss" if self.global_step < self.warmup_steps else "loss"
+        entry = {"step": self.global_step + 1, name: loss.item(), "mean_ap": log["mean_ap"], "pairs_per_second": pairs}
         self.history.append(entry)
-        self.log("loss", entry["loss"], prog_bar=True)
+        self.log(name, entry[name], prog_bar=True)
         self.log("mean_ap", entry["mean_ap"])
         self.log("pairs/s", pairs, prog_bar=True)
 

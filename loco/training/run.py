@@ -27,7 +27,7 @@ from loco.training.module import RankingModule
 from loco.training.validation import ValidationScene
 
 ScenePaths = tuple[Path, Path]  # frames, correspondences
-LOG_COLUMNS = ["step", "loss", "mean_ap", "pairs_per_second", "val_map"]
+LOG_COLUMNS = ["step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "val_map"]
 
 
 def train(

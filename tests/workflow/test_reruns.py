@@ -89,7 +89,7 @@ def test_a_new_split_runs_its_own_jobs(world):
 
 
 def test_a_new_experiment_runs_its_own_jobs(world):
-    world.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift"]}})
+    world.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift_fine"]}})
     plan = world.plan()
     assert plan.pop("training_curve") == 1  # it has the colours of all experiments
     assert plan == ONE_EXPERIMENT

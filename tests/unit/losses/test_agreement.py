@@ -20,7 +20,8 @@ def patches(n: int, d: int = 16, scenes: int = 1, seed: int = 0, dtype=torch.flo
     points = torch.rand(n, 3, generator=rng, dtype=dtype) * torch.tensor([3, 2, 1], dtype=dtype)
     noise = torch.randn(n, d, generator=rng, dtype=dtype)
     features = normalize(torch.cat([points, noise], dim=1), dim=1)
-    return features, points, torch.randint(scenes, (n,), generator=rng), torch.rand(n, generator=rng) > 0.1
+    image_ids = torch.randint(4, (n,), generator=rng)
+    return features, points, torch.randint(scenes, (n,), generator=rng), torch.rand(n, generator=rng) > 0.1, image_ids
 
 
 def value_and_gradient(criterion, features, *rest):
@@ -30,13 +31,13 @@ def value_and_gradient(criterion, features, *rest):
     return loss.detach(), features.grad, log
 
 
-def by_definition(features, points, scenes, valid, tau, own_term=False) -> float:
+def by_definition(features, points, scenes, valid, images, tau, own_term=False) -> float:
     """LoCo eq. 2 in plain loops."""
     n = len(features)
     pairs = [(i, j) for i in range(n) for j in range(i) if scenes[i] == scenes[j] and valid[i] and valid[j]]
     distance = {(i, j): math.dist(points[i], points[j]) for i, j in pairs}
     score = {(i, j): float(features[i] @ features[j]) for i, j in pairs}
-    positive = [p for p in pairs if distance[p] <= RHO]
+    positive = [(i, j) for i, j in pairs if distance[i, j] <= RHO and images[i] != images[j]]
     negative = [p for p in pairs if RHO < distance[p] <= KAPPA]
 
     def sigma(x: float) -> float:
@@ -52,9 +53,9 @@ def by_definition(features, points, scenes, valid, tau, own_term=False) -> float
 
 @pytest.mark.parametrize("own_term", [False, True])
 def test_dense_is_the_definition(own_term):
-    features, points, scenes, valid = patches(40, scenes=2)
-    loss, log = DenseSmoothAP(RHO, KAPPA, 0.1, own_term)(features, points, scenes, valid)
-    assert loss.item() == pytest.approx(by_definition(features, points, scenes, valid, 0.1, own_term), abs=1e-12)
+    batch = patches(60, scenes=2)
+    loss, log = DenseSmoothAP(RHO, KAPPA, 0.1, own_term)(*batch)
+    assert loss.item() == pytest.approx(by_definition(*batch, 0.1, own_term), abs=1e-12)
     assert log["mean_ap"] == pytest.approx(1 - loss.item())
     assert log["positives"] >= 5
 
@@ -102,15 +103,15 @@ def test_exact_counts_pairs_at_the_radii_far_from_the_origin():
 
 
 def test_exact_with_ties_and_coincident_points():
-    features, points, scenes, valid = patches(60)
+    features, points, *rest = patches(60)
     features, points = features[torch.arange(60) // 3], points[torch.arange(60) // 3]
-    dense, dense_gradient, _ = value_and_gradient(DenseSmoothAP(RHO, KAPPA, 0.05), features, points, scenes, valid)
-    exact, exact_gradient, _ = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05), features, points, scenes, valid)
+    dense, dense_gradient, _ = value_and_gradient(DenseSmoothAP(RHO, KAPPA, 0.05), features, points, *rest)
+    exact, exact_gradient, _ = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05), features, points, *rest)
     assert exact.item() == pytest.approx(dense.item(), abs=1e-5)
     assert (exact_gradient - dense_gradient).norm() <= 1e-4 * dense_gradient.norm()
 
 
-@pytest.mark.parametrize("name", ["dense", "exact", "sampled"])
+@pytest.mark.parametrize("name", ["dense", "exact", "sampled", "info_nce"])
 @pytest.mark.parametrize("case", ["no patch", "one patch", "far apart", "none valid", "different scenes"])
 def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, case):
     n = {"no patch": 0, "one patch": 1}.get(case, 5)
@@ -125,6 +126,16 @@ def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, case):
     assert (gradient == 0).all()
     assert log["positives"] == 0
     assert math.isnan(log["mean_ap"])
+
+
+@pytest.mark.parametrize("name", ["dense", "exact", "sampled", "info_nce"])
+def test_patches_of_one_image_form_no_positive_pair(name):
+    features, points, *_ = patches(50)
+    criterion = build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1)
+    _, everything = criterion(features, points)
+    _, one_image = criterion(features, points, image_ids=torch.zeros(50, dtype=torch.int64))
+    assert (one_image["positives"], one_image["negatives"]) == (0, everything["negatives"])
+    assert everything["positives"] > 0
 
 
 @pytest.mark.parametrize("name", ["dense", "exact", "sampled"])
@@ -169,6 +180,33 @@ def test_saturation_bound_is_the_published_one():
     assert SampledSmoothAP(0.2, 0.5, 0.01).delta == pytest.approx(0.0760, abs=5e-5)
 
 
+def test_info_nce_is_its_definition():
+    features, points, scenes, valid, images = patches(60, scenes=2)
+    loss, log = build_loss("info_nce", rho=RHO, kappa=KAPPA, tau=0.1)(features, points, scenes, valid, images)
+    each = []
+    for i in range(60):
+        pairs = [j for j in range(60) if j != i and valid[i] and valid[j] and scenes[i] == scenes[j]]
+        near = [j for j in pairs if math.dist(points[i], points[j]) <= RHO]
+        positive = [j for j in near if images[i] != images[j]]
+        negative = [j for j in pairs if RHO < math.dist(points[i], points[j]) <= KAPPA]
+        if positive:
+            weight = {j: math.exp(float(features[i] @ features[j]) / 0.1) for j in positive + negative}
+            each.append(np.mean([-math.log(weight[j] / sum(weight.values())) for j in positive]))
+    assert len(each) >= 10
+    assert loss.item() == pytest.approx(np.mean(each), abs=1e-6)
+    dense_log = DenseSmoothAP(RHO, KAPPA, 0.1)(features, points, scenes, valid, images)[1]
+    assert (log["positives"], log["negatives"]) == (dense_log["positives"], dense_log["negatives"])
+
+
+def test_info_nce_draws_its_queries_from_the_saved_state():
+    batch = patches(100)
+    one, two = (build_loss("info_nce", rho=RHO, kappa=KAPPA, tau=0.1, queries=8) for _ in range(2))
+    first, second = one(*batch)[0], one(*batch)[0]
+    assert first != second
+    assert two(*batch)[0] == first
+    assert two(*batch)[0] == second
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -176,6 +214,7 @@ def test_saturation_bound_is_the_published_one():
         ({"features": torch.zeros(5)}, r"features \(n, d\)"),
         ({"scene_ids": torch.zeros(4)}, r"scene_ids \(n,\)"),
         ({"valid": torch.zeros(5, 1)}, r"valid \(n,\)"),
+        ({"image_ids": torch.zeros(6)}, r"image_ids \(n,\)"),
     ],
 )
 def test_wrong_shapes_are_refused(change, message):

@@ -77,6 +77,8 @@ def test_unknown_names_and_options_are_refused():
 def test_a_saved_model_gives_the_same_features(tmp_path):
     extractor = build_extractor(COMPACT, 5)
     save_extractor(extractor, COMPACT, tmp_path / "model.safetensors")
+    save_extractor(extractor, COMPACT, tmp_path / "twin.safetensors")
+    assert (tmp_path / "twin.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
     again = load(tmp_path / "model.safetensors")
     assert torch.equal(again.extract(images()), extractor.extract(images()))
 

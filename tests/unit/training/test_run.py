@@ -45,6 +45,16 @@ def test_training_learns_and_says_how(experiment, walls, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "model.safetensors", "tensorboard"]
 
 
+def test_a_warmup_has_its_own_loss(experiment, walls, tmp_path):
+    loss = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
+    experiment["train"]["warmup"] = {"loss": loss, "steps": 4}
+    _, log = run(experiment, walls[:2], tmp_path)
+    assert log["warmup_loss"].notna().tolist() == [True] * 4 + [False] * 2
+    assert log["loss"].notna().tolist() == [False] * 4 + [True] * 2
+    assert log["loss"].max() < 1  # an average precision's; the other is a cross entropy
+    assert log["warmup_loss"].min() > 1
+
+
 def test_equal_seeds_give_equal_weights(experiment, walls, tmp_path):
     first, _ = run(experiment, walls, tmp_path / "a")
     second, _ = run(experiment, walls, tmp_path / "b")
