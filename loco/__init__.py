@@ -1,8 +1,8 @@
 """Location-consistent image features: train them, judge them.
 
-The library behind the workflow. It imports neither Snakemake nor argparse (``cli.py`` aside), so every
-step can be called and tested by itself. Data flow one way: ``datasets`` -> ``geometry`` -> ``storage`` ->
-``losses`` / ``models`` / ``training`` -> ``evaluation`` -> ``results``.
+The library behind the workflow. It does not import Snakemake, so every step can be called and tested by itself. Data
+flow one way: ``datasets`` -> ``geometry`` -> ``storage`` -> ``losses`` / ``models`` / ``training`` -> ``evaluation``
+-> ``results``.
 
 Conventions, stated once and used everywhere:
 

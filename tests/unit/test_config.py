@@ -116,7 +116,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
         ("splits.houses.train", {}, "splits.houses has no training scene, but run.experiments has `exact`"),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
-        ("experiments.dense_sift_fine.train", DEMO["experiments"]["exact"]["train"], "dense SIFT has no weights to train"),
+        (
+            "experiments.dense_sift_fine.train",
+            DEMO["experiments"]["exact"]["train"],
+            "dense SIFT has no weights to train",
+        ),
         ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
         ("figures.scene", "house00", "figures.scene: `house00` is no test scene of run.splits"),
     ],

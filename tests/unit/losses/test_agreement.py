@@ -195,7 +195,8 @@ def test_info_nce_is_its_definition():
     assert len(each) >= 10
     assert loss.item() == pytest.approx(np.mean(each), abs=1e-6)
     dense_log = DenseSmoothAP(RHO, KAPPA, 0.1)(features, points, scenes, valid, images)[1]
-    assert (log["positives"], log["negatives"]) == (dense_log["positives"], dense_log["negatives"])
+    # Every pair counts for both of its patches.
+    assert (log["positives"], log["negatives"]) == (2 * dense_log["positives"], 2 * dense_log["negatives"])
 
 
 def test_info_nce_draws_its_queries_from_the_saved_state():
