@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from loco.evaluation.bootstrap import mean_interval
 from loco.evaluation.result import EvaluatedScene, Evaluation, Row
-from loco.geometry.cameras import pixel_centres
+from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
 Condition = tuple[float, str]  # radius in metres, weights of the draw
@@ -183,7 +183,7 @@ def _patches(scene: EvaluatedScene) -> tuple[Tensor, NDArray[np.float32], NDArra
     answer for the same places. Half precision, as in the files: a large scene has millions of patches.
     """
     size, grid = scene.frames.size, scene.correspondences.grid
-    centres = torch.from_numpy(pixel_centres(*grid) * [size[1] / grid[1], size[0] / grid[0]])
+    centres = torch.from_numpy(patch_centres(grid, size))
     valid = scene.correspondences["valid"][:]
     points = [scene.correspondences["points"][i][good] for i, good in enumerate(valid)]
     features = [

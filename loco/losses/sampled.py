@@ -8,6 +8,7 @@ number is drawn. Counts and draws are scaled up to what they stand for, so that 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -98,28 +99,26 @@ class SampledSmoothAP(RankingLoss):
         return (population / pool_size) * (scale * sigma.sum(dim=1) + above.sum(dim=1))
 
 
-class _Pairs:
+class _Pairs(NamedTuple):
     """Pools of positive and negative pairs (m, 2) of a batch, and how many there are in all."""
 
-    def __init__(self) -> None:
-        self.positive, self.negative = np.empty((0, 2), np.int64), np.empty((0, 2), np.int64)
-        self.n_positive = self.n_negative = 0
+    positive: np.ndarray
+    negative: np.ndarray
+    n_positive: int
+    n_negative: int
 
 
 def _pools(patches: Patches, rho: float, kappa: float, pool: int, rng: np.random.Generator) -> _Pairs:
-    pairs = _Pairs()
     points, scene_ids = patches.points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
     trees = [(rows, cKDTree(points[rows])) for rows in (np.flatnonzero(scene_ids == s) for s in np.unique(scene_ids))]
     near = [rows[tree.query_pairs(rho, output_type="ndarray")] for rows, tree in trees]
-    positive = np.concatenate(near) if near else pairs.positive
+    positive = np.concatenate([np.empty((0, 2), np.int64), *near])
     image_ids = patches.image_ids.cpu().numpy()
     positive = positive[image_ids[positive[:, 0]] != image_ids[positive[:, 1]]]
     counts = np.array([_count_pairs(tree, (rho, kappa)) for _, tree in trees], np.int64).reshape(-1, 2)
     n_negative = counts[:, 1] - counts[:, 0]
-    pairs.n_positive, pairs.n_negative = len(positive), int(n_negative.sum())
-    pairs.positive = positive[rng.permutation(len(positive))[:pool]]
-    pairs.negative = _draw_pairs(trees, n_negative, rho, kappa, pool, rng)
-    return pairs
+    drawn = positive[rng.permutation(len(positive))[:pool]]
+    return _Pairs(drawn, _draw_pairs(trees, n_negative, rho, kappa, pool, rng), len(positive), int(n_negative.sum()))
 
 
 def _count_pairs(tree: cKDTree, radii: tuple[float, float]) -> np.ndarray:
