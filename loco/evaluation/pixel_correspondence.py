@@ -28,6 +28,7 @@ from loco.errors import DataError
 from loco.evaluation.bootstrap import mean_interval
 from loco.evaluation.result import EvaluatedScene, Evaluation, Row
 from loco.geometry.cameras import backproject, pixel_centres, project, relative_rotation_angle
+from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
 from loco.geometry.sampling import sample_features
 from loco.storage import Frames
 
@@ -94,19 +95,11 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
     """Draw at most ``pairs_per_bin`` pairs a rotation bin, as evenly from all scenes as they allow.
 
-    Both images must see at least ``min_overlap`` of the other's valid patches. Bins hold their lower edge; the
+    Images of a pair overlap by ``min_overlap`` and were taken ``min_baseline`` apart. Bins hold their lower edge; the
     last one its upper edge too.
     """
     edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
-    candidates = [
-        candidate_pairs(
-            scene.frames["pose"][:],
-            scene.correspondences["overlap"][:],
-            settings["min_overlap"],
-            settings["min_baseline"],
-        )
-        for scene in scenes
-    ]
+    candidates = [_candidates(scene, settings) for scene in scenes]
     pairs = []
     for number in range(len(edges) - 1):
         decks = []
@@ -118,26 +111,11 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
     return sorted(pairs, key=lambda pair: (pair.bin, pair.scene, pair.a, pair.b))
 
 
-def candidate_pairs(
-    poses: NDArray[np.floating], overlap: NDArray[np.floating], min_overlap: float, min_baseline: float
-) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """All image pairs a < b of a scene that see enough of each other, from different places.
-
-    Args:
-        poses: (n, 4, 4), camera-to-world.
-        overlap: (n, n); (i, j) is the share of image i that image j sees.
-        min_overlap: least overlap, the mean of both directions.
-        min_baseline: least distance between the cameras, metres. Images from one place, as those of a panorama, differ
-            by a homography whatever the scene.
-
-    Returns:
-        a (m,), b (m,), angle of rotation between them (m,) in degrees, overlap (m,): the mean of both directions.
-    """
-    mutual = (overlap + overlap.T) / 2
-    centres = poses[:, :3, 3]
-    baseline = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
-    a, b = np.nonzero(np.triu((mutual >= min_overlap) & (baseline >= min_baseline), k=1))
-    return a, b, relative_rotation_angle(poses[a], poses[b]), mutual[a, b]
+def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
+    poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
+    a, b = np.nonzero(np.triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])))
+    return a, b, relative_rotation_angle(poses[a], poses[b]), mutual_overlap(overlap)[a, b]
 
 
 def rotation_bin(angles: NDArray[np.floating], edges: NDArray[np.floating]) -> NDArray[np.integer]:

@@ -32,22 +32,25 @@ class InfoNCE(RankingLoss):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        query = self._draw(len(patches.features)).to(patches.features.device)
-        together = patches.scene_ids[query, None] == patches.scene_ids[None]
-        together[torch.arange(len(query)), query] = False
-        across = patches.image_ids[query, None] != patches.image_ids[None]
-        distance = torch.cdist(patches.points[query].float(), patches.points.float())
-        positive = together & across & (distance <= self.rho)
-        negative = together & (distance > self.rho) & (distance <= self.kappa)
-        log = {"positives": int(positive.sum()), "negatives": int(negative.sum())}
+        queries = self._draw(len(patches.features)).to(patches.features.device)
+        losses, log = [], {"positives": 0, "negatives": 0, "mean_ap": float("nan")}
+        for scene in patches.scene_ids.unique():  # patches of different scenes form no pairs
+            query = queries[patches.scene_ids[queries] == scene]
+            other = torch.nonzero(patches.scene_ids == scene)[:, 0]
+            distance = torch.cdist(patches.points[query], patches.points[other])
+            near = distance <= self.rho
+            positive = near & (patches.image_ids[query, None] != patches.image_ids[other])
+            negative = ~near & (distance <= self.kappa)
+            log["positives"] += int(positive.sum())
+            log["negatives"] += int(negative.sum())
+            useful = positive.any(dim=1)
+            query, positive, negative = query[useful], positive[useful], negative[useful]
+            scores = patches.features[query] @ patches.features[other].T / self.tau
+            total = scores.masked_fill(~(positive | negative), float("-inf")).logsumexp(dim=1)
+            losses.append(total - (scores * positive).sum(dim=1) / positive.sum(dim=1))
         if not log["positives"]:
             return nothing_to_rank(patches.features, log["negatives"])
-        useful = positive.any(dim=1)
-        positive, negative = positive[useful], negative[useful]
-        scores = patches.features[query[useful]] @ patches.features.T / self.tau
-        total = scores.masked_fill(~(positive | negative), float("-inf")).logsumexp(dim=1, keepdim=True)
-        each = ((total - scores) * positive).sum(dim=1) / positive.sum(dim=1)
-        return each.mean(), log | {"mean_ap": float("nan")}
+        return torch.cat(losses).mean(), log
 
     def _draw(self, n: int) -> Tensor:
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + int(self.calls))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from loco.errors import DataError
+from loco.geometry.image_pairs import overlapping_pairs
 from loco.storage import Correspondences, Frames
 
 
@@ -48,21 +49,18 @@ class SceneFiles:
         correspondences.require_frames(self.frames)
         return correspondences
 
-    @cached_property
-    def mutual_overlap(self) -> NDArray[np.float32]:
-        """(n, n), mean of both directions; 0 on the diagonal."""
-        overlap = self.correspondences["overlap"][:]
-        mutual = (overlap + overlap.T) / 2
-        np.fill_diagonal(mutual, 0)
-        return mutual
+    def pairs(self, min_overlap: float, min_baseline: float) -> NDArray[np.bool_]:
+        """(n, n): which images may follow each other in a batch (:func:`overlapping_pairs`)."""
+        return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"][:], min_overlap, min_baseline)
 
 
 class OverlappingImages(IterableDataset):
     """An endless series of batches, each of a few scenes, whose images overlap.
 
     A batch takes ``scenes`` scenes at random and from each a connected group of ``images_per_scene`` images: a random
-    one, then time and again one that shares at least ``min_overlap`` with one of the group. Batch k depends on
-    (seed, k) alone, so a training that resumes at step k sees what it would have seen.
+    one, then time and again one that overlaps with one of the group by ``min_overlap`` or more, from a place that is
+    ``min_baseline`` or more away. Batch k depends on (seed, k) alone, so a training that resumes at step k sees what it
+    would have seen.
     """
 
     def __init__(
@@ -76,8 +74,8 @@ class OverlappingImages(IterableDataset):
         """
         Args:
             scenes: to train on.
-            batch: ``scenes``, ``images_per_scene``, ``min_overlap`` and ``patches_per_image``, the number of valid
-                patches of an image that take part in the loss (None: all).
+            batch: ``scenes``; ``images_per_scene``; ``min_overlap``; ``min_baseline``, metres; ``patches_per_image``,
+                the number of valid patches of an image that take part in the loss (None: all).
             augment: largest relative changes of ``brightness``, ``contrast`` and ``colour``, or None.
             seed: of all draws.
             start: number of the first batch.
@@ -86,6 +84,7 @@ class OverlappingImages(IterableDataset):
             DataError: a scene has no image.
         """
         self.scenes, self.batch, self.augment, self.seed, self.start = scenes, batch, augment, seed, start
+        self.pairs = [scene.pairs(batch["min_overlap"], batch["min_baseline"]) for scene in scenes]
 
     def __iter__(self) -> Iterator[Batch]:
         step = self.start
@@ -102,9 +101,7 @@ class OverlappingImages(IterableDataset):
 
     def _draw_scene(self, number: int, rng: np.random.Generator) -> Batch:
         scene = self.scenes[number]
-        indices = overlapping_group(
-            scene.mutual_overlap, self.batch["images_per_scene"], self.batch["min_overlap"], rng
-        )
+        indices = connected_group(self.pairs[number], self.batch["images_per_scene"], rng)
         images = torch.from_numpy(np.stack([scene.frames["rgb"][i] for i in indices])).permute(0, 3, 1, 2) / 255
         if self.augment:
             images = jitter(images, self.augment, rng)
@@ -115,20 +112,17 @@ class OverlappingImages(IterableDataset):
         return Batch(images, torch.from_numpy(points), torch.from_numpy(use), torch.full((len(indices),), int(number)))
 
 
-def overlapping_group(
-    mutual_overlap: NDArray[np.floating], count: int, min_overlap: float, rng: np.random.Generator
-) -> list[int]:
-    """At most ``count`` different images that hang together by overlaps of at least ``min_overlap``.
+def connected_group(pairs: NDArray[np.bool_], count: int, rng: np.random.Generator) -> list[int]:
+    """At most ``count`` different images, each but the first in a pair with one before it.
 
-    Where no further image overlaps with the group, a random one starts a new group.
+    Where no further image is, a random one starts a new group.
 
     Args:
-        mutual_overlap: (n, n), 0 on the diagonal.
+        pairs: (n, n), symmetric.
         count: how many.
-        min_overlap: least overlap of an image with one of the group.
         rng: source of the draws.
     """
-    n = len(mutual_overlap)
+    n = len(pairs)
     chosen: list[int] = []
     free, near = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
     for _ in range(min(count, n)):
@@ -136,7 +130,7 @@ def overlapping_group(
         image = int(rng.choice(candidates))
         chosen.append(image)
         free[image] = False
-        near |= mutual_overlap[image] >= min_overlap
+        near |= pairs[image]
     return chosen
 
 

@@ -10,7 +10,6 @@ from torch.nn.functional import normalize
 from loco.errors import DataError
 from loco.evaluation import pixel_correspondence
 from loco.evaluation.pixel_correspondence import (
-    candidate_pairs,
     draw_pairs,
     match,
     observed_pixels,
@@ -179,17 +178,6 @@ def test_bins():
     angles = np.array([0, 14.999, 15, 59, 60, 179.999, 180, 180.1])
     np.testing.assert_array_equal(rotation_bin(angles, np.array([0, 15, 30, 60, 180]))[:-1], [0, 0, 1, 2, 3, 3, 3])
     assert rotation_bin(angles, np.array([0, 15, 30, 60, 180]))[-1] not in range(4)
-
-
-def test_images_must_see_enough_of_each_other_from_different_places(turned):
-    overlap = np.array([[1, 0.2, 0.3, 0.2], [0.1, 1, 0, 0], [0.5, 0, 1, 0], [0.2, 0, 0, 1]])
-    poses = np.stack([turned(d, centre=(d / 100, 0, 0)) for d in (0, 10, 100, 180)])
-    a, b, angle, mutual = candidate_pairs(poses, overlap, 0.2, 0.0)
-    assert list(zip(a, b)) == [(0, 2), (0, 3)]
-    np.testing.assert_allclose(angle, [100, 180])
-    np.testing.assert_allclose(mutual, [0.4, 0.2])
-    a, b, *_ = candidate_pairs(poses, overlap, 0.2, 1.5)
-    assert list(zip(a, b)) == [(0, 3)]
 
 
 def small_scene(make_scene, turned, scene, n, seed=0):

@@ -5,9 +5,9 @@ import torch
 from loco.errors import DataError
 from loco.geometry.cameras import project
 from loco.storage import Correspondences
-from loco.training.data import OverlappingImages, jitter, open_scenes, overlapping_group
+from loco.training.data import OverlappingImages, connected_group, jitter, open_scenes
 
-BATCH = {"scenes": 2, "images_per_scene": 3, "min_overlap": 0.3, "patches_per_image": 40}
+BATCH = {"scenes": 2, "images_per_scene": 3, "min_overlap": 0.3, "min_baseline": 0.0, "patches_per_image": 40}
 
 
 def test_images_come_with_their_own_points(walls):
@@ -42,15 +42,15 @@ def test_patches_are_thinned_per_image(walls):
 
 
 def test_groups_hang_together():
-    overlap = np.zeros((8, 8))
+    pairs = np.zeros((8, 8), dtype=bool)
     for a, b in [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7)]:
-        overlap[a, b] = overlap[b, a] = 0.5
+        pairs[a, b] = pairs[b, a] = True
     for seed in range(20):
-        group = overlapping_group(overlap, 4, 0.4, np.random.default_rng(seed))
+        group = connected_group(pairs, 4, np.random.default_rng(seed))
         assert len(set(group)) == 4
         assert max(group) < 4 or min(group) >= 4
-    assert len(overlapping_group(overlap, 20, 0.4, np.random.default_rng(0))) == 8  # no more than there are
-    assert sorted(overlapping_group(np.zeros((3, 3)), 3, 0.4, np.random.default_rng(0))) == [0, 1, 2]
+    assert len(connected_group(pairs, 20, np.random.default_rng(0))) == 8  # no more than there are
+    assert sorted(connected_group(np.zeros((3, 3), dtype=bool), 3, np.random.default_rng(0))) == [0, 1, 2]
 
 
 def test_jitter_changes_each_image_its_own_way_within_bounds():
