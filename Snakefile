@@ -16,9 +16,12 @@ report: "report/workflow.rst"
 
 include: "rules/common.smk"
 include: "rules/simulate.smk"
+include: "rules/reconstruct.smk"
 include: "rules/check.smk"
+include: "rules/fuse.smk"
 include: "rules/depth.smk"
 include: "rules/correspondence.smk"
+include: "rules/labels.smk"
 include: "rules/train.smk"
 include: "rules/extract.smk"
 include: "rules/evaluate.smk"
@@ -29,6 +32,7 @@ localrules:
     all,
     tables,
     figures,
+    labels,
 
 
 rule all:

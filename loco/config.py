@@ -173,8 +173,15 @@ def _cross_check(config: dict[str, Any]) -> Iterator[str]:
 
 def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     yield from (f"scenes: `{scene}` is named twice" for scene in _repeated(dataset["scenes"]))
-    if "simulate" in dataset and dataset["raw"] != f"results/raw/{name}":
-        yield f"raw: a simulated dataset is made in results/raw/{name}, found {dataset['raw']!r}"
+    for made in ("simulate", "reconstruct"):
+        if made in dataset and dataset["raw"] != f"results/raw/{name}":
+            yield f"raw: a dataset with `{made}` is made in results/raw/{name}, found {dataset['raw']!r}"
+    if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
+        yield "reconstruct: makes a scene of the format `colmap` from photographs, and is not for simulated scenes"
+    if "simulate" in dataset:
+        count = "panoramas" if dataset["format"] == "matterport3d" else "images"
+        if count not in dataset["simulate"]:
+            yield f"simulate lacks the key `{count}`, which the format `{dataset['format']}` needs"
     frames, stride = dataset["frames"], dataset["patches"]["stride"]
     for side in ("height", "width"):
         if frames[side] % stride:

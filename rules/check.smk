@@ -15,10 +15,12 @@ rule check:
     resources:
         mem_mb=1000,
     params:
-        code=code("check"),
-        format=lambda wildcards: config["datasets"][wildcards.dataset]["format"],
-        raw=lambda wildcards: config["datasets"][wildcards.dataset]["raw"],
-        settings=lambda wildcards: config["datasets"][wildcards.dataset]["check"],
+        code=lambda wildcards: raw_code("check", wildcards.dataset),
+        format=setting("format"),
+        raw=setting("raw"),
+        decode=setting("check", "decode"),
+        frames=setting("frames"),
+        patches=setting("patches"),
     script:
         "../workflow_scripts/check.py"
 

@@ -4,6 +4,8 @@ import re
 from snakemake.exceptions import WorkflowError
 
 from loco.config import figure_scene, load, scenes
+from loco.datasets import FORMATS, raw_files as files_of_download
+from loco.datasets.synthetic import SIMULATORS
 from loco.errors import ConfigError
 from loco.provenance import code_fingerprint, settings_fingerprint
 
@@ -17,17 +19,16 @@ TITLES = {name: config["experiments"][name]["title"] for name in RUN["experiment
 TRAINED = [name for name in RUN["experiments"] if "train" in config["experiments"][name]]
 FIGURES = {"location_consistency": "location_consistency_dots", "pixel_correspondence": "recall_against_angle"}
 PICTURES = dict(zip(("split", "dataset", "scene"), figure_scene(config)))
-RAW_KINDS = (
-    "region_segmentations",
-    "undistorted_camera_parameters",
-    "undistorted_color_images",
-    "undistorted_depth_images",
-)
+
+
+def datasets_with(block):
+    """Names of the datasets whose configuration has this block."""
+    return [name for name, dataset in config["datasets"].items() if block in dataset]
 
 
 def one_of(names):
-    """Regular expression of these names and no others."""
-    return "|".join(map(re.escape, names))
+    """Regular expression of these names and no others (of nothing, if there are none)."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
@@ -46,6 +47,13 @@ def code(step, *modules):
     return code_fingerprint(*(Path(workflow.basedir, file) for file in files))
 
 
+def raw_code(step, dataset):
+    """Fingerprint of a step that reads or writes raw scenes, with the module that knows the dataset's layout."""
+    format = config["datasets"][dataset]["format"]
+    layout = f"synthetic/{SIMULATORS[format]}" if step == "simulate" else FORMATS[format][0]
+    return code(step, f"loco/datasets/{layout}.py")
+
+
 def evaluation_code(benchmark):
     return code("evaluate", f"loco/evaluation/{benchmark}.py")
 
@@ -55,13 +63,30 @@ def raw_folder(dataset):
 
 
 def raw_files(wildcards):
-    """Raw files of a scene: all of them where a rule makes them, else those that exist. The check says what is missing."""
+    """Raw files of a scene: the folder that a rule makes, else those that exist. The check says what is missing."""
     dataset = config["datasets"][wildcards.dataset]
-    if "simulate" in dataset:
-        return expand(rules.simulate.output, **wildcards)
-    from loco.datasets import raw_files as download
+    if "simulate" in dataset or "reconstruct" in dataset:
+        return expand("results/raw/{dataset}/{scene}", **wildcards)
+    files = files_of_download(dataset["format"], Path(dataset["raw"]), wildcards.scene)
+    return [path for path in files if path.exists()]
 
-    return [path for path in download(dataset["format"], Path(dataset["raw"]), wildcards.scene) if path.is_file()]
+
+def setting(*keys):
+    """Params function: what the configuration says of the dataset of a job, under these keys."""
+
+    def read(wildcards):
+        value = config["datasets"][wildcards.dataset]
+        for key in keys:
+            value = value[key]
+        return value
+
+    return read
+
+
+def fused_mesh(wildcards):
+    """The mesh that is made from a scene's own depth, where the configuration asks for one."""
+    wanted = "fuse" in config["datasets"][wildcards.dataset]
+    return f"results/meshes/{wildcards.dataset}/{wildcards.scene}.ply" if wanted else []
 
 
 def scene_files(pattern, *parts):
@@ -78,17 +103,32 @@ def run_scenes():
     return list(dict.fromkeys(place for split in RUN["splits"] for place in scenes(config, split)))
 
 
+def labelled(pattern):
+    """Input function: `pattern` for every scene of the run whose dataset has a `labels` block."""
+
+    def files(wildcards):
+        places = [place for place in run_scenes() if place[0] in datasets_with("labels")]
+        if not places:
+            raise WorkflowError("no dataset of the run has a `labels` block in the configuration")
+        return [pattern.format(dataset=dataset, scene=scene) for dataset, scene in places]
+
+    return files
+
+
 def recipe(benchmark, split, experiment):
     """Fingerprints of all code and settings behind a metric file: its passport must agree with them."""
     setup = config["experiments"][experiment]
     parts = ("train", "val", "test") if "train" in setup else ("test",)
-    steps = ["depth", "correspondence", "extract", *(["train"] if "train" in setup else [])]
+    aside = ("scenes", "raw", "check", "labels")
     used = {
-        name: {key: value for key, value in config["datasets"][name].items() if key not in ("scenes", "raw", "check")}
+        name: {key: value for key, value in config["datasets"][name].items() if key not in aside}
         for name, _ in scenes(config, split, *parts)
     }
-    if any("simulate" in dataset for dataset in used.values()):
-        steps.append("simulate")
+    codes = [evaluation_code(benchmark), code("correspondence"), code("extract")]
+    codes += [code("train")] if "train" in setup else []
+    for name, dataset in used.items():
+        steps = ("depth", *(step for step in ("simulate", "reconstruct", "fuse") if step in dataset))
+        codes += [raw_code(step, name) for step in steps]
     settings = {
         "datasets": used,
         "scenes": {part: scenes(config, split, part) for part in parts},
@@ -97,6 +137,6 @@ def recipe(benchmark, split, experiment):
         "benchmark": config["benchmarks"][benchmark],
     }
     return {
-        "code": settings_fingerprint([evaluation_code(benchmark), *map(code, steps)]),
+        "code": settings_fingerprint(codes),
         "settings": settings_fingerprint(settings),
     }

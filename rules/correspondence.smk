@@ -15,6 +15,6 @@ rule correspondence:
         mem_mb=3000,
     params:
         code=code("correspondence"),
-        settings=lambda wildcards: config["datasets"][wildcards.dataset]["patches"],
+        settings=setting("patches"),
     script:
         "../workflow_scripts/correspondence.py"

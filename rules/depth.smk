@@ -4,6 +4,7 @@ rule depth:
         manifest=rules.check.output.manifest,
         # The manifest stands for the raw files: they are large, so a time stamp alone must not start all over.
         raw=ancient(raw_files),
+        fused=fused_mesh,
     output:
         frames="results/frames/{dataset}/{scene}.h5",
     log:
@@ -16,9 +17,9 @@ rule depth:
     resources:
         mem_mb=3000,
     params:
-        code=code("depth"),
-        format=lambda wildcards: config["datasets"][wildcards.dataset]["format"],
-        raw=lambda wildcards: config["datasets"][wildcards.dataset]["raw"],
-        settings=lambda wildcards: config["datasets"][wildcards.dataset]["frames"],
+        code=lambda wildcards: raw_code("depth", wildcards.dataset),
+        format=setting("format"),
+        raw=setting("raw"),
+        settings=setting("frames"),
     script:
         "../workflow_scripts/depth.py"

@@ -4,9 +4,11 @@ from loco.logs import step
 
 with step(snakemake.log[0], snakemake.threads):
     from loco.datasets import check_scene
-    from loco.storage import write_json
+    from loco.storage import prepared_bytes, write_json
 
-    settings = snakemake.params.settings
-    scene = snakemake.wildcards.scene
-    manifest = check_scene(snakemake.params.format, Path(snakemake.params.raw), scene, settings["decode"])
+    params = snakemake.params
+    manifest = check_scene(params.format, Path(params.raw), snakemake.wildcards.scene, params.decode)
+    images = manifest["images"] // params.frames.get("every", 1)
+    size = (params.frames["height"], params.frames["width"])
+    manifest["prepared_bytes"] = prepared_bytes(images, size, params.patches["stride"])
     write_json(snakemake.output.manifest, manifest)

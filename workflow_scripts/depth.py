@@ -14,5 +14,6 @@ with step(snakemake.log[0], snakemake.threads):
         out=Path(snakemake.output.frames),
         dataset=snakemake.wildcards.dataset,
         settings=snakemake.params.settings,
+        fused=Path(snakemake.input.fused) if snakemake.input.fused else None,
         threads=snakemake.threads,
     )

@@ -5,18 +5,27 @@ A new dataset is one module with a class that follows :class:`loco.datasets.raw.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from loco.datasets.matterport3d import Matterport3DScene
 from loco.datasets.raw import Decode, RawScene
 
-FORMATS: dict[str, type[RawScene]] = {"matterport3d": Matterport3DScene}
+# format -> module of this package, class in it. Imported when used: a step runs again when its own reader changes,
+# not when another does.
+FORMATS = {
+    "matterport3d": ("matterport3d", "Matterport3DScene"),
+    "scannet": ("scannet", "ScanNetScene"),
+    "seven_scenes": ("seven_scenes", "SevenScenesScene"),
+    "tum_rgbd": ("tum_rgbd", "TumRgbdScene"),
+    "posed_rgbd": ("posed_rgbd", "PosedRgbdScene"),
+    "colmap": ("colmap", "ColmapScene"),
+}
 
 
 def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
     """The files that a download of ``scene`` holds, present or not."""
-    return FORMATS[format].files(raw, scene)
+    return _reader(format).files(raw, scene)
 
 
 def check_scene(format: str, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
@@ -30,9 +39,9 @@ def check_scene(format: str, raw: Path, scene: str, decode: Decode) -> dict[str,
 
     Returns:
         The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``files`` (name,
-        bytes, sha256) and counts. Broken data are listed, not raised.
+        bytes, sha256), ``images`` (how many can be used) and further counts. Broken data are listed, not raised.
     """
-    return FORMATS[format].check(raw, scene, decode)
+    return _reader(format).check(raw, scene, decode)
 
 
 def open_scene(format: str, raw: Path, scene: str) -> RawScene:
@@ -41,4 +50,9 @@ def open_scene(format: str, raw: Path, scene: str) -> RawScene:
     Raises:
         DataError: its files are missing or broken.
     """
-    return FORMATS[format](raw, scene)
+    return _reader(format)(raw, scene)
+
+
+def _reader(format: str) -> type[RawScene]:
+    module, name = FORMATS[format]
+    return getattr(import_module(f"{__name__}.{module}"), name)

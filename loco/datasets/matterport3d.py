@@ -8,24 +8,24 @@ depth is 16-bit PNG in units of 0.25 mm.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from loco.datasets.archive import Archive
-from loco.datasets.raw import DECODE_SAMPLE, Decode, Images, RawFrame, decode_image
+from loco.datasets.checklist import Checklist
+from loco.datasets.ply import read_ply
+from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_image
+from loco.datasets.segments import Objects, segment_numbers, segment_objects
 from loco.errors import DataError
-from loco.geometry.raycast import Mesh
+from loco.geometry.mesh import Mesh
 
 COLOR, DEPTH = "undistorted_color_images", "undistorted_depth_images"
 CAMERAS, REGIONS = "undistorted_camera_parameters", "region_segmentations"
@@ -44,6 +44,10 @@ class Scan:
     color_name: str
     intrinsics: NDArray[np.float64]
     pose: NDArray[np.float64]
+
+    @property
+    def name(self) -> str:
+        return Path(self.color_name).stem
 
     @property
     def horizontal(self) -> bool:
@@ -67,11 +71,16 @@ class Matterport3DScene:
     def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
         return _check(raw, scene, decode)
 
-    def names(self, images: Images) -> list[str]:
-        return [Path(scan.color_name).stem for scan in self._chosen(images)]
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return {}
 
-    def frames(self, images: Images) -> Iterator[RawFrame]:
-        for scan in self._chosen(images):
+    def names(self, images: Images) -> list[str]:
+        return [scan.name for scan in self.scans if images == "all" or scan.horizontal]
+
+    def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
+        scans = {scan.name: scan for scan in self.scans}
+        for scan in (scans[name] for name in names):
             rgb = _read_color(self.archives[COLOR], self.scene, scan.color_name)
             depth = _read_depth(self.archives[DEPTH], self.scene, scan.depth_name)
             if rgb.shape[:2] != depth.shape:
@@ -86,7 +95,7 @@ class Matterport3DScene:
             intrinsics = scan.intrinsics.copy()
             intrinsics[1, 2] = rgb.shape[0] - intrinsics[1, 2]
             yield RawFrame(
-                name=Path(scan.color_name).stem,
+                name=scan.name,
                 rgb=rgb,
                 depth=depth.astype(np.float32) / DEPTH_UNITS_PER_METRE,
                 intrinsics=intrinsics,
@@ -96,40 +105,21 @@ class Matterport3DScene:
     def mesh(self) -> Mesh:
         """All regions as one mesh, in the order of their numbers."""
         archive = self.archives[REGIONS]
-        parts = [read_ply(archive, name, self.scene) for name in _regions(archive)]
-        first_vertex = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-        return Mesh(
-            np.concatenate([part.vertices for part in parts]),
-            np.concatenate([part.triangles + np.uint32(first) for part, first in zip(parts, first_vertex)]),
-        )
+        return _joined([_region_mesh(archive, name, self.scene) for name in _regions(archive)])
 
-    def _chosen(self, images: Images) -> list[Scan]:
-        return [scan for scan in self.scans if images == "all" or scan.horizontal]
+    def labelled_mesh(self) -> LabelledMesh:
+        """The triangles of :meth:`mesh`, in the same order, and the objects of all regions, by one counter."""
+        archive = self.archives[REGIONS]
+        regions = [_read_region(archive, name, self.scene) for name in _regions(archive)]
+        labels: list[str] = []
+        numbers = []
+        for _, objects in regions:
+            numbers.append(np.where(objects.object < 0, np.int32(-1), objects.object + np.int32(len(labels))))
+            labels += objects.labels
+        return LabelledMesh(_joined([mesh for mesh, _ in regions]), np.concatenate(numbers), labels)
 
-
-def read_ply(archive: Archive, name: str, scene: str) -> Mesh:
-    """The triangle mesh of one PLY.
-
-    Raises:
-        DataError: it has no triangles, a vertex that is not finite, or a triangle without its vertex.
-    """
-    try:
-        mesh = trimesh.load(io.BytesIO(archive.read(name)), file_type="ply", process=False)
-        vertices, triangles = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
-    except DataError:
-        raise
-    except Exception as error:  # trimesh raises many kinds for broken files
-        raise DataError(f"mesh {name!r} cannot be read: {error}", file=archive.path, scene=scene) from error
-    faults = {
-        "has no triangles": len(triangles) == 0,
-        "has vertices that are not finite": not np.isfinite(vertices).all(),
-        "has triangles without their vertices": len(triangles) > 0
-        and not 0 <= triangles.min() <= triangles.max() < len(vertices),
-    }
-    for fault, present in faults.items():
-        if present:
-            raise DataError(f"mesh {name!r} {fault}", file=archive.path, scene=scene, remedy="download it again")
-    return Mesh(vertices, triangles.astype(np.uint32))
+    def tracks(self) -> None:
+        return None
 
 
 def _archive(raw: Path, scene: str, kind: str) -> Archive:
@@ -239,90 +229,28 @@ def _regions(archive: Archive) -> list[str]:
     return [found[number] for number in sorted(found)]
 
 
-# --- check -------------------------------------------------------------------------------------------------------
+def _region_mesh(archive: Archive, name: str, scene: str) -> Mesh:
+    return read_ply(archive.read(name), file=archive.path, scene=scene, name=name)
 
 
-def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-    problems: list[str] = []
-
-    def attempt(action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except DataError as error:
-            problems.append(str(error))
-            return None
-
-    archives = {}
-    for kind in KINDS:
-        archive = attempt(lambda kind=kind: _archive(raw, scene, kind))
-        if archive is not None:
-            archives[kind] = archive
-            problems += [
-                f"{p}\n  file: {archive.path}\n  what to do: download it again" for p in archive.broken_members()
-            ]
-
-    scans = attempt(lambda: _read_conf(archives[CAMERAS], scene)) if CAMERAS in archives else None
-    if scans:
-        for kind, read, names in (
-            (COLOR, _read_color, [scan.color_name for scan in scans]),
-            (DEPTH, _read_depth, [scan.depth_name for scan in scans]),
-        ):
-            if kind in archives:
-                problems += _check_images(archives[kind], scene, kind, names)
-                for name in names if decode == "all" else _spread(names, DECODE_SAMPLE):
-                    if f"{scene}/{kind}/{name}" in archives[kind]:
-                        attempt(lambda kind=kind, read=read, name=name: read(archives[kind], scene, name))
-    regions = (attempt(lambda: _regions(archives[REGIONS])) or []) if REGIONS in archives else []
-    for name in regions:
-        attempt(lambda name=name: _check_region(archives[REGIONS], scene, name))
-
-    return {
-        "format": "matterport3d",
-        "scene": scene,
-        "ok": not problems,
-        "problems": problems,
-        "files": [_describe(a.path) for a in archives.values() if a.path.is_file()],
-        "images": len(scans or []),
-        "panoramas": len({_COLOR_NAME.fullmatch(scan.color_name)["panorama"] for scan in scans or []}),
-        "regions": len(regions),
-        "decoded": decode,
-    }
+def _read_region(archive: Archive, name: str, scene: str) -> tuple[Mesh, Objects]:
+    """A region's mesh, and what its triangles belong to."""
+    mesh, stem = _region_mesh(archive, name, scene), name.removesuffix(".ply")
+    of_segments, of_objects = f"{stem}.fsegs.json", f"{stem}.semseg.json"
+    where = {"file": archive.path, "scene": scene}
+    values = _read_json(archive, of_segments, scene, "segIndices")
+    segments = segment_numbers(values, len(mesh.triangles), name=of_segments, **where)
+    groups = _read_json(archive, of_objects, scene, "segGroups")
+    return mesh, segment_objects(segments, groups, name=of_objects, **where)
 
 
-def _check_images(archive: Archive, scene: str, kind: str, names: list[str]) -> list[str]:
-    """Images that the .conf lists and the archive lacks or holds empty, and images that the .conf does not list."""
-    members = {name: f"{scene}/{kind}/{name}" for name in names}
-    missing = [name for name, member in members.items() if member not in archive]
-    empty = [name for name, member in members.items() if archive.sizes.get(member) == 0]
-    extra = sorted(set(archive.sizes) - set(members.values()))
-    faults = (
-        (missing, "images of the .conf are missing"),
-        (empty, "images are empty (0 bytes)"),
-        (extra, "files are not listed in the .conf"),
+def _joined(meshes: Sequence[Mesh]) -> Mesh:
+    """One mesh of several, their triangles in this order."""
+    first_vertex = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.triangles + np.uint32(first) for mesh, first in zip(meshes, first_vertex)]),
     )
-    return [
-        f"{len(which)} {fault}: {', '.join(which[:3])}{', ...' if len(which) > 3 else ''}\n  file: {archive.path}\n"
-        "  what to do: download this zip and the camera parameters again"
-        for which, fault in faults
-        if which
-    ]
-
-
-def _check_region(archive: Archive, scene: str, name: str) -> None:
-    """A region's mesh can be read and has one segment number a triangle."""
-    triangles = len(read_ply(archive, name, scene).triangles)
-    stem = name.removesuffix(".ply")
-    segments = len(_read_json(archive, f"{stem}.fsegs.json", scene, "segIndices"))
-    _read_json(archive, f"{stem}.semseg.json", scene, "segGroups")
-    if segments != triangles:
-        raise DataError(
-            f"{stem}.fsegs.json does not belong to its mesh",
-            file=archive.path,
-            scene=scene,
-            expected=f"{triangles} segment numbers, one a triangle",
-            found=segments,
-            remedy="download it again",
-        )
 
 
 def _read_json(archive: Archive, name: str, scene: str, key: str) -> list:
@@ -337,12 +265,60 @@ def _read_json(archive: Archive, name: str, scene: str, key: str) -> list:
         ) from error
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+# --- check -------------------------------------------------------------------------------------------------------
 
 
-def _spread(names: list[str], count: int) -> list[str]:
-    """``count`` of the names, evenly spread, first and last included."""
-    return [names[i] for i in np.unique(np.linspace(0, len(names) - 1, count).round().astype(int))]
+def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+    found = Checklist("matterport3d", scene, decode)
+    archives = {}
+    for kind in KINDS:
+        archive = found.attempt(lambda kind=kind: _archive(raw, scene, kind))
+        if archive is not None:
+            archives[kind] = archive
+            for problem in archive.broken_members():
+                found.add(problem, file=archive.path, remedy="download it again")
+
+    scans = found.attempt(lambda: _read_conf(archives[CAMERAS], scene)) if CAMERAS in archives else None
+    if scans:
+        for kind, read, names in (
+            (COLOR, _read_color, [scan.color_name for scan in scans]),
+            (DEPTH, _read_depth, [scan.depth_name for scan in scans]),
+        ):
+            if kind in archives:
+                _check_images(found, archives[kind], kind, names)
+                for name in found.chosen(names):
+                    if f"{scene}/{kind}/{name}" in archives[kind]:
+                        found.attempt(lambda kind=kind, read=read, name=name: read(archives[kind], scene, name))
+    regions = (found.attempt(lambda: _regions(archives[REGIONS])) or []) if REGIONS in archives else []
+    objects = 0
+    for name in regions:
+        region = found.attempt(lambda name=name: _read_region(archives[REGIONS], name, scene))
+        if region is not None:
+            objects += len(region[1].labels)
+            for note in region[1].notes:
+                found.note(note)
+
+    panoramas = {_COLOR_NAME.fullmatch(scan.color_name)["panorama"] for scan in scans or []}
+    files = [archive.path for archive in archives.values()]
+    counts = {"panoramas": len(panoramas), "regions": len(regions), "objects": objects}
+    return found.manifest(files, images=len(scans or []), **counts)
+
+
+def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str]) -> None:
+    """Images that the .conf lists and the archive lacks or holds empty, and images that the .conf does not list."""
+    members = {name: f"{found.scene}/{kind}/{name}" for name in names}
+    missing = [name for name, member in members.items() if member not in archive]
+    empty = [name for name, member in members.items() if archive.sizes.get(member) == 0]
+    extra = sorted(set(archive.sizes) - set(members.values()))
+    faults = (
+        (missing, "images of the .conf are missing"),
+        (empty, "images are empty (0 bytes)"),
+        (extra, "files are not listed in the .conf"),
+    )
+    for which, fault in faults:
+        if which:
+            found.add(
+                f"{len(which)} {fault}: {', '.join(which[:3])}{', ...' if len(which) > 3 else ''}",
+                file=archive.path,
+                remedy="download this zip and the camera parameters again",
+            )

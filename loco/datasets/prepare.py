@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from loco.datasets import open_scene
-from loco.datasets.raw import RawFrame
+from loco.datasets.checklist import require_passed
+from loco.datasets.ply import read_ply
+from loco.datasets.raw import Observations, RawFrame
 from loco.errors import DataError
-from loco.geometry.cameras import pixel_centres, scale_intrinsics
+from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.inpaint import inpaint_depth
-from loco.geometry.patches import sample_depth
+from loco.geometry.overlap import Thinning
 from loco.geometry.raycast import RayCaster
+from loco.geometry.register import register_depth
 from loco.storage import Frames, frames_identity
 
 SENSOR, MESH, INPAINTED = (Frames.SOURCES.index(name) for name in ("sensor", "mesh", "inpainted"))
 NEAREST, FARTHEST = 0.01, 20.0  # metres; sensor depths outside are holes
+Prepared = tuple[RawFrame, NDArray[np.uint8]]  # a frame, and where each depth comes from
 
 
 def prepare_frames(
@@ -32,9 +38,10 @@ def prepare_frames(
     out: Path,
     dataset: str,
     settings: Mapping[str, Any],
+    fused: Path | None = None,
     threads: int = 1,
 ) -> None:
-    """Write a scene's frames.
+    """Write a scene's frames. Each image is read once, and one is held at a time.
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
@@ -43,76 +50,142 @@ def prepare_frames(
         manifest: what the check found; a broken scene is refused.
         out: file of :class:`loco.storage.Frames` to write.
         dataset: name of the dataset.
-        settings: ``height``, ``width`` (pixels), ``images`` ("all" or "horizontal") and ``max_hole_fraction``: a frame
-            that the mesh leaves with more holes is dropped, and counted in ``facts["dropped"]``.
+        settings: ``height``, ``width`` (pixels); ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
+            ``max_hole_fraction``: a frame that the mesh leaves with more holes is dropped; ``max_overlap``: so is one
+            that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``scale``: metres a
+            unit of a sparse model. What was left out is named in the facts ``skipped``, ``dropped`` and ``thinned``.
+        fused: a mesh made from the scene's own depth (PLY), to fill holes with where the dataset has none.
         threads: for the ray casting.
 
     Raises:
         DataError: the manifest lists problems, or no frame is left.
     """
-    if not manifest["ok"]:
-        raise DataError(
-            f"scene {scene!r} did not pass its check:\n- " + "\n- ".join(manifest["problems"]),
-            scene=scene,
-            remedy="mend or download the files above; the check then runs again by itself",
-        )
+    require_passed(manifest)
     source = open_scene(format, raw, scene)
-    mesh = source.mesh()
-    caster = RayCaster(mesh, threads) if mesh is not None else None
+    names = source.names(settings["images"])[:: settings.get("every", 1)]
     size = (settings["height"], settings["width"])
-    names = source.names(settings["images"])
-    kept: list[str] = []
-    cameras: list[tuple[NDArray, NDArray]] = []
+    raw_frames = tqdm(source.frames(names), total=len(names), desc=scene, unit="image")
     dropped: dict[str, float] = {}
-    with Frames.create(out, dataset, scene, {"n": len(names), "h": size[0], "w": size[1]}) as file:
-        for raw_frame in tqdm(source.frames(settings["images"]), total=len(names), desc=scene, unit="image"):
-            frame, origin = prepare_frame(raw_frame, size, caster)
-            holes = float(np.mean(origin == 0))
-            if holes > settings["max_hole_fraction"]:
-                dropped[frame.name] = round(holes, 4)
-                continue
-            if holes:
-                frame.depth[:], origin[origin == 0] = inpaint_depth(frame.depth, frame.rgb), INPAINTED
-            file["rgb"][len(kept)], file["depth"][len(kept)] = frame.rgb, frame.depth
-            file["source"][len(kept)] = origin
-            kept.append(frame.name)
-            cameras.append((frame.intrinsics, frame.pose))
-        if not kept:
+    thinned: dict[str, float] = {}
+    tracks = source.tracks()
+    if tracks is None:
+        mesh = read_ply(fused.read_bytes(), file=fused, scene=scene) if fused else source.mesh()
+        caster = RayCaster(mesh, threads) if mesh is not None else None
+        prepared = dense_frames(raw_frames, size, caster, settings, dropped, thinned)
+        tracks = np.empty((0, 3))
+    else:
+        scale = settings.get("scale", 1.0)
+        prepared, tracks = sparse_frames(raw_frames, size, scale), tracks * scale
+    sizes = {"n": len(names), "h": size[0], "w": size[1], "t": len(tracks)}
+    with Frames.create(out, dataset, scene, sizes) as file:
+        file["track"][:] = tracks
+        if not _write(file, prepared, size):
             raise DataError(
-                f"every one of the {len(names)} frames has too many holes",
+                f"none of the {len(names)} frames is left",
                 scene=scene,
                 expected=f"at most {settings['max_hole_fraction']:.0%} of a frame's pixels without depth",
                 found=f"at least {min(dropped.values()):.0%}" if dropped else "no images",
                 remedy="raise `frames.max_hole_fraction`, or leave the scene out of the split",
             )
-        for array in Frames.arrays:
-            file[array].resize(len(kept), axis=0)
-        intrinsics, poses = (np.array(each) for each in zip(*cameras))
-        file["name"][:], file["intrinsics"][:], file["pose"][:] = kept, intrinsics, poses
-        file.attrs["frames_id"] = frames_identity(kept, intrinsics, poses, size)
-        Frames.set_facts(file, {"dropped": dropped, "max_hole_fraction": settings["max_hole_fraction"]})
+        facts = {"skipped": dict(source.skipped), "dropped": dropped, "thinned": thinned}
+        Frames.set_facts(file, facts | {"max_hole_fraction": settings["max_hole_fraction"]})
 
 
-def prepare_frame(
-    frame: RawFrame, size: tuple[int, int], caster: RayCaster | None
-) -> tuple[RawFrame, NDArray[np.uint8]]:
-    """Resize a frame and fill its holes from the mesh.
+def dense_frames(
+    frames: Iterable[RawFrame],
+    size: tuple[int, int],
+    caster: RayCaster | None,
+    settings: Mapping[str, Any],
+    dropped: dict[str, float],
+    thinned: dict[str, float],
+) -> Iterator[Prepared]:
+    """Frames of ``size`` without holes, and where each depth comes from.
 
-    Colour is averaged over the area of each new pixel. Depth is read at the new pixel centres, never averaged across
-    an edge or a hole (:func:`loco.geometry.patches.sample_depth`).
+    Those left out are entered in ``dropped`` (name -> share of holes) and ``thinned`` (name -> largest overlap).
+    """
+    thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
+    for raw_frame in frames:
+        frame, origin = prepare_frame(raw_frame, size, caster)
+        holes = float(np.mean(origin == 0))
+        if holes > settings["max_hole_fraction"] or holes == 1:
+            dropped[frame.name] = round(holes, 4)
+            continue
+        if thinning is not None:
+            overlap = thinning.overlap(frame.depth, frame.intrinsics, frame.pose)
+            if overlap > settings["max_overlap"]:
+                thinned[frame.name] = round(overlap, 4)
+                continue
+            thinning.add(frame.depth, frame.intrinsics, frame.pose)
+        if holes:
+            frame.depth[:], origin[origin == 0] = inpaint_depth(frame.depth, frame.rgb), INPAINTED
+        yield frame, origin
+
+
+def prepare_frame(frame: RawFrame, size: tuple[int, int], caster: RayCaster | None) -> Prepared:
+    """Resize a frame, bring its depth to the colour camera, and fill holes from the mesh.
+
+    Colour is averaged over the area of each new pixel. Depth is read where the new pixel centres lie on the depth
+    image, never averaged across an edge or a hole (:func:`loco.geometry.register.register_depth`).
 
     Returns:
         The frame of ``size``, and where each depth comes from (h, w), an index of ``Frames.SOURCES``.
     """
-    height, width = frame.depth.shape
-    intrinsics = scale_intrinsics(frame.intrinsics, (height, width), size)
+    intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
     rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
     with np.errstate(invalid="ignore"):
         usable = np.where((frame.depth >= NEAREST) & (frame.depth <= FARTHEST), frame.depth, 0)
-    depth, _ = sample_depth(usable, pixel_centres(*size) * (width / size[1], height / size[0]))
+    registered = Camera(scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], usable.shape), frame.pose)
+    depth = register_depth(usable, frame.depth_camera or registered, Camera(intrinsics, frame.pose), size)
     origin = np.where(depth > 0, SENSOR, 0).astype(np.uint8)
     if caster is not None and (depth == 0).any():
         seen = caster.cast(intrinsics, frame.pose, size, mask=depth == 0).depth
         depth = np.where(seen > 0, seen, depth)
         origin[seen > 0] = MESH
-    return RawFrame(frame.name, rgb, depth.astype(np.float32), intrinsics, frame.pose), origin
+    return replace(frame, rgb=rgb, depth=depth.astype(np.float32), intrinsics=intrinsics, depth_camera=None), origin
+
+
+def sparse_frames(frames: Iterable[RawFrame], size: tuple[int, int], scale: float) -> Iterator[Prepared]:
+    """Frames of ``size`` with their observations of a sparse model, of ``scale`` metres a unit, and without depth."""
+    nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    for frame in frames:
+        height, width = frame.rgb.shape[:2]
+        pose = frame.pose.copy()
+        pose[:3, 3] *= scale
+        uv = frame.observations.uv * (size[1] / width, size[0] / height)
+        yield (
+            replace(
+                frame,
+                rgb=cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA),
+                depth=nothing[0],
+                intrinsics=scale_intrinsics(frame.intrinsics, (height, width), size),
+                pose=pose,
+                observations=Observations(uv, frame.observations.track),
+            ),
+            nothing[1],
+        )
+
+
+def _write(file: h5py.File, prepared: Iterable[Prepared], size: tuple[int, int]) -> int:
+    """Fill the arrays of a file of frames that is being made; returns how many frames there were."""
+    names: list[str] = []
+    cameras: list[Camera] = []
+    observed: list[tuple[NDArray, NDArray, NDArray]] = []
+    for frame, origin in prepared:
+        k = len(names)
+        file["rgb"][k], file["depth"][k], file["source"][k] = frame.rgb, frame.depth, origin
+        names.append(frame.name)
+        cameras.append(Camera(frame.intrinsics, frame.pose))
+        if frame.observations is not None:
+            uv, track = frame.observations
+            observed.append((np.full(len(track), k), track, uv))
+    if not names:
+        return 0
+    for array in ("name", "intrinsics", "pose", "rgb", "depth", "source"):
+        file[array].resize(len(names), axis=0)
+    intrinsics, poses = (np.array(each) for each in zip(*cameras))
+    file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
+    for array, parts in zip(("frame", "track", "uv"), zip(*observed)):
+        file[f"observation_{array}"].resize(sum(map(len, parts)), axis=0)
+        file[f"observation_{array}"][:] = np.concatenate(parts)
+    file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, size)
+    return len(names)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+
+
+class Camera(NamedTuple):
+    """``intrinsics`` (3, 3) of an image of its own size, pixels; ``pose`` (4, 4) camera-to-world, metres."""
+
+    intrinsics: NDArray[np.float64]
+    pose: NDArray[np.float64]
 
 
 def project(points: Floats, intrinsics: Floats, pose: Floats) -> tuple[Floats, Floats]:

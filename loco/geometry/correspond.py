@@ -7,30 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 from loco.geometry.overlap import overlap_matrix
 from loco.geometry.patches import grid_size, patch_points
+from loco.geometry.tracks import NONE, patch_tracks, track_overlap
 from loco.storage import Correspondences, Frames
 
+Corresponding = tuple[NDArray[np.floating], NDArray[np.bool_], NDArray[np.float32]]  # points, valid, overlap
 
-def correspond_scene(frames_path: Path, out: Path, settings: Mapping[str, Any]) -> None:
+
+def correspond_scene(frames_path: Path, out: Path, settings: Mapping[str, Any], threads: int = 1) -> None:
     """Write the correspondences of a scene's frames.
 
     Args:
         frames_path: file of :class:`loco.storage.Frames`.
         out: file of :class:`loco.storage.Correspondences` to write.
-        settings: ``stride`` (pixels of the frames a patch) and ``overlap_tolerance`` (metres).
+        settings: ``stride`` (pixels of the frames a patch) and ``overlap_tolerance`` (metres; of frames with depth).
+        threads: for the overlaps.
 
     Raises:
         ConfigError: the frames are not a whole number of patches.
     """
     with Frames(frames_path) as frames:
         grid = grid_size(frames.size, settings["stride"])
-        depth, intrinsics, poses = frames["depth"][:], frames["intrinsics"][:], frames["pose"][:]
-        cells = [patch_points(d, k, p, grid) for d, k, p in zip(depth, intrinsics, poses)]
-        points = np.array([cell[0] for cell in cells]).reshape(-1, *grid, 3)
-        valid = np.array([cell[1] for cell in cells]).reshape(-1, *grid)
-        overlap = overlap_matrix(points, valid, depth, intrinsics, poses, settings["overlap_tolerance"])
+        if frames.sparse:
+            points, valid, overlap = _from_tracks(frames, grid)
+        else:
+            points, valid, overlap = _from_depth(frames, grid, settings["overlap_tolerance"], threads)
         sizes = {"n": len(frames), "h": grid[0], "w": grid[1]}
         facts = {"stride": settings["stride"], "overlap_tolerance": settings["overlap_tolerance"]}
         with Correspondences.create(out, frames.dataset, frames.scene, sizes, facts) as file:
@@ -38,3 +43,23 @@ def correspond_scene(frames_path: Path, out: Path, settings: Mapping[str, Any]) 
             file["points"][:] = points
             file["valid"][:] = valid
             file["overlap"][:] = overlap
+
+
+def _from_depth(frames: Frames, grid: tuple[int, int], tolerance: float, threads: int) -> Corresponding:
+    """By the depth images, of which one is held at a time."""
+    depth, intrinsics, poses = frames["depth"], frames["intrinsics"][:], frames["pose"][:]
+    points, valid = np.empty((len(frames), *grid, 3)), np.empty((len(frames), *grid), dtype=bool)
+    for i in tqdm(range(len(frames)), desc="patches", unit="image"):
+        points[i], valid[i] = patch_points(depth[i], intrinsics[i], poses[i], grid)
+    return points, valid, overlap_matrix(points, valid, depth, intrinsics, poses, tolerance, threads)
+
+
+def _from_tracks(frames: Frames, grid: tuple[int, int]) -> Corresponding:
+    """By the points of a sparse model that the frames observe; their observations are in the order of the frames."""
+    frame, track, uv = (frames[f"observation_{array}"][:] for array in ("frame", "track", "uv"))
+    ends = np.searchsorted(frame, np.arange(len(frames) + 1))
+    parts = [slice(*ends[i : i + 2]) for i in range(len(frames))]
+    tracks = np.array([patch_tracks(uv[part], track[part], grid, frames.size) for part in parts])
+    valid = tracks != NONE
+    points = np.where(valid[..., None], frames["track"][:][tracks], 0.0)
+    return points, valid, track_overlap(tracks, frame, track)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import splu
 
 _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _LEAST_VARIANCE = 2.2e-6  # of brightness in 0..255, squared: keeps the weights finite on flat colour
@@ -37,8 +37,14 @@ def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArra
     if missing.any():
         brightness = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64)
         system, known_part = _weighted_mean_system(missing, brightness, filled)
-        filled[missing] = np.atleast_1d(spsolve(system.tocsc(), known_part))
+        filled[missing] = _solve(system, known_part)
     return filled.astype(np.float32)
+
+
+def _solve(system: csr_array, known_part: NDArray) -> NDArray:
+    """Neighbours are mutual and no row's diagonal is outweighed: ordered as symmetric, and never pivoted."""
+    symmetric = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    return splu(system.tocsc(), **symmetric).solve(known_part)
 
 
 def _weighted_mean_system(missing: NDArray, brightness: NDArray, depth: NDArray) -> tuple[csr_array, NDArray]:
@@ -68,11 +74,13 @@ def _neighbour_weights(rows: NDArray, columns: NDArray, brightness: NDArray) -> 
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     neighbours = np.where(inside, y * width + x, 0)
 
-    own = brightness[rows, columns][:, None]
-    squared = np.where(inside, (brightness.ravel()[neighbours] - own) ** 2, np.inf)
-    window = np.concatenate([np.where(inside, brightness.ravel()[neighbours], np.nan), own], axis=1)
+    difference = np.where(inside, brightness.ravel()[neighbours] - brightness[rows, columns][:, None], 0)
+    squared = difference**2
+    count = 1 + inside.sum(axis=1)  # of the window, with the pixel itself
+    spread = squared.sum(axis=1) / count - (difference.sum(axis=1) / count) ** 2
+    squared[~inside] = np.inf
     # The variance is floored so that the most similar neighbour keeps a weight of at least 0.01.
-    variance = np.maximum(0.6 * np.nanvar(window, axis=1), squared.min(axis=1) / -np.log(0.01))
+    variance = np.maximum(0.6 * spread, squared.min(axis=1) / -np.log(0.01))
     variance = np.maximum(variance, _LEAST_VARIANCE)
     weights = np.exp(-squared / variance[:, None])
     return weights / weights.sum(axis=1, keepdims=True), neighbours

@@ -9,6 +9,7 @@ import open3d as o3d
 from numpy.typing import NDArray
 
 from loco.geometry.cameras import pixel_centres
+from loco.geometry.mesh import Mesh
 
 
 class Hits(NamedTuple):
@@ -16,13 +17,6 @@ class Hits(NamedTuple):
 
     depth: NDArray[np.float32]
     triangle: NDArray[np.int64]
-
-
-class Mesh(NamedTuple):
-    """A triangle mesh: vertices (v, 3) float32, world frame, metres; triangles (t, 3) uint32."""
-
-    vertices: NDArray[np.float32]
-    triangles: NDArray[np.uint32]
 
 
 class RayCaster:

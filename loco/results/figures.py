@@ -64,7 +64,7 @@ def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
-    with _figure(stem, WIDTH, 2.5) as figure:
+    with new_figure(stem, WIDTH, 2.5) as figure:
         left, right = figure.subplots(1, 2)
         for experiment, paths in logs.items():
             colour, marker = _look(experiment, titles)
@@ -95,7 +95,7 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
     metrics = list(metrics)
     bins, thresholds = metrics[0].settings["rotation_bins"], sorted(metrics[0].settings["thresholds"])
     main = thresholds.pop(len(thresholds) // 2)
-    with _figure(stem, WIDTH, 3.2) as figure:
+    with new_figure(stem, WIDTH, 3.2) as figure:
         grid = figure.add_gridspec(max(1, len(thresholds)), 2, width_ratios=(2, 1))
         large = figure.add_subplot(grid[:, 0])
         small = [figure.add_subplot(grid[row, 1], sharex=large, sharey=large) for row in range(len(thresholds))]
@@ -129,7 +129,7 @@ def location_consistency_dots(metrics: Iterable[Metrics], titles: Mapping[str, s
     metrics = list(metrics)
     table = summarise(metrics, titles)
     conditions, experiments = list(table["condition"].unique()), _experiments(metrics, titles)
-    with _figure(stem, WIDTH, 0.8 + 0.14 * (len(experiments) + 1) * len(conditions)) as figure:
+    with new_figure(stem, WIDTH, 0.8 + 0.14 * (len(experiments) + 1) * len(conditions)) as figure:
         axes = figure.subplots()
         for place, experiment in enumerate(experiments):
             own = table[table["experiment"] == experiment].set_index("condition").reindex(conditions)
@@ -297,7 +297,7 @@ def _gallery(
     """
     height, width = views[0].size
     tall = (WIDTH - 0.4 - 1.3 * extra) / len(views) * height / width + 0.06 + 0.25 * extra
-    with _figure(stem, WIDTH, 0.8 * extra + tall * (1 + len(maps))) as figure:
+    with new_figure(stem, WIDTH, 0.8 * extra + tall * (1 + len(maps))) as figure:
         figure.get_layout_engine().set(hspace=0, wspace=0, w_pad=0.03, h_pad=0.03)
         rows = figure.subplots(1 + len(maps), len(views), squeeze=False)
         for axes in rows.flat:
@@ -310,7 +310,7 @@ def _gallery(
 
 
 @contextmanager
-def _figure(stem: str | Path, width: float, height: float) -> Iterator[Figure]:
+def new_figure(stem: str | Path, width: float, height: float) -> Iterator[Figure]:
     """A new figure, ``width`` x ``height`` inches; written as ``stem``.svg and .png when the block ends well."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")

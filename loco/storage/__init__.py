@@ -1,15 +1,25 @@
 """Files between the steps: atomic writes and the per-scene HDF5 format."""
 
 from loco.storage.atomic import atomic_path, write_json, write_text
-from loco.storage.scene_file import Correspondences, Features, Frames, SceneFile, frames_identity
+from loco.storage.scene_file import (
+    Correspondences,
+    Features,
+    Frames,
+    Labels,
+    SceneFile,
+    frames_identity,
+    prepared_bytes,
+)
 
 __all__ = [
     "Correspondences",
     "Features",
     "Frames",
+    "Labels",
     "SceneFile",
     "atomic_path",
     "frames_identity",
+    "prepared_bytes",
     "write_json",
     "write_text",
 ]

@@ -68,8 +68,11 @@ def _set_default_mode(path: Path) -> None:
     path.chmod(0o666 & ~umask)
 
 
-def _ran_out_of_room(error: Exception) -> bool:
+def _ran_out_of_room(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from (HDF5 fails again on closing), is for want of room."""
+    if error is None:
+        return False
     # HDF5 gives the number of the system's error in the text alone.
     in_text = re.search(r"errno = (\d+)", str(error))
     number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
-    return number in _NO_ROOM
+    return number in _NO_ROOM or _ran_out_of_room(error.__context__)

@@ -36,6 +36,7 @@ class SceneFile:
     format: ClassVar[str]
     version: ClassVar[int]
     arrays: ClassVar[Mapping[str, Array]]
+    may_be_empty: ClassVar[tuple[str, ...]] = ()  # sizes that are 0 where a writer does not name them
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -140,6 +141,7 @@ class SceneFile:
                 scene=scene,
             )
             cls.set_facts(file, facts or {})
+            sizes = dict.fromkeys(cls.may_be_empty, 0) | dict(sizes)
             for name, array in cls.arrays.items():
                 shape = tuple(sizes[d] if isinstance(d, str) else d for d in array.shape)
                 dtype = h5py.string_dtype() if array.dtype == "str" else array.dtype
@@ -161,11 +163,16 @@ class Frames(SceneFile):
     ``rgb`` (n, h, w, 3) uint8; ``depth`` (n, h, w) float32 z-depth in metres, 0 = none; ``source`` (n, h, w) uint8
     says where a depth comes from (:attr:`SOURCES`); ``intrinsics`` (n, 3, 3) and ``pose`` (n, 4, 4, camera-to-world)
     float64; ``name`` (n,) the raw image names.
+
+    Frames of a sparse model have no depth. Instead ``track`` (t, 3) float64 are its points, world frame, metres, and
+    observation k shows point ``observation_track[k]`` at ``observation_uv[k]``, pixels, in frame
+    ``observation_frame[k]``. Frames with depth have none of them: t = m = 0.
     """
 
     format = "loco-frames"
-    version = 1
+    version = 2
     SOURCES = ("none", "sensor", "mesh", "inpainted")
+    may_be_empty = ("t", "m")
     arrays: ClassVar = {
         "name": Array("str", ("n",)),
         "intrinsics": Array("float64", ("n", 3, 3)),
@@ -173,6 +180,10 @@ class Frames(SceneFile):
         "rgb": Array("uint8", ("n", "h", "w", 3), per_frame=True),
         "depth": Array("float32", ("n", "h", "w"), per_frame=True),
         "source": Array("uint8", ("n", "h", "w"), per_frame=True),
+        "track": Array("float64", ("t", 3)),
+        "observation_frame": Array("int64", ("m",)),
+        "observation_track": Array("int64", ("m",)),
+        "observation_uv": Array("float64", ("m", 2)),
     }
 
     def __len__(self) -> int:
@@ -186,6 +197,11 @@ class Frames(SceneFile):
     @property
     def names(self) -> list[str]:
         return [str(name) for name in self["name"].asstr()[:]]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether places are known as points of a sparse model, not as depth."""
+        return len(self["track"]) > 0
 
 
 class Correspondences(SceneFile):
@@ -210,6 +226,26 @@ class Correspondences(SceneFile):
         return tuple(self["valid"].shape[1:])
 
 
+class Labels(SceneFile):
+    """What each pixel of a scene's frames shows (``results/labels``).
+
+    ``instance`` (n, h, w) int32, the number of the object, :attr:`VOID` where the ray meets none; ``semantic``
+    (n, h, w) uint8, its category: an index of :data:`loco.datasets.labels.MPCAT40`, 0 = void.
+
+    ``facts["objects"]`` lists the objects by their numbers: ``label`` (raw), ``category``, ``stuff`` (bool),
+    ``triangles``, ``pixels``, ``frames``. ``facts["counts"]``: how many ``objects`` have triangles, ``things`` and
+    ``stuff`` among them, and ``void``, the share of pixels without category.
+    """
+
+    format = "loco-labels"
+    version = 1
+    VOID = -1
+    arrays: ClassVar = {
+        "instance": Array("int32", ("n", "h", "w"), per_frame=True),
+        "semantic": Array("uint8", ("n", "h", "w"), per_frame=True),
+    }
+
+
 class Features(SceneFile):
     """Feature maps of a scene's frames by one extractor (``results/features``).
 
@@ -220,6 +256,16 @@ class Features(SceneFile):
     format = "loco-features"
     version = 1
     arrays: ClassVar = {"features": Array("float16", ("n", "h", "w", "c"), per_frame=True)}
+
+
+def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
+    """About how much disk the frames and correspondences of ``count`` images of ``size`` take, bytes.
+
+    As measured on files of simulated scenes: 2 bytes a pixel of colour, 2.5 of depth with its source, 9 a patch, and
+    the matrix of overlaps as it is.
+    """
+    pixels = size[0] * size[1]
+    return int(count * (4.5 * pixels + 9 * pixels / stride**2) + 4 * count**2)
 
 
 def frames_identity(names: Sequence[str], intrinsics: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> str:

@@ -32,7 +32,7 @@ SEGMENT = 0.7  # objects are over-segmented into pieces of about this size, metr
 OPENCV_TO_MATTERPORT = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
-def simulate_scene(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
+def simulate_matterport3d(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
     """Build a house, photograph it, and write it as a raw Matterport3D scene.
 
     Args:
@@ -96,7 +96,7 @@ def region_files(
         mesh = trimesh.Trimesh(
             house.vertices[used], triangles.reshape(-1, 3), vertex_colors=colours[used], process=False
         )
-        segments = _segments(house, faces, rng)
+        segments = oversegment(house.instance[faces], house.vertices[house.triangles[faces]].mean(axis=1), rng)
         yield f"region{region}.ply", mesh.export(file_type="ply", vertex_normal=False)
         yield f"region{region}.fsegs.json", _json({"sceneId": f"matterport.{scene}", "segIndices": segments.tolist()})
         groups = [
@@ -109,6 +109,18 @@ def region_files(
             for number, instance in enumerate(np.unique(house.instance[faces]).tolist())
         ]
         yield f"region{region}.semseg.json", _json({"sceneId": f"matterport.{scene}", "segGroups": groups})
+
+
+def oversegment(instance: NDArray, points: Floats, rng: np.random.Generator) -> NDArray:
+    """Segment (n,) of each of the ``points`` (n, 3) on objects ``instance`` (n,): pieces of objects.
+
+    They are numbered without order and with gaps, as in the real data.
+    """
+    keys = np.concatenate([instance[:, None], np.floor(points / SEGMENT).astype(int)], axis=1)
+    _, segment = np.unique(keys, axis=0, return_inverse=True)
+    segment = segment.ravel()
+    numbers = rng.permutation(2 * (segment.max() + 1))[: segment.max() + 1]
+    return numbers[segment]
 
 
 class _Zip:
@@ -142,16 +154,6 @@ def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
 def _png(depth: Floats) -> bytes:
     units = np.round(depth / DEPTH_UNIT)
     return cv2.imencode(".png", np.where(units > 65535, 0, units).astype(np.uint16))[1].tobytes()
-
-
-def _segments(house: House, faces: NDArray, rng: np.random.Generator) -> NDArray:
-    """Segment of each face: pieces of objects, numbered without order or gaps being avoided, as in the real data."""
-    middle = house.vertices[house.triangles[faces]].mean(axis=1)
-    keys = np.concatenate([house.instance[faces][:, None], np.floor(middle / SEGMENT).astype(int)], axis=1)
-    _, segment = np.unique(keys, axis=0, return_inverse=True)
-    segment = segment.ravel()
-    numbers = rng.permutation(2 * (segment.max() + 1))[: segment.max() + 1]
-    return numbers[segment]
 
 
 def _json(content: Any) -> bytes:

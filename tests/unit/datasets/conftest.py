@@ -12,7 +12,7 @@ SETTINGS = {"seed": 3, "rooms": 1, "panoramas": 1, "image": {"height": 64, "widt
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
     raw = tmp_path_factory.mktemp("raw")
-    simulate_scene(raw / "house", "house", SETTINGS)
+    simulate_scene("matterport3d", raw / "house", "house", SETTINGS)
     return raw
 
 

@@ -1,12 +1,14 @@
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from loco.datasets import check_scene, open_scene, raw_files
+from loco.datasets.raw import RawFrame
 from loco.datasets.synthetic.house import build_house, scene_seed
 from loco.datasets.synthetic.panoramas import camera_intrinsics, choose_panoramas, shots
 from loco.datasets.synthetic.render import Renderer
@@ -50,9 +52,14 @@ def truth():
     return renderer, {suffix: (k, pose) for suffix, k, pose in names}
 
 
+def all_frames(raw: Path) -> Iterator[RawFrame]:
+    scene = open_scene("matterport3d", raw, "house")
+    return scene.frames(scene.names("all"))
+
+
 def test_frames_are_those_that_were_simulated(pristine, truth):
     renderer, cameras = truth
-    frames = list(open_scene("matterport3d", pristine, "house").frames("all"))
+    frames = list(all_frames(pristine))
     assert len(frames) == 18
     for frame in frames:
         intrinsics, pose = cameras[frame.name[frame.name.index("_i") :]]
@@ -69,7 +76,7 @@ def test_mesh_gives_the_exact_depth_for_every_image_of_a_panorama(pristine, trut
     renderer, cameras = truth
     scene = open_scene("matterport3d", pristine, "house")
     caster = RayCaster(scene.mesh(), threads=1)
-    for frame in scene.frames("all"):
+    for frame in all_frames(pristine):
         exact = renderer.render(*cameras[frame.name[frame.name.index("_i") :]], frame.depth.shape).depth
         cast = caster.cast(frame.intrinsics, frame.pose, frame.depth.shape).depth
         # The .conf rounds intrinsics to 6 digits, so rays at an edge may pass it.
@@ -83,7 +90,7 @@ def test_images_all_or_horizontal(pristine):
     horizontal = scene.names("horizontal")
     assert len(horizontal) == 6
     assert all("_i1_" in name for name in horizontal)
-    assert [frame.name for frame in scene.frames("horizontal")] == horizontal
+    assert [frame.name for frame in scene.frames(horizontal)] == horizontal
 
 
 def test_manifest_of_a_whole_scene(pristine):
@@ -98,13 +105,12 @@ def test_manifest_of_a_whole_scene(pristine):
 
 
 def test_unpacked_folders_serve_as_well(raw):
-    packed = open_scene("matterport3d", raw, "house")
-    expected = next(packed.frames("all"))
+    expected = next(all_frames(raw))
     for path in raw_files("matterport3d", raw, "house"):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(raw)  # the members begin with the scene's folder
         path.unlink()
-    frame = next(open_scene("matterport3d", raw, "house").frames("all"))
+    frame = next(all_frames(raw))
     np.testing.assert_array_equal(frame.rgb, expected.rgb)
     np.testing.assert_array_equal(frame.depth, expected.depth)
     assert check_scene("matterport3d", raw, "house", "sample")["ok"]
@@ -204,7 +210,7 @@ def test_colour_and_depth_must_be_of_one_size(raw):
     small = cv2.imencode(".png", np.ones((10, 10), np.uint16))[1].tobytes()
     rewrite(raw / "house" / f"{DEPTH}.zip", lambda name, data: (name, small))
     with pytest.raises(DataError, match=r"differ in size[\s\S]*\(64, 80\)[\s\S]*\(10, 10\)"):
-        next(open_scene("matterport3d", raw, "house").frames("all"))
+        next(all_frames(raw))
 
 
 def ply(vertex: str, triangles: list[str]) -> str:

@@ -47,7 +47,7 @@ def test_frames_with_too_many_holes_are_dropped_and_counted(pristine, tmp_path, 
         assert frames.facts["dropped"].keys() == {name for name, share in holes.items() if share > limit}
         assert frames.names == [name for name, share in holes.items() if share <= limit]
         assert len(frames["rgb"]) == len(frames["pose"]) == len(frames.names)
-    with pytest.raises(DataError, match=r"every one of the 18 frames has too many holes[\s\S]*max_hole_fraction"):
+    with pytest.raises(DataError, match=r"none of the 18 frames is left[\s\S]*max_hole_fraction"):
         prepare(pristine, tmp_path / "none.h5", max_hole_fraction=0.0)
     assert not (tmp_path / "none.h5").exists()
 

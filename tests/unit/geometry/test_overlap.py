@@ -1,11 +1,14 @@
+import h5py
 import numpy as np
+import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
 from loco.geometry.cameras import project
-from loco.geometry.overlap import overlap_matrix
-from loco.geometry.patches import patch_points
-from loco.geometry.raycast import Mesh, RayCaster
+from loco.geometry.mesh import Mesh
+from loco.geometry.overlap import Thinning, overlap_matrix
+from loco.geometry.patches import depth_span, patch_points
+from loco.geometry.raycast import RayCaster
 
 K = np.array([[66.0, 0, 40.5], [0, 66.0, 31.0], [0, 0, 1]])
 SIZE, GRID, TOLERANCE = (64, 80), (16, 20), 0.05
@@ -48,6 +51,78 @@ def test_an_image_sees_exactly_all_of_itself():
     assert ((overlap >= 0) & (overlap <= 1)).all()
 
 
+def by_the_definition(points, valid, depth, intrinsics, poses, tolerance):
+    """Every valid point into every image."""
+    overlap = np.zeros((len(points), len(points)))
+    for i, j in np.ndindex(overlap.shape):
+        if valid[i].any():
+            uv, z = project(points[i][valid[i]], intrinsics[j], poses[j])
+            ahead = z > 0
+            nearest, farthest = depth_span(depth[j], np.where(ahead[:, None], uv, -1.0))
+            seen = ahead & (nearest > 0) & (z >= nearest - tolerance) & (z <= farthest + tolerance)
+            overlap[i, j] = seen.mean()
+    return overlap.astype(np.float32)
+
+
+def walk(n: int, seed: int) -> list[np.ndarray]:
+    """Poses all over the room, looking anywhere."""
+    rng = np.random.default_rng(seed)
+    places, yaws, tilts = rng.uniform((-2, -1.5, -1), (0, 1.5, 1), (n, 3)), rng.uniform(0, 360, n), rng.normal(0, 25, n)
+    return [look(tuple(place), yaw, tilt) for place, yaw, tilt in zip(places, yaws, tilts)]
+
+
+@pytest.mark.parametrize("grid", [(16, 20), (8, 10), (32, 40)])
+def test_culling_leaves_out_nothing(grid):
+    """Equal to the definition: with holes, images without depth, cameras of their own, and grids of any size."""
+    rng = np.random.default_rng(1)
+    caster, poses = room(), np.stack(walk(24, 0))
+    intrinsics = np.stack(
+        [
+            np.diag([f, f, 1]) @ K + np.array([[0, 0, s], [0, 0, -s], [0, 0, 0]])
+            for f, s in zip(rng.uniform(0.5, 2, 24), rng.uniform(-20, 20, 24))
+        ]
+    )
+    depth = np.stack([caster.cast(k, pose, SIZE).depth for k, pose in zip(intrinsics, poses)])
+    depth[3:9] *= rng.random((6, *SIZE)) > 0.02
+    depth[9, :, :40], depth[10] = 0, 0
+    points, valid = map(np.array, zip(*(patch_points(*each, grid) for each in zip(depth, intrinsics, poses))))
+    expected = by_the_definition(points, valid, depth, intrinsics, poses, TOLERANCE)
+    assert 0.1 < np.mean(expected > 0) < 0.9
+    assert not expected[10].any() and not expected[:, 10].any()  # noqa: PT018
+    overlap = overlap_matrix(points, valid, depth, intrinsics, poses, TOLERANCE)
+    np.testing.assert_array_equal(overlap, expected)
+    assert (np.diag(overlap)[np.arange(24) != 10] == 1).all()
+
+
+def test_a_far_away_world_and_hidden_rooms():
+    """Two rooms with a wall between them do not see each other, however near they are; far from the origin too."""
+    boxes = [trimesh.creation.box((4, 4, 2.5)).apply_translation([x, 0, 0]) for x in (-2.1, 2.1)]
+    mesh = trimesh.util.concatenate(boxes)
+    caster = RayCaster(Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32)))
+    poses = np.stack([look((x, y, 0), yaw) for x in (-2.1, 2.1) for y in (-1, 1) for yaw in range(0, 360, 60)])
+    intrinsics = np.stack([K] * len(poses))
+    depth = np.stack([caster.cast(K, pose, SIZE).depth for pose in poses])
+    moved = poses.copy()
+    moved[:, :3, 3] += (5e5, -4e6, 300)
+    for where in (poses, moved):
+        points, valid = map(np.array, zip(*(patch_points(d, K, pose, GRID) for d, pose in zip(depth, where))))
+        overlap = overlap_matrix(points, valid, depth, intrinsics, where, TOLERANCE)
+        half = len(poses) // 2
+        assert (overlap[:half, half:] == 0).all()
+        assert (overlap[half:, :half] == 0).all()
+        assert (np.diag(overlap) == 1).all()
+        assert overlap[:half, :half].mean() > 0.05
+
+
+def test_threads_and_files_change_nothing(tmp_path):
+    points, valid, depth, intrinsics, poses = scene(walk(40, 2))
+    expected = overlap_matrix(points, valid, depth, intrinsics, poses, TOLERANCE)
+    with h5py.File(tmp_path / "depth.h5", "w") as file:
+        stored = file.create_dataset("depth", data=depth, chunks=(1, *SIZE), compression="gzip")
+        overlap = overlap_matrix(points, valid, stored, intrinsics, poses, TOLERANCE, threads=3)
+    np.testing.assert_array_equal(overlap, expected)
+
+
 def test_overlap_equals_the_definition_by_ray_casting():
     """Brute force: a point is seen if the ray towards it first hits a surface at its own distance."""
     points, valid, depth, intrinsics, poses = scene(POSES)
@@ -83,3 +158,51 @@ def test_an_image_without_valid_patches_overlaps_nothing():
     valid[0] = False
     overlap = overlap_matrix(points, valid, depth, intrinsics, poses, TOLERANCE)
     assert overlap.tolist() == [[0, 0], [1, 1]]
+
+
+def test_thinning_finds_the_largest_mutual_overlap():
+    poses = walk(25, 3)
+    _, _, depth, intrinsics, poses = scene(poses)
+    # The same by the matrix of overlaps, at the grid and the depth image that thinning compares frames by.
+    caster = room()
+    size, grid = (64, 80), (32, 40)
+    fine = np.stack([caster.cast(K, pose, size).depth for pose in poses])
+    points, valid = map(np.array, zip(*(patch_points(d, K, pose, grid) for d, pose in zip(fine, poses))))
+    matrix = overlap_matrix(points, valid, fine, intrinsics, poses, TOLERANCE)
+    mutual = (matrix + matrix.T) / 2
+    every, limited = Thinning(1.0), Thinning(0.3)
+    for i, frame in enumerate(zip(depth, intrinsics, poses)):
+        largest = mutual[i, :i].max(initial=0)
+        assert every.overlap(*frame) == pytest.approx(largest, abs=1e-6)
+        assert (limited.overlap(*frame) > 0.3) == (largest > 0.3)
+        every.add(*frame)
+        limited.add(*frame)
+    assert mutual[0, 1:].max() > 0.3
+
+
+def test_thinning_of_a_stream_keeps_frames_that_show_new_places():
+    yaws = np.arange(0, 360, 4)
+    thinning, kept = Thinning(0.4), []
+    caster = room()
+    for yaw in yaws:
+        pose = look((-1, 0, 0), yaw)
+        depth = caster.cast(K, pose, SIZE).depth
+        if thinning.overlap(depth, K, pose) <= 0.4:
+            thinning.add(depth, K, pose)
+            kept.append(yaw)
+    # The images are 62 degrees wide: each next one must turn by somewhat more than 60 % of that.
+    assert 5 <= len(kept) <= 10
+    assert (np.diff(kept) >= 32).all()
+
+
+def test_thinning_at_another_image_size_and_without_depth():
+    caster, poses = room(), [look((-1, 0, 0), 0), look((-1, 0.1, 0), 8)]
+    mutual = []
+    for factor in (1, 2.5):
+        k, size = np.diag([factor, factor, 1]) @ K, (int(64 * factor), int(80 * factor))
+        thinning = Thinning(1.0)
+        thinning.add(caster.cast(k, poses[0], size).depth, k, poses[0])
+        mutual.append(thinning.overlap(caster.cast(k, poses[1], size).depth, k, poses[1]))
+        assert thinning.overlap(np.zeros(size), k, poses[0]) == 0
+    assert mutual[0] > 0.5
+    assert mutual[1] == pytest.approx(mutual[0], abs=0.02)

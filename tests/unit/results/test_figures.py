@@ -116,6 +116,6 @@ def test_looks_belong_to_the_experiment_whatever_else_is_drawn() -> None:
 
 
 def test_failed_figure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), figures._figure(tmp_path / "broken", 2, 2):
+    with pytest.raises(RuntimeError), figures.new_figure(tmp_path / "broken", 2, 2):
         raise RuntimeError
     assert not list(tmp_path.iterdir())

@@ -40,7 +40,7 @@ def renderer(house: House) -> Renderer:
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene "a", written as raw Matterport3D."""
     directory = tmp_path_factory.mktemp("raw") / "a"
-    simulate_scene(directory, "a", SETTINGS)
+    simulate_scene("matterport3d", directory, "a", SETTINGS)
     return directory
 
 

@@ -149,9 +149,9 @@ def test_each_face_belongs_to_one_labelled_object(raw: Path, house: House) -> No
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(raw: Path, settings: dict[str, Any], tmp_path: Path) -> None:
-    simulate_scene(tmp_path / "same", "a", settings)
+    simulate_scene("matterport3d", tmp_path / "same", "a", settings)
     for kind in KINDS:
         assert (tmp_path / "same" / f"{kind}.zip").read_bytes() == (raw / f"{kind}.zip").read_bytes()
-    simulate_scene(tmp_path / "other", "a", {**settings, "seed": 4, "rooms": 1})
+    simulate_scene("matterport3d", tmp_path / "other", "a", {**settings, "seed": 4, "rooms": 1})
     for kind in KINDS:
         assert (tmp_path / "other" / f"{kind}.zip").read_bytes() != (raw / f"{kind}.zip").read_bytes()

@@ -1,0 +1,395 @@
+"""COLMAP models: posed photographs without depth, and the sparse points that they show.
+
+``<raw>/<scene>/images/`` holds the photographs, ``<raw>/<scene>/sparse/0/`` (or ``sparse/``) the model: ``cameras``,
+``images`` and ``points3D``, with ``rigs`` and ``frames`` since COLMAP 3.12, as ``.bin`` or ``.txt``
+(https://colmap.github.io/format.html). Read with pycolmap.
+
+COLMAP's conventions are those of :mod:`loco`: OpenCV axes, and the centre of the top-left pixel at (0.5, 0.5). Only its
+poses are world-to-camera. Its unit of length is arbitrary; the depth step scales it. It ignores the orientation that a
+photograph's EXIF block states, so this module does too.
+
+Photographs with lens distortion are resampled as a pinhole camera of the same size, focal length and principal point
+would have taken them, and the observations are moved with them. What that camera sees beyond the photograph is black;
+what the photograph shows beyond its border is lost.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from loco.datasets.checklist import Checklist
+from loco.datasets.raw import Decode, Images, LabelledMesh, Observations, RawFrame, decode_image
+from loco.errors import DataError
+from loco.geometry.cameras import pixel_centres
+from loco.geometry.mesh import Mesh
+
+PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MIN_IMAGES = 3  # a point that two images show is confirmed by no third
+MAX_ERROR = 2.0  # mean reprojection error of a point, pixels of the photographs
+RESTORE = "put the photographs that the model was made from into `images`, under the names that `colmap` gave them"
+REMEDY = (
+    "make the model again with COLMAP (`colmap mapper`, `colmap model_converter`), or let the rule `reconstruct` "
+    "make it from photographs: give the dataset a block `reconstruct`"
+)
+
+
+class ColmapScene:
+    """A scene reconstructed by COLMAP (:class:`loco.datasets.raw.RawScene`)."""
+
+    def __init__(self, raw: Path, scene: str) -> None:
+        """Raises DataError if the model is missing or broken."""
+        self.scene, self.folder = scene, raw / scene
+        self.model = _read_model(self.folder, scene)
+        self.images = {image.name: image for image in _registered(self.model)}
+        self._kept = _kept_points(self.model)
+
+    @staticmethod
+    def files(raw: Path, scene: str) -> list[Path]:
+        return [raw / scene / "images", *_model_files(raw / scene)]
+
+    @staticmethod
+    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+        return _check(raw, scene, decode)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Photographs that the model could not place."""
+        folder = self.folder / "images"
+        found = {path.relative_to(folder).as_posix() for path in photographs(folder)}
+        listed = {image.name for image in self.model.images.values()}
+        return dict.fromkeys(sorted((found | listed) - set(self.images)), "not registered")
+
+    def names(self, images: Images) -> list[str]:
+        """All registered images: which of them look level is not known."""
+        return list(self.images)
+
+    def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
+        lens = None
+        for image in (self.images[name] for name in names):
+            if lens is None or lens.camera.camera_id != image.camera_id:
+                lens = _Lens(image.camera)
+            uv, track = self._observed(image)
+            uv, inside = lens.straighten_points(uv)
+            yield RawFrame(
+                name=image.name,
+                rgb=lens.straighten_image(_read_photograph(self.folder, self.scene, image)),
+                depth=None,
+                intrinsics=lens.intrinsics,
+                pose=_pose(image),
+                observations=Observations(uv[inside], track[inside]),
+            )
+
+    def mesh(self) -> Mesh | None:
+        return None
+
+    def labelled_mesh(self) -> LabelledMesh | None:
+        return None
+
+    def tracks(self) -> NDArray[np.float64]:
+        """The points that at least :data:`MIN_IMAGES` images show within :data:`MAX_ERROR`, (t, 3), model units."""
+        return np.array([self.model.points3D[k].xyz for k in self._kept]).reshape(-1, 3)
+
+    def _observed(self, image: pycolmap.Image) -> Observations:
+        """Where the photograph as it was taken shows kept points."""
+        seen = [(point.xy, point.point3D_id) for point in image.get_observation_points2D()]
+        uv = np.array([xy for xy, _ in seen], np.float64).reshape(-1, 2)
+        ids = np.array([number for _, number in seen], np.uint64)
+        kept = np.isin(ids, self._kept)
+        return Observations(uv[kept], np.searchsorted(self._kept, ids[kept]))
+
+
+def photographs(folder: Path) -> list[Path]:
+    """Files in ``folder`` and below that are named like images, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOGRAPHS and path.is_file())
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """The files of a scene's model, present or not: of the places and kinds, those of which most are there."""
+    places = [folder / "sparse" / "0", folder / "sparse"]
+    kinds = [[place / f"{name}{kind}" for name in RECORDS] for place in places for kind in (".bin", ".txt")]
+    best = max(kinds, key=lambda files: sum(file.is_file() for file in files))
+    return [file for file in best if file.stem in NEEDED or file.is_file()]
+
+
+def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
+    """The model of a scene.
+
+    Raises:
+        DataError: it is missing or broken, or a camera is not perspective.
+    """
+    files = _model_files(folder)
+    place = files[0].parent
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise DataError(
+            "the scene has no COLMAP model" if len(missing) == len(NEEDED) else "the COLMAP model is incomplete",
+            file=place,
+            scene=scene,
+            expected=", ".join(f"{name}.bin or {name}.txt" for name in NEEDED),
+            found=f"no {', '.join(missing)}",
+            remedy=REMEDY,
+        )
+    model = pycolmap.Reconstruction()
+    try:
+        if files[0].suffix == ".bin":
+            # pycolmap trusts the counts in a file: a broken one can keep it busy, or take all memory.
+            for file in files:
+                _check_records(file)
+            model.read_binary(place)
+        else:
+            model.read_text(place)
+        _check_values(model)
+        model.update_point_3d_errors()
+    except (ValueError, IndexError, RuntimeError, MemoryError, OSError) as error:
+        raise DataError(f"the COLMAP model cannot be read: {error}", file=place, scene=scene, remedy=REMEDY) from error
+    return model
+
+
+def _check_values(model: pycolmap.Reconstruction) -> None:
+    """Raises ValueError for what pycolmap reads but nothing can be computed from."""
+    for number, camera in model.cameras.items():
+        if not camera.is_perspective():
+            raise ValueError(f"camera {number} is {camera.model_name}, of which no pinhole image can be made")
+        focal = np.array([camera.focal_length_x, camera.focal_length_y])
+        if not (np.isfinite(camera.params).all() and (focal > 0).all() and camera.width and camera.height):
+            raise ValueError(f"camera {number} has impossible parameters: {camera.params_to_string()}")
+    registered = _registered(model)
+    if len({image.name for image in registered}) < len(registered):
+        raise ValueError("two images have the same name")
+    for image in registered:
+        if not np.isfinite(_pose(image)).all():
+            raise ValueError(f"the pose of {image.name!r} is not finite")
+    points = model.points3D.values()
+    if not all(np.isfinite(point.xyz).all() for point in points):
+        raise ValueError("a point is not finite")
+    in_images = sum(image.num_points3D for image in model.images.values())
+    in_points = sum(point.track.length() for point in points)
+    if in_images != in_points:
+        raise ValueError(f"images have {in_images} observations, points {in_points}: one of the files is cut short")
+
+
+def _registered(model: pycolmap.Reconstruction) -> list[pycolmap.Image]:
+    """Images with a pose, in the order of their names."""
+    return sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
+
+
+def _kept_points(model: pycolmap.Reconstruction) -> NDArray[np.uint64]:
+    """Numbers of the points that are well enough known, ascending."""
+    kept = [
+        number
+        for number, point in model.points3D.items()
+        if point.error <= MAX_ERROR and len({seen.image_id for seen in point.track.elements}) >= MIN_IMAGES
+    ]
+    return np.array(sorted(kept), np.uint64)
+
+
+def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
+    pose = np.eye(4)
+    pose[:3] = image.cam_from_world().inverse().matrix()
+    return pose
+
+
+# --- binary files ----------------------------------------------------------------------------------------------------
+
+
+class _Cursor:
+    """Goes through the bytes of a file; raises struct.error where they end too soon."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, layout: str) -> tuple[Any, ...]:
+        """The next values, laid out as :mod:`struct` describes."""
+        values = struct.unpack_from(f"<{layout}", self.data, self.at)
+        self.at += struct.calcsize(f"<{layout}")
+        return values
+
+    def skip(self, size: int) -> None:
+        self.at += size
+        if self.at > len(self.data):
+            raise struct.error
+
+    def skip_text(self) -> None:
+        self.at = self.data.index(0, self.at) + 1
+
+
+def _check_records(path: Path) -> None:
+    """Raises ValueError if the records that a binary file announces do not fill it exactly."""
+    cursor = _Cursor(path.read_bytes())
+    try:
+        (count,) = cursor.take("Q")
+        for _ in range(count):
+            RECORDS[path.stem](cursor)
+    except struct.error:
+        cursor.at = -1
+    if cursor.at != len(cursor.data):
+        raise ValueError(f"{path.name} is cut short or damaged ({len(cursor.data)} bytes)")
+
+
+def _camera_record(cursor: _Cursor) -> None:
+    _, model, _, _ = cursor.take("IiQQ")
+    camera = pycolmap.Camera.create_from_model_id(0, pycolmap.CameraModelId(model), 1.0, 1, 1)
+    cursor.skip(8 * len(camera.params))
+
+
+def _image_record(cursor: _Cursor) -> None:
+    cursor.take("I7dI")
+    cursor.skip_text()
+    (keypoints,) = cursor.take("Q")
+    cursor.skip(24 * keypoints)
+
+
+def _point_record(cursor: _Cursor) -> None:
+    *_, track = cursor.take("Q3d3BdQ")
+    cursor.skip(8 * track)
+
+
+def _rig_record(cursor: _Cursor) -> None:
+    _, sensors = cursor.take("II")
+    if sensors:
+        cursor.skip(8)
+    for _ in range(sensors - 1):
+        *_, posed = cursor.take("iIB")
+        cursor.skip(56 * posed)
+
+
+def _frame_record(cursor: _Cursor) -> None:
+    *_, data = cursor.take("II7dI")
+    cursor.skip(16 * data)
+
+
+NEEDED = ("cameras", "images", "points3D")
+RECORDS = {
+    "cameras": _camera_record,
+    "images": _image_record,
+    "points3D": _point_record,
+    "rigs": _rig_record,
+    "frames": _frame_record,
+}
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+class _Lens:
+    """A camera, and the pinhole camera of the same size, focal length and principal point."""
+
+    def __init__(self, camera: pycolmap.Camera) -> None:
+        self.camera, self.size = camera, (camera.height, camera.width)
+        self.intrinsics = camera.calibration_matrix()
+        # Fisheye models bend light even where all of their coefficients are 0.
+        self._straight = camera.is_undistorted() and camera.is_perspective_pinhole()
+        self._sources: NDArray[np.float32] | None = None
+
+    def straighten_points(self, uv: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Points (m, 2) of the photograph in the pinhole image, and which of them lie in it (m,)."""
+        if not self._straight:
+            rays = self.camera.cam_from_img(uv)
+            uv = rays @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
+        with np.errstate(invalid="ignore"):
+            return uv, ((uv >= 0) & (uv < self.size[::-1])).all(axis=1)
+
+    def straighten_image(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The photograph as the pinhole camera would have taken it; black where it shows nothing."""
+        if self._straight:
+            return rgb
+        if self._sources is None:
+            rays = np.concatenate([pixel_centres(*self.size), np.ones((*self.size, 1))], axis=-1)
+            uv = self.camera.img_from_cam(rays.reshape(-1, 3) @ np.linalg.inv(self.intrinsics).T)
+            # OpenCV puts the centre of the first pixel at 0. Rays that the lens does not take come from outside.
+            self._sources = np.nan_to_num(uv - 0.5, nan=-2.0).reshape(*self.size, 2).astype(np.float32)
+        return cv2.remap(rgb, self._sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray[np.uint8]:
+    path = _photograph_path(folder, scene, image.name)
+    if not path.is_file():
+        raise DataError(
+            "a photograph of the COLMAP model is missing",
+            file=path,
+            scene=scene,
+            remedy=RESTORE,
+        )
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    rgb = cv2.cvtColor(
+        decode_image(path.read_bytes(), flags, file=path, name=path.name, scene=scene), cv2.COLOR_BGR2RGB
+    )
+    if rgb.shape[:2] != (image.camera.height, image.camera.width):
+        raise DataError(
+            "a photograph is not of its camera's size",
+            file=path,
+            scene=scene,
+            expected=f"{image.camera.height} x {image.camera.width} pixels, as camera {image.camera_id}",
+            found=f"{rgb.shape[0]} x {rgb.shape[1]}",
+            remedy="put back the photographs that the model was made from, or run `colmap` on these",
+        )
+    return rgb
+
+
+def _photograph_path(folder: Path, scene: str, name: str) -> Path:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise DataError(
+            f"the COLMAP model names a photograph outside of `images`: {name!r}",
+            file=folder,
+            scene=scene,
+            remedy="put all photographs into one folder and run `colmap` there",
+        )
+    return folder / "images" / name
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+    found = Checklist("colmap", scene, decode)
+    opened = found.attempt(lambda: ColmapScene(raw, scene))
+    if opened is None:
+        return found.manifest(_model_files(raw / scene), images=0, skipped=0, points=0)
+    names, points, listed = opened.names("all"), len(opened.tracks()), opened.model.num_points3D()
+    if len(names) < 2:
+        found.add("fewer than 2 photographs are registered", file=opened.folder, found=len(names), remedy=REMEDY)
+    if points == 0:
+        found.add(
+            "the COLMAP model has no usable point",
+            file=opened.folder,
+            expected=f"points that {MIN_IMAGES} photographs show, with an error of at most {MAX_ERROR} pixels",
+            found=f"{listed} points, none of them such",
+            remedy=REMEDY,
+        )
+    _check_photographs(found, opened)
+    return found.manifest(
+        _model_files(raw / scene),
+        images=len(names),
+        skipped=len(opened.skipped),
+        points=points,
+        image_bytes=sum(path.stat().st_size for path in photographs(opened.folder / "images")),
+    )
+
+
+def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
+    """All that the model lists are there, in its folder; those that are decoded are of their cameras' sizes."""
+    present, missing = [], []
+    for name in opened.names("all"):
+        path = found.attempt(lambda name=name: _photograph_path(opened.folder, found.scene, name))
+        if path is not None:
+            (present if path.is_file() else missing).append(name)
+    if missing:
+        found.add(
+            f"{len(missing)} photographs of the COLMAP model are missing: {', '.join(missing[:3])}"
+            + (", ..." if len(missing) > 3 else ""),
+            file=opened.folder / "images",
+            remedy=RESTORE,
+        )
+    for name in found.chosen(present):
+        found.attempt(lambda name=name: _read_photograph(opened.folder, found.scene, opened.images[name]))

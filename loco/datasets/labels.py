@@ -1,0 +1,211 @@
+"""The label step: which object and which category each pixel of a scene's frames shows, by ray casting.
+
+Categories are Matterport3D's 40 (Chang et al., 3DV 2017, ``metadata/mpcat40.tsv`` of github.com/niessner/Matterport),
+which ScanNet's label table names too. *Stuff* are those that fill space rather than stand in it; each object of another
+category is a *thing* with an identity of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from loco.datasets import open_scene
+from loco.datasets.raw import LabelledMesh
+from loco.errors import DataError
+from loco.geometry.raycast import RayCaster
+from loco.storage import Frames, Labels
+
+# In the order of their numbers: a semantic map holds indices of this.
+MPCAT40 = (
+    "void", "wall", "floor", "chair", "door", "table", "picture", "cabinet", "cushion", "window", "sofa", "bed",
+    "curtain", "chest_of_drawers", "plant", "sink", "stairs", "ceiling", "toilet", "stool", "towel", "mirror",
+    "tv_monitor", "shower", "column", "bathtub", "counter", "fireplace", "lighting", "beam", "railing", "shelving",
+    "blinds", "gym_equipment", "seating", "board_panel", "furniture", "appliances", "clothes", "objects", "misc",
+    "unlabeled",
+)  # fmt: skip
+# Those that are no things, in the order of their numbers in panoptic maps (LoCo's segmentation benchmark).
+STUFF = (
+    "void", "wall", "floor", "curtain", "stairs", "ceiling", "mirror", "shower", "column", "beam", "railing",
+    "shelving", "blinds", "board_panel", "misc", "unlabeled",
+)  # fmt: skip
+RAW, CATEGORY = "raw_category", "mpcat40"  # columns of Matterport3D's category_mapping.tsv and of ScanNet's table
+Objects = Sequence[Mapping[str, Any]]  # the facts `objects` of a file of loco.storage.Labels
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """Raw label -> its name in :data:`MPCAT40`.
+
+    Args:
+        path: a tab-separated table with the columns ``raw_category`` and ``mpcat40``; others are ignored, and so are
+            rows that leave one of the two empty.
+
+    Raises:
+        DataError: it cannot be read, lacks a column, names an unknown category, or gives a label two categories.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, delimiter="\t", strict=True)
+            columns, rows = table.fieldnames or [], [(table.line_num, row) for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the table of labels cannot be read: {error}", file=path) from error
+    if not {RAW, CATEGORY} <= set(columns):
+        raise DataError(
+            "is no table of labels",
+            file=path,
+            expected=f"tab-separated lines, the first with the column names `{RAW}` and `{CATEGORY}`",
+            found=", ".join(columns[:20]) or "nothing",
+            remedy="name Matterport3D's category_mapping.tsv, ScanNet's scannetv2-labels.combined.tsv, or your own",
+        )
+    mapping: dict[str, str] = {}
+    for line, row in rows:
+        raw, category = ((row[column] or "").strip() for column in (RAW, CATEGORY))
+        if not raw or not category:
+            continue
+        if category not in MPCAT40:
+            raise DataError(f"line {line}: {category!r} is no category", file=path, expected=", ".join(MPCAT40))
+        if mapping.setdefault(raw, category) != category:
+            raise DataError(
+                f"line {line} gives {raw!r} another category than a line before",
+                file=path,
+                expected=mapping[raw],
+                found=category,
+                remedy="leave one of the two lines out",
+            )
+    return mapping
+
+
+def label_scene(
+    format: str, raw: Path, scene: str, frames_path: Path, mapping: Path, out: Path, threads: int = 1
+) -> None:
+    """Write the labels of a scene's frames: a ray through the centre of every pixel, with the frame's own camera.
+
+    Args:
+        format: raw layout, a key of :data:`loco.datasets.FORMATS`.
+        raw: folder that holds the raw scenes.
+        scene: name of the scene.
+        frames_path: file of :class:`loco.storage.Frames`.
+        mapping: table of raw labels (:func:`read_mapping`).
+        out: file of :class:`loco.storage.Labels` to write.
+        threads: for the ray casting.
+
+    Raises:
+        DataError: the dataset has no labels, the frames are of another scene, or the table lacks a label.
+    """
+    labelled = open_scene(format, raw, scene).labelled_mesh()
+    if labelled is None:
+        raise DataError(
+            "the scene has no labels",
+            scene=scene,
+            remedy="leave it out of the splits, or remove `labels` from the dataset's configuration",
+        )
+    categories = categories_of(labelled.labels, read_mapping(mapping), file=mapping, scene=scene)
+    caster = RayCaster(labelled.mesh, threads)
+    with Frames(frames_path) as frames:
+        if frames.scene != scene:
+            raise DataError("holds frames of another scene", file=frames_path, expected=scene, found=frames.scene)
+        sizes = dict(zip("nhw", frames["depth"].shape))
+        with Labels.create(out, frames.dataset, scene, sizes) as file:
+            file.attrs["frames_id"] = frames.frames_id
+            pixels, views = _write_maps(file, frames, caster, labelled.object, categories)
+            objects = _describe(labelled, categories, pixels, views)
+            area = frames["depth"].size
+            Labels.set_facts(file, {"objects": objects, "counts": _count(objects, area)})
+
+
+def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Path, scene: str) -> NDArray[np.uint8]:
+    """Index in :data:`MPCAT40` of each raw label; that of an empty label is ``unlabeled``.
+
+    Raises:
+        DataError: the mapping lacks labels; all of them are named.
+    """
+    known = {"": "unlabeled", **mapping}
+    unknown = sorted({label.strip() for label in labels} - known.keys())
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} raw labels of the scene have no category: {', '.join(map(repr, unknown))}",
+            file=file,
+            scene=scene,
+            remedy=f"add a line for each to a copy of this table (`{RAW}` and one of the {len(MPCAT40)} names of "
+            f"`{CATEGORY}`; `unlabeled` leaves it without category), and name the copy in `labels.mapping`",
+        )
+    return np.array([MPCAT40.index(known[label.strip()]) for label in labels], np.uint8)
+
+
+def panoptic(instance: NDArray[np.integer], objects: Objects) -> NDArray[np.int32]:
+    """A map of numbers where stuff has one a class and things have one each, as panoptic segmentation wants them.
+
+    Args:
+        instance: any shape, of :class:`loco.storage.Labels`.
+        objects: the facts ``objects`` of the same file.
+
+    Returns:
+        Of the same shape: indices of :data:`STUFF` (``void`` where there is no object), then, from ``len(STUFF)`` on,
+        the things that have triangles, in their order, without gaps.
+    """
+    next_thing = count(len(STUFF))
+    void = STUFF.index("void")
+    numbers = [
+        STUFF.index(o["category"]) if o["stuff"] else next(next_thing) if o["triangles"] else void for o in objects
+    ]
+    return np.array([*numbers, void], np.int32)[instance]  # no object is -1: the last
+
+
+def object_counts(objects: Objects) -> tuple[int, list[int]]:
+    """How many things a scene has, and how many objects of each class of :data:`STUFF`.
+
+    Objects without triangles cannot be seen and do not count: the things are those that :func:`panoptic` numbers.
+    """
+    there = [o for o in objects if o["triangles"]]
+    stuff = [o["category"] for o in there if o["stuff"]]
+    return len(there) - len(stuff), [stuff.count(category) for category in STUFF]
+
+
+def _write_maps(
+    file: h5py.File, frames: Frames, caster: RayCaster, object_of: NDArray[np.int32], categories: NDArray[np.uint8]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Fill the maps frame by frame; in how many pixels and in how many frames each object is seen."""
+    # A ray that meets nothing has triangle -1, and a triangle without object has object -1: both find the last entry.
+    object_of = np.append(object_of, np.int32(Labels.VOID))
+    categories = np.append(categories, np.uint8(MPCAT40.index("void")))
+    pixels, views = np.zeros((2, len(categories) - 1), np.int64)
+    cameras = zip(frames["intrinsics"][:], frames["pose"][:])
+    for k, (intrinsics, pose) in enumerate(tqdm(cameras, total=len(frames), desc=frames.scene, unit="image")):
+        instance = object_of[caster.cast(intrinsics, pose, frames.size).triangle]
+        file["instance"][k], file["semantic"][k] = instance, categories[instance]
+        seen = np.bincount(instance[instance >= 0], minlength=len(pixels))
+        pixels += seen
+        views += seen > 0
+    return pixels, views
+
+
+def _describe(
+    labelled: LabelledMesh, categories: NDArray[np.uint8], pixels: Iterable[int], views: Iterable[int]
+) -> list[dict[str, Any]]:
+    triangles = np.bincount(labelled.object[labelled.object >= 0], minlength=len(labelled.labels))
+    return [
+        {
+            "label": label,
+            "category": MPCAT40[category],
+            "stuff": MPCAT40[category] in STUFF,
+            "triangles": int(t),
+            "pixels": int(p),
+            "frames": int(v),
+        }
+        for label, category, t, p, v in zip(labelled.labels, categories, triangles, pixels, views, strict=True)
+    ]
+
+
+def _count(objects: Objects, area: int) -> dict[str, Any]:
+    """The facts ``counts``; ``area`` is the number of all pixels."""
+    things, stuff = object_counts(objects)
+    shown = sum(o["pixels"] for o in objects if o["category"] != "void")
+    return {"objects": things + sum(stuff), "things": things, "stuff": sum(stuff), "void": 1 - shown / area}

@@ -1,0 +1,142 @@
+"""Cameras and poses in text files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import DataError
+
+DEPTH_TO_COLOR = "depth_to_color.txt"
+HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+NEARLY_ONE = 1e-2  # rounded numbers make a rotation matrix slightly other than one
+
+
+def read_intrinsics(file: Path, scene: str) -> NDArray[np.float64]:
+    """Intrinsics (3, 3) of a file, with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5)."""
+    matrix = read_matrix(file, (3, 3), scene)
+    upper = np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1] and not matrix[1, 0]
+    if not upper or matrix[2].tolist() != [0, 0, 1]:
+        raise DataError(
+            "is no matrix of intrinsics",
+            file=file,
+            scene=scene,
+            expected="fx 0 cx  0 fy cy  0 0 1, pixels",
+            found=" ".join(f"{value:g}" for value in matrix.ravel()),
+            remedy="write the 3 x 3 matrix of the camera's calibration",
+        )
+    return centred(matrix)
+
+
+def centred(intrinsics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intrinsics (3, 3) for pixel centres at i + 0.5, from those for pixel centres at integers."""
+    return intrinsics + HALF_A_PIXEL
+
+
+def read_depth_to_color(folder: Path, scene: str, default: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Depth camera to colour camera (4, 4), metres."""
+    file = folder / DEPTH_TO_COLOR
+    if not file.exists():
+        return default
+    pose = as_pose(read_matrix(file, (4, 4), scene), file=file, scene=scene)
+    if pose is None:
+        raise DataError("a number is not finite", file=file, scene=scene, remedy="write a rotation and a translation")
+    return pose
+
+
+def as_pose(
+    matrix: NDArray[np.float64], *, file: Path, scene: str, row: int | None = None
+) -> NDArray[np.float64] | None:
+    """The pose (4, 4) that a file means, its rotation exactly one; None where tracking was lost.
+
+    Raises:
+        DataError: the numbers are finite, but no rotation and translation.
+    """
+    if not np.isfinite(matrix).all():
+        return None
+    turn = matrix[:3, :3]
+    off = max(np.abs(turn.T @ turn - np.eye(3)).max(), np.abs(matrix[3] - [0, 0, 0, 1]).max())
+    if off > NEARLY_ONE or np.linalg.det(turn) < 0:
+        raise DataError(
+            "the pose is not a rotation and a translation" + (f" (row {row})" if row else ""),
+            file=file,
+            scene=scene,
+            expected="camera-to-world, 4 x 4, row by row, metres",
+            found=" ".join(f"{value:g}" for value in matrix.ravel()),
+            remedy="write poses in this form, and NaN where tracking was lost",
+        )
+    left, _, right = np.linalg.svd(turn)
+    pose = matrix.copy()
+    pose[:3, :3], pose[3] = left @ right, [0, 0, 0, 1]
+    return pose
+
+
+def read_matrix(file: Path, shape: tuple[int, int], scene: str) -> NDArray[np.float64]:
+    """The numbers of a file that holds one matrix."""
+    words = read_text(file, scene).split()
+    if len(words) != shape[0] * shape[1]:
+        raise DataError(
+            "does not hold one matrix",
+            file=file,
+            scene=scene,
+            expected=f"{shape[0]} x {shape[1]} numbers",
+            found=len(words),
+            remedy="write it again, numbers separated by spaces",
+        )
+    return _numbers(words, file, scene).reshape(shape)
+
+
+def read_table(file: Path, scene: str, columns: int) -> list[list[str]]:
+    """The words of a text file's lines, ``columns`` in each, without empty lines and those that begin with ``#``."""
+    rows = []
+    for number, line in enumerate(read_text(file, scene).splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != columns:
+            raise DataError(
+                f"line {number} cannot be understood",
+                file=file,
+                scene=scene,
+                expected=f"{columns} values",
+                found=f"{len(words)}: {line[:80]}",
+                remedy="write or download it again",
+            )
+        rows.append(words)
+    return rows
+
+
+def read_numbers(file: Path, scene: str, columns: int) -> NDArray[np.float64]:
+    """The numbers of a text file, (rows, columns); see :func:`read_table`."""
+    rows = read_table(file, scene, columns)
+    return _numbers([word for row in rows for word in row], file, scene).reshape(-1, columns)
+
+
+def read_text(file: Path, scene: str) -> str:
+    return read_bytes(file, scene).decode("utf-8", errors="replace")
+
+
+def read_bytes(file: Path, scene: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        remedy = "write or download it again"
+        raise DataError(f"cannot be read: {error.strerror}", file=file, scene=scene, remedy=remedy) from error
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Sorts names by the numbers in them."""
+    parts = re.split(r"([0-9]+)", name)  # text, number, text, ...
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], name
+
+
+def _numbers(words: list[str], file: Path, scene: str) -> NDArray[np.float64]:
+    try:
+        return np.array([float(word) for word in words])
+    except ValueError as error:
+        raise DataError(
+            f"holds something that is no number: {error}", file=file, scene=scene, remedy="write or download it again"
+        ) from error

@@ -1,0 +1,295 @@
+"""What datasets of posed RGB-D images share: cameras and poses in text files, images in folders, and their check.
+
+A layout is a subclass of :class:`PosedImages` that says which image goes with which depth and which pose. In all:
+
+- Poses are camera-to-world, in OpenCV axes and metres. A pose with a number that is not finite was lost.
+- Depth images are 16-bit PNG of z-depth. 0 means none, and so does 65535, the largest number.
+- ``K.txt`` is the 3 x 3 matrix of the colour camera, ``K_depth.txt`` that of the depth camera. Both put the centre of
+  the top-left pixel at (0, 0), as OpenCV's calibration, ROS and the drivers of RGB-D cameras do: half a pixel is added
+  at the door, because :mod:`loco` puts it at (0.5, 0.5).
+- Without ``K_depth.txt`` depth is registered to colour: of its size, or a whole image scaled.
+- ``depth_to_color.txt`` is the 4 x 4 matrix that takes points of the depth camera to the colour camera, metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.datasets.checklist import Checklist
+from loco.datasets.pose_files import natural, read_bytes, read_intrinsics
+from loco.datasets.raw import Decode, Images, RawFrame, decode_image
+from loco.errors import DataError
+from loco.geometry.cameras import Camera, scale_intrinsics
+from loco.geometry.mesh import Mesh
+
+COLOR_CAMERA, DEPTH_CAMERA = "K.txt", "K_depth.txt"
+LARGEST = 65535  # of a 16-bit image: "none" in some datasets, out of range in the others
+
+
+class Lens(NamedTuple):
+    """What a camera's images show: ``intrinsics`` (3, 3), pixels.
+
+    Where they were published, ``size`` (height, width) of the images, and ``distortion``, OpenCV's k1, k2, p1, p2, k3.
+    """
+
+    intrinsics: NDArray[np.float64]
+    size: tuple[int, int] | None = None
+    distortion: tuple[float, ...] | None = None
+
+
+class Rig(NamedTuple):
+    """The cameras of a scene (no ``depth``: it is registered to colour), and the ``units`` of its depth a metre."""
+
+    color: Lens
+    depth: Lens | None
+    units: float
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame: its image files, and the poses (4, 4) of the colour and of the depth camera when each was taken."""
+
+    name: str
+    color: Path
+    depth: Path
+    pose: NDArray[np.float64]
+    depth_pose: NDArray[np.float64]
+
+
+class Listing(NamedTuple):
+    """The frames of a scene in their order, and those that cannot be used (name -> why)."""
+
+    shots: list[Shot]
+    skipped: dict[str, str]
+
+
+class PosedImages:
+    """A scene of posed RGB-D images (:class:`loco.datasets.raw.RawScene`). No layout of them has labels."""
+
+    format: ClassVar[str]
+    needed: ClassVar[tuple[str, ...]]  # files and folders
+    optional: ClassVar[tuple[str, ...]]
+    remedy: ClassVar[str]  # where the files come from
+
+    def __init__(self, raw: Path, scene: str) -> None:
+        """Raises DataError if a file is missing or broken."""
+        self.scene, self.folder = scene, raw / scene
+        if missing := self.missing(self.folder):
+            raise self._is_missing(self.folder / missing[0], scene)
+        self.rig = self.cameras(self.folder, scene)
+        self.shots, self.skipped = self.listing(self.folder, scene)
+
+    # What a layout says ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def cameras(folder: Path, scene: str) -> Rig:
+        raise NotImplementedError
+
+    @staticmethod
+    def listing(folder: Path, scene: str) -> Listing:
+        raise NotImplementedError
+
+    @classmethod
+    def missing(cls, folder: Path) -> list[str]:
+        return [name for name in cls.needed if not (folder / name).exists()]
+
+    @staticmethod
+    def read_mesh(folder: Path, scene: str) -> Mesh | None:
+        return None
+
+    def rectify(self, rgb: NDArray, depth: NDArray) -> tuple[NDArray, NDArray]:
+        """Images as a camera without lens distortion would have taken them."""
+        return rgb, depth
+
+    # What follows from it --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def files(cls, raw: Path, scene: str) -> list[Path]:
+        return [raw / scene / name for name in (*cls.needed, *cls.optional)]
+
+    @classmethod
+    def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+        folder, found = raw / scene, Checklist(cls.format, scene, decode)
+        missing = cls.missing(folder)
+        for name in missing:
+            found.problems.append(str(cls._is_missing(folder / name, scene)))
+        # What is missing has been said, and without it there may be no cameras and no list of frames.
+        rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene))
+        listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
+        shots, skipped = listing or Listing([], {})
+        if listing and not shots:
+            found.add("no frame can be used", file=folder, found=f"{len(skipped)} frames were lost", remedy=cls.remedy)
+        _check_images(found, shots, rig, cls.remedy)
+        found.attempt(lambda: cls.read_mesh(folder, scene))
+        size = sum(file.stat().st_size for shot in shots for file in (shot.color, shot.depth) if file.is_file())
+        return found.manifest(cls.files(raw, scene), images=len(shots), lost=len(skipped), image_bytes=size)
+
+    def names(self, images: Images) -> list[str]:
+        """All: a camera that is carried about takes no level images to choose."""
+        return [shot.name for shot in self.shots]
+
+    def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
+        shots = {shot.name: shot for shot in self.shots}
+        sizes = None
+        for shot in (shots[name] for name in names):
+            rgb, numbers = _read_color(shot.color, self.scene), _read_depth(shot.depth, self.scene)
+            sizes = _fit(self.rig, shot, (rgb.shape[:2], numbers.shape), sizes, self.scene)
+            depth = np.where(numbers == LARGEST, 0, numbers).astype(np.float32) / np.float32(self.rig.units)
+            yield self._frame(shot, *self.rectify(rgb, depth))
+
+    def mesh(self) -> Mesh | None:
+        return self.read_mesh(self.folder, self.scene)
+
+    def labelled_mesh(self) -> None:
+        return None
+
+    def tracks(self) -> None:
+        return None
+
+    def _frame(self, shot: Shot, rgb: NDArray, depth: NDArray) -> RawFrame:
+        color = self.rig.color.intrinsics
+        if self.rig.depth is not None:
+            camera = Camera(self.rig.depth.intrinsics, shot.depth_pose)
+        elif rgb.shape[:2] == depth.shape and np.array_equal(shot.pose, shot.depth_pose):
+            camera = None
+        else:
+            camera = Camera(scale_intrinsics(color, rgb.shape[:2], depth.shape), shot.depth_pose)
+        return RawFrame(shot.name, rgb, depth, color, shot.pose, camera)
+
+    @classmethod
+    def _is_missing(cls, file: Path, scene: str) -> DataError:
+        return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy)
+
+
+def read_rig(folder: Path, scene: str, units: float, color: Lens | None = None, depth: Lens | None = None) -> Rig:
+    """The cameras that ``K.txt`` and ``K_depth.txt`` of a folder state, or else these.
+
+    Raises:
+        DataError: nothing states the colour camera, or a file is broken.
+    """
+    color_file, depth_file = folder / COLOR_CAMERA, folder / DEPTH_CAMERA
+    if color is None and not color_file.exists():
+        raise DataError(
+            f"{COLOR_CAMERA} is missing",
+            file=color_file,
+            scene=scene,
+            expected="the intrinsics of the colour camera, 3 x 3, pixels",
+            remedy="write them, as the camera's maker or a calibration gives them",
+        )
+    if color_file.exists():
+        color = Lens(read_intrinsics(color_file, scene))
+    if depth_file.exists():
+        depth = Lens(read_intrinsics(depth_file, scene))
+    return Rig(color, depth, units)
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Path]:
+    """The images of a folder by their names without suffix, in their natural order (2 before 10)."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    images: dict[str, Path] = {}
+    for file in sorted(files, key=lambda file: natural(file.name)):
+        if file.stem in images:
+            raise DataError(
+                f"two images are called {file.stem!r}",
+                file=folder,
+                scene=scene,
+                found=f"{images[file.stem].name} and {file.name}",
+                remedy="keep one",
+            )
+        images[file.stem] = file
+    return images
+
+
+def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
+    image = decode_image(read_bytes(file, scene), cv2.IMREAD_COLOR, file=file, name=file.name, scene=scene)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
+    image = decode_image(read_bytes(file, scene), cv2.IMREAD_UNCHANGED, file=file, name=file.name, scene=scene)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        raise DataError(
+            "is not a 16-bit image of one channel",
+            file=file,
+            scene=scene,
+            found=f"{image.dtype} {image.shape}",
+            remedy="write or download it again",
+        )
+    return image
+
+
+Sizes = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of colour and of depth
+
+
+def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -> Sizes:
+    """The sizes of a frame's images; raises DataError if their cameras or the frames ``before`` have others."""
+    color, depth = sizes
+    for file, lens, size, last in zip((shot.color, shot.depth), (rig.color, rig.depth), sizes, before or (None, None)):
+        expected = None
+        if last not in (None, size):
+            expected = f"{last}, as the frames before"
+        elif lens is None and not _is_scaled(depth, color):
+            expected = f"the size of the colour image {color}, or it scaled: depth is registered to colour"
+        elif lens is not None and lens.size not in (None, size):
+            expected = f"{lens.size}, which the camera was published for"
+        elif lens is not None and not _is_central(lens.intrinsics, size):
+            expected = "an image around the camera's principal point ({:g}, {:g})".format(*lens.intrinsics[:2, 2])
+        if expected:
+            raise DataError(
+                "is of a size (height, width) that it cannot have",
+                file=file,
+                scene=scene,
+                expected=expected,
+                found=size,
+                remedy=f"mend the image, or write {COLOR_CAMERA} and {DEPTH_CAMERA} for the images as they are",
+            )
+    return sizes
+
+
+def _is_scaled(size: tuple[int, int], original: tuple[int, int]) -> bool:
+    """Whether an image may be another one, scaled alike in both directions up to rounding."""
+    (h, w), (height, width) = size, original
+    return round(height * w / width) == h or round(width * h / height) == w
+
+
+def _is_central(intrinsics: NDArray[np.float64], size: tuple[int, int]) -> bool:
+    """Whether the principal point is in the middle part; it is not in an image of half or twice the camera's size."""
+    share = intrinsics[:2, 2] / size[::-1]
+    return bool(np.all((share > 0.3) & (share < 0.7)))
+
+
+# --- check -----------------------------------------------------------------------------------------------------------
+
+
+def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: str) -> None:
+    """Images that are missing, empty, cannot be decoded, or are not of their camera's size."""
+    files = [file for shot in shots for file in (shot.color, shot.depth)]
+    missing = [file for file in files if not file.is_file()]
+    empty = [file for file in files if file.is_file() and not file.stat().st_size]
+    for which, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
+        if which:
+            names = ", ".join(file.name for file in which[:3]) + (", ..." if len(which) > 3 else "")
+            found.add(f"{len(which)} {fault}: {names}", file=which[0].parent, remedy=remedy)
+    broken = {*missing, *empty}
+    sizes = None
+    for shot in found.chosen(shots):
+        color, depth = (
+            None if file in broken else found.attempt(_bind(read, file, found.scene))
+            for read, file in ((_read_color, shot.color), (_read_depth, shot.depth))
+        )
+        if rig is not None and color is not None and depth is not None:
+            sizes = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene)) or sizes
+
+
+def _bind(function: Callable, *arguments: Any) -> Callable[[], Any]:
+    return lambda: function(*arguments)

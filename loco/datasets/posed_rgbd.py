@@ -1,0 +1,94 @@
+"""Posed RGB-D images in a plain folder, for data of one's own.
+
+``<raw>/<scene>/`` holds
+
+- ``color/``, one JPEG or PNG a frame, and ``depth/``, one 16-bit PNG a frame under the same name, in millimetres or in
+  as many units a metre as ``depth_scale.txt`` says; the order of the frames is that of their names (2 before 10);
+- ``poses.txt``, one row a frame: 16 numbers, the camera-to-world matrix of the colour camera row by row, OpenCV axes,
+  metres; NaN or infinite where tracking was lost;
+- ``K.txt``; where depth is not registered to colour, ``K_depth.txt`` and ``depth_to_color.txt``, by default none;
+- ``mesh.ply``, if there is a mesh, in the frame of the poses.
+
+See :mod:`loco.datasets.posed_images` for what the numbers mean, pixel centres among them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from loco.datasets.ply import read_ply
+from loco.datasets.pose_files import DEPTH_TO_COLOR, as_pose, read_bytes, read_depth_to_color, read_matrix, read_numbers
+from loco.datasets.posed_images import COLOR_CAMERA, DEPTH_CAMERA, Listing, PosedImages, Rig, Shot, images_in, read_rig
+from loco.errors import DataError
+from loco.geometry.mesh import Mesh
+
+COLOR, DEPTH, POSES, SCALE, MESH = "color", "depth", "poses.txt", "depth_scale.txt", "mesh.ply"
+MILLIMETRES = 1000.0
+
+
+class PosedRgbdScene(PosedImages):
+    """A plain folder of posed RGB-D images."""
+
+    format = "posed_rgbd"
+    needed = (COLOR, DEPTH, POSES, COLOR_CAMERA)
+    optional = (DEPTH_CAMERA, DEPTH_TO_COLOR, SCALE, MESH)
+    remedy = (
+        f"bring the scene into the layout {COLOR}/ {DEPTH}/ {POSES} {COLOR_CAMERA}; let `raw` name the folder above"
+    )
+
+    @staticmethod
+    def cameras(folder: Path, scene: str) -> Rig:
+        scale = folder / SCALE
+        units = read_matrix(scale, (1, 1), scene).item() if scale.exists() else MILLIMETRES
+        if not 0 < units < np.inf:
+            raise DataError(
+                "is no scale", file=scale, scene=scene, expected="units a metre", found=units, remedy="write 1000, say"
+            )
+        return read_rig(folder, scene, units)
+
+    @staticmethod
+    def listing(folder: Path, scene: str) -> Listing:
+        colors = images_in(folder / COLOR, (".jpg", ".jpeg", ".png"), scene)
+        depths = images_in(folder / DEPTH, (".png",), scene)
+        matrices = read_numbers(folder / POSES, scene, 16).reshape(-1, 4, 4)
+        _require_pairs(list(colors), list(depths), folder, scene)
+        if len(matrices) != len(colors):
+            raise DataError(
+                "does not have one row a frame",
+                file=folder / POSES,
+                scene=scene,
+                expected=f"{len(colors)} rows, as {COLOR}/ holds {len(colors)} images",
+                found=f"{len(matrices)} rows",
+                remedy="write one row a frame, in the order of the names, with NaN where tracking was lost",
+            )
+        depth_to_color = read_depth_to_color(folder, scene, np.eye(4))
+        found = Listing([], {})
+        for row, (name, matrix) in enumerate(zip(colors, matrices), start=1):
+            pose = as_pose(matrix, file=folder / POSES, scene=scene, row=row)
+            if pose is None:
+                found.skipped[name] = "its pose was lost"
+            else:
+                found.shots.append(Shot(name, colors[name], depths[name], pose, pose @ depth_to_color))
+        return found
+
+    @staticmethod
+    def read_mesh(folder: Path, scene: str) -> Mesh | None:
+        file = folder / MESH
+        return read_ply(read_bytes(file, scene), file=file, scene=scene) if file.exists() else None
+
+
+def _require_pairs(colors: list[str], depths: list[str], folder: Path, scene: str) -> None:
+    """Every colour image has its depth image, and the other way round."""
+    for names, others, kind, other in ((colors, set(depths), COLOR, DEPTH), (depths, set(colors), DEPTH, COLOR)):
+        lonely = next((name for name in names if name not in others), None)
+        if lonely is not None:
+            raise DataError(
+                f"image {lonely!r} of {kind}/ has no partner in {other}/",
+                file=folder / other,
+                scene=scene,
+                expected=f"the {len(names)} names of {kind}/",
+                found=f"{len(others)} names",
+                remedy="give colour and depth of a frame the same name, and leave out frames that lack one",
+            )

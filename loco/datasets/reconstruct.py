@@ -1,0 +1,148 @@
+"""From plain photographs to a COLMAP model: structure from motion with pycolmap, on the CPU.
+
+SIFT features, matches between pairs of photographs, and incremental mapping (Schoenberger & Frahm, "Structure-from-
+Motion Revisited", CVPR 2016). The unit of length of the model is arbitrary: photographs do not tell their scale.
+
+The seed decides every random draw, photographs are numbered by their names, and the mapping runs in one thread: with
+several it takes one of a few models by chance, whatever the seed. Features and matches, which take most of the time,
+do not depend on the number of threads. Other versions of pycolmap and other processors may give another model.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pycolmap
+
+from loco.datasets.colmap import MIN_IMAGES, photographs
+from loco.errors import DataError
+
+MAX_IMAGE_SIZE = 1600  # longer side at which features are looked for, pixels
+REMEDY = (
+    "take photographs that overlap by more than half, sharp, of surfaces with texture, from places that differ; "
+    "`matcher: exhaustive` finds pairs that are not neighbours in the order of names"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: int) -> None:
+    """Make a scene of :class:`loco.datasets.colmap.ColmapScene` from photographs.
+
+    Args:
+        images: folder of the photographs. For ``sequential`` matching the order of their names is that of filming.
+        out: the scene to write: ``images``, a copy of them, and ``sparse/0``, the largest model found, binary. It
+            appears whole or not at all, and replaces what was there.
+        settings: ``matcher``, "exhaustive" (every pair) or "sequential" (each with those that follow it); optional
+            ``max_image_size`` in pixels (:data:`MAX_IMAGE_SIZE`), ``single_camera`` (True: one camera with one lens
+            setting took all), ``seed`` (0).
+        threads: for the features and the matches.
+
+    Raises:
+        DataError: there are too few photographs, one cannot be used, or they do not overlap enough for any model.
+    """
+    found = photographs(images)
+    if len(found) < MIN_IMAGES:
+        raise DataError(
+            "too few photographs to reconstruct anything from",
+            file=images,
+            scene=out.name,
+            expected=f"at least {MIN_IMAGES}, and better dozens",
+            found=len(found),
+            remedy="put the photographs of the scene into this folder",
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Its messages are many and go past the log; what matters is logged here.
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        whole, database = Path(temporary, "scene"), Path(temporary, "database.db")
+        names = [file.relative_to(images).as_posix() for file in found]
+        _extract(database, images, names, settings, threads)
+        _match(database, settings, threads)
+        model = _map(database, images, Path(temporary, "models"), settings)
+        for name in names:
+            copy = whole / "images" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(images / name, copy)
+        place = whole / "sparse" / "0"
+        place.mkdir(parents=True)
+        model.write_binary(place)
+        shutil.rmtree(out, ignore_errors=True)
+        whole.replace(out)
+
+
+def _extract(database: Path, images: Path, names: Sequence[str], settings: Mapping[str, Any], threads: int) -> None:
+    """Features of all photographs into the database.
+
+    Raises:
+        DataError: one of them is no image, or not of the others' size though one camera took all.
+    """
+    options = pycolmap.FeatureExtractionOptions(use_gpu=False, num_threads=threads)
+    options.max_image_size = settings.get("max_image_size", MAX_IMAGE_SIZE)
+    single = settings.get("single_camera", True)
+    camera = pycolmap.CameraMode.SINGLE if single else pycolmap.CameraMode.AUTO
+    # Listed first: extraction would number the photographs in the order in which threads finish.
+    pycolmap.Database.open(database).close()
+    pycolmap.import_images(database, images, camera, image_names=list(names))
+    pycolmap.extract_features(
+        database, images, list(names), camera, extraction_options=options, device=pycolmap.Device.cpu
+    )
+    with pycolmap.Database.open(database) as opened:
+        read = {image.name for image in opened.read_all_images()}
+    if unread := [name for name in names if name not in read]:
+        raise DataError(
+            f"{len(unread)} photographs cannot be used: {', '.join(unread[:3])}{', ...' if len(unread) > 3 else ''}",
+            file=images,
+            expected="images, all of one size" if single else "images",
+            remedy="remove them"
+            + (", or set `single_camera: false` if several cameras took the rest" if single else ""),
+        )
+    logger.info("found features in %d photographs", len(names))
+
+
+def _match(database: Path, settings: Mapping[str, Any], threads: int) -> None:
+    matching = pycolmap.FeatureMatchingOptions(use_gpu=False, num_threads=threads)
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = settings.get("seed", 0)
+    match = {"exhaustive": pycolmap.match_exhaustive, "sequential": pycolmap.match_sequential}[settings["matcher"]]
+    match(database, matching_options=matching, verification_options=verification, device=pycolmap.Device.cpu)
+    with pycolmap.Database.open(database) as opened:
+        logger.info("found %d matches between photographs", opened.num_inlier_matches())
+
+
+def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]) -> pycolmap.Reconstruction:
+    """The model with the most photographs, of those that do not connect.
+
+    Raises:
+        DataError: there is none.
+    """
+    seed = settings.get("seed", 0)
+    options = pycolmap.IncrementalPipelineOptions(
+        num_threads=1, random_seed=seed, min_model_size=MIN_IMAGES, extract_colors=False
+    )
+    options.mapper.random_seed = options.triangulation.random_seed = seed
+    placed = 0
+
+    def log_progress() -> None:
+        nonlocal placed
+        placed += 1
+        logger.info("placed %d photographs", placed)
+
+    models.mkdir()
+    found = pycolmap.incremental_mapping(database, images, models, options, next_image_callback=log_progress)
+    sizes = sorted(model.num_reg_images() for model in found.values())
+    logger.info("models of %s photographs; the largest is kept", ", ".join(map(str, sizes)) or "no")
+    if not sizes or sizes[-1] < MIN_IMAGES:
+        raise DataError(
+            "no model could be made of these photographs: too few of them show the same things",
+            file=images,
+            expected=f"at least {MIN_IMAGES} photographs that connect",
+            found=max(sizes, default=0),
+            remedy=REMEDY,
+        )
+    return max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))

@@ -1,0 +1,410 @@
+"""ScanNet in its raw download layout, or with its images exported.
+
+``<raw>/<scan>/`` holds ``<scan>.sens`` (:mod:`loco.datasets.sens`), or the folders ``color``, ``depth``, ``pose`` and
+``intrinsic`` that ScanNet's ``SensReader/python/reader.py`` exports it to, there or in one folder inside; the mesh
+``<scan>_vh_clean_2.ply``; and its labels, ``<scan>.aggregation.json`` with ``<scan>_vh_clean_2.0.010000.segs.json``.
+The test scans have no labels. ``<scan>_vh_clean.aggregation.json`` is of another, finer mesh and not read.
+
+Conventions, from ``SensReader/c++/src/sensorData.h``: poses are those of the depth camera; the extrinsics of a camera
+lead from it to the base frame that both share; depth is in units of 1 / ``depth_shift`` metres (1 mm); pixel ``i`` has
+its centre at ``i``, so half a pixel is added to the principal points here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from loco.datasets.checklist import Checklist
+from loco.datasets.ply import read_ply
+from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_image
+from loco.datasets.segments import segment_numbers, segment_objects
+from loco.datasets.sens import SensFile
+from loco.errors import DataError
+from loco.geometry.cameras import Camera
+from loco.geometry.mesh import Mesh
+
+MESH, SEGMENTS, AGGREGATION = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
+EXPORTED = {"color": ".jpg", "depth": ".png", "pose": ".txt"}
+EXPORTED_UNITS_PER_METRE = 1000  # the exporter copies the numbers of the .sens file, and forgets their unit
+MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
+ROUNDING = 1e-2  # rotations are stored with few digits
+# The files count pixel centres from 0, and this package from 0.5.
+HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+CENTRAL = 1 / 3  # a principal point lies at least this share of the image from its border
+
+
+class ScanNetScene:
+    """A scan of ScanNet (:class:`loco.datasets.raw.RawScene`).
+
+    The camera is held by hand, so no image is "horizontal" by design: ``names("horizontal")`` gives all. Images are
+    named by their six-digit numbers. Those without a pose (infinite or NaN: tracking was lost) are in ``skipped``.
+    """
+
+    def __init__(self, raw: Path, scene: str) -> None:
+        """Raises DataError if the images are missing, or their cameras broken."""
+        self.scene, self.folder = scene, raw / scene
+        self.recording = _open_recording(self.folder, scene)
+        faults = {name: _pose_fault(pose) for name, pose in zip(self.recording.names, self.recording.poses)}
+        self._skipped = {name: fault for name, fault in faults.items() if fault}
+
+    @staticmethod
+    def files(raw: Path, scene: str) -> list[Path]:
+        folder = raw / scene
+        exported = _exported_folder(folder) or folder
+        annotated = [folder / f"{scene}{suffix}" for suffix in (MESH, SEGMENTS, AGGREGATION)]
+        return [folder / f"{scene}.sens", *(exported / kind for kind in (*EXPORTED, "intrinsic")), *annotated]
+
+    @staticmethod
+    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+        return _check(raw, scene, decode)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return self._skipped
+
+    def names(self, images: Images) -> list[str]:
+        return [name for name in self.recording.names if name not in self._skipped]
+
+    def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
+        numbers, rig = {name: k for k, name in enumerate(self.recording.names)}, self.recording.rig
+        for name in names:
+            k = numbers[name]
+            pose = self.recording.poses[k]
+            yield RawFrame(
+                name=name,
+                rgb=self.recording.color(k),
+                depth=self.recording.depth(k),
+                intrinsics=rig.color,
+                pose=pose @ rig.color_in_depth,
+                depth_camera=Camera(rig.depth, pose),
+            )
+
+    def mesh(self) -> Mesh | None:
+        return _read_mesh(self.folder, self.scene)
+
+    def labelled_mesh(self) -> LabelledMesh | None:
+        """The mesh with its objects, numbered in the order of the file.
+
+        A triangle belongs to the object that most of its three vertices belong to, by their segments; if they belong to
+        three, to that of its first vertex.
+        """
+        return _read_labels(self.folder, self.scene, notes=[])
+
+    def tracks(self) -> None:
+        return None
+
+
+# --- images ------------------------------------------------------------------------------------------------------
+
+
+class Rig(NamedTuple):
+    """Intrinsics (3, 3) of both cameras, pixels; pose (4, 4) of the colour camera in the frame of the depth camera."""
+
+    color: NDArray[np.float64]
+    depth: NDArray[np.float64]
+    color_in_depth: NDArray[np.float64]
+
+
+class _Sens:
+    """The images of a .sens file: ``names``, ``poses`` (n, 4, 4) of the depth camera, and ``rig``."""
+
+    def __init__(self, path: Path, scene: str) -> None:
+        self._file = SensFile(path, scene)
+        header = self._file.header
+        self.names = [f"{k:06d}" for k in range(len(self._file))]
+        self.poses = self._file.poses
+        self.rig = _rig({name: getattr(header, name) for name in MATRICES}, path, scene)
+        require_size("color", header.color_size, self.rig.color, path, scene)
+        require_size("depth", header.depth_size, self.rig.depth, path, scene)
+
+    def color(self, k: int) -> NDArray[np.uint8]:
+        return self._file.color(k)
+
+    def depth(self, k: int) -> NDArray[np.float32]:
+        return self._file.depth(k).astype(np.float32) / np.float32(self._file.header.depth_shift)
+
+
+class _Exported:
+    """The same from exported folders. The images' size is what the first one that is read has."""
+
+    def __init__(self, folder: Path, scene: str) -> None:
+        self._folder, self._scene = folder, scene
+        self._numbers = _exported_numbers(folder, scene)
+        self._sizes: dict[str, tuple[int, ...]] = {}
+        self.names = [f"{number:06d}" for number in self._numbers]
+        self.poses = _read_poses([folder / "pose" / f"{number}.txt" for number in self._numbers], scene)
+        files = {name: folder / "intrinsic" / f"{name}.txt" for name in MATRICES}
+        self.rig = _rig({name: _read_matrix(file, scene) for name, file in files.items()}, folder / "intrinsic", scene)
+
+    def color(self, k: int) -> NDArray[np.uint8]:
+        return cv2.cvtColor(self._image("color", k, cv2.IMREAD_COLOR, self.rig.color), cv2.COLOR_BGR2RGB)
+
+    def depth(self, k: int) -> NDArray[np.float32]:
+        image = self._image("depth", k, cv2.IMREAD_UNCHANGED, self.rig.depth)
+        return image.astype(np.float32) / EXPORTED_UNITS_PER_METRE
+
+    def _image(self, kind: str, k: int, flags: int, intrinsics: NDArray) -> NDArray:
+        file = self._folder / kind / f"{self._numbers[k]}{EXPORTED[kind]}"
+        image = decode_image(file.read_bytes(), flags, file=file, name=file.name, scene=self._scene)
+        if kind == "depth":
+            require_depth(image, file, self._scene)
+        size = self._sizes.setdefault(kind, image.shape[:2])
+        if image.shape[:2] != size:
+            raise _export_error(
+                f"is not of the size of the other {kind} images", file, self._scene, size, image.shape[:2]
+            )
+        require_size(kind, size, intrinsics, file, self._scene)
+        return image
+
+
+def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
+    sens = folder / f"{scene}.sens"
+    if sens.is_file():
+        return _Sens(sens, scene)
+    if exported := _exported_folder(folder):
+        return _Exported(exported, scene)
+    raise DataError(
+        f"{sens.name} is missing",
+        file=sens,
+        scene=scene,
+        expected="the file, or the folders color, depth, pose and intrinsic that it is exported to",
+        remedy=_download(scene, ".sens"),
+    )
+
+
+def _exported_folder(folder: Path) -> Path | None:
+    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return next((path for path in (folder, *inside) if any((path / kind).is_dir() for kind in EXPORTED)), None)
+
+
+def _exported_numbers(folder: Path, scene: str) -> list[int]:
+    """Numbers of the exported frames, the same in all folders."""
+    numbers = {}
+    for kind, suffix in EXPORTED.items():
+        files = (folder / kind).iterdir() if (folder / kind).is_dir() else []
+        matches = (re.fullmatch(rf"(0|[1-9][0-9]*){re.escape(suffix)}", file.name) for file in files)
+        numbers[kind] = {int(match[1]) for match in matches if match}
+    every = set.union(*numbers.values())
+    lacking = [f"{kind}/{n}{EXPORTED[kind]}" for kind in EXPORTED for n in sorted(every - numbers[kind])]
+    if lacking:
+        raise _export_error(
+            f"{len(lacking)} exported files are missing: {', '.join(lacking[:3])}{', ...' if lacking[3:] else ''}",
+            folder,
+            scene,
+            "the same numbers in each folder",
+            ", ".join(f"{len(found)} in {kind}" for kind, found in numbers.items()),
+        )
+    return sorted(every)
+
+
+def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
+    """Poses (n, 4, 4). Raises DataError with all the files that hold none."""
+    poses, broken = np.empty((len(files), 4, 4)), []
+    for k, file in enumerate(files):
+        try:
+            poses[k] = _read_matrix(file, scene)
+        except DataError:
+            broken.append(file.name)
+    if broken:
+        raise _export_error(
+            f"{len(broken)} pose files are not matrices: {', '.join(broken[:3])}{', ...' if broken[3:] else ''}",
+            files[0].parent,
+            scene,
+            "4 rows of 4 numbers",
+        )
+    return poses
+
+
+def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
+    """A matrix (4, 4) from a text file; its numbers may be infinite or NaN."""
+    try:
+        rows = [[float(word) for word in line.split()] for line in file.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise _export_error(f"cannot be read: {error}", file, scene) from error
+    if [len(row) for row in rows] != [4, 4, 4, 4]:
+        raise _export_error("is no matrix", file, scene, "4 rows of 4 numbers", f"rows of {[len(row) for row in rows]}")
+    return np.array(rows)
+
+
+def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
+    """Both cameras, from matrices (4, 4) as the files have them."""
+    intrinsics = {}
+    for kind in ("color", "depth"):
+        k = matrices[f"intrinsic_{kind}"][:3, :3]
+        if not (np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], [0, 0, 1])):
+            raise _camera_error(f"intrinsic_{kind} is not that of a camera", file, scene, k.tolist())
+        if not is_rigid(matrices[f"extrinsic_{kind}"]):
+            found = matrices[f"extrinsic_{kind}"].tolist()
+            raise _camera_error(f"extrinsic_{kind} is not a rotation and a translation", file, scene, found)
+        intrinsics[kind] = k + HALF_PIXEL
+    color_in_depth = np.linalg.inv(matrices["extrinsic_depth"]) @ matrices["extrinsic_color"]
+    return Rig(intrinsics["color"], intrinsics["depth"], color_in_depth)
+
+
+def require_size(kind: str, size: tuple[int, ...], intrinsics: NDArray, file: Path, scene: str) -> None:
+    """Intrinsics of an image of another size, as after a resize that left them behind, put the centre elsewhere."""
+    for centre, length in ((intrinsics[0, 2], size[1]), (intrinsics[1, 2], size[0])):
+        if not CENTRAL * length <= centre <= (1 - CENTRAL) * length:
+            raise DataError(
+                f"intrinsic_{kind} belongs to images of another size",
+                file=file,
+                scene=scene,
+                expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
+                found=f"({intrinsics[0, 2]:.1f}, {intrinsics[1, 2]:.1f})",
+                remedy="export the images at their own size, or scale the intrinsics with them",
+            )
+
+
+def require_depth(image: NDArray, file: Path, scene: str) -> None:
+    if image.dtype != np.uint16 or image.ndim != 2:
+        what = f"{image.dtype} {image.shape}"
+        raise _export_error("is not a 16-bit image of one channel", file, scene, found=what)
+
+
+def _pose_fault(pose: NDArray) -> str | None:
+    if not np.isfinite(pose).all():
+        return "pose lost"
+    return None if is_rigid(pose) else "pose is not a rotation and a translation"
+
+
+def is_rigid(matrix: NDArray) -> bool:
+    rotation = matrix[:3, :3]
+    return bool(
+        np.isfinite(matrix).all()
+        and np.allclose(rotation @ rotation.T, np.eye(3), atol=ROUNDING)
+        and np.linalg.det(rotation) > 0
+        and np.allclose(matrix[3], [0, 0, 0, 1], atol=ROUNDING)
+    )
+
+
+# --- mesh and labels ---------------------------------------------------------------------------------------------
+
+
+def _read_mesh(folder: Path, scene: str) -> Mesh | None:
+    file = folder / f"{scene}{MESH}"
+    return read_ply(file.read_bytes(), file=file, scene=scene) if file.is_file() else None
+
+
+def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | None:
+    """The labelled mesh, or None without its two files. What is odd in them goes into ``notes``."""
+    files = {suffix: folder / f"{scene}{suffix}" for suffix in (AGGREGATION, SEGMENTS, MESH)}
+    if not (files[AGGREGATION].is_file() or files[SEGMENTS].is_file()):
+        return None
+    for suffix, file in files.items():
+        if not file.is_file():
+            raise DataError(
+                f"{file.name} is missing, where other files of the labels are here",
+                file=file,
+                scene=scene,
+                remedy=_download(scene, suffix),
+            )
+    mesh = _read_mesh(folder, scene)
+    file = files[SEGMENTS]
+    indices = _read_json(file, scene, "segIndices")["segIndices"]
+    segments = segment_numbers(indices, len(mesh.vertices), file=file, scene=scene, name=file.name)
+    file = files[AGGREGATION]
+    objects = segment_objects(segments, _groups(file, scene), file=file, scene=scene, name=file.name)
+    if objects.labels and (objects.object < 0).all():
+        raise _json_error("none of its segments is in the mesh", file, scene, "segments of this mesh")
+    notes += objects.notes
+    a, b, c = objects.object[mesh.triangles].T
+    return LabelledMesh(mesh, np.where(b == c, b, a), objects.labels)
+
+
+def _groups(file: Path, scene: str) -> list:
+    """The objects that the file lists, if it is of this scan and of the mesh that is read here."""
+    content = _read_json(file, scene, "segGroups")
+    # Both names are written with the prefix `scannet.`.
+    of_scan, of_segments = str(content.get("sceneId")), str(content.get("segmentsFile"))
+    if of_scan.removeprefix("scannet.") != scene:
+        raise _json_error("is of another scan", file, scene, scene, of_scan)
+    if "_vh_clean" in of_segments and "_vh_clean_2" not in of_segments:
+        raise _json_error("refers to the segments of another mesh", file, scene, f"{scene}{SEGMENTS}", of_segments)
+    return content["segGroups"]
+
+
+def _read_json(file: Path, scene: str, key: str) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _json_error(f"is not JSON: {error}", file, scene) from error
+    if not (isinstance(content, dict) and isinstance(content.get(key), list)):
+        raise _json_error(f"has no list {key!r}", file, scene)
+    return content
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+    found = Checklist("scannet", scene, decode)
+    scan = found.attempt(lambda: ScanNetScene(raw, scene))
+    if scan is not None:
+        usable = [k for k, name in enumerate(scan.recording.names) if name not in scan.skipped]
+        for k in tqdm(found.chosen(usable), desc=scene, unit="image", mininterval=1.0):
+            found.attempt(lambda k=k: scan.recording.color(k))
+            found.attempt(lambda k=k: scan.recording.depth(k))
+        if not usable:
+            found.add(
+                "no image has a pose",
+                file=raw / scene,
+                found=f"{len(scan.skipped)} images without",
+                remedy="download or export the scan again, or leave it out of the split",
+            )
+    mesh = found.attempt(lambda: _read_mesh(raw / scene, scene))
+    labelled = found.attempt(lambda: _read_labels(raw / scene, scene, found.notes))
+    found.problems = list(dict.fromkeys(found.problems))  # the labels meet a broken mesh again
+    _note_missing(found, raw, scene)
+    return found.manifest(
+        ScanNetScene.files(raw, scene),
+        images=len(scan.names("all")) if scan else 0,
+        lost_poses=len(scan.skipped) if scan else 0,
+        triangles=len(mesh.triangles) if mesh else 0,
+        objects=len(labelled.labels) if labelled else 0,
+    )
+
+
+def _note_missing(found: Checklist, raw: Path, scene: str) -> None:
+    """The mesh and the labels are optional."""
+    if not (raw / scene / f"{scene}{MESH}").is_file():
+        found.notes.append(f"there is no {scene}{MESH} to fill holes of the depth with")
+    if not any((raw / scene / f"{scene}{suffix}").is_file() for suffix in (AGGREGATION, SEGMENTS)):
+        found.notes.append(
+            f"there are no labels, {scene}{AGGREGATION} and {scene}{SEGMENTS} (the test scans have none)"
+        )
+
+
+# --- errors ------------------------------------------------------------------------------------------------------
+
+
+def _download(scene: str, kind: str) -> str:
+    return (
+        f"sign the terms of use (github.com/ScanNet/ScanNet), run `download-scannet.py -o <folder> --id {scene} "
+        f"--type {kind}`, and let `raw` name the folder that holds the scans (<folder>/scans or <folder>/scans_test)"
+    )
+
+
+def _export_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
+    remedy = (
+        f"keep {scene}.sens itself in the folder of the scan, or export it again (ScanNet, SensReader/python): "
+        f"`reader.py --filename {scene}.sens --output_path <folder> --export_depth_images --export_color_images "
+        "--export_poses --export_intrinsics`"
+    )
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)
+
+
+def _camera_error(problem: str, file: Path, scene: str, found: object) -> DataError:
+    return DataError(problem, file=file, scene=scene, found=found, remedy="download or export it again")
+
+
+def _json_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy="download it again")

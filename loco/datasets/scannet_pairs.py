@@ -1,0 +1,190 @@
+"""The 1,500 image pairs of ScanNet's test scans on which matching is judged.
+
+Chosen by SuperGlue (Sarlin et al., CVPR 2020), published as files by LoFTR (Sun et al., CVPR 2021,
+``assets/scannet_test_1500``) and used by Probe3D (El Banani et al., CVPR 2024) and LoCo. A folder holds ``test.npz``:
+``name`` (n, 4), the numbers of room, scan, image a and image b, and ``rel_pose`` (n, 12), rows of a 3 x 4 matrix;
+``intrinsics.npz``: 3 x 3 of each scan; and ``sceneXXXX_YY/`` with ``color/N.jpg`` and ``depth/N.png``.
+
+``rel_pose`` takes points of camera a to camera b, x_b = R x_a + t: SuperGlue's list names it T_AB, and LoFTR makes it
+from ScanNet's camera-to-world poses as inv(P_b) P_a. The intrinsics are those of the depth images (480 x 640, units of
+1 mm), to which colour is registered once it is resized to them. They count pixel centres from 0, as all of ScanNet's do
+(:mod:`loco.datasets.scannet`): half a pixel is added here.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from loco.datasets.checklist import Checklist
+from loco.datasets.raw import Decode, RawFrame, decode_image
+from loco.datasets.scannet import HALF_PIXEL, is_rigid, require_depth, require_size
+from loco.errors import DataError
+
+PAIRS, INTRINSICS = "test.npz", "intrinsics.npz"
+PUBLISHED = 1500  # pairs
+UNITS_PER_METRE = 1000
+LARGEST_ARRAY = 1 << 26  # bytes; the published ones take 150 kB
+
+
+@dataclass(frozen=True)
+class TestPair:
+    """Two images of one scan.
+
+    Attributes:
+        scene: the scan.
+        names: numbers of both images.
+        intrinsics: (3, 3), of the depth images, pixels.
+        pose_a_to_b: (4, 4), takes points of camera a to camera b, metres.
+        folder: that holds the scan.
+    """
+
+    scene: str
+    names: tuple[str, str]
+    intrinsics: NDArray[np.float64]
+    pose_a_to_b: NDArray[np.float64]
+    folder: Path
+
+    def images(self) -> tuple[RawFrame, RawFrame]:
+        """Both images in the frame of camera a, colour resized to the size of depth.
+
+        Raises:
+            DataError: an image is missing or broken, or of another size than its intrinsics.
+        """
+        poses = np.eye(4), np.linalg.inv(self.pose_a_to_b)
+        return tuple(self._image(name, pose) for name, pose in zip(self.names, poses))
+
+    def files(self) -> list[Path]:
+        """The four image files."""
+        of_scene = self.folder / self.scene
+        return [of_scene / kind for n in self.names for kind in (f"color/{n}.jpg", f"depth/{n}.png")]
+
+    def _image(self, name: str, pose: NDArray) -> RawFrame:
+        of_scene = self.folder / self.scene
+        depth = read_pair_depth(of_scene / "depth" / f"{name}.png", self.intrinsics, self.scene)
+        color = read_pair_color(of_scene / "color" / f"{name}.jpg", self.scene)
+        # Averaged over the area of each new pixel, so that fine texture does not turn into noise.
+        rgb = cv2.resize(color, depth.shape[::-1], interpolation=cv2.INTER_AREA)
+        return RawFrame(f"{self.scene}/{name}", rgb, depth, self.intrinsics, pose)
+
+
+def read_pairs(folder: Path) -> list[TestPair]:
+    """The pairs in the order of the list; no image is read.
+
+    Raises:
+        DataError: a list is missing or broken, a pose is none, or a scan has no intrinsics.
+    """
+    lists = _read_arrays(folder / PAIRS)
+    names = _rows(lists, "name", 4, "iu", folder / PAIRS)
+    relative = _rows(lists, "rel_pose", 12, "f", folder / PAIRS)
+    if len(names) != len(relative):
+        raise _list_error("its arrays differ in length", folder / PAIRS, f"{len(names)} poses", len(relative))
+    intrinsics = {scene: _intrinsics(k, folder) for scene, k in _read_arrays(folder / INTRINSICS).items()}
+    return [_pair(folder, row, matrix, intrinsics) for row, matrix in zip(names.tolist(), relative)]
+
+
+def check_pairs(folder: Path, decode: Decode = "sample") -> dict[str, Any]:
+    """Look at every file of the pairs, and list all problems (see :func:`loco.datasets.check_scene`)."""
+    found = Checklist("scannet_pairs", folder.name, decode)
+    pairs = found.attempt(lambda: read_pairs(folder)) or []
+    files = {file: pair for pair in pairs for file in pair.files()}
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        which = ", ".join(str(file.relative_to(folder)) for file in missing[:3])
+        found.add(
+            f"{len(missing)} of {len(files)} images are missing: {which}{', ...' if missing[3:] else ''}",
+            file=folder,
+            remedy=_remedy("scannet_test_1500.tar"),
+        )
+    present = sorted(files.keys() - set(missing))
+    for file in tqdm(found.chosen(present), desc=folder.name, unit="image", mininterval=1.0):
+        pair = files[file]
+        if file.parent.name == "depth":
+            found.attempt(lambda file=file, pair=pair: read_pair_depth(file, pair.intrinsics, pair.scene))
+        else:
+            found.attempt(lambda file=file, pair=pair: read_pair_color(file, pair.scene))
+    if pairs and len(pairs) != PUBLISHED:
+        found.notes.append(f"there are {len(pairs)} pairs; published results are for {PUBLISHED}")
+    scenes = len({pair.scene for pair in pairs})
+    return found.manifest([folder / PAIRS, folder / INTRINSICS], len(present) // 2, pairs=len(pairs), scenes=scenes)
+
+
+def read_pair_color(file: Path, scene: str) -> NDArray[np.uint8]:
+    """Colour image (H, W, 3), RGB, at its own size."""
+    image = decode_image(_read(file, scene), cv2.IMREAD_COLOR, file=file, name=file.name, scene=scene)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_pair_depth(file: Path, intrinsics: NDArray, scene: str) -> NDArray[np.float32]:
+    """Depth image (h, w) in metres, 0 = none."""
+    image = decode_image(_read(file, scene), cv2.IMREAD_UNCHANGED, file=file, name=file.name, scene=scene)
+    require_depth(image, file, scene)
+    require_size("depth", image.shape, intrinsics, file, scene)
+    return image.astype(np.float32) / UNITS_PER_METRE
+
+
+def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str, NDArray]) -> TestPair:
+    room, scan, *images = row
+    scene = f"scene{room:04d}_{scan:02d}"
+    pose = np.vstack([matrix.reshape(3, 4), [0, 0, 0, 1]])
+    if not is_rigid(pose):
+        what = f"`rel_pose` of {scene}, images {images[0]} and {images[1]}, is not a rotation and a translation"
+        raise _list_error(what, folder / PAIRS, found=matrix.tolist())
+    if scene not in intrinsics:
+        raise _list_error(f"has no intrinsics of {scene}", folder / INTRINSICS)
+    return TestPair(scene, (str(images[0]), str(images[1])), intrinsics[scene], pose, folder)
+
+
+def _intrinsics(k: NDArray, folder: Path) -> NDArray[np.float64]:
+    if k.shape != (3, 3) or k.dtype.kind != "f" or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
+        raise _list_error("holds intrinsics that are not those of a camera", folder / INTRINSICS, "3 x 3", k.tolist())
+    return k.astype(np.float64) + HALF_PIXEL
+
+
+def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file: Path) -> NDArray:
+    """The array ``name`` of numbers of ``kind`` (integers "iu", floats "f") as (n, width)."""
+    array = arrays.get(name, np.empty(0))
+    if array.dtype.kind not in kind or array.size == 0 or array.size != len(array) * width:
+        raise _list_error(f"has no array `{name}` as it should be", file, f"(n, {width}) numbers", array.shape)
+    return array.reshape(-1, width)
+
+
+def _read_arrays(file: Path) -> dict[str, NDArray]:
+    """All arrays of an .npz file; none that is larger than it could be, and no objects."""
+    if not file.is_file():
+        raise DataError("is missing", file=file, remedy=_remedy(file.name))
+    try:
+        with zipfile.ZipFile(file) as archive:
+            largest = max((member.file_size for member in archive.infolist()), default=0)
+        if largest > LARGEST_ARRAY:
+            raise _list_error("holds an array that is too large", file, f"at most {LARGEST_ARRAY} bytes", largest)
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: np.atleast_1d(arrays[name]) for name in arrays.files}
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise _list_error(f"cannot be read: {error}", file) from error
+
+
+def _read(file: Path, scene: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError("is missing", file=file, scene=scene, remedy=_remedy("scannet_test_1500.tar")) from error
+
+
+def _list_error(problem: str, file: Path, expected: object = None, found: object = None) -> DataError:
+    return DataError(problem, file=file, expected=expected, found=found, remedy=_remedy(file.name))
+
+
+def _remedy(what: str) -> str:
+    return (
+        f"fetch {what} of ScanNet's test pairs as LoFTR's documentation says (github.com/zju3dv/LoFTR, test.npz and "
+        "intrinsics.npz are in its assets/scannet_test_1500), after agreeing to ScanNet's terms of use"
+    )

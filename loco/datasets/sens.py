@@ -1,0 +1,204 @@
+"""ScanNet's ``.sens`` files, version 4, read frame by frame.
+
+The layout is that of ``SensReader/c++/src/sensorData.h`` (github.com/ScanNet/ScanNet), little-endian: a header; for
+each frame a camera-to-world pose, time stamps, the sizes of its two compressed images, and these; then frames of the
+inertial sensor, which are left alone. Matrices stand here as they do in the file: what they mean is said in
+:mod:`loco.datasets.scannet`.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.datasets.raw import decode_image
+from loco.errors import DataError
+
+VERSION = 4
+COLOR_COMPRESSIONS = ("raw", "png", "jpeg")
+DEPTH_COMPRESSIONS = ("raw_ushort", "zlib_ushort", "occi_ushort")
+HEADER = struct.Struct("<64f 2i 4I f Q")  # what follows the sensor's name
+FRAME = struct.Struct("<16f 4Q")  # pose; time stamps of colour and depth, microseconds; bytes of colour and depth
+LONGEST_NAME = 1 << 10  # bytes
+LARGEST_SIDE = 1 << 14  # pixels of an image
+SLACK = 1 << 16  # bytes that an image may take beyond its pixels: headers, and what cannot be compressed
+
+
+@dataclass(frozen=True)
+class SensHeader:
+    """What holds for all frames of a file.
+
+    Intrinsics and extrinsics (4, 4) of both cameras; sizes (height, width) of both images, pixels; ``depth_shift``,
+    units of depth a metre; the compressions, members of :data:`COLOR_COMPRESSIONS` and :data:`DEPTH_COMPRESSIONS`.
+    """
+
+    sensor: str
+    intrinsic_color: NDArray[np.float64]
+    extrinsic_color: NDArray[np.float64]
+    intrinsic_depth: NDArray[np.float64]
+    extrinsic_depth: NDArray[np.float64]
+    color_compression: str
+    depth_compression: str
+    color_size: tuple[int, int]
+    depth_size: tuple[int, int]
+    depth_shift: float
+
+
+class SensFile:
+    """A ``.sens`` file. Opening it reads the header and where its frames lie, about 100 bytes a frame, and no image.
+
+    A frame is then read by itself, at the cost of its own decoding. No handle stays open.
+
+    Attributes:
+        header: see :class:`SensHeader`.
+        poses: (n, 4, 4), camera-to-world; not finite where tracking was lost.
+    """
+
+    def __init__(self, path: Path, scene: str) -> None:
+        """``scene`` is for the errors.
+
+        Raises:
+            DataError: the file is no .sens of version 4, ends early, is compressed in a way that is not read here, or
+                states sizes that its images or the file cannot have.
+        """
+        self.path, self.scene = Path(path), scene
+        with self.path.open("rb", buffering=0) as file:
+            length = file.seek(0, 2)
+            file.seek(0)
+            self.header, frames = self._read_header(file, length)
+            self.poses, self._images = self._find_frames(file, length, frames)
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def color(self, k: int) -> NDArray[np.uint8]:
+        """Colour image (H, W, 3) of frame ``k``, RGB."""
+        data, size = self.color_bytes(k), self.header.color_size
+        if self.header.color_compression == "raw":
+            return self._pixels(data, np.uint8, (*size, 3), f"the colour of frame {k}")
+        bgr = decode_image(data, cv2.IMREAD_COLOR, file=self.path, name=f"colour of frame {k}", scene=self.scene)
+        if bgr.shape[:2] != size:
+            raise self._error(f"the colour of frame {k} is not of the header's size", size, bgr.shape[:2])
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def depth(self, k: int) -> NDArray[np.uint16]:
+        """Depth image (h, w) of frame ``k`` in units of ``1 / depth_shift`` metres, 0 = none."""
+        offset, color, depth = self._images[k].tolist()
+        data, what = self._read(offset + color, depth), f"the depth of frame {k}"
+        if self.header.depth_compression == "zlib_ushort":
+            data = self._inflate(data, 2 * self.header.depth_size[0] * self.header.depth_size[1], what)
+        return self._pixels(data, np.dtype("<u2"), self.header.depth_size, what)
+
+    def color_bytes(self, k: int) -> bytes:
+        """The colour image of frame ``k`` as it stands in the file, compressed."""
+        offset, color, _ = self._images[k].tolist()
+        return self._read(offset, color)
+
+    # Opening ---------------------------------------------------------------------------------------------------------
+
+    def _read_header(self, file: BinaryIO, length: int) -> tuple[SensHeader, int]:
+        """The header, and how many frames follow it."""
+        version, name_length = struct.unpack("<IQ", self._take(file, 12, "the header"))
+        if version != VERSION:
+            raise self._error("is no .sens file of this version", f"version {VERSION}", f"version {version}")
+        if name_length > LONGEST_NAME:
+            raise self._error("is no .sens file", f"a name of at most {LONGEST_NAME} bytes", f"{name_length} bytes")
+        sensor = self._take(file, name_length, "the header").decode("utf-8", errors="replace")
+        values = HEADER.unpack(self._take(file, HEADER.size, "the header"))
+        matrices = np.array(values[:64]).reshape(4, 4, 4)
+        color, depth, color_width, color_height, depth_width, depth_height, shift, frames = values[64:]
+        header = SensHeader(
+            sensor=sensor,
+            intrinsic_color=matrices[0],
+            extrinsic_color=matrices[1],
+            intrinsic_depth=matrices[2],
+            extrinsic_depth=matrices[3],
+            color_compression=self._compression("colour", color, COLOR_COMPRESSIONS, ("raw", "png", "jpeg")),
+            depth_compression=self._compression("depth", depth, DEPTH_COMPRESSIONS, ("raw_ushort", "zlib_ushort")),
+            color_size=(color_height, color_width),
+            depth_size=(depth_height, depth_width),
+            depth_shift=shift,
+        )
+        for kind, size in (("colour", header.color_size), ("depth", header.depth_size)):
+            if not all(0 < side <= LARGEST_SIDE for side in size):
+                raise self._error(f"states an impossible size of its {kind} images", f"1 to {LARGEST_SIDE}", size)
+        if not (np.isfinite(shift) and shift > 0):
+            raise self._error("states an impossible unit of depth", "units a metre, 1000", shift)
+        if frames * FRAME.size > length:
+            raise self._error("announces more frames than it can hold", f"{frames} frames", f"{length} bytes")
+        return header, frames
+
+    def _find_frames(self, file: BinaryIO, length: int, frames: int) -> tuple[NDArray, NDArray]:
+        """Poses (n, 4, 4), and for each frame where its images begin, bytes of colour, bytes of depth (n, 3)."""
+        (height, width), (depth_height, depth_width) = self.header.color_size, self.header.depth_size
+        most = {"colour": 3 * height * width + SLACK, "depth": 2 * depth_height * depth_width + SLACK}
+        poses, images = np.empty((frames, 4, 4)), np.empty((frames, 3), np.int64)
+        for k in range(frames):
+            head = FRAME.unpack(self._take(file, FRAME.size, f"frame {k} of {frames}"))
+            sizes, start = head[18:], file.tell()
+            for (kind, limit), size in zip(most.items(), sizes):
+                if size > limit:
+                    raise self._error(f"the {kind} of frame {k} is too large", f"at most {limit} bytes", size)
+            if start + sum(sizes) > length:
+                raise self._truncated(f"frame {k} of {frames}", start + sum(sizes), length)
+            poses[k], images[k] = np.reshape(head[:16], (4, 4)), (start, *sizes)
+            file.seek(sum(sizes), 1)
+        return poses, images
+
+    def _compression(self, kind: str, number: int, names: tuple[str, ...], read: tuple[str, ...]) -> str:
+        name = names[number] if 0 <= number < len(names) else f"unknown ({number})"
+        if name not in read:
+            raise self._error(
+                f"its {kind} is compressed in a way that is not read here",
+                " or ".join(read),
+                name,
+                "export the images with ScanNet's SensReader",
+            )
+        return name
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def _take(self, file: BinaryIO, size: int, where: str) -> bytes:
+        begin = file.tell()
+        data = file.read(size)
+        if len(data) < size:
+            raise self._truncated(where, begin + size, begin + len(data))
+        return data
+
+    def _read(self, offset: int, size: int) -> bytes:
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            return self._take(file, size, "an image; it was cut short after it was opened")
+
+    def _inflate(self, data: bytes, size: int, what: str) -> bytes:
+        """Decompress, to no more than ``size`` bytes whatever the data claim to hold."""
+        stream = zlib.decompressobj()
+        try:
+            pixels = stream.decompress(data, size + 1)
+        except zlib.error as error:
+            raise self._error(f"{what} cannot be decompressed: {error}", found=f"{len(data)} bytes") from error
+        if len(pixels) == size and not stream.eof:
+            raise self._error(f"{what} is cut short", found=f"{len(data)} bytes")
+        return pixels
+
+    def _pixels(self, data: bytes, dtype: np.dtype | type, shape: tuple[int, ...], what: str) -> NDArray:
+        size = np.dtype(dtype).itemsize * int(np.prod(shape))
+        if len(data) != size:
+            found = f"{len(data)} bytes" if len(data) < size else "more"
+            raise self._error(f"{what} is not of the header's size", f"{shape}, {size} bytes", found)
+        return np.frombuffer(data, dtype).reshape(shape)
+
+    def _truncated(self, where: str, expected: int, found: int) -> DataError:
+        return self._error(f"ends within {where}", f"at least {expected} bytes", f"{found} bytes")
+
+    def _error(
+        self, problem: str, expected: object = None, found: object = None, remedy: str = "download it again"
+    ) -> DataError:
+        return DataError(problem, file=self.path, scene=self.scene, expected=expected, found=found, remedy=remedy)

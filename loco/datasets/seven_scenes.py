@@ -1,0 +1,106 @@
+"""7-Scenes (Shotton et al., CVPR 2013) in its raw download layout.
+
+``<raw>/<scene>/seq-XX/frame-NNNNNN.{color.png,depth.png,pose.txt}``: depth in millimetres, 65535 = none; a 4 x 4
+camera-to-world matrix a frame. All sequences are read; the splits that come along divide sequences, not scenes.
+
+Colour and depth are *not* registered, and the release gives no calibration. The images are those of the raw cameras of
+a Kinect, and KinectFusion, whose poses these are, tracked the depth camera with its default intrinsics: focal length
+585 and principal point (320, 240) at 640 x 480. Its pixels are integers (Newcombe et al., ISMAR 2011), and so are their
+centres. Much work takes both for one camera, which puts colour and depth some 30 pixels apart at the border. Here each
+has its own, as in the calibrated form of the data that ACE uses (Brachmann et al., CVPR 2023): colour has a focal
+length of 525, and lies beside the depth camera as in another Kinect, which was calibrated. A file in the scene's folder
+overrides each: ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt`` (:mod:`loco.datasets.posed_images`).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from loco.datasets.pose_files import DEPTH_TO_COLOR, as_pose, centred, natural, read_depth_to_color, read_matrix
+from loco.datasets.posed_images import COLOR_CAMERA, DEPTH_CAMERA, Lens, Listing, PosedImages, Rig, Shot, read_rig
+from loco.errors import DataError
+
+SIZE = (480, 640)
+COLOR_LENS = Lens(centred(np.array([[525.0, 0, 320], [0, 525.0, 240], [0, 0, 1]])), SIZE)
+DEPTH_LENS = Lens(centred(np.array([[585.0, 0, 320], [0, 585.0, 240], [0, 0, 1]])), SIZE)
+# Of a Kinect at LIRIS, Lyon: projet.liris.cnrs.fr/voir/activities-dataset/kinect-calibration.html
+KINECT = np.array(
+    [
+        [0.99996518, 0.00267651, -0.00790410, -0.02555894],
+        [-0.00274093, 0.99996303, -0.00815045, 0.00010110],
+        [0.00788199, 0.00817183, 0.99993554, 0.00203183],
+        [0, 0, 0, 1],
+    ]
+)
+PARTS = ("color.png", "depth.png", "pose.txt")
+_FILE = re.compile(r"(frame-[0-9]+)\.(color\.png|depth\.png|pose\.txt)")
+
+
+class SevenScenesScene(PosedImages):
+    """A scene of 7-Scenes."""
+
+    format = "seven_scenes"
+    needed = ()
+    optional = (COLOR_CAMERA, DEPTH_CAMERA, DEPTH_TO_COLOR)
+    remedy = (
+        "download the scene's zip from https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/ and "
+        "unpack it, and each seq-XX.zip in it; let `raw` name the folder above"
+    )
+
+    @classmethod
+    def missing(cls, folder: Path) -> list[str]:
+        """Sequences that are still packed; the first, if there is none at all."""
+        packed = [file.stem for file in folder.glob("seq-*.zip") if not (folder / file.stem).is_dir()]
+        return sorted(packed, key=natural) or ([] if sequences(folder) else ["seq-01"])
+
+    @classmethod
+    def files(cls, raw: Path, scene: str) -> list[Path]:
+        folder = raw / scene
+        return [*(sequences(folder) or [folder / "seq-01"]), *(folder / name for name in cls.optional)]
+
+    @staticmethod
+    def cameras(folder: Path, scene: str) -> Rig:
+        return read_rig(folder, scene, 1000.0, COLOR_LENS, DEPTH_LENS)
+
+    @staticmethod
+    def listing(folder: Path, scene: str) -> Listing:
+        color_to_depth = np.linalg.inv(read_depth_to_color(folder, scene, KINECT))
+        found = Listing([], {})
+        for sequence in sequences(folder):
+            for stem in _frames(sequence, scene):
+                name = f"{sequence.name}-{stem}"
+                color, depth, pose_file = (sequence / f"{stem}.{part}" for part in PARTS)
+                pose = as_pose(read_matrix(pose_file, (4, 4), scene), file=pose_file, scene=scene)
+                if pose is None:
+                    found.skipped[name] = "its pose was lost"
+                else:
+                    found.shots.append(Shot(name, color, depth, pose @ color_to_depth, pose))
+        return found
+
+
+def sequences(folder: Path) -> list[Path]:
+    """The folders of sequences, in the order of their numbers."""
+    return sorted((f for f in folder.glob("seq-*") if f.is_dir()), key=lambda file: natural(file.name))
+
+
+def _frames(sequence: Path, scene: str) -> list[str]:
+    """Frames of a sequence in their order; each must have all of its parts."""
+    parts: dict[str, set[str]] = {}
+    for file in sequence.iterdir():
+        if match := _FILE.fullmatch(file.name):
+            parts.setdefault(match[1], set()).add(match[2])
+    stems = sorted(parts, key=natural)
+    lacking = [f"{stem}.{part}" for stem in stems for part in PARTS if part not in parts[stem]]
+    if lacking or not stems:
+        raise DataError(
+            f"{len(lacking)} files are missing: {', '.join(lacking[:3])}" if stems else "holds no frame",
+            file=sequence,
+            scene=scene,
+            expected="frame-NNNNNN.color.png, .depth.png and .pose.txt of each frame",
+            found=", ".join(f"{sum(part in p for p in parts.values())} {part}" for part in PARTS),
+            remedy=SevenScenesScene.remedy,
+        )
+    return stems

@@ -1,0 +1,198 @@
+"""TUM RGB-D (Sturm et al., IROS 2012) in its raw download layout.
+
+``<raw>/<sequence>/`` holds ``rgb.txt`` and ``depth.txt``, a time stamp and an image file a line; the images, depth in
+units of 0.2 mm and registered to colour by the driver; and ``groundtruth.txt``, lines of ``time tx ty tz qx qy qz qw``,
+the camera-to-world pose of the colour camera at 100 Hz.
+
+None of the three keeps time with the others. Colour and depth are paired as the benchmark's own tool does: those
+nearest in time first, each used once, at most 0.02 s apart. A pose is interpolated between the two around its time,
+both at most 0.02 s away: positions linearly, rotations at a constant rate. Depth gets the pose of its *own* time, so
+that a moving camera does not shift it against colour. Images without a partner or a pose are skipped.
+
+The intrinsics are those that the benchmark publishes for the camera of its name, freiburg1 to 3, pixel centres at
+integers. The lenses of the first two distort; registered depth is distorted alike, and both are straightened here.
+``K.txt`` overrides the intrinsics, and says that the images are not distorted.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from loco.datasets.pose_files import HALF_A_PIXEL, centred, read_numbers, read_table
+from loco.datasets.posed_images import COLOR_CAMERA, Lens, Listing, PosedImages, Rig, Shot, read_rig
+from loco.errors import DataError
+from loco.geometry.patches import sample_depth
+
+RGB, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
+APART = 0.02  # seconds, at most
+UNITS = 5000.0  # of depth, a metre
+SIZE = (480, 640)
+# https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats: fx, fy, cx, cy; k1, k2, p1, p2, k3 as in OpenCV
+PUBLISHED = {
+    "freiburg1": ((517.3, 516.5, 318.6, 255.3), (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+    "freiburg2": ((520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+    "freiburg3": ((535.4, 539.2, 320.1, 247.6), None),
+}
+
+
+class TumRgbdScene(PosedImages):
+    """A sequence of TUM RGB-D."""
+
+    format = "tum_rgbd"
+    needed = (RGB, DEPTH, POSES)
+    optional = ("rgb", "depth", COLOR_CAMERA)
+    remedy = (
+        "download the sequence's tgz from https://cvg.cit.tum.de/data/datasets/rgbd-dataset/download and unpack it; "
+        "let `raw` name the folder above"
+    )
+
+    @staticmethod
+    def cameras(folder: Path, scene: str) -> Rig:
+        camera = re.search("freiburg[123]", scene)
+        if camera is None or (folder / COLOR_CAMERA).exists():
+            return read_rig(folder, scene, UNITS)
+        (fx, fy, cx, cy), distortion = PUBLISHED[camera[0]]
+        lens = Lens(centred(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), SIZE, distortion)
+        return Rig(lens, lens, UNITS)
+
+    @staticmethod
+    def listing(folder: Path, scene: str) -> Listing:
+        colors, depths = (_read_images(folder, name, scene) for name in (RGB, DEPTH))
+        pairs = associate(colors.times, depths.times)
+        if not pairs:
+            raise DataError(
+                f"no colour image has a depth image within {APART} s",
+                file=folder / DEPTH,
+                scene=scene,
+                expected=f"time stamps between {colors.times[0]:f} and {colors.times[-1]:f}, as in {RGB}",
+                found=f"{depths.times[0]:f} to {depths.times[-1]:f}",
+                remedy=TumRgbdScene.remedy,
+            )
+        way = _read_trajectory(folder / POSES, scene)
+        poses, known = way.at(colors.times)
+        depth_poses, depth_known = way.at(depths.times)
+        found = Listing([], {})
+        for i, color in enumerate(colors.files):
+            j = pairs.get(i)
+            if j is None:
+                found.skipped[color.stem] = f"no depth image within {APART} s"
+            elif not (known[i] and depth_known[j]):
+                found.skipped[color.stem] = f"no ground truth within {APART} s"
+            else:
+                found.shots.append(Shot(color.stem, color, depths.files[j], poses[i], depth_poses[j]))
+        return found
+
+    def rectify(self, rgb: NDArray, depth: NDArray) -> tuple[NDArray, NDArray]:
+        lens = self.rig.color
+        if lens.distortion is None:
+            return rgb, depth
+        whole = lens.intrinsics - HALF_A_PIXEL  # OpenCV's pixel centres are integers
+        size = rgb.shape[1::-1]
+        u, v = cv2.initUndistortRectifyMap(whole, np.array(lens.distortion), None, whole, size, cv2.CV_32FC1)
+        straight, _ = sample_depth(depth, np.stack([u, v], axis=-1) + 0.5)
+        rgb = cv2.remap(rgb, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return rgb, straight.astype(np.float32)
+
+
+def associate(a: NDArray[np.float64], b: NDArray[np.float64], apart: float = APART) -> dict[int, int]:
+    """Pairs (index into ``a`` -> index into ``b``) of times at most ``apart`` seconds apart, each used once.
+
+    Both increase. The nearest times are paired first.
+    """
+    first, last = np.searchsorted(b, a - apart), np.searchsorted(b, a + apart, side="right")
+    near = [(abs(a[i] - b[j]), i, j) for i in range(len(a)) for j in range(first[i], last[i])]
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, i, j in sorted(near):
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return pairs
+
+
+class Trajectory(NamedTuple):
+    """Poses over time: ``times`` (n,) in increasing order, seconds; ``positions`` (n, 3), metres; ``rotations``, n."""
+
+    times: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    rotations: Rotation
+
+    def at(self, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Interpolated poses (m, 4, 4) at ``times`` (m,), and which have a pose near enough before and after."""
+        before = np.searchsorted(self.times, times, side="right") - 1
+        after = np.searchsorted(self.times, times, side="left")
+        known = (before >= 0) & (after < len(self.times))
+        before, after = np.maximum(before, 0), np.minimum(after, len(self.times) - 1)
+        known &= (times - self.times[before] <= APART) & (self.times[after] - times <= APART)
+        span = self.times[after] - self.times[before]
+        share = np.divide(times - self.times[before], span, out=np.zeros(len(times)), where=known & (span > 0))
+        turn = (self.rotations[before].inv() * self.rotations[after]).as_rotvec()
+        poses = np.tile(np.eye(4), (len(times), 1, 1))
+        poses[:, :3, :3] = (self.rotations[before] * Rotation.from_rotvec(share[:, None] * turn)).as_matrix()
+        poses[:, :3, 3] = self.positions[before] + share[:, None] * (self.positions[after] - self.positions[before])
+        return poses, known
+
+
+class _Images(NamedTuple):
+    """Time stamps (n,) in increasing order, seconds, and the image of each."""
+
+    times: NDArray[np.float64]
+    files: list[Path]
+
+
+def _read_images(folder: Path, name: str, scene: str) -> _Images:
+    listed: dict[float, Path] = {}
+    stems: set[str] = set()
+    for stamp, image in read_table(folder / name, scene, 2):
+        problem = None
+        try:
+            time = float(stamp)
+        except ValueError:
+            problem = f"{stamp!r} is no time"
+        else:
+            path = PurePosixPath(image)
+            if not np.isfinite(time):
+                problem = f"{stamp!r} is no time"
+            elif time in listed or path.stem in stems:
+                problem = f"{stamp} {image} is listed twice"
+            elif path.is_absolute() or ".." in path.parts:
+                problem = f"{image!r} leaves the folder"
+        if problem:
+            raise DataError(
+                problem,
+                file=folder / name,
+                scene=scene,
+                expected="lines of a time stamp in seconds and an image file, as rgb/1305031102.175304.png",
+                remedy=TumRgbdScene.remedy,
+            )
+        listed[time] = folder / path
+        stems.add(path.stem)
+    if not listed:
+        raise DataError("lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy)
+    times = sorted(listed)
+    return _Images(np.array(times), [listed[time] for time in times])
+
+
+def _read_trajectory(file: Path, scene: str) -> Trajectory:
+    """The poses of a file, those left out that are not finite."""
+    rows = read_numbers(file, scene, 8)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    off = np.abs(np.linalg.norm(rows[:, 4:], axis=1) - 1)
+    if not len(rows) or off.max() > 0.01:
+        raise DataError(
+            "holds a quaternion that is not of unit length" if len(rows) else "holds no pose",
+            file=file,
+            scene=scene,
+            expected="lines of `time tx ty tz qx qy qz qw`",
+            found=" ".join(f"{value:g}" for value in rows[off.argmax()]) if len(rows) else None,
+            remedy=TumRgbdScene.remedy,
+        )
+    return Trajectory(rows[:, 0], rows[:, 1:4], Rotation.from_quat(rows[:, 4:]))

@@ -1,0 +1,66 @@
+"""One mesh from many depth images: a truncated signed distance field (TSDF), averaged over the images (Open3D).
+
+After Curless and Levoy, "A volumetric method for building complex models from range images" (SIGGRAPH 1996).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import open3d as o3d
+from numpy.typing import NDArray
+
+from loco.geometry.cameras import Camera
+from loco.geometry.mesh import Mesh
+
+BLOCK = 16  # voxels a side that are stored together
+TRUNCATION = 4.0  # voxels behind and before a surface that hold its distance
+LEAST_IMAGES = 2  # in which a surface must be seen
+
+
+class Fusion:
+    """Collects depth images of one scene."""
+
+    def __init__(self, voxel: float, max_depth: float) -> None:
+        """Edge of a voxel and the largest depth to use, both metres."""
+        self._max_depth = float(max_depth)
+        number = o3d.core.float32
+        self._grid = o3d.t.geometry.VoxelBlockGrid(("tsdf", "weight"), (number, number), ((1,), (1,)), voxel, BLOCK)
+
+    def add(self, depth: NDArray[np.floating], camera: Camera) -> None:
+        """Add a depth image: (h, w), z-depth in metres, 0 = none, and the camera that took it."""
+        usable = np.where((depth > 0) & (depth <= self._max_depth), depth, 0).astype(np.float32)
+        if not usable.any():
+            return
+        # Open3D looks a pixel up by truncation: pixel i has its centre at i + 0.5 here too.
+        view = (
+            o3d.t.geometry.Image(usable),
+            o3d.core.Tensor(camera.intrinsics),
+            o3d.core.Tensor(np.linalg.inv(camera.pose)),
+            1.0,  # depth is in metres
+            self._max_depth,
+            TRUNCATION,
+        )
+        self._grid.integrate(self._grid.compute_unique_block_coordinates(*view), *view)
+
+    def mesh(self) -> Mesh:
+        """The surface. Equal depth images give equal meshes, on any number of threads.
+
+        Raises:
+            ValueError: no surface was seen often enough.
+        """
+        try:
+            surface = self._grid.extract_triangle_mesh(LEAST_IMAGES - 0.5)  # Open3D asks for more than this
+        except RuntimeError as error:  # Open3D cannot make a mesh without triangles
+            raise ValueError("the depth images make no surface") from error
+        return _ordered(surface.vertex.positions.numpy(), surface.triangle.indices.numpy())
+
+
+def _ordered(vertices: NDArray, triangles: NDArray) -> Mesh:
+    """The mesh in an order that depends on its geometry alone: threads make vertices in any order."""
+    order = np.lexsort(vertices.T)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    triangles = rank[triangles]
+    first = triangles.argmin(axis=1)[:, None]
+    triangles = np.take_along_axis(triangles, (first + np.arange(3)) % 3, axis=1)
+    return Mesh(vertices[order], triangles[np.lexsort(triangles.T)].astype(np.uint32))

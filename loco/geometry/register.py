@@ -1,0 +1,76 @@
+"""Bring a depth image to the view of another camera, as that of a colour camera beside a depth sensor."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.geometry.cameras import Camera, backproject, pixel_centres, scale_intrinsics
+from loco.geometry.mesh import Mesh
+from loco.geometry.patches import EDGE_RATIO, patch_centres, sample_depth
+from loco.geometry.raycast import RayCaster
+
+SAME_CENTRE = 1e-5  # metres; half a metre away this shifts a pixel of focal length 500 by a hundredth
+
+
+def register_depth(
+    depth: NDArray[np.floating], depth_camera: Camera, camera: Camera, size: tuple[int, int]
+) -> NDArray[np.floating]:
+    """The depth image as ``camera`` would have taken it.
+
+    From one centre both cameras see the same surfaces, so each ray of ``camera`` is looked up in the depth image
+    (:func:`loco.geometry.patches.sample_depth`). From two centres they do not: the depth image is made a surface of
+    triangles, torn at holes and depth edges, and rays are cast at it. What the depth camera did not see stays unknown,
+    and what one surface hides from ``camera`` is hidden.
+
+    Args:
+        depth: (h, w), z-depth in metres, 0 = none.
+        depth_camera: that took it.
+        camera: to see it from; intrinsics in pixels of an image of ``size``.
+        size: (height, width), pixels.
+
+    Returns:
+        (height, width), z-depth of ``camera`` at its pixel centres in metres, 0 = none.
+    """
+    relative = np.linalg.inv(depth_camera.pose) @ camera.pose
+    if np.linalg.norm(relative[:3, 3]) <= SAME_CENTRE:
+        return _looked_up(depth, depth_camera.intrinsics, camera.intrinsics, relative[:3, :3], size)
+    pitch = min(1.0, camera.intrinsics[0, 0] / depth_camera.intrinsics[0, 0])
+    mesh = _surface(*_resized(depth, depth_camera.intrinsics, pitch))
+    if not len(mesh.triangles):
+        return np.zeros(size, np.float32)
+    return RayCaster(mesh, threads=1).cast(camera.intrinsics, relative, size).depth
+
+
+def _looked_up(depth: NDArray, depth_intrinsics: NDArray, intrinsics: NDArray, turn: NDArray, size: tuple) -> NDArray:
+    """Depth at the rays of a camera that is turned by ``turn`` (3, 3) against the depth camera, about its centre."""
+    homogeneous = np.concatenate([pixel_centres(*size), np.ones((*size, 1))], axis=-1)
+    rays = homogeneous @ np.linalg.inv(intrinsics).T @ turn.T  # z of a ray in the camera is 1, in the depth camera this
+    ahead = rays[..., 2] > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        uv = (rays @ depth_intrinsics.T)[..., :2] / rays[..., 2:]
+    # Rounded, so that a ray through a pixel's centre reads that pixel alone, whatever its neighbours are.
+    z, _ = sample_depth(depth, np.where(ahead[..., None], np.round(uv, 6), -1.0))
+    return np.where(ahead, z / np.where(ahead, rays[..., 2], 1), 0)
+
+
+def _resized(depth: NDArray, intrinsics: NDArray, factor: float) -> tuple[NDArray, NDArray]:
+    """A depth image no finer than needed, and its intrinsics: the time of the casting is that of its triangles."""
+    height, width = depth.shape
+    size = max(1, round(factor * height)), max(1, round(factor * width))
+    if size == depth.shape:
+        return depth, intrinsics
+    return sample_depth(depth, patch_centres(size, depth.shape))[0], scale_intrinsics(intrinsics, depth.shape, size)
+
+
+def _surface(depth: NDArray, intrinsics: NDArray) -> Mesh:
+    """Triangles between neighbouring pixels of one surface, in the frame of the camera."""
+    height, width = depth.shape
+    vertices = backproject(pixel_centres(height, width), depth, intrinsics, np.eye(4)).reshape(-1, 3)
+    pixel = np.arange(height * width).reshape(height, width)
+    a, b, c, d = (part.ravel() for part in (pixel[:-1, :-1], pixel[:-1, 1:], pixel[1:, :-1], pixel[1:, 1:]))
+    triangles = np.concatenate([np.stack([a, c, b], axis=1), np.stack([b, c, d], axis=1)])
+    corners = depth.ravel()[triangles]
+    nearest = corners.min(axis=1)
+    whole = (nearest > 0) & (corners.max(axis=1) <= EDGE_RATIO * nearest)
+    return Mesh(vertices.astype(np.float32), triangles[whole].astype(np.uint32))

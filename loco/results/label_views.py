@@ -1,0 +1,160 @@
+"""Pictures of a scene's labels: photos, which object each pixel shows, and of which category it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from loco.datasets.labels import MPCAT40, STUFF
+from loco.results.figures import COLOURS, WIDTH, new_figure
+from loco.storage import Frames, Labels
+
+SHOWN = 0.002  # an object counts as shown in a frame by this share of its pixels
+NAMED = 0.045  # a region is named on the map if a circle of this radius fits into it, as a share of the width
+THINGS = tuple(name for name in MPCAT40 if name not in STUFF)
+
+
+def choose_frames(labels: Labels, n: int) -> list[int]:
+    """``n`` frames that show many objects between them: greedily the one that shows most not shown yet.
+
+    Where no frame adds any, all count as not shown again. Returns at most as many as there are, in their order.
+    """
+    shows = [_shown(instance) for instance in labels["instance"]]
+    chosen: list[int] = []
+    seen: set[int] = set()
+    while len(chosen) < min(n, len(shows)):
+        rest = [k for k in range(len(shows)) if k not in chosen]
+        best = max(rest, key=lambda k: (len(shows[k] - seen), -k))
+        if not shows[best] - seen and seen:
+            seen = set()
+            continue
+        seen |= shows[best]
+        chosen.append(best)
+    return sorted(chosen)
+
+
+def label_views(frames: Frames, labels: Labels, stem: str | Path, n: int = 4) -> None:
+    """Rows of photos, instance maps and semantic maps of ``n`` frames.
+
+    Nothing hangs on hue alone: objects are outlined, and categories are named on the map and in the legend; things are
+    in colours that colour-blind readers tell apart, stuff is grey.
+
+    Args:
+        frames: the scene's frames.
+        labels: of these frames.
+        stem: path of the figure without suffix.
+        n: how many frames.
+    """
+    labels.require_frames(frames)
+    chosen = choose_frames(labels, n)
+    instance = np.stack([labels["instance"][k] for k in chosen])
+    semantic = np.stack([labels["semantic"][k] for k in chosen])
+    colours, legend = category_colours(), np.unique(semantic)
+    height, width = frames.size
+    tall = (WIDTH - 0.3) / len(chosen) * height / width
+    with new_figure(stem, WIDTH, 3 * tall + 0.2 + 0.13 * -(-len(legend) // 7)) as figure:
+        figure.get_layout_engine().set(hspace=0, wspace=0, w_pad=0.02, h_pad=0.02)
+        rows = figure.subplots(3, len(chosen), squeeze=False)
+        for axes, title in zip(rows[:, 0], ("photo", "instances", "categories")):
+            axes.set_ylabel(title)
+        pictures = zip(
+            [frames["rgb"][k] for k in chosen],
+            _outlined(instance_colours(instance)[instance], instance),
+            _outlined(colours[semantic], semantic),
+        )
+        for column, row in zip(rows.T, pictures):
+            for axes, picture in zip(column, row):
+                axes.imshow(picture, interpolation="none")
+                axes.set(xticks=[], yticks=[])
+                axes.grid(visible=False)
+                axes.spines[:].set_visible(False)
+        for axes, categories in zip(rows[2], semantic):
+            _name_regions(axes, categories)
+        handles = [Patch(fc=colours[k], ec="black", lw=0.4, label=MPCAT40[k].replace("_", " ")) for k in legend]
+        figure.legend(handles=handles, loc="outside lower center", ncols=7, fontsize=6, handlelength=1.2)
+
+
+def category_colours() -> NDArray[np.float64]:
+    """Colours (42, 3) of the categories, the same in every figure: void white, stuff grey, things coloured."""
+    shades = palette(len(THINGS))
+    # Stuff that often meets (wall, floor, ceiling) is far apart in brightness: 11 and 15 have no common divisor.
+    greys = 0.92 - 0.5 * (11 * np.arange(len(STUFF) - 1) % (len(STUFF) - 1)) / (len(STUFF) - 2)
+    of = dict(zip(THINGS, shades)) | {name: [g] * 3 for name, g in zip(STUFF[1:], greys)}
+    return np.array([of.get(name, [1.0] * 3) for name in MPCAT40])
+
+
+def palette(n: int) -> NDArray[np.float64]:
+    """``n`` colours (n, 3): the hues of all figures, then darker and lighter shades of them."""
+    hues = np.array([to_rgb(colour) for colour in COLOURS[:-1]])
+    towards = [(0.0, 0.0), (0.45, 1.0), (0.45, 0.0), (0.72, 1.0), (0.7, 0.0)]  # how far, to black (0) or white (1)
+    shades = np.concatenate([hues + share * (end - hues) for share, end in towards])
+    return shades[np.arange(n) % len(shades)]
+
+
+def instance_colours(instance: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Colours of objects, such that no two that touch in one of the images look alike, as far as colours suffice.
+
+    Args:
+        instance: (n, h, w), object numbers, -1 = none.
+
+    Returns:
+        (objects + 1, 3), to be indexed by ``instance``: none (-1) is white, the last.
+    """
+    colours = palette(30)
+    taken: dict[int, int] = {}
+    touching = _touching(instance)
+    numbers, areas = np.unique(instance[instance >= 0], return_counts=True)
+    used = np.zeros(len(colours), int)
+    for number in numbers[np.argsort(-areas, kind="stable")].tolist():
+        near = {taken[other] for other in touching.get(number, ()) if other in taken}
+        taken[number] = min(range(len(colours)), key=lambda c: (c in near, used[c], c))
+        used[taken[number]] += 1
+    result = np.ones((max(taken, default=-1) + 2, 3))
+    result[list(taken)] = colours[list(taken.values())]
+    return result
+
+
+def _shown(instance: NDArray[np.integer]) -> set[int]:
+    numbers, pixels = np.unique(instance, return_counts=True)
+    return set(numbers[(pixels >= SHOWN * instance.size) & (numbers >= 0)].tolist())
+
+
+def _touching(maps: NDArray[np.integer]) -> dict[int, set[int]]:
+    """Which numbers lie side by side in maps (n, h, w)."""
+    pairs = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
+    pairs = np.unique(np.concatenate([p.reshape(-1, 2) for p in pairs]), axis=0)
+    touching: dict[int, set[int]] = {}
+    for one, other in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
+        touching.setdefault(one, set()).add(other)
+        touching.setdefault(other, set()).add(one)
+    return touching
+
+
+def _outlined(pictures: NDArray[np.floating], maps: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Pictures (n, h, w, 3) with a black line, a pixel wide, where numbers of the maps (n, h, w) meet."""
+    edge = np.zeros(maps.shape, bool)
+    edge[:, 1:] |= maps[:, 1:] != maps[:, :-1]
+    edge[:, :, 1:] |= maps[:, :, 1:] != maps[:, :, :-1]
+    return np.where(edge[..., None], 0.0, pictures)
+
+
+def _name_regions(axes: Axes, categories: NDArray[np.integer]) -> None:
+    """Write the names of large regions into their widest places."""
+    for category in np.unique(categories[categories > 0]):
+        regions, count = ndimage.label(categories == category)
+        # A frame of zeros, so that the border of the image bounds a region too.
+        room = ndimage.distance_transform_edt(np.pad(regions > 0, 1))[1:-1, 1:-1]
+        for v, u in ndimage.maximum_position(room, regions, range(1, count + 1)):
+            if room[v, u] >= NAMED * categories.shape[1]:
+                halo = [withStroke(linewidth=1.4, foreground="white")]
+                side = u / categories.shape[1]  # near the left and right border the name begins or ends there
+                align = "left" if side < 0.1 else "right" if side > 0.9 else "center"
+                name = MPCAT40[category].replace("_", " ")
+                axes.text(u, v, name, ha=align, va="center", fontsize=5, path_effects=halo)

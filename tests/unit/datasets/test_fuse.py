@@ -1,0 +1,83 @@
+import numpy as np
+import open3d as o3d
+import pytest
+
+from loco.datasets import check_scene
+from loco.datasets.fuse import fuse_scene
+from loco.datasets.ply import read_ply
+from loco.datasets.prepare import prepare_frames
+from loco.datasets.synthetic import simulate_scene
+from loco.datasets.synthetic.handheld import Walk
+from loco.errors import DataError
+from loco.geometry.mesh import Mesh
+from loco.geometry.raycast import RayCaster
+from loco.storage import Frames
+
+MADE = {"seed": 5, "rooms": 1, "repetition": 0.5, "images": 30, "image": {"height": 96, "width": 128}}
+SETTINGS = {"voxel": 0.03, "max_depth": 6.0}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """The same walk with exact depth (7-Scenes: a depth camera beside the colour camera) and as sensed."""
+    raw = tmp_path_factory.mktemp("raw")
+    simulate_scene("seven_scenes", raw / "exact", "house", MADE | {"exact_depth": True})
+    simulate_scene("posed_rgbd", raw / "sensed", "house", MADE)
+    return raw
+
+
+def fuse(format, raw, scene, out, **changes):
+    manifest = check_scene(format, raw, scene, "sample")
+    fuse_scene(format, raw, scene, manifest, out, SETTINGS | changes)
+    return read_ply(out.read_bytes(), file=out, scene=scene)
+
+
+def true_surface() -> Mesh:
+    house = Walk("house", MADE).house
+    return Mesh(house.vertices, house.triangles.astype(np.uint32))
+
+
+def test_the_mesh_lies_on_the_true_surface_though_depth_has_a_camera_of_its_own(raw, tmp_path):
+    mesh = fuse("seven_scenes", raw, "exact", tmp_path / "mesh.ply")
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(*true_surface())
+    distance = scene.compute_distance(o3d.core.Tensor(mesh.vertices)).numpy()
+    assert len(mesh.triangles) > 10_000
+    assert np.median(distance) < 0.25 * SETTINGS["voxel"]
+    assert np.mean(distance < SETTINGS["voxel"]) > 0.95
+
+
+def test_holes_of_the_sensor_are_filled_from_it(raw, tmp_path):
+    fuse("posed_rgbd", raw, "sensed", tmp_path / "mesh.ply")
+    frames_settings = {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1.0}
+    manifest = check_scene("posed_rgbd", raw, "sensed", "sample")
+    shares = {}
+    for name, mesh in (("without", None), ("with", tmp_path / "mesh.ply")):
+        out = tmp_path / f"{name}.h5"
+        prepare_frames("posed_rgbd", raw, "sensed", manifest, out, "rooms", frames_settings, fused=mesh)
+        with Frames(out) as frames:
+            shares[name] = np.bincount(frames["source"][:].ravel(), minlength=4) / frames["source"].size
+            depth, source, cameras = frames["depth"][:], frames["source"][:], (frames["intrinsics"][:], frames["pose"])
+            poses = cameras[1][:]
+    mesh_source, inpainted = Frames.SOURCES.index("mesh"), Frames.SOURCES.index("inpainted")
+    assert shares["without"][mesh_source] == 0
+    assert shares["with"][mesh_source] > 0.3 * shares["without"][inpainted]
+    caster = RayCaster(true_surface())
+    truth = np.stack([caster.cast(k, pose, (48, 64)).depth for k, pose in zip(cameras[0], poses)])
+    error = np.abs(depth - truth)[(source == mesh_source) & (truth > 0)]
+    assert np.median(error) < SETTINGS["voxel"]
+
+
+def test_equal_runs_give_equal_files(raw, tmp_path):
+    fuse("posed_rgbd", raw, "sensed", tmp_path / "a.ply", voxel=0.1)
+    fuse("posed_rgbd", raw, "sensed", tmp_path / "b.ply", voxel=0.1)
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+
+
+def test_scenes_that_cannot_be_fused(raw, tmp_path):
+    with pytest.raises(DataError, match=r"make no surface[\s\S]*within 0.05 m[\s\S]*max_depth"):
+        fuse("posed_rgbd", raw, "sensed", tmp_path / "mesh.ply", max_depth=0.05)
+    broken = {"ok": False, "scene": "sensed", "problems": ["a fault"]}
+    with pytest.raises(DataError, match=r"'sensed' did not pass its check[\s\S]*a fault"):
+        fuse_scene("posed_rgbd", raw, "sensed", broken, tmp_path / "mesh.ply", SETTINGS)
+    assert list(tmp_path.iterdir()) == []

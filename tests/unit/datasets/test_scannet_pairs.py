@@ -1,0 +1,155 @@
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from loco.datasets.scannet_pairs import check_pairs, read_pairs
+from loco.datasets.synthetic.handheld import Walk
+from loco.datasets.synthetic.raw_scannet import simulate_scannet_pairs
+from loco.errors import DataError
+from loco.geometry.cameras import backproject, pixel_centres, project
+from loco.geometry.patches import sample_depth
+
+SCENES = ["scene0707_00", "scene0711_02"]
+SETTINGS = {
+    "seed": 5,
+    "rooms": 1,
+    "images": 24,
+    "image": {"height": 48, "width": 64},
+    "repetition": 0.5,
+    "exact_depth": True,
+}
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs") / "scannet_test_1500"
+    simulate_scannet_pairs(folder, SCENES, 3, SETTINGS)
+    return folder
+
+
+@pytest.fixture
+def folder(pristine, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(pristine, tmp_path / "pairs")
+
+
+def test_pairs_are_those_that_were_simulated(pristine):
+    pairs = read_pairs(pristine)
+    assert [pair.scene for pair in pairs] == [scene for scene in SCENES for _ in range(3)]
+    assert [pair.names for pair in pairs] == [("0", "1"), ("1", "2"), ("2", "3")] * 2
+    walk = Walk(SCENES[1], SETTINGS)
+    photos = walk.photos()
+    first, second = next(photos), next(photos)
+    a, b = pairs[3].images()
+    for image, photo in ((a, first), (b, second)):
+        assert image.depth_camera is None
+        assert image.rgb.shape == (48, 64, 3)  # written at twice the sides
+        assert np.abs(image.rgb.astype(int) - photo.rgb).mean() < 3
+        assert_allclose(image.depth, photo.depth, atol=0.5001e-3)
+        assert_allclose(image.intrinsics, walk.intrinsics, atol=1e-9)
+    assert_allclose(a.pose, np.eye(4))
+    assert_allclose(first.pose @ b.pose, second.pose, atol=1e-9)
+
+
+def test_the_pose_takes_points_of_a_to_b(pristine):
+    """What a sees is where b sees it, and at the same depth; the other way round it is not."""
+    for pair in read_pairs(pristine):
+        a, b = pair.images()
+        points = backproject(pixel_centres(*a.depth.shape), a.depth, pair.intrinsics, a.pose)
+        in_b = points @ pair.pose_a_to_b[:3, :3].T + pair.pose_a_to_b[:3, 3]
+        backwards = (points - pair.pose_a_to_b[:3, 3]) @ pair.pose_a_to_b[:3, :3]
+        assert disagreement(in_b, b.depth, pair.intrinsics) < 0.004
+        assert disagreement(backwards, b.depth, pair.intrinsics) > 0.02
+
+
+def disagreement(points: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) -> float:
+    """Median difference between the depth of points (camera frame) and the image's where they lie, metres."""
+    uv, z = project(points, intrinsics, np.eye(4))
+    seen, smooth = sample_depth(depth, uv)
+    return np.median(np.abs(seen - z)[smooth & (z > 0)])
+
+
+def test_manifest(pristine):
+    manifest = check_pairs(pristine, "all")
+    assert manifest["problems"] == []
+    assert (manifest["pairs"], manifest["scenes"], manifest["images"]) == (6, 2, 8)
+    assert manifest["notes"] == ["there are 6 pairs; published results are for 1500"]
+    assert [file["name"] for file in manifest["files"]] == ["test.npz", "intrinsics.npz"]
+
+
+def lists(folder: Path, file: str = "test.npz", **changes) -> None:
+    """Change arrays of a list; None removes one."""
+    with np.load(folder / file) as arrays:
+        content = dict(arrays) | changes
+    np.savez(folder / file, **{name: array for name, array in content.items() if array is not None})
+
+
+def huge(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "test.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("name.npy", bytes(100_000_000))
+
+
+def lying(folder: Path) -> None:
+    """An array that claims a terabyte."""
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (400000000000,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(folder / "test.npz", "w") as archive:
+        archive.writestr("name.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+
+
+def png(image: np.ndarray) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+DEPTH = Path("scene0707_00", "depth", "1.png")
+ROWS = np.tile([707, 0, 0, 1], (6, 1))
+POSES = np.tile(np.eye(4)[:3], (6, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "test.npz").unlink(), r"is missing[\s\S]*test.npz[\s\S]*github.com/zju3dv/LoFTR"),
+        (lambda f: (f / "intrinsics.npz").unlink(), r"is missing[\s\S]*intrinsics.npz"),
+        (lambda f: (f / "test.npz").write_bytes(b"no zip"), r"cannot be read"),
+        (huge, r"too large[\s\S]*100000000"),
+        (lying, r"cannot be read"),
+        (lambda f: lists(f, name=np.array([{}])), r"cannot be read[\s\S]*allow_pickle"),
+        (lambda f: lists(f, name=None), r"no array `name`"),
+        (lambda f: lists(f, name=ROWS.astype(str)), r"no array `name`"),
+        (lambda f: lists(f, name=ROWS[:, :3]), r"no array `name` as it should be[\s\S]*\(n, 4\)[\s\S]*\(6, 3\)"),
+        (lambda f: lists(f, name=ROWS[:5]), r"arrays differ in length"),
+        (lambda f: lists(f, name=ROWS[:0], rel_pose=POSES[:0]), r"no array `name`"),
+        (lambda f: lists(f, rel_pose=POSES * 2), r"`rel_pose` of scene0707_00, images 0 and 1, is not a rotation"),
+        (lambda f: lists(f, rel_pose=POSES * np.nan), r"is not a rotation"),
+        (lambda f: lists(f, "intrinsics.npz", scene0711_02=None), r"no intrinsics of scene0711_02"),
+        (lambda f: lists(f, "intrinsics.npz", scene0711_02=np.eye(4)), r"not those of a camera"),
+        (lambda f: lists(f, "intrinsics.npz", scene0707_00=np.diag([500.0, 500, 1])), r"of another size[\s\S]*64 x 48"),
+        (lambda f: (f / DEPTH).unlink(), r"1 of 16 images are missing: scene0707_00/depth/1.png"),
+        (lambda f: (f / DEPTH).write_bytes(b""), r"'1.png' is empty"),
+        (lambda f: (f / DEPTH).write_bytes(png(np.ones((48, 64), np.uint8))), r"not a 16-bit image"),
+        (lambda f: (f / DEPTH).write_bytes(png(np.ones((480, 640), np.uint16))), r"of another size[\s\S]*640 x 480"),
+    ],
+)
+def test_what_is_broken_is_named_with_its_remedy(folder, damage, message):
+    damage(folder)
+    listed = "\n".join(check_pairs(folder, "all")["problems"])
+    assert re.search(message, listed), listed
+    assert "what to do" in listed
+
+
+def test_matrices_of_three_rows_serve_as_well(folder, pristine):
+    lists(folder, rel_pose=np.load(folder / "test.npz")["rel_pose"].reshape(-1, 3, 4))
+    for pair, expected in zip(read_pairs(folder), read_pairs(pristine), strict=True):
+        assert_allclose(pair.pose_a_to_b, expected.pose_a_to_b)
+
+
+def test_a_missing_image_is_an_error_when_it_is_read(folder):
+    (folder / DEPTH).unlink()
+    with pytest.raises(DataError, match=r"is missing[\s\S]*1.png"):
+        read_pairs(folder)[0].images()
