@@ -199,7 +199,7 @@ class _View:
         held = np.pad(depth, 1, mode="edge")
         four = held[:-1, :-1], held[:-1, 1:], held[1:, :-1], held[1:, 1:]
         near, far = np.minimum.reduce(four), np.maximum.reduce(four)
-        hole = near <= 0
+        hole = ~(near > 0)
         near[hole], far[hole] = np.inf, -np.inf  # sees nothing
         nears, fars = _pyramid(np.minimum, near), _pyramid(np.maximum, far)
         self._near, self._far = (np.concatenate([level.ravel() for level in levels]) for levels in (nears, fars))

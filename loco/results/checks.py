@@ -10,11 +10,14 @@ from loco.errors import DataError
 from loco.storage import write_text
 
 Manifests = Mapping[tuple[str, str], Mapping[str, Any]]  # (dataset, scene) -> manifest
-COLUMNS = ("dataset", "scene", "ok", "files", "bytes", "images", "panoramas", "problems")
+COLUMNS = ("dataset", "scene", "ok", "problems", "notes", "images", "raw_bytes", "prepared_bytes")
 
 
 def write_checks(manifests: Manifests, stem: str | Path) -> None:
-    """Write ``stem``.csv and ``stem``.md: a line a scene."""
+    """Write ``stem``.csv and ``stem``.md: a line a scene.
+
+    ``raw_bytes`` is what its raw files take, ``prepared_bytes`` about what its frames and correspondences will.
+    """
     lines = [[str(cell) for cell in _line(*place, manifest)] for place, manifest in manifests.items()]
     write_text(f"{stem}.csv", "".join(",".join(line) + "\n" for line in [COLUMNS, *lines]))
     rule = ["---"] * len(COLUMNS)
@@ -41,8 +44,8 @@ def require_whole(manifests: Manifests) -> None:
 
 
 def _line(dataset: str, scene: str, manifest: Mapping[str, Any]) -> tuple:
-    files = manifest["files"]
-    size = sum(file["bytes"] for file in files)
+    # The images of a folder are counted as a whole, not file by file.
+    size = sum(file["bytes"] for file in manifest["files"]) + manifest.get("image_bytes", 0)
+    problems, notes = (len(manifest.get(kind, ())) for kind in ("problems", "notes"))
     verdict = "yes" if manifest["ok"] else "no"
-    counts = manifest["images"], manifest.get("panoramas", ""), len(manifest["problems"])
-    return dataset, scene, verdict, len(files), size, *counts
+    return dataset, scene, verdict, problems, notes, manifest["images"], size, manifest["prepared_bytes"]

@@ -20,7 +20,7 @@ SETTINGS = {"stride": 4, "overlap_tolerance": 0.05}
 def turning(n: int) -> np.ndarray:
     """Poses of a camera that turns once around, a little off the middle of the room."""
     poses = np.stack([np.eye(4)] * n)
-    poses[:, :3, :3] = Rotation.from_euler("y", np.arange(n) * 360 / n, degrees=True).as_matrix()
+    poses[:, :3, :3] = Rotation.from_rotvec(np.arange(n)[:, None] * [0, 2 * np.pi / n, 0]).as_matrix()
     poses[:, :3, 3] = (0.5, 0.1, -0.2)
     return poses
 

@@ -10,12 +10,21 @@ import pytest
 from loco.errors import DataError
 from loco.results.checks import require_whole, write_checks
 
-WHOLE = {"ok": True, "problems": [], "files": [{"bytes": 20}, {"bytes": 22}], "images": 36, "panoramas": 2}
+WHOLE = {
+    "ok": True,
+    "problems": [],
+    "notes": ["one object is listed twice"],
+    "files": [{"bytes": 20}, {"bytes": 22}],
+    "image_bytes": 100,
+    "images": 36,
+    "prepared_bytes": 99,
+}
 BROKEN = {
     "ok": False,
     "problems": ["a.zip is missing\n  what to do: download it", "b.zip is truncated"],
     "files": [],
     "images": 0,
+    "prepared_bytes": 0,
 }
 MANIFESTS = {("houses", "ash"): WHOLE, ("flats", "birch"): BROKEN}
 
@@ -24,12 +33,12 @@ def test_table_has_a_line_a_scene(tmp_path: Path) -> None:
     write_checks(MANIFESTS, tmp_path / "checks")
     with (tmp_path / "checks.csv").open() as file:
         ash, birch = csv.DictReader(file)
-    counts = {"files": "2", "bytes": "42", "images": "36", "panoramas": "2", "problems": "0"}
+    counts = {"problems": "0", "notes": "1", "images": "36", "raw_bytes": "142", "prepared_bytes": "99"}
     assert ash == {"dataset": "houses", "scene": "ash", "ok": "yes", **counts}
-    assert (birch["ok"], birch["problems"], birch["panoramas"]) == ("no", "2", "")
+    assert (birch["ok"], birch["problems"], birch["notes"]) == ("no", "2", "0")
     lines = (tmp_path / "checks.md").read_text().splitlines()
     assert {line.count("|") for line in lines} == {9}
-    assert lines[2] == "| houses | ash | yes | 2 | 42 | 36 | 2 | 0 |"
+    assert lines[2] == "| houses | ash | yes | 0 | 1 | 36 | 142 | 99 |"
 
 
 def test_whole_scenes_pass() -> None:
