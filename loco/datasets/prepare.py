@@ -101,7 +101,8 @@ def dense_frames(
 ) -> Iterator[Prepared]:
     """Frames of ``size`` without holes, and where each depth comes from.
 
-    Those left out are entered in ``dropped`` (name -> share of holes) and ``thinned`` (name -> largest overlap).
+    Those left out are entered in ``dropped`` (name -> share of holes) and ``thinned`` (name -> an overlap beyond the
+    limit).
     """
     thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
     for raw_frame in frames:
