@@ -121,14 +121,17 @@ def test_patches_lie_on_the_true_surface(format: str, pristine: Path, walk: Walk
         away = valid & ~near
         assert np.linalg.norm(points - truth, axis=-1)[away].max() < 1e-3
         checked += away.sum()
-    assert checked > 0.25 * len(photos) * 15 * 20
+    assert checked > 0.2 * len(photos) * 15 * 20
 
 
 def rough(depth: np.ndarray) -> np.ndarray:
-    """Pixels near an edge or a crease: on a plane the inverse depth is linear in the image."""
+    """Pixels near an edge or a crease: on a plane the inverse depth is linear in the image.
+
+    Near is three pixels: depth that is resized and cast from another camera reads that far.
+    """
     inverse = 1 / depth.astype(np.float64)
     bend = sum(np.abs(ndimage.convolve1d(inverse, [1, -2, 1], axis=axis)) for axis in (0, 1))
-    return ndimage.maximum_filter(bend > 1e-4 * inverse, size=5)
+    return ndimage.maximum_filter(bend > 1e-4 * inverse, size=7)
 
 
 @formats
