@@ -2,35 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+from loco.losses.pairs import Patches, RankingLoss, Scale, mean_of_scales, nothing_to_rank, select
 
 
 class DenseSmoothAP(RankingLoss):
     """Smooth AP over all pairs in memory O(|P| (|P| + |N|)): for small batches, and for tests.
 
-    With ``own_term`` a pair also competes with itself, which adds sigma(0) = 0.5 to R_P, as in the LoCUS release.
+    With ``own_term`` a pair also competes with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
 
-    def __init__(self, rho: float, kappa: float, tau: float, own_term: bool = False) -> None:
-        super().__init__(rho, kappa, tau)
+    takes_several_scales = True
+
+    def __init__(
+        self,
+        rho: float | Sequence[float],
+        kappa: float | Sequence[float],
+        tau: float,
+        own_term: bool = False,
+        same_image: float = 0.0,
+        ratio: float = 1.0,
+    ) -> None:
+        super().__init__(rho, kappa, tau, same_image, ratio)
         self.own_term = own_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+        ranked = [self._rank(patches, scale) for scale in self.scales]
+        positives, negatives = torch.tensor([[len(r.ap), r.negatives] for r in ranked], device=patches.points.device).T
+        if not positives.any():
+            return nothing_to_rank(patches.features, int(negatives.sum()))
+        mean_ap = torch.stack([(r.weight * r.ap).sum() / r.weight.sum() for r in ranked])
+        return mean_of_scales(self.scales, mean_ap, positives, negatives)
+
+    @torch.no_grad()
+    def patch_precision(
+        self,
+        features: Tensor,
+        points: Tensor,
+        scene_ids: Tensor | None = None,
+        valid: Tensor | None = None,
+        image_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Mean AP over the positive pairs of each patch, (n,), as :meth:`ExactSmoothAP.patch_precision`."""
+        patches = select(features, points, scene_ids, valid, image_ids)
+        rows = torch.arange(len(features), device=features.device)
+        rows = rows if valid is None else rows[valid.bool()]
+        total, weight = patches.features.new_zeros(2, len(features))
+        for ranked in (self._rank(patches, scale) for scale in self.scales):
+            for end in rows[ranked.pairs]:
+                total.index_add_(0, end, ranked.weight * ranked.ap)
+                weight.index_add_(0, end, ranked.weight)
+        return total / weight
+
+    def _rank(self, patches: Patches, scale: Scale) -> _Ranked:
         n = len(patches.features)
         i, j = torch.triu_indices(n, n, 1, device=patches.features.device)
         distance = (patches.points[i] - patches.points[j]).norm(dim=1)
         together = patches.scene_ids[i] == patches.scene_ids[j]
-        across = patches.image_ids[i] != patches.image_ids[j]
-        positive = together & across & (distance <= self.rho)
-        negative = together & (distance > self.rho) & (distance <= self.kappa)
-        if not positive.any():
-            return nothing_to_rank(patches.features, int(negative.sum()))
         similarity = (patches.features[i] * patches.features[j]).sum(dim=1)
-        s_p, s_n = similarity[positive], similarity[negative]
-        r_p = torch.sigmoid((s_p[None] - s_p[:, None]) / self.tau).sum(dim=1) - (0.0 if self.own_term else 0.5)
-        r_n = torch.sigmoid((s_n[None] - s_p[:, None]) / self.tau).sum(dim=1)
-        mean_ap = ((1 + r_p) / (1 + r_p + r_n)).mean()
-        return 1 - mean_ap, {"positives": len(s_p), "negatives": len(s_n), "mean_ap": mean_ap.item()}
+        weight = torch.ones_like(similarity)
+        weight[patches.image_ids[i] == patches.image_ids[j]] = self.same_image
+        positive = together & (distance <= scale.rho) & (weight > 0)
+        negative = together & (distance > scale.rho) & (distance <= scale.kappa)
+        s_p, s_n, weight = similarity[positive], similarity[negative], weight[positive]
+        r_p = (weight * torch.sigmoid((s_p[None] - s_p[:, None]) / self.tau)).sum(dim=1)
+        if not self.own_term:
+            r_p = r_p - 0.5 * weight
+        r_n = self.ratio * torch.sigmoid((s_n[None] - s_p[:, None]) / self.tau).sum(dim=1)
+        ap = (1 + r_p) / (1 + r_p + r_n)
+        return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
+
+
+class _Ranked(NamedTuple):
+    """The positive pairs at one scale, (2, p), with their weights and AP, (p,), and the number of negative pairs."""
+
+    pairs: Tensor
+    weight: Tensor
+    ap: Tensor
+    negatives: int

@@ -2,28 +2,30 @@
 
 The loss sees a pair only through the number s = f_i . f_j and its class. So
 
-1. a walk over tiles of the similarity matrix, which is never stored, gathers the positives and the negatives in two
-   histograms of s with linear binning;
+1. a walk over tiles of the similarity matrix, which is never stored, gathers the pairs of each class in a histogram of
+   s with linear binning;
 2. on the grid of the histograms, R_P and R_N are correlations of a histogram with the sigmoid, and AP, the loss, and
-   its derivative with respect to the score of a positive and of a negative pair are tables over s;
+   its derivative with respect to the score of a pair of each class are tables over s;
 3. the backward walk forms the tiles again, looks the derivatives up by linear interpolation, and multiplies them back
    into the features.
 
 The cost is three products of n x n x d, as in attention. Linear binning leaves an error of second order in
-(width of a bin / tau), held small by :data:`BINS_PER_TAU`. Patches are sorted in space, so that tiles farther apart
-than kappa, which hold "don't care" pairs alone, are skipped.
+(width of a bin / tau), held small by :data:`BINS_PER_TAU`. Tiles hold patches near each other, so that a pair of tiles
+farther apart than kappa, whose pairs take no part, is skipped, and of most others the boxes around them tell the class.
+Several scales differ in the tables alone: they share both walks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+from loco.losses.pairs import Patches, RankingLoss, Scale, mean_of_scales, nothing_to_rank, select
 
 BINS_PER_TAU = 80
 _MARGIN = 1.01  # similarities of unit rows in finite precision lie within [-_MARGIN, _MARGIN]
@@ -32,106 +34,194 @@ _MARGIN = 1.01  # similarities of unit rows in finite precision lie within [-_MA
 class ExactSmoothAP(RankingLoss):
     """Smooth AP over all pairs of a batch, in two walks over tiles.
 
-    The points are compared in float32, features in their own precision; the tables are float64.
+    The points are compared in float32, features in float32 or float64; the tables are float64.
     """
 
-    def __init__(self, rho: float, kappa: float, tau: float, tile: int = 512) -> None:
-        """``tile`` is the number of patches along the side of a tile."""
-        super().__init__(rho, kappa, tau)
+    takes_several_scales = True
+
+    def __init__(
+        self,
+        rho: float | Sequence[float],
+        kappa: float | Sequence[float],
+        tau: float,
+        tile: int = 512,
+        same_image: float = 0.0,
+        ratio: float = 1.0,
+    ) -> None:
+        """``tile`` is the number of patches along the side of a tile; the rest as in :class:`RankingLoss`."""
+        super().__init__(rho, kappa, tau, same_image, ratio)
         self.tile = tile
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        order, tiles = _sort_into_tiles(patches.points, patches.scene_ids, self.kappa, self.tile)
-        walk = _Walk(patches.points[order].float(), patches.image_ids[order], tiles, self.rho, self.kappa)
-        mean_ap, counts = _MeanAP.apply(patches.features[order], walk, self.tau)
-        positives, negatives = (int(count) for count in counts)
-        if not positives:
-            return nothing_to_rank(patches.features, negatives)
-        return 1 - mean_ap, {"positives": positives, "negatives": negatives, "mean_ap": mean_ap.item()}
+        mean_ap, positives, negatives = _MeanAP.apply(patches.features, self._walk(patches), self.tau, self.ratio)
+        if not positives.any():
+            return nothing_to_rank(patches.features, int(negatives.sum()))
+        return mean_of_scales(self.scales, mean_ap, positives, negatives)
+
+    @torch.no_grad()
+    def patch_precision(
+        self,
+        features: Tensor,
+        points: Tensor,
+        scene_ids: Tensor | None = None,
+        valid: Tensor | None = None,
+        image_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Mean AP over the positive pairs of each patch, of all scales: how well a place is recognised.
+
+        Arguments as of a call. Returns (n,), NaN for a patch without a positive pair.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            patches = select(features, points, scene_ids, valid, image_ids)
+            walk = self._walk(patches)
+            sorted_features = patches.features[walk.order]
+            grid = Grid.for_tau(self.tau)
+            tables = walk.tables(sorted_features, grid, self.tau, self.ratio)
+            ap = Lookup(grid, sum(table.weighted_ap for table in tables), sorted_features.dtype)
+            weight = Lookup(grid, sum(table.weight.expand_as(table.ap) for table in tables), sorted_features.dtype)
+            sums = sorted_features.new_zeros(2, len(sorted_features))
+            for block in walk.blocks(max(scale.rho for scale in self.scales)):
+                below, fraction = grid.locate(sorted_features[block.i] @ sorted_features[block.j].T)
+                index = below.add_(block.classes, alpha=grid.bins)
+                for total, values in zip(sums, (ap(index, fraction), weight(index, fraction))):
+                    total[block.i] += values.sum(dim=1)
+                    total[block.j] += values.sum(dim=0)
+        precision = torch.empty_like(sums[0])
+        precision[walk.order] = sums[0] / sums[1]
+        if valid is None:
+            return precision
+        return precision.new_full((len(features),), float("nan")).masked_scatter_(valid.bool(), precision)
+
+    def _walk(self, patches: Patches) -> Walk:
+        return Walk(patches, Classes(self.scales, self.same_image), self.tile)
 
 
-class Tile(NamedTuple):
-    """Patches ``start`` to ``stop`` of one scene, and the box around them."""
+class Classes:
+    """The classes of pairs, and what each is to each of K scales.
 
-    start: int
-    stop: int
-    scene: int
-    low: Tensor
-    high: Tensor
+    The class of a pair is the number of radii, of all scales, below its distance. For two patches of one image it is
+    that plus :attr:`across`, the number of classes across images.
+    """
+
+    def __init__(self, scales: list[Scale], same_image: float) -> None:
+        self.radii = sorted({radius for scale in scales for radius in scale})
+        self.across = len(self.radii) + 1
+        self.number = 2 * self.across
+        self.image_matters_within = max(scale.rho for scale in scales) if same_image != 1 else 0.0
+        upto = torch.tensor([*self.radii, torch.inf], dtype=torch.float64)
+        rho, kappa = torch.tensor(scales, dtype=torch.float64).T[:, :, None]
+        positive, negative = (upto <= rho).double(), ((upto > rho) & (upto <= kappa)).double()
+        self.positive = torch.cat([positive, same_image * positive], dim=1)  # weights, (K, number)
+        self.negative = torch.cat([negative, negative], dim=1)
 
 
 class Block(NamedTuple):
-    """A block of the pair matrix: rows i, columns j, and which of its pairs are positive and negative."""
+    """A block of the pair matrix: rows i, columns j, and the class of all of its pairs or of each, int32."""
 
     i: slice
     j: slice
-    positive: Tensor
-    negative: Tensor
+    classes: int | Tensor
 
 
-class _Walk:
+class Walk:
     """The blocks of the pair matrix that hold any pair: each unordered pair once."""
 
-    def __init__(self, points: Tensor, image_ids: Tensor, tiles: list[Tile], rho: float, kappa: float) -> None:
-        self.points, self.image_ids, self.tiles, self.rho, self.kappa = points, image_ids, tiles, rho, kappa
+    def __init__(self, patches: Patches, classes: Classes, tile: int) -> None:
+        self.classes = classes
+        points = patches.points.detach().float()
+        host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
+        tiles = list(_tiles(host_points, host_scenes, tile))
+        order = np.concatenate([np.empty(0, np.int64), *tiles])
+        self.order = torch.from_numpy(order).to(points.device)
+        self.points, self.image_ids = points[self.order].T.contiguous(), patches.image_ids[self.order]
+        ends = np.cumsum([0, *map(len, tiles)])
+        self.slices = [slice(*ends[k : k + 2].tolist()) for k in range(len(tiles))]
+        self.scenes = np.array([host_scenes[rows[0]] for rows in tiles])
+        self.low = np.array([host_points[rows].min(axis=0) for rows in tiles])
+        self.high = np.array([host_points[rows].max(axis=0) for rows in tiles])
+        self.before = torch.ones(tile, tile, dtype=torch.bool, device=points.device).tril_()
 
-    def __iter__(self) -> Iterator[Block]:
-        for a, first in enumerate(self.tiles):
-            for second in self.tiles[a:]:
-                if first.scene == second.scene and self._gap(first, second) <= self.kappa:
-                    yield self._block(first, second)
+    def blocks(self, reach: float) -> Iterator[Block]:
+        """The blocks that hold pairs up to a distance of ``reach``."""
+        for a in range(len(self.slices)):
+            low, high, scenes = self.low[a:], self.high[a:], self.scenes[a:]
+            nearest = np.linalg.norm(np.maximum(0, np.maximum(low[0] - high, low - high[0])), axis=1)
+            farthest = np.linalg.norm(np.maximum(high - low[0], high[0] - low), axis=1)
+            for k in np.flatnonzero((scenes == scenes[0]) & (nearest <= reach)):
+                i, j = self.slices[a], self.slices[a + k]
+                yield Block(i, j, self._classes(i, j, float(nearest[k]), float(farthest[k])))
 
-    @staticmethod
-    def _gap(a: Tile, b: Tile) -> float:
-        return float(torch.clamp(torch.maximum(a.low - b.high, b.low - a.high), min=0).norm())
+    def _classes(self, i: slice, j: slice, nearest: float, farthest: float) -> int | Tensor:
+        radii = self.classes.radii
+        passed = sum(radius < nearest for radius in radii)
+        open_radii = [radius for radius in radii if nearest <= radius < farthest]
+        tell_images = nearest <= self.classes.image_matters_within
+        if not open_radii and not tell_images and i != j:
+            return passed
+        classes = torch.full((i.stop - i.start, j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
+        if open_radii:
+            # Coordinate differences, not the expanded square: points lie tens of metres from the origin, and the radii
+            # decide at centimetres.
+            x, y, z = (axis[i, None] - axis[None, j] for axis in self.points)
+            squared = x.square_().addcmul_(y, y).addcmul_(z, z)
+            for radius in open_radii:
+                classes += squared > radius**2
+        if tell_images:
+            classes.add_(self.image_ids[i, None] == self.image_ids[None, j], alpha=self.classes.across)
+        if i == j:  # a pair of one tile counts once, and no patch is its own pair
+            classes.masked_fill_(self.before[: len(classes), : len(classes)], len(radii))
+        return classes
 
-    def _block(self, first: Tile, second: Tile) -> Block:
-        i, j = slice(first.start, first.stop), slice(second.start, second.stop)
-        # Coordinate differences, not the expanded square: points lie tens of metres from the origin, and the radii
-        # decide at centimetres.
-        squared = sum((self.points[i, None, axis] - self.points[None, j, axis]).square_() for axis in range(3))
-        within = squared <= self.kappa**2
-        if first is second:
-            within = within.triu_(1)
-        near = squared <= self.rho**2
-        across = self.image_ids[i, None] != self.image_ids[None, j]
-        return Block(i, j, within & near & across, within & ~near)
+    def tables(self, features: Tensor, grid: Grid, tau: float, ratio: float) -> list[Tables]:
+        """The first walk: the tables of each scale, for features in the order of the walk."""
+        shape = (self.classes.number, grid.bins)
+        counts = torch.zeros(shape, dtype=torch.float64, device=features.device)
+        passed_on = torch.zeros_like(counts)
+        for block in self.blocks(self.classes.radii[-1]):
+            below, fraction = grid.locate(features[block.i] @ features[block.j].T)
+            index = below.add_(block.classes, alpha=grid.bins).view(-1)
+            for total, weights in ((counts, None), (passed_on, fraction.view(-1))):
+                part = torch.bincount(index, weights)
+                total.view(-1)[: len(part)] += part
+        # Each value is shared by the two grid points around it.
+        histograms = counts - passed_on
+        histograms[:, 1:] += passed_on[:, :-1]
+        scales = zip(self.classes.positive.to(features.device), self.classes.negative.to(features.device))
+        return [Tables(histograms, positive, negative, grid, tau, ratio) for positive, negative in scales]
 
 
 class _MeanAP(torch.autograd.Function):
-    """Mean smooth AP of the positive pairs; its gradient by a second walk."""
+    """Mean smooth AP of the positive pairs at each scale, and the numbers of pairs; the gradient by a second walk."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, walk: _Walk, tau: float) -> tuple[Tensor, Tensor]:
-        grid = Grid.for_tau(tau)
-        positives = torch.zeros(grid.bins, dtype=torch.float64, device=features.device)
-        negatives = torch.zeros_like(positives)
-        for block in walk:
-            similarity = features[block.i] @ features[block.j].T
-            positives += grid.histogram(similarity[block.positive])
-            negatives += grid.histogram(similarity[block.negative])
-        tables = Tables(positives, negatives, grid, tau)
+    def forward(ctx: Any, features: Tensor, walk: Walk, tau: float, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+        features, grid = features[walk.order], Grid.for_tau(tau)
+        tables = walk.tables(features, grid, tau, ratio)
         ctx.save_for_backward(features)
         ctx.walk, ctx.grid, ctx.tables = walk, grid, tables
-        counts = torch.stack([positives.sum(), negatives.sum()]).round().long()
-        ctx.mark_non_differentiable(counts)
-        return tables.mean_ap.to(features.dtype), counts
+        mean_ap = torch.stack([table.mean_ap for table in tables]).to(features.dtype)
+        positives, negatives = torch.stack([table.pairs for table in tables], dim=1)
+        ctx.mark_non_differentiable(positives, negatives)
+        return mean_ap, positives, negatives
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         (features,) = ctx.saved_tensors
-        slope_p, slope_n = (slope.to(features.dtype) for slope in ctx.tables.slopes())
+        walk, grid = ctx.walk, ctx.grid
         out = torch.zeros_like(features)
-        for block in ctx.walk:
-            f_i, f_j = features[block.i], features[block.j]
-            similarity = f_i @ f_j.T
-            weight = torch.zeros_like(similarity)
-            weight[block.positive] = ctx.grid.interpolate(slope_p, similarity[block.positive])
-            weight[block.negative] = ctx.grid.interpolate(slope_n, similarity[block.negative])
-            out[block.i] += weight @ f_j
-            out[block.j] += weight.T @ f_i
-        return grad * out, None, None
+        with torch.autocast(features.device.type, enabled=False):
+            slopes = sum(g * table.slopes() for g, table in zip(grad.double(), ctx.tables))
+            slope = Lookup(grid, slopes, features.dtype)
+            for block in walk.blocks(walk.classes.radii[-1]):
+                f_i, f_j = features[block.i], features[block.j]
+                below, fraction = grid.locate(f_i @ f_j.T)
+                weight = slope(below.add_(block.classes, alpha=grid.bins), fraction)
+                out[block.i].addmm_(weight, f_j)
+                out[block.j].addmm_(weight.T, f_i)
+        gradient = torch.empty_like(out)
+        gradient[walk.order] = out
+        return gradient, None, None, None
 
 
 class Grid(NamedTuple):
@@ -148,56 +238,76 @@ class Grid(NamedTuple):
         return 2 * _MARGIN / (self.bins - 1)
 
     def locate(self, similarity: Tensor) -> tuple[Tensor, Tensor]:
-        """Index of the grid point below, and the way to the next one in [0, 1]."""
-        position = ((similarity + _MARGIN) / self.width).clamp_(0, self.bins - 1)
-        below = position.long().clamp_(max=self.bins - 2)
-        return below, position - below
+        """Index of the grid point below, int32, and the way to the next one in [0, 1); ``similarity`` is used up."""
+        position = similarity.add_(_MARGIN).mul_(1 / self.width).clamp_(0, self.bins - 1)
+        return position.int(), position.frac_()
 
-    def histogram(self, similarity: Tensor) -> Tensor:
-        """Histogram with linear binning, (bins,) float64: each value is shared by the two grid points around it."""
-        below, fraction = self.locate(similarity)
-        count = torch.bincount(below, minlength=self.bins).double()
-        passed_on = torch.bincount(below, weights=fraction, minlength=self.bins).double()
-        histogram = count - passed_on
-        histogram[1:] += passed_on[:-1]
-        return histogram
 
-    def interpolate(self, table: Tensor, similarity: Tensor) -> Tensor:
-        """Values of ``table`` (bins,) at similarities, by linear interpolation."""
-        below, fraction = self.locate(similarity)
-        return torch.lerp(table[below], table[below + 1], fraction)
+class Lookup:
+    """Tables over the grid, one for each class (classes, bins), read by linear interpolation."""
+
+    def __init__(self, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
+        self.values = values.to(dtype).view(-1)
+        self.steps = torch.zeros_like(self.values).view(-1, grid.bins)
+        self.steps[:, :-1] = values.diff(dim=1)
+        self.steps = self.steps.view(-1)
+
+    def __call__(self, index: Tensor, fraction: Tensor) -> Tensor:
+        """Values at ``index`` = class * bins + grid point below, and ``fraction`` of the way to the next."""
+        flat = index.view(-1)
+        found = self.values.index_select(0, flat).addcmul_(self.steps.index_select(0, flat), fraction.view(-1))
+        return found.view(index.shape)
 
 
 class Tables:
-    """AP and its derivatives as functions of the score, on a grid, from the histograms of the pairs (float64)."""
+    """AP and its derivatives as functions of the score, on a grid, at one scale (float64).
 
-    def __init__(self, positives: Tensor, negatives: Tensor, grid: Grid, tau: float) -> None:
-        self.positives, self.count = positives, positives.sum().clamp(min=1)
-        offset = torch.arange(-(grid.bins - 1), grid.bins, dtype=torch.float64, device=positives.device) * grid.width
+    They differ between classes of positive pairs: a pair does not compete with itself, and so not with its own weight.
+    """
+
+    def __init__(
+        self, histograms: Tensor, positive: Tensor, negative: Tensor, grid: Grid, tau: float, ratio: float
+    ) -> None:
+        """
+        Args:
+            histograms: of the scores of each class, (classes, bins).
+            positive, negative: weights of the pairs of each class, (classes,).
+            grid, tau, ratio: the grid, and the temperature and the factor of the negatives.
+        """
+        offset = torch.arange(-(grid.bins - 1), grid.bins, dtype=torch.float64, device=histograms.device) * grid.width
         self.sigmoid = torch.sigmoid(offset / tau)
         self.sigmoid_slope = self.sigmoid * (1 - self.sigmoid) / tau
-        self.negatives = negatives
-        # A pair does not compete with itself: minus sigma(0). Not clamped at 0: a pair is shared by two grid points,
-        # where its own term is a little below and a little above sigma(0), and the two errors cancel.
-        self.r_p = _correlate(positives, self.sigmoid) - 0.5
-        self.r_n = _correlate(negatives, self.sigmoid)
-        total = 1 + self.r_p + self.r_n
-        self.ap = (1 + self.r_p) / total
-        self.ap_by_r_p = self.r_n / total**2
-        self.ap_by_r_n = -(1 + self.r_p) / total**2
-        self.mean_ap = (positives * self.ap).sum() / self.count
+        self.weight, self.negative_weight = positive[:, None], ratio * negative[:, None]
+        self.weighted = self.weight * histograms
+        self.positives = self.weighted.sum(dim=0)
+        self.negatives = (self.negative_weight * histograms).sum(dim=0)
+        # Minus sigma(0). Not clamped at 0: a pair is shared by two grid points, where its own term is a little below
+        # and a little above sigma(0), and the two errors cancel.
+        r_p = _correlate(self.positives, self.sigmoid) - 0.5 * self.weight
+        r_n = _correlate(self.negatives, self.sigmoid)
+        total = 1 + r_p + r_n
+        self.ap = (1 + r_p) / total
+        self.ap_by_r_p = r_n / total**2
+        self.ap_by_r_n = -(1 + r_p) / total**2
+        total_weight = self.positives.sum()
+        self.total_weight = torch.where(total_weight > 0, total_weight, 1.0)
+        self.weighted_ap = self.weight * self.ap
+        self.mean_ap = (self.weighted * self.ap).sum() / self.total_weight
+        of_class = histograms.sum(dim=1)
+        self.pairs = torch.stack([of_class[positive > 0].sum(), of_class[negative > 0].sum()]).round().long()
 
-    def slopes(self) -> tuple[Tensor, Tensor]:
-        """Derivative of the mean AP with respect to the score of one positive, and of one negative pair, (bins,) each.
+    def slopes(self) -> Tensor:
+        """Derivative of the mean AP with respect to the score of one pair of each class, (classes, bins).
 
         A pair's score enters through the ranks of all positives, by which it passes them; a positive's also through
         its own rank. What a pair would do to itself cancels between the two.
         """
-        as_rival_p = -_correlate(self.positives * self.ap_by_r_p, self.sigmoid_slope)
-        as_rival_n = -_correlate(self.positives * self.ap_by_r_n, self.sigmoid_slope)
+        as_positive = -_correlate((self.weighted * self.ap_by_r_p).sum(dim=0), self.sigmoid_slope)
+        as_negative = -_correlate((self.weighted * self.ap_by_r_n).sum(dim=0), self.sigmoid_slope)
         own = self.ap_by_r_p * _correlate(self.positives, self.sigmoid_slope)
-        own += self.ap_by_r_n * _correlate(self.negatives, self.sigmoid_slope)
-        return -(as_rival_p + own) / self.count, -as_rival_n / self.count
+        own = own + self.ap_by_r_n * _correlate(self.negatives, self.sigmoid_slope)
+        slopes = self.weight * (as_positive + own) + self.negative_weight * as_negative
+        return -slopes / self.total_weight
 
 
 def _correlate(histogram: Tensor, kernel: Tensor) -> Tensor:
@@ -208,28 +318,19 @@ def _correlate(histogram: Tensor, kernel: Tensor) -> Tensor:
     return torch.fft.irfft(spectrum, size)[bins - 1 : 2 * bins - 1]
 
 
-def _sort_into_tiles(points: Tensor, scene_ids: Tensor, kappa: float, tile: int) -> tuple[Tensor, list[Tile]]:
-    """An order of the patches in which neighbours in space are near each other, and its tiles, one scene each."""
-    cells = ((points - points.amin(dim=0)) / (kappa / 2)).long() if len(points) else points.long()
-    order = torch.argsort(_morton(cells), stable=True)
-    order = order[torch.argsort(scene_ids[order], stable=True)]
-    sorted_points, sorted_scenes = points[order].float().cpu(), scene_ids[order].cpu()
-    tiles = []
-    scenes, counts = torch.unique_consecutive(sorted_scenes, return_counts=True)
-    start = 0
-    for scene, count in zip(scenes.tolist(), counts.tolist()):
-        for begin in range(start, start + count, tile):
-            end = min(begin + tile, start + count)
-            box = sorted_points[begin:end]
-            tiles.append(Tile(begin, end, scene, box.amin(dim=0), box.amax(dim=0)))
-        start += count
-    return order, tiles
+def _tiles(points: np.ndarray, scene_ids: np.ndarray, tile: int) -> Iterator[np.ndarray]:
+    """Rows of at most ``tile`` patches of one scene near each other."""
+    for scene in np.unique(scene_ids):
+        yield from _halves(points, np.flatnonzero(scene_ids == scene), tile)
 
 
-def _morton(cells: Tensor) -> Tensor:
-    """Morton codes of cells (m, 3): the bits of the three coordinates in turn."""
-    code = torch.zeros(len(cells), dtype=torch.int64, device=cells.device)
-    for bit in range(20):
-        for axis in range(3):
-            code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
-    return code
+def _halves(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndarray]:
+    """Cut across the longest side of the box, in parts of whole tiles, until a part is one tile."""
+    if len(rows) <= tile:
+        yield rows
+        return
+    axis = np.ptp(points[rows], axis=0).argmax()
+    half = -(-len(rows) // tile) // 2 * tile
+    order = np.argpartition(points[rows, axis], half)
+    for part in (order[:half], order[half:]):
+        yield from _halves(points, np.sort(rows[part]), tile)

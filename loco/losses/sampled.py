@@ -3,26 +3,32 @@
 A few positive pairs, the anchors, are ranked. Against each anchor, pairs whose similarity lies more than Delta above
 count as 1 and those more than Delta below as 0, where the sigmoid is saturated; of those between, at most a given
 number is drawn. Counts and draws are scaled up to what they stand for, so that each anchor's R_P and R_N are unbiased.
+
+The similarity of every pair of the pools is computed once, and anchors gather scalars: memory is that of the features
+and of a few numbers for each (anchor, pair of the pool).
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+
+_CHUNK = 1024  # pairs whose features are gathered at once
 
 
 class SampledSmoothAP(RankingLoss):
     """Smooth AP of sampled anchors against sampled pairs.
 
-    The similarity of every pair of the pools is computed once; anchors gather scalars. The draws depend on ``seed`` and
-    on the number of calls, which is part of the module's state: a resumed training draws what an unbroken one would.
+    The draws depend on ``seed``, on the device's generator and on the number of calls, which is part of the module's
+    state: a resumed training draws what an unbroken one would.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class SampledSmoothAP(RankingLoss):
         max_negatives: int = 30000,
         pool: int = 200_000,
         saturation: float = 0.002,
+        corrections: Literal["unbiased", "published"] = "unbiased",
         seed: int = 0,
     ) -> None:
         """
@@ -44,71 +51,109 @@ class SampledSmoothAP(RankingLoss):
             max_positives, max_negatives: largest numbers of unsaturated pairs drawn for each anchor.
             pool: largest number of positive, and of negative, pairs of the batch that are looked at.
             saturation: the sigmoid counts as saturated where its slope is below this share of its largest; 0 = never.
+            corrections: ``published`` scales R_P as LoCo's release does. That takes the anchor for one of the other
+                positives of the pool, and of those in range, although it is not among them: of B others, w of them in
+                range, it makes B - 1 and w - 1. The two agree as the pool grows.
             seed: of the draws.
+
+        Raises:
+            ValueError: as :class:`loco.losses.pairs.RankingLoss`, or unknown ``corrections``.
         """
         super().__init__(rho, kappa, tau)
+        if corrections not in ("unbiased", "published"):
+            raise ValueError(f"corrections must be 'unbiased' or 'published', found {corrections!r}")
         self.anchors, self.pool = anchors, pool
         self.max_positives, self.max_negatives = max_positives, max_negatives
         self.delta = -tau * math.log(2 / (1 + math.sqrt(1 - saturation)) - 1) if saturation else math.inf
-        self.seed = seed
+        self.corrections, self.seed = corrections, seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([self.seed, int(self.calls)])
         self.calls += 1
-        pairs = _pools(patches, self.rho, self.kappa, self.pool, rng)
+        pairs = draw_pools(patches, self.rho, self.kappa, self.pool, rng)
         if not pairs.n_positive:
             return nothing_to_rank(patches.features, pairs.n_negative)
-        s_p, s_n = (_similarities(patches.features, pool) for pool in (pairs.positive, pairs.negative))
-        anchors = torch.from_numpy(rng.permutation(len(s_p))[: self.anchors])
-        s_a = s_p[anchors]
-        others = pairs.n_positive - 1
-        r_p = self._rank(s_p, s_a, others, self.max_positives, rng, own=anchors)
-        r_n = self._rank(s_n, s_a, pairs.n_negative, self.max_negatives, rng)
+        s_p, s_n = (_PairSimilarity.apply(patches.features, pool) for pool in (pairs.positive, pairs.negative))
+        draws = self.draw(s_p.detach(), s_n.detach(), pairs, rng)
+        s_a = s_p[draws.anchors, None]
+        r_p = draws.positive.rank(s_p[draws.positive.pairs] - s_a, self.tau)
+        r_n = draws.negative.rank(s_n[draws.negative.pairs] - s_a, self.tau)
         mean_ap = ((1 + r_p) / (1 + r_p + r_n)).mean()
         log = {"positives": pairs.n_positive, "negatives": pairs.n_negative, "mean_ap": mean_ap.item()}
         return 1 - mean_ap, log
 
-    def _rank(
+    def draw(self, s_p: Tensor, s_n: Tensor, pairs: Pairs, rng: np.random.Generator) -> Draws:
+        """Anchors, and the pairs that they are compared with, from the similarities of the pools."""
+        anchors = torch.from_numpy(rng.permutation(len(s_p))[: self.anchors]).to(s_p.device)
+        generator = torch.Generator(s_p.device).manual_seed(int(rng.integers(2**62)))
+        difference = s_p - s_p[anchors, None]
+        difference[torch.arange(len(anchors), device=s_p.device), anchors] = -math.inf  # not a rival of itself
+        others, rivals = pairs.n_positive - 1, len(s_p) - 1
+        missing = int(self.corrections == "published")
+        positive = self._draw_rivals(difference, others, rivals, self.max_positives, generator, missing)
+        difference = s_n - s_p[anchors, None]
+        negative = self._draw_rivals(difference, pairs.n_negative, len(s_n), self.max_negatives, generator)
+        return Draws(anchors, positive, negative)
+
+    def _draw_rivals(
         self,
-        pool: Tensor,
-        anchors: Tensor,
+        difference: Tensor,
         population: int,
+        pool: int,
         cap: int,
-        rng: np.random.Generator,
-        own: Tensor | None = None,
-    ) -> Tensor:
-        """Estimate of sum sigma(s - s_a) over a population of pairs, of which ``pool`` is a uniform sample, (A,)."""
-        pool_size = len(pool) - (own is not None)
-        if pool_size == 0:
-            return torch.zeros_like(anchors)
-        with torch.no_grad():
-            difference = pool[None] - anchors[:, None]
-            near = difference.abs() <= self.delta
-            above = difference > self.delta
-            if own is not None:
-                near[torch.arange(len(own)), own] = False
-            # A uniform draw without replacement: the largest of random keys, pairs out of range having none.
-            keys = torch.rand(
-                near.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62)))
-            ).masked_fill_(~near, -1.0)
-            drawn_keys, drawn = keys.topk(min(cap, keys.shape[1]), dim=1)
-            is_drawn = drawn_keys >= 0
-            scale = near.sum(dim=1) / is_drawn.sum(dim=1).clamp(min=1)
-        sigma = torch.sigmoid((pool[drawn] - anchors[:, None]) / self.tau) * is_drawn
-        return (population / pool_size) * (scale * sigma.sum(dim=1) + above.sum(dim=1))
+        generator: torch.Generator,
+        missing: int = 0,
+    ) -> Rivals:
+        """Pairs drawn for each anchor, from ``difference`` = s - s_a (A, m), a uniform sample of ``population`` pairs.
+
+        Of the sample, ``pool`` are rivals of the anchor. ``missing`` of them are left out of the factors.
+        """
+        near = (difference.abs() <= self.delta) & difference.isfinite()
+        # A uniform draw without replacement: the largest of random keys, pairs out of range having none.
+        keys = torch.rand(near.shape, generator=generator, device=near.device).masked_fill_(~near, -1.0)
+        keys, drawn = keys.topk(min(cap, keys.shape[1]), dim=1)
+        is_drawn = keys >= 0
+        stands_for = population / max(pool - missing, 1)
+        in_range = near.sum(dim=1, dtype=difference.dtype)
+        scale = (in_range - missing).clamp(min=0) / is_drawn.sum(dim=1).clamp(min=1)
+        above = (difference > self.delta).sum(dim=1)
+        return Rivals(drawn, is_drawn, stands_for * scale, stands_for * above)
 
 
-class _Pairs(NamedTuple):
+class Rivals(NamedTuple):
+    """The pairs with which each of A anchors is compared."""
+
+    pairs: Tensor  # (A, m) int64, rows of a pool
+    is_drawn: Tensor  # (A, m) bool; anchors with fewer pairs in range fill their row up
+    scale: Tensor  # (A,) pairs that each drawn one stands for
+    above: Tensor  # (A,) pairs that count as 1, where the sigmoid is saturated
+
+    def rank(self, difference: Tensor, tau: float) -> Tensor:
+        """Estimate of sum sigma(s - s_a) over the population (A,), from s - s_a of the drawn pairs (A, m)."""
+        sigma = torch.sigmoid(difference / tau) * self.is_drawn
+        return self.scale * sigma.sum(dim=1) + self.above
+
+
+class Draws(NamedTuple):
+    """Anchors (A,), rows of the pool of positives, and their rivals."""
+
+    anchors: Tensor
+    positive: Rivals
+    negative: Rivals
+
+
+class Pairs(NamedTuple):
     """Pools of positive and negative pairs (m, 2) of a batch, and how many there are in all."""
 
-    positive: np.ndarray
-    negative: np.ndarray
+    positive: Tensor
+    negative: Tensor
     n_positive: int
     n_negative: int
 
 
-def _pools(patches: Patches, rho: float, kappa: float, pool: int, rng: np.random.Generator) -> _Pairs:
+def draw_pools(patches: Patches, rho: float, kappa: float, pool: int, rng: np.random.Generator) -> Pairs:
+    """Uniform samples of the positive and of the negative pairs of a batch, at most ``pool`` of each."""
     points, scene_ids = patches.points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
     trees = [(rows, cKDTree(points[rows])) for rows in (np.flatnonzero(scene_ids == s) for s in np.unique(scene_ids))]
     near = [rows[tree.query_pairs(rho, output_type="ndarray")] for rows, tree in trees]
@@ -117,8 +162,10 @@ def _pools(patches: Patches, rho: float, kappa: float, pool: int, rng: np.random
     positive = positive[image_ids[positive[:, 0]] != image_ids[positive[:, 1]]]
     counts = np.array([_count_pairs(tree, (rho, kappa)) for _, tree in trees], np.int64).reshape(-1, 2)
     n_negative = counts[:, 1] - counts[:, 0]
-    drawn = positive[rng.permutation(len(positive))[:pool]]
-    return _Pairs(drawn, _draw_pairs(trees, n_negative, rho, kappa, pool, rng), len(positive), int(n_negative.sum()))
+    positives = positive[rng.permutation(len(positive))[:pool]]
+    negatives = _draw_pairs(trees, n_negative, rho, kappa, pool, rng)
+    as_tensor = (torch.from_numpy(part.astype(np.int64)).to(patches.features.device) for part in (positives, negatives))
+    return Pairs(*as_tensor, len(positive), int(n_negative.sum()))
 
 
 def _count_pairs(tree: cKDTree, radii: tuple[float, float]) -> np.ndarray:
@@ -168,7 +215,22 @@ def _draw_scene_pairs(
     return found[:share]
 
 
-def _similarities(features: Tensor, pairs: np.ndarray) -> Tensor:
-    """f_i . f_j of pairs (m, 2), each once."""
-    i, j = torch.from_numpy(pairs.astype(np.int64)).to(features.device).unbind(dim=1)
-    return (features[i] * features[j]).sum(dim=1)
+class _PairSimilarity(torch.autograd.Function):
+    """f_i . f_j of pairs (m, 2), (m,), without features per pair but a few at a time; float32 at least."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, pairs: Tensor) -> Tensor:
+        ctx.save_for_backward(features, pairs)
+        out = features.new_empty(len(pairs), dtype=torch.promote_types(features.dtype, torch.float32))
+        for into, (i, j) in zip(out.split(_CHUNK), pairs.T.split(_CHUNK, dim=1)):
+            torch.sum(features[i].to(out) * features[j], dim=1, out=into)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        features, pairs = ctx.saved_tensors
+        both_ways = torch.cat([pairs, pairs.flip(1)]).T
+        size = 2 * (len(features),)
+        weights = torch.sparse_coo_tensor(both_ways, torch.cat([grad, grad]), size, check_invariants=False)
+        return (weights @ features.to(grad)).to(features), None

@@ -10,25 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, ExactSmoothAP, SampledSmoothAP, build_loss
-
-RHO, KAPPA = 0.3, 1.0
-
-
-def patches(n: int, d: int = 16, scenes: int = 1, seed: int = 0, dtype=torch.float64):
-    """Features that know a little of their place, points in a 3 x 2 x 1 m box, some patches without a point."""
-    rng = torch.Generator().manual_seed(seed)
-    points = torch.rand(n, 3, generator=rng, dtype=dtype) * torch.tensor([3, 2, 1], dtype=dtype)
-    noise = torch.randn(n, d, generator=rng, dtype=dtype)
-    features = normalize(torch.cat([points, noise], dim=1), dim=1)
-    image_ids = torch.randint(4, (n,), generator=rng)
-    return features, points, torch.randint(scenes, (n,), generator=rng), torch.rand(n, generator=rng) > 0.1, image_ids
-
-
-def value_and_gradient(criterion, features, *rest):
-    features = features.clone().requires_grad_()
-    loss, log = criterion(features, *rest)
-    loss.backward()
-    return loss.detach(), features.grad, log
+from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 
 def by_definition(features, points, scenes, valid, images, tau, own_term=False) -> float:
@@ -54,7 +36,7 @@ def by_definition(features, points, scenes, valid, images, tau, own_term=False) 
 @pytest.mark.parametrize("own_term", [False, True])
 def test_dense_is_the_definition(own_term):
     batch = patches(60, scenes=2)
-    loss, log = DenseSmoothAP(RHO, KAPPA, 0.1, own_term)(*batch)
+    loss, log = DenseSmoothAP(RHO, KAPPA, 0.1, own_term=own_term)(*batch)
     assert loss.item() == pytest.approx(by_definition(*batch, 0.1, own_term), abs=1e-12)
     assert log["mean_ap"] == pytest.approx(1 - loss.item())
     assert log["positives"] >= 5
@@ -72,7 +54,7 @@ def test_dense_is_the_definition(own_term):
 def test_exact_agrees_with_dense(n, d, scenes, tau, tile, seed):
     batch = patches(n, d, scenes, seed)
     dense, dense_gradient, dense_log = value_and_gradient(DenseSmoothAP(RHO, KAPPA, tau), *batch)
-    exact, exact_gradient, exact_log = value_and_gradient(ExactSmoothAP(RHO, KAPPA, tau, tile), *batch)
+    exact, exact_gradient, exact_log = value_and_gradient(ExactSmoothAP(RHO, KAPPA, tau, tile=tile), *batch)
     assert exact.item() == pytest.approx(dense.item(), abs=1e-5)
     assert {k: v for k, v in exact_log.items() if k != "mean_ap"} == {
         k: v for k, v in dense_log.items() if k != "mean_ap"

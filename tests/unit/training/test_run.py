@@ -41,7 +41,7 @@ def test_training_learns_and_says_how(experiment, walls, tmp_path):
     assert log["val_map"].notna().tolist() == [step in (30, 60) for step in range(1, 61)]
     validation = ValidationScene(open_scenes(walls[2:])[0])
     untrained = build_extractor(experiment["model"], 0)
-    assert validation.mean_ap(model) > validation.mean_ap(untrained) + 0.05
+    assert validation.mean_ap(model) > validation.mean_ap(untrained) + 0.03
     assert validation.mean_ap(model) == pytest.approx(log["val_map"].iloc[-1])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "model.safetensors", "tensorboard"]
 

@@ -1,0 +1,132 @@
+"""InfoNCE against its definition, in loops over pairs."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from loco.losses import InfoNCE
+
+RHO, KAPPA, TAU = 0.3, 1.0, 0.1
+
+
+def scattered(n: int, seed: int = 0):
+    """Features, points in a 2 x 2 x 1 m box, scenes, validity, images."""
+    rng = torch.Generator().manual_seed(seed)
+    points = torch.rand(n, 3, generator=rng, dtype=torch.float64) * torch.tensor([2, 2, 1], dtype=torch.float64)
+    features = normalize(torch.randn(n, 8, generator=rng, dtype=torch.float64), dim=1)
+    scenes, images = torch.randint(2, (n,), generator=rng), torch.randint(4, (n,), generator=rng)
+    return features, points, scenes, torch.rand(n, generator=rng) > 0.1, images
+
+
+def neighbours(points, scenes, valid, images) -> dict[int, tuple[list[int], list[int]]]:
+    """Positives and negatives of each patch that has a positive."""
+    n, found = len(points), {}
+    for i in range(n):
+        others = [j for j in range(n) if j != i and valid[i] and valid[j] and scenes[i] == scenes[j]]
+        distance = {j: math.dist(points[i], points[j]) for j in others}
+        positive = [j for j in others if distance[j] <= RHO and images[i] != images[j]]
+        if positive:
+            found[i] = positive, [j for j in others if RHO < distance[j] <= KAPPA]
+    return found
+
+
+def of_query(features, i: int, positive, negative, beta: float) -> float:
+    """Mean over the positives, with negatives that count with their probability times their number."""
+    e = {j: math.exp(float(features[i] @ features[j]) / TAU) for j in [*positive, *negative]}
+    tilt = sum(e[k] ** beta for k in negative)
+    hard = len(negative) * sum(e[k] ** beta / tilt * e[k] for k in negative)
+    total = sum(e[j] for j in positive) + hard
+    return float(np.mean([-math.log(e[j] / total) for j in positive]))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1, 2.0])
+def test_concentration_is_its_definition(beta):
+    features, *rest = scattered(70)
+    expected = [of_query(features, i, *pairs, beta) for i, pairs in neighbours(*rest).items()]
+    assert len(expected) > 20
+    loss, _ = InfoNCE(RHO, KAPPA, TAU, beta=beta)(features, *rest)
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-10)
+
+
+def test_gradient_with_concentration():
+    features, *rest = scattered(25)
+    assert neighbours(*rest)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return InfoNCE(RHO, KAPPA, TAU, beta=0.5)(x, *rest)[0]
+
+    assert torch.autograd.gradcheck(loss, features.requires_grad_())
+
+
+def test_great_concentration_leaves_the_hardest_negative():
+    features = normalize(torch.tensor([[1.0, 0], [1, 0.2], [1, 1], [0, 1]], dtype=torch.float64), dim=1)
+    points = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0.5, 0, 0], [0.6, 0, 0]], dtype=torch.float64)
+    images = torch.tensor([0, 1, 2, 2])  # the last two form no positive pair
+    loss, _ = InfoNCE(RHO, KAPPA, TAU, beta=1000)(features, points, image_ids=images)
+    s = features @ features.T / TAU
+    expected = [math.log1p(2 * math.exp(s[i, 2] - s[0, 1])) for i in (0, 1)]
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_draws_of_pairs_favour_none(beta):
+    # Patch 0 has the positives 1 to 3, which are of one image, and each of these has patch 0 alone.
+    features = scattered(8)[0]
+    points = torch.zeros(8, 3, dtype=torch.float64)
+    points[:, 0] = torch.tensor([0, 0.01, 0.02, 0.03, 0.6, 0.61, 0.62, 0.63])
+    images = torch.tensor([0, 1, 1, 1, 2, 2, 2, 2])
+    pairs = neighbours(points, torch.zeros(8), torch.ones(8), images)
+    expected = []
+    for i, (positive, negative) in pairs.items():
+        positives = list(itertools.combinations(positive, min(2, len(positive))))
+        negatives = list(itertools.combinations(negative, 3))
+        each = [of_query(features, i, *drawn, beta) for drawn in itertools.product(positives, negatives)]
+        expected.append(np.mean(each))
+    assert len(expected) == 4
+    criterion = InfoNCE(RHO, KAPPA, TAU, positives=2, negatives=3, beta=beta)
+    losses, logs = zip(*(criterion(features, points, image_ids=images) for _ in range(500)))
+    draws = np.array([loss.item() for loss in losses])
+    assert abs(draws.mean() - np.mean(expected)) < 4 * draws.std(ddof=1) / math.sqrt(len(draws))
+    assert draws.std() > 0.01
+    assert (logs[0]["positives"], logs[0]["negatives"]) == (6, 32)  # each pair counts for both of its patches
+
+
+def test_without_negatives_only_positives_compete():
+    features = normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1)
+    loss, log = InfoNCE(RHO, KAPPA, TAU, beta=0.1)(features, torch.zeros(3, 3, dtype=torch.float64))
+    expected = [of_query_without_negatives(features, i) for i in range(3)]
+    assert log["negatives"] == 0
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-10)
+
+
+def of_query_without_negatives(features, i: int) -> float:
+    e = [math.exp(float(features[i] @ features[j]) / TAU) for j in range(3) if j != i]
+    return -float(np.mean([math.log(each / sum(e)) for each in e]))
+
+
+def test_gradient_is_finite_where_a_query_has_no_negative():
+    features, points = scattered(4)[0].requires_grad_(), torch.zeros(4, 3, dtype=torch.float64)
+    points[2:, 0] = 50  # two places far apart
+    loss, _ = InfoNCE(RHO, KAPPA, TAU, positives=1, negatives=1, beta=0.1)(features, points)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-12)  # one positive, no rival
+    assert features.grad.abs().max() < 1e-12
+
+
+def test_pairs_at_the_radii_far_from_the_origin():
+    side = torch.arange(6) * 0.1
+    points = torch.cartesian_prod(side, side, side[:2]) + 50
+    features = normalize(torch.randn(len(points), 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    _, log = InfoNCE(0.25, 0.75, TAU)(features, points)
+    distance = torch.pdist(points.double())
+    assert log["positives"] == 2 * int((distance <= 0.25).sum())
+    assert log["negatives"] == 2 * int(((distance > 0.25) & (distance <= 0.75)).sum())
+
+
+def test_a_negative_concentration_is_refused():
+    with pytest.raises(ValueError, match="beta must not be negative"):
+        InfoNCE(RHO, KAPPA, TAU, beta=-0.1)
