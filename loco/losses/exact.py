@@ -34,7 +34,7 @@ _MARGIN = 1.01  # similarities of unit rows in finite precision lie within [-_MA
 class ExactSmoothAP(RankingLoss):
     """Smooth AP over all pairs of a batch, in two walks over tiles.
 
-    The points are compared in float32, features in float32 or float64; the tables are float64.
+    Points are compared and features multiplied in their own precision, float32 at least; the tables are float64.
     """
 
     takes_several_scales = True
@@ -128,7 +128,8 @@ class Walk:
 
     def __init__(self, patches: Patches, classes: Classes, tile: int) -> None:
         self.classes = classes
-        points = patches.points.detach().float()
+        points = patches.points.detach()
+        points = points if points.dtype == torch.float64 else points.float()
         host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
         tiles = list(_tiles(host_points, host_scenes, tile))
         order = np.concatenate([np.empty(0, np.int64), *tiles])

@@ -110,10 +110,10 @@ def test_features_in_half_precision_are_computed_wide(name, dtype):
     half_loss, half_gradient, _ = value_and_gradient(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.05), features, points)
     loss, gradient, _ = value_and_gradient(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.05), features.float(), points)
     assert half_loss.dtype == torch.float32
-    assert half_loss == loss
+    assert half_loss.item() == pytest.approx(loss.item(), rel=1e-6)
     assert half_gradient.dtype == dtype
-    assert torch.equal(half_gradient, gradient.to(dtype))
-    assert gradient.norm() > 0
+    # No more than the rounding of the result, which is half a unit in the last place at most.
+    assert (half_gradient.float() - gradient).norm() < torch.finfo(dtype).eps / 2 * gradient.norm()
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -126,8 +126,9 @@ def test_autocast_changes_nothing(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast_loss, _ = criterion(leaf, points)
     cast_loss.backward()
-    assert cast_loss == loss
-    assert torch.equal(leaf.grad, gradient)
+    # Threads may add up in another order; bfloat16 would be off by a hundredth.
+    assert cast_loss.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert (leaf.grad - gradient).norm() < 1e-5 * gradient.norm()
 
 
 def test_exact_computes_wide_where_the_whole_step_is_under_autocast():
@@ -138,9 +139,9 @@ def test_exact_computes_wide_where_the_whole_step_is_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = value_and_gradient(criterion, features.float(), points)
         cast_precision = criterion.patch_precision(features.float(), points)
-    assert cast[0] == loss
-    assert torch.equal(cast[1], gradient)
-    torch.testing.assert_close(cast_precision, precision, atol=0, rtol=0, equal_nan=True)
+    assert cast[0].item() == pytest.approx(loss.item(), rel=1e-6)
+    assert (cast[1] - gradient).norm() < 1e-5 * gradient.norm()
+    torch.testing.assert_close(cast_precision, precision, atol=1e-7, rtol=1e-6, equal_nan=True)
 
 
 def test_gradient_by_finite_differences():
