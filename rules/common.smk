@@ -58,10 +58,6 @@ def evaluation_code(benchmark):
     return code("evaluate", f"loco/evaluation/{benchmark}.py")
 
 
-def raw_folder(dataset):
-    return Path(config["datasets"][dataset]["raw"])
-
-
 def raw_files(wildcards):
     """Raw files of a scene: the folder that a rule makes, else those that exist. The check says what is missing."""
     dataset = config["datasets"][wildcards.dataset]

@@ -8,7 +8,7 @@ with step(snakemake.log[0], snakemake.threads):
 
     params = snakemake.params
     manifest = check_scene(params.format, Path(params.raw), snakemake.wildcards.scene, params.decode)
-    images = manifest["images"] // params.frames.get("every", 1)
+    images = len(range(manifest["images"])[:: params.frames.get("every", 1)])
     size = (params.frames["height"], params.frames["width"])
     manifest["prepared_bytes"] = prepared_bytes(images, size, params.patches["stride"])
     write_json(snakemake.output.manifest, manifest)

@@ -80,6 +80,11 @@ def require_passed(manifest: Mapping[str, Any]) -> None:
         )
 
 
+def few(names: Sequence[str]) -> str:
+    """The first three names, and dots for the rest."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def describe(path: Path) -> dict[str, Any]:
     """Name, size in bytes and SHA-256 of a file."""
     with path.open("rb") as file:

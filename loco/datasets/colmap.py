@@ -25,8 +25,8 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from loco.datasets.checklist import Checklist
-from loco.datasets.raw import Decode, Images, LabelledMesh, Observations, RawFrame, decode_image
+from loco.datasets.checklist import Checklist, few
+from loco.datasets.raw import Decode, Images, LabelledMesh, Observations, RawFrame, decode_color
 from loco.errors import DataError
 from loco.geometry.cameras import pixel_centres
 from loco.geometry.mesh import Mesh
@@ -322,9 +322,7 @@ def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray
             remedy=RESTORE,
         )
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    rgb = cv2.cvtColor(
-        decode_image(path.read_bytes(), flags, file=path, name=path.name, scene=scene), cv2.COLOR_BGR2RGB
-    )
+    rgb = decode_color(path.read_bytes(), file=path, scene=scene, flags=flags)
     if rgb.shape[:2] != (image.camera.height, image.camera.width):
         raise DataError(
             "a photograph is not of its camera's size",
@@ -386,8 +384,7 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
             (present if path.is_file() else missing).append(name)
     if missing:
         found.add(
-            f"{len(missing)} photographs of the COLMAP model are missing: {', '.join(missing[:3])}"
-            + (", ..." if len(missing) > 3 else ""),
+            f"{len(missing)} photographs of the COLMAP model are missing: {few(missing)}",
             file=opened.folder / "images",
             remedy=RESTORE,
         )

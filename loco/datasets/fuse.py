@@ -12,7 +12,6 @@ from tqdm import tqdm
 from loco.datasets import open_scene
 from loco.datasets.checklist import require_passed
 from loco.errors import DataError
-from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.fuse import Fusion
 from loco.storage import atomic_path
 
@@ -44,8 +43,7 @@ def fuse_scene(
     names = source.names("all")
     fusion = Fusion(settings["voxel"], settings["max_depth"])
     for frame in tqdm(source.frames(names), total=len(names), desc=scene, unit="image"):
-        registered = Camera(scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], frame.depth.shape), frame.pose)
-        fusion.add(frame.depth, frame.depth_camera or registered)
+        fusion.add(frame.depth, frame.camera_of_depth)
     try:
         mesh = fusion.mesh()
     except ValueError as error:

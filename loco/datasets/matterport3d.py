@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.archive import Archive
-from loco.datasets.checklist import Checklist
+from loco.datasets.checklist import Checklist, few
 from loco.datasets.ply import read_ply
-from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_image
+from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_color, decode_depth
 from loco.datasets.segments import Objects, segment_numbers, segment_objects
 from loco.errors import DataError
 from loco.geometry.mesh import Mesh
@@ -198,22 +197,12 @@ def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
 
 def _read_color(archive: Archive, scene: str, name: str) -> NDArray[np.uint8]:
     data = archive.read(f"{scene}/{COLOR}/{name}")
-    image = decode_image(data, cv2.IMREAD_COLOR, file=archive.path, name=name, scene=scene)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return decode_color(data, file=archive.path, scene=scene, name=name)
 
 
 def _read_depth(archive: Archive, scene: str, name: str) -> NDArray[np.uint16]:
     data = archive.read(f"{scene}/{DEPTH}/{name}")
-    image = decode_image(data, cv2.IMREAD_UNCHANGED, file=archive.path, name=name, scene=scene)
-    if image.dtype != np.uint16 or image.ndim != 2:
-        raise DataError(
-            f"depth image {name!r} is not a 16-bit image of one channel",
-            file=archive.path,
-            scene=scene,
-            found=f"{image.dtype} {image.shape}",
-            remedy="download it again",
-        )
-    return image
+    return decode_depth(data, file=archive.path, scene=scene, name=name, remedy="download it again")
 
 
 def _regions(archive: Archive) -> list[str]:
@@ -318,7 +307,7 @@ def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str
     for which, fault in faults:
         if which:
             found.add(
-                f"{len(which)} {fault}: {', '.join(which[:3])}{', ...' if len(which) > 3 else ''}",
+                f"{len(which)} {fault}: {few(which)}",
                 file=archive.path,
                 remedy="download this zip and the camera parameters again",
             )

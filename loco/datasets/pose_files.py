@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from loco.errors import DataError
 
 DEPTH_TO_COLOR = "depth_to_color.txt"
-HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # of a principal point
 NEARLY_ONE = 1e-2  # rounded numbers make a rotation matrix slightly other than one
 
 

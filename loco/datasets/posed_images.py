@@ -14,19 +14,18 @@ A layout is a subclass of :class:`PosedImages` that says which image goes with w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.datasets.checklist import Checklist
+from loco.datasets.checklist import Checklist, few
 from loco.datasets.pose_files import natural, read_bytes, read_intrinsics
-from loco.datasets.raw import Decode, Images, RawFrame, decode_image
+from loco.datasets.raw import Decode, Images, RawFrame, decode_color, decode_depth
 from loco.errors import DataError
-from loco.geometry.cameras import Camera, scale_intrinsics
+from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
 
 COLOR_CAMERA, DEPTH_CAMERA = "K.txt", "K_depth.txt"
@@ -154,14 +153,12 @@ class PosedImages:
         return None
 
     def _frame(self, shot: Shot, rgb: NDArray, depth: NDArray) -> RawFrame:
-        color = self.rig.color.intrinsics
+        frame = RawFrame(shot.name, rgb, depth, self.rig.color.intrinsics, shot.pose)
         if self.rig.depth is not None:
-            camera = Camera(self.rig.depth.intrinsics, shot.depth_pose)
-        elif rgb.shape[:2] == depth.shape and np.array_equal(shot.pose, shot.depth_pose):
-            camera = None
-        else:
-            camera = Camera(scale_intrinsics(color, rgb.shape[:2], depth.shape), shot.depth_pose)
-        return RawFrame(shot.name, rgb, depth, color, shot.pose, camera)
+            return replace(frame, depth_camera=Camera(self.rig.depth.intrinsics, shot.depth_pose))
+        if rgb.shape[:2] == depth.shape and np.array_equal(shot.pose, shot.depth_pose):
+            return frame
+        return replace(frame, depth_camera=frame.camera_of_depth._replace(pose=shot.depth_pose))
 
     @classmethod
     def _is_missing(cls, file: Path, scene: str) -> DataError:
@@ -211,21 +208,11 @@ def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Pa
 
 
 def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
-    image = decode_image(read_bytes(file, scene), cv2.IMREAD_COLOR, file=file, name=file.name, scene=scene)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return decode_color(read_bytes(file, scene), file=file, scene=scene)
 
 
 def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
-    image = decode_image(read_bytes(file, scene), cv2.IMREAD_UNCHANGED, file=file, name=file.name, scene=scene)
-    if image.dtype != np.uint16 or image.ndim != 2:
-        raise DataError(
-            "is not a 16-bit image of one channel",
-            file=file,
-            scene=scene,
-            found=f"{image.dtype} {image.shape}",
-            remedy="write or download it again",
-        )
-    return image
+    return decode_depth(read_bytes(file, scene), file=file, scene=scene, remedy="write or download it again")
 
 
 Sizes = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of colour and of depth
@@ -278,8 +265,8 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
     empty = [file for file in files if file.is_file() and not file.stat().st_size]
     for which, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
         if which:
-            names = ", ".join(file.name for file in which[:3]) + (", ..." if len(which) > 3 else "")
-            found.add(f"{len(which)} {fault}: {names}", file=which[0].parent, remedy=remedy)
+            names = [file.name for file in which]
+            found.add(f"{len(which)} {fault}: {few(names)}", file=which[0].parent, remedy=remedy)
     broken = {*missing, *empty}
     sizes = None
     for shot in found.chosen(shots):

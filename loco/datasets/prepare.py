@@ -135,8 +135,7 @@ def prepare_frame(frame: RawFrame, size: tuple[int, int], caster: RayCaster | No
     rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
     with np.errstate(invalid="ignore"):
         usable = np.where((frame.depth >= NEAREST) & (frame.depth <= FARTHEST), frame.depth, 0)
-    registered = Camera(scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], usable.shape), frame.pose)
-    depth = register_depth(usable, frame.depth_camera or registered, Camera(intrinsics, frame.pose), size)
+    depth = register_depth(usable, frame.camera_of_depth, Camera(intrinsics, frame.pose), size)
     origin = np.where(depth > 0, SENSOR, 0).astype(np.uint8)
     if caster is not None and (depth == 0).any():
         seen = caster.cast(intrinsics, frame.pose, size, mask=depth == 0).depth

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.errors import DataError
-from loco.geometry.cameras import Camera
+from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.mesh import Mesh
 
 Images = Literal["all", "horizontal"]
@@ -48,6 +48,12 @@ class RawFrame:
     pose: NDArray[np.float64]
     depth_camera: Camera | None = None
     observations: Observations | None = None
+
+    @property
+    def camera_of_depth(self) -> Camera:
+        """``depth_camera``, or else the colour camera at the size of the depth image."""
+        registered = Camera(scale_intrinsics(self.intrinsics, self.rgb.shape[:2], self.depth.shape), self.pose)
+        return self.depth_camera or registered
 
 
 class LabelledMesh(NamedTuple):
@@ -108,12 +114,46 @@ class RawScene(Protocol):
         ...
 
 
-def decode_image(data: bytes, flags: int, *, file: Path, name: str, scene: str) -> NDArray:
-    """Decode an image from memory with OpenCV.
+def decode_color(
+    data: bytes, *, file: Path, scene: str, name: str | None = None, flags: int = cv2.IMREAD_COLOR
+) -> NDArray[np.uint8]:
+    """Decode a colour image from memory: (H, W, 3), RGB.
+
+    Args:
+        data: its bytes.
+        file: where they come from, for errors.
+        scene: likewise.
+        name: of the image, where ``file`` holds many.
+        flags: of OpenCV.
 
     Raises:
         DataError: the bytes are empty or no image.
     """
+    return cv2.cvtColor(_decode(data, flags, file, scene, name or file.name), cv2.COLOR_BGR2RGB)
+
+
+def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str | None = None) -> NDArray[np.uint16]:
+    """Decode a depth image from memory: (h, w), in the dataset's own unit. Arguments as for :func:`decode_color`.
+
+    ``remedy`` is for an image that holds no depth.
+
+    Raises:
+        DataError: the bytes are empty, or no 16-bit image of one channel.
+    """
+    image = _decode(data, cv2.IMREAD_UNCHANGED, file, scene, name or file.name)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        what = f"depth image {name!r} is" if name else "is"
+        raise DataError(
+            f"{what} not a 16-bit image of one channel",
+            file=file,
+            scene=scene,
+            found=f"{image.dtype} {image.shape}",
+            remedy=remedy,
+        )
+    return image
+
+
+def _decode(data: bytes, flags: int, file: Path, scene: str, name: str) -> NDArray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if image is None:
         what = "is empty" if not data else "cannot be decoded"

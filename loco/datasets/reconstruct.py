@@ -19,6 +19,7 @@ from typing import Any
 
 import pycolmap
 
+from loco.datasets.checklist import few
 from loco.datasets.colmap import MIN_IMAGES, photographs
 from loco.errors import DataError
 
@@ -96,7 +97,7 @@ def _extract(database: Path, images: Path, names: Sequence[str], settings: Mappi
         read = {image.name for image in opened.read_all_images()}
     if unread := [name for name in names if name not in read]:
         raise DataError(
-            f"{len(unread)} photographs cannot be used: {', '.join(unread[:3])}{', ...' if len(unread) > 3 else ''}",
+            f"{len(unread)} photographs cannot be used: {few(unread)}",
             file=images,
             expected="images, all of one size" if single else "images",
             remedy="remove them"

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from loco.datasets.checklist import Checklist
+from loco.datasets.checklist import Checklist, few
 from loco.datasets.ply import read_ply
-from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_image
+from loco.datasets.pose_files import NEARLY_ONE, centred
+from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_color, decode_depth
 from loco.datasets.segments import segment_numbers, segment_objects
 from loco.datasets.sens import SensFile
 from loco.errors import DataError
@@ -36,9 +37,6 @@ MESH, SEGMENTS, AGGREGATION = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json
 EXPORTED = {"color": ".jpg", "depth": ".png", "pose": ".txt"}
 EXPORTED_UNITS_PER_METRE = 1000  # the exporter copies the numbers of the .sens file, and forgets their unit
 MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
-ROUNDING = 1e-2  # rotations are stored with few digits
-# The files count pixel centres from 0, and this package from 0.5.
-HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 CENTRAL = 1 / 3  # a principal point lies at least this share of the image from its border
 
 
@@ -146,17 +144,15 @@ class _Exported:
         self.rig = _rig({name: _read_matrix(file, scene) for name, file in files.items()}, folder / "intrinsic", scene)
 
     def color(self, k: int) -> NDArray[np.uint8]:
-        return cv2.cvtColor(self._image("color", k, cv2.IMREAD_COLOR, self.rig.color), cv2.COLOR_BGR2RGB)
+        return self._image("color", k, decode_color, self.rig.color)
 
     def depth(self, k: int) -> NDArray[np.float32]:
-        image = self._image("depth", k, cv2.IMREAD_UNCHANGED, self.rig.depth)
-        return image.astype(np.float32) / EXPORTED_UNITS_PER_METRE
+        decode = partial(decode_depth, remedy=export_remedy(self._scene))
+        return self._image("depth", k, decode, self.rig.depth).astype(np.float32) / EXPORTED_UNITS_PER_METRE
 
-    def _image(self, kind: str, k: int, flags: int, intrinsics: NDArray) -> NDArray:
+    def _image(self, kind: str, k: int, decode: Callable[..., NDArray], intrinsics: NDArray) -> NDArray:
         file = self._folder / kind / f"{self._numbers[k]}{EXPORTED[kind]}"
-        image = decode_image(file.read_bytes(), flags, file=file, name=file.name, scene=self._scene)
-        if kind == "depth":
-            require_depth(image, file, self._scene)
+        image = decode(file.read_bytes(), file=file, scene=self._scene)
         size = self._sizes.setdefault(kind, image.shape[:2])
         if image.shape[:2] != size:
             raise _export_error(
@@ -197,7 +193,7 @@ def _exported_numbers(folder: Path, scene: str) -> list[int]:
     lacking = [f"{kind}/{n}{EXPORTED[kind]}" for kind in EXPORTED for n in sorted(every - numbers[kind])]
     if lacking:
         raise _export_error(
-            f"{len(lacking)} exported files are missing: {', '.join(lacking[:3])}{', ...' if lacking[3:] else ''}",
+            f"{len(lacking)} exported files are missing: {few(lacking)}",
             folder,
             scene,
             "the same numbers in each folder",
@@ -216,7 +212,7 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
             broken.append(file.name)
     if broken:
         raise _export_error(
-            f"{len(broken)} pose files are not matrices: {', '.join(broken[:3])}{', ...' if broken[3:] else ''}",
+            f"{len(broken)} pose files are not matrices: {few(broken)}",
             files[0].parent,
             scene,
             "4 rows of 4 numbers",
@@ -245,7 +241,7 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
         if not is_rigid(matrices[f"extrinsic_{kind}"]):
             found = matrices[f"extrinsic_{kind}"].tolist()
             raise _camera_error(f"extrinsic_{kind} is not a rotation and a translation", file, scene, found)
-        intrinsics[kind] = k + HALF_PIXEL
+        intrinsics[kind] = centred(k)
     color_in_depth = np.linalg.inv(matrices["extrinsic_depth"]) @ matrices["extrinsic_color"]
     return Rig(intrinsics["color"], intrinsics["depth"], color_in_depth)
 
@@ -264,12 +260,6 @@ def require_size(kind: str, size: tuple[int, ...], intrinsics: NDArray, file: Pa
             )
 
 
-def require_depth(image: NDArray, file: Path, scene: str) -> None:
-    if image.dtype != np.uint16 or image.ndim != 2:
-        what = f"{image.dtype} {image.shape}"
-        raise _export_error("is not a 16-bit image of one channel", file, scene, found=what)
-
-
 def _pose_fault(pose: NDArray) -> str | None:
     if not np.isfinite(pose).all():
         return "pose lost"
@@ -280,9 +270,9 @@ def is_rigid(matrix: NDArray) -> bool:
     rotation = matrix[:3, :3]
     return bool(
         np.isfinite(matrix).all()
-        and np.allclose(rotation @ rotation.T, np.eye(3), atol=ROUNDING)
+        and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
         and np.linalg.det(rotation) > 0
-        and np.allclose(matrix[3], [0, 0, 0, 1], atol=ROUNDING)
+        and np.allclose(matrix[3], [0, 0, 0, 1], atol=NEARLY_ONE)
     )
 
 
@@ -376,11 +366,9 @@ def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
 def _note_missing(found: Checklist, raw: Path, scene: str) -> None:
     """The mesh and the labels are optional."""
     if not (raw / scene / f"{scene}{MESH}").is_file():
-        found.notes.append(f"there is no {scene}{MESH} to fill holes of the depth with")
+        found.note(f"there is no {scene}{MESH} to fill holes of the depth with")
     if not any((raw / scene / f"{scene}{suffix}").is_file() for suffix in (AGGREGATION, SEGMENTS)):
-        found.notes.append(
-            f"there are no labels, {scene}{AGGREGATION} and {scene}{SEGMENTS} (the test scans have none)"
-        )
+        found.note(f"there are no labels, {scene}{AGGREGATION} and {scene}{SEGMENTS} (the test scans have none)")
 
 
 # --- errors ------------------------------------------------------------------------------------------------------
@@ -393,13 +381,16 @@ def _download(scene: str, kind: str) -> str:
     )
 
 
-def _export_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
-    remedy = (
+def export_remedy(scene: str) -> str:
+    return (
         f"keep {scene}.sens itself in the folder of the scan, or export it again (ScanNet, SensReader/python): "
         f"`reader.py --filename {scene}.sens --output_path <folder> --export_depth_images --export_color_images "
         "--export_poses --export_intrinsics`"
     )
-    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)
+
+
+def _export_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=export_remedy(scene))
 
 
 def _camera_error(problem: str, file: Path, scene: str, found: object) -> DataError:

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from loco.datasets.checklist import Checklist
-from loco.datasets.raw import Decode, RawFrame, decode_image
-from loco.datasets.scannet import HALF_PIXEL, is_rigid, require_depth, require_size
+from loco.datasets.checklist import Checklist, few
+from loco.datasets.pose_files import centred
+from loco.datasets.raw import Decode, RawFrame, decode_color, decode_depth
+from loco.datasets.scannet import export_remedy, is_rigid, require_size
 from loco.errors import DataError
 
 PAIRS, INTRINSICS = "test.npz", "intrinsics.npz"
@@ -98,9 +99,9 @@ def check_pairs(folder: Path, decode: Decode = "sample") -> dict[str, Any]:
     files = {file: pair for pair in pairs for file in pair.files()}
     missing = [file for file in files if not file.is_file()]
     if missing:
-        which = ", ".join(str(file.relative_to(folder)) for file in missing[:3])
+        names = [str(file.relative_to(folder)) for file in missing]
         found.add(
-            f"{len(missing)} of {len(files)} images are missing: {which}{', ...' if missing[3:] else ''}",
+            f"{len(missing)} of {len(files)} images are missing: {few(names)}",
             file=folder,
             remedy=_remedy("scannet_test_1500.tar"),
         )
@@ -112,23 +113,21 @@ def check_pairs(folder: Path, decode: Decode = "sample") -> dict[str, Any]:
         else:
             found.attempt(lambda file=file, pair=pair: read_pair_color(file, pair.scene))
     if pairs and len(pairs) != PUBLISHED:
-        found.notes.append(f"there are {len(pairs)} pairs; published results are for {PUBLISHED}")
+        found.note(f"there are {len(pairs)} pairs; published results are for {PUBLISHED}")
     scenes = len({pair.scene for pair in pairs})
     return found.manifest([folder / PAIRS, folder / INTRINSICS], len(present) // 2, pairs=len(pairs), scenes=scenes)
 
 
 def read_pair_color(file: Path, scene: str) -> NDArray[np.uint8]:
     """Colour image (H, W, 3), RGB, at its own size."""
-    image = decode_image(_read(file, scene), cv2.IMREAD_COLOR, file=file, name=file.name, scene=scene)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return decode_color(_read(file, scene), file=file, scene=scene)
 
 
 def read_pair_depth(file: Path, intrinsics: NDArray, scene: str) -> NDArray[np.float32]:
     """Depth image (h, w) in metres, 0 = none."""
-    image = decode_image(_read(file, scene), cv2.IMREAD_UNCHANGED, file=file, name=file.name, scene=scene)
-    require_depth(image, file, scene)
-    require_size("depth", image.shape, intrinsics, file, scene)
-    return image.astype(np.float32) / UNITS_PER_METRE
+    numbers = decode_depth(_read(file, scene), file=file, scene=scene, remedy=export_remedy(scene))
+    require_size("depth", numbers.shape, intrinsics, file, scene)
+    return numbers.astype(np.float32) / UNITS_PER_METRE
 
 
 def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str, NDArray]) -> TestPair:
@@ -146,7 +145,7 @@ def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str
 def _intrinsics(k: NDArray, folder: Path) -> NDArray[np.float64]:
     if k.shape != (3, 3) or k.dtype.kind != "f" or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
         raise _list_error("holds intrinsics that are not those of a camera", folder / INTRINSICS, "3 x 3", k.tolist())
-    return k.astype(np.float64) + HALF_PIXEL
+    return centred(k.astype(np.float64))
 
 
 def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file: Path) -> NDArray:

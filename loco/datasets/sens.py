@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.datasets.raw import decode_image
+from loco.datasets.raw import decode_color
 from loco.errors import DataError
 
 VERSION = 4
@@ -83,10 +82,10 @@ class SensFile:
         data, size = self.color_bytes(k), self.header.color_size
         if self.header.color_compression == "raw":
             return self._pixels(data, np.uint8, (*size, 3), f"the colour of frame {k}")
-        bgr = decode_image(data, cv2.IMREAD_COLOR, file=self.path, name=f"colour of frame {k}", scene=self.scene)
-        if bgr.shape[:2] != size:
-            raise self._error(f"the colour of frame {k} is not of the header's size", size, bgr.shape[:2])
-        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        rgb = decode_color(data, file=self.path, scene=self.scene, name=f"colour of frame {k}")
+        if rgb.shape[:2] != size:
+            raise self._error(f"the colour of frame {k} is not of the header's size", size, rgb.shape[:2])
+        return rgb
 
     def depth(self, k: int) -> NDArray[np.uint16]:
         """Depth image (h, w) of frame ``k`` in units of ``1 / depth_shift`` metres, 0 = none."""

@@ -31,9 +31,8 @@ def overlap_matrix(
     """Fraction of image i's valid patches that image j sees, for all pairs of images.
 
     Image j sees a point if it projects inside, in front of the camera, and its z-depth lies within ``tolerance`` of
-    those of the four pixels around it (:func:`loco.geometry.patches.depth_span`): nearer would float before j's
-    surface, farther is hidden behind it. An image's own patches lie between their four pixels, so it sees exactly all
-    of itself.
+    those of the four pixels around it, of which each has depth: nearer would float before j's surface, farther is
+    hidden behind it. An image's own patches lie between their four pixels, so it sees exactly all of itself.
 
     Only what may be seen is projected. Images, then blocks of their patches, are left out where their bounding boxes
     lie outside j's viewing pyramid, or before or behind every depth that j has where they project to, as in the

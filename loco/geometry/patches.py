@@ -58,23 +58,6 @@ def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple
     return np.where(smooth, interpolated, np.where(known, looked_up, 0)), smooth
 
 
-def depth_span(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray, NDArray]:
-    """Smallest and largest depth of the four pixels around continuous positions.
-
-    On one surface, however slanted, its depth at the position lies between them; at a depth edge both surfaces do.
-
-    Args:
-        depth: (h, w), metres, 0 = none.
-        uv: (..., 2), pixels.
-
-    Returns:
-        Nearest and farthest z-depth, (...,) each, metres; both 0 outside the image or where one of the four has none.
-    """
-    corners, _ = _surrounding(depth, uv)
-    nearest, farthest = corners.min(axis=0), corners.max(axis=0)
-    return nearest, np.where(nearest > 0, farthest, 0)
-
-
 def _surrounding(depth: NDArray, uv: NDArray) -> tuple[NDArray, NDArray]:
     """Depths of the four pixels around positions, and their bilinear weights, (4, ...) each; depths 0 if outside.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from loco.datasets.pose_files import HALF_A_PIXEL
 from loco.datasets.synthetic.handheld import FOCAL, DepthRig, Photo, Walk
 from loco.datasets.synthetic.house import scene_seed
 from loco.datasets.synthetic.shapes import Floats
@@ -133,4 +134,4 @@ def _write_numbers(path: Path, rows: Floats) -> None:
 
 
 def _write_camera(path: Path, intrinsics: Floats) -> None:
-    _write_numbers(path, intrinsics - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    _write_numbers(path, intrinsics - HALF_A_PIXEL)

@@ -18,6 +18,7 @@ import trimesh
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from loco.datasets.pose_files import HALF_A_PIXEL
 from loco.datasets.sens import COLOR_COMPRESSIONS, DEPTH_COMPRESSIONS, FRAME, HEADER, VERSION, SensFile, SensHeader
 from loco.datasets.synthetic.handheld import DepthRig, Walk
 from loco.datasets.synthetic.house import House, scene_seed
@@ -151,7 +152,7 @@ def simulate_scannet_pairs(folder: Path, scenes: Sequence[str], pairs: int, sett
     for scene in scenes:
         walk = Walk(scene, settings)
         room, scan = int(scene[5:9]), int(scene[10:12])
-        intrinsics[scene] = walk.intrinsics - _half_pixel(3)
+        intrinsics[scene] = walk.intrinsics - HALF_A_PIXEL
         for kind in ("color", "depth"):
             (folder / scene / kind).mkdir(parents=True, exist_ok=True)
         for k, photo in enumerate(walk.photos()):
@@ -168,13 +169,13 @@ def simulate_scannet_pairs(folder: Path, scenes: Sequence[str], pairs: int, sett
 
 
 def _header(walk: Walk, rig: DepthRig) -> SensHeader:
-    intrinsic = {"color": np.eye(4), "depth": np.eye(4)}
-    intrinsic["color"][:3, :3], intrinsic["depth"][:3, :3] = walk.intrinsics, rig.intrinsics
+    color, depth = np.eye(4), np.eye(4)
+    color[:3, :3], depth[:3, :3] = walk.intrinsics - HALF_A_PIXEL, rig.intrinsics - HALF_A_PIXEL
     return SensHeader(
         sensor="StructureSensor",
-        intrinsic_color=intrinsic["color"] - _half_pixel(4),
+        intrinsic_color=color,
         extrinsic_color=np.eye(4),
-        intrinsic_depth=intrinsic["depth"] - _half_pixel(4),
+        intrinsic_depth=depth,
         extrinsic_depth=rig.pose_in_color,
         color_compression="jpeg",
         depth_compression="zlib_ushort",
@@ -182,13 +183,6 @@ def _header(walk: Walk, rig: DepthRig) -> SensHeader:
         depth_size=rig.size,
         depth_shift=UNITS_PER_METRE,
     )
-
-
-def _half_pixel(n: int) -> Floats:
-    """What the principal point (in a matrix of n x n) moves by when pixel centres count from 0."""
-    shift = np.zeros((n, n))
-    shift[:2, 2] = 0.5
-    return shift
 
 
 def _lost(images: int, lost: int) -> set[int]:

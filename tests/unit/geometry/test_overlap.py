@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from loco.geometry.cameras import project
 from loco.geometry.mesh import Mesh
 from loco.geometry.overlap import Thinning, overlap_matrix
-from loco.geometry.patches import depth_span, patch_points
+from loco.geometry.patches import patch_points
 from loco.geometry.raycast import RayCaster
 
 K = np.array([[66.0, 0, 40.5], [0, 66.0, 31.0], [0, 0, 1]])
@@ -49,6 +49,20 @@ def test_an_image_sees_exactly_all_of_itself():
     assert overlap[0, 1] == 1.0  # an identical view
     assert overlap[0, 4] == 0.0  # back to back
     assert ((overlap >= 0) & (overlap <= 1)).all()
+
+
+def depth_span(depth, uv):
+    """Smallest and largest depth of the four pixels around positions (k, 2); 0 outside, or where one of them has none.
+
+    Between the border and the outermost pixel centres, the outermost pixels are held.
+    """
+    size = np.array(depth.shape[::-1])
+    inside = ((uv >= 0) & (uv < size)).all(axis=1)
+    x, y = np.clip(np.where(inside[:, None], uv, 0.5) - 0.5, 0, size - 1).T
+    columns, rows = ([np.floor(p).astype(int), np.ceil(p).astype(int)] for p in (x, y))
+    four = np.stack([depth[row, column] for row in rows for column in columns])
+    nearest = np.where(inside, four.min(axis=0), 0)
+    return nearest, np.where(nearest > 0, four.max(axis=0), 0)
 
 
 def by_the_definition(points, valid, depth, intrinsics, poses, tolerance):
