@@ -210,9 +210,18 @@ def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
     if "train" in experiment:
         if experiment["model"]["name"] == "dense_sift":
             yield "train: dense SIFT has no weights to train; remove `train`"
-        loss = experiment["train"]["loss"]
-        if loss["rho"] >= loss["kappa"]:
-            yield f"train.loss: rho ({loss['rho']} m) must be less than kappa ({loss['kappa']} m)"
+        yield from _radii_problems("train.loss", experiment["train"]["loss"])
+        if "warmup" in experiment["train"]:
+            yield from _radii_problems("train.warmup.loss", experiment["train"]["warmup"]["loss"])
+
+
+def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
+    rhos, kappas = ([radius] if isinstance(radius, (int, float)) else radius for radius in (loss["rho"], loss["kappa"]))
+    if len(rhos) != len(kappas):
+        yield f"{name}: each scale has a rho and a kappa, found {len(rhos)} and {len(kappas)}"
+    for rho, kappa in zip(rhos, kappas):
+        if rho >= kappa:
+            yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
 
 
 def _run_problems(config: dict[str, Any]) -> Iterator[str]:

@@ -8,16 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loco.losses.pairs import Patches, RankingLoss, Scale, mean_of_scales, nothing_to_rank, select
+from loco.losses.pairs import AllPairsLoss, Patches, Scale, mean_of_scales, nothing_to_rank
+from loco.losses.processes import Group
 
 
-class DenseSmoothAP(RankingLoss):
+class DenseSmoothAP(AllPairsLoss):
     """Smooth AP over all pairs in memory O(|P| (|P| + |N|)): for small batches, and for tests.
 
     With ``own_term`` a pair also competes with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
-
-    takes_several_scales = True
 
     def __init__(
         self,
@@ -27,8 +26,9 @@ class DenseSmoothAP(RankingLoss):
         own_term: bool = False,
         same_image: float = 0.0,
         ratio: float = 1.0,
+        group: Group = None,
     ) -> None:
-        super().__init__(rho, kappa, tau, same_image, ratio)
+        super().__init__(rho, kappa, tau, same_image, ratio, group)
         self.own_term = own_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
@@ -39,22 +39,10 @@ class DenseSmoothAP(RankingLoss):
         mean_ap = torch.stack([(r.weight * r.ap).sum() / r.weight.sum() for r in ranked])
         return mean_of_scales(self.scales, mean_ap, positives, negatives)
 
-    @torch.no_grad()
-    def patch_precision(
-        self,
-        features: Tensor,
-        points: Tensor,
-        scene_ids: Tensor | None = None,
-        valid: Tensor | None = None,
-        image_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Mean AP over the positive pairs of each patch, (n,), as :meth:`ExactSmoothAP.patch_precision`."""
-        patches = select(features, points, scene_ids, valid, image_ids)
-        rows = torch.arange(len(features), device=features.device)
-        rows = rows if valid is None else rows[valid.bool()]
-        total, weight = patches.features.new_zeros(2, len(features))
+    def precision(self, patches: Patches) -> Tensor:
+        total, weight = patches.features.new_zeros(2, len(patches.features))
         for ranked in (self._rank(patches, scale) for scale in self.scales):
-            for end in rows[ranked.pairs]:
+            for end in ranked.pairs:
                 total.index_add_(0, end, ranked.weight * ranked.ap)
                 weight.index_add_(0, end, ranked.weight)
         return total / weight

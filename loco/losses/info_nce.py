@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+from loco.losses.processes import Group
 
 
 class InfoNCE(RankingLoss):
@@ -42,10 +43,11 @@ class InfoNCE(RankingLoss):
         negatives: int | None = None,
         beta: float = 0.0,
         seed: int = 0,
+        group: Group = None,
     ) -> None:
         """
         Args:
-            rho, kappa: as in :class:`loco.losses.pairs.RankingLoss`.
+            rho, kappa, group: as in :class:`loco.losses.pairs.RankingLoss`.
             tau: temperature of the softmax.
             queries: number of query patches drawn; one without a positive is passed over.
             positives, negatives: largest numbers drawn for each query; None for all.
@@ -55,7 +57,7 @@ class InfoNCE(RankingLoss):
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or beta < 0.
         """
-        super().__init__(rho, kappa, tau)
+        super().__init__(rho, kappa, tau, group=group)
         if beta < 0:
             raise ValueError(f"the concentration beta must not be negative, found {beta}")
         self.queries, self.positives, self.negatives = queries, positives, negatives
@@ -79,7 +81,7 @@ class InfoNCE(RankingLoss):
             positive = _draw(positive[useful], self.positives, generator)
             negative = _draw(negative[useful], self.negatives, generator)
             scores = patches.features[query] @ patches.features[other].T / self.tau
-            rivals = torch.logaddexp(_log_sum(scores, positive), self._log_negatives(scores, negative))
+            rivals = self._log_rivals(scores, positive, negative)
             losses.append(rivals - (scores * positive).sum(dim=1) / positive.sum(dim=1))
         if not log["positives"]:
             return nothing_to_rank(patches.features, log["negatives"])
@@ -95,13 +97,14 @@ class InfoNCE(RankingLoss):
         positive = near & (patches.image_ids[query, None] != patches.image_ids[other])
         return positive, ~near & (distance <= self.kappa)
 
-    def _log_negatives(self, scores: Tensor, negative: Tensor) -> Tensor:
-        """Logarithm of |N_i| sum q_k e_k, (q,)."""
+    def _log_rivals(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Logarithm of what a positive is held against, (q,)."""
         if not self.beta:
-            return _log_sum(scores, negative)
+            return _log_sum(scores, positive | negative)
         count = negative.sum(dim=1)
         hard = _log_sum((1 + self.beta) * scores, negative) - _log_sum(self.beta * scores, negative)
-        return torch.where(count > 0, hard + count.to(hard).clamp(min=1).log(), -math.inf)
+        hard = torch.where(count > 0, hard + count.to(hard).clamp(min=1).log(), -math.inf)
+        return torch.logaddexp(_log_sum(scores, positive), hard)
 
 
 def _log_sum(scores: Tensor, mask: Tensor) -> Tensor:

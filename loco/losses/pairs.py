@@ -21,12 +21,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from loco.losses.processes import Group, gather_patches, place
+
 
 class Patches(NamedTuple):
     """The patches that can form pairs."""
 
-    features: Tensor  # (m, d) float32 or float64
-    points: Tensor  # (m, 3) float32, metres
+    features: Tensor  # (m, d)
+    points: Tensor  # (m, 3), metres
     scene_ids: Tensor  # (m,) int64
     image_ids: Tensor  # (m,) int64; positive pairs of equal numbers weigh `same_image`
 
@@ -42,6 +44,7 @@ class RankingLoss(torch.nn.Module):
     """Base of the ranking losses: a radius for positives, one for negatives, a temperature."""
 
     takes_several_scales = False
+    takes_half = False  # else features of half precision are widened for it
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class RankingLoss(torch.nn.Module):
         tau: float,
         same_image: float = 0.0,
         ratio: float = 1.0,
+        group: Group = None,
     ) -> None:
         """
         Args:
@@ -59,6 +63,8 @@ class RankingLoss(torch.nn.Module):
             tau: temperature of the sigmoid, in units of similarity.
             same_image: weight of the positive pairs within one image, 0 (left out) to 1.
             ratio: factor c of the negatives.
+            group: processes whose patches form one batch, each calling the loss with its own
+                (:mod:`loco.losses.processes`); None for this process alone.
 
         Raises:
             ValueError: not 0 < rho < kappa, or another option out of its range.
@@ -74,7 +80,9 @@ class RankingLoss(torch.nn.Module):
         if not ratio > 0:
             raise ValueError(f"the ratio must be positive, found {ratio}")
         self.rho, self.kappa, self.tau, self.same_image, self.ratio = rho, kappa, tau, same_image, ratio
+        self.group = group
 
+    @torch.compiler.disable  # it is matrix products and table look-ups, whose number depends on the points
     def forward(
         self,
         features: Tensor,
@@ -86,31 +94,69 @@ class RankingLoss(torch.nn.Module):
         """Loss of a batch of patches.
 
         Args:
-            features: (n, d), unit rows. In half precision they are widened: the loss computes in float32, or float64,
-                under autocast too. The gradient has their own type.
+            features: (n, d), unit rows. Half precision is widened: the loss computes in float32, or float64, under
+                autocast too. The gradient has their own type.
             points: (n, 3), metres, world frame of their scene.
             scene_ids: (n,) integers; patches of different scenes never form pairs. One scene if None.
             valid: (n,) bool; patches without a 3D point form no pairs. All valid if None.
-            image_ids: (n,) integers, different for different images of all scenes: see ``same_image``. Every patch is
-                its own image if None.
+            image_ids: (n,) integers, different for different images of all scenes and processes: see ``same_image``.
+                Every patch is its own image if None.
 
         Returns:
             The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs of
             any weight but 0, summed over the scales), ``mean_ap``; of several scales also ``mean_ap_<rho>``. Without a
             positive pair there is nothing to rank: a scale takes no part in the mean, and if there is no other the loss
-            is 0, with zero gradient. Its ``mean_ap`` is NaN.
+            is 0, with zero gradient. Its ``mean_ap`` is NaN. All are of the whole batch of a group.
 
         Raises:
             ValueError: the shapes do not fit together.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self.loss(select(features, points, scene_ids, valid, image_ids))
+            patches, _ = self._batch(features, points, scene_ids, valid, image_ids)
+            return self.loss(patches)
+
+    def _batch(self, features: Tensor, points: Tensor, *rest: Tensor | None) -> tuple[Patches, slice]:
+        """The patches of the whole batch, and which of them are this process's."""
+        patches, mine = gather_patches(select(features, points, *rest, self.group), self.group)
+        if not self.takes_half:
+            patches = patches._replace(features=patches.features.to(wide_type(features)))
+        return patches, mine
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         raise NotImplementedError
 
     def extra_repr(self) -> str:
         return f"rho={self.rho}, kappa={self.kappa}, tau={self.tau}, same_image={self.same_image}, ratio={self.ratio}"
+
+
+class AllPairsLoss(RankingLoss):
+    """A ranking loss that ranks every positive pair, and so can tell how well each patch is recognised."""
+
+    takes_several_scales = True
+
+    @torch.no_grad()
+    def patch_precision(
+        self,
+        features: Tensor,
+        points: Tensor,
+        scene_ids: Tensor | None = None,
+        valid: Tensor | None = None,
+        image_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Mean AP over the positive pairs of each patch, of all scales, weighted as in the loss.
+
+        LoCUS (ICCV 2023) takes the patches that do best for landmarks. Arguments as of a call. Returns (n,), NaN for a
+        patch without a positive pair.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            patches, mine = self._batch(features, points, scene_ids, valid, image_ids)
+            precision = self.precision(patches)[mine]
+        if valid is None:
+            return precision
+        return precision.new_full((len(features),), float("nan")).masked_scatter_(valid.bool(), precision)
+
+    def precision(self, patches: Patches) -> Tensor:
+        raise NotImplementedError
 
 
 def _scales(rho: float | Sequence[float], kappa: float | Sequence[float]) -> list[Scale]:
@@ -124,7 +170,12 @@ def _scales(rho: float | Sequence[float], kappa: float | Sequence[float]) -> lis
 
 
 def select(
-    features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
+    features: Tensor,
+    points: Tensor,
+    scene_ids: Tensor | None,
+    valid: Tensor | None,
+    image_ids: Tensor | None,
+    group: Group = None,
 ) -> Patches:
     """Check the inputs of a ranking loss and keep the valid patches."""
     n, device = len(features), features.device
@@ -143,16 +194,24 @@ def select(
     if scene_ids is None:
         scene_ids = torch.zeros(n, dtype=torch.int64, device=device)
     if image_ids is None:
-        image_ids = torch.arange(n, device=device)
-    if features.dtype != torch.float64:
-        features = features.float()
+        process, _ = place(group)
+        image_ids = torch.arange(n, device=device) + (process << 40)
     keep = slice(None) if valid is None else valid.bool()
     return Patches(features[keep], points[keep], scene_ids[keep], image_ids[keep])
 
 
+def wide_type(features: Tensor) -> torch.dtype:
+    """Float32, or float64 as it is."""
+    return torch.promote_types(features.dtype, torch.float32)
+
+
 def nothing_to_rank(features: Tensor, negatives: int) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch without positive pairs: 0, with zero gradient."""
-    return features.sum() * 0.0, {"positives": 0, "negatives": negatives, "mean_ap": float("nan")}
+    return features.sum(dtype=wide_type(features)) * 0.0, {
+        "positives": 0,
+        "negatives": negatives,
+        "mean_ap": float("nan"),
+    }
 
 
 def mean_of_scales(

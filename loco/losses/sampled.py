@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+from loco.losses.processes import Group
 
 _CHUNK = 1024  # pairs whose features are gathered at once
 
@@ -43,10 +44,12 @@ class SampledSmoothAP(RankingLoss):
         saturation: float = 0.002,
         corrections: Literal["unbiased", "published"] = "unbiased",
         seed: int = 0,
+        ratio: float = 1.0,
+        group: Group = None,
     ) -> None:
         """
         Args:
-            rho, kappa, tau: as in :class:`loco.losses.pairs.RankingLoss`.
+            rho, kappa, tau, ratio, group: as in :class:`loco.losses.pairs.RankingLoss`.
             anchors: number of positive pairs that are ranked.
             max_positives, max_negatives: largest numbers of unsaturated pairs drawn for each anchor.
             pool: largest number of positive, and of negative, pairs of the batch that are looked at.
@@ -59,7 +62,7 @@ class SampledSmoothAP(RankingLoss):
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or unknown ``corrections``.
         """
-        super().__init__(rho, kappa, tau)
+        super().__init__(rho, kappa, tau, ratio=ratio, group=group)
         if corrections not in ("unbiased", "published"):
             raise ValueError(f"corrections must be 'unbiased' or 'published', found {corrections!r}")
         self.anchors, self.pool = anchors, pool
@@ -78,7 +81,7 @@ class SampledSmoothAP(RankingLoss):
         draws = self.draw(s_p.detach(), s_n.detach(), pairs, rng)
         s_a = s_p[draws.anchors, None]
         r_p = draws.positive.rank(s_p[draws.positive.pairs] - s_a, self.tau)
-        r_n = draws.negative.rank(s_n[draws.negative.pairs] - s_a, self.tau)
+        r_n = self.ratio * draws.negative.rank(s_n[draws.negative.pairs] - s_a, self.tau)
         mean_ap = ((1 + r_p) / (1 + r_p + r_n)).mean()
         log = {"positives": pairs.n_positive, "negatives": pairs.n_negative, "mean_ap": mean_ap.item()}
         return 1 - mean_ap, log

@@ -116,6 +116,16 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
         ("splits.houses.train", {}, "splits.houses has no training scene, but run.experiments has `exact`"),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
+        ("experiments.exact.train.warmup.loss.rho", 9.0, "experiments.exact.train.warmup.loss: rho (9.0 m) must be"),
+        (
+            "experiments.exact.train.loss.rho",
+            [0.2, 0.5],
+            "experiments.exact.train.loss: each scale has a rho and a kappa",
+        ),
+        ("experiments.exact.train.loss.rho", [0.2, 0.2], "experiments.exact.train.loss.rho: [0.2, 0.2] has non-unique"),
+        ("experiments.exact.train.loss.rho", "0.2", "experiments.exact.train.loss.rho: expected a number or a list"),
+        ("experiments.exact.train.loss.kappa", [5, -1], "experiments.exact.train.loss.kappa.1: -1 is less than"),
+        ("experiments.sampled.train.loss.rho", [0.2], "experiments.sampled.train.loss.rho: expected a number"),
         (
             "experiments.dense_sift_fine.train",
             DEMO["experiments"]["exact"]["train"],
@@ -128,6 +138,12 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
 def test_one_mistake_gives_one_plain_sentence(path: str, value: Any, expected: str) -> None:
     found = [problem for problem in problems(changed(path, value)) if expected in problem]
     assert len(found) == 1
+
+
+def test_the_exact_loss_takes_several_scales() -> None:
+    config = changed("experiments.exact.train.loss.rho", [0.2, 0.6])
+    config["experiments"]["exact"]["train"]["loss"]["kappa"] = [5, 5.0]
+    assert load(config, ROOT) == config
 
 
 def test_all_mistakes_are_listed_at_once() -> None:

@@ -130,8 +130,8 @@ def test_without_negatives_the_ranking_is_perfect(name):
 def test_sampled_with_everything_drawn_is_dense():
     batch = patches(80, scenes=2)
     everything = {"anchors": 10**6, "max_positives": 10**6, "max_negatives": 10**6, "pool": 10**7, "saturation": 0.0}
-    dense, dense_gradient, _ = value_and_gradient(DenseSmoothAP(RHO, KAPPA, 0.05), *batch)
-    sampled, gradient, _ = value_and_gradient(SampledSmoothAP(RHO, KAPPA, 0.05, **everything), *batch)
+    dense, dense_gradient, _ = value_and_gradient(DenseSmoothAP(RHO, KAPPA, 0.05, ratio=3.0), *batch)
+    sampled, gradient, _ = value_and_gradient(SampledSmoothAP(RHO, KAPPA, 0.05, ratio=3.0, **everything), *batch)
     assert sampled.item() == pytest.approx(dense.item(), abs=1e-9)
     torch.testing.assert_close(gradient, dense_gradient, atol=1e-9, rtol=1e-6)
 

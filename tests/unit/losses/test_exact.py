@@ -144,14 +144,50 @@ def test_exact_computes_wide_where_the_whole_step_is_under_autocast():
     torch.testing.assert_close(cast_precision, precision, atol=1e-7, rtol=1e-6, equal_nan=True)
 
 
-def test_gradient_by_finite_differences():
-    # The linear binning makes the value a little rough: steps are wide beside a bin and small beside tau.
-    features, points, *rest = patches(40, 3)
-    criterion = ExactSmoothAP(**SCALES, tau=0.5, same_image=0.4, ratio=2.0)
-    _, gradient, _ = value_and_gradient(criterion, features, points, *rest)
-    step = normalize(torch.randn(features.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-    up, down = (criterion(features + sign * 0.004 * step, points, *rest)[0].item() for sign in (1, -1))
-    assert (up - down) / 0.008 == pytest.approx((gradient * step).sum().item(), rel=2e-3)
+EVERYTHING = {"anchors": 10**6, "max_positives": 10**6, "max_negatives": 10**6, "saturation": 0.0}
+# The linear binning makes the value of the exact loss a little rough: steps wide beside a bin and small beside tau.
+ROUGH = {"eps": 0.004, "atol": 1e-5, "rtol": 2e-3}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "steps"),
+    [
+        ("exact", {**SCALES, "same_image": 0.4, "ratio": 2.0}, ROUGH),
+        ("dense", {**SCALES, "same_image": 0.4, "ratio": 2.0}, {}),
+        ("dense", {"rho": RHO, "kappa": KAPPA, "own_term": True}, {}),
+        ("sampled", {"rho": RHO, "kappa": KAPPA, "ratio": 2.0, **EVERYTHING}, {}),
+        ("info_nce", {"rho": RHO, "kappa": KAPPA, "beta": 0.5}, {}),
+    ],
+)
+def test_gradient_by_finite_differences(name, options, steps):
+    features, points, *rest = patches(30, 1, seed=4)
+
+    def loss(features):
+        return build_loss(name, tau=0.5, **options)(features, points, *rest)[0]  # a new one draws the same
+
+    assert loss(features) > 0.1
+    assert torch.autograd.gradcheck(loss, features.requires_grad_(), **steps)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_compiled_training_step_has_the_same_loss_and_gradient(name):
+    features, points, *rest = patches(60)
+    torch.manual_seed(0)
+    network = torch.nn.Linear(features.shape[1], 8).double()
+
+    def step(criterion):
+        return criterion(normalize(network(features), dim=1), points, *rest)
+
+    found = []
+    for run in (step, torch.compile(step, backend="aot_eager")):
+        network.zero_grad()
+        loss, log = run(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1))
+        loss.backward()
+        found.append((loss.item(), network.weight.grad, log))
+    (loss, gradient, log), (compiled_loss, compiled_gradient, compiled_log) = found
+    assert compiled_loss == pytest.approx(loss, abs=1e-12)
+    torch.testing.assert_close(compiled_gradient, gradient)
+    assert compiled_log == pytest.approx(log, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""Scores of blocks of pairs into histograms, and tables over the score back to the pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from loco.losses.tiles import Block, Walk
+
+BINS_PER_TAU = 80
+MARGIN = 1.01  # similarities of unit rows in finite precision lie within [-MARGIN, MARGIN]
+
+
+class Grid(NamedTuple):
+    """An even grid of similarities over [-MARGIN, MARGIN]."""
+
+    bins: int
+
+    @classmethod
+    def for_tau(cls, tau: float) -> Grid:
+        return cls(max(512, int(2 * MARGIN * BINS_PER_TAU / tau) + 1))
+
+    @property
+    def width(self) -> float:
+        return 2 * MARGIN / (self.bins - 1)
+
+    def locate(self, similarity: Tensor) -> tuple[Tensor, Tensor]:
+        """Index of the grid point below, int32, and the way to the next one in [0, 1); ``similarity`` is used up."""
+        position = similarity.add_(MARGIN).mul_(1 / self.width).clamp_(0, self.bins - 1)
+        return position.int(), position.frac_()
+
+    def share(self, counts: Tensor, passed_on: Tensor) -> Tensor:
+        """Histograms with linear binning, from the pairs above each grid point and their summed fractions."""
+        histograms = counts - passed_on
+        histograms[:, 1:] += passed_on[:, :-1]
+        return histograms
+
+
+class Binning:
+    """Counts the pairs of each class at each grid point."""
+
+    def __init__(self, walk: Walk, grid: Grid, classes: int) -> None:
+        self.walk, self.grid = walk, grid
+        self.counts, self.passed_on = torch.zeros(
+            (2, classes, grid.bins), dtype=torch.float64, device=walk.points.device
+        )
+
+    def add(self, block: Block, similarity: Tensor) -> None:
+        """Count the pairs of a block; ``similarity`` is used up."""
+        below, fraction = self.grid.locate(similarity)
+        index = below.add_(self.walk.classes(block), alpha=self.grid.bins).view(-1)
+        for total, weights in ((self.counts, None), (self.passed_on, fraction.view(-1))):
+            part = torch.bincount(index, weights)
+            total.view(-1)[: len(part)] += part
+
+    def histograms(self) -> Tensor:
+        """(classes, bins) float64."""
+        return self.grid.share(self.counts, self.passed_on)
+
+
+class Lookup:
+    """Tables over the grid, one for each class (classes, bins), read by linear interpolation."""
+
+    def __init__(self, walk: Walk, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
+        self.walk, self.grid = walk, grid
+        self.values = values.to(dtype).view(-1)
+        self.steps = steps_of(values).to(dtype).view(-1)
+
+    def read(self, block: Block, similarity: Tensor) -> Tensor:
+        """The value of each pair of a block; ``similarity`` is used up."""
+        below, fraction = self.grid.locate(similarity)
+        index = below.add_(self.walk.classes(block), alpha=self.grid.bins).view(-1)
+        found = self.values.index_select(0, index).addcmul_(self.steps.index_select(0, index), fraction.view(-1))
+        return found.view(similarity.shape)
+
+
+def steps_of(values: Tensor) -> Tensor:
+    """What is added to each of ``values`` (classes, bins) on the way to the next; nothing beyond the last."""
+    return torch.nn.functional.pad(values.diff(dim=1), (0, 1))

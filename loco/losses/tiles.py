@@ -1,0 +1,121 @@
+"""The pairs of a batch as blocks of the pair matrix, without those that no loss looks at.
+
+Patches are sorted into tiles of neighbours. A pair of tiles farther apart than kappa, whose pairs take no part, is
+skipped, and of most others the boxes around them tell the class of all pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loco.losses.pairs import Patches, Scale
+from loco.losses.processes import Group, place
+
+
+class Classes:
+    """The classes of pairs, and what each is to each of K scales.
+
+    The class of a pair is the number of radii, of all scales, below its distance. For two patches of one image it is
+    that plus :attr:`across`, the number of classes across images.
+    """
+
+    def __init__(self, scales: list[Scale], same_image: float) -> None:
+        self.radii = sorted({radius for scale in scales for radius in scale})
+        self.across = len(self.radii) + 1
+        self.number = 2 * self.across
+        self.positive_within = max(scale.rho for scale in scales)
+        self.image_matters_within = self.positive_within if same_image != 1 else 0.0
+        upto = torch.tensor([*self.radii, torch.inf], dtype=torch.float64)
+        rho, kappa = torch.tensor(scales, dtype=torch.float64).T[:, :, None]
+        positive, negative = (upto <= rho).double(), ((upto > rho) & (upto <= kappa)).double()
+        self.positive = torch.cat([positive, same_image * positive], dim=1)  # weights, (K, number)
+        self.negative = torch.cat([negative, negative], dim=1)
+
+
+class Block(NamedTuple):
+    """A block of the pair matrix: its rows i and columns j, and bounds of the distances of its pairs."""
+
+    i: slice
+    j: slice
+    nearest: float
+    farthest: float
+
+
+class Walk:
+    """The blocks of the pair matrix that hold any pair: each unordered pair once.
+
+    The processes of a group share the blocks out.
+    """
+
+    def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
+        self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
+        self.process, self.processes = place(group)
+        points = patches.points.detach()
+        points = points if points.dtype == torch.float64 else points.float()
+        host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
+        tiles = list(_tiles(host_points, host_scenes, tile))
+        order = np.concatenate([np.empty(0, np.int64), *tiles])
+        self.order = torch.from_numpy(order).to(points.device)
+        self.points, self.image_ids = points[self.order].T.contiguous(), patches.image_ids[self.order]
+        ends = np.cumsum([0, *map(len, tiles)])
+        self.slices = [slice(*ends[k : k + 2].tolist()) for k in range(len(tiles))]
+        self.scenes = np.array([host_scenes[rows[0]] for rows in tiles])
+        self.low = np.array([host_points[rows].min(axis=0) for rows in tiles])
+        self.high = np.array([host_points[rows].max(axis=0) for rows in tiles])
+
+    def blocks(self, reach: float) -> Iterator[Block]:
+        """This process's share of the blocks that hold pairs up to a distance of ``reach``."""
+        count = 0
+        for a in range(len(self.slices)):
+            low, high, scenes = self.low[a:], self.high[a:], self.scenes[a:]
+            nearest = np.linalg.norm(np.maximum(0, np.maximum(low[0] - high, low - high[0])), axis=1)
+            farthest = np.linalg.norm(np.maximum(high - low[0], high[0] - low), axis=1)
+            for k in np.flatnonzero((scenes == scenes[0]) & (nearest <= reach)):
+                if count % self.processes == self.process:
+                    yield Block(self.slices[a], self.slices[a + k], float(nearest[k]), float(farthest[k]))
+                count += 1
+
+    def classes(self, block: Block) -> int | Tensor:
+        """The class of all pairs of a block, or of each, int32; beyond all radii where it is no pair to be counted."""
+        i, j, nearest, farthest = block
+        passed = sum(radius < nearest for radius in self.radii)
+        open_radii = [radius for radius in self.radii if nearest <= radius < farthest]
+        tell_images = nearest <= self.image_matters_within
+        if not open_radii and not tell_images and i != j:
+            return passed
+        classes = torch.full((i.stop - i.start, j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
+        if open_radii:
+            # Coordinate differences, not the expanded square: points lie tens of metres from the origin, and the radii
+            # decide at centimetres.
+            x, y, z = (axis[i, None] - axis[None, j] for axis in self.points)
+            squared = x.square_().addcmul_(y, y).addcmul_(z, z)
+            for radius in open_radii:
+                classes += squared > radius**2
+        if tell_images:
+            classes.add_(self.image_ids[i, None] == self.image_ids[None, j], alpha=self.across)
+        if i == j:  # a pair of one tile counts once, and no patch is its own pair
+            classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
+        return classes
+
+
+def _tiles(points: np.ndarray, scene_ids: np.ndarray, tile: int) -> Iterator[np.ndarray]:
+    """Rows of at most ``tile`` patches of one scene near each other."""
+    for scene in np.unique(scene_ids):
+        yield from _halves(points, np.flatnonzero(scene_ids == scene), tile)
+
+
+def _halves(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndarray]:
+    """Cut across the longest side of the box, in parts of whole tiles, until a part is one tile."""
+    if len(rows) <= tile:
+        yield rows
+        return
+    axis = np.ptp(points[rows], axis=0).argmax()
+    half = -(-len(rows) // tile) // 2 * tile
+    order = np.argpartition(points[rows, axis], half)
+    for part in (order[:half], order[half:]):
+        yield from _halves(points, np.sort(rows[part]), tile)

@@ -1,0 +1,132 @@
+"""A batch that several processes hold together against the same batch in one process."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+from torch.nn.functional import normalize
+from torch.nn.parallel import DistributedDataParallel
+
+from loco.losses import ExactSmoothAP, RankingLoss, build_loss, tiles
+from loco.losses.pairs import select
+from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
+
+CRITERIA = {
+    "exact": {"rho": [0.2, 0.5], "kappa": [0.5, 1.5], "same_image": 0.4, "tile": 16},
+    "dense": {"rho": RHO, "kappa": KAPPA},
+    "sampled": {"rho": RHO, "kappa": KAPPA, "anchors": 8, "max_positives": 10, "max_negatives": 20},
+    "info_nce": {"rho": RHO, "kappa": KAPPA, "queries": 40},
+}
+SHARES = {2: [90, 30], 3: [50, 0, 70]}  # patches of each process
+
+
+def criterion(name: str, group: distributed.ProcessGroup | None = None) -> RankingLoss:
+    return build_loss(name, **CRITERIA[name], tau=0.05, group=group)
+
+
+def work(process: int, folder: str, shares: list[int]) -> None:
+    """One process: what it gets from each loss, to a file."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=process, world_size=len(shares))
+    group = distributed.group.WORLD
+    batch = [part.split(shares)[process] for part in patches(sum(shares), scenes=2)]
+    found = {name: value_and_gradient(criterion(name, group), *batch) for name in CRITERIA}
+    found["precision"] = criterion("exact", group).patch_precision(*batch)
+    found["anonymous"] = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05, group=group), *batch[:4])
+    found["nothing"] = value_and_gradient(ExactSmoothAP(1e-9, 1e-8, 0.05, group=group), *batch)
+    found["network"] = network_gradient(DistributedDataParallel(network()), criterion("exact", group), batch)
+    # One process scales its loss: what arrives is the gradient of the sum.
+    features = batch[0].clone().requires_grad_()
+    (criterion("exact", group)(features, *batch[1:])[0] * (process + 1)).backward()
+    found["scaled"] = features.grad
+    torch.save(found, f"{folder}/{process}.pt")
+    distributed.destroy_process_group()
+
+
+def network() -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(19, 8).double()
+
+
+def network_gradient(module: torch.nn.Module, loss: RankingLoss, batch: list[torch.Tensor]) -> torch.Tensor:
+    loss(normalize(module(batch[0]), dim=1), *batch[1:])[0].backward()
+    return torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What each of so many processes found."""
+
+    @cache
+    def run(processes: int) -> list[dict]:
+        folder = tmp_path_factory.mktemp("processes")
+        torch.multiprocessing.spawn(work, (str(folder), SHARES[processes]), processes)
+        return [torch.load(Path(folder, f"{process}.pt")) for process in range(processes)]
+
+    return run
+
+
+def assert_same(found: list, alone: tuple) -> None:
+    loss, gradient, log = alone
+    for process in found:
+        assert process[0].item() == pytest.approx(loss.item(), abs=1e-12)
+        assert process[2] == pytest.approx(log, nan_ok=True)
+    # Each process has the loss of the whole batch, and the gradient is that of their sum.
+    torch.testing.assert_close(torch.cat([process[1] for process in found]) / len(found), gradient)
+
+
+@pytest.mark.parametrize("processes", SHARES)
+class TestTogether:
+    @pytest.fixture(autouse=True)
+    def _found(self, together, processes):
+        self.found = together(processes)
+        self.batch = patches(sum(SHARES[processes]), scenes=2)
+
+    @pytest.mark.parametrize("name", CRITERIA)
+    def test_every_loss_is_that_of_the_whole_batch(self, name):
+        alone = value_and_gradient(criterion(name), *self.batch)
+        assert alone[2]["positives"] > 15
+        assert_same([process[name] for process in self.found], alone)
+
+    def test_images_without_a_number_are_different_ones(self):
+        alone = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05), *self.batch[:4])
+        assert_same([process["anonymous"] for process in self.found], alone)
+
+    def test_without_a_positive_pair_all_are_zero(self):
+        for process in self.found:
+            loss, gradient, log = process["nothing"]
+            assert loss == 0
+            assert (gradient == 0).all()
+            assert log["positives"] == 0
+
+    def test_patch_precision_is_told_to_the_process_of_the_patch(self):
+        alone = criterion("exact").patch_precision(*self.batch)
+        together = torch.cat([process["precision"] for process in self.found])
+        torch.testing.assert_close(together, alone, equal_nan=True)
+
+    def test_a_network_gets_the_gradient_of_the_loss(self):
+        alone = network_gradient(network(), criterion("exact"), self.batch)
+        for process in self.found:
+            torch.testing.assert_close(process["network"], alone)
+
+    def test_losses_scaled_apart_add_up(self):
+        _, gradient, _ = value_and_gradient(criterion("exact"), *self.batch)
+        together = torch.cat([process["scaled"] for process in self.found])
+        n = len(self.found)
+        torch.testing.assert_close(together, gradient * n * (n + 1) / 2)
+
+
+def test_shares_of_the_blocks_are_disjoint_and_complete(monkeypatch):
+    batch = select(*patches(300, scenes=2))
+    exact = ExactSmoothAP(RHO, KAPPA, 0.05)
+
+    def blocks(process: int, processes: int) -> list:
+        monkeypatch.setattr(tiles, "place", lambda _: (process, processes))
+        return list(tiles.Walk(batch, exact.classes, 32).blocks(KAPPA))
+
+    everything = blocks(0, 1)
+    shares = [blocks(process, 3) for process in range(3)]
+    assert sorted(str(block) for share in shares for block in share) == sorted(map(str, everything))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
