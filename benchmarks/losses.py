@@ -106,7 +106,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(task["threads"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stored = np.load(task["inputs"])
-    features = torch.from_numpy(stored["features"]).to(device, getattr(torch, task.get("dtype", "float32")))
+    features = torch.from_numpy(stored["features"]).to(device, getattr(torch, task["dtype"]))
     points = torch.from_numpy(stored["points"]).to(device)
     del stored
     features.requires_grad_()
@@ -117,7 +117,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     seconds, value, log = timed(run, features, device)
     row = {"s": seconds, "mb": (peak(device) - before) / 1e6, "value": value, **log}
     if path := task.get("gradient"):
-        np.save(path, features.grad.cpu().numpy())
+        np.save(path, features.grad.to("cpu", torch.promote_types(features.dtype, torch.float32)).numpy())
     if task.get("products"):
         row["products_s"] = time_products(features.detach(), device)
     return row
@@ -227,13 +227,14 @@ def peak(device: str) -> float:
 class Bench:
     """Starts the measurements, leaves out what would take too long, and keeps the rows."""
 
-    def __init__(self, folder: Path, limit: float, threads: int) -> None:
-        self.folder, self.limit, self.threads = folder, limit, threads
+    def __init__(self, folder: Path, limit: float, threads: int, dtype: str) -> None:
+        self.folder, self.limit, self.threads, self.dtype = folder, limit, threads, dtype
         self.rows: list[dict[str, Any]] = []
 
     def run(self, part: str, loss: str, n: int, d: int, kappa: float, rooms: int = 1, **task: Any) -> dict[str, Any]:
         row = {"part": part, "loss": loss, "n": n, "d": d, "kappa": kappa, "rooms": rooms}
-        row["form"] = "gathered" if task.get("gathered") else task.get("dtype", "float32")
+        task = {"dtype": self.dtype} | task
+        row["form"] = "gathered" if task.get("gathered") else task["dtype"]
         options = OPTIONS[loss] | task.pop("options", {})
         task |= {"loss": loss, "kappa": kappa, "options": options, "threads": self.threads}
         row |= self.spawn(task | {"inputs": str(self.inputs(n, d, rooms))})
@@ -304,7 +305,7 @@ def agreement(bench: Bench, patches: list[int], dims: list[int], kappas: list[fl
                 task = {"dtype": "float64", "blocks": True, "gradient": str(dense)}
                 truth = bench.run("agreement", "dense", n, d, kappa, **task)
                 compare(row, truth, exact, dense)
-                single = bench.run("agreement", "exact", n, d, kappa, gradient=str(exact))
+                single = bench.run("agreement", "exact", n, d, kappa, dtype="float32", gradient=str(exact))
                 compare(single, truth, exact, dense)
                 yield from (truth, row, single)
 
@@ -409,6 +410,9 @@ def main() -> None:
     parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="metres", metavar="M")
     parser.add_argument("--limit", type=float, default=60, help="seconds of a call, at most (default: %(default)s)")
     parser.add_argument("--dense-gb", type=float, default=4, help="memory for the dense loss (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the features"
+    )
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--csv", type=Path, default=Path("results/benchmarks/losses.csv"), help="default: %(default)s")
     parser.add_argument("--plot", type=Path, help="SVG and PNG of this name (default: beside the CSV)")
@@ -422,7 +426,7 @@ def main() -> None:
     patches = [1280] if options.quick else options.patches
     caps = {"anchors": 2 if options.quick else GATHER_ANCHORS}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.limit, options.threads)
+        bench = Bench(Path(folder), options.limit, options.threads, options.dtype)
         columns = ["positives", "negatives", "mean_ap", "s", "mb", "products_s", "ratio", "gradient_error"]
         rows = sizes(bench, patches, options.dims, options.kappas, options.dense_gb)
         print_table("Sizes", rows, columns)

@@ -3,7 +3,7 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
-from loco.config import figure_scene, load, scenes
+from loco.config import figure_scene, load, scenes, stride_of
 from loco.datasets import FORMATS, raw_files as files_of_download
 from loco.datasets.synthetic import SIMULATORS
 from loco.errors import ConfigError
@@ -38,6 +38,7 @@ wildcard_constraints:
     experiment=one_of(config["experiments"]),
     benchmark=one_of(config["benchmarks"]),
     seed="[0-9]+",
+    stride="[0-9]+",
 
 
 def code(step, *modules):
@@ -85,13 +86,25 @@ def fused_mesh(wildcards):
     return f"results/meshes/{wildcards.dataset}/{wildcards.scene}.ply" if wanted else []
 
 
-def scene_files(pattern, *parts):
+def patch_stride(dataset, wildcards=None):
+    """Pixels between the places of a dataset that all extractors are judged by."""
+    return config["datasets"][dataset]["patches"]["stride"]
+
+
+def model_stride(dataset, wildcards):
+    """Pixels between the patches of the model of a job, whose places it is trained on."""
+    return stride_of(config["experiments"][wildcards.experiment]["model"])
+
+
+def scene_files(pattern, *parts, stride=patch_stride):
     """Input function: `pattern` for every scene of these parts of the split (of all parts, if none is named)."""
-    return lambda wildcards: [
-        part
-        for dataset, scene in scenes(config, wildcards.split, *parts)
-        for part in expand(pattern, **{**wildcards, "dataset": dataset, "scene": scene})
-    ]
+
+    def files(wildcards):
+        places = scenes(config, wildcards.split, *parts)
+        rest = [{"dataset": dataset, "scene": scene, "stride": stride(dataset, wildcards)} for dataset, scene in places]
+        return [path for named in rest for path in expand(pattern, **{**wildcards, **named})]
+
+    return files
 
 
 def run_scenes():

@@ -147,7 +147,9 @@ rule pictures:
     """What the features do: similarity of a query patch to other views of its place, and features as colours."""
     input:
         frames=expand(rules.depth.output.frames, **PICTURES),
-        correspondences=expand(rules.correspondence.output.correspondences, **PICTURES),
+        correspondences=expand(
+            rules.correspondence.output.correspondences, **PICTURES, stride=patch_stride(PICTURES["dataset"])
+        ),
         features=expand(rules.extract.output.features, experiment=RUN["experiments"], seed=RUN["seeds"][0], **PICTURES),
     output:
         similarity_maps=report(

@@ -6,9 +6,9 @@ rule train:
     """
     input:
         train_frames=scene_files(rules.depth.output.frames, "train"),
-        train_correspondences=scene_files(rules.correspondence.output.correspondences, "train"),
+        train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
-        val_correspondences=scene_files(rules.correspondence.output.correspondences, "val"),
+        val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
         curve="results/train/{split}/{experiment}/seed{seed}/log.csv",

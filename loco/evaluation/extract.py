@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from loco.geometry.patches import extent_of, grid_size
 from loco.models import build_extractor, load
 from loco.storage import Features, Frames
 
@@ -31,9 +32,9 @@ def extract_scene(model: Mapping[str, Any], checkpoint: Path | None, frames_path
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = load(checkpoint, device) if checkpoint else build_extractor(model, seed).to(device)
     with Frames(frames_path) as frames:
-        height, width = frames.size
-        sizes = {"n": len(frames), "h": height // extractor.stride, "w": width // extractor.stride, "c": extractor.dim}
-        facts = {"model": dict(model), "stride": extractor.stride}
+        rows, columns = grid_size(frames.size, extractor.stride)
+        sizes = {"n": len(frames), "h": rows, "w": columns, "c": extractor.dim}
+        facts = {"model": dict(model), "extent": extent_of((rows, columns), extractor.stride)}
         with Features.create(out, frames.dataset, frames.scene, sizes, facts) as file:
             file.attrs["frames_id"] = frames.frames_id
             for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):

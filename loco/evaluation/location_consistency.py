@@ -182,12 +182,12 @@ def _patches(scene: EvaluatedScene) -> tuple[Tensor, NDArray[np.float32], NDArra
     Features are read at the centres of the correspondence grid whatever their own grid, so that all extractors
     answer for the same places. Half precision, as in the files: a large scene has millions of patches.
     """
-    size, grid = scene.frames.size, scene.correspondences.grid
-    centres = torch.from_numpy(patch_centres(grid, size))
+    centres = torch.from_numpy(patch_centres(scene.correspondences.grid, scene.correspondences.extent))
     valid = scene.correspondences["valid"][:]
     points = [scene.correspondences["points"][i][good] for i, good in enumerate(valid)]
+    maps, extent = scene.features["features"], scene.features.extent
     features = [
-        sample_features(torch.from_numpy(scene.features["features"][i]), centres[torch.from_numpy(good)], size).half()
+        sample_features(torch.from_numpy(maps[i]), centres[torch.from_numpy(good)], extent).half()
         for i, good in enumerate(valid)
     ]
     return torch.cat(features), np.concatenate(points), np.nonzero(valid)[0]

@@ -134,6 +134,7 @@ def match(
     size: tuple[int, int],
     count: int,
     rng: np.random.Generator,
+    extent: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
     """Most distinctive matches of pixels of A among all pixels of B.
 
@@ -144,18 +145,22 @@ def match(
         size: (height, width) of both images.
         count: how many matches to keep.
         rng: chooses among equal scores.
+        extent: (height, width), pixels, of what the maps cover; that of the images if None.
 
     Returns:
         Which of ``uv`` (k,), and where in B they are matched (k, 2), best first; k = min(count, m).
     """
     shuffled = rng.permutation(len(uv))
-    similarity, nearest = two_nearest(sample_features(map_a, torch.from_numpy(uv[shuffled]), size), map_b, size)
+    queries = sample_features(map_a, torch.from_numpy(uv[shuffled]), extent or size)
+    similarity, nearest = two_nearest(queries, map_b, size, extent)
     distance = (1 - similarity).clamp(min=RESOLUTION)
     best = torch.argsort(1 - distance[:, 0] / distance[:, 1], descending=True, stable=True)[:count]
     return shuffled[best.numpy()], pixel_centres(*size).reshape(-1, 2)[nearest[best].numpy()]
 
 
-def two_nearest(features: Tensor, feature_map: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def two_nearest(
+    features: Tensor, feature_map: Tensor, size: tuple[int, int], extent: tuple[int, int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Exact two most similar pixels of an image.
 
     A pixel's feature is sum_i w_i b_i / |sum_i w_i b_i| over its four neighbours b_i on the map (bilinear). Inner
@@ -164,19 +169,21 @@ def two_nearest(features: Tensor, feature_map: Tensor, size: tuple[int, int]) ->
 
     Args:
         features: (m, c), unit rows; at least one.
-        feature_map: (h, w, c); covers the image.
+        feature_map: (h, w, c).
         size: (height, width) of the image.
+        extent: (height, width), pixels, of what the map covers; the image if None.
 
     Returns:
         Cosine similarities (m, 2), larger first, and the index (m,) of the nearest pixel, row by row.
     """
     h, w, c = feature_map.shape
     height, width = size
+    extent = extent or size
     cells = feature_map.float()
-    norm = _to_pixels(cells, size).norm(dim=2, keepdim=True).clamp(min=1e-12)
+    norm = _to_pixels(cells, size, extent).norm(dim=2, keepdim=True).clamp(min=1e-12)
     similarity, nearest = [], []
     for block in features.split(BLOCK):
-        similarities = _to_pixels((cells.reshape(-1, c) @ block.T).view(h, w, -1), size)
+        similarities = _to_pixels((cells.reshape(-1, c) @ block.T).view(h, w, -1), size, extent)
         similarities /= norm  # (height, width, m)
         # The two best pixels lie in the two best rows.
         rows = similarities.amax(dim=1).topk(min(2, height), dim=0).indices
@@ -188,10 +195,11 @@ def two_nearest(features: Tensor, feature_map: Tensor, size: tuple[int, int]) ->
     return torch.cat(similarity), torch.cat(nearest)
 
 
-def _to_pixels(cells: Tensor, size: tuple[int, int]) -> Tensor:
+def _to_pixels(cells: Tensor, size: tuple[int, int], extent: tuple[int, int]) -> Tensor:
     """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), as :func:`sample_features` does."""
     channels_last = cells[None].permute(0, 3, 1, 2)  # in these strides, or PyTorch copies everything to others
-    return F.interpolate(channels_last, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+    pixels = F.interpolate(channels_last, size=extent, mode="bilinear", align_corners=False)
+    return pixels[0, :, : size[0], : size[1]].permute(1, 2, 0)
 
 
 def _pair_errors(scene: EvaluatedScene, pair: Pair, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -201,7 +209,7 @@ def _pair_errors(scene: EvaluatedScene, pair: Pair, count: int, rng: np.random.G
     if len(uv) == 0:
         return np.empty(0)
     map_a, map_b = (torch.from_numpy(maps[i]) for i in (pair.a, pair.b))
-    kept, matched = match(map_a, map_b, uv, frames.size, count, rng)
+    kept, matched = match(map_a, map_b, uv, frames.size, count, rng, scene.features.extent)
     points = backproject(uv[kept], z[kept], frames["intrinsics"][pair.a], frames["pose"][pair.a])
     return reprojection_errors(points, matched, frames["intrinsics"][pair.b], frames["pose"][pair.b])
 

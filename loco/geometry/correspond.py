@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from loco.geometry.overlap import overlap_matrix
-from loco.geometry.patches import grid_size, patch_points
+from loco.geometry.patches import extent_of, grid_size, patch_points
 from loco.geometry.tracks import NONE, patch_tracks, track_overlap
 from loco.storage import Correspondences, Frames
 
@@ -26,18 +26,16 @@ def correspond_scene(frames_path: Path, out: Path, settings: Mapping[str, Any], 
         out: file of :class:`loco.storage.Correspondences` to write.
         settings: ``stride`` (pixels of the frames a patch) and ``overlap_tolerance`` (metres; of frames with depth).
         threads: for the overlaps.
-
-    Raises:
-        ConfigError: the frames are not a whole number of patches.
     """
     with Frames(frames_path) as frames:
         grid = grid_size(frames.size, settings["stride"])
+        extent = extent_of(grid, settings["stride"])
         if frames.sparse:
-            points, valid, overlap = _from_tracks(frames, grid)
+            points, valid, overlap = _from_tracks(frames, grid, extent)
         else:
-            points, valid, overlap = _from_depth(frames, grid, settings["overlap_tolerance"], threads)
+            points, valid, overlap = _from_depth(frames, grid, extent, settings["overlap_tolerance"], threads)
         sizes = {"n": len(frames), "h": grid[0], "w": grid[1]}
-        facts = {"stride": settings["stride"], "overlap_tolerance": settings["overlap_tolerance"]}
+        facts = {"stride": settings["stride"], "overlap_tolerance": settings["overlap_tolerance"], "extent": extent}
         with Correspondences.create(out, frames.dataset, frames.scene, sizes, facts) as file:
             file.attrs["frames_id"] = frames.frames_id
             file["points"][:] = points
@@ -45,21 +43,23 @@ def correspond_scene(frames_path: Path, out: Path, settings: Mapping[str, Any], 
             file["overlap"][:] = overlap
 
 
-def _from_depth(frames: Frames, grid: tuple[int, int], tolerance: float, threads: int) -> Corresponding:
+def _from_depth(
+    frames: Frames, grid: tuple[int, int], extent: tuple[int, int], tolerance: float, threads: int
+) -> Corresponding:
     """By the depth images, of which one is held at a time."""
     depth, intrinsics, poses = frames["depth"], frames["intrinsics"][:], frames["pose"][:]
     points, valid = np.empty((len(frames), *grid, 3)), np.empty((len(frames), *grid), dtype=bool)
     for i in tqdm(range(len(frames)), desc="patches", unit="image"):
-        points[i], valid[i] = patch_points(depth[i], intrinsics[i], poses[i], grid)
+        points[i], valid[i] = patch_points(depth[i], intrinsics[i], poses[i], grid, extent)
     return points, valid, overlap_matrix(points, valid, depth, intrinsics, poses, tolerance, threads)
 
 
-def _from_tracks(frames: Frames, grid: tuple[int, int]) -> Corresponding:
+def _from_tracks(frames: Frames, grid: tuple[int, int], extent: tuple[int, int]) -> Corresponding:
     """By the points of a sparse model that the frames observe; their observations are in the order of the frames."""
     frame, track, uv = (frames[f"observation_{array}"][:] for array in ("frame", "track", "uv"))
     ends = np.searchsorted(frame, np.arange(len(frames) + 1))
     parts = [slice(*ends[i : i + 2]) for i in range(len(frames))]
-    tracks = np.array([patch_tracks(uv[part], track[part], grid, frames.size) for part in parts])
+    tracks = np.array([patch_tracks(uv[part], track[part], grid, extent) for part in parts])
     valid = tracks != NONE
     points = np.where(valid[..., None], frames["track"][:][tracks], 0.0)
     return points, valid, track_overlap(tracks, frame, track)

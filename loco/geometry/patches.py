@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.errors import ConfigError
 from loco.geometry.cameras import backproject
 
 # Neighbouring pixels whose depths differ by more than this factor lie on two sides of a depth edge.
@@ -13,22 +12,18 @@ EDGE_RATIO = 1.1
 
 
 def grid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """(rows, columns) of the patches of an image of ``size`` (height, width).
-
-    Raises:
-        ConfigError: the image is not a whole number of patches.
-    """
-    if size[0] % stride or size[1] % stride:
-        raise ConfigError(
-            f"images of {size[0]} x {size[1]} pixels are not a whole number of patches of {stride} pixels; "
-            "choose `frames.height` and `frames.width` as multiples of `patches.stride`"
-        )
-    return size[0] // stride, size[1] // stride
+    """(rows, columns) of the patches that hold any part of an image of ``size`` (height, width)."""
+    return -(-size[0] // stride), -(-size[1] // stride)
 
 
-def patch_centres(grid: tuple[int, int], size: tuple[int, int]) -> NDArray[np.float64]:
-    """Centres of all patches in pixels of an image of ``size``, (rows, columns, 2) in (u, v) order."""
-    (rows, columns), (height, width) = grid, size
+def extent_of(grid: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(height, width), pixels, of what a grid of patches covers: the image, and what patches have beyond it."""
+    return grid[0] * stride, grid[1] * stride
+
+
+def patch_centres(grid: tuple[int, int], extent: tuple[int, int]) -> NDArray[np.float64]:
+    """Centres of the patches of a grid that covers ``extent`` (height, width), (rows, columns, 2) in (u, v) order."""
+    (rows, columns), (height, width) = grid, extent
     u, v = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
     return np.stack([u, v], axis=-1)
 
@@ -78,7 +73,11 @@ def _surrounding(depth: NDArray, uv: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def patch_points(
-    depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating], grid: tuple[int, int]
+    depth: NDArray[np.floating],
+    intrinsics: NDArray[np.floating],
+    pose: NDArray[np.floating],
+    grid: tuple[int, int],
+    extent: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The 3D point at the centre of every patch.
 
@@ -86,13 +85,14 @@ def patch_points(
         depth: (h, w), z-depth in metres, 0 = none.
         intrinsics: (3, 3), pixels of the depth image.
         pose: (4, 4), camera-to-world, metres.
-        grid: (rows, columns) of patches, covering the image.
+        grid: (rows, columns) of patches.
+        extent: (height, width) that they cover, pixels; the image if None.
 
     Returns:
-        World points (rows, columns, 3) in metres, and which are valid: a patch whose centre has no depth or lies on a
-        depth edge shows no single place and is not.
+        World points (rows, columns, 3) in metres, and which are valid: a patch whose centre has no depth, lies on a
+        depth edge or beyond the image shows no single place and is not.
     """
-    uv = patch_centres(grid, depth.shape)
+    uv = patch_centres(grid, extent or depth.shape)
     z, smooth = sample_depth(depth, uv)
     points = backproject(uv, z, intrinsics, pose)
     return np.where(smooth[..., None], points, 0.0), smooth

@@ -7,18 +7,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def sample_features(feature_map: Tensor, uv: Tensor, size: tuple[int, int]) -> Tensor:
+def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[int, int]) -> Tensor:
     """Bilinear features at pixel positions, made unit length.
 
     Args:
-        feature_map: (h, w, c); covers the whole image, cell centres at ((q + 0.5) W / w, (r + 0.5) H / h).
-        uv: (m, 2), pixels of an image of ``size``; (0, 0) is the top-left corner of the top-left pixel.
-        size: (height, width) of that image.
+        feature_map: (h, w, c), cell centres at ((q + 0.5) W / w, (r + 0.5) H / h).
+        uv: (m, 2), pixels; (0, 0) is the top-left corner of the top-left pixel.
+        extent: (H, W), pixels, of what the map covers.
 
     Returns:
         (m, c), float32, unit rows. Beyond the outermost cell centres the border value is held.
     """
-    height, width = size
+    height, width = extent
     grid = 2 * uv.to(torch.float32) / torch.tensor([width, height], dtype=torch.float32) - 1
     sampled = F.grid_sample(
         feature_map.permute(2, 0, 1)[None].float(), grid[None, None], padding_mode="border", align_corners=False

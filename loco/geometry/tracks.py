@@ -12,25 +12,25 @@ NONE = -1
 
 
 def patch_tracks(
-    uv: NDArray[np.floating], track: NDArray[np.integer], grid: tuple[int, int], size: tuple[int, int]
+    uv: NDArray[np.floating], track: NDArray[np.integer], grid: tuple[int, int], extent: tuple[int, int]
 ) -> NDArray[np.int64]:
     """The point that each patch of an image shows: of those observed within it, the one nearest to its centre.
 
     Args:
-        uv: (m, 2), where points are observed, pixels of an image of ``size``; those outside it are left out.
+        uv: (m, 2), where points are observed, pixels; those outside the patches are left out.
         track: (m,), the numbers of the points.
-        grid: (rows, columns) of patches, covering the image.
-        size: (height, width), pixels.
+        grid: (rows, columns) of patches.
+        extent: (height, width) that they cover, pixels.
 
     Returns:
         (rows, columns), numbers of points, -1 where none is observed. Of two that are equally near, the lower number.
     """
-    (rows, columns), (height, width) = grid, size
+    (rows, columns), (height, width) = grid, extent
     inside = ((uv >= 0) & (uv < (width, height))).all(axis=1)
     uv, track = uv[inside], track[inside]
     column, row = np.floor(uv * (columns, rows) / (width, height)).astype(int).T
     patch = row * columns + column
-    distance = np.linalg.norm(uv - patch_centres(grid, size).reshape(-1, 2)[patch], axis=1)
+    distance = np.linalg.norm(uv - patch_centres(grid, extent).reshape(-1, 2)[patch], axis=1)
     order = np.lexsort((track, distance, patch))
     filled, first = np.unique(patch[order], return_index=True)
     tracks = np.full(rows * columns, NONE, np.int64)

@@ -23,6 +23,7 @@ from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
 from loco.losses.processes import Group
 
 _CHUNK = 1024  # pairs whose features are gathered at once
+_TRIALS = 500_000  # pairs that are tried at once
 
 
 class SampledSmoothAP(RankingLoss):
@@ -185,16 +186,21 @@ def _draw_pairs(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """At most ``pool`` pairs with above < distance <= upto, a uniform draw without replacement over all scenes."""
-    total = int(counts.sum())
-    if total == 0:
-        return np.empty((0, 2), np.int64)
-    shares = counts if total <= pool else rng.multivariate_hypergeometric(counts, pool, method="marginals")
     parts = [
         rows[_draw_scene_pairs(tree, int(count), int(share), above, upto, rng)]
-        for (rows, tree), count, share in zip(trees, counts, shares)
+        for (rows, tree), count, share in zip(trees, counts, _shares(counts, pool, rng))
         if share
     ]
-    return np.concatenate(parts)
+    return np.concatenate([np.empty((0, 2), np.int64), *parts])
+
+
+def _shares(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarray:
+    """How many of ``counts`` things of each kind are among ``pool`` drawn from all; there may be billions."""
+    total = int(counts.sum())
+    if total <= pool:
+        return counts
+    chosen = rng.choice(total, pool, replace=False, shuffle=False)
+    return np.bincount(np.searchsorted(np.cumsum(counts), chosen, side="right"), minlength=len(counts))
 
 
 def _draw_scene_pairs(
@@ -202,14 +208,15 @@ def _draw_scene_pairs(
 ) -> np.ndarray:
     """``share`` of a scene's ``count`` pairs in the range. Listed where they are few, else found by trial."""
     possible = tree.n * (tree.n - 1) // 2
-    if share * 4 > count or count * 50 < possible:
+    trials = share * possible / count
+    if share * 4 > count or trials > count:
         listed = tree.query_pairs(upto, output_type="ndarray")
         distance = np.linalg.norm(tree.data[listed[:, 0]] - tree.data[listed[:, 1]], axis=1)
         listed = listed[distance > above]
         return listed[rng.permutation(len(listed))[:share]]
     found = np.empty((0, 2), np.int64)
     while len(found) < share:
-        trial = np.sort(rng.integers(tree.n, size=(int(1.2 * share * possible / count) + 16, 2)), axis=1)
+        trial = np.sort(rng.integers(tree.n, size=(min(int(1.2 * trials) + 16, _TRIALS), 2)), axis=1)
         distance = np.linalg.norm(tree.data[trial[:, 0]] - tree.data[trial[:, 1]], axis=1)
         good = (trial[:, 0] < trial[:, 1]) & (distance > above) & (distance <= upto)
         both = np.concatenate([found, trial[good]])

@@ -19,9 +19,10 @@ from loco.models.extractor import FeatureExtractor
 
 
 class CompactCNN(FeatureExtractor):
-    """About 2 million parameters at ``dim`` = 64; stride 4. Input height and width must be multiples of 16."""
+    """About 2 million parameters at ``dim`` = 64; stride 4."""
 
     stride = 4
+    multiple = 16  # of the coarsest level
 
     def __init__(self, dim: int = 64, widths: tuple[int, int, int] = (64, 128, 192), blocks: int = 2) -> None:
         """

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from loco.results.metrics import Metrics
 from loco.results.tables import summarise
-from loco.results.views import Query, View, joint_pca, similarities
+from loco.results.views import FeatureMap, Query, View, joint_pca, similarities
 from loco.storage import atomic_path
 
 WIDTH = 6.9  # inches: two columns of a paper
@@ -149,7 +149,7 @@ def location_consistency_dots(metrics: Iterable[Metrics], titles: Mapping[str, s
 def similarity_maps(
     views: Sequence[View],
     query: Query,
-    maps: Mapping[str, Sequence[NDArray]],
+    maps: Mapping[str, Sequence[FeatureMap]],
     titles: Mapping[str, str],
     stem: str | Path,
 ) -> None:
@@ -158,7 +158,7 @@ def similarity_maps(
     Args:
         views: the first holds the query.
         query: of :func:`loco.results.views.choose_views`.
-        maps: experiment -> its maps of ``views``, (h, w, c); sizes may differ between experiments.
+        maps: experiment -> its maps of ``views``; their sizes may differ between experiments.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
@@ -181,13 +181,13 @@ def similarity_maps(
 
 
 def pca_colours(
-    views: Sequence[View], maps: Mapping[str, Sequence[NDArray]], titles: Mapping[str, str], stem: str | Path
+    views: Sequence[View], maps: Mapping[str, Sequence[FeatureMap]], titles: Mapping[str, str], stem: str | Path
 ) -> None:
     """Features as colours, by one PCA over all views: photos above, a row an experiment.
 
     Args:
         views: what to show.
-        maps: experiment -> its maps of ``views``, (h, w, c); sizes may differ between experiments.
+        maps: experiment -> its maps of ``views``; their sizes may differ between experiments.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
@@ -195,9 +195,10 @@ def pca_colours(
         for axes, view in zip(rows[0], views):
             axes.imshow(view.rgb)
         for row, own in zip(rows[1:], maps.values()):
-            for axes, colours, view in zip(row, joint_pca(own), views):
-                height, width = view.size
-                axes.imshow(colours, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
+            colours = joint_pca([cells for cells, _ in own])
+            for axes, picture, (_, (height, width)), view in zip(row, colours, own, views):
+                axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
+                axes.set(xlim=(-0.5, view.size[1] - 0.5), ylim=(view.size[0] - 0.5, -0.5))
 
 
 def _caption_of(query: Query, column: int) -> str:
@@ -287,7 +288,7 @@ def _legend(figure: Figure, experiments: Iterable[str], titles: Mapping[str, str
 def _gallery(
     stem: str | Path,
     views: Sequence[View],
-    maps: Mapping[str, Sequence[NDArray]],
+    maps: Mapping[str, Sequence[FeatureMap]],
     titles: Mapping[str, str],
     extra: float = 0.0,
 ) -> Iterator[NDArray]:

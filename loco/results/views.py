@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -96,19 +97,26 @@ def choose_views(
     return views, _query(frames, point, chosen, correspondences.facts["overlap_tolerance"])
 
 
-def feature_maps(features: Features, views: Sequence[View]) -> list[Floats]:
-    """The maps of ``views``, each (h, w, c) float32 at the features' own resolution."""
-    return [features["features"][view.index].astype(np.float32) for view in views]
+class FeatureMap(NamedTuple):
+    """Features of an image (h, w, c), float32, and what they cover, (height, width) in pixels of it."""
+
+    cells: Floats
+    extent: tuple[int, int]
 
 
-def similarities(maps: Sequence[Floats], views: Sequence[View], query: Query) -> list[Floats]:
+def feature_maps(features: Features, views: Sequence[View]) -> list[FeatureMap]:
+    """The maps of ``views`` at the features' own resolution."""
+    return [FeatureMap(features["features"][view.index].astype(np.float32), features.extent) for view in views]
+
+
+def similarities(maps: Sequence[FeatureMap], views: Sequence[View], query: Query) -> list[Floats]:
     """Cosine similarity of every pixel to the query's patch: (H, W) a view, by bilinear features."""
-    tensors = [torch.from_numpy(m) for m in maps]
-    target = sample_features(tensors[0], torch.from_numpy(query.uv[:1]), views[0].size)[0]
+    first, extent = maps[0]
+    target = sample_features(torch.from_numpy(first), torch.from_numpy(query.uv[:1]), extent)[0]
     heat = []
-    for tensor, view in zip(tensors, views, strict=True):
+    for (cells, extent), view in zip(maps, views, strict=True):
         pixels = torch.from_numpy(pixel_centres(*view.size)).reshape(-1, 2)
-        heat.append((sample_features(tensor, pixels, view.size) @ target).reshape(view.size).numpy())
+        heat.append((sample_features(torch.from_numpy(cells), pixels, extent) @ target).reshape(view.size).numpy())
     return heat
 
 
@@ -154,7 +162,7 @@ def _options(
 ) -> list[tuple[tuple[int, float], Floats, list[int]]]:
     """For each patch tried: (how many views see it, how different they are), its point, those views."""
     valid = correspondences["valid"][image]
-    texture = _texture(frames["rgb"][image], valid.shape)
+    texture = _texture(frames["rgb"][image], valid.shape, correspondences.extent)
     patches = np.flatnonzero(valid & (texture >= np.median(texture)))
     points = correspondences["points"][image].reshape(-1, 3)[patches].astype(np.float64)
     tolerance = correspondences.facts["overlap_tolerance"]
@@ -199,10 +207,11 @@ def _see(
     return uv, inside & (there > 0) & (np.abs(there - z) <= tolerance)
 
 
-def _texture(rgb: NDArray[np.uint8], grid: tuple[int, int]) -> Floats:
-    """Standard deviation of the brightness around each cell of a grid over the image, three cells wide and high."""
+def _texture(rgb: NDArray[np.uint8], grid: tuple[int, int], extent: tuple[int, int]) -> Floats:
+    """Standard deviation of the brightness around each cell of a grid, three cells wide and high."""
     grey = rgb.mean(axis=-1)
-    window = [3 * side // cells for side, cells in zip(grey.shape, grid)]
+    window = [3 * side // cells for side, cells in zip(extent, grid)]
     variance = uniform_filter(grey**2, window) - uniform_filter(grey, window) ** 2
-    u, v = patch_centres(grid, grey.shape).astype(int).transpose(2, 0, 1)
+    u, v = patch_centres(grid, extent).astype(int).transpose(2, 0, 1)
+    u, v = np.minimum(u, grey.shape[1] - 1), np.minimum(v, grey.shape[0] - 1)  # of cells that reach beyond the image
     return np.sqrt(np.maximum(variance[v, u], 0))

@@ -225,6 +225,11 @@ class Correspondences(SceneFile):
         """(rows, columns) of the patch grid."""
         return tuple(self["valid"].shape[1:])
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(height, width), pixels of the frames, that the grid covers."""
+        return tuple(self.facts["extent"])
+
 
 class Labels(SceneFile):
     """What each pixel of a scene's frames shows (``results/labels``).
@@ -249,13 +254,18 @@ class Labels(SceneFile):
 class Features(SceneFile):
     """Feature maps of a scene's frames by one extractor (``results/features``).
 
-    ``features`` (n, h, w, c) float16, unit length up to rounding. The map covers the whole image: its cell
-    (r, q) is centred at pixel ((q + 0.5) W / w, (r + 0.5) H / h).
+    ``features`` (n, h, w, c) float16, unit length up to rounding. The map covers ``extent``: its cell
+    (r, q) is centred at pixel ((q + 0.5) width / w, (r + 0.5) height / h).
     """
 
     format = "loco-features"
     version = 1
     arrays: ClassVar = {"features": Array("float16", ("n", "h", "w", "c"), per_frame=True)}
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(height, width), pixels of the frames, that the map covers."""
+        return tuple(self.facts["extent"])
 
 
 def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:

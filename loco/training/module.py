@@ -50,7 +50,7 @@ class RankingModule(pl.LightningModule):
                 "the grid of the features is not the grid of the patches",
                 expected=f"{tuple(batch.use.shape[1:3])} patches",
                 found=f"{tuple(features.shape[1:3])} features",
-                remedy=f"set `patches.stride` of the dataset to {self.extractor.stride}, the stride of the model",
+                remedy=f"make correspondences at the stride of the model, {self.extractor.stride}",
             )
         if not torch.isfinite(features).all():
             raise DataError(

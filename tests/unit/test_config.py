@@ -103,7 +103,6 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("run.experiments", ["exat"], "run.experiments: `exat` is not defined; did you mean `exact`?"),
         ("run.splits", ["flats"], "run.splits: `flats` is not defined; known: houses"),
         ("datasets.houses.raw", "data", "datasets.houses.raw: a dataset with `simulate` is made in results/raw/houses"),
-        ("datasets.houses.frames.width", 161, "datasets.houses.frames.width: 161 pixels are not a whole number of"),
         ("datasets.houses.scenes", "none.txt", f"the scene list {ROOT}/none.txt cannot be read: No such file"),
         (
             "splits.houses.val",

@@ -86,7 +86,7 @@ def faulty(finished, tmp_path_factory):
             "splits": {"faulty": {"test": {name: ["cedar"] for name in names}}},
         }
     )
-    targets = [f"results/correspondences/{name}/cedar.h5" for name in names]
+    targets = [f"results/correspondences/{name}/stride4/cedar.h5" for name in names]
     done = world.snakemake("--cores", "2", "--keep-going", "checks", *targets)
     assert done.returncode != 0
     world.said = done.stdout + done.stderr
@@ -94,7 +94,7 @@ def faulty(finished, tmp_path_factory):
 
 
 def test_the_good_scene_carries_on(faulty):
-    assert (faulty.directory / "results/correspondences/good/cedar.h5").is_file()
+    assert (faulty.directory / "results/correspondences/good/stride4/cedar.h5").is_file()
 
 
 def test_nothing_is_left_of_broken_scenes(faulty):

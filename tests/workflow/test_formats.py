@@ -33,7 +33,7 @@ def world(finished, tmp_path_factory):
     datasets["posed_rgbd"]["fuse"] = {"voxel": 0.05, "max_depth": 5.0}
     datasets["posed_rgbd"]["frames"] = {**tiny["frames"], "max_overlap": 0.7}
     world.overlay({"datasets": datasets})
-    scenes = [f"results/correspondences/{name}/elm.h5" for name in FORMATS]
+    scenes = [f"results/correspondences/{name}/stride4/elm.h5" for name in FORMATS]
     world.run(*scenes, "results/labels/scannet/elm.h5")
     return world
 
@@ -44,7 +44,7 @@ def frames_of(world, name: str) -> Frames:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_patches_are_put_in_space(world, name):
-    with Correspondences(world.directory / f"results/correspondences/{name}/elm.h5") as found:
+    with Correspondences(world.directory / f"results/correspondences/{name}/stride4/elm.h5") as found:
         valid, overlap = found["valid"][:], found["overlap"][:]
     seen = valid.any(axis=(1, 2))
     assert seen.sum() >= 3
@@ -74,5 +74,5 @@ def test_labels_are_those_of_the_frames(world):
 
 
 def test_nothing_is_left_to_do(world):
-    scenes = [f"results/correspondences/{name}/elm.h5" for name in FORMATS]
+    scenes = [f"results/correspondences/{name}/stride4/elm.h5" for name in FORMATS]
     assert not world.plan(*scenes)

@@ -40,7 +40,7 @@ def test_metric_files_carry_their_passport(finished):
     passport = metrics["passport"]
     assert set(passport["inputs"]) == {
         "results/frames/tiny/cedar.h5",
-        "results/correspondences/tiny/cedar.h5",
+        "results/correspondences/tiny/stride4/cedar.h5",
         "results/features/tiny/quick/seed0/tiny/cedar.h5",
     }
     others = json.loads(finished.read("results/metrics/pixel_correspondence/tiny/untrained/seed0.json"))["passport"]

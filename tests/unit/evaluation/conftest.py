@@ -54,7 +54,7 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
             opened = []
             for kind, (letters, arrays) in content.items():
                 path = tmp_path / f"{scene}.{kind.format}.h5"
-                with kind.create(path, "test", scene, letters) as file:
+                with kind.create(path, "test", scene, letters, {"extent": size}) as file:
                     file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, size)
                     for name, array in arrays.items():
                         file[name][:] = array

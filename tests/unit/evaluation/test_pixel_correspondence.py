@@ -39,22 +39,27 @@ def random_map(h, w, c, seed=0):
     return normalize(torch.randn(h, w, c, generator=torch.Generator().manual_seed(seed)), dim=2)
 
 
+BEYOND = SIZE[0] + 5, SIZE[1] + 2  # of maps whose last cells reach beyond the image
+
+
+@pytest.mark.parametrize("extent", [SIZE, BEYOND])
 @pytest.mark.parametrize("grid", [(9, 12), (36, 48), (5, 7), (50, 60), (1, 1)])
-def test_search_equals_brute_force(grid):
+def test_search_equals_brute_force(grid, extent):
     feature_map, queries = random_map(*grid, 8), random_map(1, 150, 8, seed=1)[0]  # two blocks and a half
     uv = pixel_centres(*SIZE).reshape(-1, 2)
-    pixels = sample_features(feature_map.double(), torch.from_numpy(uv), SIZE).double()
+    pixels = sample_features(feature_map.double(), torch.from_numpy(uv), extent).double()
     table = queries.double() @ pixels.T
-    similarity, nearest = two_nearest(queries, feature_map, SIZE)
+    similarity, nearest = two_nearest(queries, feature_map, SIZE, extent)
     torch.testing.assert_close(similarity.double(), table.topk(2, dim=1).values, atol=1e-5, rtol=0)
     at_nearest = table.gather(1, nearest[:, None])[:, 0]  # of pixels with equal features, any will do
     torch.testing.assert_close(at_nearest, table.amax(dim=1), atol=1e-5, rtol=0)
 
 
-def test_best_matches_pass_the_ratio_test_best():
+@pytest.mark.parametrize("extent", [SIZE, BEYOND])
+def test_best_matches_pass_the_ratio_test_best(extent):
     map_a, map_b, uv = random_map(9, 12, 8), random_map(9, 12, 8, seed=1), pixel_centres(*SIZE).reshape(-1, 2)
-    kept, matched = match(map_a, map_b, uv, SIZE, 50, np.random.default_rng(0))
-    a, b = (sample_features(m, torch.from_numpy(uv), SIZE).double().numpy() for m in (map_a, map_b))
+    kept, matched = match(map_a, map_b, uv, SIZE, 50, np.random.default_rng(0), extent)
+    a, b = (sample_features(m, torch.from_numpy(uv), extent).double().numpy() for m in (map_a, map_b))
     distance = 1 - a @ b.T
     first, second = np.sort(distance, axis=1)[:, :2].T
     score = 1 - first / second

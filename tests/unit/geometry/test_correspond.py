@@ -2,11 +2,9 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from loco.errors import ConfigError
 from loco.geometry.correspond import correspond_scene
 from loco.geometry.mesh import Mesh
 from loco.geometry.raycast import RayCaster
@@ -43,7 +41,7 @@ def test_points_of_a_room_lie_on_its_walls_and_neighbours_overlap(tmp_path):
     with Correspondences(tmp_path / "correspondences.h5") as found, Frames(frames_path) as frames:
         found.require_frames(frames)
         assert found.grid == (16, 20)
-        assert found.facts == SETTINGS
+        assert found.facts == SETTINGS | {"extent": list(SIZE)}
         points, overlap = found["points"][:], found["overlap"][:]
         assert found["valid"][:].all()
     to_wall = np.abs(np.abs(points) - np.array([2.5, 1.25, 2.0])).min(axis=-1)
@@ -70,8 +68,12 @@ def test_depth_is_never_held_as_a_whole(tmp_path):
     assert peak < 0.5 * whole
 
 
-def test_images_must_be_whole_numbers_of_patches(tmp_path):
+def test_patches_beyond_the_image_show_nothing(tmp_path):
     path = write_frames(tmp_path / "frames.h5", np.ones((1, *SIZE), np.float32), turning(1))
-    with pytest.raises(ConfigError, match="whole number of patches"):
-        correspond_scene(path, tmp_path / "correspondences.h5", SETTINGS | {"stride": 7})
-    assert not (tmp_path / "correspondences.h5").exists()
+    correspond_scene(path, tmp_path / "correspondences.h5", SETTINGS | {"stride": 7})
+    rows, columns = -(-SIZE[0] // 7), -(-SIZE[1] // 7)
+    with Correspondences(tmp_path / "correspondences.h5") as found:
+        assert found.grid == (rows, columns)
+        assert found.extent == (7 * rows, 7 * columns)
+        v, u = (np.arange(rows) + 0.5) * 7, (np.arange(columns) + 0.5) * 7
+        np.testing.assert_array_equal(found["valid"][0], (v < SIZE[0])[:, None] & (u < SIZE[1]))

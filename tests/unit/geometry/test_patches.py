@@ -1,11 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loco.errors import ConfigError
 from loco.geometry.cameras import pixel_centres, project
-from loco.geometry.patches import grid_size, patch_centres, patch_points, sample_depth
+from loco.geometry.patches import extent_of, grid_size, patch_centres, patch_points, sample_depth
 
 K = np.array([[134.0, 0, 80.4], [0, 134.0, 63.2], [0, 0, 1]])
 SIZE = (128, 160)
@@ -65,7 +63,15 @@ def test_holes_and_outside_have_no_depth():
     assert smooth.tolist() == [False, False, False, False, True]
 
 
-def test_images_must_be_whole_patches():
+def test_patches_reach_beyond_an_image_that_is_no_whole_number_of_them():
     assert grid_size((128, 160), 8) == (16, 20)
-    with pytest.raises(ConfigError, match=r"100 x 160 .* patches of 8"):
-        grid_size((100, 160), 8)
+    assert grid_size((100, 153), 8) == (13, 20)
+    extent = extent_of((13, 20), 8)
+    assert extent == (104, 160)
+    centres = patch_centres((13, 20), extent)
+    assert centres[0, 0].tolist() == [4, 4]
+    assert centres[-1, -1].tolist() == [156, 100]
+    _, valid = patch_points(np.full((100, 153), 2.0), K, np.eye(4), (13, 20), extent)
+    assert (valid == (centres < (153, 100)).all(axis=-1)).all()
+    assert not valid[-1].any()
+    assert valid[:-1, :-1].all()

@@ -40,10 +40,21 @@ def test_weights_depend_on_the_seed_alone():
     assert not torch.equal(build_extractor(COMPACT, 4).state_dict()["head.weight"], first["head.weight"])
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 50, 64), (1, 1, 48, 64), (3, 48, 64)])
+@pytest.mark.parametrize("shape", [(1, 1, 48, 64), (3, 48, 64)])
 def test_wrong_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match="multiples of 4"):
+    with pytest.raises(ValueError, match=r"expected \(b, 3, H, W\)"):
         build_extractor(COMPACT)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("config", [COMPACT, SIFT])
+def test_images_of_any_size_are_continued_by_their_last_pixels(config):
+    extractor = build_extractor(config)
+    image = images(1)[:, :46, :57]
+    features = extractor.extract(image)
+    assert features.shape[2:] == (12, 15)
+    multiple = extractor.multiple or extractor.stride
+    continued = np.pad(image, ((0, 0), (0, -46 % multiple), (0, -57 % multiple), (0, 0)), mode="edge")
+    torch.testing.assert_close(features, extractor.extract(continued)[:, :, :, :15])
 
 
 def test_every_feature_is_centred_on_its_cell():
@@ -68,7 +79,7 @@ def test_sift_describes_the_cell_centre():
 
 
 def test_unknown_names_and_options_are_refused():
-    with pytest.raises(ConfigError, match="no model 'resnet'; there are: compact_cnn, dense_sift"):
+    with pytest.raises(ConfigError, match="no model 'resnet'; there are: backbone, compact_cnn, concat, dense_sift"):
         build_extractor({"name": "resnet"})
     with pytest.raises(ConfigError, match="stride"):
         build_extractor({"name": "compact_cnn", "stride": 3})

@@ -45,7 +45,7 @@ def write_scene(folder: Path, cameras: int) -> Scene:
         file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
         file["rgb"][:], file["depth"][:], file["source"][:] = np.stack(rgb), np.stack(depth), 1
     points, valid = (np.stack(a) for a in zip(*(patch_points(d, INTRINSICS, p, GRID) for d, p in zip(depth, poses))))
-    sizes, facts = {"n": cameras, "h": GRID[0], "w": GRID[1]}, {"stride": 4, "overlap_tolerance": 0.05}
+    sizes, facts = {"n": cameras, "h": GRID[0], "w": GRID[1]}, {"stride": 4, "overlap_tolerance": 0.05, "extent": SIZE}
     with Correspondences.create(scene.correspondences, "rooms", "room", sizes, facts) as file:
         file.attrs["frames_id"] = identity
         file["points"][:], file["valid"][:] = points, valid
@@ -53,7 +53,8 @@ def write_scene(folder: Path, cameras: int) -> Scene:
     small = np.stack(rgb).reshape(cameras, SIZE[0] // 8, 8, SIZE[1] // 8, 8, 3).mean(axis=(2, 4)) / 255
     for name, maps in {"place": _waves(points), "colour": np.concatenate([small, np.ones_like(small)], -1)}.items():
         maps = maps / np.linalg.norm(maps, axis=-1, keepdims=True)
-        with Features.create(scene.features[name], "rooms", "room", dict(zip("nhwc", maps.shape))) as file:
+        sizes = dict(zip("nhwc", maps.shape))
+        with Features.create(scene.features[name], "rooms", "room", sizes, {"extent": SIZE}) as file:
             file.attrs["frames_id"] = identity
             file["features"][:] = maps
     return scene

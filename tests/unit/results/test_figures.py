@@ -26,7 +26,7 @@ def pictures(scene):
         for name, path in scene.features.items():
             with Features(path) as features:
                 maps[name] = feature_maps(features, views)
-    assert maps["place"][0].shape[:2] != maps["colour"][0].shape[:2]
+    assert maps["place"][0].cells.shape[:2] != maps["colour"][0].cells.shape[:2]
     return views, query, maps
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from loco.errors import DataError
-from loco.results.views import MIN_OVERLAP, choose_views, feature_maps, joint_pca, similarities
+from loco.results.views import MIN_OVERLAP, FeatureMap, choose_views, feature_maps, joint_pca, similarities
 from loco.storage import Correspondences, Features, Frames
 
 
@@ -96,7 +96,8 @@ def test_place_features_find_the_query_in_every_view(opened, scene) -> None:
 def test_similarity_is_the_cosine_with_the_query(opened) -> None:
     """Maps of one constant vector a view: the cosines are known."""
     views, query = choose_views(opened[1], opened[0], n=2)
-    maps = [np.tile(np.float32(vector), (*grid, 1)) for vector, grid in (((2, 0), (3, 5)), ((3, 4), (7, 2)))]
+    vectors = ((2, 0), (3, 5)), ((3, 4), (7, 2))
+    maps = [FeatureMap(np.tile(np.float32(vector), (*grid, 1)), views[0].size) for vector, grid in vectors]
     same, other = similarities(maps, views, query)
     np.testing.assert_allclose(same, 1, atol=1e-6)
     np.testing.assert_allclose(other, 0.6, atol=1e-6)

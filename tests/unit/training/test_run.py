@@ -123,6 +123,7 @@ def test_two_trainings_do_not_share_a_state(experiment, walls, tmp_path):
 
 
 def test_grids_that_differ_are_refused(experiment, walls, tmp_path, monkeypatch):
+    monkeypatch.setattr("loco.models.compact_cnn.CompactCNN.stride", 2)
     monkeypatch.setattr("loco.models.compact_cnn.CompactCNN.maps", lambda self, images: avg_pool2d(images, 2))
     with pytest.raises(DataError, match=r"\(8, 12\) patches[\s\S]*\(16, 24\) features"):
         run(experiment, walls[:2], tmp_path)
