@@ -11,6 +11,21 @@ Conventions, stated once and used everywhere:
 - Pixel coordinates are continuous: (0, 0) is the top-left corner of the top-left pixel, so pixel ``i`` has
   its centre at ``i + 0.5``. A pixel is looked up by ``floor``; resizing an image scales its intrinsics.
 - Arrays are (n, h, w, channels) in files and NumPy, (n, channels, h, w) in PyTorch.
+
+For users of trained models there are ``loco.load`` and ``loco.save_pretrained``; see :mod:`loco.models.pretrained`.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_API = {"load": "loco.models.pretrained", "save_pretrained": "loco.models.pretrained"}
+
+
+def __getattr__(name: str) -> Any:
+    # By a computed name: `import loco` stays light, and what the workflow's steps reach by `import`, which decides what
+    # is run again, does not grow to all models by way of this file.
+    if name in _API:
+        return getattr(import_module(_API[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

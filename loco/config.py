@@ -17,8 +17,6 @@ from loco.errors import ConfigError
 
 SCHEMA = "config/schemas/config.schema.yaml"
 PARTS = ("train", "val", "test")
-
-
 FIXED_STRIDES = {"compact_cnn": 4}  # of models that do not let the configuration choose; not imported: torch is slow
 
 
@@ -211,12 +209,48 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
 
 
 def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
+    yield from _model_problems("model", experiment["model"])
     if "train" in experiment:
-        if experiment["model"]["name"] == "dense_sift":
-            yield "train: dense SIFT has no weights to train; remove `train`"
-        yield from _radii_problems("train.loss", experiment["train"]["loss"])
-        if "warmup" in experiment["train"]:
-            yield from _radii_problems("train.warmup.loss", experiment["train"]["warmup"]["loss"])
+        if not _has_weights_to_train(experiment["model"]):
+            yield f"train: this model ({experiment['model']['name']}) has no weights to train; remove `train`"
+        yield from _training_problems(experiment["model"], experiment["train"])
+
+
+def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
+    yield from _radii_problems("train.loss", train["loss"])
+    if "warmup" in train:
+        yield from _radii_problems("train.warmup.loss", train["warmup"]["loss"])
+    if train.get("cache") and (model["name"] != "backbone" or model.get("train", "none") != "none"):
+        yield "train.cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
+    if train.get("cache") and "augment" in train:
+        yield "train.cache: stored features do not change with the image; remove `augment` or `cache`"
+    batch, processes = train["batch"], train.get("processes", 1)
+    images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
+    if images < processes:
+        yield f"train.processes: {processes} cannot share the {images} images of a batch out"
+
+
+def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
+    if model["name"] == "backbone":
+        if model["backbone"]["name"] == "onnx" and model.get("train", "none") != "none":
+            yield f"{where}.train: a backbone of the kind `onnx` cannot be trained; remove `train`, give it a `head`"
+    elif model["name"] == "concat":
+        for number, member in enumerate(model["models"]):
+            yield from _model_problems(f"{where}.models.{number}", member)
+            if stride_of(member) != model["stride"]:
+                found = stride_of(member)
+                yield f"{where}.models.{number}: its stride is {found}, that of the whole is {model['stride']}"
+
+
+def _has_weights_to_train(model: dict[str, Any]) -> bool:
+    match model["name"]:
+        case "dense_sift":
+            return False
+        case "backbone":
+            return model.get("train", "none") != "none" or model.get("head") is not None
+        case "concat":
+            return any(map(_has_weights_to_train, model["models"]))
+    return True
 
 
 def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
@@ -234,6 +268,11 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     for split in run["splits"]:
         if split in config["splits"] and trained and not scenes(config, split, "train"):
             yield f"splits.{split} has no training scene, but run.experiments has `{trained[0]}`, which is trained"
+        for name in trained:
+            train = config["experiments"][name]["train"]
+            by_validation = train.get("keep") == "best" or "early_stop" in train
+            if by_validation and split in config["splits"] and not scenes(config, split, "val"):
+                yield f"splits.{split} has no validation scene, by which experiments.{name}.train decides what to keep"
     if all(split in config["splits"] for split in run["splits"]) and figure_scene(config) is None:
         tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]
         wanted = config["figures"]["scene"]

@@ -21,6 +21,9 @@ FIGURES = {"location_consistency": "location_consistency_dots", "pixel_correspon
 PICTURES = dict(zip(("split", "dataset", "scene"), figure_scene(config)))
 
 
+BACKBONE_MODULES = {"transformers": "hub", "croco": "croco", "onnx": "onnx_backbone"}
+
+
 def datasets_with(block):
     """Names of the datasets whose configuration has this block."""
     return [name for name, dataset in config["datasets"].items() if block in dataset]
@@ -39,6 +42,7 @@ wildcard_constraints:
     benchmark=one_of(config["benchmarks"]),
     seed="[0-9]+",
     stride="[0-9]+",
+    encoder="[0-9a-f]+",
 
 
 def code(step, *modules):
@@ -46,6 +50,13 @@ def code(step, *modules):
     the modules that a script imports, nor that only a comment or a time stamp has changed."""
     files = (f"workflow_scripts/{step}.py", *modules)
     return code_fingerprint(*(Path(workflow.basedir, file) for file in files))
+
+
+def model_code(step, model):
+    """Fingerprint of a step that runs a model, with the modules of its backbones, which are imported by name."""
+    members = model.get("models", [model])
+    kinds = {member["backbone"]["name"] for member in members if "backbone" in member}
+    return code(step, *(f"loco/models/{BACKBONE_MODULES[kind]}.py" for kind in sorted(kinds)))
 
 
 def raw_code(step, dataset):
@@ -107,6 +118,24 @@ def scene_files(pattern, *parts, stride=patch_stride):
     return files
 
 
+def encoder(experiment):
+    """Name of the part of a model that is not trained, by which its features are stored; None if they are not."""
+    setup = config["experiments"][experiment]
+    if not setup.get("train", {}).get("cache"):
+        return None
+    part = {key: setup["model"][key] for key in ("name", "backbone", "stride")}
+    return settings_fingerprint(part)[:12]
+
+
+ENCODERS = {encoder(name): setup["model"] for name, setup in config["experiments"].items() if encoder(name)}
+
+
+def encoded_files(wildcards):
+    """The stored features of the scenes that a job trains on, where the experiment asks for them."""
+    name = encoder(wildcards.experiment)
+    return scene_files(rules.encode.output.encoded.replace("{encoder}", name), "train")(wildcards) if name else []
+
+
 def run_scenes():
     """(dataset, scene) pairs of all splits of the run, each once."""
     return list(dict.fromkeys(place for split in RUN["splits"] for place in scenes(config, split)))
@@ -133,8 +162,9 @@ def recipe(benchmark, split, experiment):
         name: {key: value for key, value in config["datasets"][name].items() if key not in aside}
         for name, _ in scenes(config, split, *parts)
     }
-    codes = [evaluation_code(benchmark), code("correspondence"), code("extract")]
-    codes += [code("train")] if "train" in setup else []
+    model_steps = ["extract", *(["train"] if "train" in setup else []), *(["encode"] if encoder(experiment) else [])]
+    codes = [evaluation_code(benchmark), code("correspondence")]
+    codes += [model_code(step, setup["model"]) for step in model_steps]
     for name, dataset in used.items():
         steps = ("depth", *(step for step in ("simulate", "reconstruct", "fuse") if step in dataset))
         codes += [raw_code(step, name) for step in steps]

@@ -17,7 +17,7 @@ rule extract:
     resources:
         mem_mb=3000,
     params:
-        code=code("extract"),
+        code=lambda wildcards: model_code("extract", config["experiments"][wildcards.experiment]["model"]),
         model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
     script:
         "../workflow_scripts/extract.py"

@@ -8,6 +8,7 @@ rule train:
         train_frames=scene_files(rules.depth.output.frames, "train"),
         train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
+        train_encoded=lambda wildcards: encoded_files(wildcards),
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
@@ -24,8 +25,9 @@ rule train:
         mem_mb=6000,
         gpu=1,
     params:
-        code=code("train"),
+        code=lambda wildcards: model_code("train", config["experiments"][wildcards.experiment]["model"]),
         model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
         train=lambda wildcards: config["experiments"][wildcards.experiment]["train"],
+        data=lambda wildcards: config["splits"][wildcards.split],
     script:
         "../workflow_scripts/train.py"

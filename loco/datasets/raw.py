@@ -115,7 +115,7 @@ class RawScene(Protocol):
 
 
 def decode_color(
-    data: bytes, *, file: Path, scene: str, name: str | None = None, flags: int = cv2.IMREAD_COLOR
+    data: bytes, *, file: Path, scene: str | None, name: str | None = None, flags: int = cv2.IMREAD_COLOR
 ) -> NDArray[np.uint8]:
     """Decode a colour image from memory: (H, W, 3), RGB.
 
@@ -153,8 +153,11 @@ def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str 
     return image
 
 
-def _decode(data: bytes, flags: int, file: Path, scene: str, name: str) -> NDArray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -> NDArray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # it claims more pixels than OpenCV takes
+        image = None
     if image is None:
         what = "is empty" if not data else "cannot be decoded"
         raise DataError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -20,21 +21,33 @@ class FeatureExtractor(nn.Module):
 
     ``stride`` is the number of pixels of the input along the side of a cell of the map; ``multiple`` divides the height
     and the width of the images that :meth:`maps` takes (a multiple of the stride, and the stride unless it is set).
-    ``config`` is what the extractor was built from and ``facts`` what its file says of its making, where
-    :func:`loco.models.pretrained.load` gave it.
+    ``config`` is what :func:`loco.models.build_extractor` made it from, ``facts`` what its file says of its making.
     """
 
     dim: int
     stride: int
     multiple: int = 0
-    config: Mapping[str, Any] | None = None
+    config: Mapping[str, Any]
     facts: Mapping[str, Any] = MappingProxyType({})
 
     def maps(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) colours in [0, 1] to (b, dim, H / stride, W / stride), of any length."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor) -> Tensor:
+    @property
+    def frozen_encoder(self) -> bool:
+        """Whether what comes before :meth:`decode` is never trained, so that it can be stored."""
+        return False
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The frozen part of :meth:`maps`: its images to (b, C, h', w')."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
+
+    def decode(self, encoded: Tensor, images: Tensor) -> Tensor:
+        """The rest of :meth:`maps`: what :meth:`encode` gave, and the images."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
+
+    def forward(self, images: Tensor, encoded: Tensor | None = None) -> Tensor:
         """Unit features of images.
 
         Images are continued below and on the right, by their last pixels, to what :meth:`maps` takes; of the map those
@@ -43,6 +56,7 @@ class FeatureExtractor(nn.Module):
 
         Args:
             images: (b, 3, H, W) float colours in [0, 1].
+            encoded: what :meth:`encode` gives for them, if it was stored.
 
         Returns:
             (b, dim, h, w), unit length along ``dim``; (h, w) = :func:`loco.geometry.patches.grid_size`.
@@ -52,17 +66,21 @@ class FeatureExtractor(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
-        height, width = images.shape[2:]
-        rows, columns = grid_size((height, width), self.stride)
-        multiple = self.multiple or self.stride
-        images = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        maps = self.maps(images)
+        rows, columns = grid_size(tuple(images.shape[2:]), self.stride)
+        images = self.continued(images)
+        maps = self.maps(images) if encoded is None else self.decode(encoded.float(), images)
         if maps.shape[2:] != (images.shape[2] // self.stride, images.shape[3] // self.stride):
             raise ValueError(
-                f"maps of {tuple(maps.shape[2:])} cells do not fit images of {tuple(images.shape[2:])} pixels at a stride "
-                f"of {self.stride}"
+                f"maps of {tuple(maps.shape[2:])} cells do not fit images of {tuple(images.shape[2:])} pixels at a "
+                f"stride of {self.stride}"
             )
         return F.normalize(maps[:, :, :rows, :columns].float(), dim=1)
+
+    def continued(self, images: Tensor) -> Tensor:
+        """Images (b, 3, H, W) with their last pixels repeated below and on the right, to multiples of ``multiple``."""
+        height, width = images.shape[2:]
+        multiple = self.multiple or self.stride
+        return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
     @torch.inference_mode()
     def extract(self, images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:
@@ -78,7 +96,7 @@ class FeatureExtractor(nn.Module):
             ValueError: other shapes, unequal sizes, not 8-bit.
         """
         self.eval()
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        device = next((t.device for t in chain(self.parameters(), self.buffers())), torch.device("cpu"))
         return self(_as_batch(images).to(device).permute(0, 3, 1, 2).float() / 255)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -95,13 +113,14 @@ class FeatureExtractor(nn.Module):
 
 def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:
     """(b, H, W, 3) uint8."""
-    if not isinstance(images, np.ndarray | Tensor):
-        images = [torch.as_tensor(image) for image in images]
-        if len({image.shape for image in images}) > 1:
-            sizes = ", ".join(sorted({str(tuple(image.shape)) for image in images}))
-            raise ValueError(f"images of unequal size ({sizes}) make no batch: extract them one by one, or resize them")
-        images = torch.stack(images) if images else torch.empty(0)
-    batch = torch.as_tensor(images)
+    if isinstance(images, np.ndarray | Tensor):
+        batch = _as_tensor(images)
+    else:
+        several = [_as_tensor(image) for image in images]
+        sizes = sorted({str(tuple(image.shape)) for image in several})
+        if len(sizes) > 1:
+            raise ValueError(f"images of unequal size ({', '.join(sizes)}) make no batch: extract them one by one")
+        batch = torch.stack(several) if several else torch.empty(0)
     batch = batch[None] if batch.ndim == 3 else batch
     if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != torch.uint8:
         raise ValueError(
@@ -109,3 +128,8 @@ def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | 
             "expected 8-bit colours (H, W, 3) or (b, H, W, 3); colours in [0, 1] go to the module itself"
         )
     return batch
+
+
+def _as_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
+    # A copy: PyTorch takes no reversed arrays (BGR turned to RGB), and warns of read-only ones.
+    return images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))

@@ -3,6 +3,7 @@
 from loco.storage.atomic import atomic_path, write_json, write_text
 from loco.storage.scene_file import (
     Correspondences,
+    Encoded,
     Features,
     Frames,
     Labels,
@@ -13,6 +14,7 @@ from loco.storage.scene_file import (
 
 __all__ = [
     "Correspondences",
+    "Encoded",
     "Features",
     "Frames",
     "Labels",

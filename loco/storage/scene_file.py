@@ -268,6 +268,17 @@ class Features(SceneFile):
         return tuple(self.facts["extent"])
 
 
+class Encoded(SceneFile):
+    """What the frozen part of a model makes of a scene's frames (``results/encoded``), for training to read.
+
+    ``encoded`` (n, c, h, w) float16: the output of ``encode`` of the extractor that ``facts["encoder"]`` describes.
+    """
+
+    format = "loco-encoded"
+    version = 1
+    arrays: ClassVar = {"encoded": Array("float16", ("n", "c", "h", "w"), per_frame=True)}
+
+
 def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
     """About how much disk the frames and correspondences of ``count`` images of ``size`` take, bytes.
 

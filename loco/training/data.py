@@ -12,32 +12,41 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from loco.errors import DataError
 from loco.geometry.image_pairs import overlapping_pairs
-from loco.storage import Correspondences, Frames
+from loco.storage import Correspondences, Encoded, Frames
+from loco.training.landmarks import thin
+from loco.training.pair_bank import PairBank
+
+Draw = tuple[int, int]  # an image of a batch: number of its scene, and of its frame
 
 
 class Batch(NamedTuple):
     """Images with their patches.
 
     ``images`` (b, 3, H, W) float32 colours in [0, 1]; ``points`` (b, h, w, 3) metres, world frame of each scene;
-    ``use`` (b, h, w) bool, the patches that take part in the loss; ``scene`` (b,) int64.
+    ``use`` (b, h, w) bool, the patches that take part in the loss; ``scene`` (b,) int64; ``image`` (b,) int64, the
+    place of each in the batch of all processes; ``encoded`` (b, C, h, w) float16, what the frozen part of the model
+    makes of the images, if that was stored.
     """
 
     images: Tensor
     points: Tensor
     use: Tensor
     scene: Tensor
+    image: Tensor
+    encoded: Tensor | None
 
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """A scene's frames and correspondences, opened in the process that first reads them."""
+    """A scene's frames, correspondences and, if stored, encoded frames, opened in the process that first reads them."""
 
     frames_path: Path
     correspondences_path: Path
+    encoded_path: Path | None = None
 
     @cached_property
     def frames(self) -> Frames:
@@ -49,18 +58,53 @@ class SceneFiles:
         correspondences.require_frames(self.frames)
         return correspondences
 
+    @cached_property
+    def encoded(self) -> Encoded | None:
+        if self.encoded_path is None:
+            return None
+        encoded = Encoded(self.encoded_path)
+        encoded.require_frames(self.frames)
+        return encoded
+
     def pairs(self, min_overlap: float, min_baseline: float) -> NDArray[np.bool_]:
         """(n, n): which images may follow each other in a batch (:func:`overlapping_pairs`)."""
         return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"][:], min_overlap, min_baseline)
 
 
-class OverlappingImages(IterableDataset):
-    """An endless series of batches, each of a few scenes, whose images overlap.
+class OverlappingImages:
+    """Images of batches, each of a few scenes, that overlap.
 
     A batch takes ``scenes`` scenes at random and from each a connected group of ``images_per_scene`` images: a random
     one, then time and again one that overlaps with one of the group by ``min_overlap`` or more, from a place that is
-    ``min_baseline`` or more away. Batch k depends on (seed, k) alone, so a training that resumes at step k sees what it
-    would have seen.
+    ``min_baseline`` or more away.
+    """
+
+    def __init__(self, scenes: Sequence[SceneFiles], batch: Mapping[str, Any], seed: int) -> None:
+        """
+        Args:
+            scenes: to draw from.
+            batch: ``scenes``; ``images_per_scene``; ``min_overlap``; ``min_baseline``, metres.
+            seed: of all draws.
+
+        Raises:
+            DataError: a scene has no image.
+        """
+        self.batch, self.seed = batch, seed
+        self.pairs = [scene.pairs(batch["min_overlap"], batch["min_baseline"]) for scene in scenes]
+
+    def draw(self, step: int) -> list[Draw]:
+        """The images of batch number ``step``."""
+        rng = np.random.default_rng([self.seed, step])
+        chosen = rng.permutation(len(self.pairs))[: self.batch["scenes"]].tolist()
+        groups = [connected_group(self.pairs[number], self.batch["images_per_scene"], rng) for number in chosen]
+        return [(number, image) for number, group in zip(chosen, groups) for image in group]
+
+
+class Batches(IterableDataset):
+    """An endless series of batches. Batch k depends on (seed, k) alone.
+
+    So a training that resumes at step k sees what it would have seen, and several workers give the batches in the same
+    order as none. The processes of a distributed training share the images of a batch out.
     """
 
     def __init__(
@@ -70,46 +114,59 @@ class OverlappingImages(IterableDataset):
         augment: Mapping[str, float] | None,
         seed: int,
         start: int = 0,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         """
         Args:
             scenes: to train on.
-            batch: ``scenes``; ``images_per_scene``; ``min_overlap``; ``min_baseline``, metres; ``patches_per_image``,
-                the number of valid patches of an image that take part in the loss (None: all).
+            batch: how batches are made. ``images`` images of positive pairs within ``radius`` metres, with scenes
+                drawn ``scenes_by`` (:class:`PairBank`); or else as :class:`OverlappingImages`. And
+                ``patches_per_image``, the number of valid patches of an image that take part in the loss (None: all),
+                chosen as ``patches_by`` says (:func:`loco.training.landmarks.thin`).
             augment: largest relative changes of ``brightness``, ``contrast`` and ``colour``, or None.
             seed: of all draws.
             start: number of the first batch.
+            process, processes: this process takes its part of the images, one after another.
 
         Raises:
-            DataError: a scene has no image.
+            DataError: a scene has no image, or there is no positive pair to draw.
         """
         self.scenes, self.batch, self.augment, self.seed, self.start = scenes, batch, augment, seed, start
-        self.pairs = [scene.pairs(batch["min_overlap"], batch["min_baseline"]) for scene in scenes]
+        self.process, self.processes = process, processes
+        if "radius" in batch:
+            self.sampler = PairBank(scenes, batch["radius"], batch["images"], batch["scenes_by"], seed)
+        else:
+            self.sampler = OverlappingImages(scenes, batch, seed)
 
     def __iter__(self) -> Iterator[Batch]:
-        step = self.start
+        worker = get_worker_info()
+        step, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
         while True:
             yield self.draw(step)
-            step += 1
+            step += stride
 
     def draw(self, step: int) -> Batch:
-        """Batch number ``step``."""
-        rng = np.random.default_rng([self.seed, step])
-        chosen = rng.permutation(len(self.scenes))[: self.batch["scenes"]]
-        parts = [self._draw_scene(number, rng) for number in chosen]
-        return Batch(*(torch.cat(tensors) for tensors in zip(*parts)))
+        """This process's share of batch number ``step``."""
+        images = self.sampler.draw(step)
+        places = np.array_split(np.arange(len(images)), self.processes)[self.process].tolist()
+        parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place])) for place in places]
+        columns = list(zip(*parts))
+        encoded = None if columns[-1][0] is None else torch.stack(columns[-1])
+        rest = (torch.stack(column) for column in columns[:-1])
+        return Batch(*rest, image=torch.tensor(places), encoded=encoded)
 
-    def _draw_scene(self, number: int, rng: np.random.Generator) -> Batch:
+    def _load(self, number: int, frame: int, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
         scene = self.scenes[number]
-        indices = connected_group(self.pairs[number], self.batch["images_per_scene"], rng)
-        images = torch.from_numpy(np.stack([scene.frames["rgb"][i] for i in indices])).permute(0, 3, 1, 2) / 255
+        image = torch.from_numpy(scene.frames["rgb"][frame]).permute(2, 0, 1) / 255
         if self.augment:
-            images = jitter(images, self.augment, rng)
-        use = np.stack([scene.correspondences["valid"][i] for i in indices])
+            image = jitter(image, self.augment, rng)
+        points, valid = scene.correspondences["points"][frame], scene.correspondences["valid"][frame]
         if self.batch["patches_per_image"] is not None:
-            use = np.stack([_thin(valid, self.batch["patches_per_image"], rng) for valid in use])
-        points = np.stack([scene.correspondences["points"][i] for i in indices])
-        return Batch(images, torch.from_numpy(points), torch.from_numpy(use), torch.full((len(indices),), int(number)))
+            how = self.batch.get("patches_by", "image")
+            valid = thin(valid, points, self.batch["patches_per_image"], how, rng)
+        encoded = None if scene.encoded is None else torch.from_numpy(scene.encoded["encoded"][frame])
+        return image, torch.from_numpy(points), torch.from_numpy(valid), torch.tensor(number), encoded
 
 
 def connected_group(pairs: NDArray[np.bool_], count: int, rng: np.random.Generator) -> list[int]:
@@ -134,33 +191,33 @@ def connected_group(pairs: NDArray[np.bool_], count: int, rng: np.random.Generat
     return chosen
 
 
-def jitter(images: Tensor, amount: Mapping[str, float], rng: np.random.Generator) -> Tensor:
-    """Change the exposure, contrast and colour balance of each image, as different cameras would.
+def jitter(image: Tensor, amount: Mapping[str, float], rng: np.random.Generator) -> Tensor:
+    """Change the exposure, contrast and colour balance of an image, as another camera would.
 
     Args:
-        images: (b, 3, H, W) colours in [0, 1].
+        image: (3, H, W) colours in [0, 1].
         amount: largest relative change of ``brightness``, ``contrast`` and ``colour`` (of each channel).
         rng: source of the draws.
     """
 
     def factors(name: str, channels: int) -> Tensor:
-        drawn = rng.uniform(-amount[name], amount[name], size=(len(images), channels, 1, 1))
-        return torch.from_numpy(np.exp(drawn)).to(images.dtype)
+        drawn = rng.uniform(-amount[name], amount[name], size=(channels, 1, 1))
+        return torch.from_numpy(np.exp(drawn)).to(image.dtype)
 
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = (images - mean) * factors("contrast", 1) + mean
-    return (images * factors("brightness", 1) * factors("colour", 3)).clamp_(0, 1)
+    mean = image.mean()
+    image = (image - mean) * factors("contrast", 1) + mean
+    return (image * factors("brightness", 1) * factors("colour", 3)).clamp_(0, 1)
 
 
-def open_scenes(paths: Sequence[tuple[Path, Path]]) -> list[SceneFiles]:
-    """Scenes by their (frames, correspondences) files.
+def open_scenes(paths: Sequence[Sequence[Path]]) -> list[SceneFiles]:
+    """Scenes by their (frames, correspondences) or (frames, correspondences, encoded) files.
 
     Raises:
         DataError: the files of a scene do not belong together, or scenes differ in the size of their images.
     """
-    scenes = [SceneFiles(Path(frames), Path(correspondences)) for frames, correspondences in paths]
+    scenes = [SceneFiles(*map(Path, files)) for files in paths]
     for scene in scenes:
-        scene.correspondences  # opens both files, and checks that they belong together  # noqa: B018
+        scene.correspondences, scene.encoded  # opens the files, and checks that they belong together  # noqa: B018
         if scene.frames.size != scenes[0].frames.size:
             raise DataError(
                 "has images of another size than the first scene of the split",
@@ -171,10 +228,3 @@ def open_scenes(paths: Sequence[tuple[Path, Path]]) -> list[SceneFiles]:
                 remedy="give the datasets of one split the same `frames.height` and `frames.width`",
             )
     return scenes
-
-
-def _thin(valid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A random ``count`` of the valid patches."""
-    keep = np.zeros(valid.size, dtype=bool)
-    keep[rng.permutation(np.flatnonzero(valid))[:count]] = True
-    return keep.reshape(valid.shape)

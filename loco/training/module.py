@@ -1,20 +1,25 @@
-"""The training step: features of a batch, the ranking loss over their pairs, the optimiser."""
+"""The training step: features of a batch, the ranking loss over their pairs, the optimiser, and what is kept."""
 
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, distributed
 
 from loco.errors import ConfigError, DataError
 from loco.losses import build_loss
 from loco.models import build_extractor
+from loco.storage import atomic_path
 from loco.training.data import Batch
+from loco.training.kept import Kept, set_weights
 from loco.training.validation import ValidationScene
 
 History = list[dict[str, float]]
@@ -23,15 +28,18 @@ History = list[dict[str, float]]
 class RankingModule(pl.LightningModule):
     """A feature extractor that learns to rank pairs of patches by their distance in space."""
 
-    def __init__(self, experiment: Mapping[str, Any], seed: int, validation: list[ValidationScene]) -> None:
+    def __init__(
+        self, experiment: Mapping[str, Any], seed: int, validation: list[ValidationScene], out_dir: Path
+    ) -> None:
         """
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
             seed: of the initial weights and the draws of the loss.
             validation: scenes whose mAP is measured every ``validate_every`` steps.
+            out_dir: where a batch that breaks the training is written.
         """
         super().__init__()
-        self.settings = experiment["train"]
+        self.settings, self.out_dir = experiment["train"], out_dir
         self.extractor = build_extractor(experiment["model"], seed)
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
@@ -40,11 +48,21 @@ class RankingModule(pl.LightningModule):
         self.warmup_steps = warmup["steps"] if warmup else 0
         self.warmup = build_loss(**warmup["loss"]) if warmup else None
         self.validation = validation
+        self.kept = Kept(self.extractor, self.settings.get("ema"))
         self.history: History = []
-        self._step_began = time.perf_counter()
+        self._parts: History = []  # of the batches since the last step of the optimiser
+        self._ended = time.perf_counter()
+
+    def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:  # the batches of all processes are one
+            for criterion in filter(None, (self.criterion, self.warmup)):
+                criterion.group = distributed.group.WORLD
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._began = time.perf_counter()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        features = self.extractor(batch.images).permute(0, 2, 3, 1)
+        features = self.extractor(batch.images, batch.encoded).permute(0, 2, 3, 1)
         if features.shape[1:3] != batch.use.shape[1:3]:
             raise DataError(
                 "the grid of the features is not the grid of the patches",
@@ -53,54 +71,112 @@ class RankingModule(pl.LightningModule):
                 remedy=f"make correspondences at the stride of the model, {self.extractor.stride}",
             )
         if not torch.isfinite(features).all():
-            raise DataError(
-                f"the features are not finite at step {self.global_step}: the training diverged",
-                remedy="lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)",
-            )
+            self._give_up(batch)
         scene_ids = batch.scene[:, None, None].expand(batch.use.shape)[batch.use]
-        image_ids = torch.nonzero(batch.use)[:, 0]
+        image_ids = batch.image[:, None, None].expand(batch.use.shape)[batch.use]
         criterion = self.warmup if self.global_step < self.warmup_steps else self.criterion
         loss, log = criterion(features[batch.use], batch.points[batch.use], scene_ids, image_ids=image_ids)
-        self._record(loss, log)
+        self._parts.append({"loss": loss.item(), **log})
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        every = self.settings["validate_every"]
-        if self.validation and every and self.global_step % every == 0:
-            self.extractor.eval()
-            value = sum(scene.mean_ap(self.extractor) for scene in self.validation) / len(self.validation)
-            self.extractor.train()
-            self.history[-1]["val_map"] = value
-            self.log("val_map", value, prog_bar=True)
-            self._step_began = time.perf_counter()
+    def _give_up(self, batch: Batch) -> None:
+        path = self.out_dir / f"diverged-step{self.global_step}.safetensors"
+        with atomic_path(path) as temporary:
+            save_file({k: v.contiguous() for k, v in batch._asdict().items() if v is not None}, temporary)
+        raise DataError(
+            f"the features are not finite at step {self.global_step}: the training diverged; this is its last batch",
+            file=path,
+            remedy="lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)",
+        )
 
-    def _record(self, loss: Tensor, log: dict[str, float]) -> None:
+    @property
+    def between_steps(self) -> bool:
+        """Whether the optimiser has used all batches so far."""
+        return not self._parts
+
+    def end_batch(self) -> bool:
+        """Record, validate and keep what is to be kept, where a batch ends a step; and whether it does."""
+        if len(self._parts) < self.trainer.accumulate_grad_batches:
+            return False
+        self.kept.follow(self.extractor)
+        self._record()
+        every = self.settings["validate_every"]
+        if self.validation and self.global_step % every == 0:
+            self._validate()
+        self._ended = time.perf_counter()
+        return True
+
+    def _record(self) -> None:
+        parts, self._parts = self._parts, []
         now = time.perf_counter()
-        pairs = (log["positives"] + log["negatives"]) / (now - self._step_began)
-        self._step_began = now
-        name = "warmup_loss" if self.global_step < self.warmup_steps else "loss"
-        entry = {"step": self.global_step + 1, name: loss.item(), "mean_ap": log["mean_ap"], "pairs_per_second": pairs}
-        self.history.append(entry)
-        self.log(name, entry[name], prog_bar=True)
-        self.log("mean_ap", entry["mean_ap"])
-        self.log("pairs/s", pairs, prog_bar=True)
+        seconds = now - self._ended
+        mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
+        pairs = sum(part["positives"] + part["negatives"] for part in parts)
+        name = "warmup_loss" if self.global_step <= self.warmup_steps else "loss"
+        entry = {"step": self.global_step, name: mean["loss"], "mean_ap": mean["mean_ap"]}
+        # Of several batches to a step, the wait for the last is seen alone.
+        timing = {"pairs_per_second": pairs / seconds, "data_share": (self._began - self._ended) / seconds}
+        self.history.append(entry | timing | {"peak_gb": peak_memory() / 1e9})
+        self.log(name, mean["loss"], prog_bar=True)
+        self.log("mean_ap", mean["mean_ap"])
+        self.log("pairs/s", timing["pairs_per_second"], prog_bar=True)
+        self.log("GB", self.history[-1]["peak_gb"], prog_bar=True)
+
+    def _validate(self) -> None:
+        with self.kept.averaged(self.extractor):
+            value = 0.0
+            if self.trainer.is_global_zero:
+                self.extractor.eval()
+                value = sum(scene.mean_ap(self.extractor) for scene in self.validation) / len(self.validation)
+                self.extractor.train()
+            value = self.trainer.strategy.broadcast(value)
+            self.kept.judge(self.extractor, value, self.global_step)
+        self.history[-1]["val_map"] = value
+        self.log("val_map", value, prog_bar=True, rank_zero_only=True)
+        patience = self.settings.get("early_stop")
+        if patience and self.global_step - self.kept.best_step >= patience * self.settings["validate_every"]:
+            self.trainer.should_stop = True
+
+    def finish(self) -> None:
+        """Give the extractor the weights that are to be kept."""
+        if self.settings.get("keep", "last") == "best" and self.kept.best:
+            set_weights(self.extractor, self.kept.best)
+        elif self.kept.average:
+            set_weights(self.extractor, self.kept.average)
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings["optimiser"]
-        optimiser = torch.optim.AdamW(
-            self.extractor.parameters(), lr=settings["lr"], weight_decay=settings["weight_decay"]
-        )
+        trained = [parameter for parameter in self.extractor.parameters() if parameter.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=settings["lr"], weight_decay=settings["weight_decay"])
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: warmup_cosine(step, settings["warmup_steps"], self.settings["steps"])
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    # The history is part of the training's state: a resumed training writes the same curve as an unbroken one.
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Without the frozen weights, which are built anew: those of a large backbone are most of a checkpoint."""
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        state = super().state_dict(*arguments, **options)
+        return {name: value for name, value in state.items() if name not in frozen}
+
+    @property
+    def strict_loading(self) -> bool:
+        return False
+
+    # History and kept weights are part of the training's state: a resumed training ends as an unbroken one.
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"] = self.history
+        checkpoint["history"], checkpoint["kept"] = self.history, vars(self.kept)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+        vars(self.kept).update(checkpoint["kept"])
+
+
+def peak_memory() -> int:
+    """Most memory that this process has held so far, bytes: on the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def warmup_cosine(step: int, warmup: int, steps: int) -> float:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,19 +18,23 @@ import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from loco.errors import DataError
 from loco.models import save_extractor
-from loco.storage import atomic_path
-from loco.training.data import OverlappingImages, open_scenes
+from loco.storage import atomic_path, write_json
+from loco.training.data import Batches, open_scenes
 from loco.training.module import RankingModule
 from loco.training.validation import ValidationScene
 
-ScenePaths = tuple[Path, Path]  # frames, correspondences
-LOG_COLUMNS = ["step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "val_map"]
+ScenePaths = Sequence[Path]  # frames, correspondences and, of scenes to train on, perhaps encoded frames
+LOG_COLUMNS = [
+    "step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
+]  # fmt: skip
+PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 def train(
@@ -38,6 +45,7 @@ def train(
     seed: int,
     state_fingerprint: str,
     threads: int,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Train an experiment; write ``model.safetensors`` and ``log.csv`` to ``out_dir``, TensorBoard files beside them.
 
@@ -47,73 +55,134 @@ def train(
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-        train: (frames, correspondences) files of the scenes to train on.
-        val: likewise, to validate on; may be empty.
+        train: (frames, correspondences) files of the scenes to train on; with ``cache``, and their encoded frames.
+        val: (frames, correspondences) of those to validate on; may be empty.
         out_dir: where to write.
         seed: of the initial weights and all draws.
         state_fingerprint: of all that decides the result: settings, data, code, seed.
-        threads: for the computation on the CPU.
+        threads: for the computation on the CPU, of all processes.
+        facts: to be written into the model file, beside seed, steps and loss.
 
     Raises:
         DataError: files that do not belong together, a second training at work on the same state, a loss that is
             not finite.
-        SystemExit: the training was asked to stop (SIGTERM); its state is saved.
+        SystemExit: the training was asked to stop (SIGTERM) and its state is saved; or one of its processes failed.
     """
-    settings = experiment["train"]
-    torch.set_num_threads(threads)
+    processes = experiment["train"].get("processes", 1)
     with _state_folder(out_dir, state_fingerprint) as state:
-        last = state / "last.ckpt"
-        start = _steps_done(last)
-        module = RankingModule(experiment, seed, [ValidationScene(scene) for scene in open_scenes(val)])
-        batches = OverlappingImages(open_scenes(train), settings["batch"], settings.get("augment"), seed, start)
-        trainer = pl.Trainer(
-            max_steps=settings["steps"],
-            accelerator="auto",
-            devices=1,
-            gradient_clip_val=settings["optimiser"]["clip"],
-            logger=TensorBoardLogger(out_dir, name="tensorboard", version=state_fingerprint[:12]),
-            callbacks=[SaveState(last, settings["save_every"]), TQDMProgressBar(refresh_rate=1)],
-            log_every_n_steps=1,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            deterministic="warn",
-        )
-        _fit(trainer, module, DataLoader(batches, batch_size=None), last if start else None)
-        with atomic_path(out_dir / "log.csv") as temporary:
-            pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
-        facts = {"seed": seed, "steps": settings["steps"], "loss": settings["loss"]}
-        save_extractor(module.extractor, experiment["model"], out_dir / "model.safetensors", facts)
+        if processes == 1:
+            fit(experiment, train, val, out_dir, seed, state, threads, facts)
+        else:
+            job = {"experiment": experiment, "out_dir": out_dir, "seed": seed, "state": state, "facts": facts}
+            job |= {"train": train, "val": val, "threads": max(1, threads // processes)}
+            write_json(state / "job.json", json.loads(json.dumps(job, default=str)))
+            _launch(state / "job.json", processes)
     shutil.rmtree(state)
 
 
-class SaveState(Callback):
-    """Save the whole training every few steps, and when it is asked to stop."""
+def fit(
+    experiment: Mapping[str, Any],
+    train: Sequence[ScenePaths],
+    val: Sequence[ScenePaths],
+    out_dir: Path,
+    seed: int,
+    state: Path,
+    threads: int,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """What one process of a training does. Arguments as of :func:`train`; ``state`` is the folder of its state."""
+    settings = experiment["train"]
+    torch.set_num_threads(threads)
+    last, processes = state / "last.ckpt", settings.get("processes", 1)
+    start, accumulate = _steps_done(last), settings.get("accumulate", 1)
+    module = RankingModule(experiment, seed, [ValidationScene(scene) for scene in open_scenes(val)], out_dir)
+    trainer = pl.Trainer(
+        max_steps=settings["steps"],
+        accelerator="auto",
+        devices=processes,
+        strategy="auto" if processes == 1 else "ddp",
+        use_distributed_sampler=False,
+        precision=PRECISION[settings.get("precision", "float32")],
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=settings["optimiser"]["clip"],
+        logger=list(_loggers(settings, out_dir, state)),
+        callbacks=[Steps(last, settings["save_every"]), TQDMProgressBar(refresh_rate=1)],
+        profiler=SimpleProfiler(out_dir, "profile") if settings.get("profile") else None,
+        log_every_n_steps=1,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        deterministic="warn",
+    )
+    batches = Batches(
+        open_scenes(train),
+        settings["batch"],
+        settings.get("augment"),
+        seed,
+        start * accumulate,
+        trainer.global_rank,
+        processes,
+    )
+    _fit(trainer, module, DataLoader(batches, None, num_workers=settings.get("workers", 0)), last if start else None)
+    if trainer.is_global_zero:
+        with atomic_path(out_dir / "log.csv") as temporary:
+            pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
+        module.finish()
+        own = {"seed": seed, "steps": module.global_step, "loss": settings["loss"]}
+        save_extractor(module.extractor, experiment["model"], out_dir / "model.safetensors", {**(facts or {}), **own})
+
+
+class Steps(Callback):
+    """End each step, and save the whole training every few steps and when it is asked to stop."""
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step % self.every == 0:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: RankingModule, *_: Any) -> None:
+        if module.end_batch() and trainer.global_step % self.every == 0:
             self._save(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException):  # raised between two steps
+    def on_exception(self, trainer: pl.Trainer, module: RankingModule, exception: BaseException) -> None:
+        # Raised between two batches. Within a step of several, what was saved last is the state to go on from.
+        if isinstance(exception, SIGTERMException) and module.between_steps:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        with atomic_path(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with atomic_path(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(self.path)  # writes nothing, and waits for the process that does
+
+
+def _loggers(settings: Mapping[str, Any], out_dir: Path, state: Path) -> Iterator[Logger]:
+    version = state.name.removeprefix("state-")[:12]
+    yield TensorBoardLogger(out_dir, name="tensorboard", version=version)
+    if project := settings.get("wandb"):
+        yield WandbLogger(name=out_dir.parent.name, version=version, project=project, save_dir=out_dir)
 
 
 def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpoint: Path | None) -> None:
     with warnings.catch_warnings():
-        # Batches are drawn in this process on purpose: a draw costs little beside a step.
+        # Batches are drawn in this process unless the configuration says otherwise: a draw costs little beside a step.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except SIGTERMException:
             # Lightning leaves with exit status 0, which would pass for success.
             raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _launch(job: Path, processes: int) -> None:
+    """Run the processes of a distributed training, each as ``python -m loco.training JOB``, and wait for them."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    with subprocess.Popen([*command, "-m", "loco.training", str(job)]) as launched:
+        before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
+        try:
+            code = launched.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
 
 
 @contextmanager

@@ -115,6 +115,10 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
         ("splits.houses.train", {}, "splits.houses has no training scene, but run.experiments has `exact`"),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
+        ("experiments.exact.train.cache", True, "experiments.exact.train.cache: stores the features of a `backbone`"),
+        ("experiments.exact.train.processes", 17, "experiments.exact.train.processes: 17 cannot share the 16 images"),
+        ("experiments.exact.train.batch.radius", 0.2, "unknown key `scenes` in experiments.exact.train.batch"),
+        ("experiments.exact.train.precision", "bf16", "experiments.exact.train.precision: 'bf16' is not known"),
         ("experiments.exact.train.warmup.loss.rho", 9.0, "experiments.exact.train.warmup.loss: rho (9.0 m) must be"),
         (
             "experiments.exact.train.loss.rho",
@@ -128,7 +132,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         (
             "experiments.dense_sift_fine.train",
             DEMO["experiments"]["exact"]["train"],
-            "dense SIFT has no weights to train",
+            "experiments.dense_sift_fine.train: this model (dense_sift) has no weights to train",
         ),
         ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
         ("figures.scene", "house00", "figures.scene: `house00` is no test scene of run.splits"),
@@ -137,6 +141,64 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
 def test_one_mistake_gives_one_plain_sentence(path: str, value: Any, expected: str) -> None:
     found = [problem for problem in problems(changed(path, value)) if expected in problem]
     assert len(found) == 1
+
+
+VIT = {"name": "transformers", "path": "dino_vitb8"}
+ONNX = {"name": "onnx", "path": "net.onnx", "native_stride": 16}
+
+
+def on(backbone: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    return {"name": "backbone", "backbone": backbone, "stride": 8, **settings}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        on({**VIT, "layer": 9, "facet": "key", "norm": False, "pretrained": True}, head={"name": "locus", "dim": 64}),
+        on(
+            {"name": "croco", "path": "a.pth", "layer": 3, "norm": True},
+            head={"name": "residual_cnn", "aligned": False},
+        ),
+        on(
+            {**ONNX, "size": [1024, 1024], "mean": [0, 0, 0], "output": "x"}, head={"name": "residual_mlp", "hidden": 9}
+        ),
+        on(VIT, train={"lora": {"rank": 8, "last": 3, "rslora": True, "alpha": 8}}, head=None),
+        on(VIT, train={"last": 3}),
+        on(VIT, train="all"),
+        {"name": "concat", "models": [on(VIT), on(VIT, train="all")], "stride": 8},
+    ],
+)
+def test_models_on_backbones_are_described(model: dict[str, Any]) -> None:
+    config = changed("experiments.exact.model", model)
+    assert load(config, ROOT)["experiments"]["exact"]["model"] == model
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"name": "backbone", "backbone": VIT}, "model lacks the key `stride`"),
+        (on({"name": "transformers"}, train="all"), "model.backbone lacks the key `path`"),
+        (on({**VIT, "layers": 3}, train="all"), "`layers` in experiments.exact.model.backbone; did you mean `layer`?"),
+        (on({**VIT, "name": "timm"}, train="all"), "model.backbone.name: 'timm' is not known"),
+        (
+            on({**VIT, "facet": "values"}, train="all"),
+            "model.backbone.facet: 'values' is not known; did you mean `value`",
+        ),
+        (on(VIT, train="last"), "model.train: 'last' is not known"),
+        (on(VIT, train={"lora": {"last": 2}}), "model.train.lora lacks the key `rank`"),
+        (on(VIT, head={"name": "residual_mlp"}), "model.head lacks the key `hidden`"),
+        (on(VIT, head={"name": "locus", "hidden": 3}), "unknown key `hidden` in experiments.exact.model.head"),
+        (on(VIT), "train: this model (backbone) has no weights to train"),
+        (on(ONNX, train="all"), "model.train: a backbone of the kind `onnx` cannot be trained"),
+        (
+            {"name": "concat", "models": [on(VIT, train="all"), {"name": "compact_cnn", "dim": 8}], "stride": 8},
+            "model.models.1: its stride is 4, that of the whole is 8",
+        ),
+        ({"name": "concat", "models": [on(VIT)], "stride": 8}, "train: this model (concat) has no weights to train"),
+    ],
+)
+def test_mistakes_in_models_are_named(model: dict[str, Any], expected: str) -> None:
+    assert len([p for p in problems(changed("experiments.exact.model", model)) if expected in p]) == 1
 
 
 def test_the_exact_loss_takes_several_scales() -> None:

@@ -1,20 +1,31 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from loco.errors import DataError
 from loco.geometry.cameras import project
 from loco.storage import Correspondences
-from loco.training.data import OverlappingImages, connected_group, jitter, open_scenes
+from loco.training.data import Batch, Batches, connected_group, jitter, open_scenes
 
 BATCH = {"scenes": 2, "images_per_scene": 3, "min_overlap": 0.3, "min_baseline": 0.0, "patches_per_image": 40}
+
+
+AUGMENT = {"brightness": 0.2, "contrast": 0.2, "colour": 0.1}
+
+
+def assert_equal(one: Batch, other: Batch) -> None:
+    for a, b in zip(one, other):
+        assert (a is None and b is None) or torch.equal(a, b)
 
 
 def test_images_come_with_their_own_points(walls):
     """The points of each image of a batch project to the centres of its own patches, and nowhere else."""
     scenes = open_scenes(walls)
     for step in range(3):
-        batch = OverlappingImages(scenes, BATCH, None, seed=0).draw(step)
+        batch = Batches(scenes, BATCH, None, seed=0).draw(step)
         for image, points, number in zip(batch.images, batch.points.numpy(), batch.scene.tolist()):
             rgb = scenes[number].frames["rgb"][:]
             (index,) = np.flatnonzero(
@@ -26,18 +37,43 @@ def test_images_come_with_their_own_points(walls):
 
 
 def test_a_batch_depends_on_seed_and_step_alone(walls):
-    first = OverlappingImages(open_scenes(walls), BATCH, {"brightness": 0.2, "contrast": 0.2, "colour": 0.1}, seed=1)
-    resumed = iter(OverlappingImages(open_scenes(walls), BATCH, first.augment, seed=1, start=5))
-    for a, b in zip(first.draw(5), next(resumed)):
-        assert torch.equal(a, b)
+    first = Batches(open_scenes(walls), BATCH, AUGMENT, seed=1)
+    resumed = iter(Batches(open_scenes(walls), BATCH, first.augment, seed=1, start=5))
+    assert_equal(first.draw(5), next(resumed))
     assert not torch.equal(first.draw(5).images, first.draw(6).images)
 
 
+def test_workers_and_processes_give_the_batches_of_one(walls):
+    alone = Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, start=2)
+    loader = iter(DataLoader(Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, start=2), None, num_workers=2))
+    for batch in itertools.islice(alone, 4):
+        assert_equal(next(loader), batch)
+    whole = alone.draw(7)
+    assert whole.image.tolist() == list(range(6))
+    parts = [Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, process=k, processes=4).draw(7) for k in range(4)]
+    assert [part.image.tolist() for part in parts] == [[0, 1], [2, 3], [4], [5]]
+    for part in parts:
+        assert_equal(part, Batch(*(None if column is None else column[part.image] for column in whole)))
+
+
+def test_batches_of_positive_pairs(walls):
+    settings = {"radius": 0.05, "images": 4, "scenes_by": "equal", "patches_per_image": 20, "patches_by": "coverage"}
+    batch = Batches(open_scenes(walls), settings, None, seed=0).draw(0)
+    assert len(batch.images) == 4
+    assert batch.use.sum(dim=(1, 2)).tolist() == [20] * 4
+    points = batch.points.flatten(1, 2)
+    for scene in batch.scene.unique():  # no image is alone: each has a positive pair with another
+        of_scene = points[batch.scene == scene]
+        near = torch.cdist(of_scene.flatten(0, 1), of_scene.flatten(0, 1)) <= 0.05
+        images = near.view(len(of_scene), points.shape[1], len(of_scene), points.shape[1]).any(dim=(1, 3))
+        assert (images.sum(dim=1) > 1).all()
+
+
 def test_patches_are_thinned_per_image(walls):
-    batch = OverlappingImages(open_scenes(walls), BATCH, None, seed=0).draw(0)
+    batch = Batches(open_scenes(walls), BATCH, None, seed=0).draw(0)
     assert batch.use.shape == (6, 8, 12)
     assert batch.use.sum(dim=(1, 2)).tolist() == [40] * 6
-    everything = OverlappingImages(open_scenes(walls), {**BATCH, "patches_per_image": None}, None, seed=0).draw(0)
+    everything = Batches(open_scenes(walls), {**BATCH, "patches_per_image": None}, None, seed=0).draw(0)
     assert everything.use.all()
 
 
@@ -54,9 +90,9 @@ def test_groups_hang_together():
 
 
 def test_jitter_changes_each_image_its_own_way_within_bounds():
-    grey = torch.full((50, 3, 4, 4), 0.4)
+    grey, rng = torch.full((3, 4, 4), 0.4), np.random.default_rng(0)
     amount = {"brightness": 0.2, "contrast": 0.0, "colour": 0.1}
-    changed = jitter(grey, amount, np.random.default_rng(0))
+    changed = torch.stack([jitter(grey, amount, rng) for _ in range(50)])
     assert changed.min() >= 0.4 * np.exp(-0.3) - 1e-6
     assert changed.max() <= 0.4 * np.exp(0.3) + 1e-6
     assert changed.mean(dim=(2, 3)).unique(dim=0).shape[0] == 50

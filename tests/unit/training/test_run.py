@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import avg_pool2d
 
 from loco.errors import ConfigError, DataError
 from loco.models import build_extractor, load
 from loco.training import train
-from loco.training.data import open_scenes
-from loco.training.module import warmup_cosine
+from loco.training.data import Batches, open_scenes
+from loco.training.kept import Kept, clone, trained_weights
+from loco.training.module import RankingModule, warmup_cosine
 from loco.training.validation import ValidationScene
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -46,6 +48,89 @@ def test_training_learns_and_says_how(experiment, walls, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "model.safetensors", "tensorboard"]
 
 
+def batch_settings(experiment):
+    return experiment["train"]["batch"], experiment["train"]["augment"]
+
+
+def test_several_batches_make_one_step(experiment, walls, tmp_path):
+    _, alone = run(experiment, walls[:2], tmp_path / "alone")
+    experiment["train"]["accumulate"] = 2
+    _, log = run(experiment, walls[:2], tmp_path / "two")
+    assert log["step"].tolist() == list(range(1, 7))
+    # Before the first step, the weights are those of the other run: the first entry is the mean of two batches.
+    module = RankingModule(experiment, 0, [], tmp_path)
+    batches = Batches(open_scenes(walls[:2]), *batch_settings(experiment), 0)
+    losses = [first_loss(module, batches.draw(step)) for step in range(2)]
+    assert alone["loss"][0] == pytest.approx(losses[0], abs=1e-5)
+    assert log["loss"][0] == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def first_loss(module, batch):
+    features = module.extractor(batch.images).permute(0, 2, 3, 1)[batch.use]
+    scenes, images = (ids[:, None, None].expand(batch.use.shape)[batch.use] for ids in (batch.scene, batch.image))
+    return module.criterion(features, batch.points[batch.use], scenes, image_ids=images)[0].item()
+
+
+def test_half_precision_follows_single(experiment, walls, tmp_path):
+    _, single = run(experiment, walls[:2], tmp_path / "single")
+    experiment["train"]["precision"] = "bfloat16"
+    model, half = run(experiment, walls[:2], tmp_path / "half")
+    np.testing.assert_allclose(half["loss"], single["loss"], atol=0.03)
+    assert (half["loss"] != single["loss"]).all()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_the_mean_of_the_weights_is_what_is_kept(experiment, walls, tmp_path, monkeypatch):
+    experiment["train"]["ema"] = 0.7
+    seen = []
+    follow = Kept.follow
+    monkeypatch.setattr(Kept, "follow", lambda kept, net: (seen.append(clone(trained_weights(net))), follow(kept, net)))
+    model, _ = run(experiment, walls[:2], tmp_path)
+    mean = trained_weights(build_extractor(experiment["model"], 0))["head.weight"]
+    for weights in seen:
+        mean = 0.7 * mean + 0.3 * weights["head.weight"]
+    torch.testing.assert_close(model.state_dict()["head.weight"], mean)
+    assert torch.equal(model.state_dict()["centre.num_batches_tracked"], seen[-1]["centre.num_batches_tracked"])
+
+
+def test_the_best_weights_are_kept_and_a_training_that_gets_no_better_ends(experiment, walls, tmp_path, monkeypatch):
+    values = iter([0.3, 0.5, 0.4, 0.45, 0.9])
+    seen = {}
+
+    def mean_ap(scene, extractor):
+        value = next(values)
+        seen[value] = clone(trained_weights(extractor))
+        return value
+
+    monkeypatch.setattr(ValidationScene, "mean_ap", mean_ap)
+    experiment["train"] |= {"steps": 20, "validate_every": 2, "keep": "best", "early_stop": 2}
+    model, log = run(experiment, walls, tmp_path)
+    assert log["val_map"].dropna().tolist() == [0.3, 0.5, 0.4, 0.45]
+    assert len(log) == 8
+    for name, value in seen[0.5].items():
+        assert torch.equal(model.state_dict()[name], value)
+
+
+def test_the_log_tells_what_a_step_took(experiment, walls, tmp_path):
+    experiment["train"]["profile"] = True
+    _, log = run(experiment, walls[:2], tmp_path)
+    assert log["data_share"].between(0, 1, inclusive="neither").all()
+    assert log["peak_gb"].between(0.1, 10).all()
+    assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
+
+
+@pytest.mark.parametrize("name", ["exact", "info_nce"])
+def test_two_processes_train_as_one(experiment, walls, tmp_path, name):
+    if name == "info_nce":
+        experiment["train"]["loss"] = {"name": name, "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
+    _, log = run(experiment, walls, tmp_path / "one")
+    experiment["train"]["processes"] = 2
+    _, log_of_two = run(experiment, walls, tmp_path / "two", threads=2)
+    np.testing.assert_allclose(log_of_two["loss"], log["loss"], atol=2e-4)
+    np.testing.assert_allclose(log_of_two["val_map"].dropna(), log["val_map"].dropna(), atol=0.02)
+    assert log["val_map"].notna().tolist() == log_of_two["val_map"].notna().tolist()
+
+
 def test_a_warmup_has_its_own_loss(experiment, walls, tmp_path):
     loss = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
     experiment["train"]["warmup"] = {"loss": loss, "steps": 4}
@@ -73,12 +158,12 @@ import os, signal
 from pathlib import Path
 import loco.training.module as module
 from loco.training import train
-end = module.RankingModule.on_train_batch_end
-def on_train_batch_end(self, *arguments):
-    end(self, *arguments)
+end = module.RankingModule.end_batch
+def end_batch(self):
     if self.global_step == 5:
         os.kill(os.getpid(), {int(signal_number)})
-module.RankingModule.on_train_batch_end = on_train_batch_end
+    return end(self)
+module.RankingModule.end_batch = end_batch
 walls = [(Path(a), Path(b)) for a, b in {[[str(p) for p in wall] for wall in walls]!r}]
 train({experiment!r}, walls[:2], walls[2:], Path({str(tmp_path / "stopped")!r}), 0, {FINGERPRINT!r}, 1)
 """
@@ -133,6 +218,11 @@ def test_a_training_that_diverges_is_stopped(experiment, walls, tmp_path):
     experiment["train"]["optimiser"]["lr"] = 1e30
     with pytest.raises(DataError, match=r"not finite at step \d+[\s\S]*learning rate"):
         run(experiment, walls[:2], tmp_path)
+    (path,) = tmp_path.glob("diverged-step*.safetensors")
+    step = int(path.stem.removeprefix("diverged-step"))
+    saved, drawn = load_file(path), Batches(open_scenes(walls[:2]), *batch_settings(experiment), 0).draw(step)
+    for name, value in saved.items():
+        assert torch.equal(value, getattr(drawn, name))
 
 
 def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):

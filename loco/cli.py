@@ -1,0 +1,276 @@
+"""The command line for users of a model: extract features, match photographs, list, describe and export models."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import ConfigError, DataError, LocoError
+
+if TYPE_CHECKING:
+    from loco.models import FeatureExtractor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status: 0, 1 where a file is at fault, 2 where the command is."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (LocoError, OSError) as error:
+        lines = (line.strip() for line in str(error).splitlines())
+        print(f"loco {arguments.command}: {'; '.join(line for line in lines if line)}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="loco", description="Location-consistent image features.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parts = {
+        "extract": (_extract, _extract_options, "write the features of photographs"),
+        "match": (_match, _match_options, "find and draw correspondences of two photographs"),
+        "models": (_models, _models_options, "list the known backbones, and the model files of a folder"),
+        "info": (_info, _info_options, "say what a model is and how it was made, as JSON"),
+        "export": (_export, _export_options, "write a model for others"),
+    }
+    for name, (run, options, words) in parts.items():
+        command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
+        options(command.add_argument)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _extract_options(add: Callable[..., Any]) -> None:
+    add("images", nargs="+", type=Path, metavar="IMAGE")
+    _model_option(add)
+    add("--out", required=True, type=Path, metavar="DIR", help="a file an image: unit features (h, w, c), float16")
+    add(
+        "--format",
+        choices=("npy", "safetensors"),
+        default="npy",
+        help="default npy; safetensors also hold `extent`: the (height, width) that the grid covers, in pixels",
+    )
+    add("--pca", action="store_true", help="also draw the features, by one PCA over all images (kept in memory)")
+    _size_option(add, None)
+
+
+def _match_options(add: Callable[..., Any]) -> None:
+    add("a", type=Path, metavar="A")
+    add("b", type=Path, metavar="B")
+    _model_option(add)
+    add("--out", required=True, type=Path, metavar="PNG", help="the picture to draw")
+    add("--count", type=_positive, default=100, metavar="N", help="most matches; default 100")
+    add("--matches", type=Path, metavar="CSV", help="also list the matches, in pixels of the files")
+    _size_option(add, 640)
+
+
+def _models_options(add: Callable[..., Any]) -> None:
+    add("folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER", help="default results")
+
+
+def _info_options(add: Callable[..., Any]) -> None:
+    add("model", metavar="MODEL")
+
+
+def _export_options(add: Callable[..., Any]) -> None:
+    add("model", metavar="MODEL")
+    add("--onnx", type=Path, metavar="FILE", help="as ONNX, checked against PyTorch; needs --size")
+    add("--size", nargs=2, type=_positive, metavar=("H", "W"), help="of the images of the ONNX file")
+    add("--pretrained", type=Path, metavar="DIR", help="as model.safetensors with a model card")
+    add("--metrics", nargs="+", type=Path, default=[], metavar="JSON", help="metric files of the model, for the card")
+
+
+def _model_option(add: Callable[..., Any]) -> None:
+    add("--model", required=True, help="a model file, a folder with one, or a known backbone")
+
+
+def _size_option(add: Callable[..., Any], default: int | None) -> None:
+    words = f"scale photographs down to N pixels along the longer side; default {default or 'as they are'}"
+    add("--max-size", type=_positive, default=default, metavar="N", help=words)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _extract(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from loco.geometry.patches import extent_of
+
+    stems = _stems(arguments.images)
+    _require_files(arguments.images)
+    model = _load(arguments.model)
+    maps, sizes = [], []
+    for path, stem in zip(tqdm(arguments.images, unit="image"), stems):
+        photo = _read_photo(path, arguments.max_size)
+        features = model.extract(photo.rgb)[0].permute(1, 2, 0).half().cpu().numpy()
+        extent = np.array(extent_of(features.shape[:2], model.stride)) * photo.scale
+        _write_features(features, extent.tolist(), arguments.out / f"{stem}.{arguments.format}")
+        if arguments.pca:
+            maps.append(features)
+            sizes.append(photo.rgb.shape[:2])
+    if arguments.pca:
+        _write_pca(maps, sizes, model.stride, [arguments.out / f"{stem}_pca.png" for stem in stems])
+
+
+def _match(arguments: argparse.Namespace) -> None:
+    from loco.results.matches import draw_matches, find_matches, write_matches
+
+    if arguments.out.suffix.lower() != ".png":
+        raise ConfigError(f"the picture is written as PNG: --out {arguments.out} should end in .png")
+    _require_files([arguments.a, arguments.b])
+    a, b = (_read_photo(path, arguments.max_size) for path in (arguments.a, arguments.b))
+    model = _load(arguments.model)
+    maps = [model.extract(photo.rgb)[0] for photo in (a, b)]
+    matches = find_matches(*maps, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
+    draw_matches((a.rgb, b.rgb), matches, arguments.out)
+    if arguments.matches:
+        write_matches(matches.scaled(a.scale, b.scale), arguments.matches)
+    print(f"{len(matches)} matches in {arguments.out}")
+
+
+def _models(arguments: argparse.Namespace) -> None:
+    from loco.models.backbones import KNOWN
+    from loco.models.pretrained import read_origin
+
+    _print_table(
+        ("name", "stride", "dim", "licence", "on the hub"),
+        [(name, known.stride, known.dim, known.licence, known.hub) for name, known in KNOWN.items()],
+    )
+    origins = []
+    for path in sorted(arguments.folder.rglob("*.safetensors")):
+        try:
+            origins.append(read_origin(path))
+        except DataError as error:
+            print(f"{path}: {error.problem}", file=sys.stderr)
+    lines = [(o.file, o.model["name"], f"{o.file.stat().st_size / 1e6:.1f} MB") for o in origins if o]
+    print()
+    if lines:
+        _print_table(("file", "model", "size"), lines)
+    else:
+        print(f"no model files in {arguments.folder}/")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from loco.models import describe
+
+    model = _load(arguments.model)
+    sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
+    print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from loco.models.pretrained import load, save_pretrained
+
+    if not (arguments.onnx or arguments.pretrained):
+        raise ConfigError("say what to write: --onnx FILE, --pretrained DIR, or both")
+    if arguments.onnx and not arguments.size:
+        raise ConfigError("the images of an ONNX file have one size: give --size H W")
+    model = load(arguments.model)
+    if arguments.pretrained:
+        save_pretrained(model, arguments.pretrained, arguments.metrics)
+        print(f"wrote {arguments.pretrained}")
+    if arguments.onnx:
+        from loco.models.export import export_onnx
+
+        difference = export_onnx(model, arguments.onnx, tuple(arguments.size))
+        print(f"wrote {arguments.onnx}; features differ from PyTorch's by {difference:.1e} at most")
+
+
+class _Photo(NamedTuple):
+    """A photograph (H, W, 3), and how many pixels of its file a pixel is, (down, along)."""
+
+    rgb: NDArray[np.uint8]
+    scale: NDArray[np.float64]
+
+
+def _read_photo(path: Path, max_size: int | None) -> _Photo:
+    import cv2
+
+    from loco.datasets.raw import decode_color
+
+    rgb = decode_color(path.read_bytes(), file=path, scene=None)
+    height, width = rgb.shape[:2]
+    shrink = min(1.0, max_size / max(height, width)) if max_size else 1.0
+    if shrink < 1:
+        size = max(1, round(width * shrink)), max(1, round(height * shrink))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    return _Photo(rgb, np.array([height, width]) / rgb.shape[:2])
+
+
+def _require_files(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DataError("there is no such image", file=path)
+
+
+def _stems(paths: Sequence[Path]) -> list[str]:
+    """Names of the outputs; no two images may share one."""
+    first: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in first:
+            raise ConfigError(
+                f"{first[path.stem]} and {path} would be written to one file: extract them to two folders"
+            )
+        first[path.stem] = path
+    return list(first)
+
+
+def _load(model: str) -> FeatureExtractor:
+    import torch
+
+    from loco.models.pretrained import load
+
+    return load(model, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _write_features(features: NDArray[np.float16], extent: list[float], path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    from loco.storage import atomic_path
+
+    with atomic_path(path) as temporary:
+        if path.suffix == ".npy":
+            np.save(temporary, features)
+        else:
+            save_file({"features": np.ascontiguousarray(features)}, temporary, {"extent": json.dumps(extent)})
+
+
+def _write_pca(
+    maps: Sequence[NDArray[np.float16]], sizes: Sequence[tuple[int, int]], stride: int, paths: Sequence[Path]
+) -> None:
+    import cv2
+
+    from loco.results.views import joint_pca
+    from loco.storage import atomic_path
+
+    for colours, (height, width), path in zip(joint_pca(maps), sizes, paths):
+        rows, columns = colours.shape[:2]
+        picture = cv2.resize(colours, (columns * stride, rows * stride), interpolation=cv2.INTER_LINEAR)
+        picture = (255 * picture[:height, :width]).round().astype(np.uint8)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1])
+
+
+def _print_table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    rows = [[str(cell) for cell in line] for line in [head, *lines]]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

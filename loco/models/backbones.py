@@ -1,0 +1,146 @@
+"""Networks trained by others, by name: images in, one feature a patch out.
+
+A backbone is what an extractor stands on. Here are the base that all share, the names that are known, and
+:func:`build_backbone`; the kinds are in :mod:`loco.models.hub` (transformers), :mod:`loco.models.croco` and
+:mod:`loco.models.onnx_backbone`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loco.errors import ConfigError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_KINDS = {
+    "transformers": ("loco.models.hub", "load_hub"),
+    "croco": ("loco.models.croco", "load_croco"),
+    "onnx": ("loco.models.onnx_backbone", "OnnxBackbone"),
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A backbone with a short name: where it is on the Hugging Face hub, and what it gives at its last layer."""
+
+    hub: str
+    stride: int
+    dim: int
+    licence: str
+
+
+# DINO: Caron et al. (ICCV 2021). DINOv2: Oquab et al. (TMLR 2024); registers: Darcet et al. (ICLR 2024). DINOv3:
+# Simeoni et al. (arXiv:2508.10104); its licence is to be accepted on the hub first. ResNet: He et al. (CVPR 2016).
+KNOWN: dict[str, Known] = {
+    "dino_vits8": Known("facebook/dino-vits8", 8, 384, "Apache-2.0"),
+    "dino_vitb8": Known("facebook/dino-vitb8", 8, 768, "Apache-2.0"),
+    "dino_vits16": Known("facebook/dino-vits16", 16, 384, "Apache-2.0"),
+    "dino_vitb16": Known("facebook/dino-vitb16", 16, 768, "Apache-2.0"),
+    "dinov2_vits14": Known("facebook/dinov2-small", 14, 384, "Apache-2.0"),
+    "dinov2_vitb14": Known("facebook/dinov2-base", 14, 768, "Apache-2.0"),
+    "dinov2_vitl14": Known("facebook/dinov2-large", 14, 1024, "Apache-2.0"),
+    "dinov2_vits14_reg": Known("facebook/dinov2-with-registers-small", 14, 384, "Apache-2.0"),
+    "dinov2_vitb14_reg": Known("facebook/dinov2-with-registers-base", 14, 768, "Apache-2.0"),
+    "dinov2_vitl14_reg": Known("facebook/dinov2-with-registers-large", 14, 1024, "Apache-2.0"),
+    "dinov3_vits16": Known("facebook/dinov3-vits16-pretrain-lvd1689m", 16, 384, "DINOv3 (gated)"),
+    "dinov3_vitb16": Known("facebook/dinov3-vitb16-pretrain-lvd1689m", 16, 768, "DINOv3 (gated)"),
+    "dinov3_vitl16": Known("facebook/dinov3-vitl16-pretrain-lvd1689m", 16, 1024, "DINOv3 (gated)"),
+    "resnet50": Known("microsoft/resnet-50", 32, 2048, "Apache-2.0"),
+}
+
+
+class Backbone(nn.Module):
+    """Base of all backbones. Subclasses set ``dim`` and ``stride`` and implement :meth:`encode`.
+
+    ``stride`` is the side of a patch in pixels of the input. ``blocks`` are the transformer blocks that are run, first
+    to last, and ``embedding`` the modules before them: what is frozen, adapted or trained is told by these. All linear
+    layers of a block are its attention and its MLP. A network without such blocks has ``blocks`` empty.
+    """
+
+    dim: int
+    stride: int
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        """
+        Args:
+            mean, std: of the three colours in [0, 1], that the network's inputs are normalised by.
+        """
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.blocks = nn.ModuleList()
+
+    @property
+    def embedding(self) -> list[nn.Module]:
+        """The modules before the first block."""
+        return []
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Normalised images (b, 3, H, W) to (b, dim, H / stride, W / stride)."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of images, of any length.
+
+        Args:
+            images: (b, 3, H, W) RGB colours in [0, 1]; H and W are multiples of ``stride``.
+
+        Returns:
+            (b, dim, H / stride, W / stride); cell (r, q) is of the patch at rows r stride to (r + 1) stride.
+
+        Raises:
+            ValueError: wrong shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or any(side % self.stride for side in images.shape[2:]):
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W), H and W multiples of "
+                f"{self.stride}"
+            )
+        return self.encode((images - self.mean) / self.std)
+
+
+def build_backbone(config: Mapping[str, Any]) -> Backbone:
+    """A backbone as the configuration describes it, in evaluation mode: ``name``, the kind, and its options.
+
+    The kinds are ``transformers`` (:func:`loco.models.hub.load_hub`), ``croco`` (:func:`loco.models.croco.load_croco`)
+    and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
+
+    Raises:
+        ConfigError: unknown kind, option, layer or facet.
+        DataError: the weights are not there, cannot be fetched, are broken or of another network.
+    """
+    name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
+    if name not in _KINDS:
+        raise ConfigError(f"there is no kind of backbone {name!r}; there are: {', '.join(sorted(_KINDS))}")
+    module, attribute = _KINDS[name]
+    build = getattr(import_module(module), attribute)
+    try:
+        inspect.signature(build).bind(**options)
+    except TypeError as error:
+        raise ConfigError(f"backbone {name!r} does not take these options: {error}") from error
+    return build(**options).eval()
+
+
+def check_layer(layer: int | None, count: int, what: str) -> int:
+    """``layer``, or the last where it is None; 1 is the first.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
+    layer = count if layer is None else layer
+    if not 1 <= layer <= count:
+        raise ConfigError(f"{what} has no layer {layer}; it has layers 1 to {count}")
+    return layer
+
+
+def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(b, height * width, c) tokens in reading order to (b, c, height, width)."""
+    return tokens.transpose(1, 2).unflatten(2, (height, width))

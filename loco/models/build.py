@@ -1,0 +1,45 @@
+"""Feature extractors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from loco.errors import ConfigError
+from loco.models.adapted import AdaptedBackbone
+from loco.models.compact_cnn import CompactCNN
+from loco.models.concat import Concat
+from loco.models.dense_sift import DenseSIFT
+from loco.models.extractor import FeatureExtractor
+
+MODELS: dict[str, type[FeatureExtractor]] = {
+    "backbone": AdaptedBackbone,
+    "compact_cnn": CompactCNN,
+    "concat": Concat,
+    "dense_sift": DenseSIFT,
+}
+
+
+def build_extractor(config: Mapping[str, Any], seed: int = 0) -> FeatureExtractor:
+    """An extractor as the configuration describes it: ``name``, a key of :data:`MODELS`, and its options.
+
+    The initial weights depend on ``seed`` alone; the state of PyTorch's own generator is left as it was. The extractor
+    keeps its configuration as ``config``.
+
+    Raises:
+        ConfigError: unknown name or option, or options that do not fit each other.
+        DataError: the weights of a backbone are not there, or broken.
+    """
+    name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
+    if name not in MODELS:
+        raise ConfigError(f"there is no model {name!r}; there are: {', '.join(sorted(MODELS))}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            extractor = MODELS[name](**options)
+        except TypeError as error:
+            raise ConfigError(f"model {name!r} does not take these options: {error}") from error
+    extractor.config = dict(config)
+    return extractor

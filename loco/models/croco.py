@@ -1,0 +1,223 @@
+"""The encoder of CroCo v2, from its published files.
+
+CroCo: Weinzaepfel et al. (NeurIPS 2022); CroCo v2: Weinzaepfel et al. (ICCV 2023), code and weights at
+https://github.com/naver/croco, CC BY-NC-SA 4.0. A published file holds ``croco_kwargs``, the settings of the network,
+and ``model``, its weights; those of the decoder are left out. Positions are told to the blocks by rotating queries and
+keys (RoPE, Su et al., 2021), rows in the first half of a head and columns in the second; the earlier form adds sines
+and cosines to the patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loco.errors import DataError
+from loco.models.backbones import Backbone, check_layer, to_grid
+
+# A published name begins with one of these; what the part is called here.
+_PARTS = {"patch_embed.proj.": "patches.", "enc_blocks.": "blocks.", "enc_norm.": "norm."}
+_POSITIONS = "enc_pos_embed"
+_HEADS, _SINES = 12, "cosine"  # of a file whose settings do not say
+
+Rotation = tuple[Tensor, Tensor]
+
+
+def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = None) -> CroCo:
+    """The encoder of a published file; nothing in the file is run.
+
+    Args:
+        path: a ``.pth`` file of CroCo v2.
+        layer: 1 to the number of blocks; the last where it is not given.
+        norm: apply the last normalisation; where it is not given, to the last layer alone.
+
+    Raises:
+        ConfigError: no such layer.
+        DataError: missing, broken, of another network, or holding objects other than numbers.
+    """
+    content = _read(Path(path))
+    try:
+        settings, weights = content["croco_kwargs"], content["model"]
+        return CroCo(
+            weights, settings.get("enc_num_heads", _HEADS), settings.get("pos_embed", _SINES), layer=layer, norm=norm
+        )
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"does not hold an encoder of CroCo: {type(error).__name__}: {error}",
+            file=path,
+            expected="`croco_kwargs` and `model`, as in the published files of CroCo v2",
+            found=", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__,
+        ) from error
+
+
+class CroCo(Backbone):
+    """Patch tokens of a layer of CroCo's encoder; there is no class token. Any size of image."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        heads: int,
+        positions: str = _SINES,
+        layer: int | None = None,
+        norm: bool | None = None,
+    ) -> None:
+        """
+        Args:
+            weights: by their published names; all sizes are theirs.
+            heads: of an attention.
+            positions: ``cosine``, or ``RoPE`` and the base of its frequencies, such as ``RoPE100``.
+            layer, norm: see :func:`load_croco`.
+
+        Raises:
+            ConfigError: no such layer.
+            KeyError, RuntimeError, ValueError: weights or settings are not those of this network.
+        """
+        super().__init__()
+        patches = weights["patch_embed.proj.weight"]
+        self.dim, self.stride = patches.shape[0], patches.shape[3]
+        count = len({key.split(".")[1] for key in weights if key.startswith("enc_blocks.")})
+        layer = check_layer(layer, count, "this CroCo encoder")
+        rotation = re.fullmatch(r"RoPE([1-9]\d*)", positions)
+        if not (rotation or positions == _SINES) or heads < 1 or self.dim % (4 * heads):
+            raise ValueError(f"positions {positions!r}, {heads} heads on {self.dim} channels")
+        self._base, self._head_dim = int(rotation[1]) if rotation else None, self.dim // heads
+        if not rotation:
+            cells = round(len(weights[_POSITIONS]) ** 0.5) ** 2  # of a square grid
+            self.register_buffer("positions", weights[_POSITIONS].float().view(cells, self.dim))
+        hidden = weights["enc_blocks.0.mlp.fc1.weight"].shape[0]
+        with torch.device("meta"):  # no memory before the sizes are seen to fit
+            self.patches = nn.Conv2d(3, self.dim, self.stride, stride=self.stride)
+            self.blocks = nn.ModuleList(_Block(self.dim, heads, hidden) for _ in range(layer))
+            self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+        self._load(weights)
+        if not (norm if norm is not None else layer == count):
+            self.norm = nn.Identity()
+
+    @property
+    def embedding(self) -> list[nn.Module]:
+        return [self.patches]
+
+    def encode(self, images: Tensor) -> Tensor:
+        x = self.patches(images)
+        height, width = x.shape[2:]
+        tokens = x.flatten(2).transpose(1, 2)
+        rotation = None
+        if self._base is None:
+            tokens = tokens + self._resized_positions(height, width)
+        else:
+            rotation = rotations(height, width, self._head_dim, self._base, tokens.device)
+        for block in self.blocks:
+            tokens = block(tokens, rotation)
+        return to_grid(self.norm(tokens), height, width)
+
+    def _resized_positions(self, height: int, width: int) -> Tensor:
+        """(height * width, dim) sines and cosines, interpolated as CroCo's own fine-tuning does."""
+        side = round(len(self.positions) ** 0.5)
+        if (height, width) == (side, side):
+            return self.positions
+        grid = self.positions.view(1, side, side, self.dim).permute(0, 3, 1, 2)
+        resized = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+        return resized[0].flatten(1).T
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        renamed = {
+            new + key.removeprefix(old): value.float()
+            for key, value in weights.items()
+            for old, new in _PARTS.items()
+            if key.startswith(old)
+        }
+        beyond = tuple(f"blocks.{k}." for k in range(len(self.blocks), len(renamed)))
+        used = {key: value for key, value in renamed.items() if not key.startswith(beyond)}
+        if self._base is None:
+            used["positions"] = self.positions
+        self.load_state_dict(used, assign=True)
+
+
+class _Block(nn.Module):
+    """Attention and MLP, each after a normalisation and around a shortcut."""
+
+    def __init__(self, dim: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
+        self.attn, self.mlp = _Attention(dim, heads), _MLP(dim, hidden)
+
+    def forward(self, tokens: Tensor, rotation: Rotation | None) -> Tensor:
+        tokens = tokens + self.attn(self.norm1(tokens), rotation)
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class _Attention(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, rotation: Rotation | None) -> Tensor:
+        query, key, value = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            query, key = rotate(query, *rotation), rotate(key, *rotation)
+        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+class _MLP(nn.Module):
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+def rotations(height: int, width: int, dim: int, base: float, device: torch.device | None = None) -> Rotation:
+    """Cosines and sines, each (height * width, dim), of the angles that patches turn the channels of a head by.
+
+    Channel pairs of the first half turn by the row, of the second by the column, times ``base ** (-4 i / dim)``.
+    """
+    frequencies = base ** (-torch.arange(dim // 4, device=device) * 4.0 / dim)
+    row, column = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    row, column = row.reshape(-1, 1) * frequencies, column.reshape(-1, 1) * frequencies
+    angles = torch.cat([row, row, column, column], dim=1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """(..., cells, dim) with its pairs of channels turned; in each half, i is paired with i + dim / 4."""
+    a, b, c, d = x.chunk(4, dim=-1)
+    return (x * cosines + torch.cat([-b, a, -d, c], dim=-1) * sines).to(x.dtype)
+
+
+def _read(path: Path) -> Any:
+    """What a file of ``torch.save`` holds, if that is numbers, text, containers and the settings of a run alone."""
+    if not path.is_file():
+        raise DataError(
+            "there is no such file",
+            file=path,
+            remedy="fetch an encoder of CroCo v2 as https://github.com/naver/croco says, and give its path",
+        )
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.findall(r"GLOBAL ([\w.]+)", str(error))
+        raise DataError(
+            "holds objects that are not numbers, text or containers; they are not loaded, as they could run code",
+            file=path,
+            found=", ".join(found) or str(error).partition("\n")[0],
+            remedy='if you trust it, where its objects can be imported: python -c "import torch; '
+            "c = torch.load('in.pth', weights_only=False); "
+            "torch.save({'croco_kwargs': dict(c['croco_kwargs']), 'model': c['model']}, 'out.pth')\"",
+        ) from error
+    except (EOFError, OSError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"cannot be read as a file of weights: {str(error).partition(chr(10))[0]}",
+            file=path,
+            remedy="fetch it again: it may be truncated",
+        ) from error

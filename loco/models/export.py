@@ -1,0 +1,107 @@
+"""Feature extractors as ONNX files, which run without this project."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loco.errors import ConfigError
+from loco.models.extractor import FeatureExtractor
+from loco.storage import atomic_path
+
+TOLERANCE = 1e-4  # between the two programs' unit features
+BATCHES = (1, 3)  # sizes of the batches that are compared: neither is that of the export's example
+
+
+def export_onnx(extractor: FeatureExtractor, path: str | Path, size: tuple[int, int]) -> float:
+    """Write an extractor as an ONNX file, and check it against PyTorch.
+
+    The file takes ``images`` (b, 3, height, width), float32 RGB in [0, 1], for any b, and gives ``features``
+    (b, dim, h, w), of unit length, as the extractor does. Its metadata say ``stride``, ``dim`` and ``colours``. It is
+    one file, weights included, so at most 2 GB, the limit of ONNX.
+
+    Args:
+        extractor: on the CPU; is put in evaluation mode.
+        path: file to write; not written unless the check succeeds.
+        size: (height, width) of the images, pixels.
+
+    Returns:
+        Largest difference of a feature's channel between ONNX Runtime and PyTorch, over random images.
+
+    Raises:
+        ConfigError: a part of the extractor is no PyTorch (OpenCV, say), or the two differ by more than
+            :data:`TOLERANCE`.
+    """
+    extractor.eval()
+    with atomic_path(path) as temporary:
+        _export(extractor, temporary, size)
+        difference = max(_difference(extractor, temporary, images) for images in _examples(size, BATCHES))
+        if not difference <= TOLERANCE:  # so not if it is NaN
+            raise ConfigError(
+                f"in ONNX Runtime the features differ by {difference:.1e} from PyTorch's, which is more than "
+                f"{TOLERANCE:g}: nothing was written; try another version of PyTorch or ONNX Runtime"
+            )
+    return difference
+
+
+def _export(extractor: FeatureExtractor, path: Path, size: tuple[int, int]) -> None:
+    (example,) = _examples(size, (2,))
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                extractor,
+                (example,),
+                input_names=["images"],
+                output_names=["features"],
+                dynamo=True,
+                dynamic_shapes={"images": {0: "batch"}},
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().split("\n")[0]
+        raise ConfigError(
+            f"this {type(extractor).__name__} cannot be written as ONNX: not all of it is PyTorch, or PyTorch has no "
+            f"ONNX for it ({cause})"
+        ) from error
+    facts = {"stride": extractor.stride, "dim": extractor.dim, "colours": "RGB in [0, 1]"}
+    program.model.metadata_props.update({name: str(fact) for name, fact in facts.items()})
+    program.save(path, external_data=False)
+
+
+def _difference(extractor: FeatureExtractor, path: Path, images: Tensor) -> float:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (features,) = session.run(["features"], {"images": images.numpy()})
+    with torch.inference_mode():
+        expected = extractor(images).numpy()
+    if features.shape != expected.shape:
+        raise ConfigError(f"ONNX Runtime gives features of shape {features.shape}, PyTorch {expected.shape}")
+    return float(np.abs(features - expected).max())
+
+
+def _examples(size: tuple[int, int], batches: tuple[int, ...]) -> list[Tensor]:
+    rng = np.random.default_rng([0])
+    return [torch.from_numpy(rng.random((batch, 3, *size), np.float32)) for batch in batches]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's remarks on what it exports (optional packages, its own deprecations)."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)

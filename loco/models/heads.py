@@ -1,0 +1,240 @@
+"""What is trained on top of a backbone: the residual network of LoCo, the transformer head of LoCUS, a light one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loco.errors import ConfigError, DataError
+from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Head(nn.Module):
+    """Base of the heads: maps of a backbone in, maps of ``dim`` channels on the same grid out.
+
+    ``needs_images``: whether it also looks at the images. ``class_token``: whether the maps that it takes have one row
+    more, filled with the backbone's class token.
+    """
+
+    dim: int
+    needs_images = False
+    class_token = False
+
+    def forward(self, features: Tensor, images: Tensor | None) -> Tensor:
+        """(b, c, h, w) features, (b, 3, H, W) colours in [0, 1] as the backbone saw them, to (b, dim, h, w)."""
+        raise NotImplementedError
+
+
+class ResidualCNN(Head):
+    """A convolutional network that sees the image and adds to the backbone's features (LoCo).
+
+    The network is Delta-DINO of DINO-Tracker (Tumanyan et al., ECCV 2024; github.com/AssafSinger94/dino-tracker), as
+    LoCo widened it (Kloepfer et al., NeurIPS 2024; github.com/dakloepfer/LoCo): convolutions of 5 x 5, the first three
+    followed by a blurred halving (Zhang, ICML 2019), the others dilated; 28.9 million parameters at ``dim`` = 768.
+
+    A cell of the network is 8 pixels wide, and centred on them: the blur of four taps at stride 2 reaches as far to the
+    left as to the right of the pair of cells that it joins. Patches are read at their centres, between the cells.
+
+    As published, two things differ (``aligned`` false). Cells were taken to be centred on their first pixel, so patches
+    are read 3.5 pixels too far to the right and below. And a last convolution of zeros stood before a batch norm of
+    scale 0.05, which blows the first step of that convolution up to the norm's full scale; here the norm's scale is
+    what starts at zero (Goyal et al., 2017), and the residual grows with it.
+    """
+
+    needs_images = True
+    cell, halvings = 8, 3
+
+    def __init__(
+        self, inputs: int, stride: int, widths: Sequence[int] = (64, 128, 256, 512, 768), aligned: bool = True
+    ) -> None:
+        """
+        Args:
+            inputs: channels of the backbone, and of the result.
+            stride: pixels of the backbone's input a patch.
+            widths: channels of all convolutions but the last; at least three.
+            aligned: False for the published geometry and start.
+        """
+        super().__init__()
+        if len(widths) < self.halvings:
+            raise ConfigError(f"residual_cnn: `widths` are of {self.halvings} or more convolutions, found {widths}")
+        self.dim, self.stride, self.aligned = inputs, stride, aligned
+        layers: list[nn.Module] = []
+        for number, (before, after) in enumerate(pairwise((3, *widths, inputs))):
+            dilation = 1 if number < self.halvings else 2
+            layers.append(nn.Conv2d(before, after, 5, padding=2 * dilation, dilation=dilation, padding_mode="reflect"))
+            layers.append(nn.BatchNorm2d(after))
+            if number < len(widths):
+                layers.append(nn.ReLU())
+            if number < self.halvings:
+                layers.append(BlurPool())
+        self.layers = nn.Sequential(*layers)  # in the order, and so with the keys, of the published weights
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self._start_at_zero(*layers[-2:])
+
+    def _start_at_zero(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        if self.aligned:
+            nn.init.zeros_(norm.weight)
+        else:
+            nn.init.zeros_(convolution.weight)
+            nn.init.zeros_(convolution.bias)
+            nn.init.constant_(norm.weight, 0.05)
+
+    def forward(self, features: Tensor, images: Tensor) -> Tensor:
+        least = 4 * self.cell + 1  # the dilated convolutions reflect four cells
+        if min(images.shape[2:]) < least:
+            raise DataError(
+                "the image is too small for the residual network",
+                expected=f"{least} pixels or more a side, as the backbone sees it",
+                found=f"{images.shape[2]} x {images.shape[3]}",
+            )
+        return features + self._at_patches(self.layers((images - self.mean) / self.std), features.shape[2:])
+
+    def _at_patches(self, maps: Tensor, grid: Sequence[int]) -> Tensor:
+        """The maps at the centres of the patches; beyond the outermost cells' centres, those cells."""
+        v, u = (2 * self._centres(number, maps) / cells - 1 for number, cells in zip(grid, maps.shape[2:], strict=True))
+        places = torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1).expand(len(maps), -1, -1, -1)
+        # In single precision, also within autocast: half of it would move the places by a pixel.
+        return F.grid_sample(maps.float(), places, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def _centres(self, patches: int, maps: Tensor) -> Tensor:
+        """Centres of a row of patches, in cells from the edge of the image."""
+        pixels = (torch.arange(patches, device=maps.device) + 0.5) * self.stride
+        # The published code takes pixel i + 0.5 for the centre of cell i / 8, which is (i + 4) / 8 from the edge.
+        return pixels / self.cell if self.aligned else (pixels - 0.5) / self.cell + 0.5
+
+
+class BlurPool(nn.Module):
+    """Halves a map after a binomial blur of 4 x 4 (Zhang, ICML 2019); cell i of the result joins cells 2i, 2i + 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("taps", torch.outer(taps, taps)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = self.taps.to(x.dtype).expand(x.shape[1], -1, -1, -1)
+        return F.conv2d(F.pad(x, (1, 2, 1, 2), mode="reflect"), taps, stride=2, groups=x.shape[1])
+
+
+class LocusHead(Head):
+    """The head of LoCUS (Kloepfer et al., ICCV 2023; github.com/dakloepfer/locus): a linear layer, two transformer
+    blocks over the whole image, a linear layer.
+
+    Queries and keys are of 32 channels but are scaled by 1/8, the scale of the backbone's 64, as published. There the
+    class token takes part, which matters for published weights alone.
+    """
+
+    def __init__(
+        self, inputs: int, dim: int = 64, width: int = 128, blocks: int = 2, class_token: bool = False
+    ) -> None:
+        """
+        Args:
+            inputs: channels of the backbone.
+            dim: channels of the result.
+            width: channels between the two linear layers.
+            blocks: transformer blocks.
+            class_token: whether the backbone's class token takes part. Its features can then not be cached as maps.
+        """
+        super().__init__()
+        self.dim, self.class_token = dim, class_token
+        self.layers = nn.Sequential(
+            nn.Linear(inputs, width), *(Block(width) for _ in range(blocks)), nn.Linear(width, dim)
+        )
+
+    def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        if not self.class_token:
+            return self.layers(_tokens(features)).transpose(1, 2).unflatten(2, features.shape[2:])
+        features, token = features[:, :, :-1], features[:, :, -1:, :1]
+        tokens = self.layers(torch.cat([_tokens(token), _tokens(features)], dim=1))
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, features.shape[2:])
+
+
+class Block(nn.Module):
+    """A transformer block, the norms in front (Dosovitskiy et al., ICLR 2021), its parts named as in DINO's code."""
+
+    heads, scale = 4, 0.125
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width % self.heads:
+            raise ConfigError(f"locus: `width` is a multiple of {self.heads}, found {width}")
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn["proj"](self._attend(self.norm1(x)))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        q, k, v = self.attn["qkv"](x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2)
+
+
+class ResidualMLP(Head):
+    """A light head: a network of two layers, at each patch alone or with its neighbours, added to the features.
+
+    Its last layer starts at zero, so training starts at the backbone's features. The convolution between the layers is
+    that of SegFormer (Xie et al., NeurIPS 2021).
+    """
+
+    def __init__(self, inputs: int, hidden: int, dim: int | None = None, context: bool = False) -> None:
+        """
+        Args:
+            inputs: channels of the backbone.
+            hidden: channels between the two layers.
+            dim: channels of the result; None for those of the backbone. Others are reached by a learnt projection,
+                which starts as a random orthogonal one.
+            context: mix each patch with its eight neighbours, by one filter a channel.
+        """
+        super().__init__()
+        self.dim = dim or inputs
+        self.norm = nn.LayerNorm(inputs)
+        self.expand, self.reduce = nn.Linear(inputs, hidden), nn.Linear(hidden, self.dim)
+        self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden) if context else nn.Identity()
+        self.shortcut = nn.Identity() if dim is None else nn.Linear(inputs, dim, bias=False)
+        nn.init.zeros_(self.reduce.weight)
+        nn.init.zeros_(self.reduce.bias)
+        if dim is not None:
+            nn.init.orthogonal_(self.shortcut.weight)
+
+    def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        x = features.permute(0, 2, 3, 1)
+        y = self.mix(self.expand(self.norm(x)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (self.shortcut(x) + self.reduce(F.gelu(y))).permute(0, 3, 1, 2)
+
+
+HEADS: dict[str, type[Head]] = {"residual_cnn": ResidualCNN, "locus": LocusHead, "residual_mlp": ResidualMLP}
+
+
+def build_head(config: Mapping[str, Any], inputs: int, stride: int) -> Head:
+    """The head of a configuration: ``name``, a key of :data:`HEADS`, and its options.
+
+    Args:
+        config: as in an experiment's ``model.head``.
+        inputs: channels of the backbone.
+        stride: pixels of the backbone's input a patch.
+
+    Raises:
+        ConfigError: unknown name, or options that the head does not take.
+    """
+    name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
+    if name not in HEADS:
+        raise ConfigError(f"there is no head {name!r}; there are: {', '.join(sorted(HEADS))}")
+    given = {"inputs": inputs, **({"stride": stride} if name == "residual_cnn" else {})}
+    try:
+        inspect.signature(HEADS[name]).bind(**given, **options)
+    except TypeError as error:
+        raise ConfigError(f"head {name!r} does not take these options: {error}") from error
+    return HEADS[name](**given, **options)
+
+
+def _tokens(maps: Tensor) -> Tensor:
+    return maps.flatten(2).transpose(1, 2)

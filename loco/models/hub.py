@@ -1,0 +1,297 @@
+"""Backbones in the form of Hugging Face transformers, from the hub or from a local folder.
+
+Only safetensors are read: nothing of a downloaded folder can run. The blocks are taken out of the model of
+transformers, which gives its own code for patches, positions and attention, and those beyond the wanted layer are
+dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, StrictDataclassError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from loco.errors import ConfigError, DataError
+from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, KNOWN, Backbone, check_layer, to_grid
+
+_FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
+_FILES = ["config.json", "preprocessor_config.json"]
+_UNREADABLE = (OSError, ValueError, TypeError, SafetensorError, StrictDataclassError)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where transformers keeps the parts of a vision transformer."""
+
+    blocks: str
+    norm: str
+    block_norm: str  # before the attention of a block
+
+
+_TRANSFORMERS = {
+    "vit": _Names("layers", "layernorm", "layernorm_before"),
+    "dinov2": _Names("encoder.layer", "layernorm", "norm1"),
+    "dinov2_with_registers": _Names("encoder.layer", "layernorm", "norm1"),
+    "dinov3_vit": _Names("model.layer", "norm", "norm1"),
+}
+_TYPES = [*_TRANSFORMERS, "resnet"]
+
+
+def load_hub(
+    path: str, layer: int | None = None, facet: str = "token", norm: bool | None = None, pretrained: bool = True
+) -> Backbone:
+    """A backbone of the hub or of a folder with ``config.json`` and ``model.safetensors``.
+
+    What is cached is used as it is and the network left alone; what is not is fetched.
+
+    Args:
+        path: a short name of :data:`loco.models.backbones.KNOWN`, a name on the hub, or a folder.
+        layer: 1 to the number of blocks (of stages, for a ResNet); the last where it is not given.
+        facet: ``token``, the output of the block, or the ``query``, ``key`` or ``value`` of its attention, all heads
+            side by side (Amir et al., ECCV Workshops 2022), before any rotation by position.
+        norm: apply the network's last normalisation; where it is not given, to the last layer's tokens alone.
+        pretrained: False leaves the weights random and needs ``config.json`` alone.
+
+    Raises:
+        ConfigError: unknown layer or facet, a type of model that is not supported.
+        DataError: nowhere to be found, not in safetensors, broken, or weights of another model.
+    """
+    folder = _folder(KNOWN[path].hub if path in KNOWN else path, pretrained)
+    config = _read_config(folder)
+    if config.model_type != "resnet" and facet not in ("token", *_FACETS):
+        raise ConfigError(f"there is no facet {facet!r}; there are: token, {', '.join(_FACETS)}")
+    if norm and facet != "token":
+        raise ConfigError(f"`norm` belongs to the tokens, not to the facet {facet!r}")
+    model, colours = _load(folder, config, pretrained), _read_colours(folder)
+    if config.model_type == "resnet":
+        if facet != "token" or norm:
+            raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")
+        return ResNet(model, layer, *colours)
+    return VisionTransformer(model, layer, facet, norm, *colours)
+
+
+class VisionTransformer(Backbone):
+    """The patch tokens, or a facet of them, of one layer of a DINO, DINOv2 or DINOv3 model.
+
+    The class token and the registers take part in the attention and are dropped from the output.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layer: int | None = None,
+        facet: str = "token",
+        norm: bool | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        """See :func:`load_hub`; parts of ``model`` become parts of this."""
+        super().__init__(mean, std)
+        config = model.config
+        names = _TRANSFORMERS[config.model_type]
+        blocks = model.get_submodule(names.blocks)
+        layer = check_layer(layer, len(blocks), f"this model ({config.model_type})")
+        norm = norm if norm is not None else layer == len(blocks) and facet == "token"
+        self.dim, self.stride = config.hidden_size, config.patch_size
+        self.blocks = blocks[:layer]
+        if facet != "token":
+            last = self.blocks[-1]
+            self.blocks[-1] = _Facet(getattr(last, names.block_norm), getattr(last.attention, _FACETS[facet]))
+        self.norm = model.get_submodule(names.norm) if norm else nn.Identity()
+        self.embeddings = model.embeddings
+        self.embeddings.mask_token = None  # for pretraining alone; else a parameter that never gets a gradient
+        self.rotary = getattr(model, "rope_embeddings", None)
+        self._resizes = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
+        self._extra_tokens = 1 + getattr(config, "num_register_tokens", 0)
+
+    @property
+    def embedding(self) -> list[nn.Module]:
+        return [module for module in (self.embeddings, self.rotary) if module is not None]
+
+    def encode(self, images: Tensor) -> Tensor:
+        patches = self.tokens(images)[:, self._extra_tokens :]
+        return to_grid(patches, images.shape[2] // self.stride, images.shape[3] // self.stride)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Normalised images to all tokens (b, n, dim): class token, registers, then patches in reading order."""
+        tokens = self.embeddings(images, **self._resizes)
+        positions = {"position_embeddings": self.rotary(images)} if self.rotary is not None else {}
+        for block in self.blocks:
+            tokens = block(tokens, **positions)
+        return self.norm(tokens)
+
+
+class _Facet(nn.Module):
+    """What is left of the last block where its query, key or value is wanted."""
+
+    def __init__(self, norm: nn.Module, projection: nn.Linear) -> None:
+        super().__init__()
+        self.norm, self.projection = norm, projection
+
+    def forward(self, tokens: Tensor, **_: Any) -> Tensor:
+        return self.projection(self.norm(tokens))
+
+
+class ResNet(Backbone):
+    """A stage of a ResNet, its cells centred on their patches.
+
+    Left alone, a ResNet centres its cell r at pixel ``r stride``, the corner of the patch. So the image is moved by
+    half a patch below and to the right, continued by its first pixels, and the first row and column of cells, which
+    belong to what was added, are dropped: the centres are then half a pixel from those of the patches.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layer: int | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        """See :func:`load_hub`; ``layer`` is the stage; parts of ``model`` become parts of this."""
+        super().__init__(mean, std)
+        config = model.config
+        layer = check_layer(layer, len(config.hidden_sizes), "this model (resnet)")
+        self.dim = config.hidden_sizes[layer - 1]
+        self.stride = 2 ** (layer + 1 + bool(config.downsample_in_first_stage))
+        self.embedder, self.stages = model.embedder, model.encoder.stages[:layer]
+
+    @property
+    def embedding(self) -> list[nn.Module]:
+        return [self.embedder, self.stages]
+
+    def encode(self, images: Tensor) -> Tensor:
+        x = self.embedder(F.pad(images, (self.stride // 2, 0, self.stride // 2, 0), mode="replicate"))
+        for stage in self.stages:
+            x = stage(x)
+        return x[:, :, 1:, 1:]
+
+
+def _folder(name: str, weights: bool) -> Path:
+    """The folder of a model: itself, or its place in the hub's cache, fetched if need be."""
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    files = [*_FILES, *(["model*.safetensors", "model.safetensors.index.json"] if weights else [])]
+    for offline in (True, False):
+        try:
+            folder = Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
+        except GatedRepoError as error:
+            raise DataError(
+                f"backbone {name!r} is given only to those who accepted its licence",
+                remedy=f"accept it at https://huggingface.co/{name}, then run `hf auth login`",
+            ) from error
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            problem = error
+            continue
+        if not offline or ((folder / "config.json").is_file() and (any(folder.glob("*.safetensors")) or not weights)):
+            return folder
+    raise DataError(
+        f"backbone {name!r} is no folder here, is not in the cache of the Hugging Face hub and cannot be fetched",
+        expected=f"a folder, a name on the hub, or one of {', '.join(KNOWN)}",
+        found=str(problem).partition("\n")[0],
+        remedy=f"with a connection, run `hf download {name} --include '*.json' 'model*.safetensors'`; or give the path "
+        "of a folder with config.json and model.safetensors",
+    ) from problem
+
+
+def _read_config(folder: Path) -> PreTrainedConfig:
+    file = folder / "config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        kind = settings.get("model_type")
+        if kind not in _TYPES:
+            raise ConfigError(f"{file}: model type {kind!r} is not supported; supported are: {', '.join(_TYPES)}")
+        config = transformers.AutoConfig.for_model(kind).from_dict(settings)
+    except (AttributeError, *_UNREADABLE) as error:
+        raise DataError(
+            f"cannot be read as the configuration of a model: {error}",
+            file=file,
+            remedy="give a folder that transformers' `save_pretrained` wrote",
+        ) from error
+    # Random shifts of the positions in training would make a step depend on more than its batch.
+    for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
+        if hasattr(config, name):
+            setattr(config, name, None)
+    return config
+
+
+def _read_colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that the model wants its colours normalised by."""
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return IMAGENET_MEAN, IMAGENET_STD
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
+        if not (len(mean) == len(std) == 3 and min(std) > 0):
+            raise ValueError(f"image_mean {mean}, image_std {std}")
+        return (mean, std) if settings.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"cannot be read as settings of the inputs: {error}",
+            file=file,
+            expected="three means and deviations above 0",
+        ) from error
+
+
+def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTrainedModel:
+    """The model in single precision, with every weight that is used taken from the file, or with random ones."""
+    settings = {"dtype": torch.float32, "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None}
+    if not pretrained:
+        return AutoModel.from_config(config, **settings)
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
+        raise DataError(
+            "holds no weights in safetensors; pickles are not read: they can run code",
+            file=folder,
+            expected="model.safetensors",
+            found=", ".join(pickled) or "no weights",
+            remedy="fetch model.safetensors (on the hub: `hf download`); if there is only a pickle, convert it: "
+            'python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone() for k, v in '
+            "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', {'format': 'pt'})\"",
+        )
+    try:
+        with _quiet():
+            model, report = AutoModel.from_pretrained(
+                folder, config=config, use_safetensors=True, output_loading_info=True, local_files_only=True, **settings
+            )
+    except (RuntimeError, *_UNREADABLE) as error:
+        raise DataError(
+            f"the weights cannot be read: {error}", file=folder, remedy="fetch the folder anew, or check what made it"
+        ) from error
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise DataError(
+            f"the weights are of another model: {len(missing)} are missing",
+            file=folder,
+            expected=", ".join(missing[:5]) + (", ..." if missing[5:] else ""),
+            found=", ".join(sorted(report["unexpected_keys"])[:5]) or None,
+            remedy="give a folder whose config.json and model.safetensors belong together",
+        )
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar and report of keys, which are checked here."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

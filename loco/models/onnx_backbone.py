@@ -1,0 +1,152 @@
+"""Any image encoder in ONNX form, as a frozen backbone run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from loco.errors import ConfigError, DataError
+from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, to_grid
+
+
+class OnnxBackbone(Backbone):
+    """A model with one image as input and, among its outputs, a map (1, c, h, w) or tokens (1, n, c).
+
+    Tokens are in reading order, with or without a class token before them. Images go through one by one.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        native_stride: int,
+        size: Sequence[int] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        output: str | int = 0,
+    ) -> None:
+        """
+        Args:
+            path: the model, ``.onnx`` or ONNX Runtime's ``.ort``.
+            native_stride: pixels of the model's input along the side of a cell of its output.
+            size: (height, width) of the model's input. An image is placed at its top left, the rest is of the mean
+                colour, and the features of the rest are dropped. None: the size that the model names, or the image's
+                own where the model takes any.
+            mean, std: of the three colours in [0, 1], that the model's inputs are normalised by.
+            output: name or index of the output.
+
+        Raises:
+            ConfigError: ONNX Runtime is not installed, or output, size or stride are not the model's.
+            DataError: missing or broken file, or a model of other inputs.
+        """
+        super().__init__(mean, std)
+        self.path, self.stride = Path(path), native_stride
+        self._session = None
+        session = self._open()
+        self._output = _output_name([found.name for found in session.get_outputs()], output)
+        self.size = self._input_size(session.get_inputs(), size)
+        height, width = self.size or (4 * native_stride, 4 * native_stride)
+        self.dim = self._map(np.zeros((1, 3, height, width), np.float32)).shape[1]
+
+    def encode(self, images: Tensor) -> Tensor:
+        height, width = images.shape[2:]
+        if self.size is not None:
+            below, right = self.size[0] - height, self.size[1] - width
+            if below < 0 or right < 0:
+                raise DataError(
+                    "an image is larger than the input of the model",
+                    file=self.path,
+                    expected=f"at most {self.size[0]} x {self.size[1]} pixels",
+                    found=f"{height} x {width}",
+                    remedy="shrink the images (raise `stride` of the model), or take a model of a larger input",
+                )
+            images = F.pad(images, (0, right, 0, below))
+        arrays = images.detach().float().cpu().numpy()
+        maps = np.concatenate([self._map(arrays[i : i + 1]) for i in range(len(arrays))])
+        rows, columns = height // self.stride, width // self.stride
+        return torch.from_numpy(maps)[:, :, :rows, :columns].to(images.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_session": None}  # a session cannot be copied or sent; it is opened again
+
+    def _map(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1, dim, h, w) of one normalised image (1, 3, H, W)."""
+        session = self._open()
+        try:
+            (features,) = session.run([self._output], {session.get_inputs()[0].name: image})
+        except Exception as error:
+            raise DataError(
+                f"the ONNX model fails on an image of {image.shape[2]} x {image.shape[3]} pixels: {_line(error)}",
+                file=self.path,
+                remedy="set `size` to an input (height, width) that the model takes",
+            ) from error
+        rows, columns = image.shape[2] // self.stride, image.shape[3] // self.stride
+        if features.ndim == 4 and features.shape[2:] == (rows, columns):
+            return features.astype(np.float32, copy=False)
+        if features.ndim == 3 and features.shape[1] in (rows * columns, rows * columns + 1):
+            tokens = torch.from_numpy(features[:, -rows * columns :].astype(np.float32, copy=False))
+            return to_grid(tokens, rows, columns).numpy()
+        raise ConfigError(
+            f"{self.path}: output {self._output!r} has shape {features.shape} for {image.shape[2:]} pixels, not "
+            f"(1, c, {rows}, {columns}) nor (1, {rows * columns} or one more, c); set `native_stride` or `output`"
+        )
+
+    def _input_size(self, inputs: Sequence[Any], size: Sequence[int] | None) -> tuple[int, int] | None:
+        shapes = [tuple(found.shape) for found in inputs]
+        fits = len(shapes) == 1 and len(shapes[0]) == 4 and inputs[0].type == "tensor(float)"
+        if not fits or any(isinstance(n, int) and n != wanted for n, wanted in zip(shapes[0], (1, 3))):
+            raise DataError(
+                "the ONNX model does not take an image",
+                file=self.path,
+                expected="one input, single precision, (1, 3, height, width)",
+                found=", ".join(f"{found.name}: {found.type} {found.shape}" for found in inputs),
+            )
+        own = shapes[0][2:]
+        named = all(isinstance(side, int) for side in own)
+        size = tuple(size) if size is not None else (own if named else None)
+        if named and size != own:
+            raise ConfigError(f"{self.path}: the model's input is {own}, `size` says {size}; leave `size` out")
+        if size is not None and any(side % self.stride for side in size):
+            raise ConfigError(f"{self.path}: the input size {size} is no multiple of `native_stride` {self.stride}")
+        return size
+
+    def _open(self) -> Any:
+        """The session of ONNX Runtime, opened at the first use."""
+        if self._session is not None:
+            return self._session
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ConfigError("backbone 'onnx' needs ONNX Runtime: pip install onnxruntime") from error
+        if not self.path.is_file():
+            raise DataError("there is no such file", file=self.path, remedy="give the path of a model in ONNX form")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors have no base of their own
+            raise DataError(
+                f"cannot be read as an ONNX model: {_line(error)}",
+                file=self.path,
+                remedy="fetch or export it again",
+            ) from error
+        return self._session
+
+
+def _output_name(names: Sequence[str], output: str | int) -> str:
+    if isinstance(output, int) and 0 <= output < len(names):
+        return names[output]
+    if output in names:
+        return str(output)
+    raise ConfigError(f"the ONNX model has no output {output!r}; its outputs are: {', '.join(names)}")
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,133 @@
+"""Trained models for others: found by name or path, and given away with a card that says what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from loco import models
+from loco.errors import DataError
+from loco.models.backbones import KNOWN, build_backbone
+from loco.models.extractor import FeatureExtractor
+from loco.provenance import file_fingerprint
+from loco.storage import write_text
+
+WEIGHTS, CARD = "model.safetensors", "README.md"
+
+
+class Origin(NamedTuple):
+    """Where a model comes from: its file, if it has one, its configuration, and the facts of its making."""
+
+    file: Path | None
+    model: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def load(model: str | Path, device: str | torch.device = "cpu") -> FeatureExtractor:
+    """A feature extractor by its path or name, in evaluation mode.
+
+    Args:
+        model: a model file; a folder with a ``model.safetensors``, of a training or of :func:`save_pretrained`; a
+            short name of :data:`loco.models.backbones.KNOWN`, or a folder as transformers writes them, for the
+            features of that backbone as they are.
+        device: where to put it.
+
+    Raises:
+        DataError: there is no such model, or its file is broken.
+        ConfigError: it is of a kind that is not known here.
+    """
+    origin = find(model)
+    extractor = models.load(origin.file) if origin.file else models.build_extractor(origin.model)
+    return extractor.to(device).eval()
+
+
+def find(model: str | Path) -> Origin:
+    """Where the model of a path or name comes from; arguments and errors as for :func:`load`."""
+    path = Path(model).expanduser()
+    if path.is_dir() and (origin := read_origin(path / WEIGHTS)):
+        return origin
+    if path.is_file():
+        if origin := read_origin(path):
+            return origin
+        raise DataError(
+            "is not a model of this project",
+            file=path,
+            expected="a `model.safetensors` that the training step wrote",
+            remedy="published weights of other projects are read by `loco.models.published.load_published`",
+        )
+    if str(model) in KNOWN:
+        return Origin(None, _frozen(str(model)), {})
+    if (path / "config.json").is_file():
+        return Origin(None, _frozen(str(path)), {})
+    raise DataError(
+        f"there is no model {str(model)!r}",
+        expected=f"a model file, a folder with one, or one of {', '.join(KNOWN)}",
+        remedy="`loco models FOLDER` lists the model files of a folder",
+    )
+
+
+def read_origin(file: Path) -> Origin | None:
+    """What a model file says of itself; None where it is no file, or safetensors of something else.
+
+    Raises:
+        DataError: it is broken, or no safetensors.
+    """
+    content = models.read_content(file) if file.is_file() else None
+    return Origin(file, content["model"], content["facts"]) if content else None
+
+
+def save_pretrained(
+    extractor: FeatureExtractor,
+    folder: str | Path,
+    metrics: Iterable[str | Path] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model for others: ``model.safetensors``, and a ``README.md`` that says what it is.
+
+    Args:
+        extractor: of :func:`load` or of :func:`loco.models.build_extractor`.
+        folder: where; its name is the title of the card.
+        metrics: metric files of this model, whose numbers the card gives.
+        facts: of its making (data, split, seed, loss); those of its file unless given.
+
+    Raises:
+        DataError: a metric file is broken, or of another run than the model.
+    """
+    # The results come after the models in the flow of data: they are asked for here alone, where a card is written.
+    from loco.results.cards import model_card
+    from loco.results.metrics import read_metrics
+
+    folder = Path(folder).resolve()
+    config, facts = extractor.config, extractor.facts if facts is None else facts
+    scores = [read_metrics(path) for path in metrics]
+    sizes = {"dim": extractor.dim, "stride": extractor.stride, **models.describe(extractor)}
+    licence = ", ".join(sorted(set(_licences(config)))) or None
+    card = model_card(folder.name, config, sizes, facts, scores, licence)
+    models.save_extractor(extractor, config, folder / WEIGHTS, facts)
+    write_text(folder / CARD, f"{card}\nSHA-256 of `{WEIGHTS}`: `{file_fingerprint(folder / WEIGHTS)}`\n")
+
+
+def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> FeatureExtractor:
+    """The extractor that :func:`save_pretrained` wrote to a folder; :func:`load` under the name known elsewhere."""
+    return load(folder, device)
+
+
+def _frozen(path: str) -> dict[str, Any]:
+    """Configuration of the features of a backbone of transformers, as they are."""
+    backbone = {"name": "transformers", "path": path}
+    stride = KNOWN[path].stride if path in KNOWN else build_backbone({**backbone, "pretrained": False}).stride
+    return {"name": "backbone", "backbone": backbone, "stride": stride}
+
+
+def _licences(config: Any) -> Iterator[str]:
+    """Of the known backbones that a configuration names, at any depth."""
+    if isinstance(config, Mapping):
+        if isinstance(path := config.get("path"), str) and path in KNOWN:
+            yield f"{KNOWN[path].licence} of {path}"
+        config = config.values()
+    if isinstance(config, Iterable) and not isinstance(config, str):
+        for part in config:
+            yield from _licences(part)

@@ -1,0 +1,326 @@
+"""The weights that the authors of LoCo and LoCUS published, as extractors of this project.
+
+LoCo (Kloepfer et al., NeurIPS 2024, github.com/dakloepfer/LoCo) publishes Lightning checkpoints, LoCUS (Kloepfer et
+al., ICCV 2023, github.com/dakloepfer/locus) ``.pth`` files. Which name becomes which (``N`` a number):
+
+====================================================  =====================================================
+published                                             here
+====================================================  =====================================================
+``state_dict``, ``model`` or ``model_state_dict``     the weights; a file without these is nothing but weights
+``model.``, ``module.`` at the start of a name        left out, as often as they stand there
+``layers.N.*`` (LoCo), or ``N.*`` in bare files       ``head.layers.N.*``
+``layers.N.filt`` (LoCo)                              nothing: the blur is fixed, and checked to be ours
+``trainable_head.N.*`` (LoCUS)                        ``head.layers.N.*``
+``pretrained_model.*`` (LoCo), ``dino_model.*``       the vision transformer, ``backbone.*``:
+``cls_token``, ``pos_embed``, ``patch_embed.proj``    ``embeddings.cls_token``, ``.position_embeddings``,
+                                                      ``.patch_embeddings.projection``
+``blocks.N.attn.qkv``, ``blocks.N.attn.proj``         ``blocks.N.attention.{q,k,v}_proj``, ``.attention.o_proj``
+``blocks.N.norm1``, ``.norm2``                        ``blocks.N.layernorm_before``, ``.layernorm_after`` (DINOv2: same)
+``blocks.N.ls1.gamma``, ``.ls2.gamma`` (DINOv2)       ``blocks.N.layer_scale1.lambda1``, ``.layer_scale2.lambda1``
+``blocks.N.mlp.*``                                    ``blocks.N.mlp.*``
+``norm.*``, ``mask_token``, ``head.*``                nothing: not used by these models
+====================================================  =====================================================
+
+The outputs are those of the published code where images are whole patches and the grid is that of the pretraining. On
+other grids the positions differ a little: DINO's own code stretches them by a further tenth of a patch.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from loco.errors import ConfigError, DataError
+from loco.models.adapted import AdaptedBackbone
+from loco.models.backbones import build_backbone
+from loco.models.build import build_extractor
+from loco.models.heads import BlurPool
+
+Weights = dict[str, Tensor]
+
+
+class _Kind(NamedTuple):
+    head: str  # starts of the published names
+    transformer: str
+
+
+_KINDS = {"loco": _Kind("layers.", "pretrained_model."), "locus": _Kind("trainable_head.", "dino_model.")}
+_BACKBONES = {  # by channels and patch
+    (384, 8): "dino_vits8",
+    (768, 8): "dino_vitb8",
+    (384, 14): "dinov2_vits14",
+    (768, 14): "dinov2_vitb14",
+    (1024, 14): "dinov2_vitl14",
+}
+
+# What Lightning and its configuration leave in a checkpoint beside the weights. None of it is imported or run: objects
+# without behaviour take its place.
+_DESCRIPTIONS = re.compile(
+    r"(src|omegaconf|yacs|hydra|lightning|lightning_fabric|pytorch_lightning)\..+"
+    r"|collections\.defaultdict|typing\.Any|pathlib\.\w*Path|builtins\.(dict|list|tuple|set|str|bytes|int|float|bool)"
+)
+_CONVERT = (
+    "where the file is trusted and its code installed, keep its weights alone (this runs what is in it): "
+    "python -c \"import sys, torch; c = torch.load(sys.argv[1], weights_only=False, map_location='cpu'); "
+    "torch.save({'state_dict': c.get('state_dict', c)}, sys.argv[2])\" published.ckpt weights.ckpt"
+)
+
+
+def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | None = None) -> AdaptedBackbone:
+    """An extractor with published weights, in evaluation mode, ``config`` its configuration.
+
+    Nothing in the file is run. The vision transformer is taken from ``backbone``, and compared with that of the file,
+    where there is one; blocks that LoCUS fine-tuned are taken from the file.
+
+    Args:
+        kind: ``loco``, the residual network on a frozen DINO or DINOv2; ``locus``, the transformer head.
+        path: the published file.
+        backbone: for :func:`loco.models.backbones.build_backbone`, without the last norm and, for ``locus``, with as
+            many layers as the file has or 11, unless it says otherwise; by default the one of the hub that has the
+            file's size.
+
+    Raises:
+        ConfigError: unknown kind; a backbone that cannot be built.
+        DataError: the file is broken or holds more than weights; lacks weights or has unknown ones, or of other shapes;
+            the backbone is another one.
+    """
+    if kind not in _KINDS:
+        raise ConfigError(f"there are no published weights {kind!r}; there are: {', '.join(_KINDS)}")
+    head, transformer = _split(_read(path), _KINDS[kind], path)
+    layout = _locus_layout(head, path) if kind == "locus" else _loco_layout(head, path)
+    channels, blocks = layout.pop("channels"), _count(transformer) or 11
+    if transformer:
+        channels, patch = _transformer_size(transformer, path)
+    else:
+        patch = build_backbone(backbone).stride if backbone else 8
+    config = {
+        "name": "backbone",
+        "backbone": {
+            **({"layer": blocks} if kind == "locus" else {}),
+            "norm": False,
+            **(backbone or _default_backbone(channels, patch, path)),
+        },
+        "stride": patch,
+        "head": layout,
+    }
+    extractor = build_extractor(config)
+    renamed = rename_transformer(transformer)
+    if tuned := _tuned_blocks(extractor, renamed, kind, path):
+        extractor = build_extractor({**config, "train": {"last": tuned}})
+    _fill(extractor, {f"head.layers.{key}": value for key, value in head.items()} | renamed, path)
+    return extractor.eval()
+
+
+def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
+    """Weights of a vision transformer under the names of DINO's and DINOv2's code, under those of our backbone."""
+    later = any(".ls1." in key for key in weights)  # DINOv2
+    names = [
+        (r"^(cls_token|register_tokens)$", r"embeddings.\1"),
+        (r"^pos_embed$", "embeddings.position_embeddings"),
+        (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+        (r"\.attn\.proj\.", ".attention.o_proj."),
+        (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
+        *([] if later else [(r"\.norm1\.", ".layernorm_before."), (r"\.norm2\.", ".layernorm_after.")]),
+    ]
+    renamed: Weights = {}
+    for key, value in weights.items():
+        if re.match(r"norm\.|mask_token$|head\.", key):
+            continue
+        for pattern, name in names:
+            key = re.sub(pattern, name, key)
+        if ".attn.qkv." in key:
+            for letter, part in zip("qkv", value.chunk(3)):
+                renamed["backbone." + key.replace("attn.qkv", f"attention.{letter}_proj")] = part
+        else:
+            renamed[f"backbone.{key}"] = value
+    return renamed
+
+
+def _read(path: str | Path) -> Weights:
+    """The weights of a file, the wrappings around their names left out."""
+    content = _unpickle(path)
+    if isinstance(content, dict):
+        content = next((content[k] for k in ("state_dict", "model", "model_state_dict") if k in content), content)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()) or not content:
+        raise DataError(
+            "holds no weights where they are looked for",
+            file=path,
+            expected="tensors by name, alone or as `state_dict`, `model` or `model_state_dict`",
+            found=f"{type(content).__name__} of {_shown(content) if isinstance(content, dict) else 'something else'}",
+        )
+    return {re.sub(r"^(model\.|module\.)+", "", key): value for key, value in content.items()}
+
+
+def _unpickle(path: str | Path) -> Any:
+    try:
+        beside = _named_objects(path)
+        if foreign := sorted(name for name in beside if not _DESCRIPTIONS.fullmatch(name)):
+            raise pickle.UnpicklingError(f"it names {_shown(foreign)}")
+        with safe_globals([(_Inert, name) for name in beside]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        problem = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+        raise DataError(
+            "holds more than weights, and was not opened: what it names could run",
+            file=path,
+            found=problem.strip().partition("\n")[0],
+            remedy=_CONVERT,
+        ) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"cannot be read as a PyTorch checkpoint: {error}", file=path, remedy="fetch the file anew"
+        ) from error
+
+
+def _named_objects(path: str | Path) -> set[str]:
+    """Names of what a file holds beside weights and plain values; none for the files of before PyTorch 1.6."""
+    return set(get_unsafe_globals_in_checkpoint(path)) if zipfile.is_zipfile(path) else set()
+
+
+class _Inert:
+    """Stands for an object that is not wanted. It takes any arguments and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _split(weights: Weights, kind: _Kind, path: str | Path) -> tuple[Weights, Weights]:
+    """Weights of the head, and of the vision transformer; each without the start of its names."""
+    if all(re.match(r"\d+\.", key) for key in weights):
+        weights = {kind.head + key: value for key, value in weights.items()}
+    head, transformer, unknown = {}, {}, []
+    for key, value in weights.items():
+        if key.startswith(kind.head):
+            head[key.removeprefix(kind.head)] = value
+        elif key.startswith(kind.transformer):
+            transformer[key.removeprefix(kind.transformer)] = value
+        else:
+            unknown.append(key)
+    if unknown or not head:
+        raise DataError(
+            "holds weights of another model",
+            file=path,
+            expected=f"{kind.head}* and {kind.transformer}*",
+            found=_shown(unknown) if unknown else f"no {kind.head}*",
+        )
+    return head, transformer
+
+
+def _loco_layout(head: Weights, path: str | Path) -> dict[str, Any]:
+    """Options of the residual network that a file's weights fit; its fixed blurs are taken out of ``head``."""
+    for key in [key for key in head if key.endswith(".filt")]:
+        taps = BlurPool().taps
+        blur = head.pop(key)
+        if blur.shape[1:] != taps.shape[1:] or not torch.allclose(blur, taps.expand_as(blur), atol=1e-6):
+            raise DataError(f"blurs by another filter than ours (`{key}`)", file=path)
+    convolutions = sorted((int(key.split(".")[0]), len(value)) for key, value in head.items() if value.ndim == 4)
+    channels = [count for _, count in convolutions]
+    if len(channels) < 4:
+        raise DataError("holds no residual network", file=path, expected="4 or more convolutions", found=_shown(head))
+    return {"name": "residual_cnn", "widths": channels[:-1], "aligned": False, "channels": channels[-1]}
+
+
+def _locus_layout(head: Weights, path: str | Path) -> dict[str, Any]:
+    """Options of the LoCUS head that a file's weights fit."""
+    last = f"{max(int(key.split('.')[0]) for key in head)}.weight"
+    if "0.weight" not in head or last not in head or head["0.weight"].ndim != 2:
+        raise DataError("holds no head of LoCUS", file=path, expected=f"0.weight and {last}", found=_shown(head))
+    width, channels = head["0.weight"].shape
+    blocks = sum(key.endswith(".norm1.weight") for key in head)
+    layout = {"dim": len(head[last]), "width": width, "blocks": blocks}
+    return {"name": "locus", **layout, "class_token": True, "channels": channels}
+
+
+def _transformer_size(weights: Weights, path: str | Path) -> tuple[int, int]:
+    """(channels, patch) of a vision transformer."""
+    embedding = weights.get("patch_embed.proj.weight")
+    if embedding is None or embedding.ndim != 4:
+        raise DataError("its vision transformer lacks `patch_embed.proj.weight`", file=path, found=_shown(weights))
+    return embedding.shape[0], embedding.shape[3]
+
+
+def _default_backbone(channels: int, patch: int, path: str | Path) -> dict[str, str]:
+    if (channels, patch) not in _BACKBONES:
+        raise DataError(
+            "no known backbone is of the size that the weights ask for; give the backbone",
+            file=path,
+            expected=", ".join(f"{c} channels, patch {p} ({name})" for (c, p), name in _BACKBONES.items()),
+            found=f"{channels} channels, patch {patch}",
+        )
+    return {"name": "transformers", "path": _BACKBONES[channels, patch]}
+
+
+def _count(transformer: Weights) -> int:
+    """Blocks of a vision transformer."""
+    return len({key.split(".")[1] for key in transformer if key.startswith("blocks.")})
+
+
+def _tuned_blocks(extractor: AdaptedBackbone, published: Weights, kind: str, path: str | Path) -> int:
+    """How many of the last blocks a file has other weights for than the backbone.
+
+    Raises:
+        DataError: it differs in what these models never train.
+    """
+    own = extractor.state_dict()
+    other = {
+        key
+        for key, value in published.items()
+        if key in own and own[key].shape == value.shape and not torch.allclose(own[key], value, rtol=1e-4, atol=1e-6)
+    }
+    blocks = [int(key.split(".")[2]) for key in other if key.startswith("backbone.blocks.")]
+    if len(blocks) < len(other) or (other and kind == "loco"):
+        raise DataError(
+            "was trained on another backbone than the one given",
+            file=path,
+            expected="the backbone's weights as in the file",
+            found=f"others, as in {_shown(other)} ({extractor.source})",
+            remedy="give the backbone that the weights were trained on, its layers counted as there",
+        )
+    return len(extractor.backbone.blocks) - min(blocks) if blocks else 0
+
+
+def _fill(extractor: AdaptedBackbone, weights: Weights, path: str | Path) -> None:
+    """Load published weights; the backbone's own may lack, the counters of the batch norms too.
+
+    Raises:
+        DataError: lists what lacks, is unknown or has another shape.
+    """
+    own = extractor.state_dict()
+    lacking = [
+        key
+        for key in own.keys() - weights.keys() - extractor.frozen_weights().keys()
+        if not key.endswith(".num_batches_tracked")
+    ]
+    shapes = {key: (tuple(own[key].shape), tuple(weights[key].shape)) for key in own.keys() & weights.keys()}
+    problems = {
+        "lacking": lacking,
+        "unknown": weights.keys() - own.keys(),
+        "of another shape": [f"{key} {got} for {want}" for key, (want, got) in shapes.items() if want != got],
+    }
+    if any(problems.values()):
+        raise DataError(
+            "the weights do not fit the model",
+            file=path,
+            found="; ".join(f"{what}: {_shown(keys)}" for what, keys in problems.items() if keys),
+            remedy="give the backbone that they were trained on",
+        )
+    extractor.load_state_dict(weights, strict=False)
+
+
+def _shown(names: Iterable[str], most: int = 8) -> str:
+    names = sorted(map(str, names))
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,32 @@
+"""Batch normalisation over the batch of all processes, on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose statistics are those of all processes that train together.
+
+    PyTorch's own ``SyncBatchNorm`` runs on GPUs alone. In one process, and in evaluation, it is ``BatchNorm2d``; its
+    weights and their names are the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
+            return super().forward(x)
+        wide = x.float()
+        count = all_reduce(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
+        mean = all_reduce(wide.sum(dim=(0, 2, 3))) / count
+        centred = wide - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        out = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.affine:
+            out = out * self.weight[:, None, None] + self.bias[:, None, None]
+        return out.to(x.dtype)

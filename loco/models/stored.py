@@ -1,0 +1,133 @@
+"""Model files.
+
+A model file is a safetensors file: plain numbers, nothing in it can run. Its metadata hold the model's configuration
+and what made it. Of a model on a backbone it holds what is not in the backbone's own files, and a fingerprint of those.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from loco.errors import DataError
+from loco.models.adapted import AdaptedBackbone
+from loco.models.build import build_extractor
+from loco.models.extractor import FeatureExtractor
+from loco.storage import atomic_path
+
+_FORMAT = "loco-model"
+_REMEDY = "give a `model.safetensors` that the training step wrote"
+
+
+def save_extractor(
+    extractor: FeatureExtractor, config: Mapping[str, Any], path: Path, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write an extractor's weights, its configuration and further facts to a safetensors file, atomically."""
+    content: dict[str, Any] = {"model": dict(config), "facts": facts or {}}
+    if backbones := _fingerprints(extractor):
+        content["backbones"] = backbones
+    # One key: safetensors writes several in an order that changes from run to run.
+    metadata = {_FORMAT: json.dumps(content, sort_keys=True)}
+    with atomic_path(path) as temporary:
+        save_file({k: v.contiguous() for k, v in _stored(extractor).items()}, temporary, metadata=metadata)
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> FeatureExtractor:
+    """The extractor of a model file, in evaluation mode.
+
+    Raises:
+        ConfigError, DataError: the backbone that it stands on is not there.
+        DataError: not a model file, truncated, its weights do not fit its configuration, or another backbone than that
+            of the training is found under its name.
+    """
+    content = read_content(path)
+    if content is None:
+        raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+    try:
+        weights = load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise _broken(path, error) from error
+    extractor = build_extractor(content["model"])
+    extractor.facts = content["facts"]
+    _check_backbones(extractor, content.get("backbones", {}), path)
+    lacking = sorted(_stored(extractor).keys() - weights.keys())
+    try:
+        foreign = extractor.load_state_dict(weights, strict=False).unexpected_keys
+    except RuntimeError as error:  # names each tensor of another shape
+        raise DataError(f"holds weights of another model: {error}", file=path, remedy=_REMEDY) from error
+    if lacking or foreign:
+        raise DataError(
+            "holds weights of another model",
+            file=path,
+            expected=f"also {', '.join(lacking)}" if lacking else None,
+            found=f"also {', '.join(sorted(foreign))}" if foreign else None,
+            remedy=_REMEDY,
+        )
+    return extractor.to(device).eval()
+
+
+def read_content(path: str | Path) -> dict[str, Any] | None:
+    """What a model file says of itself: ``model``, ``facts`` and perhaps ``backbones``. None of other safetensors.
+
+    Raises:
+        DataError: it is broken, or no safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if _FORMAT not in metadata:
+            return None
+        content = json.loads(metadata[_FORMAT])
+        return {**content, "model": dict(content["model"]), "facts": dict(content["facts"])}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise _broken(path, error) from error
+
+
+def describe(extractor: FeatureExtractor) -> dict[str, int]:
+    """Sizes of an extractor: its ``parameters``, the ``trainable`` ones, and the numbers ``stored`` in its file."""
+    return {
+        "parameters": sum(p.numel() for p in extractor.parameters()),
+        "trainable": extractor.trainable_parameters,
+        "stored": sum(tensor.numel() for tensor in _stored(extractor).values()),
+    }
+
+
+def _stored(extractor: FeatureExtractor) -> dict[str, Tensor]:
+    """The state of an extractor without what its backbones' own files hold."""
+    elsewhere = {prefix + key for prefix, part in _backbones(extractor) for key in part.frozen_weights()}
+    return {key: value for key, value in extractor.state_dict().items() if key not in elsewhere}
+
+
+def _fingerprints(extractor: FeatureExtractor) -> dict[str, str]:
+    return {prefix: part.fingerprint() for prefix, part in _backbones(extractor)}
+
+
+def _backbones(extractor: FeatureExtractor) -> Iterator[tuple[str, AdaptedBackbone]]:
+    """The extractors on a backbone that an extractor is or holds, each with the start of its keys."""
+    for name, module in extractor.named_modules():
+        if isinstance(module, AdaptedBackbone):
+            yield f"{name}." if name else "", module
+
+
+def _broken(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"cannot be read as a model: {error}", file=path, remedy=_REMEDY)
+
+
+def _check_backbones(extractor: FeatureExtractor, wanted: Mapping[str, str], path: str | Path) -> None:
+    found = _fingerprints(extractor)
+    for prefix, part in _backbones(extractor):
+        if found[prefix] != wanted.get(prefix):
+            raise DataError(
+                "was trained on another backbone than is found under its name here",
+                file=path,
+                expected=f"weights with the SHA-256 {wanted.get(prefix)}",
+                found=f"{found[prefix]} ({part.source})",
+                remedy="bring the backbone's weights of then to that place, or train anew on those of now",
+            )

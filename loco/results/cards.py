@@ -1,0 +1,151 @@
+"""Model cards: what a model is, how it was made and what it scored, as a README.md for others (Mitchell et al. 2019).
+
+All of a card is read from the model and from metric files; nothing in it is typed. Its head is the metadata block that
+model hubs read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from loco.errors import DataError
+from loco.results.metrics import Metrics
+from loco.results.tables import DASH, MARKDOWN, subject
+
+HEAD = """\
+---
+library_name: loco
+pipeline_tag: image-feature-extraction
+tags: [loco, location-consistent-features, correspondence]
+---
+"""
+USE = """\
+```python
+import loco
+
+model = loco.load("path/of/this/folder")
+features = model.extract(images)  # 8-bit RGB (b, H, W, 3) -> unit features (b, {dim}, h, w)
+```
+"""
+
+
+def model_card(
+    title: str,
+    model: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    metrics: Iterable[Metrics] = (),
+    licence: str | None = None,
+) -> str:
+    """The card of a model, as Markdown.
+
+    Args:
+        title: its heading.
+        model: the model's configuration.
+        sizes: ``dim``, ``stride``, and whatever else there is to say about its size.
+        facts: of its making, as its file holds them (data, split, seed, loss, steps); may be empty.
+        metrics: what it scored.
+        licence: the terms of the backbone that it is built on.
+
+    Raises:
+        DataError: a metric file is of another run: where both name the split, the experiment or the seed, they differ.
+    """
+    metrics = sorted(metrics, key=lambda m: m.key)
+    for one in metrics:
+        _require_same_run(one, facts)
+    dim, stride = sizes["dim"], sizes["stride"]
+    parts = [
+        HEAD,
+        f"# {_text(title)}\n",
+        f"Features of image patches, to be compared by their cosine: a unit vector of {dim} numbers for every patch of "
+        f"{stride} x {stride} pixels. Feature (r, q) is centred at pixel ((q + 0.5) {stride}, (r + 0.5) {stride}), "
+        "(0, 0) being the top-left corner of the image.\n",
+        "## Use\n",
+        USE.format(dim=dim),
+        "## Model\n",
+        _table(("", ""), _flat({"model": model, "sizes": sizes})),
+        "## Training\n",
+        _table(("", ""), _flat(facts)) if facts else "Its file says nothing of a training.\n",
+        "## Results\n",
+        *(_results(metrics) if metrics else ["No metric files were given.\n"]),
+        "## Terms\n",
+        "The weights come under the terms of the data that they were trained on"
+        + (f", and under those of the backbone: {_text(licence)}.\n" if licence else ".\n"),
+    ]
+    return "\n".join(parts)
+
+
+def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
+    run = {"split": metrics.split, "experiment": metrics.experiment, "seed": metrics.seed}
+    expected = {name: facts[name] for name in run if name in facts}
+    found = {name: run[name] for name in expected}
+    if found != expected:
+        raise DataError(
+            "the metric file is of another run than the model",
+            file=metrics.path,
+            expected=expected,
+            found=found,
+            remedy="give the files of this model: results/metrics/<benchmark>/<split>/<experiment>/seed<N>.json",
+        )
+
+
+def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
+    """A table a file, then where the numbers come from."""
+    for one in metrics:
+        words = subject(one.benchmark)
+        yield (
+            f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measure}. In percent; in "
+            f"brackets the 95 % bootstrap interval over {words.items}.\n"
+        )
+        conditions = list(dict.fromkeys(row.condition for row in one.rows))
+        lines = []
+        for metric, rows in groupby(one.rows, key=lambda row: row.metric):
+            cells = {row.condition: _score(row.value, row.low, row.high) for row in rows}
+            lines.append((metric, *(cells.get(condition, DASH) for condition in conditions)))
+        number = {row.condition: row.n for row in one.rows}
+        lines.append((f"number of {words.items}", *(number[condition] for condition in conditions)))
+        yield _table(("", *conditions), lines)
+    yield "How these numbers came about (fingerprints of the code and of all settings that lead to them):\n"
+    columns = ("benchmark", "split", "experiment", "seed", "code", "settings", "device", "versions")
+    yield _table(columns, [(*m.key, *_passport(m.passport)) for m in metrics])
+
+
+def _passport(passport: Mapping[str, Any]) -> tuple[str, ...]:
+    versions = ", ".join(f"{name} {version}" for name, version in passport.get("versions", {}).items())
+    return str(passport.get("code"))[:12], str(passport.get("settings"))[:12], str(passport.get("device")), versions
+
+
+def _score(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return DASH
+    return f"{100 * value:.1f}" + ("" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested mappings, by their dotted names."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", _leaf(value)
+
+
+def _leaf(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_leaf, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return str(value)
+
+
+def _table(head: Sequence[Any], lines: Iterable[Sequence[Any]]) -> str:
+    rows = [[_text(str(cell)) for cell in line] for line in [head, *lines]]
+    rows.insert(1, [":--"] * len(head))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _text(words: str) -> str:
+    """One line of plain text: whatever a file holds, it makes no Markdown of its own."""
+    return MARKDOWN.text(" ".join(words.split()))

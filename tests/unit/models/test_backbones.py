@@ -1,0 +1,412 @@
+"""Backbones of transformers, against that library's own forward."""
+
+import json
+import math
+import pickle
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers import (
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
+    DINOv3ViTConfig,
+    ResNetConfig,
+    ViTConfig,
+)
+
+from loco.errors import ConfigError, DataError
+from loco.models.backbones import KNOWN, build_backbone
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+CONFIGS = {
+    "vit": (ViTConfig, {**SMALL, "image_size": 32, "patch_size": 8, "intermediate_size": 40}),
+    "dinov2": (Dinov2Config, {**SMALL, "image_size": 42, "patch_size": 14}),
+    "dinov2_with_registers": (
+        Dinov2WithRegistersConfig,
+        {**SMALL, "image_size": 42, "patch_size": 14, "num_register_tokens": 4},
+    ),
+    "dinov3_vit": (
+        DINOv3ViTConfig,
+        {**SMALL, "image_size": 32, "patch_size": 16, "num_register_tokens": 3, "intermediate_size": 40}
+        | {"pos_embed_rescale": 2.0},
+    ),
+    "resnet": (
+        ResNetConfig,
+        {"embedding_size": 8, "hidden_sizes": [8, 12, 16, 20], "depths": [1, 2, 1, 1], "layer_type": "basic"},
+    ),
+}
+VITS = [kind for kind in CONFIGS if kind != "resnet"]
+EXTRA = {"vit": 1, "dinov2": 1, "dinov2_with_registers": 5, "dinov3_vit": 4}
+MEAN, STD = torch.tensor([0.2, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.1, 0.3, 0.7]).view(3, 1, 1)
+
+
+def make(kind: str):
+    """A random model of transformers in which every parameter matters: none left at zero or one."""
+    config_class, settings = CONFIGS[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = transformers.AutoModel.from_config(config_class(**settings)).eval()
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and "running_var" not in name:
+                tensor.add_(0.2 * torch.randn_like(tensor))
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """kind -> (model of transformers, folder that it was saved to)."""
+    made = {}
+    for kind in CONFIGS:
+        folder = tmp_path_factory.mktemp(kind)
+        model = make(kind)
+        model.save_pretrained(folder)
+        colours = {"image_mean": MEAN.flatten().tolist(), "image_std": STD.flatten().tolist()}
+        (folder / "preprocessor_config.json").write_text(json.dumps(colours))
+        made[kind] = (model, folder)
+    return made
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """An empty cache, and no way out."""
+
+    def refuse(*_, **__):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def build(folder, **options):
+    return build_backbone({"name": "transformers", "path": str(folder), **options})
+
+
+def images(stride: int, height: int = 3, width: int = 5) -> torch.Tensor:
+    return torch.rand(2, 3, height * stride, width * stride, generator=torch.Generator().manual_seed(0))
+
+
+def reference(model, x):
+    extra = {"interpolate_pos_encoding": True} if model.config.model_type == "vit" else {}
+    with torch.no_grad():
+        return model((x - MEAN) / STD, output_hidden_states=True, **extra)
+
+
+@pytest.mark.parametrize("kind", VITS)
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (3, 3), (1, 2)])
+def test_the_last_layer_is_that_of_transformers_without_the_extra_tokens(models, kind, shape):
+    model, folder = models[kind]
+    backbone = build(folder)
+    x = images(backbone.stride, *shape)
+    expected = reference(model, x).last_hidden_state
+    assert expected.shape[1] == shape[0] * shape[1] + EXTRA[kind]
+    found = backbone(x)
+    assert found.shape == (2, backbone.dim, *shape)
+    for r in range(shape[0]):  # reading order, cell by cell
+        for q in range(shape[1]):
+            token = expected[:, EXTRA[kind] + r * shape[1] + q]
+            torch.testing.assert_close(found[:, :, r, q], token, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", VITS)
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_layer_k_is_hidden_state_k_and_nothing_beyond_is_kept(models, kind, layer):
+    model, folder = models[kind]
+    backbone = build(folder, layer=layer, norm=False)
+    x = images(backbone.stride)
+    expected = reference(model, x).hidden_states[layer][:, EXTRA[kind] :]
+    torch.testing.assert_close(backbone(x).flatten(2).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
+    assert len(backbone.blocks) == layer
+    per_block = sum(p.numel() for p in build(folder, layer=1).blocks.parameters())
+    assert sum(p.numel() for p in backbone.blocks.parameters()) == layer * per_block
+    parts = {id(p) for module in (*backbone.embedding, *backbone.blocks) for p in module.parameters()}
+    assert parts == {id(p) for p in backbone.parameters()}  # without the last norm there is nothing else
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_norm_is_that_of_the_model_and_by_default_of_the_last_layer_alone(models, kind):
+    model, folder = models[kind]
+    x = images(build(folder).stride)
+    norm = model.norm if kind == "dinov3_vit" else model.layernorm
+    expected = norm(reference(model, x).hidden_states[2])[:, EXTRA[kind] :].transpose(1, 2)
+    torch.testing.assert_close(build(folder, layer=2, norm=True)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(build(folder, layer=2)(x), build(folder, layer=2, norm=False)(x), atol=0, rtol=0)
+    torch.testing.assert_close(build(folder)(x), build(folder, layer=3, norm=True)(x), atol=0, rtol=0)
+    assert not torch.allclose(build(folder)(x), build(folder, norm=False)(x), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", VITS)
+@pytest.mark.parametrize(("facet", "name"), [("query", "query"), ("key", "key"), ("value", "value")])
+@pytest.mark.parametrize("layer", [1, 3])
+def test_facets_are_the_projections_of_the_attention(models, kind, facet, name, layer):
+    """From the weights in the file, in double precision, and the tokens that enter the block."""
+    model, folder = models[kind]
+    weights = {key: value.double() for key, value in load_file(folder / "model.safetensors").items()}
+    ending = {"dinov3_vit": f"attention.{name[0]}_proj"}.get(kind, f"attention.attention.{name}")
+    block_norm = "layernorm_before" if kind == "vit" else "norm1"
+    # The one key of the file that ends in this block's part, whatever comes before.
+    part = lambda end: next(v for k, v in weights.items() if k.endswith(f"layer.{layer - 1}.{end}"))  # noqa: E731
+    backbone = build(folder, layer=layer, facet=facet)
+    x = images(backbone.stride)
+    tokens = reference(model, x).hidden_states[layer - 1].double()[:, EXTRA[kind] :]
+    eps = model.config.layer_norm_eps
+    tokens = F.layer_norm(tokens, (24,), part(f"{block_norm}.weight"), part(f"{block_norm}.bias"), eps)
+    bias = 0 if (kind, facet) == ("dinov3_vit", "key") else part(f"{ending}.bias")
+    expected = tokens @ part(f"{ending}.weight").T + bias
+    torch.testing.assert_close(backbone(x).flatten(2).transpose(1, 2).double(), expected, atol=1e-5, rtol=1e-5)
+    assert backbone.dim == 24
+    assert len(backbone.blocks) == layer
+    assert {name for name, _ in backbone.blocks[-1].named_children()} == {"norm", "projection"}
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3, 4])
+def test_resnet_stages(models, layer):
+    model, folder = models["resnet"]
+    backbone = build(folder, layer=layer)
+    assert backbone.stride == 2 ** (layer + 1)
+    assert not backbone.blocks
+    x = images(backbone.stride, 3, 4)
+    half = backbone.stride // 2
+    padded = F.pad(x, (half, 0, half, 0), mode="replicate")
+    with torch.no_grad():
+        states = model((padded - MEAN) / STD, output_hidden_states=True).hidden_states
+    expected = states[layer][:, :, 1:, 1:]
+    assert expected.shape[2:] == (3, 4)
+    torch.testing.assert_close(backbone(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_a_cell_of_a_resnet_looks_at_its_own_patch(models, layer):
+    """With positive filters of even weight, the mean place of what a cell depends on is its patch's centre."""
+    backbone = build(models["resnet"][1], layer=layer, pretrained=False)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+    x = images(backbone.stride, 12, 12).requires_grad_()
+    backbone.encode(x)[:, :, 6, 7].sum().backward()
+    weight = x.grad.sum(dim=(0, 1))
+    place = torch.arange(len(weight)) + 0.5
+    row, column = (weight.sum(1) @ place / weight.sum()).item(), (weight.sum(0) @ place / weight.sum()).item()
+    # Half a pixel is known; the maximum over 3 x 3 pixels of noise picks its place at random.
+    assert row == pytest.approx(6.5 * backbone.stride, abs=1.0)
+    assert column == pytest.approx(7.5 * backbone.stride, abs=1.0)
+
+
+def test_colours_default_to_imagenet(models, tmp_path):
+    model, folder = models["dinov2"]
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((folder / file).read_bytes())
+    x = images(14)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with torch.no_grad():
+        expected = model((x - mean) / std).last_hidden_state[:, 1:].transpose(1, 2)
+    torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    with torch.no_grad():
+        expected = model(x).last_hidden_state[:, 1:].transpose(1, 2)
+    torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_std": [1, 0, 1]}')
+    with pytest.raises(DataError, match="deviations above 0"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_training_mode_draws_nothing_and_reaches_every_weight(models, kind):
+    """No random positions, no weight that gets no gradient (which would stop training on several machines)."""
+    for options in ({}, {"facet": "value", "layer": 2}):
+        backbone = build(models[kind][1], **options)
+        x = images(backbone.stride)
+        evaluated = backbone(x)
+        torch.testing.assert_close(backbone.train()(x), evaluated, atol=0, rtol=0)
+        (evaluated * torch.randn_like(evaluated)).sum().backward()
+        assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
+
+
+def test_half_precision_files_are_read_as_single(tmp_path):
+    make("dinov2").half().save_pretrained(tmp_path)
+    backbone = build(tmp_path)
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+    halved = make("dinov2").half().float()
+    x = images(14)
+    with torch.no_grad():
+        expected = halved((x - backbone.mean) / backbone.std).last_hidden_state[:, 1:].transpose(1, 2)
+    torch.testing.assert_close(backbone(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_random_weights_need_the_configuration_alone(models, tmp_path):
+    (tmp_path / "config.json").write_text((models["vit"][1] / "config.json").read_text())
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        first = build(tmp_path, pretrained=False)
+        torch.manual_seed(3)
+        again = build(tmp_path, pretrained=False)
+    x = images(8)
+    torch.testing.assert_close(first(x), again(x), atol=0, rtol=0)
+    assert first(x).std() > 0.1
+    with pytest.raises(DataError, match="holds no weights in safetensors"):
+        build(tmp_path)
+
+
+def test_sides_must_be_whole_patches(models):
+    backbone = build(models["dinov2"][1])
+    for shape in [(1, 3, 28, 30), (1, 1, 28, 28), (3, 28, 28)]:
+        with pytest.raises(ValueError, match="multiples of 14"):
+            backbone(torch.zeros(shape))
+
+
+def test_known_names_fit_their_hub_names():
+    for name, known in KNOWN.items():
+        stride = {"resnet50": 32}.get(name) or int(name.split("_")[1].removeprefix("vit")[1:])
+        assert stride == known.stride
+        assert math.isclose(known.dim, {"s": 384, "b": 768, "l": 1024}.get(name.split("_")[-1][3:4], known.dim))
+        assert ("registers" in known.hub) == name.endswith("_reg")
+
+
+# What users get wrong.
+
+
+def test_wrong_options(models):
+    folder = models["vit"][1]
+    for options, message in [
+        ({"layer": 0}, "no layer 0; it has layers 1 to 3"),
+        ({"layer": 4}, "no layer 4"),
+        ({"facet": "keys"}, "no facet 'keys'; there are: token, query, key, value"),
+        ({"facet": "key", "norm": True}, "`norm` belongs to the tokens"),
+        ({"blocks": 3}, "does not take these options"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            build(folder, **options)
+    for options in ({"facet": "key"}, {"norm": True}):
+        with pytest.raises(ConfigError, match="neither facets nor"):
+            build(models["resnet"][1], **options)
+    with pytest.raises(ConfigError, match="no layer 5; it has layers 1 to 4"):
+        build(models["resnet"][1], layer=5)
+    with pytest.raises(ConfigError, match="croco, onnx, transformers"):
+        build_backbone({"name": "timm", "path": "x"})
+    with pytest.raises(ConfigError, match="path"):
+        build_backbone({"name": "transformers"})
+
+
+def test_unsupported_or_broken_configurations(models, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text('{"model_type": "clip"}')
+    with pytest.raises(ConfigError, match=r"'clip' is not supported; supported are: vit, .*resnet"):
+        build(tmp_path)
+    for text in ("{", "[]", '{"model_type": "dinov2", "hidden_size": "many"}'):
+        file.write_text(text)
+        with pytest.raises((DataError, ConfigError), match=r"config\.json"):
+            build(tmp_path)
+
+
+def test_truncated_weights(models, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((models["vit"][1] / file).read_bytes())
+    weights = tmp_path / "model.safetensors"
+    for size in (0, 5, 100, weights.stat().st_size - 1):
+        weights.write_bytes((models["vit"][1] / "model.safetensors").read_bytes()[:size])
+        with pytest.raises(DataError, match="weights cannot be read"):
+            build(tmp_path)
+
+
+def test_weights_of_another_model(models, tmp_path):
+    config = (models["dinov2"][1] / "config.json").read_text()
+    weights = load_file(models["dinov2"][1] / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    lacking = {key: value for key, value in weights.items() if "layer.1.mlp" not in key}
+    save_file(lacking, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="another model: 4 are missing"):
+        build(tmp_path)
+    (tmp_path / "config.json").write_text(config.replace('"hidden_size": 24', '"hidden_size": 48'))
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError):
+        build(tmp_path)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("the pickle was run",))
+
+
+def test_pickles_are_never_opened(models, tmp_path):
+    (tmp_path / "config.json").write_text((models["vit"][1] / "config.json").read_text())
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(DataError, match=r"pickles are not read(.|\n)*found: pytorch_model\.bin(.|\n)*save_file"):
+        build(tmp_path)
+    save_command = str(_error(tmp_path)).partition('python -c "')[2].partition('"')[0]
+    torch.save(make("vit").state_dict(), tmp_path / "pytorch_model.bin")
+    subprocess.run([sys.executable, "-c", save_command], cwd=tmp_path, check=True)
+    x = images(8)
+    with torch.no_grad():
+        expected = make("vit")((x - 0.5) / 0.5, interpolate_pos_encoding=True).last_hidden_state[:, 1:]
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(DataError, match="weights cannot be read"):
+        build(tmp_path)
+
+
+def _error(folder):
+    with pytest.raises(DataError) as caught:
+        build(folder)
+    return caught.value
+
+
+def test_code_in_a_folder_is_not_run(models, tmp_path):
+    settings = json.loads((models["vit"][1] / "config.json").read_text())
+    settings["auto_map"] = {"AutoModel": "trap.Trap", "AutoConfig": "trap.Trap"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "trap.py").write_text("raise SystemExit('the trap was run')")
+    (tmp_path / "model.safetensors").write_bytes((models["vit"][1] / "model.safetensors").read_bytes())
+    x = images(8)
+    assert build(tmp_path)(x).shape == (2, 24, 3, 5)
+
+
+@pytest.mark.parametrize("path", ["dino_vits8", "nobody/nothing", "missing/folder/here", "../nowhere", "dinov2_vits13"])
+def test_neither_here_nor_on_the_hub(offline, path):
+    with pytest.raises(DataError) as caught:
+        build(path)
+    name = KNOWN[path].hub if path in KNOWN else path
+    assert f"backbone {name!r} is no folder here" in str(caught.value)
+    assert f"hf download {name}" in str(caught.value)
+
+
+def test_what_is_cached_needs_no_network(offline, models, monkeypatch):
+    """The layout of the hub's cache: a reference names the commit, whose snapshot holds the files."""
+    model, folder = models["dinov2"]
+    place = offline / "models--facebook--dinov2-small"
+    snapshot = place / "snapshots" / "0123456789abcdef"
+    snapshot.mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123456789abcdef")
+    for file in folder.iterdir():
+        (snapshot / file.name).write_bytes(file.read_bytes())
+    x = images(14)
+    expected = reference(model, x).last_hidden_state[:, 1:].transpose(1, 2)
+
+    def trip(*_, **__):
+        raise SystemExit("the network was tried")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", trip)
+        torch.testing.assert_close(build("dinov2_vits14")(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"holds no weights(.|\n)*hf download"):
+        build("dinov2_vits14")
+
+
+def test_a_licence_that_was_not_accepted(monkeypatch):
+    def refuse(name, local_files_only, **_):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not cached")
+        raise GatedRepoError.__new__(GatedRepoError)  # its own constructor wants the server's answer
+
+    monkeypatch.setattr("loco.models.hub.snapshot_download", refuse)
+    with pytest.raises(DataError, match=r"accepted its licence(.|\n)*dinov3-vits16-pretrain-lvd1689m.*hf auth login"):
+        build("dinov3_vits16")

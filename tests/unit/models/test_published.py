@@ -1,0 +1,328 @@
+import math
+import subprocess
+import sys
+import types
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from loco.errors import ConfigError, DataError
+from loco.models import load, save_extractor
+from loco.models.backbones import build_backbone
+from loco.models.published import load_published
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+WIDTHS = (3, 4, 4, 6, 6, 16)
+SIDE = {"vit": 48, "dinov2": 42}  # images whose grid is that of the pretraining
+PATCH = {"vit": 8, "dinov2": 14}
+NAMES = [  # of a block's parts: transformers', the published
+    ("layernorm_before", "norm1"),
+    ("layernorm_after", "norm2"),
+    ("norm1", "norm1"),
+    ("norm2", "norm2"),
+    ("attention.o_proj", "attn.proj"),
+    ("mlp.fc1", "mlp.fc1"),
+    ("mlp.fc2", "mlp.fc2"),
+]
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny):
+    return {kind: {key: config[key] for key in ("name", "path")} for kind, config in tiny.items()}
+
+
+def images(side):
+    return np.random.default_rng(0).integers(0, 255, (2, side, side, 3), np.uint8)
+
+
+def published_transformer(backbone, blocks):
+    """The tiny backbone's weights under the names of DINO's code."""
+    own = build_backbone(backbone).state_dict()
+    weights = {
+        "cls_token": own["embeddings.cls_token"],
+        "pos_embed": own["embeddings.position_embeddings"],
+        "mask_token": torch.zeros(1, 16),
+        "norm.weight": torch.randn(16),
+        "norm.bias": torch.randn(16),
+    }
+    for kind in ("weight", "bias"):
+        weights[f"patch_embed.proj.{kind}"] = own[f"embeddings.patch_embeddings.projection.{kind}"]
+        for n in range(blocks):
+            for ours, theirs in NAMES:
+                if f"blocks.{n}.{ours}.{kind}" in own:
+                    weights[f"blocks.{n}.{theirs}.{kind}"] = own[f"blocks.{n}.{ours}.{kind}"]
+            qkv = [own[f"blocks.{n}.attention.{part}_proj.{kind}"] for part in "qkv"]
+            weights[f"blocks.{n}.attn.qkv.{kind}"] = torch.cat(qkv)
+    for n in range(blocks):
+        for scale in "12":
+            if f"blocks.{n}.layer_scale{scale}.lambda1" in own:
+                weights[f"blocks.{n}.ls{scale}.gamma"] = own[f"blocks.{n}.layer_scale{scale}.lambda1"]
+    return weights
+
+
+def published_cnn():
+    """LoCo's residual network: its modules in one list, so numbered through."""
+    torch.manual_seed(0)
+    weights, number, before = {}, 0, 3
+    for layer, after in enumerate(WIDTHS):
+        weights[f"{number}.weight"] = torch.randn(after, before, 5, 5) / math.sqrt(25 * before)
+        weights[f"{number}.bias"] = torch.randn(after)
+        weights |= {f"{number + 1}.weight": torch.rand(after) + 0.5, f"{number + 1}.bias": torch.randn(after)}
+        weights |= {
+            f"{number + 1}.running_mean": torch.randn(after),
+            f"{number + 1}.running_var": torch.rand(after) + 1,
+        }
+        weights[f"{number + 1}.num_batches_tracked"] = torch.tensor(7)
+        if layer < 3:
+            taps = torch.tensor([1.0, 3, 3, 1])
+            weights[f"{number + 3}.filt"] = (torch.outer(taps, taps) / 64).expand(after, 1, 4, 4).clone()
+        number, before = number + (4 if layer < 3 else 3), after
+    return weights
+
+
+def published_head(width=8, dim=5):
+    torch.manual_seed(0)
+    sizes = {"0": (width, 16), "3": (dim, width)}
+    for block in "12":
+        sizes |= {f"{block}.attn.qkv": (3 * width, width), f"{block}.attn.proj": (width, width)}
+        sizes |= {f"{block}.mlp.fc1": (4 * width, width), f"{block}.mlp.fc2": (width, 4 * width)}
+    weights = {}
+    for name, size in sizes.items():
+        weights |= {f"{name}.weight": torch.randn(size) / 2, f"{name}.bias": torch.randn(size[0])}
+    for name in ("1.norm1", "1.norm2", "2.norm1", "2.norm2"):
+        weights |= {f"{name}.weight": torch.rand(width) + 0.5, f"{name}.bias": torch.randn(width)}
+    return weights
+
+
+def transformer_by_hand(w, x, patch, blocks, heads=2, scale=None):
+    """(b, 1 + n, c) tokens after some blocks, from published weights alone."""
+    x = F.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=patch).flatten(2).mT
+    x = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], dim=1) + w["pos_embed"]
+    for n in range(blocks):
+        x = block_by_hand({k.removeprefix(f"blocks.{n}."): v for k, v in w.items()}, x, heads, scale, 1e-6)
+    return x
+
+
+def block_by_hand(w, x, heads, scale, eps):
+    def linear(name, y):
+        return y @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(name, y):
+        return F.layer_norm(y, y.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps)
+
+    q, k, v = linear("attn.qkv", norm("norm1", x)).chunk(3, dim=-1)
+    mixed = []
+    for q1, k1, v1 in zip(q.chunk(heads, -1), k.chunk(heads, -1), v.chunk(heads, -1)):
+        mixed.append(((scale or q1.shape[-1] ** -0.5) * q1 @ k1.mT).softmax(-1) @ v1)
+    x = x + w.get("ls1.gamma", 1) * linear("attn.proj", torch.cat(mixed, -1))
+    return x + w.get("ls2.gamma", 1) * linear("mlp.fc2", F.gelu(linear("mlp.fc1", norm("norm2", x))))
+
+
+def cnn_by_hand(w, x, rows, columns, patch):
+    number = 0
+    for layer in range(len(WIDTHS)):
+        dilation = 1 if layer < 3 else 2
+        x = F.pad(x, [2 * dilation] * 4, mode="reflect")
+        x = F.conv2d(x, w[f"{number}.weight"], w[f"{number}.bias"], dilation=dilation)
+        norm = [w[f"{number + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+        x = F.batch_norm(x, *norm)
+        if layer < len(WIDTHS) - 1:
+            x = x.relu()
+        if layer < 3:
+            x = F.conv2d(F.pad(x, (1, 2, 1, 2), mode="reflect"), w[f"{number + 3}.filt"], stride=2, groups=x.shape[1])
+        number += 4 if layer < 3 else 3
+    out = torch.empty(len(x), x.shape[1], rows, columns)
+    for r in range(rows):
+        for q in range(columns):  # cell i was taken to be centred at pixel 8 i, the first pixel's centre being 0
+            v, u = (((i + 0.5) * patch - 0.5) / 8 for i in (r, q))
+            v, u = min(v, x.shape[2] - 1), min(u, x.shape[3] - 1)
+            top, left = int(v), int(u)
+            below, right = min(top + 1, x.shape[2] - 1), min(left + 1, x.shape[3] - 1)
+            out[:, :, r, q] = (1 - v + top) * ((1 - u + left) * x[:, :, top, left] + (u - left) * x[:, :, top, right])
+            out[:, :, r, q] += (v - top) * ((1 - u + left) * x[:, :, below, left] + (u - left) * x[:, :, below, right])
+    return out
+
+
+def loco_weights(tiny, kind):
+    weights = {f"layers.{key}": value for key, value in published_cnn().items()}
+    return weights | {f"pretrained_model.{k}": v for k, v in published_transformer(tiny[kind], 3).items()}
+
+
+def locus_weights(tiny, blocks=2):
+    weights = {f"trainable_head.{key}": value for key, value in published_head().items()}
+    return weights | {f"dino_model.{k}": v for k, v in published_transformer(tiny["vit"], blocks).items()}
+
+
+def locus_by_hand(weights, batch, blocks=2):
+    transformer = {k.removeprefix("dino_model."): v for k, v in weights.items()}
+    head = {k.removeprefix("trainable_head."): v for k, v in weights.items()}
+    x = transformer_by_hand(transformer, batch, 8, blocks)
+    x = x @ head["0.weight"].T + head["0.bias"]
+    for n in "12":
+        x = block_by_hand({k.removeprefix(f"{n}."): v for k, v in head.items()}, x, 4, 0.125, 1e-5)
+    return (x @ head["3.weight"].T + head["3.bias"])[:, 1:].mT.unflatten(2, (6, 6))
+
+
+def normalised(side):
+    return (torch.from_numpy(images(side)).permute(0, 3, 1, 2) / 255 - MEAN) / STD
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda w: {"state_dict": {f"model.{k}": v for k, v in w.items()}, "epoch": 3, "loops": {}},
+        lambda w: {"state_dict": {f"model.module.{k}": v for k, v in w.items()}},
+        lambda w: {"model_state_dict": w},
+        lambda w: {"model": w},
+        lambda w: w,
+    ],
+)
+def test_loco_gives_what_the_published_code_computes(tiny, tmp_path, kind, wrap):
+    weights, side, patch = loco_weights(tiny, kind), SIDE[kind], PATCH[kind]
+    torch.save(wrap(weights), tmp_path / "loco.ckpt")
+    extractor = load_published("loco", tmp_path / "loco.ckpt", tiny[kind])
+    cells = side // patch
+    tokens = transformer_by_hand(
+        {k.removeprefix("pretrained_model."): v for k, v in weights.items()}, normalised(side), patch, 3
+    )
+    residual = cnn_by_hand(published_cnn(), normalised(side), cells, cells, patch)
+    wanted = tokens[:, 1:].mT.unflatten(2, (cells, cells)) + residual
+    found = extractor.maps(torch.from_numpy(images(side)).permute(0, 3, 1, 2) / 255)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert residual.std() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+def test_bare_weights_of_the_residual_network_go_on_the_given_backbone(tiny, tmp_path, kind):
+    torch.save(published_cnn(), tmp_path / "bare.pth")
+    torch.save(loco_weights(tiny, kind), tmp_path / "whole.pth")
+    bare, whole = (load_published("loco", tmp_path / name, tiny[kind]) for name in ("bare.pth", "whole.pth"))
+    assert torch.equal(bare.extract(images(56)), whole.extract(images(56)))
+
+
+def test_locus_gives_what_the_published_code_computes(tiny, tmp_path):
+    weights = locus_weights(tiny)
+    torch.save({"model": weights}, tmp_path / "locus.pth")
+    extractor = load_published("locus", tmp_path / "locus.pth", tiny["vit"])
+    wanted = F.normalize(locus_by_hand(weights, normalised(48)), dim=1)
+    torch.testing.assert_close(extractor.extract(images(48)), wanted, atol=1e-4, rtol=1e-4)
+    assert extractor.trainable_parameters == sum(p.numel() for p in extractor.head.parameters())
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_blocks_that_locus_tuned_come_from_the_file_and_are_kept(tiny, tmp_path, first):
+    weights = locus_weights(tiny)
+    weights[f"dino_model.blocks.{first}.mlp.fc1.weight"] += 0.1 * torch.randn(32, 16)
+    torch.save({"model": weights}, tmp_path / "locus.pth")
+    extractor = load_published("locus", tmp_path / "locus.pth", tiny["vit"])
+    wanted = F.normalize(locus_by_hand(weights, normalised(48)), dim=1)
+    torch.testing.assert_close(extractor.extract(images(48)), wanted, atol=1e-4, rtol=1e-4)
+    assert extractor.config["train"] == {"last": 2 - first}
+    save_extractor(extractor, extractor.config, tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert torch.equal(again.extract(images(48)), extractor.extract(images(48)))
+
+
+def foreign(monkeypatch, name, **members):
+    """A class as another program defines it; its module goes when the patch is undone."""
+    module, _, short = name.rpartition(".")
+    made = type(short, (), {"__module__": module, **members})
+    for number in range(1, name.count(".") + 1):
+        package = ".".join(name.split(".")[:number])
+        monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    setattr(sys.modules[module], short, made)
+    return made
+
+
+def test_checkpoints_with_the_settings_of_their_training_are_read_without_its_code(tiny, tmp_path, monkeypatch):
+    profiler = foreign(monkeypatch, "src.profiler.PassThroughProfiler")()
+    settings = foreign(monkeypatch, "omegaconf.base.Container", __init__=lambda self, *_: None)
+    settings.__reduce__ = lambda self: (settings, ({"lr": 1e-3}, [profiler]), {"_content": profiler})
+    content = {
+        "state_dict": {f"model.{k}": v for k, v in loco_weights(tiny, "vit").items()},
+        "hyper_parameters": {"config": settings(), "kind": dict, "defaults": defaultdict(dict)},
+        "profiler": profiler,
+    }
+    torch.save(content, tmp_path / "loco.ckpt")
+    monkeypatch.undo()
+    assert "omegaconf.base" not in sys.modules
+    extractor = load_published("loco", tmp_path / "loco.ckpt", tiny["vit"])
+    assert torch.equal(extractor.state_dict()["head.layers.0.weight"], published_cnn()["0.weight"])
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (subprocess.check_call, (["touch", str(self.path)],))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_not_opened(tmp_path, zipped):
+    trap = tmp_path / "sprung"
+    torch.save(
+        {"state_dict": published_cnn(), "more": Trap(trap)},
+        tmp_path / "evil.ckpt",
+        _use_new_zipfile_serialization=zipped,
+    )
+    with pytest.raises(DataError, match=r"check_call(.|\n)*weights_only=False"):
+        load_published("loco", tmp_path / "evil.ckpt")
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("size", [0, 10, 300, 5000])
+def test_truncated_files_are_refused(tiny, tmp_path, size):
+    torch.save(published_cnn(), tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:size])
+    with pytest.raises(DataError, match=r"cut\.pth"):
+        load_published("loco", tmp_path / "cut.pth", tiny["vit"])
+    with pytest.raises(DataError, match=r"none\.pth"):
+        load_published("loco", tmp_path / "none.pth", tiny["vit"])
+
+
+def without(weights, *keys):
+    return {key: value for key, value in weights.items() if key not in keys}
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda w: without(w, "layers.0.bias"), r"lacking: head\.layers\.0\.bias"),
+        (lambda w: {**w, "layers.40.bias": torch.zeros(3)}, r"unknown: head\.layers\.40\.bias"),
+        (
+            lambda w: {**w, "layers.1.bias": torch.zeros(9)},
+            r"of another shape: head\.layers\.1\.bias \(9,\) for \(3,\)",
+        ),
+        (lambda w: {**w, "decoder.bias": torch.zeros(9)}, r"another model(.|\n)*decoder\.bias"),
+        # Only what stands at the start of a name is a wrapping.
+        (lambda w: {k.replace("pretrained_model.", "dino_model."): v for k, v in w.items()}, r"dino_model\.blocks"),
+        (lambda w: {**w, "layers.3.filt": torch.ones(3, 1, 4, 4) / 16}, "another filter"),
+        (lambda w: {k: v for k, v in w.items() if not k.startswith("layers.")}, r"no layers\.\*"),
+        (lambda w: {k: v for k, v in w.items() if k.startswith("layers.") and ".filt" in k}, "no residual network"),
+        (lambda w: without(w, "pretrained_model.patch_embed.proj.weight"), "patch_embed"),
+        (lambda w: {**w, "pretrained_model.pos_embed": w["pretrained_model.pos_embed"] + 1}, "another backbone"),
+        (lambda w: {**w, "pretrained_model.blocks.2.norm1.bias": torch.ones(16)}, "another backbone"),
+        (lambda w: {k: v for k, v in w.items() if "blocks.9" not in k} | {"epoch": 3}, "no weights where"),
+        (lambda w: {"state_dict": [1, 2]}, "no weights where"),
+    ],
+)
+def test_files_that_do_not_fit_are_refused(tiny, tmp_path, damage, problem):
+    torch.save(damage(loco_weights(tiny, "vit")), tmp_path / "loco.ckpt")
+    with pytest.raises(DataError, match=problem) as error:
+        load_published("loco", tmp_path / "loco.ckpt", tiny["vit"])
+    assert "loco.ckpt" in str(error.value)
+
+
+def test_what_is_not_known_is_refused(tiny, tmp_path):
+    with pytest.raises(ConfigError, match="no published weights 'croco'; there are: loco, locus"):
+        load_published("croco", tmp_path / "x.pth")
+    torch.save(loco_weights(tiny, "vit"), tmp_path / "loco.pth")
+    with pytest.raises(DataError, match=r"no known backbone(.|\n)*16 channels, patch 8"):
+        load_published("loco", tmp_path / "loco.pth")
+    with pytest.raises(DataError, match=r"another model(.|\n)*layers\.0"):
+        load_published("locus", tmp_path / "loco.pth", tiny["vit"])

@@ -1,0 +1,54 @@
+"""Batch normalisation of a batch that several processes hold, against the same batch in one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from loco.models.shared_norm import SharedBatchNorm2d
+
+SHARES = [3, 1, 2]
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    return 50 + torch.randn(6, 5, 4, 3, generator=rng), torch.randn(6, 5, 4, 3, generator=rng)
+
+
+def normalised(norm: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    x = x.clone().requires_grad_()
+    out = norm(x)
+    (out * weight).sum().backward()
+    return {"out": out.detach(), "grad": x.grad, **norm.state_dict()}
+
+
+def work(process: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=process, world_size=len(SHARES))
+    x, weight = (part.split(SHARES)[process] for part in batch())
+    torch.save(normalised(SharedBatchNorm2d(5), x, weight), f"{folder}/{process}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def shares(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("norm")
+    torch.multiprocessing.spawn(work, (str(folder),), len(SHARES))
+    return [torch.load(Path(folder, f"{process}.pt")) for process in range(len(SHARES))]
+
+
+def test_statistics_are_those_of_all_processes(shares):
+    alone = normalised(nn.BatchNorm2d(5), *batch())
+    for name in ("out", "grad"):
+        torch.testing.assert_close(torch.cat([share[name] for share in shares]), alone[name], atol=1e-4, rtol=1e-4)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        for share in shares:
+            torch.testing.assert_close(share[name], alone[name])
+
+
+def test_in_one_process_it_is_batch_norm():
+    for norm in (SharedBatchNorm2d(5), SharedBatchNorm2d(5).eval()):
+        plain = nn.BatchNorm2d(5).train(norm.training)
+        one, other = normalised(norm, *batch()), normalised(plain, *batch())
+        for name, value in other.items():
+            assert torch.equal(one[name], value)

@@ -1,0 +1,85 @@
+"""Model cards: every number on them is that of a file, and none is of another run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from loco.errors import DataError
+from loco.evaluation.result import Evaluation, Row
+from loco.results.cards import model_card
+from loco.results.metrics import Metrics, read_metrics, write_metrics
+from loco.results.tables import DASH
+
+MODEL = {"name": "compact_cnn", "dim": 16}
+SIZES = {"dim": 16, "stride": 4, "parameters": 123}
+FACTS = {
+    "split": "houses",
+    "experiment": "exact",
+    "seed": 3,
+    "steps": 50,
+    "loss": {"name": "exact", "rho": [0.2, 0.5]},
+    "data": {"train": {"houses": ["house00", "house01"]}},
+}
+ROWS = [
+    Row("recall@5px", "0-15 deg", 0.5, 0.25, 0.753, 2),
+    Row("recall@5px", "15-30 deg", None, None, None, 0),
+    Row("recall@10px", "0-15 deg", 0.75, None, None, 2),
+    Row("recall@10px", "15-30 deg", None, None, None, 0),
+]
+
+
+def _metrics(folder: Path, **changes: object) -> Metrics:
+    run = {"benchmark": "pixel_correspondence", "split": "houses", "experiment": "exact", "seed": 3} | changes
+    passport = {"code": "c0de" * 16, "settings": "5e77" * 16, "versions": {"torch": "2.1"}, "device": "a machine"}
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    write_metrics(path, **run, settings={}, passport=passport, evaluation=Evaluation(ROWS, {}))
+    return read_metrics(path)
+
+
+def _cells(card: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line[:1] == "|"]
+
+
+def test_a_card_says_how_the_model_was_made_and_what_it_scored(tmp_path: Path) -> None:
+    card = model_card("houses", MODEL, SIZES, FACTS, [_metrics(tmp_path)])
+    cells = _cells(card)
+    for line in (
+        ["model.name", r"compact\_cnn"],
+        ["sizes.parameters", "123"],
+        ["loss.rho", "0.2, 0.5"],
+        ["data.train.houses", "house00, house01"],
+        ["", "0-15 deg", "15-30 deg"],
+        ["recall@5px", r"50.0 \[25.0, 75.3\]", DASH],
+        ["recall@10px", "75.0", DASH],
+        ["number of image pairs", "2", "0"],
+        [r"pixel\_correspondence", "houses", "exact", "3", "c0dec0dec0de", "5e775e775e77", "a machine", "torch 2.1"],
+    ):
+        assert line in cells
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["library_name"] == "loco"
+
+
+def test_a_card_without_a_training_says_so() -> None:
+    card = model_card("frozen", MODEL, SIZES, {}, licence="Apache-2.0 of dino_vits8")
+    assert "says nothing of a training" in card
+    assert "No metric files" in card
+    assert r"those of the backbone: Apache-2.0 of dino\_vits8." in card
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"experiment": "sampled"}, {"split": "other"}])
+def test_metrics_of_another_run_are_refused(tmp_path: Path, change: dict) -> None:
+    metrics = [_metrics(tmp_path), _metrics(tmp_path, **change)]
+    with pytest.raises(DataError, match=r"of another run(.|\n)*1\.json"):
+        model_card("houses", MODEL, SIZES, FACTS, metrics)
+
+
+def test_what_a_file_says_makes_no_markup() -> None:
+    facts = {"note": "a | b\n\n# heading\n<script>[x](http://y)`", "seed": True}
+    card = model_card("houses", MODEL, SIZES, facts)
+    assert "\n# heading" not in card
+    assert ["note", r"a \| b # heading \<script\>\[x\](http://y)\`"] in [
+        [cell.strip() for cell in line[2:-2].split(" | ", 1)] for line in card.splitlines() if "heading" in line
+    ]

@@ -1,0 +1,224 @@
+"""The command line, in process: files come out right, and a user's mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+
+import loco
+from loco.cli import main
+from loco.evaluation.result import Evaluation, Row
+from loco.models import build_extractor, save_extractor
+from loco.results.metrics import write_metrics
+
+COMPACT = {"name": "compact_cnn", "dim": 8, "widths": [8, 8, 8], "blocks": 1}
+SIZE = (34, 50)  # no whole number of patches
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "results" / "model.safetensors"
+    save_extractor(build_extractor(COMPACT, 1), COMPACT, path, {"seed": 3})
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    """Two photographs of one texture, the second moved by 8 pixels to the left."""
+    noise = np.random.default_rng([4]).integers(0, 255, (SIZE[0], SIZE[1] + 8, 3), np.uint8)
+    texture = cv2.GaussianBlur(noise, (0, 0), 1.5)
+    paths = [str(tmp_path / f"{name}.png") for name in "ab"]
+    for path, left in zip(paths, (0, 8)):
+        cv2.imwrite(path, texture[:, left : left + SIZE[1]])
+    return paths
+
+
+def _rgb(path: str) -> np.ndarray:
+    return cv2.imread(path)[..., ::-1]
+
+
+def _fails(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str]:
+    status = main([str(argument) for argument in arguments])
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.startswith(f"loco {arguments[0]}: ")
+    return status, message
+
+
+def test_extract_writes_the_features_of_each_image(model: str, photos: list[str], tmp_path: Path) -> None:
+    assert main(["extract", *photos, "--model", model, "--out", str(tmp_path / "out"), "--pca"]) == 0
+    extractor = loco.load(model)
+    for path in photos:
+        stem = Path(path).stem
+        features = np.load(tmp_path / "out" / f"{stem}.npy")
+        assert (features.dtype, features.shape) == (np.float16, (9, 13, 8))
+        expected = extractor.extract(_rgb(path))[0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(features, expected, atol=1e-3)
+        assert cv2.imread(str(tmp_path / "out" / f"{stem}_pca.png")).shape == (*SIZE, 3)
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_the_pictures_share_their_colours(model: str, photos: list[str], tmp_path: Path) -> None:
+    """The same features, whichever image they are of: what both show has one colour."""
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(Path(photos[0]).read_bytes())
+    assert main(["extract", *photos, str(copy), "--model", model, "--out", str(tmp_path), "--pca"]) == 0
+    a, b, twin = (cv2.imread(str(tmp_path / f"{stem}_pca.png")).astype(int) for stem in ("a", "b", "copy"))
+    assert (a == twin).all()
+    assert (a != b).any()
+
+
+def test_extract_says_what_the_grid_covers(model: str, photos: list[str], tmp_path: Path) -> None:
+    """In pixels of the photograph, also where it was scaled down."""
+    options = ["--model", model, "--out", str(tmp_path / "out"), "--format", "safetensors", "--max-size", "25"]
+    assert main(["extract", photos[0], *options]) == 0
+    with safe_open(tmp_path / "out" / "a.safetensors", framework="np") as file:
+        assert file.get_tensor("features").shape == (5, 7, 8)  # of 17 x 25 pixels
+        assert json.loads(file.metadata()["extent"]) == [5 * 4 * 2, 7 * 4 * 2]
+
+
+def test_match_draws_and_lists_correspondences(
+    model: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out, listed = tmp_path / "match.png", tmp_path / "match.csv"
+    assert main(["match", *photos, "--model", model, "--out", str(out), "--matches", str(listed), "--count", "40"]) == 0
+    table = pd.read_csv(listed)
+    assert capsys.readouterr().out == f"{len(table)} matches in {out}\n"
+    assert cv2.imread(str(out)) is not None
+    inner = table[table["u_a"].between(16, 42) & table["v_a"].between(8, 26)]
+    assert len(inner) > 5
+    moved = inner["u_b"] - inner["u_a"], inner["v_b"] - inner["v_a"]
+    assert np.median(moved[0]) == pytest.approx(-8, abs=1)
+    assert np.median(moved[1]) == pytest.approx(0, abs=1)
+
+
+def test_matches_of_scaled_photographs_are_in_pixels_of_the_files(
+    model: str, photos: list[str], tmp_path: Path
+) -> None:
+    large = str(tmp_path / "large.png")
+    cv2.imwrite(large, cv2.resize(cv2.imread(photos[0]), (2 * SIZE[1], 2 * SIZE[0]), interpolation=cv2.INTER_NEAREST))
+    listed = tmp_path / "match.csv"
+    options = ["--model", model, "--out", str(tmp_path / "m.png"), "--matches", str(listed), "--max-size", "50"]
+    assert main(["match", large, photos[0], *options]) == 0
+    table = pd.read_csv(listed)
+    np.testing.assert_array_equal(table["u_a"], 2 * table["u_b"])
+    np.testing.assert_array_equal(table["v_a"], 2 * table["v_b"])
+    assert table["u_a"].max() > SIZE[1]
+
+
+def test_models_lists_what_is_known_and_what_is_there(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = tmp_path / "results" / "broken.safetensors"
+    broken.write_bytes(b"broken")
+    assert main(["models", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    lines = [line.split() for line in printed.out.splitlines()]
+    assert ["dinov2_vitb14", "14", "768", "Apache-2.0", "facebook/dinov2-base"] in lines
+    assert [model, "compact_cnn"] in [line[:2] for line in lines]
+    assert str(broken) in printed.err
+    assert str(broken) not in printed.out
+    assert main(["models", str(tmp_path / "none")]) == 0
+    assert "no model files" in capsys.readouterr().out
+
+
+def test_info_says_how_a_model_was_made(model: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", model]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["model"] == COMPACT
+    assert said["facts"] == {"seed": 3}
+    parameters = sum(p.numel() for p in build_extractor(COMPACT).parameters())
+    assert said["sizes"].items() >= {"dim": 8, "stride": 4, "parameters": parameters}.items()
+
+
+def test_export_writes_both_forms(model: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    metrics = tmp_path / "seed3.json"
+    run = {"benchmark": "location_consistency", "split": "houses", "experiment": "exact", "seed": 3}
+    write_metrics(
+        metrics, **run, settings={}, passport={}, evaluation=Evaluation([Row("mAP", "2 m", 0.5, None, None, 1)], {})
+    )
+    onnx, folder = tmp_path / "model.onnx", tmp_path / "public"
+    where = ["--onnx", str(onnx), "--size", "16", "24", "--pretrained", str(folder), "--metrics", str(metrics)]
+    assert main(["export", model, *where]) == 0
+    assert "differ from PyTorch's by" in capsys.readouterr().out
+    images = np.random.default_rng([5]).integers(0, 255, (2, 16, 24, 3), np.uint8)
+    expected = loco.load(folder).extract(images)
+    assert torch.equal(expected, loco.load(model).extract(images))
+    inputs = {"images": images.transpose(0, 3, 1, 2).astype(np.float32) / 255}
+    np.testing.assert_allclose(onnxruntime.InferenceSession(onnx).run(None, inputs)[0], expected, atol=1e-5)
+    assert "| mAP | 50.0 |" in (folder / "README.md").read_text()
+
+
+def test_broken_images_are_named(model: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    text, empty, bomb = tmp_path / "text.jpg", tmp_path / "empty.jpg", tmp_path / "bomb.png"
+    text.write_text("no image")
+    empty.touch()
+    bomb.write_bytes(_png_of_claimed_size(100_000))
+    for path in (text, empty, bomb, tmp_path / "missing.jpg"):
+        for command in (["extract", photos[0], path, "--out", tmp_path], ["match", photos[0], path, "--out", "m.png"]):
+            status, message = _fails_after_progress(capsys, *command, "--model", model)
+            assert status == 1
+            assert str(path) in message
+
+
+def _fails_after_progress(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str]:
+    """As :func:`_fails`, for a command that shows its progress first."""
+    status = main([str(argument) for argument in arguments])
+    lines = capsys.readouterr().err.splitlines()
+    (message,) = (line for line in lines if line.startswith(f"loco {arguments[0]}: "))
+    assert not any("Traceback" in line for line in lines)
+    return status, message
+
+
+def _png_of_claimed_size(side: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_mistakes_of_users_are_one_line(
+    model: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = ["--out", tmp_path / "out"]
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / "a.jpg"
+    cases = [
+        (1, "no model 'resnet51'", ["extract", photos[0], "--model", "resnet51", *out]),
+        (1, "not a model of this project", ["info", photos[0] + ".safetensors"]),
+        (2, f"{twin} would be written to one file", ["extract", photos[0], twin, "--model", model, *out]),
+        (2, "should end in .png", ["match", *photos, "--model", model, "--out", tmp_path / "m.jpg"]),
+        (2, "--onnx FILE, --pretrained DIR", ["export", model]),
+        (2, "give --size", ["export", model, "--onnx", tmp_path / "m.onnx"]),
+        (1, "seed4.json", ["export", model, "--pretrained", tmp_path / "p", "--metrics", tmp_path / "seed4.json"]),
+        (1, "model.safetensors", ["match", *photos, "--model", model, "--out", Path(model) / "m.png"]),
+    ]
+    with open(photos[0] + ".safetensors", "wb") as file:  # safetensors of something else
+        header = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+        file.write(struct.pack("<Q", len(header)) + header + b"\0")
+    for status, says, arguments in cases:
+        found, message = _fails(capsys, *arguments)
+        assert found == status, message
+        assert says in message
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["match", "a", "b", "--model", "m", "--out", "o", "--count", "0"]])
+def test_commands_that_are_none_are_refused(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: loco" in capsys.readouterr().err

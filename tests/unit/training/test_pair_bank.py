@@ -1,0 +1,167 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from loco.errors import DataError
+from loco.storage import Correspondences, Frames
+from loco.training.data import SceneFiles
+from loco.training.pair_bank import PairBank, ScenePairs
+
+RADIUS = 0.2
+
+
+def write_scene(folder, scene, points, valid=None):
+    """Files of a scene of which only the patches' points (n, h, w, 3) matter."""
+    n, h, w = points.shape[:3]
+    files = SceneFiles(folder / f"{scene}.frames.h5", folder / f"{scene}.correspondences.h5")
+    with Frames.create(files.frames_path, "points", scene, {"n": n, "h": 1, "w": 1}) as file:
+        file.attrs["frames_id"] = scene
+    with Correspondences.create(files.correspondences_path, "points", scene, {"n": n, "h": h, "w": w}) as file:
+        file["points"][:], file["valid"][:] = points, True if valid is None else valid
+        file.attrs["frames_id"] = scene
+    return files
+
+
+def positive_pairs(points, valid=None, radius=RADIUS):
+    """By brute force: how many positive pairs each two images have, {(a, b): count}, a < b."""
+    images = np.broadcast_to(np.arange(len(points))[:, None, None], points.shape[:3])
+    valid = np.ones(points.shape[:3], bool) if valid is None else valid
+    places, images = points[valid].astype(np.float32).astype(np.float64), images[valid]
+    near = np.linalg.norm(places[:, None] - places[None], axis=-1) <= radius
+    first, second = np.nonzero(near & (images[:, None] < images[None]))
+    return Counter(zip(images[first].tolist(), images[second].tolist()))
+
+
+def mixed(n, h, w, seed, spread=1.2):
+    """Patches of ``n`` images, dense around some places and sparse around others."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(0, 1, size=(n, 1, 1, 3)) * [1, 1, 0]
+    return places + rng.lognormal(-2, spread, size=(n, 1, 1, 1)) * rng.normal(size=(n, h, w, 3))
+
+
+def draws(bank, count):
+    return [bank.draw(step) for step in range(count)]
+
+
+def test_all_pairs_are_equally_likely_whatever_the_density(tmp_path):
+    # One patch an image: the two images of a batch of two are a pair of patches.
+    rng = np.random.default_rng(0)
+    crowd, line = rng.normal(scale=0.06, size=(14, 3)), np.stack([1 + np.arange(20) * 0.15, *np.zeros((2, 20))], axis=1)
+    points = np.concatenate([crowd, line])[rng.permutation(34), None, None]
+    pairs = positive_pairs(points)
+    degree = Counter(image for pair in pairs for image in pair)
+    assert max(degree.values()) > 5 * min(degree.values())
+
+    bank = PairBank([write_scene(tmp_path, "mixed", points)], RADIUS, images=2, scenes_by="equal", seed=0)
+    found = Counter(tuple(sorted(image for _, image in batch)) for batch in draws(bank, 12000))
+    assert found.keys() <= pairs.keys()
+    counts = np.array([found[pair] for pair in pairs])
+    assert chisquare(counts).pvalue > 1e-3
+    # A random patch, then a random neighbour, would prefer pairs in sparse places: these draws could tell.
+    uneven = np.array([1 / degree[a] + 1 / degree[b] for a, b in pairs])
+    assert chisquare(counts, uneven / uneven.sum() * counts.sum()).pvalue < 1e-9
+
+
+def test_pairs_within_an_image_do_not_count(tmp_path):
+    points = mixed(12, 3, 4, seed=1)
+    valid = np.random.default_rng(1).random((12, 3, 4)) < 0.7
+    pairs = positive_pairs(points, valid)
+    assert len(pairs) > 10
+    bank = PairBank([write_scene(tmp_path, "mixed", points, valid)], RADIUS, images=2, scenes_by="equal", seed=0)
+    assert bank.pair_counts.tolist() == [sum(pairs.values())]
+    found = Counter(tuple(sorted(image for _, image in batch)) for batch in draws(bank, 10000))
+    assert found.keys() <= pairs.keys()
+    weights = np.array(list(pairs.values()))
+    assert weights.max() > 20 * weights.min()
+    often = weights * 10000 / weights.sum() > 5  # the others in one class
+    counts = np.array([found[pair] for pair in pairs])
+    classes = [np.append(x[often], x[~often].sum() + 1e-9) for x in (counts, weights * 10000 / weights.sum())]
+    assert chisquare(*classes, sum_check=False).pvalue > 1e-3
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.floats(0.02, 1))
+@settings(max_examples=50, deadline=None)
+def test_number_of_pairs_by_brute_force(seed, n, radius):
+    points = mixed(n, 2, 3, seed).astype(np.float32)
+    images = np.repeat(np.arange(n), 6)
+    pairs = ScenePairs(points.reshape(-1, 3), images, radius)
+    expected = positive_pairs(points, radius=radius)
+    assert pairs.count == 2 * sum(expected.values())
+    assert pairs.paired == sorted({image for pair in expected for image in pair})
+    rng = np.random.default_rng(seed)
+    for image in pairs.paired:
+        first, second = pairs.draw(rng, image)
+        assert first == image
+        assert (min(first, second), max(first, second)) in expected
+
+
+def test_the_radius_is_part_of_the_positives():
+    points = np.array([[0.0, 0, 0], [0.25, 0, 0], [0.75, 0, 0]])
+    assert ScenePairs(points, np.arange(3), 0.25).count == 2
+    assert ScenePairs(points, np.arange(3), 0.2499).count == 0
+    assert ScenePairs(np.empty((0, 3)), np.empty(0, int), 0.25).count == 0
+
+
+@pytest.mark.parametrize("scenes_by", ["equal", "size"])
+def test_shares_of_the_scenes(tmp_path, scenes_by):
+    alone = np.zeros((3, 2, 2, 3)) + 10 * np.arange(3)[:, None, None, None]  # positives only within images
+    scenes = [mixed(10, 2, 3, 1), alone, mixed(12, 2, 3, 2), mixed(16, 2, 3, 3)]
+    counts = np.array([sum(positive_pairs(points).values()) for points in scenes])
+    assert counts[1] == 0
+    assert len(set(counts)) == 4
+    files = [write_scene(tmp_path, f"scene{k}", points) for k, points in enumerate(scenes)]
+    bank = PairBank(files, RADIUS, images=2, scenes_by=scenes_by, seed=0)
+    assert bank.pair_counts.tolist() == counts.tolist()
+    found = Counter(batch[0][0] for batch in draws(bank, 4000))
+    assert found[1] == 0
+    share = counts if scenes_by == "size" else np.array([1, 0, 1, 1])
+    others = [0, 2, 3]
+    assert chisquare([found[k] for k in others], 4000 * share[others] / share.sum()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("images", [2, 3, 8, 9])
+def test_a_batch_has_as_many_different_images_each_with_a_partner(tmp_path, images):
+    scenes = [mixed(15, 2, 3, seed) for seed in range(3)]
+    partners = [positive_pairs(points) for points in scenes]
+    bank = PairBank([write_scene(tmp_path, f"s{k}", p) for k, p in enumerate(scenes)], RADIUS, images, "equal", seed=4)
+    for batch in draws(bank, 200):
+        assert len(batch) == len(set(batch)) == images
+        for scene, image in batch:
+            others = [other for number, other in batch if number == scene]
+            assert any(partners[scene][tuple(sorted((image, other)))] for other in others)
+
+
+def test_a_batch_is_full_where_pairs_do_not_add_up(tmp_path):
+    couples = [np.full((2, 1, 1, 3), float(k)) for k in range(2)]
+    bank = PairBank([write_scene(tmp_path, f"s{k}", p) for k, p in enumerate(couples)], RADIUS, 3, "size", seed=0)
+    assert all(len(set(batch)) == 3 for batch in draws(bank, 5))
+
+    crowd = np.random.default_rng(0).normal(scale=0.03, size=(4, 20, 20, 3))
+    crowd[3] += 50
+    crowd[3, 0, 0] = crowd[0, 0, 0] + [0, 0, 0.199]  # of about 480,000 pairs, the fourth image has few
+    bank = PairBank([write_scene(tmp_path, "crowd", crowd)], RADIUS, 4, "equal", seed=0)
+    assert all(sorted(batch) == [(0, k) for k in range(4)] for batch in draws(bank, 3))
+
+
+def test_batches_depend_on_the_seed_and_their_number_alone(tmp_path):
+    files = [write_scene(tmp_path, f"s{k}", mixed(15, 2, 3, k)) for k in range(2)]
+    bank, again, other = (PairBank(files, RADIUS, 5, "size", seed) for seed in (1, 1, 2))
+    batches = draws(bank, 20)
+    assert [again.draw(step) for step in reversed(range(20))] == batches[::-1]
+    assert draws(other, 20) != batches
+    assert len({tuple(batch) for batch in batches}) > 15
+
+
+def test_too_few_images_with_partners(tmp_path):
+    apart = write_scene(tmp_path, "apart", 10.0 * np.arange(12).reshape(4, 1, 1, 3))
+    together = write_scene(tmp_path, "together", np.zeros((3, 1, 1, 3)))
+    unseen = write_scene(tmp_path, "unseen", np.zeros((3, 1, 1, 3)), valid=np.zeros((3, 1, 1), bool))
+    with pytest.raises(DataError, match=r"too few images(.|\n)*found: 0 in 2 scenes(.|\n)*what to do"):
+        PairBank([apart, unseen], RADIUS, 2, "equal", seed=0)
+    with pytest.raises(DataError, match="found: 3 in 3 scenes"):
+        PairBank([apart, unseen, together], RADIUS, 4, "size", seed=0)
+    assert {number for number, _ in PairBank([apart, unseen, together], RADIUS, 3, "size", seed=0).draw(0)} == {2}
