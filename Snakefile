@@ -27,6 +27,7 @@ include: "rules/train.smk"
 include: "rules/extract.smk"
 include: "rules/evaluate.smk"
 include: "rules/summarise.smk"
+include: "rules/ablate.smk"
 
 
 localrules:

@@ -35,6 +35,10 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     """
     config = json.loads(json.dumps(config, default=str))
     problems = _schema_problems(config, Path(base) / SCHEMA) or _read_scene_lists(config, Path(base))
+    problems = problems or list(_ablation_problems(config))
+    if not problems and config.get("ablations"):
+        config["experiments"] |= _variants(config)
+        problems = _schema_problems(config, Path(base) / SCHEMA)
     problems = problems or list(_cross_check(config))
     if problems:
         raise ConfigError(
@@ -52,6 +56,11 @@ def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str
         for dataset, names in split_parts.get(part, {}).items()
         for scene in names
     ]
+
+
+def variant_experiment(ablation: str, variant: Mapping[str, Any]) -> str:
+    """Name of the experiment that a variant of an ablation is."""
+    return f"{ablation}.{variant['name']}"
 
 
 def stride_of(model: Mapping[str, Any]) -> int:
@@ -157,6 +166,41 @@ def _read_scene_lists(config: dict[str, Any], base: Path) -> list[str]:
             lines = (line.partition("#")[0].strip() for line in text.splitlines())
             holder[key] = [line for line in lines if line]
     return problems
+
+
+def _ablation_problems(config: dict[str, Any]) -> Iterator[str]:
+    for name, ablation in config.get("ablations", {}).items():
+        if ablation["experiment"] not in config["experiments"]:
+            wanted = ablation["experiment"]
+            yield f"ablations.{name}.experiment: `{wanted}` is not defined{_hint(wanted, config['experiments'])}"
+        for split in {ablation["split"], *(v["split"] for v in ablation["variants"] if "split" in v)}:
+            if split not in config["splits"]:
+                yield f"ablations.{name}.split: `{split}` is not defined{_hint(split, config['splits'])}"
+        repeated = _repeated([variant["name"] for variant in ablation["variants"]])
+        yield from (f"ablations.{name}.variants: `{variant}` is named twice" for variant in repeated)
+        for experiment in (variant_experiment(name, variant) for variant in ablation["variants"]):
+            if experiment in config["experiments"]:
+                yield f"ablations.{name}: there is an experiment `{experiment}` already; rename one"
+
+
+def _variants(config: dict[str, Any]) -> dict[str, Any]:
+    """The experiments of all ablations."""
+    experiments = {}
+    for name, ablation in config["ablations"].items():
+        for variant in ablation["variants"]:
+            changes = {key: variant[key] for key in ("model", "train") if key in variant}
+            experiment = _laid_over(config["experiments"][ablation["experiment"]], changes)
+            experiments[variant_experiment(name, variant)] = {**experiment, "title": variant["name"]}
+    return experiments
+
+
+def _laid_over(base: Any, changes: Any) -> Any:
+    """``base`` with ``changes``; maps merge, unless their `name` differs, and nothing (null) takes a key away."""
+    mergeable = isinstance(base, dict) and isinstance(changes, dict)
+    if not mergeable or changes.get("name", base.get("name")) != base.get("name"):
+        return changes
+    merged = base | {key: _laid_over(base.get(key), value) for key, value in changes.items()}
+    return {key: value for key, value in merged.items() if value is not None or key not in changes}
 
 
 def _cross_check(config: dict[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
-from loco.config import figure_scene, load, scenes, stride_of
+from loco.config import figure_scene, load, scenes, stride_of, variant_experiment
 from loco.datasets import FORMATS, raw_files as files_of_download
 from loco.datasets.synthetic import SIMULATORS
 from loco.errors import ConfigError
@@ -34,7 +34,14 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+ABLATIONS = {
+    name: {variant_experiment(name, variant): variant for variant in ablation["variants"]}
+    for name, ablation in config.get("ablations", {}).items()
+}
+
+
 wildcard_constraints:
+    ablation=one_of(ABLATIONS),
     dataset=one_of(config["datasets"]),
     scene="[^/]+",
     split=one_of(config["splits"]),
@@ -134,6 +141,25 @@ def encoded_files(wildcards):
     """The stored features of the scenes that a job trains on, where the experiment asks for them."""
     name = encoder(wildcards.experiment)
     return scene_files(rules.encode.output.encoded.replace("{encoder}", name), "train")(wildcards) if name else []
+
+
+def ablation_metrics(wildcards, *benchmarks):
+    """Metric files of all variants of an ablation, and the recipes that they must have been made by."""
+    ablation = config["ablations"][wildcards.ablation]
+    keys = {
+        (benchmark, variant.get("split", ablation["split"]), experiment, seed)
+        for benchmark in benchmarks
+        for experiment, variant in ABLATIONS[wildcards.ablation].items()
+        for seed in ablation["seeds"]
+    }
+    recipes = {key: recipe(*key[:3]) for key in sorted(keys)}
+    names = ("benchmark", "split", "experiment", "seed")
+    return [path for key in recipes for path in expand(rules.evaluate.output.metrics, **dict(zip(names, key)))], recipes
+
+
+def variant_titles(wildcards):
+    """Experiment -> what the tables and plots of its ablation call it."""
+    return {experiment: variant["name"] for experiment, variant in ABLATIONS[wildcards.ablation].items()}
 
 
 def run_scenes():

@@ -21,7 +21,7 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
 from loco.results.metrics import Metrics
-from loco.results.tables import summarise
+from loco.results.tables import subject, summarise
 from loco.results.views import FeatureMap, Query, View, joint_pca, similarities
 from loco.storage import atomic_path
 
@@ -144,6 +144,53 @@ def location_consistency_dots(metrics: Iterable[Metrics], titles: Mapping[str, s
         for border in range(1, len(conditions)):
             axes.axhline(border - 0.5, color="#e6e6e6", linewidth=0.8)
         _legend(figure, experiments, titles)
+
+
+def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
+    """Scores of the variants of an experiment, a panel for each benchmark and a line for each condition.
+
+    A point is the mean over the seeds with its 95 % bootstrap interval, a cross the score of one seed. Of several
+    metrics (recall at several thresholds) the middle one is drawn.
+
+    Args:
+        metrics: metric files of all variants.
+        titles: experiment -> name of the variant, in the order of the axis; if all are numbers the axis is one of them.
+        title: what varies.
+        stem: path of the figure without suffix.
+    """
+    benchmarks: dict[str, list[Metrics]] = {}
+    for one in metrics:
+        benchmarks.setdefault(one.benchmark, []).append(one)
+    places, numeric = _places(list(titles.values()))
+    with new_figure(stem, WIDTH, 2.9) as figure:
+        for axes, (benchmark, own) in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks.items()):
+            table = summarise(own, titles)
+            names = [name for name in table["metric"].unique() if not name.startswith("median")]
+            metric = names[len(names) // 2]
+            table = table[table["metric"] == metric]
+            for k, (condition, line) in enumerate(table.groupby("condition", sort=False)):
+                x = [places[titles[experiment]] for experiment in line["experiment"]]
+                colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+                error = 100 * np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
+                axes.errorbar(x, 100 * line["value"], error, color=colour, marker=marker, capsize=2, label=condition)
+                seeds = [(m, row) for m in own for row in m.rows if (row.metric, row.condition) == (metric, condition)]
+                at = [places[titles[m.experiment]] for m, _ in seeds]
+                axes.plot(at, [100 * row.value for _, row in seeds], "x", color=colour, markersize=3)
+            axes.set(xlabel=title, ylabel=f"{metric} (%)", title=subject(benchmark).title)
+            axes.set_xticks(list(places.values()), list(places))
+            if numeric and min(places.values()) > 0 and max(places.values()) > 5 * min(places.values()):
+                axes.set_xscale("log")
+                axes.set_xticks(list(places.values()), list(places))
+                axes.minorticks_off()
+            axes.legend(fontsize=6.5)
+
+
+def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:
+    """Where the variants stand on the axis, and whether they are numbers."""
+    try:
+        return {name: float(name) for name in names}, True
+    except ValueError:
+        return {name: float(k) for k, name in enumerate(names)}, False
 
 
 def similarity_maps(

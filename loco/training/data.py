@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,7 +141,10 @@ class Batches(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
-        step, stride = (self.start, 1) if worker is None else (self.start + worker.id, worker.num_workers)
+        step, stride = self.start, 1
+        if worker is not None:
+            step, stride = self.start + worker.id, worker.num_workers
+            self.scenes = [replace(scene) for scene in self.scenes]  # HDF5 files are not to be shared by processes
         while True:
             yield self.draw(step)
             step += stride

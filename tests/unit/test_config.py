@@ -207,6 +207,51 @@ def test_the_exact_loss_takes_several_scales() -> None:
     assert load(config, ROOT) == config
 
 
+ABLATION = {
+    "title": "loss",
+    "experiment": "exact",
+    "split": "houses",
+    "seeds": [0],
+    "variants": [
+        {"name": "2", "train": {"loss": {"kappa": 2.0}}},
+        {
+            "name": "nce",
+            "train": {"warmup": None, "loss": {"name": "info_nce", "rho": 0.1, "kappa": 5, "tau": 1, "queries": 9}},
+        },
+    ],
+}
+
+
+def test_variants_of_an_ablation_are_experiments() -> None:
+    config = load(changed("ablations", {"a": ABLATION}), ROOT)
+    base, two, nce = (config["experiments"][name] for name in ("exact", "a.2", "a.nce"))
+    assert two["train"] == {**base["train"], "loss": {**base["train"]["loss"], "kappa": 2.0}}
+    assert nce["train"]["loss"] == ABLATION["variants"][1]["train"]["loss"]
+    assert "warmup" not in nce["train"]
+    assert nce["train"]["batch"] == base["train"]["batch"]
+    assert (two["title"], two["model"]) == ("2", base["model"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"experiment": "exat"}, "ablations.a.experiment: `exat` is not defined; did you mean `exact`?"),
+        ({"split": "flats"}, "ablations.a.split: `flats` is not defined; known: houses"),
+        ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: `x` is named twice"),
+        (
+            {"variants": [{"name": "x"}, {"name": "y", "train": {"loss": {"kapa": 1}}}]},
+            "unknown key `kapa` in experiments.a.y.train.loss; did you mean `kappa`?",
+        ),
+        (
+            {"variants": [{"name": "x"}, {"name": "y", "train": {"loss": {"kappa": 0.1}}}]},
+            "experiments.a.y.train.loss: rho (0.2 m) must be less than kappa (0.1 m)",
+        ),
+    ],
+)
+def test_mistakes_in_ablations_are_named(change: dict[str, Any], expected: str) -> None:
+    assert expected in problems(changed("ablations", {"a": ABLATION | change}))[0]
+
+
 def test_all_mistakes_are_listed_at_once() -> None:
     config = changed("run.sedes", [0])
     config["figures"]["views"] = 1

@@ -63,6 +63,9 @@ def draw_all(pictures, log: Path, folder: Path) -> set[str]:
     figures.location_consistency_dots([consistency("place", 0.7), consistency("colour", None)], TITLES, folder / "dots")
     figures.similarity_maps(views, query, maps, TITLES, folder / "similarity_maps")
     figures.pca_colours(views, maps, TITLES, folder / "pca_colours")
+    numbers = {"place": "0.5", "colour": "5"}
+    scores = [consistency("place", 0.7), consistency("colour", 0.5)]
+    figures.ablation_plot([*scores, *scores], numbers, "kappa, m", folder / "ablation")
     return {path.name for path in folder.iterdir()}
 
 
@@ -70,7 +73,7 @@ def test_figures_are_whole_and_alike_on_every_run(pictures, log: Path, tmp_path:
     for run in ("first", "second"):
         (tmp_path / run).mkdir()
     names = draw_all(pictures, log, tmp_path / "first")
-    stems = ("training_curve", "recall", "dots", "similarity_maps", "pca_colours")
+    stems = ("training_curve", "recall", "dots", "similarity_maps", "pca_colours", "ablation")
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
     assert draw_all(pictures, log, tmp_path / "second") == names
     for name in names:
@@ -94,6 +97,11 @@ def test_binned_recall_against_brute_force() -> None:
     half = 1.96 * np.sqrt(143 / 144) / 60
     np.testing.assert_allclose(high - mean, half, rtol=0.15)
     np.testing.assert_allclose(mean - low, half, rtol=0.15)
+
+
+def test_variants_stand_at_their_numbers_or_in_their_order() -> None:
+    assert figures._places(["0.5", "10", "2"]) == ({"0.5": 0.5, "10": 10.0, "2": 2.0}, True)
+    assert figures._places(["exact", "0.5"]) == ({"exact": 0.0, "0.5": 1.0}, False)
 
 
 def test_pairs_are_averaged_over_seeds_and_those_without_matches_left_out() -> None:

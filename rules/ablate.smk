@@ -1,0 +1,60 @@
+rule ablation_table:
+    """Table of one benchmark over the variants of an ablation and their seeds."""
+    input:
+        lambda wildcards: ablation_metrics(wildcards, wildcards.benchmark)[0],
+    output:
+        csv="results/ablations/{ablation}/{benchmark}.csv",
+        markdown="results/ablations/{ablation}/{benchmark}.md",
+        latex="results/ablations/{ablation}/{benchmark}.tex",
+    log:
+        "results/logs/ablation_table/{ablation}/{benchmark}.log",
+    benchmark:
+        "results/benchmarks/ablation_table/{ablation}/{benchmark}.tsv"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        code=code("table"),
+        titles=variant_titles,
+        recipes=lambda wildcards: ablation_metrics(wildcards, wildcards.benchmark)[1],
+    script:
+        "../workflow_scripts/table.py"
+
+
+rule ablation_plot:
+    """Scores of the variants of an ablation, a panel for each benchmark."""
+    input:
+        lambda wildcards: ablation_metrics(wildcards, *RUN["benchmarks"])[0],
+    output:
+        svg="results/ablations/{ablation}/plot.svg",
+        png="results/ablations/{ablation}/plot.png",
+    log:
+        "results/logs/ablation_plot/{ablation}.log",
+    benchmark:
+        "results/benchmarks/ablation_plot/{ablation}.tsv"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        code=code("ablation_plot"),
+        titles=variant_titles,
+        title=lambda wildcards: config["ablations"][wildcards.ablation]["title"],
+        recipes=lambda wildcards: ablation_metrics(wildcards, *RUN["benchmarks"])[1],
+    script:
+        "../workflow_scripts/ablation_plot.py"
+
+
+for ablation in ABLATIONS:
+
+    rule:
+        """Tables and plot of one ablation."""
+        name:
+            f"ablation_{ablation}"
+        input:
+            expand("results/ablations/{ablation}/{benchmark}.csv", ablation=ablation, benchmark=RUN["benchmarks"]),
+            f"results/ablations/{ablation}/plot.svg",
+        localrule: True

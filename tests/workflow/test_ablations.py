@@ -1,0 +1,28 @@
+"""An ablation through the real workflow: its variants trained, judged, and put side by side."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+
+def test_an_ablation_ends_in_tables_and_a_plot(world):
+    variants = [{"name": "0.02"}, {"name": "0.2", "train": {"loss": {"tau": 0.2}}}]
+    ablation = {"title": "tau", "experiment": "quick", "split": "tiny", "seeds": [0, 1], "variants": variants}
+    world.overlay({"ablations": {"tau": ablation}})
+    assert world.plan("all") == {}  # it is no part of the run
+    world.run("ablation_tau")
+    folder = world.directory / "results/ablations/tau"
+    table = pd.read_csv(folder / "location_consistency.csv", dtype={"title": str})
+    assert table["title"].unique().tolist() == ["0.02", "0.2"]
+    assert (table["seeds"] == 2).all()
+    own = table[(table["title"] == "0.02") & (table["condition"] == "2 m, uniform")]["value"].item()
+    other = table[(table["title"] == "0.2") & (table["condition"] == "2 m, uniform")]["value"].item()
+    assert own != other
+    assert "0.02" in (folder / "pixel_correspondence.md").read_text()
+    assert (folder / "plot.svg").stat().st_size > 5000
+    assert world.plan("ablation_tau") == {}
+    world.overlay({"ablations": {"tau": {**ablation, "variants": [*variants, {"name": "0.1"}]}}})
+    assert world.plan("ablation_tau")["train"] == 2  # only what is new
