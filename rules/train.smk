@@ -23,7 +23,7 @@ rule train:
     threads: 8
     resources:
         mem_mb=6000,
-        gpu=1,
+        gpu=lambda wildcards: config["experiments"][wildcards.experiment]["train"].get("processes", 1),
     params:
         code=lambda wildcards: model_code("train", config["experiments"][wildcards.experiment]["model"]),
         model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],

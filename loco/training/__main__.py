@@ -4,16 +4,23 @@ import json
 import sys
 from pathlib import Path
 
-from loco.training.run import fit
+from loco.errors import LocoError
+from loco.storage import write_text
+from loco.training.run import ERROR, fit
 
 job = json.loads(Path(sys.argv[1]).read_text())
-fit(
-    job["experiment"],
-    [[Path(file) for file in files] for files in job["train"]],
-    [[Path(file) for file in files] for files in job["val"]],
-    Path(job["out_dir"]),
-    job["seed"],
-    Path(job["state"]),
-    job["threads"],
-    job["facts"],
-)
+state = Path(job["state"])
+try:
+    fit(
+        job["experiment"],
+        [[Path(file) for file in files] for files in job["train"]],
+        [[Path(file) for file in files] for files in job["val"]],
+        Path(job["out_dir"]),
+        job["seed"],
+        state,
+        job["threads"],
+        job["facts"],
+    )
+except LocoError as error:  # for the process that started this one to raise
+    write_text(state / ERROR, str(error))
+    sys.exit(1)

@@ -23,7 +23,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from loco.errors import DataError
+from loco.errors import DataError, LocoError
 from loco.models import save_extractor
 from loco.storage import atomic_path, write_json
 from loco.training.data import Batches, open_scenes
@@ -34,6 +34,7 @@ ScenePaths = Sequence[Path]  # frames, correspondences and, of scenes to train o
 LOG_COLUMNS = [
     "step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
 ]  # fmt: skip
+ERROR = "error.txt"  # in the folder of the state: what went wrong in a process of a distributed training
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -174,6 +175,7 @@ def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpo
 
 def _launch(job: Path, processes: int) -> None:
     """Run the processes of a distributed training, each as ``python -m loco.training JOB``, and wait for them."""
+    job.with_name(ERROR).unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with subprocess.Popen([*command, "-m", "loco.training", str(job)]) as launched:
         before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
@@ -181,6 +183,8 @@ def _launch(job: Path, processes: int) -> None:
             code = launched.wait()
         finally:
             signal.signal(signal.SIGTERM, before)
+    if code and (error := job.with_name(ERROR)).is_file():
+        raise LocoError(error.read_text())
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import avg_pool2d
 
-from loco.errors import ConfigError, DataError
+from loco.errors import ConfigError, DataError, LocoError
 from loco.models import build_extractor, load
 from loco.training import train
 from loco.training.data import Batches, open_scenes
@@ -129,6 +129,13 @@ def test_two_processes_train_as_one(experiment, walls, tmp_path, name):
     np.testing.assert_allclose(log_of_two["loss"], log["loss"], atol=2e-4)
     np.testing.assert_allclose(log_of_two["val_map"].dropna(), log["val_map"].dropna(), atol=0.02)
     assert log["val_map"].notna().tolist() == log_of_two["val_map"].notna().tolist()
+
+
+def test_what_goes_wrong_in_one_of_several_processes_is_told(experiment, walls, tmp_path):
+    experiment["train"]["processes"] = 2
+    experiment["train"]["optimiser"]["lr"] = 1e30
+    with pytest.raises(LocoError, match=r"not finite at step \d+[\s\S]*learning rate"):
+        run(experiment, walls[:2], tmp_path)
 
 
 def test_a_warmup_has_its_own_loss(experiment, walls, tmp_path):
