@@ -164,25 +164,35 @@ def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: 
     places, numeric = _places(list(titles.values()))
     with new_figure(stem, WIDTH, 2.9) as figure:
         for axes, (benchmark, own) in zip(figure.subplots(1, len(benchmarks), squeeze=False)[0], benchmarks.items()):
-            table = summarise(own, titles)
-            names = [name for name in table["metric"].unique() if not name.startswith("median")]
-            metric = names[len(names) // 2]
-            table = table[table["metric"] == metric]
-            for k, (condition, line) in enumerate(table.groupby("condition", sort=False)):
-                x = [places[titles[experiment]] for experiment in line["experiment"]]
-                colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-                error = 100 * np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
-                axes.errorbar(x, 100 * line["value"], error, color=colour, marker=marker, capsize=2, label=condition)
-                seeds = [(m, row) for m in own for row in m.rows if (row.metric, row.condition) == (metric, condition)]
-                at = [places[titles[m.experiment]] for m, _ in seeds]
-                axes.plot(at, [100 * row.value for _, row in seeds], "x", color=colour, markersize=3)
+            metric = _draw_variants(axes, own, titles, places)
             axes.set(xlabel=title, ylabel=f"{metric} (%)", title=subject(benchmark).title)
-            axes.set_xticks(list(places.values()), list(places))
-            if numeric and min(places.values()) > 0 and max(places.values()) > 5 * min(places.values()):
+            if numeric and 0 < 5 * min(places.values()) < max(places.values()):
                 axes.set_xscale("log")
-                axes.set_xticks(list(places.values()), list(places))
                 axes.minorticks_off()
+            axes.set_xticks(list(places.values()), list(places))
             axes.legend(fontsize=6.5)
+
+
+def _draw_variants(
+    axes: Axes, metrics: Sequence[Metrics], titles: Mapping[str, str], places: Mapping[str, float]
+) -> str:
+    """A line for each condition of a benchmark's middle metric, whose name is returned."""
+    table = summarise(metrics, titles)
+    names = [name for name in table["metric"].unique() if not name.startswith("median")]
+    metric = names[len(names) // 2]
+    for k, (condition, line) in enumerate(table[table["metric"] == metric].groupby("condition", sort=False)):
+        x = [places[titles[experiment]] for experiment in line["experiment"]]
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        error = 100 * np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
+        axes.errorbar(x, 100 * line["value"], error, color=colour, marker=marker, capsize=2, label=condition)
+        seeds = [
+            (places[titles[one.experiment]], 100 * row.value)
+            for one in metrics
+            for row in one.rows
+            if (row.metric, row.condition) == (metric, condition) and row.value is not None
+        ]
+        axes.plot(*np.array(seeds).reshape(-1, 2).T, "x", color=colour, markersize=3)
+    return metric
 
 
 def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:

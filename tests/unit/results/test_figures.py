@@ -64,7 +64,7 @@ def draw_all(pictures, log: Path, folder: Path) -> set[str]:
     figures.similarity_maps(views, query, maps, TITLES, folder / "similarity_maps")
     figures.pca_colours(views, maps, TITLES, folder / "pca_colours")
     numbers = {"place": "0.5", "colour": "5"}
-    scores = [consistency("place", 0.7), consistency("colour", 0.5)]
+    scores = [consistency("place", 0.7), consistency("colour", None)]
     figures.ablation_plot([*scores, *scores], numbers, "kappa, m", folder / "ablation")
     return {path.name for path in folder.iterdir()}
 
