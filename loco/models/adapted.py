@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loco.errors import ConfigError
-from loco.models.backbones import Backbone, build_backbone
+from loco.models.backbones import Backbone, build_backbone, to_grid
 from loco.models.extractor import FeatureExtractor
 from loco.models.heads import build_head
 from loco.provenance import file_fingerprint
@@ -147,9 +147,9 @@ class AdaptedBackbone(FeatureExtractor):
         return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=wanted < self.stride)
 
     def _encode_with_class_token(self, images: Tensor) -> Tensor:
-        tokens = self.backbone.tokens((images - self.backbone.mean) / self.backbone.std)
+        tokens = self.backbone.tokens(self.backbone.normalised(images))
         height, width = (side // self.backbone.stride for side in images.shape[2:])
-        patches = tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+        patches = to_grid(tokens[:, -height * width :], height, width)
         token = tokens[:, 0, :, None, None].expand(-1, -1, 1, width)
         return torch.cat([patches, token], dim=2)
 

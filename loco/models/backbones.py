@@ -104,7 +104,11 @@ class Backbone(nn.Module):
                 f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W), H and W multiples of "
                 f"{self.stride}"
             )
-        return self.encode((images - self.mean) / self.std)
+        return self.encode(self.normalised(images))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """RGB colours in [0, 1] as the network was trained to see them."""
+        return (images - self.mean) / self.std
 
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:

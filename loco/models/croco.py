@@ -22,13 +22,12 @@ from torch.nn import functional as F
 
 from loco.errors import DataError
 from loco.models.backbones import Backbone, check_layer, to_grid
+from loco.models.transformer import Block, Rotation
 
 # A published name begins with one of these; what the part is called here.
 _PARTS = {"patch_embed.proj.": "patches.", "enc_blocks.": "blocks.", "enc_norm.": "norm."}
 _POSITIONS = "enc_pos_embed"
 _HEADS, _SINES = 12, "cosine"  # of a file whose settings do not say
-
-Rotation = tuple[Tensor, Tensor]
 
 
 def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = None) -> CroCo:
@@ -95,7 +94,7 @@ class CroCo(Backbone):
         hidden = weights["enc_blocks.0.mlp.fc1.weight"].shape[0]
         with torch.device("meta"):  # no memory before the sizes are seen to fit
             self.patches = nn.Conv2d(3, self.dim, self.stride, stride=self.stride)
-            self.blocks = nn.ModuleList(_Block(self.dim, heads, hidden) for _ in range(layer))
+            self.blocks = nn.ModuleList(Block(self.dim, heads, hidden, eps=1e-6) for _ in range(layer))
             self.norm = nn.LayerNorm(self.dim, eps=1e-6)
         self._load(weights)
         if not (norm if norm is not None else layer == count):
@@ -141,41 +140,6 @@ class CroCo(Backbone):
         self.load_state_dict(used, assign=True)
 
 
-class _Block(nn.Module):
-    """Attention and MLP, each after a normalisation and around a shortcut."""
-
-    def __init__(self, dim: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
-        self.attn, self.mlp = _Attention(dim, heads), _MLP(dim, hidden)
-
-    def forward(self, tokens: Tensor, rotation: Rotation | None) -> Tensor:
-        tokens = tokens + self.attn(self.norm1(tokens), rotation)
-        return tokens + self.mlp(self.norm2(tokens))
-
-
-class _Attention(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor, rotation: Rotation | None) -> Tensor:
-        query, key, value = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if rotation is not None:
-            query, key = rotate(query, *rotation), rotate(key, *rotation)
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
-
-
-class _MLP(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(tokens)))
-
-
 def rotations(height: int, width: int, dim: int, base: float, device: torch.device | None = None) -> Rotation:
     """Cosines and sines, each (height * width, dim), of the angles that patches turn the channels of a head by.
 
@@ -186,12 +150,6 @@ def rotations(height: int, width: int, dim: int, base: float, device: torch.devi
     row, column = row.reshape(-1, 1) * frequencies, column.reshape(-1, 1) * frequencies
     angles = torch.cat([row, row, column, column], dim=1)
     return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """(..., cells, dim) with its pairs of channels turned; in each half, i is paired with i + dim / 4."""
-    a, b, c, d = x.chunk(4, dim=-1)
-    return (x * cosines + torch.cat([-b, a, -d, c], dim=-1) * sines).to(x.dtype)
 
 
 def _read(path: Path) -> Any:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loco.errors import ConfigError, DataError
-from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, to_grid
+from loco.models.transformer import Block
 
 
 class Head(nn.Module):
@@ -131,6 +132,8 @@ class LocusHead(Head):
     class token takes part, which matters for published weights alone.
     """
 
+    heads = 4
+
     def __init__(
         self, inputs: int, dim: int = 64, width: int = 128, blocks: int = 2, class_token: bool = False
     ) -> None:
@@ -143,39 +146,21 @@ class LocusHead(Head):
             class_token: whether the backbone's class token takes part. Its features can then not be cached as maps.
         """
         super().__init__()
+        if width % self.heads:
+            raise ConfigError(f"locus: `width` is a multiple of {self.heads}, found {width}")
         self.dim, self.class_token = dim, class_token
         self.layers = nn.Sequential(
-            nn.Linear(inputs, width), *(Block(width) for _ in range(blocks)), nn.Linear(width, dim)
+            nn.Linear(inputs, width),
+            *(Block(width, self.heads, 4 * width, scale=0.125) for _ in range(blocks)),
+            nn.Linear(width, dim),
         )
 
     def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         if not self.class_token:
-            return self.layers(_tokens(features)).transpose(1, 2).unflatten(2, features.shape[2:])
+            return to_grid(self.layers(_tokens(features)), *features.shape[2:])
         features, token = features[:, :, :-1], features[:, :, -1:, :1]
         tokens = self.layers(torch.cat([_tokens(token), _tokens(features)], dim=1))
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, features.shape[2:])
-
-
-class Block(nn.Module):
-    """A transformer block, the norms in front (Dosovitskiy et al., ICLR 2021), its parts named as in DINO's code."""
-
-    heads, scale = 4, 0.125
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        if width % self.heads:
-            raise ConfigError(f"locus: `width` is a multiple of {self.heads}, found {width}")
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "proj": nn.Linear(width, width)})
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn["proj"](self._attend(self.norm1(x)))
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
-
-    def _attend(self, x: Tensor) -> Tensor:
-        q, k, v = self.attn["qkv"](x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2).flatten(2)
+        return to_grid(tokens[:, 1:], *features.shape[2:])
 
 
 class ResidualMLP(Head):

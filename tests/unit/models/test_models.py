@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from loco.config import FIXED_STRIDES
 from loco.errors import ConfigError, DataError
 from loco.models import build_extractor, load, save_extractor
 
@@ -55,6 +56,10 @@ def test_images_of_any_size_are_continued_by_their_last_pixels(config):
     multiple = extractor.multiple or extractor.stride
     continued = np.pad(image, ((0, 0), (0, -46 % multiple), (0, -57 % multiple), (0, 0)), mode="edge")
     torch.testing.assert_close(features, extractor.extract(continued)[:, :, :, :15])
+
+
+def test_the_configuration_knows_the_strides_that_are_no_setting():
+    assert {name: build_extractor({"name": name}).stride for name in FIXED_STRIDES} == FIXED_STRIDES
 
 
 def test_every_feature_is_centred_on_its_cell():
