@@ -15,13 +15,14 @@ Weights = dict[str, Tensor]
 class Kept:
     """The state is numbers and tensors alone, so that it can be saved with the training."""
 
-    def __init__(self, network: nn.Module, decay: float | None) -> None:
+    def __init__(self, network: nn.Module, decay: float | None, keep_best: bool) -> None:
         """
         Args:
             network: whose trained weights are kept.
             decay: share of the mean that stays at each step (exponential moving average); None for no mean.
+            keep_best: whether the weights of the best value are kept, or only that value.
         """
-        self.decay = decay
+        self.decay, self.keep_best = decay, keep_best
         self.average = clone(trained_weights(network)) if decay else {}
         self.best: Weights = {}
         self.best_value = -math.inf
@@ -51,15 +52,21 @@ class Kept:
             set_weights(network, present)
 
     def judge(self, network: nn.Module, value: float, step: int) -> None:
-        """Keep the weights if ``value``, of step ``step``, is the best so far."""
+        """Keep ``value``, of step ``step``, if it is the best so far, and the weights where they are wanted."""
         if value > self.best_value:
-            self.best, self.best_value, self.best_step = clone(trained_weights(network)), value, step
+            self.best_value, self.best_step = value, step
+            self.best = clone(trained_weights(network)) if self.keep_best else {}
 
 
 def trained_weights(network: nn.Module) -> Weights:
     """The weights that are trained, and the buffers that belong to the state, by name; not copied."""
+    return without_frozen(network, network.state_dict())
+
+
+def without_frozen(network: nn.Module, state: Weights) -> Weights:
+    """The entries of a network's ``state`` that are not frozen parameters."""
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    return {name: value for name, value in network.state_dict().items() if name not in frozen}
+    return {name: value for name, value in state.items() if name not in frozen}
 
 
 def set_weights(network: nn.Module, weights: Weights) -> None:

@@ -19,7 +19,7 @@ from loco.losses import build_loss
 from loco.models import build_extractor
 from loco.storage import atomic_path
 from loco.training.data import Batch
-from loco.training.kept import Kept, set_weights
+from loco.training.kept import Kept, set_weights, without_frozen
 from loco.training.validation import ValidationScene
 
 History = list[dict[str, float]]
@@ -48,7 +48,7 @@ class RankingModule(pl.LightningModule):
         self.warmup_steps = warmup["steps"] if warmup else 0
         self.warmup = build_loss(**warmup["loss"]) if warmup else None
         self.validation = validation
-        self.kept = Kept(self.extractor, self.settings.get("ema"))
+        self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.history: History = []
         self._parts: History = []  # of the batches since the last step of the optimiser
         self._ended = time.perf_counter()
@@ -139,7 +139,7 @@ class RankingModule(pl.LightningModule):
 
     def finish(self) -> None:
         """Give the extractor the weights that are to be kept."""
-        if self.settings.get("keep", "last") == "best" and self.kept.best:
+        if self.kept.best:
             set_weights(self.extractor, self.kept.best)
         elif self.kept.average:
             set_weights(self.extractor, self.kept.average)
@@ -155,9 +155,7 @@ class RankingModule(pl.LightningModule):
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Without the frozen weights, which are built anew: those of a large backbone are most of a checkpoint."""
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        state = super().state_dict(*arguments, **options)
-        return {name: value for name, value in state.items() if name not in frozen}
+        return without_frozen(self, super().state_dict(*arguments, **options))
 
     @property
     def strict_loading(self) -> bool:
