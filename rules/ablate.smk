@@ -1,7 +1,7 @@
 rule ablation_table:
     """Table of one benchmark over the variants of an ablation and their seeds."""
     input:
-        lambda wildcards: ablation_metrics(wildcards, wildcards.benchmark)[0],
+        ablation_metrics(),
     output:
         csv="results/ablations/{ablation}/{benchmark}.csv",
         markdown="results/ablations/{ablation}/{benchmark}.md",
@@ -18,7 +18,7 @@ rule ablation_table:
     params:
         code=code("table"),
         titles=variant_titles,
-        recipes=lambda wildcards: ablation_metrics(wildcards, wildcards.benchmark)[1],
+        recipes=ablation_recipes(),
     script:
         "../workflow_scripts/table.py"
 
@@ -26,7 +26,7 @@ rule ablation_table:
 rule ablation_plot:
     """Scores of the variants of an ablation, a panel for each benchmark."""
     input:
-        lambda wildcards: ablation_metrics(wildcards, *RUN["benchmarks"])[0],
+        ablation_metrics(*RUN["benchmarks"]),
     output:
         svg="results/ablations/{ablation}/plot.svg",
         png="results/ablations/{ablation}/plot.png",
@@ -43,7 +43,7 @@ rule ablation_plot:
         code=code("ablation_plot"),
         titles=variant_titles,
         title=lambda wildcards: config["ablations"][wildcards.ablation]["title"],
-        recipes=lambda wildcards: ablation_metrics(wildcards, *RUN["benchmarks"])[1],
+        recipes=ablation_recipes(*RUN["benchmarks"]),
     script:
         "../workflow_scripts/ablation_plot.py"
 

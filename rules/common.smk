@@ -143,18 +143,33 @@ def encoded_files(wildcards):
     return scene_files(rules.encode.output.encoded.replace("{encoder}", name), "train")(wildcards) if name else []
 
 
-def ablation_metrics(wildcards, *benchmarks):
-    """Metric files of all variants of an ablation, and the recipes that they must have been made by."""
+def ablation_keys(wildcards, *benchmarks):
+    """(benchmark, split, experiment, seed) of all scores of an ablation."""
     ablation = config["ablations"][wildcards.ablation]
-    keys = {
+    return [
         (benchmark, variant.get("split", ablation["split"]), experiment, seed)
         for benchmark in benchmarks
         for experiment, variant in ABLATIONS[wildcards.ablation].items()
         for seed in ablation["seeds"]
+    ]
+
+
+def ablation_metrics(*benchmarks):
+    """Input function: the metric files of an ablation, of the benchmark of the job if none is named."""
+
+    def files(wildcards):
+        names = ("benchmark", "split", "experiment", "seed")
+        keys = ablation_keys(wildcards, *(benchmarks or [wildcards.benchmark]))
+        return [path for key in keys for path in expand(rules.evaluate.output.metrics, **dict(zip(names, key)))]
+
+    return files
+
+
+def ablation_recipes(*benchmarks):
+    """Params function: by what code and settings these files must have been made."""
+    return lambda wildcards: {
+        key: recipe(*key[:3]) for key in ablation_keys(wildcards, *(benchmarks or [wildcards.benchmark]))
     }
-    recipes = {key: recipe(*key[:3]) for key in sorted(keys)}
-    names = ("benchmark", "split", "experiment", "seed")
-    return [path for key in recipes for path in expand(rules.evaluate.output.metrics, **dict(zip(names, key)))], recipes
 
 
 def variant_titles(wildcards):

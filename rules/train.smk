@@ -8,7 +8,7 @@ rule train:
         train_frames=scene_files(rules.depth.output.frames, "train"),
         train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
-        train_encoded=lambda wildcards: encoded_files(wildcards),
+        train_encoded=encoded_files,
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",

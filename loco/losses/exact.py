@@ -18,7 +18,6 @@ added up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -106,7 +105,9 @@ class ExactSmoothAP(AllPairsLoss):
     def engine(self, features: Tensor) -> Any:
         """What counts and looks up: the module of fused kernels where it can be used, else that of plain operations."""
         if features.is_cuda and features.dtype != torch.float64 and find_spec("triton"):
-            return import_module("loco.losses.kernels")
+            from loco.losses import kernels  # which needs Triton
+
+            return kernels
         return histograms
 
     def _walk(self, patches: Patches) -> Walk:
