@@ -205,7 +205,7 @@ def _laid_over(base: Any, changes: Any) -> Any:
 
 def _cross_check(config: dict[str, Any]) -> Iterator[str]:
     for kind, names in config["run"].items():
-        if kind != "seeds":
+        if kind not in ("seeds", "baseline"):
             yield from (
                 f"run.{kind}: `{n}` is not defined{_hint(n, config[kind])}" for n in names if n not in config[kind]
             )
@@ -254,20 +254,34 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
 
 def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
     yield from _model_problems("model", experiment["model"])
-    if "train" in experiment:
-        if not _has_weights_to_train(experiment["model"]):
-            yield f"train: this model ({experiment['model']['name']}) has no weights to train; remove `train`"
-        yield from _training_problems(experiment["model"], experiment["train"])
+    model, train = experiment["model"], experiment.get("train")
+    if experiment.get("cache"):
+        yield from _cache_problems(model, train or {})
+    if "pca" in experiment:
+        frozen = model["name"] == "backbone" and model.get("train", "none") == "none"
+        if not frozen or (model.get("head") or {}).get("name") != "linear":
+            yield "pca: is of a `backbone` that is not trained, with `head: {name: linear, dim: ...}`"
+        if train:
+            yield "pca: gives the weights that `train` would; remove one of them"
+    if train:
+        if not _has_weights_to_train(model):
+            yield f"train: this model ({model['name']}) has no weights to train; remove `train`"
+        yield from _training_problems(train)
 
 
-def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
+def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
+    if model["name"] != "backbone" or model.get("train", "none") != "none":
+        yield "cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
+    elif not model["backbone"].get("pretrained", True):
+        yield "cache: the features of random weights differ from seed to seed; drop it"
+    if "augment" in train:
+        yield "cache: stored features do not change with the image; remove `train.augment` or `cache`"
+
+
+def _training_problems(train: dict[str, Any]) -> Iterator[str]:
     yield from _radii_problems("train.loss", train["loss"])
     if "warmup" in train:
         yield from _radii_problems("train.warmup.loss", train["warmup"]["loss"])
-    if train.get("cache") and (model["name"] != "backbone" or model.get("train", "none") != "none"):
-        yield "train.cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
-    if train.get("cache") and "augment" in train:
-        yield "train.cache: stored features do not change with the image; remove `augment` or `cache`"
     batch, processes = train["batch"], train.get("processes", 1)
     images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
     if images < processes:
@@ -308,10 +322,13 @@ def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
 
 def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     run = config["run"]
+    if "baseline" in run and run["baseline"] not in run["experiments"]:
+        yield f"run.baseline: `{run['baseline']}` is not in run.experiments{_hint(run['baseline'], run['experiments'])}"
     trained = [e for e in run["experiments"] if "train" in config["experiments"].get(e, {})]
+    fitted = [e for e in run["experiments"] if {"train", "pca"} & config["experiments"].get(e, {}).keys()]
     for split in run["splits"]:
-        if split in config["splits"] and trained and not scenes(config, split, "train"):
-            yield f"splits.{split} has no training scene, but run.experiments has `{trained[0]}`, which is trained"
+        if split in config["splits"] and fitted and not scenes(config, split, "train"):
+            yield f"splits.{split} has no training scene, but run.experiments has `{fitted[0]}`, which is trained"
         for name in trained:
             train = config["experiments"][name]["train"]
             by_validation = train.get("keep") == "best" or "early_stop" in train

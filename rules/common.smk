@@ -1,5 +1,6 @@
 # No rules: the checked configuration, the names that wildcards may take, lists of files, and fingerprints.
 import re
+from itertools import product
 
 from snakemake.exceptions import WorkflowError
 
@@ -16,6 +17,9 @@ except ConfigError as error:
 
 RUN = config["run"]
 TITLES = {name: config["experiments"][name]["title"] for name in RUN["experiments"]}
+FITTED = {
+    name: how for name, setup in config["experiments"].items() for how in ("train", "pca") if how in setup
+}  # experiment -> the block that says how its weights are found
 TRAINED = [name for name in RUN["experiments"] if "train" in config["experiments"][name]]
 FIGURES = {"location_consistency": "location_consistency_dots", "pixel_correspondence": "recall_against_angle"}
 PICTURES = dict(zip(("split", "dataset", "scene"), figure_scene(config)))
@@ -128,7 +132,7 @@ def scene_files(pattern, *parts, stride=patch_stride):
 def encoder(experiment):
     """Name of the part of a model that is not trained, by which its features are stored; None if they are not."""
     setup = config["experiments"][experiment]
-    if not setup.get("train", {}).get("cache"):
+    if not setup.get("cache"):
         return None
     part = {key: setup["model"][key] for key in ("name", "backbone", "stride")}
     return settings_fingerprint(part)[:12]
@@ -137,10 +141,31 @@ def encoder(experiment):
 ENCODERS = {encoder(name): setup["model"] for name, setup in config["experiments"].items() if encoder(name)}
 
 
-def encoded_files(wildcards):
-    """The stored features of the scenes that a job trains on, where the experiment asks for them."""
+def encoded_scenes(wildcards, places):
+    """What the encoder of a job's model makes of these (dataset, scene) pairs, where the experiment has it stored."""
     name = encoder(wildcards.experiment)
-    return scene_files(rules.encode.output.encoded.replace("{encoder}", name), "train")(wildcards) if name else []
+    pattern = rules.encode.output.encoded
+    return [pattern.format(encoder=name, dataset=dataset, scene=scene) for dataset, scene in places] if name else []
+
+
+def encoded_training_scenes(wildcards):
+    return encoded_scenes(wildcards, scenes(config, wildcards.split, "train"))
+
+
+def run_keys(benchmark):
+    """(benchmark, split, experiment, seed) of all scores of the run on a benchmark."""
+    return list(product([benchmark], RUN["splits"], RUN["experiments"], RUN["seeds"]))
+
+
+def run_metrics(benchmark):
+    """The metric files of the run on a benchmark."""
+    names = ("benchmark", "split", "experiment", "seed")
+    return [rules.evaluate.output.metrics.format(**dict(zip(names, key))) for key in run_keys(benchmark)]
+
+
+def run_recipes(benchmark):
+    """By what code and settings these files must have been made."""
+    return {key: recipe(*key[:3]) for key in run_keys(benchmark)}
 
 
 def ablation_keys(wildcards, *benchmarks):
@@ -197,13 +222,15 @@ def labelled(pattern):
 def recipe(benchmark, split, experiment):
     """Fingerprints of all code and settings behind a metric file: its passport must agree with them."""
     setup = config["experiments"][experiment]
-    parts = ("train", "val", "test") if "train" in setup else ("test",)
+    how = FITTED.get(experiment)
+    parts = {"train": ("train", "val", "test"), "pca": ("train", "test"), None: ("test",)}[how]
     aside = ("scenes", "raw", "check", "labels")
     used = {
         name: {key: value for key, value in config["datasets"][name].items() if key not in aside}
         for name, _ in scenes(config, split, *parts)
     }
-    model_steps = ["extract", *(["train"] if "train" in setup else []), *(["encode"] if encoder(experiment) else [])]
+    fit = {"train": ["train"], "pca": ["fit_pca"], None: []}[how]
+    model_steps = ["extract", *fit, *(["encode"] if encoder(experiment) else [])]
     codes = [evaluation_code(benchmark), code("correspondence")]
     codes += [model_code(step, setup["model"]) for step in model_steps]
     for name, dataset in used.items():
@@ -213,7 +240,7 @@ def recipe(benchmark, split, experiment):
         "datasets": used,
         "scenes": {part: scenes(config, split, part) for part in parts},
         "model": setup["model"],
-        "train": setup.get("train"),
+        "train": setup.get(how),
         "benchmark": config["benchmarks"][benchmark],
     }
     return {

@@ -2,9 +2,8 @@ rule extract:
     """Feature maps of all frames of a scene, by a trained network where the experiment trains one."""
     input:
         frames=rules.depth.output.frames,
-        checkpoint=branch(
-            lambda wildcards: "train" in config["experiments"][wildcards.experiment], then=rules.train.output.model
-        ),
+        checkpoint=branch(lambda wildcards: wildcards.experiment in FITTED, then=rules.train.output.model),
+        encoded=lambda wildcards: encoded_scenes(wildcards, [(wildcards.dataset, wildcards.scene)]),
     output:
         features="results/features/{split}/{experiment}/seed{seed}/{dataset}/{scene}.h5",
     log:

@@ -9,13 +9,7 @@ for benchmark in RUN["benchmarks"]:
         name:
             f"table_{benchmark}"
         input:
-            expand(
-                rules.evaluate.output.metrics,
-                benchmark=benchmark,
-                split=RUN["splits"],
-                experiment=RUN["experiments"],
-                seed=RUN["seeds"],
-            ),
+            run_metrics(benchmark),
         output:
             csv=report(
                 f"results/tables/{benchmark}.csv",
@@ -37,14 +31,44 @@ for benchmark in RUN["benchmarks"]:
         params:
             code=code("table"),
             titles=TITLES,
-            recipes={
-                (benchmark, split, experiment, seed): recipe(benchmark, split, experiment)
-                for split in RUN["splits"]
-                for experiment in RUN["experiments"]
-                for seed in RUN["seeds"]
-            },
+            recipes=run_recipes(benchmark),
         script:
             "../workflow_scripts/table.py"
+
+
+for benchmark in RUN["benchmarks"] if "baseline" in RUN else []:
+
+    rule:
+        """Table of how much more the others score than the baseline, item by item."""
+        name:
+            f"differences_{benchmark}"
+        input:
+            run_metrics(benchmark),
+        output:
+            csv=report(
+                f"results/tables/{benchmark}_differences.csv",
+                caption="../report/differences.rst",
+                category="Results",
+                labels={"benchmark": benchmark.replace("_", " "), "kind": "differences"},
+            ),
+            markdown=f"results/tables/{benchmark}_differences.md",
+            latex=f"results/tables/{benchmark}_differences.tex",
+        log:
+            f"results/logs/differences/{benchmark}.log",
+        benchmark:
+            f"results/benchmarks/differences/{benchmark}.tsv"
+        conda:
+            "../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        params:
+            code=code("differences", f"loco/evaluation/{benchmark}.py"),
+            titles=TITLES,
+            baseline=RUN["baseline"],
+            recipes=run_recipes(benchmark),
+        script:
+            "../workflow_scripts/differences.py"
 
 
 rule training_curve:
@@ -186,6 +210,7 @@ rule tables:
     """All tables of the run."""
     input:
         expand("results/tables/{benchmark}.csv", benchmark=RUN["benchmarks"]),
+        expand("results/tables/{benchmark}_differences.csv", benchmark=RUN["benchmarks"] if "baseline" in RUN else []),
 
 
 rule figures:

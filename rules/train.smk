@@ -8,7 +8,7 @@ rule train:
         train_frames=scene_files(rules.depth.output.frames, "train"),
         train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
-        train_encoded=encoded_files,
+        train_encoded=encoded_training_scenes,
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
@@ -17,6 +17,8 @@ rule train:
         "results/logs/train/{split}/{experiment}/seed{seed}.log",
     benchmark:
         "results/benchmarks/train/{split}/{experiment}/seed{seed}.tsv"
+    wildcard_constraints:
+        experiment=one_of(name for name, how in FITTED.items() if how == "train"),
     priority: 50
     conda:
         "../environment.yml"
@@ -31,3 +33,31 @@ rule train:
         data=lambda wildcards: config["splits"][wildcards.split],
     script:
         "../workflow_scripts/train.py"
+
+
+rule fit_pca:
+    """Principal components of a backbone's features on the scenes of a split, in the place of a trained network."""
+    input:
+        frames=scene_files(rules.depth.output.frames, "train"),
+        encoded=encoded_training_scenes,
+    output:
+        model=rules.train.output.model,
+    log:
+        "results/logs/fit_pca/{split}/{experiment}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/fit_pca/{split}/{experiment}/seed{seed}.tsv"
+    wildcard_constraints:
+        experiment=one_of(name for name, how in FITTED.items() if how == "pca"),
+    conda:
+        "../environment.yml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        gpu=1,
+    params:
+        code=lambda wildcards: model_code("fit_pca", config["experiments"][wildcards.experiment]["model"]),
+        model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
+        whiten=lambda wildcards: config["experiments"][wildcards.experiment]["pca"].get("whiten", False),
+        data=lambda wildcards: config["splits"][wildcards.split],
+    script:
+        "../workflow_scripts/fit_pca.py"

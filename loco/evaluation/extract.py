@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ from tqdm import tqdm
 
 from loco.geometry.patches import extent_of, grid_size
 from loco.models import build_extractor, load
-from loco.storage import Features, Frames
+from loco.models.extractor import to_colours
+from loco.storage import Encoded, Features, Frames
 
 BATCH = 8  # images at a time
 
 
-def extract_scene(model: Mapping[str, Any], checkpoint: Path | None, frames_path: Path, out: Path, seed: int) -> None:
+@torch.inference_mode()
+def extract_scene(
+    model: Mapping[str, Any],
+    checkpoint: Path | None,
+    frames_path: Path,
+    out: Path,
+    seed: int,
+    encoded_path: Path | None = None,
+) -> None:
     """Write the features of a scene's frames.
 
     Args:
@@ -25,18 +35,26 @@ def extract_scene(model: Mapping[str, Any], checkpoint: Path | None, frames_path
         frames_path: file of :class:`loco.storage.Frames`.
         out: file of :class:`loco.storage.Features` to write.
         seed: of the initial weights.
+        encoded_path: file of :class:`loco.storage.Encoded`, what the frozen part of the model makes of the frames; None
+            to compute it.
 
     Raises:
-        DataError: the checkpoint cannot be used.
+        DataError: the checkpoint cannot be used, or the encoded frames are of others.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    extractor = load(checkpoint, device) if checkpoint else build_extractor(model, seed).to(device)
-    with Frames(frames_path) as frames:
+    extractor = load(checkpoint, device) if checkpoint else build_extractor(model, seed).to(device).eval()
+    with ExitStack() as files:
+        frames = files.enter_context(Frames(frames_path))
+        encoded = files.enter_context(Encoded(encoded_path)) if encoded_path else None
+        if encoded:
+            encoded.require_frames(frames)
         rows, columns = grid_size(frames.size, extractor.stride)
         sizes = {"n": len(frames), "h": rows, "w": columns, "c": extractor.dim}
         facts = {"model": dict(model), "extent": extent_of((rows, columns), extractor.stride)}
         with Features.create(out, frames.dataset, frames.scene, sizes, facts) as file:
             file.attrs["frames_id"] = frames.frames_id
             for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
-                maps = extractor.extract(frames["rgb"][start : start + BATCH])
-                file["features"][start : start + BATCH] = maps.permute(0, 2, 3, 1).cpu().numpy()
+                part = slice(start, start + BATCH)
+                images = to_colours(frames["rgb"][part], device) if extractor.needs_images or not encoded else None
+                stored = torch.from_numpy(encoded["encoded"][part]).to(device) if encoded else None
+                file["features"][part] = extractor(images, stored).permute(0, 2, 3, 1).cpu().numpy()

@@ -20,8 +20,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
-from loco.evaluation.bootstrap import mean_interval
-from loco.evaluation.result import EvaluatedScene, Evaluation, Row
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
@@ -57,7 +56,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
                     row = (scene.frames.scene, names[i], radius, weights, float(of_image.mean()), len(of_image))
                     for column, entry in zip(items.values(), row):
                         column.append(entry)
-    return Evaluation([_row(items, condition, settings, seed) for condition in _conditions(settings)], items)
+    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 
 def query_precisions(
@@ -168,12 +167,15 @@ def _conditions(settings: Mapping[str, Any]) -> list[Condition]:
     return list(product(settings["radii"], settings["weights"]))
 
 
-def _row(items: Mapping[str, list[Any]], condition: Condition, settings: Mapping[str, Any], seed: int) -> Row:
-    radius, weights = condition
-    chosen = [i for i, found in enumerate(zip(items["radius"], items["weights"])) if found == condition]
-    values, sizes = ([items[name][i] for i in chosen] for name in ("ap", "n_queries"))
-    interval = mean_interval(values, sizes, resamples=settings["bootstrap"], seed=seed)
-    return Row("mAP", f"{radius:g} m, {weights.replace('_', ' ')}", *interval, n=len(chosen))
+def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
+    """The scores of query images that each row of :func:`evaluate` is the mean of, from its items."""
+    images = list(zip(items["scene"], items["image"]))
+    found = []
+    for radius, weights in _conditions(settings):
+        chosen = [i for i, drawn in enumerate(zip(items["radius"], items["weights"])) if drawn == (radius, weights)]
+        keys, ap, sizes = ([column[i] for i in chosen] for column in (images, items["ap"], items["n_queries"]))
+        found.append(Sample("mAP", f"{radius:g} m, {weights.replace('_', ' ')}", keys, ap, sizes))
+    return found
 
 
 def _patches(scene: EvaluatedScene) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:

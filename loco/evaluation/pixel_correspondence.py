@@ -6,15 +6,15 @@ and the best 1000 are kept. The error of a match is the distance in B, in pixels
 recall is the share of matches with an error below a threshold. One direction; nothing is filtered by occlusion or by
 the borders of B: a point that B does not see counts as whatever its match makes of it.
 
-Pixels are those of the frames (128 x 160, say), not of the raw photographs: Probe3D measures at 120 x 160 for
-480 x 640 photographs.
+Features are of the whole frames; pixels are those of frames made smaller by ``step``, of which every step-th row and
+column is a pixel. Probe3D has frames of 480 x 640 and a step of 4: it matches, and measures, at 120 x 160.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise, zip_longest
+from itertools import islice, pairwise, product, zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,15 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from loco.errors import DataError
-from loco.evaluation.bootstrap import mean_interval
-from loco.evaluation.result import EvaluatedScene, Evaluation, Row
-from loco.geometry.cameras import backproject, pixel_centres, project, relative_rotation_angle
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.geometry.cameras import backproject, pixel_centres, project, relative_rotation_angle, scale_intrinsics
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
-from loco.geometry.sampling import sample_features
+from loco.geometry.sampling import sample_features, sampling_grid
 from loco.storage import Frames
 
 OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # an inpainted depth is a guess
 RESOLUTION = 1e-6  # of cosines in float32: distances below it are equal
+Extent = tuple[float, float]
 BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 MB at 128 x 160)
 
 
@@ -63,8 +63,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
     Args:
         scenes: test scenes, all open at once (the pairs are spread over them), frames of one size.
-        settings: ``pairs_per_bin`` over all scenes, ``min_overlap``, ``rotation_bins`` (edges, degrees),
-            ``thresholds`` (pixels of the frames), ``matches`` to keep a pair, ``bootstrap``.
+        settings: ``pairs_per_bin`` over all scenes, ``min_overlap``, ``rotation_bins`` (edges, degrees), ``step`` (1 if
+            not given), ``thresholds`` (pixels), ``matches`` to keep a pair, ``bootstrap``.
         seed: of all draws.
 
     Returns:
@@ -84,12 +84,13 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     items |= {_recall(threshold): [] for threshold in settings["thresholds"]} | {"median_error": []}
     for pair in tqdm(pairs, desc="pixel correspondence", unit="pair"):
         scene = scenes[pair.scene]
-        errors = _pair_errors(scene, pair, settings["matches"], scene.rng(seed, pair.a, pair.b))
+        rng = scene.rng(seed, pair.a, pair.b)
+        errors = _pair_errors(scene, pair, settings.get("step", 1), settings["matches"], rng)
         named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
         row = (*named, pair.angle, pair.overlap, len(errors), *_summary(errors, settings["thresholds"]))
         for column, entry in zip(items.values(), row):
             column.append(entry)
-    return Evaluation(_rows(items, [pair.bin for pair in pairs], settings, seed), items)
+    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
@@ -134,7 +135,7 @@ def match(
     size: tuple[int, int],
     count: int,
     rng: np.random.Generator,
-    extent: tuple[int, int] | None = None,
+    extent: Extent | None = None,
 ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
     """Most distinctive matches of pixels of A among all pixels of B.
 
@@ -159,7 +160,7 @@ def match(
 
 
 def two_nearest(
-    features: Tensor, feature_map: Tensor, size: tuple[int, int], extent: tuple[int, int] | None = None
+    features: Tensor, feature_map: Tensor, size: tuple[int, int], extent: Extent | None = None
 ) -> tuple[Tensor, Tensor]:
     """Exact two most similar pixels of an image.
 
@@ -195,31 +196,49 @@ def two_nearest(
     return torch.cat(similarity), torch.cat(nearest)
 
 
-def _to_pixels(cells: Tensor, size: tuple[int, int], extent: tuple[int, int]) -> Tensor:
+def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
     """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), as :func:`sample_features` does."""
     channels_last = cells[None].permute(0, 3, 1, 2)  # in these strides, or PyTorch copies everything to others
-    pixels = F.interpolate(channels_last, size=extent, mode="bilinear", align_corners=False)
+    if all(float(side).is_integer() for side in extent):
+        whole = [int(side) for side in extent]
+        pixels = F.interpolate(channels_last, whole, mode="bilinear", align_corners=False)
+    else:  # several times slower
+        places = sampling_grid(torch.from_numpy(pixel_centres(*size)), extent)[None]
+        pixels = F.grid_sample(channels_last, places, padding_mode="border", align_corners=False)
     return pixels[0, :, : size[0], : size[1]].permute(1, 2, 0)
 
 
-def _pair_errors(scene: EvaluatedScene, pair: Pair, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _pair_errors(
+    scene: EvaluatedScene, pair: Pair, step: int, count: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Errors (k,) in pixels of the kept matches of a pair; infinite for points behind B."""
     frames, maps = scene.frames, scene.features["features"]
-    uv, z = observed_pixels(frames["depth"][pair.a], frames["source"][pair.a])
+    uv, z = observed_pixels(frames["depth"][pair.a], frames["source"][pair.a], step)
     if len(uv) == 0:
         return np.empty(0)
     map_a, map_b = (torch.from_numpy(maps[i]) for i in (pair.a, pair.b))
-    kept, matched = match(map_a, map_b, uv, frames.size, count, rng, scene.features.extent)
-    points = backproject(uv[kept], z[kept], frames["intrinsics"][pair.a], frames["pose"][pair.a])
-    return reprojection_errors(points, matched, frames["intrinsics"][pair.b], frames["pose"][pair.b])
+    height, width = (side // step for side in frames.size)
+    extent = tuple(side / step for side in scene.features.extent)
+    kept, matched = match(map_a, map_b, uv, (height, width), count, rng, extent)
+    k_a, k_b = scale_intrinsics(frames["intrinsics"][[pair.a, pair.b]], (step * height, step * width), (height, width))
+    points = backproject(uv[kept], z[kept], k_a, frames["pose"][pair.a])
+    return reprojection_errors(points, matched, k_b, frames["pose"][pair.b])
 
 
 def observed_pixels(
-    depth: NDArray[np.floating], source: NDArray[np.integer]
+    depth: NDArray[np.floating], source: NDArray[np.integer], step: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (m, 2) and z-depths (m,) of the pixels whose depth was measured or read off the mesh."""
+    """Centres (m, 2) and z-depths (m,) of the pixels whose depth was measured or read off the mesh.
+
+    Of a frame made smaller by ``step``: the pixel of its grid that is nearest to the middle of each step x step block,
+    its centre in pixels of the smaller frame.
+    """
+    middle = slice(step // 2, None, step)
+    rows, columns = (side // step for side in depth.shape)
+    depth, source = (values[middle, middle][:rows, :columns] for values in (depth, source))
     observed = (depth > 0) & np.isin(source, OBSERVED)
-    return pixel_centres(*depth.shape)[observed], depth[observed].astype(np.float64)
+    centres = (np.argwhere(observed)[:, ::-1] * step + step // 2 + 0.5) / step
+    return centres, depth[observed].astype(np.float64)
 
 
 def reprojection_errors(
@@ -239,17 +258,18 @@ def _summary(errors: NDArray[np.float64], thresholds: Sequence[float]) -> list[f
     return [*(float(np.mean(errors < threshold)) for threshold in thresholds), median if np.isfinite(median) else None]
 
 
-def _rows(items: Mapping[str, list[Any]], bins: list[int], settings: Mapping[str, Any], seed: int) -> list[Row]:
+def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
+    """The recalls that each row of :func:`evaluate` is the mean of, from its items."""
     edges = settings["rotation_bins"]
+    bins = rotation_bin(np.asarray(items["angle"]), np.asarray(edges)).tolist()
     conditions: dict[str, set[int]] = {f"{low:g}-{high:g} deg": {i} for i, (low, high) in enumerate(pairwise(edges))}
     conditions["all"] = set(bins)
-    rows = []
-    for threshold in settings["thresholds"]:
-        for condition, chosen in conditions.items():
-            recalls = [r for r, b in zip(items[_recall(threshold)], bins) if b in chosen and r is not None]
-            interval = mean_interval(recalls, resamples=settings["bootstrap"], seed=seed)
-            rows.append(Row(_recall(threshold), condition, *interval, n=len(recalls)))
-    return rows
+    pairs = list(zip(items["scene"], items["a"], items["b"]))
+    found = []
+    for metric, (condition, chosen) in product(map(_recall, settings["thresholds"]), conditions.items()):
+        rows = [(key, r) for key, r, b in zip(pairs, items[metric], bins) if b in chosen and r is not None]
+        found.append(Sample(metric, condition, [key for key, _ in rows], [recall for _, recall in rows]))
+    return found
 
 
 def _recall(threshold: float) -> str:

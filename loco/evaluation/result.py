@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from loco.evaluation.bootstrap import mean_interval
 from loco.storage import Correspondences, Features, Frames
 
 
@@ -51,6 +53,30 @@ class Row:
     low: float | None
     high: float | None
     n: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The scores that one number of a table is the mean of.
+
+    Attributes:
+        metric: its name.
+        condition: under what they were measured.
+        keys: which item each score is of: the same for every extractor that is asked the same.
+        values: the scores.
+        weights: of each; None for equal ones.
+    """
+
+    metric: str
+    condition: str
+    keys: Sequence[tuple]
+    values: Sequence[float]
+    weights: Sequence[float] | None = None
+
+    def row(self, resamples: int, seed: int) -> Row:
+        """Mean and bootstrap interval."""
+        interval = mean_interval(self.values, self.weights, resamples=resamples, seed=seed)
+        return Row(self.metric, self.condition, *interval, n=len(self.values))
 
 
 @dataclass(frozen=True)

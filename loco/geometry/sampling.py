@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[int, int]) -> Tensor:
+def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[float, float]) -> Tensor:
     """Bilinear features at pixel positions, made unit length.
 
     Args:
@@ -18,9 +18,13 @@ def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[int, int]) ->
     Returns:
         (m, c), float32, unit rows. Beyond the outermost cell centres the border value is held.
     """
-    height, width = extent
-    grid = 2 * uv.to(torch.float32) / torch.tensor([width, height], dtype=torch.float32) - 1
-    sampled = F.grid_sample(
-        feature_map.permute(2, 0, 1)[None].float(), grid[None, None], padding_mode="border", align_corners=False
-    )
+    grid = sampling_grid(uv, extent)[None, None]
+    maps = feature_map.permute(2, 0, 1)[None].float()
+    sampled = F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
     return F.normalize(sampled[0, :, 0].T, dim=1)
+
+
+def sampling_grid(uv: Tensor, extent: tuple[float, float]) -> Tensor:
+    """Pixel positions (..., 2) as PyTorch's ``grid_sample`` wants them: from -1 to 1 over the extent, float32."""
+    height, width = extent
+    return 2 * uv.to(torch.float32) / torch.tensor([width, height], dtype=torch.float32) - 1

@@ -39,15 +39,20 @@ class FeatureExtractor(nn.Module):
         """Whether what comes before :meth:`decode` is never trained, so that it can be stored."""
         return False
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether :meth:`decode` looks at the images."""
+        return True
+
     def encode(self, images: Tensor) -> Tensor:
         """The frozen part of :meth:`maps`: its images to (b, C, h', w')."""
         raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
 
-    def decode(self, encoded: Tensor, images: Tensor) -> Tensor:
-        """The rest of :meth:`maps`: what :meth:`encode` gave, and the images."""
+    def decode(self, encoded: Tensor, images: Tensor | None) -> Tensor:
+        """The rest of :meth:`maps`: what :meth:`encode` gave, and the images where they are needed."""
         raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
 
-    def forward(self, images: Tensor, encoded: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
         """Unit features of images.
 
         Images are continued below and on the right, by their last pixels, to what :meth:`maps` takes; of the map those
@@ -55,7 +60,7 @@ class FeatureExtractor(nn.Module):
         (r + 0.5) stride), whatever the size.
 
         Args:
-            images: (b, 3, H, W) float colours in [0, 1].
+            images: (b, 3, H, W) float colours in [0, 1]. None where ``encoded`` is given and ``needs_images`` is false.
             encoded: what :meth:`encode` gives for them, if it was stored.
 
         Returns:
@@ -64,6 +69,8 @@ class FeatureExtractor(nn.Module):
         Raises:
             ValueError: wrong shape.
         """
+        if images is None:
+            return F.normalize(self.decode(encoded.float(), None).float(), dim=1)
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
         rows, columns = grid_size(tuple(images.shape[2:]), self.stride)
@@ -97,7 +104,7 @@ class FeatureExtractor(nn.Module):
         """
         self.eval()
         device = next((t.device for t in chain(self.parameters(), self.buffers())), torch.device("cpu"))
-        return self(_as_batch(images).to(device).permute(0, 3, 1, 2).float() / 255)
+        return self(to_colours(_as_batch(images), device))
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the features of an image of ``size`` (height, width).
@@ -109,6 +116,11 @@ class FeatureExtractor(nn.Module):
     @property
     def trainable_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def to_colours(images: NDArray[np.uint8] | Tensor, device: torch.device | str) -> Tensor:
+    """8-bit images (b, H, W, 3) as the extractors' input: (b, 3, H, W) float32 in [0, 1]."""
+    return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is trained on top of a backbone: the residual network of LoCo, the transformer head of LoCUS, a light one."""
+"""What stands on top of a backbone: the residual network of LoCo, the transformer head of LoCUS, and lighter ones."""
 
 from __future__ import annotations
 
@@ -196,7 +196,31 @@ class ResidualMLP(Head):
         return (self.shortcut(x) + self.reduce(F.gelu(y))).permute(0, 3, 1, 2)
 
 
-HEADS: dict[str, type[Head]] = {"residual_cnn": ResidualCNN, "locus": LocusHead, "residual_mlp": ResidualMLP}
+class Linear(Head):
+    """A linear map of each patch's features: trained, or their principal components (:mod:`loco.training.pca`)."""
+
+    def __init__(self, inputs: int, dim: int) -> None:
+        """
+        Args:
+            inputs: channels of the backbone.
+            dim: channels of the result; it starts as a random orthogonal projection.
+        """
+        super().__init__()
+        self.dim = dim
+        self.layer = nn.Linear(inputs, dim)
+        nn.init.orthogonal_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        return self.layer(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+HEADS: dict[str, type[Head]] = {
+    "linear": Linear,
+    "locus": LocusHead,
+    "residual_cnn": ResidualCNN,
+    "residual_mlp": ResidualMLP,
+}
 
 
 def build_head(config: Mapping[str, Any], inputs: int, stride: int) -> Head:

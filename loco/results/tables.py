@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from loco.results.metrics import Metrics
+from loco.errors import DataError
+from loco.evaluation.result import Sample
+from loco.results.metrics import Key, Metrics
 from loco.storage import write_text
 
 DASH = "\N{EN DASH}"
+KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of table: what its caption says of its numbers, how they are written, and which are in bold."""
+
+    reading: str
+    form: str
+    bold: Callable[[pd.DataFrame], set[int]]
 
 
 def write_tables(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
@@ -24,12 +37,34 @@ def write_tables(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
         titles: experiment -> what the tables call it, in the order of the rows.
         stem: path without suffix.
     """
-    metrics = list(metrics)
-    table = summarise(metrics, titles)
-    caption = _caption(metrics[0].benchmark, table)
+    kind = Kind("In percent, higher is better; {spread}; in brackets the {interval}. Best of each column in bold.", "{:.1f}", _best)
+    _write(summarise(metrics, titles), kind, stem)
+
+
+def write_differences(metrics: Iterable[Metrics], titles: Mapping[str, str], baseline: str, stem: str | Path) -> None:
+    """Write by how much the scores differ from those of one experiment, in the files that :func:`write_tables` writes.
+
+    Args:
+        metrics: the metric files of one benchmark.
+        titles: experiment -> what the tables call it, in the order of the rows.
+        baseline: the experiment that the others are compared with.
+        stem: path without suffix.
+
+    Raises:
+        DataError: an experiment was asked other questions than the baseline.
+    """
+    reading = (
+        f"Differences to {titles[baseline]} on the same items, in points of percent, higher is better; {{spread}}; in "
+        "brackets the {interval} of the differences. In bold where it leaves out zero."
+    )
+    _write(differences(metrics, titles, baseline), Kind(reading, "{:+.1f}", _certain), stem)
+
+
+def _write(table: pd.DataFrame, kind: Kind, stem: str | Path) -> None:
+    caption = _caption(table, kind)
     write_text(f"{stem}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
-    write_text(f"{stem}.md", _markdown(table, caption))
-    write_text(f"{stem}.tex", _latex(table, caption, metrics[0].benchmark))
+    write_text(f"{stem}.md", _markdown(table, kind, caption))
+    write_text(f"{stem}.tex", _latex(table, kind, caption))
 
 
 def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataFrame:
@@ -49,11 +84,10 @@ def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataF
         for m in ordered
         for r in m.rows
     ]
-    keys = ["benchmark", "split", "experiment", "title", "metric", "condition"]
     numbers = {"value": float, "low": float, "high": float}
-    runs = pd.DataFrame(lines, columns=[*keys, *numbers, "n"]).astype(numbers)
+    runs = pd.DataFrame(lines, columns=[*KEYS, *numbers, "n"]).astype(numbers)
     return (
-        runs.groupby(keys, sort=False)
+        runs.groupby(KEYS, sort=False)
         .agg(
             value=("value", _mean),
             low=("low", _mean),
@@ -64,6 +98,60 @@ def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataF
         )
         .reset_index()
     )
+
+
+def differences(metrics: Iterable[Metrics], titles: Mapping[str, str], baseline: str) -> pd.DataFrame:
+    """The table of :func:`summarise` of the differences to a baseline, item by item (query image, image pair).
+
+    ``value`` is the mean over seeds, each run against the baseline's of the same seed, and ``std`` their deviation;
+    ``low`` and ``high`` bound the 95 % bootstrap interval over the items of the differences, which are averaged over the
+    seeds first. Items are hard or easy for all extractors alike: differences vary less than scores do.
+
+    Raises:
+        DataError: a run has none of the baseline to be compared with, or was asked other questions.
+    """
+    runs = {m.key: m for m in metrics}
+    order = {experiment: place for place, experiment in enumerate(titles)}
+    groups: dict[tuple[str, str, str], list[tuple[Metrics, Metrics]]] = {}
+    for key in sorted(runs, key=lambda key: (key[1], order[key[2]], key[3])):
+        benchmark, split, experiment, seed = key
+        if experiment != baseline:
+            rival = _baseline_of(runs, (benchmark, split, baseline, seed))
+            groups.setdefault(key[:3], []).append((runs[key], rival))
+    lines = []
+    for (benchmark, split, experiment), pairs in groups.items():
+        settings = pairs[0][0].settings
+        for samples in zip(*(_paired(own, rival) for own, rival in pairs)):
+            first, over_seeds = samples[0], np.mean([sample.values for sample in samples], axis=0)
+            row = replace(first, values=over_seeds).row(settings["bootstrap"], 0)
+            each = [np.average(s.values, weights=s.weights) for s in samples] if first.keys else []
+            std = float(np.std(each, ddof=1)) if len(each) > 1 else None
+            named = (benchmark, split, experiment, titles[experiment], row.metric, row.condition)
+            lines.append((*named, row.value, row.low, row.high, std, row.n, len(pairs)))
+    numbers = {"value": float, "low": float, "high": float, "std": float}
+    return pd.DataFrame(lines, columns=[*KEYS, *numbers, "n", "seeds"]).astype(numbers)
+
+
+def _paired(own: Metrics, rival: Metrics) -> list[Sample]:
+    """The differences between two runs that each number of a table is the mean of."""
+    evaluation = import_module(f"loco.evaluation.{own.benchmark}")
+    paired = []
+    for mine, other in zip(*(evaluation.samples(m.items, m.settings) for m in (own, rival)), strict=True):
+        if mine.keys != other.keys or own.settings != rival.settings:
+            raise DataError(
+                "was measured on other items, or with other settings, than the run that it is compared with",
+                file=own.path,
+                expected=f"those of {rival.path}",
+                remedy="run the benchmark anew for both",
+            )
+        paired.append(replace(mine, values=np.subtract(mine.values, other.values)))
+    return paired
+
+
+def _baseline_of(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
+    if key not in runs:
+        raise DataError(f"there is no metric file of the baseline {' / '.join(map(str, key))} to compare with")
+    return runs[key]
 
 
 def _mean(values: pd.Series) -> float:
@@ -99,14 +187,12 @@ def subject(benchmark: str) -> Subject:
     return SUBJECTS.get(benchmark, Subject(benchmark.replace("_", " ").capitalize(), "Scores", "items"))
 
 
-def _caption(benchmark: str, table: pd.DataFrame) -> str:
-    words = subject(benchmark)
+def _caption(table: pd.DataFrame, kind: Kind) -> str:
+    words = subject(table["benchmark"].iloc[0])
     seeds = _range(table["seeds"])
     spread = "one seed" if seeds == "1" else f"mean ± standard deviation over {seeds} seeds"
-    return (
-        f"{words.title}. {words.measure}. In percent, higher is better; {spread}; in brackets the 95 % bootstrap "
-        f"interval over {words.items}, whose number is in the last row. Best of each column in bold."
-    )
+    interval = f"95 % bootstrap interval over {words.items}, whose number is in the last row"
+    return f"{words.title}. {words.measure}. {kind.reading.format(spread=spread, interval=interval)}"
 
 
 @dataclass(frozen=True)
@@ -120,14 +206,15 @@ class Markup:
     def text(self, text: str) -> str:
         return text.translate(self.special)
 
-    def score(self, line: pd.Series, best: bool) -> str:
-        """A value with its spread and interval, in percent with one decimal."""
+    def score(self, line: pd.Series, form: str, bold: bool) -> str:
+        """A value with its spread and interval, in percent."""
         if pd.isna(line["value"]):
             return self.text(DASH)
-        value = _percent(line["value"]) + ("" if pd.isna(line["std"]) else self.text(f" ± {_percent(line['std'])}"))
-        value = self.bold.format(value) if best else value
-        bounded = not pd.isna(line["low"])
-        return value + (self.interval.format(_percent(line["low"]), _percent(line["high"])) if bounded else "")
+        value, low, high = (form.format(100 * line[name]) for name in ("value", "low", "high"))
+        value += "" if pd.isna(line["std"]) else self.text(f" ± {_percent(line['std'])}")
+        return (self.bold.format(value) if bold else value) + (
+            "" if pd.isna(line["low"]) else self.interval.format(low, high)
+        )
 
 
 MARKDOWN = Markup("**{}**", " [{}, {}]", str.maketrans({c: f"\\{c}" for c in "\\`*_<>|[]"}))
@@ -142,10 +229,10 @@ LATEX = Markup(
 )
 
 
-def _markdown(table: pd.DataFrame, caption: str) -> str:
+def _markdown(table: pd.DataFrame, kind: Kind, caption: str) -> str:
     lines = [MARKDOWN.text(caption), ""]
     for split, block in table.groupby("split", sort=False):
-        conditions, groups, counts = _block(block, MARKDOWN)
+        conditions, groups, counts = _block(block, kind, MARKDOWN)
         lines += [f"**Split `{split}`**", ""]
         lines += [_bars(["", "", *conditions]), _bars([":--", ":--", *["--:"] * len(conditions)])]
         for metric, rows in groups:
@@ -158,16 +245,16 @@ def _bars(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _latex(table: pd.DataFrame, caption: str, benchmark: str) -> str:
+def _latex(table: pd.DataFrame, kind: Kind, caption: str) -> str:
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "  \\centering\\small",
         f"  \\caption{{{LATEX.text(caption)}}}",
-        f"  \\label{{tab:{benchmark}}}",
+        f"  \\label{{tab:{table['benchmark'].iloc[0]}}}",
     ]
     for split, block in table.groupby("split", sort=False):
-        conditions, groups, counts = _block(block, LATEX)
+        conditions, groups, counts = _block(block, kind, LATEX)
         columns = len(conditions) + 1
         lines += [f"  \\begin{{tabular}}{{l{'r' * len(conditions)}}}", "    \\toprule"]
         lines += [_ampersands([f"split: {LATEX.text(str(split))}", *conditions])]
@@ -182,15 +269,17 @@ def _ampersands(cells: Iterable[str]) -> str:
     return f"    {' & '.join(cells)} \\\\"
 
 
-def _block(block: pd.DataFrame, markup: Markup) -> tuple[list[str], list[tuple[str, list[list[str]]]], list[str]]:
+def _block(
+    block: pd.DataFrame, kind: Kind, markup: Markup
+) -> tuple[list[str], list[tuple[str, list[list[str]]]], list[str]]:
     """The cells of one split: conditions, (metric, rows) groups, and the closing row of counts."""
     conditions = list(block["condition"].unique())
     groups = []
     for metric, lines in block.groupby("metric", sort=False):
-        best = _best(lines)
+        bold = kind.bold(lines)
         rows = []
         for _, own in lines.groupby("experiment", sort=False):
-            cells = {line["condition"]: markup.score(line, index in best) for index, line in own.iterrows()}
+            cells = {line["condition"]: markup.score(line, kind.form, index in bold) for index, line in own.iterrows()}
             rows.append([markup.text(own["title"].iloc[0]), *(cells.get(c, markup.text(DASH)) for c in conditions)])
         groups.append((markup.text(str(metric)), rows))
     numbers = [_range(block.loc[block["condition"] == condition, "n"]) for condition in conditions]
@@ -212,6 +301,11 @@ def _best(lines: pd.DataFrame) -> set[int]:
     printed = lines["value"].map(lambda value: float(_percent(value)))
     rivals = printed.groupby(lines["condition"])
     return set(lines.index[(printed == rivals.transform("max")) & (rivals.transform("count") > 1)])
+
+
+def _certain(lines: pd.DataFrame) -> set[int]:
+    """Index of the differences whose interval leaves out zero."""
+    return set(lines.index[(lines["low"] > 0) | (lines["high"] < 0)])
 
 
 def _percent(fraction: float) -> str:

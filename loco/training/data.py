@@ -26,13 +26,13 @@ Draw = tuple[int, int]  # an image of a batch: number of its scene, and of its f
 class Batch(NamedTuple):
     """Images with their patches.
 
-    ``images`` (b, 3, H, W) float32 colours in [0, 1]; ``points`` (b, h, w, 3) metres, world frame of each scene;
-    ``use`` (b, h, w) bool, the patches that take part in the loss; ``scene`` (b,) int64; ``image`` (b,) int64, the
-    place of each in the batch of all processes; ``encoded`` (b, C, h, w) float16, what the frozen part of the model
-    makes of the images, if that was stored.
+    ``images`` (b, 3, H, W) float32 colours in [0, 1], None where the model does not look at them; ``points``
+    (b, h, w, 3) metres, world frame of each scene; ``use`` (b, h, w) bool, the patches that take part in the loss;
+    ``scene`` (b,) int64; ``image`` (b,) int64, the place of each in the batch of all processes; ``encoded``
+    (b, C, h, w) float16, what the frozen part of the model makes of the images, if that was stored.
     """
 
-    images: Tensor
+    images: Tensor | None
     points: Tensor
     use: Tensor
     scene: Tensor
@@ -116,6 +116,7 @@ class Batches(IterableDataset):
         start: int = 0,
         process: int = 0,
         processes: int = 1,
+        with_images: bool = True,
     ) -> None:
         """
         Args:
@@ -128,12 +129,13 @@ class Batches(IterableDataset):
             seed: of all draws.
             start: number of the first batch.
             process, processes: this process takes its part of the images, one after another.
+            with_images: False leaves the images unread, where their stored encodings are all that a model takes.
 
         Raises:
             DataError: a scene has no image, or there is no positive pair to draw.
         """
         self.scenes, self.batch, self.augment, self.seed, self.start = scenes, batch, augment, seed, start
-        self.process, self.processes = process, processes
+        self.process, self.processes, self.with_images = process, processes, with_images
         if "radius" in batch:
             self.sampler = PairBank(scenes, batch["radius"], batch["images"], batch["scenes_by"], seed)
         else:
@@ -154,22 +156,23 @@ class Batches(IterableDataset):
         images = self.sampler.draw(step)
         places = np.array_split(np.arange(len(images)), self.processes)[self.process].tolist()
         parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place])) for place in places]
-        columns = list(zip(*parts))
-        encoded = None if columns[-1][0] is None else torch.stack(columns[-1])
-        rest = (torch.stack(column) for column in columns[:-1])
-        return Batch(*rest, image=torch.tensor(places), encoded=encoded)
+        columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))
+        images, points, use, scene, encoded = columns
+        return Batch(images, points, use, scene, torch.tensor(places), encoded)
 
     def _load(self, number: int, frame: int, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
         scene = self.scenes[number]
-        image = torch.from_numpy(scene.frames["rgb"][frame]).permute(2, 0, 1) / 255
-        if self.augment:
-            image = jitter(image, self.augment, rng)
+        image = self._image(scene, frame, rng) if self.with_images else None
         points, valid = scene.correspondences["points"][frame], scene.correspondences["valid"][frame]
         if self.batch["patches_per_image"] is not None:
             how = self.batch.get("patches_by", "image")
             valid = thin(valid, points, self.batch["patches_per_image"], how, rng)
         encoded = None if scene.encoded is None else torch.from_numpy(scene.encoded["encoded"][frame])
         return image, torch.from_numpy(points), torch.from_numpy(valid), torch.tensor(number), encoded
+
+    def _image(self, scene: SceneFiles, frame: int, rng: np.random.Generator) -> Tensor:
+        image = torch.from_numpy(scene.frames["rgb"][frame]).permute(2, 0, 1) / 255
+        return jitter(image, self.augment, rng) if self.augment else image
 
 
 def connected_group(pairs: NDArray[np.bool_], count: int, rng: np.random.Generator) -> list[int]:

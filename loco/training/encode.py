@@ -1,18 +1,19 @@
-"""The encode step: what the frozen part of a model makes of a scene's frames, computed once for all trainings."""
+"""The encode step: what the frozen part of a model makes of a scene's frames, computed once for all that needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from loco.errors import ConfigError
 from loco.models import build_extractor
+from loco.models.extractor import FeatureExtractor, to_colours
 from loco.storage import Encoded, Frames
 
 BATCH = 8  # images at a time
@@ -33,15 +34,20 @@ def encode_scene(model: Mapping[str, Any], frames_path: Path, out: Path) -> None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = build_extractor(model).to(device).eval()
     if not extractor.frozen_encoder:
-        raise ConfigError(f"model {model['name']!r} has no frozen part to store; set `train.cache` to false")
-
-    def encode(rgb: NDArray[np.uint8]) -> torch.Tensor:
-        images = torch.from_numpy(rgb).to(device).permute(0, 3, 1, 2).float() / 255
-        return extractor.encode(extractor.continued(images)).half().cpu()
-
+        raise ConfigError(f"model {model['name']!r} has no frozen part to store; set `cache` to false")
     with Frames(frames_path) as frames:
-        sizes = dict(zip("chw", encode(frames["rgb"][:1]).shape[1:])) | {"n": len(frames)}
+        maps = encoded_batches(extractor, frames, device)
+        first = next(maps)
+        sizes = dict(zip("chw", first.shape[1:])) | {"n": len(frames)}
         with Encoded.create(out, frames.dataset, frames.scene, sizes, {"encoder": dict(model)}) as file:
             file.attrs["frames_id"] = frames.frames_id
-            for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
-                file["encoded"][start : start + BATCH] = encode(frames["rgb"][start : start + BATCH]).numpy()
+            start = 0
+            for part in chain([first], maps):
+                file["encoded"][start : start + len(part)] = part.half().cpu().numpy()
+                start += len(part)
+
+
+def encoded_batches(extractor: FeatureExtractor, frames: Frames, device: torch.device | str) -> Iterator[Tensor]:
+    """The encoder's maps of the frames of a scene (b, c, h, w), a few at a time."""
+    for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
+        yield extractor.encode(extractor.continued(to_colours(frames["rgb"][start : start + BATCH], device)))

@@ -56,7 +56,7 @@ def train(
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-        train: (frames, correspondences) files of the scenes to train on; with ``cache``, and their encoded frames.
+        train: (frames, correspondences) files of the scenes to train on; with their encoded frames, to train on those.
         val: (frames, correspondences) of those to validate on; may be empty.
         out_dir: where to write.
         seed: of the initial weights and all draws.
@@ -114,14 +114,16 @@ def fit(
         enable_model_summary=False,
         deterministic="warn",
     )
+    scenes, extractor = open_scenes(train), module.extractor
     batches = Batches(
-        open_scenes(train),
+        scenes,
         settings["batch"],
         settings.get("augment"),
         seed,
         start * accumulate,
         trainer.global_rank,
         processes,
+        with_images=extractor.needs_images or not all(scene.encoded for scene in scenes),
     )
     _fit(trainer, module, DataLoader(batches, None, num_workers=settings.get("workers", 0)), last if start else None)
     if trainer.is_global_zero:

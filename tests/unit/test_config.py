@@ -101,6 +101,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("experiments.exact.train.optimiser.lr", "2e-3", "found '2e-3' (text to YAML: write 0.002, with a point"),
         ("experiments.exact.train.optimiser.lr", 0, "experiments.exact.train.optimiser.lr: 0 is less than or equal"),
         ("run.experiments", ["exat"], "run.experiments: `exat` is not defined; did you mean `exact`?"),
+        ("run.baseline", "untraind", "run.baseline: `untraind` is not in run.experiments; did you mean `untrained`?"),
         ("run.splits", ["flats"], "run.splits: `flats` is not defined; known: houses"),
         ("datasets.houses.raw", "data", "datasets.houses.raw: a dataset with `simulate` is made in results/raw/houses"),
         ("datasets.houses.scenes", "none.txt", f"the scene list {ROOT}/none.txt cannot be read: No such file"),
@@ -115,7 +116,14 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
         ("splits.houses.train", {}, "splits.houses has no training scene, but run.experiments has `exact`"),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
-        ("experiments.exact.train.cache", True, "experiments.exact.train.cache: stores the features of a `backbone`"),
+        ("experiments.exact.cache", True, "experiments.exact.cache: stores the features of a `backbone`"),
+        (
+            "experiments.dense_sift_fine.pca",
+            {},
+            "experiments.dense_sift_fine.pca: is of a `backbone` that is not trained",
+        ),
+        ("experiments.exact.pca", {}, "experiments.exact.pca: gives the weights that `train` would"),
+        ("experiments.exact.pca", {"whitened": True}, "`whitened` in experiments.exact.pca; did you mean `whiten`?"),
         ("experiments.exact.train.processes", 17, "experiments.exact.train.processes: 17 cannot share the 16 images"),
         ("experiments.exact.train.batch.radius", 0.2, "unknown key `scenes` in experiments.exact.train.batch"),
         ("experiments.exact.train.precision", "bf16", "experiments.exact.train.precision: 'bf16' is not known"),
@@ -141,6 +149,13 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
 def test_one_mistake_gives_one_plain_sentence(path: str, value: Any, expected: str) -> None:
     found = [problem for problem in problems(changed(path, value)) if expected in problem]
     assert len(found) == 1
+
+
+def test_features_of_random_weights_are_not_stored() -> None:
+    config = changed("experiments.exact.model", on({**VIT, "pretrained": False}, head={"name": "linear", "dim": 3}))
+    config["experiments"]["exact"]["cache"] = True
+    assert [p for p in problems(config) if "experiments.exact.cache: the features of random weights differ" in p]
+    assert [p for p in problems(config) if "experiments.exact.cache: stored features do not change with the image" in p]
 
 
 VIT = {"name": "transformers", "path": "dino_vitb8"}

@@ -23,6 +23,7 @@ def world(finished, tmp_path_factory):
     ViTModel(config, add_pooling_layer=False).save_pretrained(world.directory / "vit")
     backbone = {"name": "transformers", "path": str(world.directory / "vit")}
     model = {"name": "backbone", "backbone": backbone, "stride": 10, "head": {"name": "residual_mlp", "hidden": 32}}
+    plain = {key: model[key] for key in ("name", "backbone", "stride")}
     train = {
         "loss": {"name": "exact", "rho": [0.2, 0.6], "kappa": [2.0, 5.0], "tau": 0.05},
         "steps": 4,
@@ -33,12 +34,14 @@ def world(finished, tmp_path_factory):
         "keep": "best",
     }
     experiments = {
-        "stored": {"title": "stored", "model": model, "train": {**train, "cache": True}},
+        "stored": {"title": "stored", "model": model, "cache": True, "train": train},
         "computed": {"title": "computed", "model": model, "train": train},
-        "frozen": {"title": "frozen", "model": {key: model[key] for key in ("name", "backbone", "stride")}},
+        "frozen": {"title": "frozen", "model": plain},
+        "frozen_stored": {"title": "frozen, stored", "model": plain, "cache": True},
+        "pca": {"title": "PCA", "model": {**plain, "head": {"name": "linear", "dim": 4}}, "cache": True, "pca": {}},
     }
-    world.overlay({"experiments": experiments, "run": {"experiments": list(experiments)}})
-    world.run("results/tables/location_consistency.csv", "results/tables/pixel_correspondence.csv")
+    world.overlay({"experiments": experiments, "run": {"experiments": list(experiments), "baseline": "frozen"}})
+    world.run("tables")
     return world
 
 
@@ -50,10 +53,10 @@ def test_stored_features_give_the_same_training(world):
     np.testing.assert_allclose(stored["mean_ap"], computed["mean_ap"], atol=5e-3)
 
 
-def test_features_are_stored_once_for_the_scenes_to_train_on(world):
-    (path,) = (world.directory / "results/encoded").glob("*/*/*.h5")
-    assert path.name == "ash.h5"
-    with Encoded(path) as file:
+def test_features_are_stored_once_for_training_and_extraction(world):
+    paths = sorted((world.directory / "results/encoded").glob("*/*/*.h5"))
+    assert [path.name for path in paths] == ["ash.h5", "cedar.h5"]
+    with Encoded(paths[0]) as file:
         assert file["encoded"].shape[1:] == (16, 5, 7)  # of 48 x 64 pixels
         assert file.facts["encoder"]["name"] == "backbone"
 
@@ -74,5 +77,37 @@ def test_the_model_file_says_what_it_was_trained_on(world):
 
 def test_tables_have_a_row_for_each(world):
     table = pd.read_csv(world.directory / "results/tables/location_consistency.csv")
-    assert set(table["experiment"]) == {"stored", "computed", "frozen"}
+    assert set(table["experiment"]) == {"stored", "computed", "frozen", "frozen_stored", "pca"}
     assert table["value"].between(0, 1).all()
+    frozen, stored = (table[table["experiment"] == name]["value"].array for name in ("frozen", "frozen_stored"))
+    np.testing.assert_allclose(stored, frozen, atol=5e-3)
+
+
+def test_principal_components_are_those_of_the_training_scenes(world):
+    """Against a singular value decomposition of all cells, in double precision."""
+    (path,) = (world.directory / "results/encoded").glob("*/*/ash.h5")
+    with Encoded(path) as file:
+        cells = file["encoded"][:].astype(float).transpose(0, 2, 3, 1).reshape(-1, 16)
+    centred = cells - cells.mean(axis=0)
+    expected = (centred @ np.linalg.svd(centred, full_matrices=False)[2][:4].T)[:50]
+    model = loco.load(world.directory / "results/train/tiny/pca/seed0/model.safetensors")
+    found = model.head.layer(torch.from_numpy(cells[:50]).float()).detach().numpy()
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-4)
+    share = (expected.shape[1], (np.linalg.svd(centred)[1] ** 2)[:4].sum() / (centred**2).sum())
+    assert share == (4, pytest.approx(model.facts["explained_variance"], abs=1e-5))
+
+
+def test_differences_to_the_baseline_are_those_of_the_scores(world):
+    for benchmark in ("location_consistency", "pixel_correspondence"):
+        scores, differences = (
+            pd.read_csv(world.directory / f"results/tables/{benchmark}{kind}.csv").set_index(
+                ["experiment", "metric", "condition"]
+            )
+            for kind in ("", "_differences")
+        )
+        expected = scores["value"] - scores["value"]["frozen"].reindex(scores.index.droplevel(0)).array
+        assert "frozen" not in differences.index
+        np.testing.assert_allclose(differences["value"], expected[differences.index], atol=2e-6)
+        bounded = differences.dropna(subset="low")  # a single image pair has no interval
+        assert len(bounded) > 0
+        assert ((bounded["low"] <= bounded["value"]) & (bounded["value"] <= bounded["high"])).all()

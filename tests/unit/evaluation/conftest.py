@@ -28,6 +28,7 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
             valid=None,
             overlap=None,
             size=(6, 8),
+            extent=None,
         ) -> EvaluatedScene:
             n = len(poses)
             points = np.zeros((n, 2, 2, 3)) if points is None else points
@@ -54,7 +55,7 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
             opened = []
             for kind, (letters, arrays) in content.items():
                 path = tmp_path / f"{scene}.{kind.format}.h5"
-                with kind.create(path, "test", scene, letters, {"extent": size}) as file:
+                with kind.create(path, "test", scene, letters, {"extent": extent or size}) as file:
                     file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, size)
                     for name, array in arrays.items():
                         file[name][:] = array

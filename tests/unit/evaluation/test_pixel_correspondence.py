@@ -164,6 +164,46 @@ def test_only_observed_depth_is_used(make_scene, turned):
     assert result.items["n_matches"] == [18 * 48]
 
 
+def test_a_step_matches_as_on_smaller_frames(make_scene, turned):
+    """Every third row and column, counted from the second: the middles of 3 x 3 pixels, so smaller frames exactly."""
+    rng = np.random.default_rng(2)
+    poses = np.stack([turned(0), turned(-20, centre=(0.9, 0.1, 0.3))])
+    depth, source = rng.uniform(2, 3, (2, 110, 144)), rng.integers(0, 4, (2, 110, 144))
+    features = random_map(12, 16, 8)[None].repeat(2, 1, 1, 1) + 0.3 * torch.randn(2, 12, 16, 8)
+    small = INTRINSICS, (36, 48), depth[:, 1:108:3, 1::3], source[:, 1:108:3, 1::3]
+    big = np.diag([3, 3, 1]) @ INTRINSICS, (110, 144), depth, source
+    found = [
+        pixel_correspondence.evaluate(
+            [make_scene(poses, features, intrinsics=k, size=size, depth=z, source=s, extent=extent)], settings
+        )
+        for (k, size, z, s), extent, settings in ((small, SIZE, SETTINGS), (big, (108, 144), SETTINGS | {"step": 3}))
+    ]
+    assert found[0].items.pop("median_error") == pytest.approx(found[1].items.pop("median_error"), rel=1e-5)
+    assert found[0].items == found[1].items
+    assert 0 < found[0].items["recall@5px"][0] < 1
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_pixels_of_an_even_step_are_at_their_own_centres(step):
+    depth = np.arange(10 * 12.0).reshape(10, 12) + 1
+    uv, z = observed_pixels(depth, np.ones((10, 12)), step)
+    assert len(uv) == (10 // step) * (12 // step)
+    columns, rows = (np.round(uv * step - 0.5).astype(int)).T
+    np.testing.assert_array_equal(depth[rows, columns], z)
+    np.testing.assert_allclose(np.abs(uv - np.floor(uv) - 0.5), 0.5 / step)
+
+
+@pytest.mark.parametrize("extent", [(36, 48), (36.4, 48.5), (40.9, 50.1), (100 / 3, 140 / 3)])
+@pytest.mark.parametrize("grid", [(7, 9), (36, 48), (50, 61)])
+def test_search_covers_pixels_of_any_extent(extent, grid):
+    size = tuple(int(side) for side in extent)
+    feature_map, queries = random_map(*grid, 8), random_map(1, 20, 8, seed=1)[0]
+    pixels = sample_features(feature_map, torch.from_numpy(pixel_centres(*size).reshape(-1, 2)), extent)
+    similarity, nearest = two_nearest(queries, feature_map, size, extent)
+    torch.testing.assert_close(similarity, (queries @ pixels.T).topk(2, dim=1).values, atol=1e-5, rtol=0)
+    assert nearest.max() < size[0] * size[1]
+
+
 def test_a_pair_without_observed_depth_is_listed_but_not_averaged(make_scene, turned):
     source = np.full((3, *SIZE), Frames.SOURCES.index("sensor"))
     source[0] = Frames.SOURCES.index("inpainted")

@@ -9,7 +9,8 @@ import pytest
 
 from loco.evaluation.result import Row
 from loco.results.metrics import Metrics
-from loco.results.tables import summarise, write_tables
+from loco.errors import DataError
+from loco.results.tables import differences, summarise, write_differences, write_tables
 
 TITLES = {"exact": "CNN, 50 % & more_", "sift": "a|b"}
 DASH = "\N{EN DASH}"
@@ -111,3 +112,55 @@ def test_splits_have_blocks_of_their_own_and_their_own_best(tmp_path: Path) -> N
     assert "**60.0**" in flats
     assert "**50.0**" not in flats
     assert "**50.0**" in houses
+
+
+SETTINGS = {"rotation_bins": [0, 15, 30], "thresholds": [5], "bootstrap": 400}
+
+
+def matched(experiment: str, recalls: list[float | None], seed: int = 0, angles: tuple = (3, 8, 12, 20)) -> Metrics:
+    items = {"scene": ["a"] * 4, "a": list("wxyz"), "b": list("WXYZ"), "angle": list(angles), "recall@5px": recalls}
+    path = Path(f"{experiment}{seed}.json")
+    return Metrics(path, "pixel_correspondence", "houses", experiment, seed, SETTINGS, {}, [], items)
+
+
+def test_differences_are_taken_item_by_item() -> None:
+    """Scores that vary widely, and differ by the same everywhere: the interval is that of the differences, a point."""
+    table = differences(
+        [matched("exact", [0.15, 0.65, 0.95, 0.35]), matched("sift", [0.1, 0.6, 0.9, 0.1])], TITLES, "sift"
+    ).set_index("condition")
+    assert set(table["experiment"]) == {"exact"}
+    assert table.loc[NEAR, ["value", "low", "high", "n"]].tolist() == pytest.approx([0.05, 0.05, 0.05, 3])
+    assert table.loc["all", ["value", "n"]].tolist() == pytest.approx([0.1, 4])
+    assert table["std"].isna().all()
+    assert table.loc["all", "low"] < 0.1 < table.loc["all", "high"]
+
+
+def test_seeds_are_compared_with_the_baseline_of_their_own() -> None:
+    runs = [matched("exact", [0.5 + seed / 10] * 4, seed) for seed in (0, 1)]
+    runs += [matched("sift", [0.2 - seed / 10] * 4, seed) for seed in (0, 1)]
+    first = differences(runs, TITLES, "sift").iloc[0]
+    assert first[["value", "low", "high", "seeds"]].tolist() == pytest.approx([0.4, 0.4, 0.4, 2])
+    assert first["std"] == pytest.approx(0.2 / 2**0.5)
+    with pytest.raises(DataError, match="no metric file of the baseline"):
+        differences(runs[:3], TITLES, "sift")
+
+
+def test_differences_of_a_condition_without_items_are_missing() -> None:
+    table = differences([matched(name, [0.1, 0.2, 0.3, None]) for name in TITLES], TITLES, "sift")
+    assert table.set_index("condition")["value"].isna().to_dict() == {NEAR: False, FAR: True, "all": False}
+
+
+def test_runs_that_were_asked_other_questions_are_not_compared() -> None:
+    other = matched("sift", [0.1, 0.2, 0.3, None], angles=(3, 8, 12, 20))
+    with pytest.raises(DataError, match="other items"):
+        differences([matched("exact", [0.1, 0.2, 0.3, 0.4]), other], TITLES, "sift")
+
+
+def test_certain_differences_are_bold_and_signed(tmp_path: Path) -> None:
+    runs = [matched("exact", [0.15, 0.65, 0.95, 0.0]), matched("sift", [0.1, 0.6, 0.9, 0.1])]
+    write_differences(runs, TITLES, "sift", tmp_path / "d")
+    (line,) = lines_with((tmp_path / "d.md").read_text(), "CNN")
+    assert "**+5.0** [+5.0, +5.0]" in line
+    assert "| -10.0 |" in line
+    assert "**" not in line.rpartition("| ")[0].rpartition("| ")[2]  # all: the interval holds zero
+    assert "Differences to a|b on the same items" in (tmp_path / "d.tex").read_text()

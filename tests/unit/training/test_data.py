@@ -56,6 +56,12 @@ def test_workers_and_processes_give_the_batches_of_one(walls):
         assert_equal(part, Batch(*(None if column is None else column[part.image] for column in whole)))
 
 
+def test_images_are_left_unread_where_they_are_not_looked_at(walls):
+    scenes = open_scenes(walls)
+    seen = Batches(scenes, BATCH, None, seed=1).draw(3)
+    assert_equal(Batches(scenes, BATCH, None, seed=1, with_images=False).draw(3), seen._replace(images=None))
+
+
 def test_batches_of_positive_pairs(walls):
     settings = {"radius": 0.05, "images": 4, "scenes_by": "equal", "patches_per_image": 20, "patches_by": "coverage"}
     batch = Batches(open_scenes(walls), settings, None, seed=0).draw(0)
