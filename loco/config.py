@@ -205,7 +205,7 @@ def _laid_over(base: Any, changes: Any) -> Any:
 
 def _cross_check(config: dict[str, Any]) -> Iterator[str]:
     for kind, names in config["run"].items():
-        if kind not in ("seeds", "baseline"):
+        if kind not in ("seeds", "comparisons"):
             yield from (
                 f"run.{kind}: `{n}` is not defined{_hint(n, config[kind])}" for n in names if n not in config[kind]
             )
@@ -322,8 +322,12 @@ def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
 
 def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     run = config["run"]
-    if "baseline" in run and run["baseline"] not in run["experiments"]:
-        yield f"run.baseline: `{run['baseline']}` is not in run.experiments{_hint(run['baseline'], run['experiments'])}"
+    compared = dict.fromkeys(name for pair in run.get("comparisons", []) for name in pair)
+    yield from (
+        f"run.comparisons: `{name}` is not in run.experiments{_hint(name, run['experiments'])}"
+        for name in compared
+        if name not in run["experiments"]
+    )
     trained = [e for e in run["experiments"] if "train" in config["experiments"].get(e, {})]
     fitted = [e for e in run["experiments"] if {"train", "pca"} & config["experiments"].get(e, {}).keys()]
     for split in run["splits"]:

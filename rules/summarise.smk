@@ -36,10 +36,10 @@ for benchmark in RUN["benchmarks"]:
             "../workflow_scripts/table.py"
 
 
-for benchmark in RUN["benchmarks"] if "baseline" in RUN else []:
+for benchmark in RUN["benchmarks"] if "comparisons" in RUN else []:
 
     rule:
-        """Table of how much more the others score than the baseline, item by item."""
+        """Table of how much more an experiment scores than another, item by item."""
         name:
             f"differences_{benchmark}"
         input:
@@ -65,7 +65,7 @@ for benchmark in RUN["benchmarks"] if "baseline" in RUN else []:
         params:
             code=code("differences", f"loco/evaluation/{benchmark}.py"),
             titles=TITLES,
-            baseline=RUN["baseline"],
+            comparisons=RUN["comparisons"],
             recipes=run_recipes(benchmark),
         script:
             "../workflow_scripts/differences.py"
@@ -210,7 +210,9 @@ rule tables:
     """All tables of the run."""
     input:
         expand("results/tables/{benchmark}.csv", benchmark=RUN["benchmarks"]),
-        expand("results/tables/{benchmark}_differences.csv", benchmark=RUN["benchmarks"] if "baseline" in RUN else []),
+        expand(
+            "results/tables/{benchmark}_differences.csv", benchmark=RUN["benchmarks"] if "comparisons" in RUN else []
+        ),
 
 
 rule figures:

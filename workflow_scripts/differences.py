@@ -9,4 +9,4 @@ with step(snakemake.log[0], snakemake.threads):
     metrics = [read_metrics(path) for path in snakemake.input]
     require_current(metrics, snakemake.params.recipes)
     stem = Path(snakemake.output.csv).with_suffix("")
-    write_differences(metrics, snakemake.params.titles, snakemake.params.baseline, stem)
+    write_differences(metrics, snakemake.params.titles, snakemake.params.comparisons, stem)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -41,23 +42,25 @@ def write_tables(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
     _write(summarise(metrics, titles), kind, stem)
 
 
-def write_differences(metrics: Iterable[Metrics], titles: Mapping[str, str], baseline: str, stem: str | Path) -> None:
-    """Write by how much the scores differ from those of one experiment, in the files that :func:`write_tables` writes.
+def write_differences(
+    metrics: Iterable[Metrics], titles: Mapping[str, str], comparisons: Iterable[Sequence[str]], stem: str | Path
+) -> None:
+    """Write by how much scores differ between experiments, in the files that :func:`write_tables` writes.
 
     Args:
         metrics: the metric files of one benchmark.
-        titles: experiment -> what the tables call it, in the order of the rows.
-        baseline: the experiment that the others are compared with.
+        titles: experiment -> what the tables call it.
+        comparisons: (experiment, other experiment) pairs, a row of the table each.
         stem: path without suffix.
 
     Raises:
-        DataError: an experiment was asked other questions than the baseline.
+        DataError: experiments were asked different questions.
     """
     reading = (
-        f"Differences to {titles[baseline]} on the same items, in points of percent, higher is better; {{spread}}; in "
-        "brackets the {interval} of the differences. In bold where it leaves out zero."
+        "How much more the first scores than the second on the same items, in points of percent; {spread}; in brackets "
+        "the {interval} of the differences. In bold where it leaves out zero."
     )
-    _write(differences(metrics, titles, baseline), Kind(reading, "{:+.1f}", _certain), stem)
+    _write(differences(metrics, titles, comparisons), Kind(reading, "{:+.1f}", _certain), stem)
 
 
 def _write(table: pd.DataFrame, kind: Kind, stem: str | Path) -> None:
@@ -100,34 +103,35 @@ def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataF
     )
 
 
-def differences(metrics: Iterable[Metrics], titles: Mapping[str, str], baseline: str) -> pd.DataFrame:
-    """The table of :func:`summarise` of the differences to a baseline, item by item (query image, image pair).
+def _mean(values: pd.Series) -> float:
+    return float(np.mean(values.to_numpy()))  # unlike pandas', missing if one is missing
 
-    ``value`` is the mean over seeds, each run against the baseline's of the same seed, and ``std`` their deviation;
+
+def differences(
+    metrics: Iterable[Metrics], titles: Mapping[str, str], comparisons: Iterable[Sequence[str]]
+) -> pd.DataFrame:
+    """The table of :func:`summarise` of the differences between experiments, item by item (query image, image pair).
+
+    ``value`` is the mean over seeds, each run against the other's of the same seed, and ``std`` their deviation;
     ``low`` and ``high`` bound the 95 % bootstrap interval over the items of the differences, which are averaged over the
     seeds first. Items are hard or easy for all extractors alike: differences vary less than scores do.
 
     Raises:
-        DataError: a run has none of the baseline to be compared with, or was asked other questions.
+        DataError: a run has no partner to be compared with, or was asked other questions.
     """
     runs = {m.key: m for m in metrics}
-    order = {experiment: place for place, experiment in enumerate(titles)}
-    groups: dict[tuple[str, str, str], list[tuple[Metrics, Metrics]]] = {}
-    for key in sorted(runs, key=lambda key: (key[1], order[key[2]], key[3])):
-        benchmark, split, experiment, seed = key
-        if experiment != baseline:
-            rival = _baseline_of(runs, (benchmark, split, baseline, seed))
-            groups.setdefault(key[:3], []).append((runs[key], rival))
+    places = sorted({(benchmark, split) for benchmark, split, _, _ in runs})
     lines = []
-    for (benchmark, split, experiment), pairs in groups.items():
-        settings = pairs[0][0].settings
-        for samples in zip(*(_paired(own, rival) for own, rival in pairs)):
-            first, over_seeds = samples[0], np.mean([sample.values for sample in samples], axis=0)
-            row = replace(first, values=over_seeds).row(settings["bootstrap"], 0)
-            each = [np.average(s.values, weights=s.weights) for s in samples] if first.keys else []
-            std = float(np.std(each, ddof=1)) if len(each) > 1 else None
-            named = (benchmark, split, experiment, titles[experiment], row.metric, row.condition)
-            lines.append((*named, row.value, row.low, row.high, std, row.n, len(pairs)))
+    for (benchmark, split), (one, other) in product(places, comparisons):
+        seeds = sorted({key[3] for key in runs if key[:2] == (benchmark, split) and key[2] in (one, other)})
+        keys = [[(benchmark, split, experiment, seed) for experiment in (one, other)] for seed in seeds]
+        named = (benchmark, split, f"{one} - {other}", f"{titles[one]} \N{MINUS SIGN} {titles[other]}")
+        for samples in zip(*(_paired(*(_run(runs, key) for key in pair)) for pair in keys)):
+            values = np.mean([sample.values for sample in samples], axis=0)
+            row = replace(samples[0], values=values).row(runs[keys[0][0]].settings["bootstrap"], 0)
+            each = [np.average(s.values, weights=s.weights) for s in samples] if row.n else []
+            std = np.std(each, ddof=1) if len(each) > 1 else None
+            lines.append((*named, row.metric, row.condition, row.value, row.low, row.high, std, row.n, len(seeds)))
     numbers = {"value": float, "low": float, "high": float, "std": float}
     return pd.DataFrame(lines, columns=[*KEYS, *numbers, "n", "seeds"]).astype(numbers)
 
@@ -148,14 +152,10 @@ def _paired(own: Metrics, rival: Metrics) -> list[Sample]:
     return paired
 
 
-def _baseline_of(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
+def _run(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
     if key not in runs:
-        raise DataError(f"there is no metric file of the baseline {' / '.join(map(str, key))} to compare with")
+        raise DataError(f"there is no metric file of {' / '.join(map(str, key))} to compare with")
     return runs[key]
-
-
-def _mean(values: pd.Series) -> float:
-    return float(np.mean(values.to_numpy()))  # unlike pandas', missing if one is missing
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ LATEX = Markup(
     str.maketrans(
         {c: f"\\{c}" for c in "&%$#_{}"}
         | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-        | {DASH: "--", "±": r"$\pm$", "°": r"$^\circ$", "²": r"$^2$"}
+        | {DASH: "--", "\N{MINUS SIGN}": "$-$", "±": r"$\pm$", "°": r"$^\circ$", "²": r"$^2$"}
     ),
 )
 

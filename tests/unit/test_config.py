@@ -101,7 +101,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("experiments.exact.train.optimiser.lr", "2e-3", "found '2e-3' (text to YAML: write 0.002, with a point"),
         ("experiments.exact.train.optimiser.lr", 0, "experiments.exact.train.optimiser.lr: 0 is less than or equal"),
         ("run.experiments", ["exat"], "run.experiments: `exat` is not defined; did you mean `exact`?"),
-        ("run.baseline", "untraind", "run.baseline: `untraind` is not in run.experiments; did you mean `untrained`?"),
+        ("run.comparisons", [["exact", "untraind"]], "run.comparisons: `untraind` is not in run.experiments; did you"),
         ("run.splits", ["flats"], "run.splits: `flats` is not defined; known: houses"),
         ("datasets.houses.raw", "data", "datasets.houses.raw: a dataset with `simulate` is made in results/raw/houses"),
         ("datasets.houses.scenes", "none.txt", f"the scene list {ROOT}/none.txt cannot be read: No such file"),

@@ -40,7 +40,8 @@ def world(finished, tmp_path_factory):
         "frozen_stored": {"title": "frozen, stored", "model": plain, "cache": True},
         "pca": {"title": "PCA", "model": {**plain, "head": {"name": "linear", "dim": 4}}, "cache": True, "pca": {}},
     }
-    world.overlay({"experiments": experiments, "run": {"experiments": list(experiments), "baseline": "frozen"}})
+    comparisons = [["pca", "frozen"], ["stored", "pca"]]
+    world.overlay({"experiments": experiments, "run": {"experiments": list(experiments), "comparisons": comparisons}})
     world.run("tables")
     return world
 
@@ -97,7 +98,7 @@ def test_principal_components_are_those_of_the_training_scenes(world):
     assert share == (4, pytest.approx(model.facts["explained_variance"], abs=1e-5))
 
 
-def test_differences_to_the_baseline_are_those_of_the_scores(world):
+def test_differences_are_those_of_the_scores(world):
     for benchmark in ("location_consistency", "pixel_correspondence"):
         scores, differences = (
             pd.read_csv(world.directory / f"results/tables/{benchmark}{kind}.csv").set_index(
@@ -105,9 +106,11 @@ def test_differences_to_the_baseline_are_those_of_the_scores(world):
             )
             for kind in ("", "_differences")
         )
-        expected = scores["value"] - scores["value"]["frozen"].reindex(scores.index.droplevel(0)).array
-        assert "frozen" not in differences.index
-        np.testing.assert_allclose(differences["value"], expected[differences.index], atol=2e-6)
+        assert list(differences.index.unique("experiment")) == ["pca - frozen", "stored - pca"]
+        for one, other in (("pca", "frozen"), ("stored", "pca")):
+            expected = scores.loc[one]["value"] - scores.loc[other]["value"]
+            found = differences.loc[f"{one} - {other}"]["value"]
+            np.testing.assert_allclose(found, expected[found.index], atol=2e-6)
         bounded = differences.dropna(subset="low")  # a single image pair has no interval
         assert len(bounded) > 0
         assert ((bounded["low"] <= bounded["value"]) & (bounded["value"] <= bounded["high"])).all()

@@ -126,41 +126,41 @@ def matched(experiment: str, recalls: list[float | None], seed: int = 0, angles:
 def test_differences_are_taken_item_by_item() -> None:
     """Scores that vary widely, and differ by the same everywhere: the interval is that of the differences, a point."""
     table = differences(
-        [matched("exact", [0.15, 0.65, 0.95, 0.35]), matched("sift", [0.1, 0.6, 0.9, 0.1])], TITLES, "sift"
+        [matched("exact", [0.15, 0.65, 0.95, 0.35]), matched("sift", [0.1, 0.6, 0.9, 0.1])], TITLES, [("exact", "sift")]
     ).set_index("condition")
-    assert set(table["experiment"]) == {"exact"}
+    assert set(table["experiment"]) == {"exact - sift"}
     assert table.loc[NEAR, ["value", "low", "high", "n"]].tolist() == pytest.approx([0.05, 0.05, 0.05, 3])
     assert table.loc["all", ["value", "n"]].tolist() == pytest.approx([0.1, 4])
     assert table["std"].isna().all()
     assert table.loc["all", "low"] < 0.1 < table.loc["all", "high"]
 
 
-def test_seeds_are_compared_with_the_baseline_of_their_own() -> None:
+def test_seeds_are_compared_with_their_own() -> None:
     runs = [matched("exact", [0.5 + seed / 10] * 4, seed) for seed in (0, 1)]
     runs += [matched("sift", [0.2 - seed / 10] * 4, seed) for seed in (0, 1)]
-    first = differences(runs, TITLES, "sift").iloc[0]
+    first = differences(runs, TITLES, [("exact", "sift")]).iloc[0]
     assert first[["value", "low", "high", "seeds"]].tolist() == pytest.approx([0.4, 0.4, 0.4, 2])
     assert first["std"] == pytest.approx(0.2 / 2**0.5)
-    with pytest.raises(DataError, match="no metric file of the baseline"):
-        differences(runs[:3], TITLES, "sift")
+    with pytest.raises(DataError, match="no metric file of pixel_correspondence / houses / sift / 1 to compare with"):
+        differences(runs[:3], TITLES, [("exact", "sift")])
 
 
 def test_differences_of_a_condition_without_items_are_missing() -> None:
-    table = differences([matched(name, [0.1, 0.2, 0.3, None]) for name in TITLES], TITLES, "sift")
+    table = differences([matched(name, [0.1, 0.2, 0.3, None]) for name in TITLES], TITLES, [("exact", "sift")])
     assert table.set_index("condition")["value"].isna().to_dict() == {NEAR: False, FAR: True, "all": False}
 
 
 def test_runs_that_were_asked_other_questions_are_not_compared() -> None:
     other = matched("sift", [0.1, 0.2, 0.3, None], angles=(3, 8, 12, 20))
     with pytest.raises(DataError, match="other items"):
-        differences([matched("exact", [0.1, 0.2, 0.3, 0.4]), other], TITLES, "sift")
+        differences([matched("exact", [0.1, 0.2, 0.3, 0.4]), other], TITLES, [("exact", "sift")])
 
 
 def test_certain_differences_are_bold_and_signed(tmp_path: Path) -> None:
     runs = [matched("exact", [0.15, 0.65, 0.95, 0.0]), matched("sift", [0.1, 0.6, 0.9, 0.1])]
-    write_differences(runs, TITLES, "sift", tmp_path / "d")
+    write_differences(runs, TITLES, [("exact", "sift")], tmp_path / "d")
     (line,) = lines_with((tmp_path / "d.md").read_text(), "CNN")
     assert "**+5.0** [+5.0, +5.0]" in line
     assert "| -10.0 |" in line
     assert "**" not in line.rpartition("| ")[0].rpartition("| ")[2]  # all: the interval holds zero
-    assert "Differences to a|b on the same items" in (tmp_path / "d.tex").read_text()
+    assert r"CNN, 50 \% \& more\_ $-$ a|b & \textbf{+5.0}" in (tmp_path / "d.tex").read_text()
