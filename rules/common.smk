@@ -63,11 +63,27 @@ def code(step, *modules):
     return code_fingerprint(*(Path(workflow.basedir, file) for file in files))
 
 
+def backbones(model):
+    """The backbones of a model's configuration."""
+    return [member["backbone"] for member in model.get("models", [model]) if "backbone" in member]
+
+
 def model_code(step, model):
     """Fingerprint of a step that runs a model, with the modules of its backbones, which are imported by name."""
-    members = model.get("models", [model])
-    kinds = {member["backbone"]["name"] for member in members if "backbone" in member}
+    kinds = {backbone["name"] for backbone in backbones(model)}
     return code(step, *(f"loco/models/{BACKBONE_MODULES[kind]}.py" for kind in sorted(kinds)))
+
+
+def weight_files(model):
+    """Files of a model's backbones that lie here, and are none of the hub's: where they change, so does the model."""
+    paths = [Path(backbone["path"]) for backbone in backbones(model)]
+    files = [path for path in paths if path.is_file()]
+    return files + [file for path in paths for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json"))]
+
+
+def weights(wildcards):
+    """Input function: the files of the backbones of a job's model."""
+    return weight_files(config["experiments"][wildcards.experiment]["model"])
 
 
 def raw_code(step, dataset):

@@ -2,6 +2,7 @@ rule encode:
     """What the frozen part of a model makes of a scene's frames, computed once for all trainings on it."""
     input:
         frames=rules.depth.output.frames,
+        weights=lambda wildcards: weight_files(ENCODERS[wildcards.encoder]),
     output:
         encoded="results/encoded/{encoder}/{dataset}/{scene}.h5",
     log:

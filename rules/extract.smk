@@ -3,6 +3,7 @@ rule extract:
     input:
         frames=rules.depth.output.frames,
         checkpoint=branch(lambda wildcards: wildcards.experiment in FITTED, then=rules.train.output.model),
+        weights=weights,
         encoded=lambda wildcards: encoded_scenes(wildcards, [(wildcards.dataset, wildcards.scene)]),
     output:
         features="results/features/{split}/{experiment}/seed{seed}/{dataset}/{scene}.h5",

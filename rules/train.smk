@@ -9,6 +9,7 @@ rule train:
         train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
         train_encoded=encoded_training_scenes,
+        weights=weights,
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
@@ -40,6 +41,7 @@ rule fit_pca:
     input:
         frames=scene_files(rules.depth.output.frames, "train"),
         encoded=encoded_training_scenes,
+        weights=weights,
     output:
         model=rules.train.output.model,
     log:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import ViTConfig, ViTModel
 
 import loco
@@ -114,3 +115,12 @@ def test_differences_are_those_of_the_scores(world):
         bounded = differences.dropna(subset="low")  # a single image pair has no interval
         assert len(bounded) > 0
         assert ((bounded["low"] <= bounded["value"]) & (bounded["value"] <= bounded["high"])).all()
+
+
+def test_other_weights_under_the_same_name_are_another_model(world):
+    assert not world.plan("tables")
+    path = world.directory / "vit" / "model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path)
+    plan = world.plan("tables")
+    assert (plan["encode"], plan["train"], plan["fit_pca"], plan["extract"], plan["evaluate"]) == (2, 2, 1, 5, 10)
+    assert plan["depth"] == plan["correspondence"] == 0
