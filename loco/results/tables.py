@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import product
@@ -38,8 +38,8 @@ def write_tables(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
         titles: experiment -> what the tables call it, in the order of the rows.
         stem: path without suffix.
     """
-    kind = Kind("In percent, higher is better; {spread}; in brackets the {interval}. Best of each column in bold.", "{:.1f}", _best)
-    _write(summarise(metrics, titles), kind, stem)
+    reading = "In percent, higher is better; {spread}; in brackets the {interval}. Best of each column in bold."
+    _write(summarise(metrics, titles), Kind(reading, "{:.1f}", _best), stem)
 
 
 def write_differences(
@@ -113,8 +113,8 @@ def differences(
     """The table of :func:`summarise` of the differences between experiments, item by item (query image, image pair).
 
     ``value`` is the mean over seeds, each run against the other's of the same seed, and ``std`` their deviation;
-    ``low`` and ``high`` bound the 95 % bootstrap interval over the items of the differences, which are averaged over the
-    seeds first. Items are hard or easy for all extractors alike: differences vary less than scores do.
+    ``low`` and ``high`` bound the 95 % bootstrap interval over the items of the differences, which are averaged over
+    the seeds first. Items are hard or easy for all extractors alike: differences vary less than scores do.
 
     Raises:
         DataError: a run has no partner to be compared with, or was asked other questions.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from loco.errors import DataError
 from loco.evaluation.result import Row
 from loco.results.metrics import Metrics
-from loco.errors import DataError
 from loco.results.tables import differences, summarise, write_differences, write_tables
 
 TITLES = {"exact": "CNN, 50 % & more_", "sift": "a|b"}
