@@ -57,8 +57,8 @@ def write_differences(
         DataError: experiments were asked different questions.
     """
     reading = (
-        "How much more the first scores than the second on the same items, in points of percent; {spread}; in brackets "
-        "the {interval} of the differences. In bold where it leaves out zero."
+        "How much more the first scores than the second, item by item, in points of percent; {spread}; in brackets the "
+        "{interval}. In bold where it leaves out zero."
     )
     _write(differences(metrics, titles, comparisons), Kind(reading, "{:+.1f}", _certain), stem)
 
