@@ -338,7 +338,11 @@ def _legend(figure: Figure, experiments: Iterable[str], titles: Mapping[str, str
         for experiment in experiments
         for colour, marker in [_look(experiment, titles)]
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    for columns in range(min(4, len(handles)), 0, -1):  # as many as the figure is wide enough for
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 @contextmanager

@@ -127,3 +127,12 @@ def test_failed_figure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), figures.new_figure(tmp_path / "broken", 2, 2):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_long_titles_are_not_cut_off(tmp_path: Path, count: int) -> None:
+    titles = {f"e{i}": f"an experiment with a rather long title, number {i}" for i in range(count)}
+    figures.location_consistency_dots([consistency(name, 0.4) for name in titles], titles, tmp_path / "dots")
+    drawn = np.asarray(Image.open(tmp_path / "dots.png").convert("L"))
+    assert (drawn[:, [0, 1, -2, -1]] == 255).all()
+    assert (drawn < 128).any()
