@@ -188,7 +188,7 @@ def _variants(config: dict[str, Any]) -> dict[str, Any]:
     experiments = {}
     for name, ablation in config["ablations"].items():
         for variant in ablation["variants"]:
-            changes = {key: variant[key] for key in ("model", "train") if key in variant}
+            changes = {key: variant[key] for key in ("model", "cache", "train", "pca") if key in variant}
             experiment = _laid_over(config["experiments"][ablation["experiment"]], changes)
             experiments[variant_experiment(name, variant)] = {**experiment, "title": variant["name"]}
     return experiments
@@ -274,6 +274,8 @@ def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[st
         yield "cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
     elif not model["backbone"].get("pretrained", True):
         yield "cache: the features of random weights differ from seed to seed; drop it"
+    elif (model.get("head") or {}).get("class_token"):
+        yield "cache: the class token is not stored; drop `cache`, or `class_token` of the head"
     if "augment" in train:
         yield "cache: stored features do not change with the image; remove `train.augment` or `cache`"
 
@@ -332,7 +334,7 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     fitted = [e for e in run["experiments"] if {"train", "pca"} & config["experiments"].get(e, {}).keys()]
     for split in run["splits"]:
         if split in config["splits"] and fitted and not scenes(config, split, "train"):
-            yield f"splits.{split} has no training scene, but run.experiments has `{fitted[0]}`, which is trained"
+            yield f"splits.{split} has no training scene, but run.experiments has `{fitted[0]}`, which needs one"
         for name in trained:
             train = config["experiments"][name]["train"]
             by_validation = train.get("keep") == "best" or "early_stop" in train

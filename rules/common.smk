@@ -145,16 +145,18 @@ def scene_files(pattern, *parts, stride=patch_stride):
     return files
 
 
+def encoding_part(experiment):
+    """The part of a model whose features are stored: what it is without its head."""
+    return {key: config["experiments"][experiment]["model"][key] for key in ("name", "backbone", "stride")}
+
+
 def encoder(experiment):
-    """Name of the part of a model that is not trained, by which its features are stored; None if they are not."""
-    setup = config["experiments"][experiment]
-    if not setup.get("cache"):
-        return None
-    part = {key: setup["model"][key] for key in ("name", "backbone", "stride")}
-    return settings_fingerprint(part)[:12]
+    """Name of that part; None if its features are not stored."""
+    stored = config["experiments"][experiment].get("cache")
+    return settings_fingerprint(encoding_part(experiment))[:12] if stored else None
 
 
-ENCODERS = {encoder(name): setup["model"] for name, setup in config["experiments"].items() if encoder(name)}
+ENCODERS = {encoder(name): encoding_part(name) for name in config["experiments"] if encoder(name)}
 
 
 def encoded_scenes(wildcards, places):

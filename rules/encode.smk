@@ -1,5 +1,5 @@
 rule encode:
-    """What the frozen part of a model makes of a scene's frames, computed once for all trainings on it."""
+    """What the frozen part of a model makes of a scene's frames, computed once for all that stands on it."""
     input:
         frames=rules.depth.output.frames,
         weights=lambda wildcards: weight_files(ENCODERS[wildcards.encoder]),

@@ -1,5 +1,5 @@
 rule extract:
-    """Feature maps of all frames of a scene, by a trained network where the experiment trains one."""
+    """Feature maps of all frames of a scene, by a trained network, or a fitted one, where there is one."""
     input:
         frames=rules.depth.output.frames,
         checkpoint=branch(lambda wildcards: wildcards.experiment in FITTED, then=rules.train.output.model),

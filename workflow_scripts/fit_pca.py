@@ -10,11 +10,11 @@ with step(snakemake.log[0], snakemake.threads):
         snakemake.params.model,
         scenes=list(zip(*(map(Path, part) for part in (files.frames, files.encoded) if part))),
         out=Path(snakemake.output.model),
+        seed=int(names.seed),
         whiten=snakemake.params.whiten,
         facts={
             "experiment": names.experiment,
             "split": names.split,
-            "seed": int(names.seed),
             "data": snakemake.params.data,
             "code": snakemake.params.code,
         },

@@ -230,8 +230,8 @@ def observed_pixels(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Centres (m, 2) and z-depths (m,) of the pixels whose depth was measured or read off the mesh.
 
-    Of a frame made smaller by ``step``: the pixel of its grid that is nearest to the middle of each step x step block,
-    its centre in pixels of the smaller frame.
+    Of a frame made smaller by ``step``: the pixel nearest to the middle of each step x step block (the last of the four
+    of an even step), its centre in pixels of the smaller frame.
     """
     middle = slice(step // 2, None, step)
     rows, columns = (side // step for side in depth.shape)

@@ -23,8 +23,9 @@ KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of table: what its caption says of its numbers, how they are written, and which are in bold."""
+    """A kind of table: end of its label, what its caption says of its numbers, their form, and which are in bold."""
 
+    suffix: str
     reading: str
     form: str
     bold: Callable[[pd.DataFrame], set[int]]
@@ -39,7 +40,7 @@ def write_tables(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
         stem: path without suffix.
     """
     reading = "In percent, higher is better; {spread}; in brackets the {interval}. Best of each column in bold."
-    _write(summarise(metrics, titles), Kind(reading, "{:.1f}", _best), stem)
+    _write(summarise(metrics, titles), Kind("", reading, "{:.1f}", _best), stem)
 
 
 def write_differences(
@@ -60,7 +61,7 @@ def write_differences(
         "How much more the first scores than the second, item by item, in points of percent; {spread}; in brackets the "
         "{interval}. In bold where it leaves out zero."
     )
-    _write(differences(metrics, titles, comparisons), Kind(reading, "{:+.1f}", _certain), stem)
+    _write(differences(metrics, titles, comparisons), Kind("_differences", reading, "{:+.1f}", _certain), stem)
 
 
 def _write(table: pd.DataFrame, kind: Kind, stem: str | Path) -> None:
@@ -126,7 +127,9 @@ def differences(
         seeds = sorted({key[3] for key in runs if key[:2] == (benchmark, split) and key[2] in (one, other)})
         keys = [[(benchmark, split, experiment, seed) for experiment in (one, other)] for seed in seeds]
         named = (benchmark, split, f"{one} - {other}", f"{titles[one]} \N{MINUS SIGN} {titles[other]}")
-        for samples in zip(*(_paired(*(_run(runs, key) for key in pair)) for pair in keys)):
+        paired = [_paired(*(_run(runs, key) for key in pair)) for pair in keys]
+        for samples in zip(*paired):
+            _require_same_items([runs[pair[0]] for pair in keys], samples)
             values = np.mean([sample.values for sample in samples], axis=0)
             row = replace(samples[0], values=values).row(runs[keys[0][0]].settings["bootstrap"], 0)
             each = [np.average(s.values, weights=s.weights) for s in samples] if row.n else []
@@ -140,16 +143,24 @@ def _paired(own: Metrics, rival: Metrics) -> list[Sample]:
     """The differences between two runs that each number of a table is the mean of."""
     evaluation = import_module(f"loco.evaluation.{own.benchmark}")
     paired = []
-    for mine, other in zip(*(evaluation.samples(m.items, m.settings) for m in (own, rival)), strict=True):
-        if mine.keys != other.keys or own.settings != rival.settings:
-            raise DataError(
-                "was measured on other items, or with other settings, than the run that it is compared with",
-                file=own.path,
-                expected=f"those of {rival.path}",
-                remedy="run the benchmark anew for both",
-            )
+    for samples in zip(*(evaluation.samples(m.items, m.settings) for m in (own, rival)), strict=True):
+        _require_same_items([own, rival], samples)
+        mine, other = samples
         paired.append(replace(mine, values=np.subtract(mine.values, other.values)))
     return paired
+
+
+def _require_same_items(runs: Sequence[Metrics], samples: Sequence[Sample]) -> None:
+    first = runs[0], samples[0]
+    for run, sample in zip(runs, samples):
+        asked, wanted = ((m.settings, s.keys, s.weights) for m, s in ((run, sample), first))
+        if asked != wanted:
+            raise DataError(
+                "was measured on other items, or with other settings, than the run that it is compared with",
+                file=run.path,
+                expected=f"those of {runs[0].path}",
+                remedy="run the benchmark anew for both",
+            )
 
 
 def _run(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
@@ -251,7 +262,7 @@ def _latex(table: pd.DataFrame, kind: Kind, caption: str) -> str:
         "\\begin{table}",
         "  \\centering\\small",
         f"  \\caption{{{LATEX.text(caption)}}}",
-        f"  \\label{{tab:{table['benchmark'].iloc[0]}}}",
+        f"  \\label{{tab:{table['benchmark'].iloc[0]}{kind.suffix}}}",
     ]
     for split, block in table.groupby("split", sort=False):
         conditions, groups, counts = _block(block, kind, LATEX)

@@ -114,7 +114,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("splits.houses.val", {"houses": ["house00"]}, "splits.houses: `house00` of houses is in both train and val"),
         ("splits.houses.val", {"houses": ["house08"] * 2}, "splits.houses.val: `house08` of houses is named twice"),
         ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
-        ("splits.houses.train", {}, "splits.houses has no training scene, but run.experiments has `exact`"),
+        (
+            "splits.houses.train",
+            {},
+            "splits.houses has no training scene, but run.experiments has `exact`, which needs",
+        ),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
         ("experiments.exact.cache", True, "experiments.exact.cache: stores the features of a `backbone`"),
         (
@@ -156,6 +160,20 @@ def test_features_of_random_weights_are_not_stored() -> None:
     config["experiments"]["exact"]["cache"] = True
     assert [p for p in problems(config) if "experiments.exact.cache: the features of random weights differ" in p]
     assert [p for p in problems(config) if "experiments.exact.cache: stored features do not change with the image" in p]
+
+
+def test_a_class_token_is_not_stored() -> None:
+    model = on(VIT, head={"name": "locus", "class_token": True})
+    config = changed("experiments.exact.model", model)
+    config["experiments"]["exact"]["cache"] = True
+    assert [p for p in problems(config) if "experiments.exact.cache: the class token is not stored" in p]
+
+
+def test_a_fitted_model_needs_scenes_to_fit_it_to() -> None:
+    config = changed("experiments.exact.model", on(VIT, head={"name": "linear", "dim": 8}))
+    config["experiments"]["exact"]["pca"] = config["experiments"]["exact"].pop("train") and {}
+    config["run"]["experiments"], config["splits"]["houses"]["train"] = ["exact"], {}
+    assert problems(config) == ["splits.houses has no training scene, but run.experiments has `exact`, which needs one"]
 
 
 VIT = {"name": "transformers", "path": "dino_vitb8"}

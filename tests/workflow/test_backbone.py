@@ -117,6 +117,13 @@ def test_differences_are_those_of_the_scores(world):
         assert ((bounded["low"] <= bounded["value"]) & (bounded["value"] <= bounded["high"])).all()
 
 
+def test_another_head_leaves_the_stored_features_and_the_others_alone(world):
+    world.overlay({"experiments": {"pca": {"model": {"head": {"dim": 3}}}}})
+    plan = world.plan("tables")
+    world.configs.pop()
+    assert (plan["encode"], plan["train"], plan["fit_pca"], plan["extract"], plan["evaluate"]) == (0, 0, 1, 1, 2)
+
+
 def test_other_weights_under_the_same_name_are_another_model(world):
     assert not world.plan("tables")
     path = world.directory / "vit" / "model.safetensors"

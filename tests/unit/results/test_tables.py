@@ -156,6 +156,12 @@ def test_runs_that_were_asked_other_questions_are_not_compared() -> None:
         differences([matched("exact", [0.1, 0.2, 0.3, 0.4]), other], TITLES, [("exact", "sift")])
 
 
+def test_seeds_that_were_asked_different_questions_are_not_averaged() -> None:
+    runs = [matched(name, [0.1, 0.2, 0.3, 0.4 if seed else None], seed) for name in TITLES for seed in (0, 1)]
+    with pytest.raises(DataError, match="other items"):
+        differences(runs, TITLES, [("exact", "sift")])
+
+
 def test_certain_differences_are_bold_and_signed(tmp_path: Path) -> None:
     runs = [matched("exact", [0.15, 0.65, 0.95, 0.0]), matched("sift", [0.1, 0.6, 0.9, 0.1])]
     write_differences(runs, TITLES, [("exact", "sift")], tmp_path / "d")
@@ -164,3 +170,4 @@ def test_certain_differences_are_bold_and_signed(tmp_path: Path) -> None:
     assert "| -10.0 |" in line
     assert "**" not in line.rpartition("| ")[0].rpartition("| ")[2]  # all: the interval holds zero
     assert r"CNN, 50 \% \& more\_ $-$ a|b & \textbf{+5.0}" in (tmp_path / "d.tex").read_text()
+    assert r"\label{tab:pixel_correspondence_differences}" in (tmp_path / "d.tex").read_text()

@@ -34,6 +34,16 @@ def test_components_are_the_singular_vectors(count, whiten):
     assert (weight.gather(1, weight.abs().argmax(dim=1, keepdim=True)) > 0).all()
 
 
+def test_directions_of_rounding_are_no_components():
+    flat = cells(12)
+    flat[:, 4:] = flat[:, :2]
+    components(flat.split(5), 4, True)
+    with pytest.raises(ConfigError, match="vary in 4 directions, which have no 5 principal"):
+        components(flat.half().split(5), 5, True)
+    with pytest.raises(ConfigError, match="vary in 0 directions"):
+        components([torch.ones(2, 3, 4, 4)], 1, False)
+
+
 def test_only_a_linear_head_takes_them(tmp_path):
     with pytest.raises(ConfigError, match="head `linear`"):
         fit_pca({"name": "compact_cnn", "dim": 8}, [], tmp_path / "model.safetensors")
