@@ -188,7 +188,7 @@ def _variants(config: dict[str, Any]) -> dict[str, Any]:
     experiments = {}
     for name, ablation in config["ablations"].items():
         for variant in ablation["variants"]:
-            changes = {key: variant[key] for key in ("model", "cache", "train", "pca") if key in variant}
+            changes = {key: value for key, value in variant.items() if key not in ("name", "split")}
             experiment = _laid_over(config["experiments"][ablation["experiment"]], changes)
             experiments[variant_experiment(name, variant)] = {**experiment, "title": variant["name"]}
     return experiments
@@ -204,11 +204,9 @@ def _laid_over(base: Any, changes: Any) -> Any:
 
 
 def _cross_check(config: dict[str, Any]) -> Iterator[str]:
-    for kind, names in config["run"].items():
-        if kind not in ("seeds", "comparisons"):
-            yield from (
-                f"run.{kind}: `{n}` is not defined{_hint(n, config[kind])}" for n in names if n not in config[kind]
-            )
+    for kind in ("splits", "experiments", "benchmarks"):
+        names = config["run"][kind]
+        yield from (f"run.{kind}: `{n}` is not defined{_hint(n, config[kind])}" for n in names if n not in config[kind])
     for name, dataset in config["datasets"].items():
         yield from (f"datasets.{name}.{problem}" for problem in _dataset_problems(name, dataset))
     for name, split in config["splits"].items():
@@ -253,13 +251,12 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
 
 
 def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
-    yield from _model_problems("model", experiment["model"])
     model, train = experiment["model"], experiment.get("train")
+    yield from _model_problems("model", model)
     if experiment.get("cache"):
         yield from _cache_problems(model, train or {})
     if "pca" in experiment:
-        frozen = model["name"] == "backbone" and model.get("train", "none") == "none"
-        if not frozen or (model.get("head") or {}).get("name") != "linear":
+        if not _is_frozen_backbone(model) or (model.get("head") or {}).get("name") != "linear":
             yield "pca: is of a `backbone` that is not trained, with `head: {name: linear, dim: ...}`"
         if train:
             yield "pca: gives the weights that `train` would; remove one of them"
@@ -270,7 +267,7 @@ def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
 
 
 def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
-    if model["name"] != "backbone" or model.get("train", "none") != "none":
+    if not _is_frozen_backbone(model):
         yield "cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
     elif not model["backbone"].get("pretrained", True):
         yield "cache: the features of random weights differ from seed to seed; drop it"
@@ -302,12 +299,16 @@ def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
                 yield f"{where}.models.{number}: its stride is {found}, that of the whole is {model['stride']}"
 
 
+def _is_frozen_backbone(model: dict[str, Any]) -> bool:
+    return model["name"] == "backbone" and model.get("train", "none") == "none"
+
+
 def _has_weights_to_train(model: dict[str, Any]) -> bool:
     match model["name"]:
         case "dense_sift":
             return False
         case "backbone":
-            return model.get("train", "none") != "none" or model.get("head") is not None
+            return not _is_frozen_backbone(model) or model.get("head") is not None
         case "concat":
             return any(map(_has_weights_to_train, model["models"]))
     return True

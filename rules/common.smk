@@ -20,7 +20,7 @@ TITLES = {name: config["experiments"][name]["title"] for name in RUN["experiment
 FITTED = {
     name: how for name, setup in config["experiments"].items() for how in ("train", "pca") if how in setup
 }  # experiment -> the block that says how its weights are found
-TRAINED = [name for name in RUN["experiments"] if "train" in config["experiments"][name]]
+TRAINED = [name for name in RUN["experiments"] if FITTED.get(name) == "train"]
 FIGURES = {"location_consistency": "location_consistency_dots", "pixel_correspondence": "recall_against_angle"}
 PICTURES = dict(zip(("split", "dataset", "scene"), figure_scene(config)))
 
@@ -175,44 +175,36 @@ def run_keys(benchmark):
     return list(product([benchmark], RUN["splits"], RUN["experiments"], RUN["seeds"]))
 
 
-def run_metrics(benchmark):
-    """The metric files of the run on a benchmark."""
-    names = ("benchmark", "split", "experiment", "seed")
-    return [rules.evaluate.output.metrics.format(**dict(zip(names, key))) for key in run_keys(benchmark)]
-
-
-def run_recipes(benchmark):
-    """By what code and settings these files must have been made."""
-    return {key: recipe(*key[:3]) for key in run_keys(benchmark)}
-
-
-def ablation_keys(wildcards, *benchmarks):
-    """(benchmark, split, experiment, seed) of all scores of an ablation."""
+def ablation_keys(wildcards, benchmarks):
+    """(benchmark, split, experiment, seed) of all scores of an ablation, on the benchmark of the job if none is named."""
     ablation = config["ablations"][wildcards.ablation]
     return [
         (benchmark, variant.get("split", ablation["split"]), experiment, seed)
-        for benchmark in benchmarks
+        for benchmark in benchmarks or [wildcards.benchmark]
         for experiment, variant in ABLATIONS[wildcards.ablation].items()
         for seed in ablation["seeds"]
     ]
 
 
+def metric_files(keys):
+    """The metric files of these (benchmark, split, experiment, seed)."""
+    names = ("benchmark", "split", "experiment", "seed")
+    return [rules.evaluate.output.metrics.format(**dict(zip(names, key))) for key in keys]
+
+
+def recipes(keys):
+    """By what code and settings these files must have been made."""
+    return {key: recipe(*key[:3]) for key in keys}
+
+
 def ablation_metrics(*benchmarks):
-    """Input function: the metric files of an ablation, of the benchmark of the job if none is named."""
-
-    def files(wildcards):
-        names = ("benchmark", "split", "experiment", "seed")
-        keys = ablation_keys(wildcards, *(benchmarks or [wildcards.benchmark]))
-        return [path for key in keys for path in expand(rules.evaluate.output.metrics, **dict(zip(names, key)))]
-
-    return files
+    """Input function: the metric files of an ablation."""
+    return lambda wildcards: metric_files(ablation_keys(wildcards, benchmarks))
 
 
 def ablation_recipes(*benchmarks):
-    """Params function: by what code and settings these files must have been made."""
-    return lambda wildcards: {
-        key: recipe(*key[:3]) for key in ablation_keys(wildcards, *(benchmarks or [wildcards.benchmark]))
-    }
+    """Params function: their recipes."""
+    return lambda wildcards: recipes(ablation_keys(wildcards, benchmarks))
 
 
 def variant_titles(wildcards):

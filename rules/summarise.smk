@@ -9,7 +9,7 @@ for benchmark in RUN["benchmarks"]:
         name:
             f"table_{benchmark}"
         input:
-            run_metrics(benchmark),
+            metric_files(run_keys(benchmark)),
         output:
             csv=report(
                 f"results/tables/{benchmark}.csv",
@@ -31,7 +31,7 @@ for benchmark in RUN["benchmarks"]:
         params:
             code=code("table"),
             titles=TITLES,
-            recipes=run_recipes(benchmark),
+            recipes=recipes(run_keys(benchmark)),
         script:
             "../workflow_scripts/table.py"
 
@@ -43,7 +43,7 @@ for benchmark in RUN["benchmarks"] if "comparisons" in RUN else []:
         name:
             f"differences_{benchmark}"
         input:
-            run_metrics(benchmark),
+            metric_files(run_keys(benchmark)),
         output:
             csv=report(
                 f"results/tables/{benchmark}_differences.csv",
@@ -66,7 +66,7 @@ for benchmark in RUN["benchmarks"] if "comparisons" in RUN else []:
             code=code("differences", f"loco/evaluation/{benchmark}.py"),
             titles=TITLES,
             comparisons=RUN["comparisons"],
-            recipes=run_recipes(benchmark),
+            recipes=recipes(run_keys(benchmark)),
         script:
             "../workflow_scripts/differences.py"
 

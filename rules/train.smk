@@ -9,8 +9,8 @@ rule train:
         train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
         train_encoded=encoded_training_scenes,
-        weights=weights,
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
+        weights=weights,
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
         curve="results/train/{split}/{experiment}/seed{seed}/log.csv",

@@ -41,13 +41,17 @@ def encode_scene(model: Mapping[str, Any], frames_path: Path, out: Path) -> None
         sizes = dict(zip("chw", first.shape[1:])) | {"n": len(frames)}
         with Encoded.create(out, frames.dataset, frames.scene, sizes, {"encoder": dict(model)}) as file:
             file.attrs["frames_id"] = frames.frames_id
-            start = 0
-            for part in chain([first], maps):
-                file["encoded"][start : start + len(part)] = part.half().cpu().numpy()
-                start += len(part)
+            for number, part in enumerate(chain([first], maps)):
+                file["encoded"][number * BATCH : (number + 1) * BATCH] = part.half().cpu().numpy()
 
 
-def encoded_batches(extractor: FeatureExtractor, frames: Frames, device: torch.device | str) -> Iterator[Tensor]:
-    """The encoder's maps of the frames of a scene (b, c, h, w), a few at a time."""
+def encoded_batches(
+    extractor: FeatureExtractor, frames: Frames, device: torch.device | str, encoded: Encoded | None = None
+) -> Iterator[Tensor]:
+    """The encoder's maps of the frames of a scene (b, c, h, w), a few at a time: those of ``encoded``, or computed."""
     for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
-        yield extractor.encode(extractor.continued(to_colours(frames["rgb"][start : start + BATCH], device)))
+        part = slice(start, start + BATCH)
+        if encoded is None:
+            yield extractor.encode(extractor.continued(to_colours(frames["rgb"][part], device)))
+        else:
+            yield torch.from_numpy(encoded["encoded"][part]).to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from loco.models.adapted import AdaptedBackbone
 from loco.models.extractor import FeatureExtractor
 from loco.models.heads import Linear
 from loco.storage import Encoded, Frames
-from loco.training.encode import BATCH, encoded_batches
+from loco.training.encode import encoded_batches
 
 RELATIVE = 1e-7  # a variance below this share of the largest is rounding: features are stored in half precision
 
@@ -93,11 +94,9 @@ def components(maps: Iterable[Tensor], count: int, whiten: bool) -> tuple[Tensor
 
 def _maps(extractor: FeatureExtractor, scenes: Sequence[Sequence[Path]], device: str) -> Iterator[Tensor]:
     for frames_path, *stored in scenes:
-        with Frames(frames_path) as frames:
-            if not stored:
-                yield from encoded_batches(extractor, frames, device)
-                continue
-            with Encoded(stored[0]) as encoded:
+        with ExitStack() as files:
+            frames = files.enter_context(Frames(frames_path))
+            encoded = files.enter_context(Encoded(*stored)) if stored else None
+            if encoded:
                 encoded.require_frames(frames)
-                for start in range(0, len(frames), BATCH):
-                    yield torch.from_numpy(encoded["encoded"][start : start + BATCH]).to(device)
+            yield from encoded_batches(extractor, frames, device, encoded)
