@@ -58,9 +58,10 @@ def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str
     ]
 
 
-def variant_experiment(ablation: str, variant: Mapping[str, Any]) -> str:
-    """Name of the experiment that a variant of an ablation is."""
-    return f"{ablation}.{variant['name']}"
+def variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+    """Name of the experiment that a variant of the ablation ``name`` is: one that changes nothing is the ablation's own,
+    trained once for all ablations that start from it."""
+    return f"{name}.{variant['name']}" if variant.keys() - {"name"} else ablation["experiment"]
 
 
 def stride_of(model: Mapping[str, Any]) -> int:
@@ -178,19 +179,24 @@ def _ablation_problems(config: dict[str, Any]) -> Iterator[str]:
                 yield f"ablations.{name}.split: `{split}` is not defined{_hint(split, config['splits'])}"
         repeated = _repeated([variant["name"] for variant in ablation["variants"]])
         yield from (f"ablations.{name}.variants: `{variant}` is named twice" for variant in repeated)
-        for experiment in (variant_experiment(name, variant) for variant in ablation["variants"]):
-            if experiment in config["experiments"]:
+        made = [variant_experiment(name, ablation, variant) for variant in ablation["variants"]]
+        if made.count(ablation["experiment"]) > 1:
+            yield f"ablations.{name}.variants: more than one changes nothing"
+        for experiment in made:
+            if experiment in config["experiments"] and experiment != ablation["experiment"]:
                 yield f"ablations.{name}: there is an experiment `{experiment}` already; rename one"
 
 
 def _variants(config: dict[str, Any]) -> dict[str, Any]:
-    """The experiments of all ablations."""
+    """The experiments that the variants of all ablations add."""
     experiments = {}
     for name, ablation in config["ablations"].items():
+        base = config["experiments"][ablation["experiment"]]
         for variant in ablation["variants"]:
             changes = {key: value for key, value in variant.items() if key not in ("name", "split")}
-            experiment = _laid_over(config["experiments"][ablation["experiment"]], changes)
-            experiments[variant_experiment(name, variant)] = {**experiment, "title": variant["name"]}
+            experiment = variant_experiment(name, ablation, variant)
+            if experiment != ablation["experiment"]:
+                experiments[experiment] = {**_laid_over(base, changes), "title": variant["name"]}
     return experiments
 
 

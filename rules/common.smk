@@ -39,7 +39,7 @@ def one_of(names):
 
 
 ABLATIONS = {
-    name: {variant_experiment(name, variant): variant for variant in ablation["variants"]}
+    name: {variant_experiment(name, ablation, variant): variant for variant in ablation["variants"]}
     for name, ablation in config.get("ablations", {}).items()
 }
 

@@ -265,12 +265,20 @@ def test_variants_of_an_ablation_are_experiments() -> None:
     assert (two["title"], two["model"]) == ("2", base["model"])
 
 
+def test_a_variant_that_changes_nothing_is_the_experiment() -> None:
+    variants = [{"name": "5"}, {"name": "2", "train": {"loss": {"kappa": 2.0}}}, {"name": "half", "split": "houses"}]
+    config = load(changed("ablations", {"a": ABLATION | {"variants": variants}}), ROOT)
+    added = config["experiments"].keys() - load(changed("run.seeds", [0]), ROOT)["experiments"].keys()
+    assert added == {"a.2", "a.half"}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({"experiment": "exat"}, "ablations.a.experiment: `exat` is not defined; did you mean `exact`?"),
         ({"split": "flats"}, "ablations.a.split: `flats` is not defined; known: houses"),
         ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: `x` is named twice"),
+        ({"variants": [{"name": "x"}, {"name": "y"}]}, "ablations.a.variants: more than one changes nothing"),
         (
             {"variants": [{"name": "x"}, {"name": "y", "train": {"loss": {"kapa": 1}}}]},
             "unknown key `kapa` in experiments.a.y.train.loss; did you mean `kappa`?",
