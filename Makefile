@@ -1,11 +1,12 @@
-# make demo   set up, then run the whole chain on simulated houses
-# make test   set up, then lint and test
-# make env    set up only: .venv from constraints.txt
+# make demo        set up, then run the whole chain on simulated houses
+# make demo-full   the same, with all benchmarks
+# make test        set up, then lint and test
+# make env         set up only: .venv from constraints.txt
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: env demo test lint clean
+.PHONY: env demo demo-full test lint clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -29,9 +30,10 @@ $(READY): constraints.txt pyproject.toml
 	@touch $@
 
 demo: env
-	$(BIN)/snakemake --cores $(CORES) all
-	$(BIN)/snakemake --report results/report.html
-	@printf '\n%s\n' 'Tables: results/tables/   Figures: results/figures/   Report: results/report.html'
+	$(call run,)
+
+demo-full: env
+	$(call run,--configfile config/full.yaml)
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadgroup
@@ -44,6 +46,13 @@ lint: env
 
 clean:
 	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -r {} +
+
+# Run the workflow with a configuration, and build its report.
+define run
+$(BIN)/snakemake $(1) --cores $(CORES) -- all
+$(BIN)/snakemake $(1) --report results/report.html
+@printf '\n%s\n' 'Tables: results/tables/   Figures: results/figures/   Report: results/report.html'
+endef
 
 # Install Debian packages where that is possible without asking for a password; otherwise name the command and stop.
 define apt_install

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +14,9 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from loco.datasets import gives
 from loco.errors import ConfigError
+from loco.evaluation import NEEDS
 
 SCHEMA = "config/schemas/config.schema.yaml"
 PARTS = ("train", "val", "test")
@@ -35,11 +38,12 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     """
     config = json.loads(json.dumps(config, default=str))
     problems = _schema_problems(config, Path(base) / SCHEMA) or _read_scene_lists(config, Path(base))
+    problems = problems or list(_share_training(config["splits"]))
     problems = problems or list(_ablation_problems(config))
     if not problems and config.get("ablations"):
         config["experiments"] |= _variants(config)
         problems = _schema_problems(config, Path(base) / SCHEMA)
-    problems = problems or list(_cross_check(config))
+    problems = problems or [*_cross_check(config), *_published_problems(config, Path(base))]
     if problems:
         raise ConfigError(
             "\n".join(["the configuration cannot be used as it stands:", *(f"  - {p}" for p in problems)])
@@ -58,9 +62,49 @@ def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str
     ]
 
 
+def judged_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
+    """(dataset, scene) pairs of a split's test part that give what a benchmark needs."""
+    found = scenes(config, split, "test")
+    return [
+        place for place in found if any(need <= given_by(config["datasets"][place[0]]) for need in NEEDS[benchmark])
+    ]
+
+
+def judged_splits(config: Mapping[str, Any], splits: Iterable[str], benchmark: str) -> list[str]:
+    """Those of the splits that have a test scene for a benchmark."""
+    return [split for split in splits if judged_scenes(config, split, benchmark)]
+
+
+def training_split(config: Mapping[str, Any], split: str) -> str:
+    """The split whose training a split is judged on: its own, or the one that it names as ``trained_on``."""
+    return config["splits"][split].get("trained_on", split)
+
+
+def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> list[str]:
+    """By which names published numbers (:mod:`loco.results.published`) mean what a split tests on.
+
+    Its dataset's format and name, and, of a single scene, the format with its name. None for several datasets together,
+    or a simulated one: no published number is of them.
+    """
+    places = judged_scenes(config, split, benchmark)
+    datasets = {dataset for dataset, _ in places}
+    if len(datasets) != 1 or "simulate" in config["datasets"][places[0][0]]:
+        return []
+    name, scene = places[0]
+    format = config["datasets"][name]["format"]
+    return [format, name, *([f"{format}/{scene}"] if len(places) == 1 else [])]
+
+
+def given_by(dataset: Mapping[str, Any]) -> frozenset[str]:
+    """What a dataset's scenes can judge features by (:data:`loco.datasets.GIVES`)."""
+    return gives(dataset["format"]) | ({"labels"} if "labels" in dataset else set())
+
+
 def variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
-    """Name of the experiment that a variant of the ablation ``name`` is: one that changes nothing is the ablation's own,
-    trained once for all ablations that start from it."""
+    """Name of the experiment that a variant of the ablation ``name`` is.
+
+    One that changes nothing is the ablation's own, trained once for all ablations that start from it.
+    """
     return f"{name}.{variant['name']}" if variant.keys() - {"name"} else ablation["experiment"]
 
 
@@ -70,7 +114,7 @@ def stride_of(model: Mapping[str, Any]) -> int:
 
 
 def figure_scene(config: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """(split, dataset, scene) that the pictures show: where a split of the run tests on ``figures.scene``."""
+    """(split, dataset, scene) that the pictures show: a split of the run that tests on ``figures.scene``; else None."""
     wanted = config["figures"]["scene"]
     found = ((s, dataset, scene) for s in config["run"]["splits"] for dataset, scene in scenes(config, s, "test"))
     return next((place for place in found if place[2] == wanted), None)
@@ -154,7 +198,7 @@ def _read_scene_lists(config: dict[str, Any], base: Path) -> list[str]:
     lists += [
         (f"splits.{split}.{part}", parts[part], dataset)
         for split, parts in config["splits"].items()
-        for part in parts
+        for part in _parts(parts)
         for dataset in parts[part]
     ]
     for where, holder, key in lists:
@@ -167,6 +211,26 @@ def _read_scene_lists(config: dict[str, Any], base: Path) -> list[str]:
             lines = (line.partition("#")[0].strip() for line in text.splitlines())
             holder[key] = [line for line in lines if line]
     return problems
+
+
+def _parts(split: Mapping[str, Any]) -> list[str]:
+    return [part for part in PARTS if part in split]
+
+
+def _share_training(splits: dict[str, Any]) -> Iterator[str]:
+    """Give splits that are ``trained_on`` another one its scenes to train and validate on."""
+    for name, split in splits.items():
+        if "trained_on" not in split:
+            continue
+        wanted = split["trained_on"]
+        if wanted not in splits:
+            yield f"splits.{name}.trained_on: `{wanted}` is not defined{_hint(wanted, splits)}"
+        elif "trained_on" in splits[wanted]:
+            yield f"splits.{name}.trained_on: `{wanted}` has no training of its own; name the split that has"
+        elif own := [part for part in ("train", "val") if part in split]:
+            yield f"splits.{name} is trained on `{wanted}`, and cannot have scenes of its own to {own[0]}; remove one"
+        else:
+            split |= {part: splits[wanted][part] for part in ("train", "val") if part in splits[wanted]}
 
 
 def _ablation_problems(config: dict[str, Any]) -> Iterator[str]:
@@ -219,10 +283,27 @@ def _cross_check(config: dict[str, Any]) -> Iterator[str]:
         yield from (f"splits.{name}{problem}" for problem in _split_problems(split, config["datasets"]))
     for name, experiment in config["experiments"].items():
         yield from (f"experiments.{name}.{problem}" for problem in _experiment_problems(experiment))
-    bins = config["benchmarks"].get("pixel_correspondence", {}).get("rotation_bins", [])
-    if any(low >= high for low, high in pairwise(bins)):
-        yield f"benchmarks.pixel_correspondence.rotation_bins: {bins} do not increase"
+    for name, settings in config["benchmarks"].items():
+        yield from (f"benchmarks.{name}.{problem}" for problem in _benchmark_problems(settings))
     yield from _run_problems(config)
+
+
+def _published_problems(config: dict[str, Any], base: Path) -> Iterator[str]:
+    named = {name: e["published"] for name, e in config["experiments"].items() if "published" in e}
+    files = sorted((base / "config/published_results").glob("*.csv")) if named else []
+    known = {line["method"] for file in files for line in csv.DictReader(file.read_text(encoding="utf-8").splitlines())}
+    for name, method in named.items():
+        if method not in known:
+            hint = _hint(method, known)
+            yield f"experiments.{name}.published: `{method}` is no method of config/published_results{hint}"
+
+
+def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
+    for key, bins in settings.items():
+        if key.endswith("_bins") and any(low >= high for low, high in pairwise(bins)):
+            yield f"{key}: {bins} do not increase"
+    if settings.get("kappa") is not None and settings["rho"] >= settings["kappa"]:
+        yield f"rho ({settings['rho']} m) must be less than kappa ({settings['kappa']} m)"
 
 
 def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
@@ -233,14 +314,14 @@ def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
         yield "reconstruct: makes a scene of the format `colmap` from photographs, and is not for simulated scenes"
     if "simulate" in dataset:
-        count = "panoramas" if dataset["format"] == "matterport3d" else "images"
-        if count not in dataset["simulate"]:
+        count = {"matterport3d": "panoramas", "hpatches": None}.get(dataset["format"], "images")
+        if count and count not in dataset["simulate"]:
             yield f"simulate lacks the key `{count}`, which the format `{dataset['format']}` needs"
 
 
 def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
-    for part, by_dataset in split.items():
-        for dataset, names in by_dataset.items():
+    for part in _parts(split):
+        for dataset, names in split[part].items():
             if dataset not in datasets:
                 yield f".{part}: the dataset `{dataset}` is not defined{_hint(dataset, datasets)}"
                 continue
@@ -248,7 +329,7 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
             unknown = (name for name in names if name not in known)
             yield from (f".{part}: `{name}` is no scene of datasets.{dataset}{_hint(name, known)}" for name in unknown)
             yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
-    for one, other in combinations(split, 2):
+    for one, other in combinations(_parts(split), 2):
         for dataset in split[one].keys() & split[other].keys():
             shared = sorted(set(split[one][dataset]) & set(split[other][dataset]))
             yield from (f": `{name}` of {dataset} is in both {one} and {other}" for name in shared)
@@ -347,7 +428,12 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
             by_validation = train.get("keep") == "best" or "early_stop" in train
             if by_validation and split in config["splits"] and not scenes(config, split, "val"):
                 yield f"splits.{split} has no validation scene, by which experiments.{name}.train decides what to keep"
-    if all(split in config["splits"] for split in run["splits"]) and figure_scene(config) is None:
+    if not all(split in config["splits"] for split in run["splits"]):
+        return
+    for benchmark in (name for name in run["benchmarks"] if not judged_splits(config, run["splits"], name)):
+        needs = " or ".join(" and ".join(sorted(need)) for need in NEEDS[benchmark])
+        yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
+    if config["figures"]["scene"] is not None and figure_scene(config) is None:
         tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]
         wanted = config["figures"]["scene"]
         yield f"figures.scene: `{wanted}` is no test scene of run.splits{_hint(wanted, tested)}"

@@ -1,13 +1,26 @@
 # No rules: the checked configuration, the names that wildcards may take, lists of files, and fingerprints.
 import re
+from dataclasses import asdict
 from itertools import product
 
 from snakemake.exceptions import WorkflowError
 
-from loco.config import figure_scene, load, scenes, stride_of, variant_experiment
+from loco.config import (
+    figure_scene,
+    given_by,
+    judged_scenes,
+    judged_splits,
+    load,
+    published_names,
+    scenes,
+    stride_of,
+    training_split,
+    variant_experiment,
+)
 from loco.datasets import FORMATS, raw_files as files_of_download
 from loco.datasets.synthetic import SIMULATORS
 from loco.errors import ConfigError
+from loco.evaluation import NEEDS
 from loco.provenance import code_fingerprint, settings_fingerprint
 
 try:
@@ -21,8 +34,17 @@ FITTED = {
     name: how for name, setup in config["experiments"].items() for how in ("train", "pca") if how in setup
 }  # experiment -> the block that says how its weights are found
 TRAINED = [name for name in RUN["experiments"] if FITTED.get(name) == "train"]
-FIGURES = {"location_consistency": "location_consistency_dots", "pixel_correspondence": "recall_against_angle"}
-PICTURES = dict(zip(("split", "dataset", "scene"), figure_scene(config)))
+FIGURES = {  # functions of loco.results.plots
+    "location_consistency": ["dots", "per_scene_spread"],
+    "pixel_correspondence": ["recall_against_angle", "per_scene_spread"],
+    "panoptic_segmentation": ["dots", "per_scene_spread"],
+    "semantic_segmentation": ["dots", "per_scene_spread"],
+    "place_recognition": ["recall_at_k", "per_scene_spread"],
+    "landmark_retrieval": ["dots", "per_scene_spread"],
+    "relative_pose": ["error_curves", "dots", "per_scene_spread"],
+    "homography": ["matching_accuracy", "dots", "per_scene_spread"],
+}
+PICTURES = dict(zip(("split", "dataset", "scene"), figure_scene(config) or ()))
 
 
 BACKBONE_MODULES = {"transformers": "hub", "croco": "croco", "onnx": "onnx_backbone"}
@@ -136,10 +158,32 @@ def model_stride(dataset, wildcards):
 
 def scene_files(pattern, *parts, stride=patch_stride):
     """Input function: `pattern` for every scene of these parts of the split (of all parts, if none is named)."""
+    return files_of(pattern, lambda wildcards: scenes(config, wildcards.split, *parts), stride)
+
+
+def judged_files(pattern, giving=None):
+    """Input function: `pattern` for every test scene of a job's benchmark; with `giving`, of those that give this, and for
+    none if the benchmark does not need it."""
+
+    def places(wildcards):
+        needed = set().union(*NEEDS[wildcards.benchmark])
+        return [
+            (dataset, scene)
+            for dataset, scene in judged_scenes(config, wildcards.split, wildcards.benchmark)
+            if giving is None or giving in needed & given_by(config["datasets"][dataset])
+        ]
+
+    return files_of(pattern, places, patch_stride)
+
+
+def files_of(pattern, places, stride):
+    """Input function: `pattern` for the (dataset, scene) pairs that `places` gives for a job."""
 
     def files(wildcards):
-        places = scenes(config, wildcards.split, *parts)
-        rest = [{"dataset": dataset, "scene": scene, "stride": stride(dataset, wildcards)} for dataset, scene in places]
+        rest = [
+            {"dataset": dataset, "scene": scene, "stride": stride(dataset, wildcards)}
+            for dataset, scene in places(wildcards)
+        ]
         return [path for named in rest for path in expand(pattern, **{**wildcards, **named})]
 
     return files
@@ -166,13 +210,31 @@ def encoded_scenes(wildcards, places):
     return [pattern.format(encoder=name, dataset=dataset, scene=scene) for dataset, scene in places] if name else []
 
 
-def encoded_training_scenes(wildcards):
-    return encoded_scenes(wildcards, scenes(config, wildcards.split, "train"))
+def encoded_part(part):
+    """Input function: :func:`encoded_scenes` of a part of the split."""
+    return lambda wildcards: encoded_scenes(wildcards, scenes(config, wildcards.split, part))
+
+
+def training_data(wildcards):
+    """Params function: the scenes that a model of the split has seen. Other scenes to test on are no other model."""
+    split = config["splits"][wildcards.split]
+    return {part: split[part] for part in ("train", "val") if part in split}
+
+
+def model_file(wildcards):
+    """Input function: the trained or fitted network of a job's experiment, where there is one."""
+    named = {**wildcards, "split": training_split(config, wildcards.split)}
+    return rules.train.output.model.format(**named) if wildcards.experiment in FITTED else []
+
+
+def trained_splits():
+    """The splits of the run that have a training of their own."""
+    return [split for split in RUN["splits"] if training_split(config, split) == split]
 
 
 def run_keys(benchmark):
     """(benchmark, split, experiment, seed) of all scores of the run on a benchmark."""
-    return list(product([benchmark], RUN["splits"], RUN["experiments"], RUN["seeds"]))
+    return list(product([benchmark], judged_splits(config, RUN["splits"], benchmark), RUN["experiments"], RUN["seeds"]))
 
 
 def ablation_keys(wildcards, benchmarks):
@@ -182,6 +244,7 @@ def ablation_keys(wildcards, benchmarks):
         (benchmark, variant.get("split", ablation["split"]), experiment, seed)
         for benchmark in benchmarks or [wildcards.benchmark]
         for experiment, variant in ABLATIONS[wildcards.ablation].items()
+        if judged_scenes(config, variant.get("split", ablation["split"]), benchmark)
         for seed in ablation["seeds"]
     ]
 
@@ -190,6 +253,25 @@ def metric_files(keys):
     """The metric files of these (benchmark, split, experiment, seed)."""
     names = ("benchmark", "split", "experiment", "seed")
     return [rules.evaluate.output.metrics.format(**dict(zip(names, key))) for key in keys]
+
+
+def published_datasets(benchmark):
+    """Split -> the names by which published numbers are of what it tests on, where they can be."""
+    names = {
+        split: published_names(config, split, benchmark) for split in judged_splits(config, RUN["splits"], benchmark)
+    }
+    return {split: found for split, found in names.items() if found}
+
+
+def published_numbers(benchmark):
+    """The published numbers that the table of a benchmark can show; their file is named by no job, so that it may move."""
+    file = Path(workflow.basedir, "config", "published_results", f"{benchmark}.csv")
+    wanted = {name for names in published_datasets(benchmark).values() for name in names}
+    if not wanted or not file.is_file():
+        return []
+    from loco.results.published import read_published  # slow to import
+
+    return [asdict(number) for number in read_published(file) if number.dataset in wanted]
 
 
 def recipes(keys):
@@ -233,22 +315,27 @@ def recipe(benchmark, split, experiment):
     """Fingerprints of all code and settings behind a metric file: its passport must agree with them."""
     setup = config["experiments"][experiment]
     how = FITTED.get(experiment)
-    parts = {"train": ("train", "val", "test"), "pca": ("train", "test"), None: ("test",)}[how]
-    aside = ("scenes", "raw", "check", "labels")
-    used = {
-        name: {key: value for key, value in config["datasets"][name].items() if key not in aside}
-        for name, _ in scenes(config, split, *parts)
-    }
+    parts = {"train": ("train", "val"), "pca": ("train",), None: ()}[how]
+    places = {part: scenes(config, split, part) for part in parts} | {"test": judged_scenes(config, split, benchmark)}
+    used = dict.fromkeys(dataset for part in places.values() for dataset, _ in part)
+    labelled = [
+        name for name in used if "labels" in set().union(*NEEDS[benchmark]) & given_by(config["datasets"][name])
+    ]
     fit = {"train": ["train"], "pca": ["fit_pca"], None: []}[how]
     model_steps = ["extract", *fit, *(["encode"] if encoder(experiment) else [])]
     codes = [evaluation_code(benchmark), code("correspondence")]
     codes += [model_code(step, setup["model"]) for step in model_steps]
-    for name, dataset in used.items():
-        steps = ("depth", *(step for step in ("simulate", "reconstruct", "fuse") if step in dataset))
+    codes += [raw_code("label", name) for name in labelled]
+    for name in used:
+        steps = ("depth", *(step for step in ("simulate", "reconstruct", "fuse") if step in config["datasets"][name]))
         codes += [raw_code(step, name) for step in steps]
+    aside = ("scenes", "raw", "check", "labels")
     settings = {
-        "datasets": used,
-        "scenes": {part: scenes(config, split, part) for part in parts},
+        "datasets": {
+            name: {key: value for key, value in config["datasets"][name].items() if key not in aside} for name in used
+        },
+        "labels": {name: config["datasets"][name]["labels"] for name in labelled},
+        "scenes": places,
         "model": setup["model"],
         "train": setup.get(how),
         "benchmark": config["benchmarks"][benchmark],

@@ -1,9 +1,10 @@
 rule evaluate:
     """Scores of one experiment on the test scenes of a split, with the passport that says how they came about."""
     input:
-        frames=scene_files(rules.depth.output.frames, "test"),
-        correspondences=scene_files(rules.correspondence.output.correspondences, "test"),
-        features=scene_files(rules.extract.output.features, "test"),
+        frames=judged_files(rules.depth.output.frames),
+        correspondences=judged_files(rules.correspondence.output.correspondences, giving="places"),
+        labels=judged_files(rules.label.output.labels, giving="labels"),
+        features=judged_files(rules.extract.output.features),
     output:
         metrics="results/metrics/{benchmark}/{split}/{experiment}/seed{seed}.json",
     log:

@@ -2,7 +2,7 @@ rule extract:
     """Feature maps of all frames of a scene, by a trained network, or a fitted one, where there is one."""
     input:
         frames=rules.depth.output.frames,
-        checkpoint=branch(lambda wildcards: wildcards.experiment in FITTED, then=rules.train.output.model),
+        checkpoint=model_file,
         weights=weights,
         encoded=lambda wildcards: encoded_scenes(wildcards, [(wildcards.dataset, wildcards.scene)]),
     output:

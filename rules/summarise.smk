@@ -31,6 +31,13 @@ for benchmark in RUN["benchmarks"]:
         params:
             code=code("table"),
             titles=TITLES,
+            published=published_numbers(benchmark),
+            datasets=published_datasets(benchmark),
+            methods={
+                name: config["experiments"][name]["published"]
+                for name in RUN["experiments"]
+                if "published" in config["experiments"][name]
+            },
             recipes=recipes(run_keys(benchmark)),
         script:
             "../workflow_scripts/table.py"
@@ -99,111 +106,86 @@ rule training_curve:
         "../workflow_scripts/training_curve.py"
 
 
-rule recall_against_angle:
-    """Recall of pixel correspondences against the rotation between the two cameras."""
-    input:
-        expand(
-            rules.evaluate.output.metrics,
-            benchmark="pixel_correspondence",
-            experiment=RUN["experiments"],
-            seed=RUN["seeds"],
-            allow_missing=True,
-        ),
-    output:
-        svg=report(
-            "results/figures/{split}/recall_against_angle.svg",
-            caption="../report/recall_against_angle.rst",
-            category="Results",
-            labels={"benchmark": "pixel correspondence", "kind": "figure"},
-        ),
-        png="results/figures/{split}/recall_against_angle.png",
-    log:
-        "results/logs/recall_against_angle/{split}.log",
-    benchmark:
-        "results/benchmarks/recall_against_angle/{split}.tsv"
-    conda:
-        "../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        code=code("recall_against_angle"),
-        titles=TITLES,
-    script:
-        "../workflow_scripts/recall_against_angle.py"
+for benchmark, figure in [(benchmark, figure) for benchmark in RUN["benchmarks"] for figure in FIGURES[benchmark]]:
+
+    rule:
+        """A figure of one benchmark on one split."""
+        name:
+            f"{benchmark}_{figure}"
+        input:
+            expand(
+                rules.evaluate.output.metrics,
+                benchmark=benchmark,
+                experiment=RUN["experiments"],
+                seed=RUN["seeds"],
+                allow_missing=True,
+            ),
+        output:
+            svg=report(
+                f"results/figures/{{split}}/{benchmark}/{figure}.svg",
+                caption=f"../report/{figure}.rst",
+                category="Results",
+                labels={"benchmark": benchmark.replace("_", " "), "kind": figure.replace("_", " ")},
+            ),
+            png=f"results/figures/{{split}}/{benchmark}/{figure}.png",
+        log:
+            f"results/logs/{benchmark}_{figure}/{{split}}.log",
+        benchmark:
+            f"results/benchmarks/{benchmark}_{figure}/{{split}}.tsv"
+        conda:
+            "../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+        params:
+            code=code("figure", f"loco/evaluation/{benchmark}.py"),
+            figure=figure,
+            titles=TITLES,
+        script:
+            "../workflow_scripts/figure.py"
 
 
-rule location_consistency_dots:
-    """Location-consistency mAP of all experiments with its confidence intervals."""
-    input:
-        expand(
-            rules.evaluate.output.metrics,
-            benchmark="location_consistency",
-            experiment=RUN["experiments"],
-            seed=RUN["seeds"],
-            allow_missing=True,
-        ),
-    output:
-        svg=report(
-            "results/figures/{split}/location_consistency_dots.svg",
-            caption="../report/location_consistency_figure.rst",
-            category="Results",
-            labels={"benchmark": "location consistency", "kind": "figure"},
-        ),
-        png="results/figures/{split}/location_consistency_dots.png",
-    log:
-        "results/logs/location_consistency_dots/{split}.log",
-    benchmark:
-        "results/benchmarks/location_consistency_dots/{split}.tsv"
-    conda:
-        "../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        code=code("location_consistency_dots"),
-        titles=TITLES,
-    script:
-        "../workflow_scripts/location_consistency_dots.py"
+if PICTURES:
 
-
-rule pictures:
-    """What the features do: similarity of a query patch to other views of its place, and features as colours."""
-    input:
-        frames=expand(rules.depth.output.frames, **PICTURES),
-        correspondences=expand(
-            rules.correspondence.output.correspondences, **PICTURES, stride=patch_stride(PICTURES["dataset"])
-        ),
-        features=expand(rules.extract.output.features, experiment=RUN["experiments"], seed=RUN["seeds"][0], **PICTURES),
-    output:
-        similarity_maps=report(
-            f"results/figures/{PICTURES['split']}/similarity_maps.png",
-            caption="../report/similarity_maps.rst",
-            category="Pictures",
-            labels={"shows": "similarity to a query patch"},
-        ),
-        pca_colours=report(
-            f"results/figures/{PICTURES['split']}/pca_colours.png",
-            caption="../report/pca_colours.rst",
-            category="Pictures",
-            labels={"shows": "features as colours"},
-        ),
-        vector=[f"results/figures/{PICTURES['split']}/{name}.svg" for name in ("similarity_maps", "pca_colours")],
-    log:
-        "results/logs/pictures.log",
-    benchmark:
-        "results/benchmarks/pictures.tsv"
-    conda:
-        "../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-    params:
-        code=code("pictures"),
-        titles=TITLES,
-        views=config["figures"]["views"],
-    script:
-        "../workflow_scripts/pictures.py"
+    rule pictures:
+        """What the features do: similarity of a query patch to other views of its place, and features as colours."""
+        input:
+            frames=expand(rules.depth.output.frames, **PICTURES),
+            correspondences=expand(
+                rules.correspondence.output.correspondences, **PICTURES, stride=patch_stride(PICTURES["dataset"])
+            ),
+            features=expand(
+                rules.extract.output.features, experiment=RUN["experiments"], seed=RUN["seeds"][0], **PICTURES
+            ),
+        output:
+            similarity_maps=report(
+                f"results/figures/{PICTURES['split']}/similarity_maps.png",
+                caption="../report/similarity_maps.rst",
+                category="Pictures",
+                labels={"shows": "similarity to a query patch"},
+            ),
+            pca_colours=report(
+                f"results/figures/{PICTURES['split']}/pca_colours.png",
+                caption="../report/pca_colours.rst",
+                category="Pictures",
+                labels={"shows": "features as colours"},
+            ),
+            vector=[f"results/figures/{PICTURES['split']}/{name}.svg" for name in ("similarity_maps", "pca_colours")],
+        log:
+            "results/logs/pictures.log",
+        benchmark:
+            "results/benchmarks/pictures.tsv"
+        conda:
+            "../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=2000,
+        params:
+            code=code("pictures"),
+            titles=TITLES,
+            views=config["figures"]["views"],
+        script:
+            "../workflow_scripts/pictures.py"
 
 
 rule tables:
@@ -218,10 +200,11 @@ rule tables:
 rule figures:
     """All figures of the run."""
     input:
-        expand("results/figures/{split}/training_curve.svg", split=RUN["splits"] if TRAINED else []),
-        expand(
-            "results/figures/{split}/{name}.svg",
-            split=RUN["splits"],
-            name=[FIGURES[benchmark] for benchmark in RUN["benchmarks"]],
-        ),
-        rules.pictures.output,
+        expand("results/figures/{split}/training_curve.svg", split=trained_splits() if TRAINED else []),
+        [
+            f"results/figures/{split}/{benchmark}/{figure}.svg"
+            for benchmark in RUN["benchmarks"]
+            for split in judged_splits(config, RUN["splits"], benchmark)
+            for figure in FIGURES[benchmark]
+        ],
+        rules.pictures.output if PICTURES else [],

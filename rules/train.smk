@@ -8,8 +8,9 @@ rule train:
         train_frames=scene_files(rules.depth.output.frames, "train"),
         train_correspondences=scene_files(rules.correspondence.output.correspondences, "train", stride=model_stride),
         val_frames=scene_files(rules.depth.output.frames, "val"),
-        train_encoded=encoded_training_scenes,
+        train_encoded=encoded_part("train"),
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
+        val_encoded=encoded_part("val"),
         weights=weights,
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
@@ -31,7 +32,7 @@ rule train:
         code=lambda wildcards: model_code("train", config["experiments"][wildcards.experiment]["model"]),
         model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
         train=lambda wildcards: config["experiments"][wildcards.experiment]["train"],
-        data=lambda wildcards: config["splits"][wildcards.split],
+        data=training_data,
     script:
         "../workflow_scripts/train.py"
 
@@ -40,7 +41,7 @@ rule fit_pca:
     """Principal components of a backbone's features on the scenes of a split, in the place of a trained network."""
     input:
         frames=scene_files(rules.depth.output.frames, "train"),
-        encoded=encoded_training_scenes,
+        encoded=encoded_part("train"),
         weights=weights,
     output:
         model=rules.train.output.model,
@@ -60,6 +61,6 @@ rule fit_pca:
         code=lambda wildcards: model_code("fit_pca", config["experiments"][wildcards.experiment]["model"]),
         model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
         whiten=lambda wildcards: config["experiments"][wildcards.experiment]["pca"].get("whiten", False),
-        data=lambda wildcards: config["splits"][wildcards.split],
+        data=training_data,
     script:
         "../workflow_scripts/fit_pca.py"

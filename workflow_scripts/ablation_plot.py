@@ -3,8 +3,8 @@ from pathlib import Path
 from loco.logs import step
 
 with step(snakemake.log[0], snakemake.threads):
-    from loco.results.figures import ablation_plot
     from loco.results.metrics import read_metrics, require_current
+    from loco.results.plots import ablation_plot
 
     metrics = [read_metrics(path) for path in snakemake.input]
     require_current(metrics, snakemake.params.recipes)

@@ -7,13 +7,19 @@ with step(snakemake.log[0], snakemake.threads), ExitStack() as stack:
     from loco.evaluation.result import EvaluatedScene
     from loco.provenance import passport
     from loco.results.metrics import write_metrics
-    from loco.storage import Correspondences, Features, Frames
+    from loco.storage import Correspondences, Features, Frames, Labels
 
     files, settings, seed = snakemake.input, snakemake.params.settings, int(snakemake.wildcards.seed)
-    kinds = (Frames, Correspondences, Features)
+
+    def opened(kind, paths):
+        found = [stack.enter_context(kind(path)) for path in paths]
+        return {(file.dataset, file.scene): file for file in found}
+
+    frames, features = opened(Frames, files.frames), opened(Features, files.features)
+    correspondences, labels = opened(Correspondences, files.correspondences), opened(Labels, files.labels)
     scenes = [
-        EvaluatedScene(*(stack.enter_context(kind(path)) for kind, path in zip(kinds, paths)))
-        for paths in zip(files.frames, files.correspondences, files.features)
+        EvaluatedScene(frames[place], correspondences.get(place), features[place], labels.get(place))
+        for place in frames
     ]
     # The same questions for every experiment and seed of training: the evaluation keeps its own seed.
     evaluation = import_module(f"loco.evaluation.{snakemake.wildcards.benchmark}").evaluate(scenes, settings)

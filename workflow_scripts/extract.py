@@ -5,7 +5,7 @@ from loco.logs import step
 with step(snakemake.log[0], snakemake.threads):
     from loco.evaluation.extract import extract_scene
 
-    checkpoint, encoded = snakemake.input.get("checkpoint"), snakemake.input.get("encoded")
+    checkpoint, encoded = snakemake.input.checkpoint, snakemake.input.encoded
     extract_scene(
         model=snakemake.params.model,
         checkpoint=Path(checkpoint) if checkpoint else None,

@@ -3,7 +3,7 @@ from pathlib import Path
 from loco.logs import step
 
 with step(snakemake.log[0], snakemake.threads):
-    from loco.results.figures import pca_colours, similarity_maps
+    from loco.results.pictures import pca_colours, similarity_maps
     from loco.results.views import choose_views, feature_maps
     from loco.storage import Correspondences, Features, Frames
 

@@ -4,8 +4,12 @@ from loco.logs import step
 
 with step(snakemake.log[0], snakemake.threads):
     from loco.results.metrics import read_metrics, require_current
+    from loco.results.published import Number, Published
     from loco.results.tables import write_tables
 
+    params = snakemake.params
     metrics = [read_metrics(path) for path in snakemake.input]
-    require_current(metrics, snakemake.params.recipes)
-    write_tables(metrics, snakemake.params.titles, Path(snakemake.output.csv).with_suffix(""))
+    require_current(metrics, params.recipes)
+    numbers = [Number(**number) for number in params.get("published", [])]
+    published = Published(numbers, params.get("datasets", {}), params.get("methods", {}))
+    write_tables(metrics, params.titles, Path(snakemake.output.csv).with_suffix(""), published)

@@ -9,11 +9,14 @@ with step(snakemake.log[0], snakemake.threads):
     experiment = {"model": snakemake.params.model, "train": snakemake.params.train}
     seed, files = int(snakemake.wildcards.seed), snakemake.input
     facts = {"experiment": snakemake.wildcards.experiment, "split": snakemake.wildcards.split}
-    encoded = [files.train_encoded] if files.train_encoded else []
+    parts = {
+        part: [files[f"{part}_{kind}"] for kind in ("frames", "correspondences", "encoded")]
+        for part in ("train", "val")
+    }
+    paths = {part: list(zip(*(map(Path, kind) for kind in kinds if kind))) for part, kinds in parts.items()}
     train(
         experiment,
-        train=list(zip(*(map(Path, part) for part in (files.train_frames, files.train_correspondences, *encoded)))),
-        val=list(zip(map(Path, files.val_frames), map(Path, files.val_correspondences))),
+        **paths,
         out_dir=Path(snakemake.output.model).parent,
         seed=seed,
         state_fingerprint=settings_fingerprint(

@@ -3,7 +3,7 @@ from pathlib import Path
 from loco.logs import step
 
 with step(snakemake.log[0], snakemake.threads):
-    from loco.results.figures import training_curve
+    from loco.results.plots import training_curve
 
     curves: dict[str, list[Path]] = {}
     for path in map(Path, snakemake.input):

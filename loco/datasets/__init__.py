@@ -20,7 +20,38 @@ FORMATS = {
     "tum_rgbd": ("tum_rgbd", "TumRgbdScene"),
     "posed_rgbd": ("posed_rgbd", "PosedRgbdScene"),
     "colmap": ("colmap", "ColmapScene"),
+    "scannet_pairs": ("scannet_pairs", "ScanNetPairsScene"),
+    "hpatches": ("hpatches", "HPatchesScene"),
+    "baidu": ("anyloc", "BaiduScene"),
+    "gardens": ("anyloc", "GardensScene"),
+    "seventeen_places": ("anyloc", "SeventeenPlacesScene"),
+    "geotagged": ("anyloc", "GeotaggedScene"),
+    "oxford_robotcar": ("anyloc", "OxfordRobotCarScene"),
+    "hawkins": ("anyloc", "HawkinsScene"),
+    "laurel_caverns": ("anyloc", "LaurelCavernsScene"),
+    "mid_atlantic_ridge": ("anyloc", "MidAtlanticRidgeScene"),
+    "nardo_air": ("anyloc", "NardoAirScene"),
+    "vp_air": ("anyloc", "VPAirScene"),
 }
+# What a benchmark can judge features by: `places` (3D points of patches, in one frame for the whole scene), `depth`,
+# `pairs` of images with the pose between them, `homographies`, `positives` (photographs of one place).
+# A format that is not named here gives places and depth; a `labels` block of the configuration adds `labels`.
+GIVES = {
+    "colmap": {"places"},
+    "scannet_pairs": {"depth", "pairs"},
+    "hpatches": {"homographies"},
+    **{format: {"positives"} for format, (module, _) in FORMATS.items() if module == "anyloc"},
+}
+
+
+def gives(format: str) -> frozenset[str]:
+    """What scenes of a format can judge features by (:data:`GIVES`)."""
+    return frozenset(GIVES.get(format, {"places", "depth"}))
+
+
+def is_photographs(format: str) -> bool:
+    """Whether its images come without depth and without poses: what matches what is in files of the dataset."""
+    return not gives(format) & {"places", "depth"}
 
 
 def raw_files(format: str, raw: Path, scene: str) -> list[Path]:

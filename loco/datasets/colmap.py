@@ -97,6 +97,9 @@ class ColmapScene:
         """The points that at least :data:`MIN_IMAGES` images show within :data:`MAX_ERROR`, (t, 3), model units."""
         return np.array([self.model.points3D[k].xyz for k in self._kept]).reshape(-1, 3)
 
+    def ground_truth(self) -> None:
+        return None
+
     def _observed(self, image: pycolmap.Image) -> Observations:
         """Where the photograph as it was taken shows kept points."""
         seen = [(point.xy, point.point3D_id) for point in image.get_observation_points2D()]

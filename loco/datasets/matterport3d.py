@@ -120,6 +120,9 @@ class Matterport3DScene:
     def tracks(self) -> None:
         return None
 
+    def ground_truth(self) -> None:
+        return None
+
 
 def _archive(raw: Path, scene: str, kind: str) -> Archive:
     folder = raw / scene

@@ -152,6 +152,9 @@ class PosedImages:
     def tracks(self) -> None:
         return None
 
+    def ground_truth(self) -> None:
+        return None
+
     def _frame(self, shot: Shot, rgb: NDArray, depth: NDArray) -> RawFrame:
         frame = RawFrame(shot.name, rgb, depth, self.rig.color.intrinsics, shot.pose)
         if self.rig.depth is not None:

@@ -1,4 +1,8 @@
-"""The depth step: a raw scene to frames of one size, with every hole of the depth filled or the frame dropped."""
+"""The depth step: a raw scene to frames of one size, with every hole of the depth filled or the frame dropped.
+
+Where images share no world frame, patches are given no 3D points: nothing needs the guesses that fill holes, so holes
+stay.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from loco.datasets import open_scene
+from loco.datasets import gives, is_photographs, open_scene
 from loco.datasets.checklist import require_passed
 from loco.datasets.ply import read_ply
 from loco.datasets.raw import Observations, RawFrame
@@ -68,10 +72,12 @@ def prepare_frames(
     dropped: dict[str, float] = {}
     thinned: dict[str, float] = {}
     tracks = source.tracks()
-    if tracks is None:
+    if is_photographs(format):
+        prepared, tracks = photographs(raw_frames, size), np.empty((0, 3))
+    elif tracks is None:
         mesh = read_ply(fused.read_bytes(), file=fused, scene=scene) if fused else source.mesh()
         caster = RayCaster(mesh, threads) if mesh is not None else None
-        prepared = dense_frames(raw_frames, size, caster, settings, dropped, thinned)
+        prepared = dense_frames(raw_frames, size, caster, settings, dropped, thinned, fill="places" in gives(format))
         tracks = np.empty((0, 3))
     else:
         scale = settings.get("scale", 1.0)
@@ -88,7 +94,8 @@ def prepare_frames(
                 remedy="raise `frames.max_hole_fraction`, or leave the scene out of the split",
             )
         facts = {"skipped": dict(source.skipped), "dropped": dropped, "thinned": thinned}
-        Frames.set_facts(file, facts | {"max_hole_fraction": settings["max_hole_fraction"]})
+        facts |= {"max_hole_fraction": settings["max_hole_fraction"], "ground_truth": source.ground_truth()}
+        Frames.set_facts(file, facts)
 
 
 def dense_frames(
@@ -98,17 +105,18 @@ def dense_frames(
     settings: Mapping[str, Any],
     dropped: dict[str, float],
     thinned: dict[str, float],
+    fill: bool,
 ) -> Iterator[Prepared]:
-    """Frames of ``size`` without holes, and where each depth comes from.
+    """Frames of ``size``, and where each depth comes from; without holes, if they are to be filled (``fill``).
 
-    Those left out are entered in ``dropped`` (name -> share of holes) and ``thinned`` (name -> an overlap beyond the
-    limit).
+    A frame without any depth has nothing to fill them from. Those left out are entered in ``dropped`` (name -> share of
+    holes) and ``thinned`` (name -> an overlap beyond the limit).
     """
     thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
     for raw_frame in frames:
         frame, origin = prepare_frame(raw_frame, size, caster)
         holes = float(np.mean(origin == 0))
-        if holes > settings["max_hole_fraction"] or holes == 1:
+        if holes > settings["max_hole_fraction"] or (fill and holes == 1):
             dropped[frame.name] = round(holes, 4)
             continue
         if thinning is not None:
@@ -117,7 +125,7 @@ def dense_frames(
                 thinned[frame.name] = round(overlap, 4)
                 continue
             thinning.add(frame.depth, frame.intrinsics, frame.pose)
-        if holes:
+        if fill and holes:
             frame.depth[:], origin[origin == 0] = inpaint_depth(frame.depth, frame.rgb), INPAINTED
         yield frame, origin
 
@@ -163,6 +171,15 @@ def sparse_frames(frames: Iterable[RawFrame], size: tuple[int, int], scale: floa
             ),
             nothing[1],
         )
+
+
+def photographs(frames: Iterable[RawFrame], size: tuple[int, int]) -> Iterator[Prepared]:
+    """Frames of ``size`` without depth and pose; their intrinsics take raw pixels to those of the frame."""
+    nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    for frame in frames:
+        rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
+        intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
+        yield replace(frame, rgb=rgb, depth=nothing[0], intrinsics=intrinsics), nothing[1]
 
 
 def _write(file: h5py.File, prepared: Iterable[Prepared], size: tuple[int, int]) -> int:

@@ -110,7 +110,11 @@ class RawScene(Protocol):
         ...
 
     def tracks(self) -> NDArray[np.float64] | None:
-        """Points (t, 3) of a sparse model, world frame, or None where the dataset has depth images."""
+        """Points (t, 3) of a sparse model, world frame, or None where the dataset has depth images or photographs."""
+        ...
+
+    def ground_truth(self) -> dict[str, Any] | None:
+        """What the dataset's own files say that a benchmark is judged by (image pairs, say), JSON-able; else None."""
         ...
 
 

@@ -100,6 +100,9 @@ class ScanNetScene:
     def tracks(self) -> None:
         return None
 
+    def ground_truth(self) -> None:
+        return None
+
 
 # --- images ------------------------------------------------------------------------------------------------------
 

@@ -9,12 +9,14 @@ Chosen by SuperGlue (Sarlin et al., CVPR 2020), published as files by LoFTR (Sun
 from ScanNet's camera-to-world poses as inv(P_b) P_a. The intrinsics are those of the depth images (480 x 640, units of
 1 mm), to which colour is registered once it is resized to them. They count pixel centres from 0, as all of ScanNet's do
 (:mod:`loco.datasets.scannet`): half a pixel is added here.
+
+The folder as a whole is a scene here, :class:`ScanNetPairsScene`, so that the benchmark reads it as any other.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from tqdm import tqdm
 
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.pose_files import centred
-from loco.datasets.raw import Decode, RawFrame, decode_color, decode_depth
+from loco.datasets.raw import Decode, Images, RawFrame, decode_color, decode_depth
 from loco.datasets.scannet import export_remedy, is_rigid, require_size
 from loco.errors import DataError
 
@@ -54,27 +56,81 @@ class TestPair:
     pose_a_to_b: NDArray[np.float64]
     folder: Path
 
+    @property
+    def full_names(self) -> tuple[str, str]:
+        """Names of both images among those of all scans: sceneXXXX_YY/N."""
+        a, b = (f"{self.scene}/{name}" for name in self.names)
+        return a, b
+
     def images(self) -> tuple[RawFrame, RawFrame]:
         """Both images in the frame of camera a, colour resized to the size of depth.
 
         Raises:
             DataError: an image is missing or broken, or of another size than its intrinsics.
         """
-        poses = np.eye(4), np.linalg.inv(self.pose_a_to_b)
-        return tuple(self._image(name, pose) for name, pose in zip(self.names, poses))
+        a, b = self.names
+        return self.image(a, np.eye(4)), self.image(b, np.linalg.inv(self.pose_a_to_b))
 
     def files(self) -> list[Path]:
         """The four image files."""
         of_scene = self.folder / self.scene
         return [of_scene / kind for n in self.names for kind in (f"color/{n}.jpg", f"depth/{n}.png")]
 
-    def _image(self, name: str, pose: NDArray) -> RawFrame:
+    def image(self, name: str, pose: NDArray[np.float64]) -> RawFrame:
+        """The image of this number, as taken from ``pose``; as :meth:`images`."""
         of_scene = self.folder / self.scene
         depth = read_pair_depth(of_scene / "depth" / f"{name}.png", self.intrinsics, self.scene)
         color = read_pair_color(of_scene / "color" / f"{name}.jpg", self.scene)
         # Averaged over the area of each new pixel, so that fine texture does not turn into noise.
         rgb = cv2.resize(color, depth.shape[::-1], interpolation=cv2.INTER_AREA)
         return RawFrame(f"{self.scene}/{name}", rgb, depth, self.intrinsics, pose)
+
+
+class ScanNetPairsScene:
+    """The folder of the pairs, all scans in one (:class:`loco.datasets.raw.RawScene`).
+
+    Its images share no world frame: each is in that of its own camera, and the poses between them are those of the
+    pairs (:meth:`ground_truth`). They are named sceneXXXX_YY/N, in the order in which the pairs name them first; no
+    image is "horizontal" by design, so ``names("horizontal")`` gives all.
+    """
+
+    def __init__(self, raw: Path, scene: str) -> None:
+        """Raises DataError if a list is missing or broken."""
+        self.pairs = read_pairs(raw / scene)
+        self.skipped: Mapping[str, str] = {}
+
+    @staticmethod
+    def files(raw: Path, scene: str) -> list[Path]:
+        folder = raw / scene
+        images = [of_scan for kind in ("color", "depth") for of_scan in sorted(folder.glob(f"scene*/{kind}"))]
+        return [folder / PAIRS, folder / INTRINSICS, *images]
+
+    @staticmethod
+    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+        return check_pairs(raw / scene, decode)
+
+    def names(self, images: Images) -> list[str]:
+        return list(dict.fromkeys(name for pair in self.pairs for name in pair.full_names))
+
+    def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
+        holders = {full: (pair, name) for pair in self.pairs for full, name in zip(pair.full_names, pair.names)}
+        for full in names:
+            pair, name = holders[full]
+            yield pair.image(name, np.eye(4))
+
+    def mesh(self) -> None:
+        return None
+
+    def labelled_mesh(self) -> None:
+        return None
+
+    def tracks(self) -> None:
+        return None
+
+    def ground_truth(self) -> dict[str, Any]:
+        """``pairs``, in the order of the list: names ``a`` and ``b``, and ``pose_a_to_b``, 4 x 4, metres."""
+        pairs = ((*pair.full_names, pair.pose_a_to_b.tolist()) for pair in self.pairs)
+        return {"pairs": [{"a": a, "b": b, "pose_a_to_b": pose} for a, b, pose in pairs]}
 
 
 def read_pairs(folder: Path) -> list[TestPair]:

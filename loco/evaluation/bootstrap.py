@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def mean_interval(
@@ -38,3 +38,29 @@ def mean_interval(
     means = (drawn @ (values * weights)) / (drawn @ weights)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return mean, float(low), float(high)
+
+
+def median_interval(
+    values: ArrayLike, *, resamples: int, seed: int, level: float = 0.95
+) -> tuple[float | None, float | None, float | None]:
+    """Median and its percentile-bootstrap confidence interval; arguments and result as of :func:`mean_interval`.
+
+    ``values`` may be infinite, where an item failed; so may the result.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    m = len(values)
+    if m == 0:
+        return None, None, None
+    if m == 1:
+        return float(values[0]), None, None
+    rng = np.random.default_rng(seed)
+    medians = [_median(values[rng.integers(m, size=m)]) for _ in range(resamples)]
+    # Of the medians as they are: between a number and infinity there is nothing to interpolate.
+    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return _median(values), float(low), float(high)
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """The middle value, or the mean of the two in the middle."""
+    ordered = np.sort(values)
+    return float((ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2)

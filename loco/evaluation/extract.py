@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from loco.geometry.patches import extent_of, grid_size
 from loco.models import build_extractor, load
-from loco.models.extractor import to_colours
+from loco.models.extractor import FeatureExtractor, to_colours
 from loco.storage import Encoded, Features, Frames
 
 BATCH = 8  # images at a time
@@ -49,12 +50,29 @@ def extract_scene(
         if encoded:
             encoded.require_frames(frames)
         rows, columns = grid_size(frames.size, extractor.stride)
-        sizes = {"n": len(frames), "h": rows, "w": columns, "c": extractor.dim}
+        sizes = {
+            "n": len(frames),
+            "h": rows,
+            "w": columns,
+            "c": extractor.dim,
+            "t": 0 if encoded else extractor.token_dim,
+        }
         facts = {"model": dict(model), "extent": extent_of((rows, columns), extractor.stride)}
         with Features.create(out, frames.dataset, frames.scene, sizes, facts) as file:
             file.attrs["frames_id"] = frames.frames_id
             for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
                 part = slice(start, start + BATCH)
-                images = to_colours(frames["rgb"][part], device) if extractor.needs_images or not encoded else None
-                stored = torch.from_numpy(encoded["encoded"][part]).to(device) if encoded else None
-                file["features"][part] = extractor(images, stored).permute(0, 2, 3, 1).cpu().numpy()
+                maps, token = _features(extractor, frames, encoded, part, device)
+                file["features"][part] = maps.permute(0, 2, 3, 1).cpu().numpy()
+                file["token"][part] = token.cpu().numpy()
+
+
+def _features(
+    extractor: FeatureExtractor, frames: Frames, encoded: Encoded | None, part: slice, device: str
+) -> tuple[Tensor, Tensor]:
+    """Maps (b, c, h, w) of some frames, and their class tokens (b, t), which are not stored with encoded frames."""
+    images = to_colours(frames["rgb"][part], device) if extractor.needs_images or not encoded else None
+    if encoded:
+        maps = extractor(images, torch.from_numpy(encoded["encoded"][part]).to(device))
+        return maps, maps.new_empty(len(maps), 0)
+    return extractor.with_class_token(images)

@@ -7,15 +7,21 @@ recall is the share of matches with an error below a threshold. One direction; n
 the borders of B: a point that B does not see counts as whatever its match makes of it.
 
 Features are of the whole frames; pixels are those of frames made smaller by ``step``, of which every step-th row and
-column is a pixel. Probe3D has frames of 480 x 640 and a step of 4: it matches, and measures, at 120 x 160.
+column is a pixel. Probe3D has frames of 480 x 640 and a step of 4: it matches, and measures, at 120 x 160, so that its
+"10 px" are 40 of the frame.
+
+Pairs are those that the dataset lists (ScanNet's 1,500), or drawn by overlap and rotation. What LoCo's release varies
+can be had beside it, all from one search a pair: other filters (:data:`FILTERS`), and leaving out the points that B
+does not see. So can the errors in 3D of Probe3D's NAVI protocol: between A's point and the one that the matched pixel
+of B shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise, product, zip_longest
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice, pairwise, product
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +31,16 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from loco.errors import DataError
+from loco.evaluation.image_pairs import bin_number, deal, given_pairs
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
-from loco.geometry.cameras import backproject, pixel_centres, project, relative_rotation_angle, scale_intrinsics
+from loco.geometry.cameras import (
+    backproject,
+    pixel_centres,
+    project,
+    relative_rotation_angle,
+    rotation_angle,
+    scale_intrinsics,
+)
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
 from loco.geometry.sampling import sample_features, sampling_grid
 from loco.storage import Frames
@@ -34,129 +48,228 @@ from loco.storage import Frames
 OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # an inpainted depth is a guess
 RESOLUTION = 1e-6  # of cosines in float32: distances below it are equal
 Extent = tuple[float, float]
+OCCLUSION_TOLERANCE = 0.05  # metres
 BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 MB at 128 x 160)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images of a scene, A before B.
+    """Two images of a scene.
 
     Attributes:
         scene: number of the scene.
-        a: number of image A.
+        a: number of image A; of drawn pairs, A comes before B.
         b: number of image B.
         angle: rotation between them, degrees.
-        overlap: share that each sees of the other, the mean of the two.
-        bin: number of the rotation bin.
+        overlap: share that each sees of the other, the mean of the two; None where the dataset lists the pair.
+        bin: number of the rotation bin (:func:`loco.evaluation.image_pairs.bin_number`).
+        pose_a_to_b: (4, 4), takes points of camera A to camera B, metres, where the dataset lists the pair; None where
+            it was drawn, as the poses of the frames say it.
     """
 
     scene: int
     a: int
     b: int
     angle: float
-    overlap: float
+    overlap: float | None
     bin: int
+    pose_a_to_b: NDArray[np.float64] | None = field(default=None, compare=False)
+
+
+class Variant(NamedTuple):
+    """A way to choose the matches that are scored.
+
+    ``filter`` of :data:`FILTERS`; ``visible_only``, whether points that B does not see are left out; ``name``, what it
+    adds to the names of the metrics: nothing for the first, the main one.
+    """
+
+    filter: str
+    visible_only: bool
+    name: str
+
+
+class Neighbours(NamedTuple):
+    """The two most similar pixels in B of points of A, in random order.
+
+    ``point`` (m,) which point; ``distance`` (m, 2) cosine distances, smaller first; ``pixel`` (m, 2) the numbers of
+    those pixels, row by row; ``size`` (height, width) of B.
+    """
+
+    point: NDArray[np.integer]
+    distance: Tensor
+    pixel: Tensor
+    size: tuple[int, int]
+
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """Centres of both pixels, (m, 2, 2): of each the nearest first, each (u, v)."""
+        return pixel_centres(*self.size).reshape(-1, 2)[self.pixel.numpy()]
+
+
+class Errors(NamedTuple):
+    """Of the matches of a pair: ``px`` (k,) in the image, pixels; ``m`` (k,) in space, metres. Infinite for misses."""
+
+    px: NDArray[np.float64]
+    m: NDArray[np.float64]
+
+
+# What makes a match a good one, the higher the better: LoCo's three filters. If the second best pixel lies far from the
+# best, as on a repeated pattern, the place is in doubt; so LoCo's release keeps the matches whose two are nearest.
+FILTERS: dict[str, Callable[[Neighbours], Tensor]] = {
+    "ratio": lambda found: 1 - found.distance[:, 0] / found.distance[:, 1],
+    "similarity": lambda found: -found.distance[:, 0],
+    "pixel_distance": lambda found: -torch.from_numpy(np.linalg.norm(np.diff(found.places, axis=1)[:, 0], axis=1)),
+}
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
     """Recall of pixel correspondences, by how far the camera turned.
 
     Args:
-        scenes: test scenes, all open at once (the pairs are spread over them), frames of one size.
-        settings: ``pairs_per_bin`` over all scenes, ``min_overlap``, ``rotation_bins`` (edges, degrees), ``step`` (1 if
-            not given), ``thresholds`` (pixels), ``matches`` to keep a pair, ``bootstrap``.
+        scenes: test scenes, all open at once (the pairs are spread over them), frames of one size. Where the ground
+            truth of one has ``pairs``, all of these are judged: names ``a`` and ``b``, and ``pose_a_to_b`` (4, 4),
+            which takes points of camera A to camera B, metres.
+        settings: ``rotation_bins`` (edges, degrees), ``step`` (1 if not given), ``thresholds`` (pixels of the frames
+            made smaller by it), ``matches`` to keep a pair, ``bootstrap``. Of drawn pairs: ``pairs_per_bin`` over all
+            scenes, ``min_overlap``, ``min_baseline``. If given: ``candidates``, the pixels of B among which matches are
+            found, ``all`` (the default) or those of ``observed`` depth, as Probe3D has it; ``filters`` (names of
+            :data:`FILTERS`, [ratio]); ``occlusions`` ([false]), true for leaving out points that B does not see, before
+            the choice, those whose depth differs by more than ``occlusion_tolerance`` (metres, 0.05);
+            ``thresholds_m`` (metres, none); ``pooled`` (false).
         seed: of all draws.
 
     Returns:
         A row "recall@10px" for every threshold and bin ("30-60 deg"), and for "all" pairs: mean over pairs of the
-        recall in a pair, interval over pairs; value None where there is no pair. Items: the pairs. One without a
-        pixel of observed depth in A has ``n_matches`` 0, None as recall and error, and is in no row; a median error
-        is None where half the matches or more are of points behind B.
+        recall in a pair, interval over pairs; value None where there is no pair. Likewise "recall@2cm" of
+        ``thresholds_m``, and, if ``pooled``, "recall@10px, pooled": pairs weighted by their matches, as LoCo's release
+        has it. These are of the first filter and the first of ``occlusions``; others have rows of their own
+        ("recall@10px, similarity filter, visible only").
+
+        Items: the pairs. One of which no match is asked (no pixel of observed depth in A that may be matched, fewer
+        than two candidates in B) has ``n_matches`` 0, None as recall and error, and is in no row; a median error is
+        None where half the matches or more are of points behind B.
 
     Raises:
-        DataError: frames differ in size, so that pixel thresholds would mean different things.
+        DataError: frames differ in size, so that pixel thresholds would mean different things; the frames lack an image
+            of a listed pair; or a scene has neither listed pairs nor overlaps.
     """
     scenes = list(scenes)
     _require_one_size(scenes)
-    pairs = draw_pairs(scenes, settings, seed)
+    edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
+    listed = [pair for number, scene in enumerate(scenes) for pair in listed_pairs(scene, number, edges)]
     names = [scene.frames.names for scene in scenes]
-    items: dict[str, list[Any]] = {name: [] for name in ("scene", "a", "b", "angle", "overlap", "n_matches")}
-    items |= {_recall(threshold): [] for threshold in settings["thresholds"]} | {"median_error": []}
-    for pair in tqdm(pairs, desc="pixel correspondence", unit="pair"):
+    items: dict[str, list[Any]] = {column: [] for column in _columns(settings)}
+    for pair in tqdm(listed + draw_pairs(scenes, settings, seed), desc="pixel correspondence", unit="pair"):
         scene = scenes[pair.scene]
-        rng = scene.rng(seed, pair.a, pair.b)
-        errors = _pair_errors(scene, pair, settings.get("step", 1), settings["matches"], rng)
-        named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
-        row = (*named, pair.angle, pair.overlap, len(errors), *_summary(errors, settings["thresholds"]))
-        for column, entry in zip(items.values(), row):
+        row = [scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b], pair.angle, pair.overlap]
+        for errors in _pair_errors(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
+            row += _summary(errors, settings)
+        for column, entry in zip(items.values(), row, strict=True):
             column.append(entry)
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 
+def variants(settings: Mapping[str, Any]) -> list[Variant]:
+    """All combinations of ``filters`` and ``occlusions``, the main one first."""
+    filters, occlusions = settings.get("filters", ["ratio"]), settings.get("occlusions", [False])
+    found = []
+    for filter, visible_only in product(filters, occlusions):
+        name = f", {filter.replace('_', ' ')} filter" if filter != filters[0] else ""
+        name += (", visible only" if visible_only else ", all points") if visible_only != occlusions[0] else ""
+        found.append(Variant(filter, visible_only, name))
+    return found
+
+
+def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]) -> list[Pair]:
+    """The pairs that the dataset of the scene of this ``number`` lists, in its order; none where it has no list.
+
+    Raises:
+        DataError: the frames lack an image that is listed.
+    """
+    given = given_pairs(scene) or []
+    angles = [float(rotation_angle(pose_a_to_b[:3, :3])) for *_, pose_a_to_b in given]
+    bins = bin_number(angles, edges).tolist()
+    return [
+        Pair(number, a, b, angle, None, of_bin, pose_a_to_b)
+        for (a, b, pose_a_to_b), angle, of_bin in zip(given, angles, bins)
+    ]
+
+
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
-    """Draw at most ``pairs_per_bin`` pairs a rotation bin, as evenly from all scenes as they allow.
+    """Draw at most ``pairs_per_bin`` pairs a rotation bin, as evenly from all scenes without a list as they allow.
 
     Images of a pair overlap by ``min_overlap`` and were taken ``min_baseline`` apart. Bins hold their lower edge; the
     last one its upper edge too.
+
+    Raises:
+        DataError: a scene without a list has no overlaps either.
     """
     edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
-    candidates = [_candidates(scene, settings) for scene in scenes]
+    candidates = {s: _candidates(scene, settings) for s, scene in enumerate(scenes) if given_pairs(scene) is None}
     pairs = []
     for number in range(len(edges) - 1):
         decks = []
-        for s, (scene, (a, b, angle, overlap)) in enumerate(zip(scenes, candidates)):
-            in_bin = np.flatnonzero(rotation_bin(angle, edges) == number)
-            deck = scene.rng(seed, number).permutation(in_bin)
+        for s, (a, b, angle, overlap) in candidates.items():
+            in_bin = np.flatnonzero(bin_number(angle, edges) == number)
+            deck = scenes[s].rng(seed, number).permutation(in_bin)
             decks.append([Pair(s, int(a[i]), int(b[i]), float(angle[i]), float(overlap[i]), number) for i in deck])
-        pairs += islice(_deal(decks), settings["pairs_per_bin"])
+        pairs += islice(deal(decks), settings["pairs_per_bin"])
     return sorted(pairs, key=lambda pair: (pair.bin, pair.scene, pair.a, pair.b))
 
 
 def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
+    if scene.correspondences is None:
+        raise DataError(
+            "lists no image pairs, and has no overlaps to draw them by",
+            file=scene.frames.path,
+            scene=scene.frames.scene,
+            remedy="judge it by other benchmarks; this one is for posed images with depth and for lists of pairs",
+        )
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
     a, b = np.nonzero(np.triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])))
     return a, b, relative_rotation_angle(poses[a], poses[b]), mutual_overlap(overlap)[a, b]
 
 
-def rotation_bin(angles: NDArray[np.floating], edges: NDArray[np.floating]) -> NDArray[np.integer]:
-    """Number of the bin that holds each angle: lower edges belong to it, as does the last one's upper edge.
-
-    Angles outside all bins get -1 or len(edges) - 1.
-    """
-    number = np.searchsorted(edges, angles, side="right") - 1
-    return np.where(angles == edges[-1], len(edges) - 2, number)
-
-
-def match(
+def nearest_pixels(
     map_a: Tensor,
     map_b: Tensor,
     uv: NDArray[np.floating],
     size: tuple[int, int],
-    count: int,
     rng: np.random.Generator,
     extent: Extent | None = None,
-) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
-    """Most distinctive matches of pixels of A among all pixels of B.
+    candidates: NDArray[np.bool_] | None = None,
+) -> Neighbours:
+    """The two pixels of B that are most similar to each pixel of A, as all filters need them.
 
     Args:
         map_a: feature map (h, w, c) of A.
         map_b: feature map of B.
         uv: (m, 2), pixels of A; at least one.
         size: (height, width) of both images.
-        count: how many matches to keep.
-        rng: chooses among equal scores.
+        rng: shuffles the pixels of A, so that later the choice among equal scores is random.
         extent: (height, width), pixels, of what the maps cover; that of the images if None.
-
-    Returns:
-        Which of ``uv`` (k,), and where in B they are matched (k, 2), best first; k = min(count, m).
+        candidates: (height, width), the pixels of B that may be matched, at least two; all if None.
     """
     shuffled = rng.permutation(len(uv))
     queries = sample_features(map_a, torch.from_numpy(uv[shuffled]), extent or size)
-    similarity, nearest = two_nearest(queries, map_b, size, extent)
-    distance = (1 - similarity).clamp(min=RESOLUTION)
-    best = torch.argsort(1 - distance[:, 0] / distance[:, 1], descending=True, stable=True)[:count]
-    return shuffled[best.numpy()], pixel_centres(*size).reshape(-1, 2)[nearest[best].numpy()]
+    similarity, pixel = _search(queries, map_b, size, extent, candidates)
+    return Neighbours(shuffled, (1 - similarity).clamp(min=RESOLUTION), pixel, size)
+
+
+def best_matches(found: Neighbours, filter: str, count: int, among: NDArray[np.bool_] | None = None) -> NDArray:
+    """Which rows of ``found`` are the best matches (k,), best first; k is ``count``, or as many as there are.
+
+    Args:
+        found: of points of A.
+        filter: a name of :data:`FILTERS`.
+        count: how many to keep.
+        among: (m,), the points that are chosen from; all if None.
+    """
+    order = torch.argsort(FILTERS[filter](found), descending=True, stable=True).numpy()
+    if among is not None:
+        order = order[among[found.point[order]]]
+    return order[:count]
 
 
 def two_nearest(
@@ -177,23 +290,38 @@ def two_nearest(
     Returns:
         Cosine similarities (m, 2), larger first, and the index (m,) of the nearest pixel, row by row.
     """
+    similarity, pixel = _search(features, feature_map, size, extent)
+    return similarity, pixel[:, 0]
+
+
+def _search(
+    features: Tensor,
+    feature_map: Tensor,
+    size: tuple[int, int],
+    extent: Extent | None = None,
+    candidates: NDArray[np.bool_] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`two_nearest`, with the indices (m, 2) of both; if given, among the ``candidates`` (height, width)."""
     h, w, c = feature_map.shape
     height, width = size
     extent = extent or size
     cells = feature_map.float()
     norm = _to_pixels(cells, size, extent).norm(dim=2, keepdim=True).clamp(min=1e-12)
-    similarity, nearest = [], []
-    for block in features.split(BLOCK):
+    barred = None if candidates is None or candidates.all() else ~torch.from_numpy(candidates)[..., None]
+    # Made once: small results kept between large blocks would break up the memory.
+    similarity, nearest = torch.empty(len(features), 2), torch.empty(len(features), 2, dtype=torch.int64)
+    for block, highest, numbers in zip(features.split(BLOCK), similarity.split(BLOCK), nearest.split(BLOCK)):
         similarities = _to_pixels((cells.reshape(-1, c) @ block.T).view(h, w, -1), size, extent)
         similarities /= norm  # (height, width, m)
+        if barred is not None:
+            similarities.masked_fill_(barred, -torch.inf)
         # The two best pixels lie in the two best rows.
         rows = similarities.amax(dim=1).topk(min(2, height), dim=0).indices
         pixels = similarities[rows, :, torch.arange(len(block))].permute(1, 0, 2).flatten(1)
         best = pixels.topk(2, dim=1)
-        row = rows.T.gather(1, best.indices[:, :1] // width)[:, 0]
-        similarity.append(best.values)
-        nearest.append(row * width + best.indices[:, 0] % width)
-    return torch.cat(similarity), torch.cat(nearest)
+        highest[:] = best.values
+        numbers[:] = rows.T.gather(1, best.indices // width) * width + best.indices % width
+    return similarity, nearest
 
 
 def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
@@ -209,36 +337,81 @@ def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
 
 
 def _pair_errors(
-    scene: EvaluatedScene, pair: Pair, step: int, count: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Errors (k,) in pixels of the kept matches of a pair; infinite for points behind B."""
-    frames, maps = scene.frames, scene.features["features"]
-    uv, z = observed_pixels(frames["depth"][pair.a], frames["source"][pair.a], step)
-    if len(uv) == 0:
-        return np.empty(0)
+    scene: EvaluatedScene, pair: Pair, settings: Mapping[str, Any], rng: np.random.Generator
+) -> Iterator[Errors]:
+    """Errors of the kept matches of a pair, for each of :func:`variants`."""
+    frames, maps, step = scene.frames, scene.features["features"], settings.get("step", 1)
+    depth_a, depth_b = (observed_depth(frames["depth"][i], frames["source"][i]) for i in (pair.a, pair.b))
+    (uv_a, z_a), (uv_b, z_b) = (pixels_with_depth(depth, step) for depth in (depth_a, depth_b))
+    candidates = z_b > 0 if settings.get("candidates", "all") == "observed" else np.ones(z_b.shape, bool)
+    if not z_a.any() or candidates.sum() < 2:
+        yield from (Errors(np.empty(0), np.empty(0)) for _ in variants(settings))
+        return
     map_a, map_b = (torch.from_numpy(maps[i]) for i in (pair.a, pair.b))
-    height, width = (side // step for side in frames.size)
     extent = tuple(side / step for side in scene.features.extent)
-    kept, matched = match(map_a, map_b, uv, (height, width), count, rng, extent)
-    k_a, k_b = scale_intrinsics(frames["intrinsics"][[pair.a, pair.b]], (step * height, step * width), (height, width))
-    points = backproject(uv[kept], z[kept], k_a, frames["pose"][pair.a])
-    return reprojection_errors(points, matched, k_b, frames["pose"][pair.b])
+    found = nearest_pixels(map_a, map_b, uv_a[z_a > 0], z_b.shape, rng, extent, candidates)
+    whole = tuple(step * side for side in z_b.shape)
+    k_a, k_b = (scale_intrinsics(frames["intrinsics"][i], whole, z_b.shape) for i in (pair.a, pair.b))
+    pose_a, pose_b = _poses(scene, pair)
+    points = backproject(uv_a[z_a > 0], z_a[z_a > 0], k_a, pose_a)
+    shown = np.where(z_b[..., None] > 0, backproject(uv_b, z_b, k_b, pose_b), np.inf).reshape(-1, 3)
+    tolerance = settings.get("occlusion_tolerance", OCCLUSION_TOLERANCE)
+    visible = is_visible(points, depth_b, frames["intrinsics"][pair.b], pose_b, tolerance)
+    for variant in variants(settings):
+        kept = best_matches(found, variant.filter, settings["matches"], visible if variant.visible_only else None)
+        own = points[found.point[kept]]
+        in_space = np.linalg.norm(own - shown[found.pixel[kept, 0].numpy()], axis=1)
+        yield Errors(reprojection_errors(own, found.places[kept, 0], k_b, pose_b), in_space)
 
 
-def observed_pixels(
-    depth: NDArray[np.floating], source: NDArray[np.integer], step: int = 1
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centres (m, 2) and z-depths (m,) of the pixels whose depth was measured or read off the mesh.
+def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Camera-to-world poses (4, 4) of both images, metres; where the pair is listed, the world is camera A."""
+    if pair.pose_a_to_b is None:
+        return scene.frames["pose"][pair.a], scene.frames["pose"][pair.b]
+    return np.eye(4), np.linalg.inv(pair.pose_a_to_b)
 
-    Of a frame made smaller by ``step``: the pixel nearest to the middle of each step x step block (the last of the four
-    of an even step), its centre in pixels of the smaller frame.
+
+def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Depth (h, w) where it was measured or read off the mesh; 0 elsewhere."""
+    return np.where(np.isin(source, OBSERVED), depth, 0).astype(np.float64)
+
+
+def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
+    """Pixels of a frame made smaller by ``step``: where their depths were measured (h, w, 2), and those depths (h, w).
+
+    A pixel is the one nearest to the middle of a step x step block (the last of the four of an even step), at its own
+    centre in pixels of the smaller frame. Depths are taken, never averaged.
     """
-    middle = slice(step // 2, None, step)
     rows, columns = (side // step for side in depth.shape)
-    depth, source = (values[middle, middle][:rows, :columns] for values in (depth, source))
-    observed = (depth > 0) & np.isin(source, OBSERVED)
-    centres = (np.argwhere(observed)[:, ::-1] * step + step // 2 + 0.5) / step
-    return centres, depth[observed].astype(np.float64)
+    middle = slice(step // 2, None, step)
+    centres = (pixel_centres(rows, columns) - 0.5) + (step // 2 + 0.5) / step
+    return centres, depth[middle, middle][:rows, :columns]
+
+
+def is_visible(
+    points: NDArray[np.floating],
+    depth: NDArray[np.floating],
+    intrinsics: NDArray[np.floating],
+    pose: NDArray[np.floating],
+    tolerance: float,
+) -> NDArray[np.bool_]:
+    """Whether an image sees points (m, 3): before it, within it, and at the depth of the pixel on which they fall.
+
+    Args:
+        points: world frame, metres.
+        depth: (h, w), metres, 0 = none; where there is none, nothing is seen.
+        intrinsics: (3, 3), pixels of that depth image.
+        pose: (4, 4), camera-to-world, metres.
+        tolerance: how far a point may lie before or behind the surface, metres.
+    """
+    uv, z = project(points, intrinsics, pose)
+    with np.errstate(invalid="ignore"):
+        inside = (z > 0) & (uv >= 0).all(axis=1) & (uv < depth.shape[::-1]).all(axis=1)
+    columns, rows = np.floor(uv[inside]).astype(int).T
+    there = depth[rows, columns]
+    visible = np.zeros(len(points), bool)
+    visible[inside] = (there > 0) & (np.abs(z[inside] - there) <= tolerance)
+    return visible
 
 
 def reprojection_errors(
@@ -250,36 +423,52 @@ def reprojection_errors(
         return np.where(z > 0, np.linalg.norm(projected - uv, axis=1), np.inf)
 
 
-def _summary(errors: NDArray[np.float64], thresholds: Sequence[float]) -> list[float | None]:
-    """Recall at each threshold, and the median error; None where there is none."""
-    if len(errors) == 0:
-        return [None] * (len(thresholds) + 1)
-    median = float(np.median(errors))
-    return [*(float(np.mean(errors < threshold)) for threshold in thresholds), median if np.isfinite(median) else None]
+def _summary(errors: Errors, settings: Mapping[str, Any]) -> list[float | None]:
+    """Number of matches, recall at each threshold, and the median error in pixels; None where there is none."""
+    thresholds = _thresholds(settings).values()
+    if len(errors.px) == 0:
+        return [0, *(None for _ in thresholds), None]
+    recalls = [float(np.mean(getattr(errors, unit) < threshold)) for unit, threshold in thresholds]
+    median = float(np.median(errors.px))
+    return [len(errors.px), *recalls, median if np.isfinite(median) else None]
+
+
+def _columns(settings: Mapping[str, Any]) -> list[str]:
+    """Names of the columns of the items."""
+    of_variant = ["n_matches", *_thresholds(settings), "median_error"]
+    return ["scene", "a", "b", "angle", "overlap"] + [n + v.name for v, n in product(variants(settings), of_variant)]
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
     """The recalls that each row of :func:`evaluate` is the mean of, from its items."""
     edges = settings["rotation_bins"]
-    bins = rotation_bin(np.asarray(items["angle"]), np.asarray(edges)).tolist()
+    bins = bin_number(items["angle"], edges).tolist()
     conditions: dict[str, set[int]] = {f"{low:g}-{high:g} deg": {i} for i, (low, high) in enumerate(pairwise(edges))}
     conditions["all"] = set(bins)
     pairs = list(zip(items["scene"], items["a"], items["b"]))
     found = []
-    for metric, (condition, chosen) in product(map(_recall, settings["thresholds"]), conditions.items()):
-        rows = [(key, r) for key, r, b in zip(pairs, items[metric], bins) if b in chosen and r is not None]
-        found.append(Sample(metric, condition, [key for key, _ in rows], [recall for _, recall in rows]))
+    pooling = [False, True] if settings.get("pooled", False) else [False]
+    for variant, pooled, metric in product(variants(settings), pooling, _thresholds(settings)):
+        recalls, counts = items[metric + variant.name], items["n_matches" + variant.name]
+        for condition, chosen in conditions.items():
+            rows = [row for row in zip(pairs, recalls, counts, bins) if row[3] in chosen and row[1] is not None]
+            found.append(
+                Sample(
+                    metric + variant.name + (", pooled" if pooled else ""),
+                    condition,
+                    keys=[key for key, *_ in rows],
+                    values=[recall for _, recall, *_ in rows],
+                    weights=[count for *_, count, _ in rows] if pooled else None,
+                )
+            )
     return found
 
 
-def _recall(threshold: float) -> str:
-    return f"recall@{threshold:g}px"
-
-
-def _deal(decks: Sequence[Sequence[Pair]]) -> Iterator[Pair]:
-    """One from each deck, then another from each, until all are dealt."""
-    for hand in zip_longest(*decks):
-        yield from (card for card in hand if card is not None)
+def _thresholds(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """Metric -> which of the :class:`Errors` it is about, and below what they are right."""
+    in_pixels = {f"recall@{threshold:g}px": ("px", threshold) for threshold in settings["thresholds"]}
+    in_space = {f"recall@{100 * threshold:g}cm": ("m", threshold) for threshold in settings.get("thresholds_m", [])}
+    return in_pixels | in_space
 
 
 def _require_one_size(scenes: Sequence[EvaluatedScene]) -> None:

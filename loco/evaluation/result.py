@@ -5,29 +5,43 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import isfinite
+from typing import Any, Literal
 
 import numpy as np
 
-from loco.evaluation.bootstrap import mean_interval
-from loco.storage import Correspondences, Features, Frames
+from loco.evaluation.bootstrap import mean_interval, median_interval
+from loco.storage import Correspondences, Features, Frames, Labels
 
 
 @dataclass(frozen=True)
 class EvaluatedScene:
     """One test scene: its open files, which must describe the same frames.
 
+    Attributes:
+        frames: images, depth and cameras.
+        correspondences: patches and overlaps; None for images that share no world frame.
+        features: of one extractor.
+        labels: None where they are not asked for.
+
     Raises:
-        DataError: they do not.
+        DataError: the files do not belong together.
     """
 
     frames: Frames
-    correspondences: Correspondences
+    correspondences: Correspondences | None
     features: Features
+    labels: Labels | None = None
 
     def __post_init__(self) -> None:
-        self.correspondences.require_frames(self.frames)
-        self.features.require_frames(self.frames)
+        for file in (self.correspondences, self.features, self.labels):
+            if file is not None:
+                file.require_frames(self.frames)
+
+    @property
+    def ground_truth(self) -> dict[str, Any] | None:
+        """What the dataset's own files say (image pairs, places, homographies); None where they say nothing."""
+        return self.frames.facts.get("ground_truth")
 
     def rng(self, seed: int, *key: int) -> np.random.Generator:
         """Random draws that depend on the seed, the scene and ``key`` alone: every extractor is asked the same."""
@@ -41,10 +55,12 @@ class Row:
     Attributes:
         metric: its name.
         condition: under what it was measured.
-        value: the mean; None where nothing could be measured.
+        value: the number; None where nothing could be measured, or where it is not finite.
         low: lower end of its confidence interval; None where there is none.
         high: upper end.
         n: how many items (query images, image pairs) value and interval rest on.
+        unit: ``%`` for a share between 0 and 1, which tables print in percent, and of which more is better; of any
+            other unit (``m``, ``deg``) less is.
     """
 
     metric: str
@@ -53,18 +69,21 @@ class Row:
     low: float | None
     high: float | None
     n: int
+    unit: str = "%"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The scores that one number of a table is the mean of.
+    """The scores that one number of a table is the mean, or the median, of.
 
     Attributes:
         metric: its name.
         condition: under what they were measured.
         keys: which item each score is of: the same for every extractor that is asked the same.
-        values: the scores.
-        weights: of each; None for equal ones.
+        values: the scores; a median may be of infinite ones.
+        weights: of each; None for equal ones. Only for means.
+        statistic: ``mean`` or ``median``.
+        unit: as of :class:`Row`.
     """
 
     metric: str
@@ -72,11 +91,17 @@ class Sample:
     keys: Sequence[tuple]
     values: Sequence[float]
     weights: Sequence[float] | None = None
+    statistic: Literal["mean", "median"] = "mean"
+    unit: str = "%"
 
     def row(self, resamples: int, seed: int) -> Row:
-        """Mean and bootstrap interval."""
-        interval = mean_interval(self.values, self.weights, resamples=resamples, seed=seed)
-        return Row(self.metric, self.condition, *interval, n=len(self.values))
+        """The statistic and its bootstrap interval."""
+        if self.statistic == "median":
+            numbers = median_interval(self.values, resamples=resamples, seed=seed)
+        else:
+            numbers = mean_interval(self.values, self.weights, resamples=resamples, seed=seed)
+        finite = (number if number is not None and isfinite(number) else None for number in numbers)
+        return Row(self.metric, self.condition, *finite, n=len(self.values), unit=self.unit)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class AdaptedBackbone(FeatureExtractor):
         set_trained(self.backbone, train)
         self.head = build_head(head, self.backbone.dim, self.backbone.stride) if head else None
         self.dim = self.head.dim if self.head else self.backbone.dim
-        if self._class_token and not hasattr(self.backbone, "tokens"):
+        self.token_dim = self.backbone.dim if hasattr(self.backbone, "tokens") else 0
+        if self._class_token and not self.token_dim:
             raise ConfigError(
                 f"a backbone of the kind {backbone['name']!r} has no class token; set `class_token: false`"
             )
@@ -96,6 +97,14 @@ class AdaptedBackbone(FeatureExtractor):
         if self.head is None:
             return encoded.float()
         return self.head(encoded.float(), self._resize(images) if self.needs_images else None)
+
+    def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit features (b, dim, h, w), and the class token (b, token_dim) of the layer that they are read from."""
+        if not self.token_dim:
+            return super().with_class_token(images)
+        joined = self._encode_with_class_token(self._resize(self.continued(images)))
+        encoded = joined if self._class_token else joined[:, :, :-1]
+        return self(images, encoded), joined[:, :, -1, 0]
 
     def train(self, mode: bool = True) -> AdaptedBackbone:
         super().train(mode)

@@ -21,12 +21,14 @@ class FeatureExtractor(nn.Module):
 
     ``stride`` is the number of pixels of the input along the side of a cell of the map; ``multiple`` divides the height
     and the width of the images that :meth:`maps` takes (a multiple of the stride, and the stride unless it is set).
+    ``token_dim`` is the length of its class token, 0 if it has none (:meth:`with_class_token`).
     ``config`` is what :func:`loco.models.build_extractor` made it from, ``facts`` what its file says of its making.
     """
 
     dim: int
     stride: int
     multiple: int = 0
+    token_dim: int = 0
     config: Mapping[str, Any]
     facts: Mapping[str, Any] = MappingProxyType({})
 
@@ -83,6 +85,10 @@ class FeatureExtractor(nn.Module):
             )
         return F.normalize(maps[:, :, :rows, :columns].float(), dim=1)
 
+    def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`forward` gives for images, and the backbone's class token of each, (b, token_dim)."""
+        return self(images), images.new_empty(len(images), 0)
+
     def continued(self, images: Tensor) -> Tensor:
         """Images (b, 3, H, W) with their last pixels repeated below and on the right, to multiples of ``multiple``."""
         height, width = images.shape[2:]
@@ -103,8 +109,12 @@ class FeatureExtractor(nn.Module):
             ValueError: other shapes, unequal sizes, not 8-bit.
         """
         self.eval()
-        device = next((t.device for t in chain(self.parameters(), self.buffers())), torch.device("cpu"))
-        return self(to_colours(_as_batch(images), device))
+        return self(to_colours(_as_batch(images), self.device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie; the CPU if there are none."""
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the features of an image of ``size`` (height, width).

@@ -11,8 +11,9 @@ from itertools import groupby
 from typing import Any
 
 from loco.errors import DataError
+from loco.evaluation.result import Row
 from loco.results.metrics import Metrics
-from loco.results.tables import DASH, MARKDOWN, subject
+from loco.results.tables import DASH, MARKDOWN, printed, subject
 
 HEAD = """\
 ---
@@ -96,14 +97,15 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
     for one in metrics:
         words = subject(one.benchmark)
         yield (
-            f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measure}. In percent; in "
-            f"brackets the 95 % bootstrap interval over {words.items}.\n"
+            f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measure}. In percent, "
+            f"or in the unit given; in brackets the 95 % bootstrap interval over {words.items}.\n"
         )
         conditions = list(dict.fromkeys(row.condition for row in one.rows))
         lines = []
-        for metric, rows in groupby(one.rows, key=lambda row: row.metric):
-            cells = {row.condition: _score(row.value, row.low, row.high) for row in rows}
-            lines.append((metric, *(cells.get(condition, DASH) for condition in conditions)))
+        for (metric, unit), rows in groupby(one.rows, key=lambda row: (row.metric, row.unit)):
+            cells = {row.condition: _score(row) for row in rows}
+            named = metric if unit == "%" else f"{metric} ({unit})"
+            lines.append((named, *(cells.get(condition, DASH) for condition in conditions)))
         number = {row.condition: row.n for row in one.rows}
         lines.append((f"number of {words.items}", *(number[condition] for condition in conditions)))
         yield _table(("", *conditions), lines)
@@ -117,10 +119,13 @@ def _passport(passport: Mapping[str, Any]) -> tuple[str, ...]:
     return str(passport.get("code"))[:12], str(passport.get("settings"))[:12], str(passport.get("device")), versions
 
 
-def _score(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
+def _score(row: Row) -> str:
+    if row.value is None:
         return DASH
-    return f"{100 * value:.1f}" + ("" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]")
+    value, low, high = (
+        "\N{INFINITY}" if bound is None else printed(bound, row.unit) for bound in (row.value, row.low, row.high)
+    )
+    return value if row.low is None else f"{value} [{low}, {high}]"
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

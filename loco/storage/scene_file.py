@@ -255,12 +255,17 @@ class Features(SceneFile):
     """Feature maps of a scene's frames by one extractor (``results/features``).
 
     ``features`` (n, h, w, c) float16, unit length up to rounding. The map covers ``extent``: its cell
-    (r, q) is centred at pixel ((q + 0.5) width / w, (r + 0.5) height / h).
+    (r, q) is centred at pixel ((q + 0.5) width / w, (r + 0.5) height / h). ``token`` (n, t) float16 is the class token
+    of each frame; t = 0 where the extractor has none.
     """
 
     format = "loco-features"
-    version = 1
-    arrays: ClassVar = {"features": Array("float16", ("n", "h", "w", "c"), per_frame=True)}
+    version = 2
+    may_be_empty = ("t",)
+    arrays: ClassVar = {
+        "features": Array("float16", ("n", "h", "w", "c"), per_frame=True),
+        "token": Array("float16", ("n", "t")),
+    }
 
     @property
     def extent(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import torch
 
 from loco.evaluation.location_consistency import query_precisions
 from loco.models import FeatureExtractor
+from loco.models.extractor import to_colours
 from loco.training.data import SceneFiles
 
 # A quick look: fewer images and queries than the benchmark, the same at every look.
@@ -15,19 +16,28 @@ SETTINGS = {"radii": [2.0], "weights": ["uniform"], "queries_per_scene": QUERIES
 
 
 class ValidationScene:
-    """A fixed part of a scene, held in memory."""
+    """A fixed part of a scene, held in memory: its images, or what was stored of them."""
 
     def __init__(self, scene: SceneFiles) -> None:
         count = len(scene.frames)
         chosen = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).round().astype(int))
         self.rgb = scene.frames["rgb"][chosen]
+        self.encoded = scene.encoded["encoded"][chosen] if scene.encoded else None
         self.valid = torch.from_numpy(scene.correspondences["valid"][chosen])
         self.points = scene.correspondences["points"][chosen][self.valid.numpy()]
         self.image = np.nonzero(self.valid.numpy())[0]
 
     def mean_ap(self, extractor: FeatureExtractor, batch: int = 16) -> float:
         """mAP within 2 m, uniform samples. NaN if no query has a neighbour."""
-        maps = torch.cat([extractor.extract(part) for part in np.array_split(self.rgb, -(-len(self.rgb) // batch))])
+        parts = [slice(start, start + batch) for start in range(0, len(self.rgb), batch)]
+        maps = torch.cat([self._features(extractor, part) for part in parts])
         features = maps.permute(0, 2, 3, 1)[self.valid].cpu()
         _, scores = query_precisions(features, self.points, self.image, SETTINGS, np.random.default_rng(0))
         return float(np.nanmean(scores[2.0, "uniform"]))
+
+    @torch.inference_mode()
+    def _features(self, extractor: FeatureExtractor, part: slice) -> torch.Tensor:
+        if self.encoded is None:
+            return extractor.extract(self.rgb[part])
+        images = to_colours(self.rgb[part], extractor.device) if extractor.needs_images else None
+        return extractor.eval()(images, torch.from_numpy(self.encoded[part]).to(extractor.device))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from loco.config import figure_scene, load, scenes
+from loco.config import figure_scene, judged_scenes, judged_splits, load, published_names, scenes, training_split
 from loco.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +59,81 @@ def test_scene_lists_are_read_from_files(tmp_path: Path) -> None:
     config = load(changed("splits.houses.test", {"houses": "test.txt"}), tmp_path)
     assert scenes(config, "houses", "test") == [("houses", "house10"), ("houses", "house09")]
     assert figure_scene(config) == ("houses", "houses", "house09")
+
+
+ELSEWHERE = {"trained_on": "houses", "test": {"flats": ["a"]}}
+
+
+def elsewhere(split: dict[str, Any] = ELSEWHERE, format: str = "scannet_pairs") -> dict[str, Any]:
+    """The demo with a split ``elsewhere`` of another dataset, to be judged on too."""
+    config = changed("splits.elsewhere", split)
+    flats = {key: value for key, value in DEMO["datasets"]["houses"].items() if key not in ("simulate", "labels")}
+    config["datasets"]["flats"] = flats | {"format": format, "raw": "data/flats", "scenes": ["a", "b"]}
+    config["run"]["splits"] = ["houses", "elsewhere"]
+    return config
+
+
+def test_a_split_may_be_judged_by_the_training_of_another() -> None:
+    config = load(elsewhere(), ROOT)
+    assert scenes(config, "elsewhere", "train", "val") == scenes(config, "houses", "train", "val")
+    assert scenes(config, "elsewhere", "test") == [("flats", "a")]
+    assert [training_split(config, split) for split in config["run"]["splits"]] == ["houses", "houses"]
+
+
+def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
+    config = load(elsewhere(), ROOT)
+    houses = scenes(config, "houses", "test")
+    assert judged_scenes(config, "houses", "location_consistency") == houses
+    assert judged_scenes(config, "houses", "panoptic_segmentation") == houses  # they have a `labels` block
+    assert judged_scenes(config, "houses", "homography") == []
+    assert judged_scenes(config, "elsewhere", "location_consistency") == []  # pairs share no world frame
+    assert judged_scenes(config, "elsewhere", "pixel_correspondence") == [("flats", "a")]
+    assert judged_splits(config, ["houses", "elsewhere"], "location_consistency") == ["houses"]
+    assert judged_splits(config, ["houses", "elsewhere"], "pixel_correspondence") == ["houses", "elsewhere"]
+    config = load(elsewhere(format="colmap"), ROOT)
+    assert judged_scenes(config, "elsewhere", "location_consistency") == [("flats", "a")]
+    assert judged_scenes(config, "elsewhere", "pixel_correspondence") == []  # no depth
+    assert judged_scenes(config, "elsewhere", "panoptic_segmentation") == []  # no labels
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ({"trained_on": "housse"}, "splits.elsewhere.trained_on: `housse` is not defined; did you mean `houses`?"),
+        ({"trained_on": "elsewhere"}, "splits.elsewhere.trained_on: `elsewhere` has no training of its own"),
+        ({"train": {"flats": ["b"]}}, "splits.elsewhere is trained on `houses`, and cannot have scenes of its own to"),
+        ({"test": {"houses": ["house08"]}}, "splits.elsewhere: `house08` of houses is in both val and test"),
+    ],
+)
+def test_a_training_that_cannot_be_shared(split: dict[str, Any], expected: str) -> None:
+    assert any(problem.startswith(expected) for problem in problems(elsewhere(ELSEWHERE | split)))
+
+
+def test_a_benchmark_that_no_split_can_be_judged_by() -> None:
+    config = elsewhere()
+    config["run"]["splits"], config["figures"]["scene"] = ["elsewhere"], None
+    assert problems(config) == [
+        "run.benchmarks: `location_consistency` needs test scenes that give places; no split of the run has one"
+    ]
+    config["run"]["benchmarks"] = ["pixel_correspondence"]
+    assert figure_scene(load(config, ROOT)) is None
+
+
+def test_published_methods_are_named_as_their_files_have_them() -> None:
+    load(changed("experiments.untrained.published", "DINO B/16, last block"), ROOT)
+    assert problems(changed("experiments.untrained.published", "DINO B/16, last blok"))[0].startswith(
+        "experiments.untrained.published: `DINO B/16, last blok` is no method of config/published_results; did you mean"
+    )
+
+
+def test_published_numbers_are_those_of_a_dataset_alone() -> None:
+    config = load(elsewhere(), ROOT)
+    assert published_names(config, "houses", "pixel_correspondence") == []  # simulated
+    assert published_names(config, "elsewhere", "pixel_correspondence") == ["scannet_pairs", "flats", "scannet_pairs/a"]
+    config["splits"]["elsewhere"]["test"] = {"flats": ["a", "b"]}
+    assert published_names(config, "elsewhere", "pixel_correspondence") == ["scannet_pairs", "flats"]
+    config["splits"]["elsewhere"]["test"]["houses"] = ["house09"]
+    assert published_names(config, "elsewhere", "pixel_correspondence") == []
 
 
 def test_published_split_is_a_partition_but_for_two_scenes() -> None:

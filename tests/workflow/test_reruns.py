@@ -12,7 +12,9 @@ import yaml
 pytestmark = pytest.mark.xdist_group("workflow")
 
 TABLES = {"table_location_consistency": 1, "table_pixel_correspondence": 1}
-SCORE_FIGURES = {"location_consistency_dots": 1, "recall_against_angle": 1}
+CONSISTENCY = {"location_consistency_dots": 1, "location_consistency_per_scene_spread": 1}
+CORRESPONDENCE = {"pixel_correspondence_recall_against_angle": 1, "pixel_correspondence_per_scene_spread": 1}
+SCORE_FIGURES = CONSISTENCY | CORRESPONDENCE
 ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1}
 SCENE_STEPS = ("simulate", "check", "depth", "correspondence")
 
@@ -56,7 +58,7 @@ def test_the_ray_caster_reruns_all_scenes(world):
 
 def test_a_changed_setting_reruns_what_it_decides(world):
     world.overlay({"benchmarks": {"location_consistency": {"queries_per_scene": 21}}})
-    assert world.plan() == {"evaluate": 2, "table_location_consistency": 1, "location_consistency_dots": 1}
+    assert world.plan() == {"evaluate": 2, "table_location_consistency": 1, **CONSISTENCY}
 
 
 def test_a_title_reruns_tables_and_figures_alone(world):

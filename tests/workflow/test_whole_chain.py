@@ -16,14 +16,12 @@ def test_all_results_are_there(finished):
     results = finished.directory / "results"
     tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")} | {"checks.csv", "checks.md"}
     assert {path.name for path in (results / "tables").iterdir()} == tables
-    figures = {
-        "training_curve",
-        *("recall_against_angle", "location_consistency_dots"),
-        "similarity_maps",
-        "pca_colours",
-    }
+    figures = {"training_curve", "similarity_maps", "pca_colours"}
+    figures |= {f"location_consistency/{name}" for name in ("dots", "per_scene_spread")}
+    figures |= {f"pixel_correspondence/{name}" for name in ("recall_against_angle", "per_scene_spread")}
     names = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
-    assert {path.name for path in (results / "figures/tiny").iterdir()} == names
+    folder = results / "figures/tiny"
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == names
 
 
 def test_every_step_leaves_a_log_that_ends_well(finished):

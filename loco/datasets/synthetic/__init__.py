@@ -21,6 +21,7 @@ SIMULATORS = {
     "tum_rgbd": "raw_posed_rgbd",
     "posed_rgbd": "raw_posed_rgbd",
     "colmap": "raw_colmap",
+    "hpatches": "raw_hpatches",
 }
 
 

@@ -94,16 +94,19 @@ class Walk:
 
     def photos(self) -> Iterator[Photo]:
         """The frames in their order; the same each time."""
-        for k, pose in enumerate(self.poses):
-            rng = np.random.default_rng([*self._entropy, 4, k])
-            view = self.renderer.render(self.intrinsics, pose, self.size)
-            rgb = develop(view, self._exposures[k], rng)
-            seen = view
-            if self._rig is not None:
-                rig = self._rig
-                seen = self.renderer.render(rig.intrinsics, pose @ rig.pose_in_color, rig.size)
-            depth = seen.depth if self._exact else sense(seen, rng)
-            yield Photo(rgb, depth, pose, self.intrinsics, view)
+        return (self.photo(k) for k in range(len(self.poses)))
+
+    def photo(self, k: int) -> Photo:
+        """Frame number ``k``."""
+        pose, rng = self.poses[k], np.random.default_rng([*self._entropy, 4, k])
+        view = self.renderer.render(self.intrinsics, pose, self.size)
+        rgb = develop(view, self._exposures[k], rng)
+        seen = view
+        if self._rig is not None:
+            rig = self._rig
+            seen = self.renderer.render(rig.intrinsics, pose @ rig.pose_in_color, rig.size)
+        depth = seen.depth if self._exact else sense(seen, rng)
+        return Photo(rgb, depth, pose, self.intrinsics, view)
 
     def _clearance(self, position: Floats) -> float:
         """Distance from the middle of the loop to the nearest thing, metres."""

@@ -1,6 +1,7 @@
 import re
 import shutil
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from loco.datasets import check_scene, open_scene, raw_files
+from loco.datasets.prepare import prepare_frames
 from loco.datasets.scannet_pairs import check_pairs, read_pairs
 from loco.datasets.synthetic.handheld import Walk
 from loco.datasets.synthetic.raw_scannet import simulate_scannet_pairs
 from loco.errors import DataError
+from loco.evaluation import pixel_correspondence
+from loco.evaluation.result import EvaluatedScene
 from loco.geometry.cameras import backproject, pixel_centres, project
 from loco.geometry.patches import sample_depth
+from loco.storage import Features, Frames
 
 SCENES = ["scene0707_00", "scene0711_02"]
 SETTINGS = {
@@ -153,3 +159,147 @@ def test_a_missing_image_is_an_error_when_it_is_read(folder):
     (folder / DEPTH).unlink()
     with pytest.raises(DataError, match=r"is missing[\s\S]*1.png"):
         read_pairs(folder)[0].images()
+
+
+# --- as a scene, prepared and judged ------------------------------------------------------------------------------
+
+SCENE = "scannet_test_1500"
+NAMES = [f"{scene}/{k}" for scene in SCENES for k in range(4)]
+JUDGED = {
+    "pairs_per_bin": 1,
+    "min_overlap": 1.0,
+    "min_baseline": 9.0,
+    "rotation_bins": [0, 15, 30, 60, 180],
+    "thresholds": [2, 4],
+    "matches": 300,
+    "occlusions": [True],
+    "bootstrap": 50,
+}
+
+
+def prepare(raw: Path, out: Path, **changes) -> Frames:
+    settings = {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1.0} | changes
+    manifest = check_scene("scannet_pairs", raw, SCENE, "all")
+    prepare_frames("scannet_pairs", raw, SCENE, manifest, out, "pairs", settings)
+    return Frames(out)
+
+
+@pytest.fixture
+def raw(pristine, tmp_path) -> Path:
+    """A copy of the folder above that of the pairs; a test may damage it."""
+    return shutil.copytree(pristine.parent, tmp_path / "raw")
+
+
+def test_the_folder_is_a_scene_of_all_images_each_once(pristine):
+    scene = open_scene("scannet_pairs", pristine.parent, SCENE)
+    assert scene.names("all") == scene.names("horizontal") == NAMES
+    assert (scene.skipped, scene.mesh(), scene.labelled_mesh(), scene.tracks()) == ({}, None, None, None)
+    frames = list(scene.frames(NAMES[2:5]))
+    assert [frame.name for frame in frames] == NAMES[2:5]
+    for frame in frames:
+        assert_allclose(frame.pose, np.eye(4))
+    again = next(scene.frames(NAMES[2:3]))  # reading changes nothing
+    np.testing.assert_array_equal(again.intrinsics, frames[0].intrinsics)
+    np.testing.assert_array_equal(again.depth, frames[0].depth)
+    pairs = scene.ground_truth()["pairs"]
+    assert [(pair["a"], pair["b"]) for pair in pairs] == [(NAMES[k], NAMES[k + 1]) for k in (0, 1, 2, 4, 5, 6)]
+    walk = Walk(SCENES[1], SETTINGS)
+    assert_allclose(pairs[3]["pose_a_to_b"], np.linalg.inv(walk.poses[1]) @ walk.poses[0], atol=1e-9)
+
+
+def test_its_files_are_the_lists_and_the_folders_of_images(pristine):
+    files = raw_files("scannet_pairs", pristine.parent, SCENE)
+    assert [file.name for file in files[:2]] == ["test.npz", "intrinsics.npz"]
+    assert {file.relative_to(pristine) for file in files[2:]} == {
+        Path(s, k) for s in SCENES for k in ("color", "depth")
+    }
+    assert raw_files("scannet_pairs", pristine, SCENE) == [
+        pristine / SCENE / "test.npz",
+        pristine / SCENE / "intrinsics.npz",
+    ]
+
+
+@cache
+def poses_of(scan: str) -> np.ndarray:
+    return Walk(scan, SETTINGS).poses
+
+
+def features_of_places(frames: Frames, path: Path) -> Features:
+    """A smooth unit feature of where a pixel's ray meets the simulated room, and of the room."""
+    n, (h, w) = len(frames), frames.size
+    waves = np.random.default_rng(0).normal(0, 3, (3, 64))
+    sizes = {"n": n, "h": h, "w": w, "c": 128}
+    with Features.create(path, frames.dataset, frames.scene, sizes, {"extent": frames.size}) as file:
+        file.attrs["frames_id"] = frames.frames_id
+        for k, name in enumerate(frames.names):
+            scan, number = name.split("/")
+            pose = poses_of(scan)[int(number)]
+            phase = backproject(pixel_centres(h, w), frames["depth"][k], frames["intrinsics"][k], pose) @ waves
+            file["features"][k] = np.concatenate([np.cos(phase), np.sin(phase)], axis=-1) / 8
+    return Features(path)
+
+
+def test_pairs_are_judged_from_prepared_frames(pristine, tmp_path):
+    with prepare(pristine.parent, tmp_path / "frames.h5") as frames:
+        assert frames.names == NAMES
+        with features_of_places(frames, tmp_path / "features.h5") as features:
+            scene = EvaluatedScene(frames, None, features)
+            result = pixel_correspondence.evaluate([scene], JUDGED)
+            assert result == pixel_correspondence.evaluate([scene], JUDGED)
+            assert result.items["a"] == [NAMES[k] for k in (0, 1, 2, 4, 5, 6)]
+            assert result.items["n_matches"] == [300] * 6
+            assert result.items["recall@2px"] == [1.0] * 6
+            # The other way round, the poses are wrong.
+            for pair in frames.facts["ground_truth"]["pairs"]:
+                pair["pose_a_to_b"] = np.linalg.inv(pair["pose_a_to_b"]).tolist()
+            backwards = pixel_correspondence.evaluate([scene], JUDGED | {"occlusions": [False]})
+            assert np.mean(backwards.items["recall@2px"]) < 0.5
+
+
+def test_depth_of_the_pairs_keeps_its_holes_and_is_never_blended(raw, tmp_path):
+    file = raw / SCENE / DEPTH
+    rows, columns = np.indices((48, 64))
+    checkerboard = np.where((rows + columns) % 2, 2000, 4000)
+    checkerboard[:20] = 0
+    file.write_bytes(png(checkerboard.astype(np.uint16)))
+    with prepare(raw, tmp_path / "frames.h5") as frames:
+        np.testing.assert_array_equal(frames["depth"][1], checkerboard / 1000)
+        np.testing.assert_array_equal(frames["source"][1], checkerboard > 0)
+    with prepare(raw, tmp_path / "half.h5", height=24, width=32) as frames:
+        assert set(np.unique(frames["depth"][1])) <= {0.0, 2.0, 4.0}
+
+
+def test_an_image_without_depth_stays_but_for_a_limit_and_is_missed_then(raw, tmp_path):
+    (raw / SCENE / DEPTH).write_bytes(png(np.zeros((48, 64), np.uint16)))
+    with prepare(raw, tmp_path / "frames.h5") as frames:
+        assert frames.names == NAMES
+        assert not frames["depth"][1].any()
+        with features_of_places(frames, tmp_path / "features.h5") as features:
+            result = pixel_correspondence.evaluate(
+                [EvaluatedScene(frames, None, features)], JUDGED | {"occlusions": [False]}
+            )
+        assert result.items["n_matches"] == [300, 0, 300, 300, 300, 300]
+        assert result.items["recall@4px"][1] is None
+        assert [row.n for row in result.rows if row.condition == "all"] == [5, 5]
+    with prepare(raw, tmp_path / "fewer.h5", max_hole_fraction=0.9) as frames:
+        assert frames.facts["dropped"] == {NAMES[1]: 1.0}
+        with features_of_places(frames, tmp_path / "fewer_features.h5") as features:
+            scene = EvaluatedScene(frames, None, features)
+            with pytest.raises(DataError, match=r"1 missing, scene0707_00/1 [\s\S]*max_hole_fraction"):
+                pixel_correspondence.evaluate([scene], JUDGED)
+
+
+def test_a_folder_without_its_images_is_not_prepared(raw, tmp_path):
+    (raw / SCENE / DEPTH).unlink()
+    with pytest.raises(DataError, match=r"did not pass its check[\s\S]*1 of 16 images are missing: scene0707_00/depth"):
+        prepare(raw, tmp_path / "frames.h5")
+
+
+def test_a_list_of_the_published_length_fits_into_the_frames(raw, tmp_path):
+    with np.load(raw / SCENE / "test.npz") as arrays:
+        tiled = {name: np.tile(array, (250, 1)) for name, array in arrays.items()}
+    lists(raw / SCENE, **tiled)
+    expected = open_scene("scannet_pairs", raw, SCENE).ground_truth()
+    assert len(expected["pairs"]) == 1500
+    with prepare(raw, tmp_path / "frames.h5") as frames:
+        assert frames.facts["ground_truth"] == expected

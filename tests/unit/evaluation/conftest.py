@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from loco.evaluation.result import EvaluatedScene
-from loco.storage import Correspondences, Features, Frames, frames_identity
+from loco.storage import Correspondences, Features, Frames, Labels, frames_identity
 
 
 @pytest.fixture
 def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
-    """Write the three files of a scene and open them. What is not given is plain: see the defaults."""
+    """Write the files of a scene and open them. What is not given is plain: see the defaults.
+
+    ``labels`` is (instance, semantic, objects); ``separate`` leaves out the correspondences.
+    """
     with ExitStack() as stack:
 
         def make(
@@ -29,10 +32,15 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
             overlap=None,
             size=(6, 8),
             extent=None,
+            names=None,
+            ground_truth=None,
+            labels=None,
+            dataset="test",
+            separate=False,
         ) -> EvaluatedScene:
             n = len(poses)
             points = np.zeros((n, 2, 2, 3)) if points is None else points
-            names = [f"view{i}" for i in range(n)]
+            names = names or [f"view{i}" for i in range(n)]
             intrinsics = np.broadcast_to(np.eye(3) if intrinsics is None else intrinsics, (n, 3, 3))
             sizes = {"n": n, "h": size[0], "w": size[1]}
             grid = {"n": n, "h": points.shape[1], "w": points.shape[2]}
@@ -52,15 +60,24 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
                 }),
                 Features: (cells, {"features": features}),
             }  # fmt: skip
-            opened = []
+            facts = {"extent": extent or size}
+            if labels is not None:
+                instance, semantic, objects = labels
+                content[Labels] = sizes, {"instance": instance, "semantic": semantic}
+                facts |= {"objects": objects}
+            if separate:
+                del content[Correspondences]
+            if ground_truth is not None:
+                facts |= {"ground_truth": ground_truth}
+            opened = {}
             for kind, (letters, arrays) in content.items():
                 path = tmp_path / f"{scene}.{kind.format}.h5"
-                with kind.create(path, "test", scene, letters, {"extent": extent or size}) as file:
+                with kind.create(path, dataset, scene, letters, facts) as file:
                     file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, size)
                     for name, array in arrays.items():
                         file[name][:] = array
-                opened.append(stack.enter_context(kind(path)))
-            return EvaluatedScene(*opened)
+                opened[kind] = stack.enter_context(kind(path))
+            return EvaluatedScene(opened[Frames], opened.get(Correspondences), opened[Features], opened.get(Labels))
 
         yield make
 

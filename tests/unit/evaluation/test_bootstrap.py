@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loco.evaluation.bootstrap import mean_interval
+from loco.evaluation.bootstrap import mean_interval, median_interval
 
 
 def test_interval_covers_the_true_mean_as_often_as_it_says():
@@ -47,3 +47,19 @@ def test_same_seed_same_interval():
 def test_too_few_items_have_no_interval():
     assert mean_interval([], resamples=10, seed=0) == (None, None, None)
     assert mean_interval([0.25], resamples=10, seed=0) == (0.25, None, None)
+
+
+def test_median_interval_covers_the_true_median():
+    rng, covered = np.random.default_rng(5), 0
+    for trial in range(300):
+        median, low, high = median_interval(rng.exponential(1, size=61), resamples=300, seed=trial)
+        assert low <= median <= high
+        covered += low <= np.log(2) <= high
+    assert 0.9 < covered / 300 < 0.99
+
+
+def test_failures_are_infinite_and_the_median_bears_them():
+    assert median_interval([3.0, 1.0, 2.0, np.inf], resamples=100, seed=0)[0] == 2.5
+    assert median_interval([1.0, np.inf, np.inf], resamples=100, seed=0)[:2] == (np.inf, 1.0)
+    assert median_interval([], resamples=10, seed=0) == (None, None, None)
+    assert median_interval([4.0], resamples=10, seed=0) == (4.0, None, None)

@@ -9,12 +9,15 @@ from torch.nn.functional import normalize
 
 from loco.errors import DataError
 from loco.evaluation import pixel_correspondence
+from loco.evaluation.image_pairs import bin_number
 from loco.evaluation.pixel_correspondence import (
+    best_matches,
     draw_pairs,
-    match,
-    observed_pixels,
+    is_visible,
+    nearest_pixels,
+    observed_depth,
+    pixels_with_depth,
     reprojection_errors,
-    rotation_bin,
     two_nearest,
 )
 from loco.geometry.cameras import pixel_centres, project
@@ -55,24 +58,82 @@ def test_search_equals_brute_force(grid, extent):
     torch.testing.assert_close(at_nearest, table.amax(dim=1), atol=1e-5, rtol=0)
 
 
+def bilinear(feature_map, uv, extent):
+    """Unit features at pixels, by the definition: four cells, those of the border beyond it; float64."""
+    cells = feature_map.double().numpy()
+    h, w, _ = cells.shape
+    x = np.clip(uv[:, 0] * w / extent[1] - 0.5, 0, w - 1)
+    y = np.clip(uv[:, 1] * h / extent[0] - 0.5, 0, h - 1)
+    left, top = np.minimum(np.floor(x).astype(int), max(w - 2, 0)), np.minimum(np.floor(y).astype(int), max(h - 2, 0))
+    right, below = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
+    x, y = (x - left)[:, None], (y - top)[:, None]
+    upper = (1 - x) * cells[top, left] + x * cells[top, right]
+    lower = (1 - x) * cells[below, left] + x * cells[below, right]
+    sampled = (1 - y) * upper + y * lower
+    return sampled / np.linalg.norm(sampled, axis=1, keepdims=True)
+
+
+def plain_scores(map_a, map_b, extent, candidates=None):
+    """Of all pixels of A: cosine distances to the two nearest pixels of B and their numbers, and the three scores."""
+    uv = pixel_centres(*SIZE).reshape(-1, 2)
+    distance = 1 - bilinear(map_a, uv, extent) @ bilinear(map_b, uv, extent).T
+    if candidates is not None:
+        distance[:, ~candidates.ravel()] = np.inf
+    order = np.argsort(distance, axis=1)[:, :2]
+    first, second = np.take_along_axis(distance, order, axis=1).T
+    apart = np.linalg.norm(uv[order[:, 0]] - uv[order[:, 1]], axis=1)
+    return distance, {"ratio": 1 - first / second, "similarity": -first, "pixel_distance": -apart}
+
+
+SOME = np.random.default_rng(4).random(SIZE) < 0.4  # candidates
+
+
+@pytest.mark.parametrize("candidates", [None, SOME])
 @pytest.mark.parametrize("extent", [SIZE, BEYOND])
-def test_best_matches_pass_the_ratio_test_best(extent):
+@pytest.mark.parametrize("filter", ["ratio", "similarity", "pixel_distance"])
+def test_the_best_matches_are_those_of_the_definition(filter, extent, candidates):
     map_a, map_b, uv = random_map(9, 12, 8), random_map(9, 12, 8, seed=1), pixel_centres(*SIZE).reshape(-1, 2)
-    kept, matched = match(map_a, map_b, uv, SIZE, 50, np.random.default_rng(0), extent)
-    a, b = (sample_features(m, torch.from_numpy(uv), extent).double().numpy() for m in (map_a, map_b))
-    distance = 1 - a @ b.T
-    first, second = np.sort(distance, axis=1)[:, :2].T
-    score = 1 - first / second
-    np.testing.assert_allclose(score[kept], np.sort(score)[::-1][:50], atol=1e-4)
-    index = np.floor(matched).astype(int) @ [1, SIZE[1]]
-    np.testing.assert_allclose(distance[kept, index], first[kept], atol=2e-6)
+    found = nearest_pixels(map_a, map_b, uv, SIZE, np.random.default_rng(0), extent, candidates)
+    distance, scores = plain_scores(map_a, map_b, extent, candidates)
+    second, third = np.sort(distance, axis=1)[:, 1:3].T
+    certain = third - second > 1e-5  # which pixel is the second does not hang on rounding
+    for allowed in (certain, certain & (np.random.default_rng(5).random(len(uv)) < 0.3)):
+        kept = best_matches(found, filter, 50, allowed)
+        points = found.point[kept]
+        assert allowed[points].all()
+        assert len(set(points)) == 50
+        np.testing.assert_allclose(scores[filter][points], np.sort(scores[filter][allowed])[::-1][:50], atol=1e-4)
+        pixels = found.pixel[kept].numpy()
+        for nth, nearest in enumerate(np.sort(distance, axis=1)[points, :2].T):
+            np.testing.assert_allclose(distance[points, pixels[:, nth]], nearest, atol=2e-6)
+            assert candidates is None or candidates.ravel()[pixels[:, nth]].all()
+
+
+def test_there_are_as_many_matches_as_points_to_choose_from():
+    found = nearest_pixels(*(random_map(9, 12, 8),) * 2, np.array([[3.5, 4.5]] * 7), SIZE, np.random.default_rng(0))
+    assert sorted(found.point[best_matches(found, "ratio", 50)]) == list(range(7))
+    assert sorted(found.point[best_matches(found, "similarity", 50, np.arange(7) < 3)]) == [0, 1, 2]
+    assert len(best_matches(found, "ratio", 50, np.zeros(7, bool))) == 0
+
+
+def test_features_are_read_at_pixel_centres_up_to_the_border():
+    """Features that turn with the column: a pixel's own is that of its centre, in the outermost columns that of the
+    outermost cells, undiluted; a grid that is aligned with the corners is off by up to half a pixel."""
+    angle = (np.arange(12) + 0.5) / 12
+    turning = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).expand(9, 12, 2)
+    uv = np.stack([np.arange(48) + 0.5, np.full(48, 18.0)], axis=1)
+    found = sample_features(turning, torch.from_numpy(uv), SIZE).double().numpy()
+    expected = np.clip((np.arange(48) + 0.5) / 48, angle[0], angle[-1])
+    np.testing.assert_allclose(np.arctan2(found[:, 1], found[:, 0]), expected, atol=1e-4)
 
 
 def test_matches_of_equal_features_are_chosen_at_random_however_they_round():
     map_a, map_b = (0.25 + 1e-7 * random_map(*grid, 16) for grid in ((9, 12), (2, 2)))
     uv = np.random.default_rng(1).random((500, 2)) * 2
-    kept, _ = match(map_a, map_b, uv, (2, 2), 100, np.random.default_rng(0))
-    np.testing.assert_array_equal(kept, np.random.default_rng(0).permutation(500)[:100])
+    found = nearest_pixels(map_a, map_b, uv, (2, 2), np.random.default_rng(0))
+    for filter in ("ratio", "similarity"):
+        kept = found.point[best_matches(found, filter, 100)]
+        np.testing.assert_array_equal(kept, np.random.default_rng(0).permutation(500)[:100])
 
 
 def wall_points(pose):
@@ -156,12 +217,14 @@ def test_points_behind_the_other_image_are_misses(make_scene, turned):
 def test_only_observed_depth_is_used(make_scene, turned):
     depth, source = np.full(SIZE, 2.0), np.full(SIZE, Frames.SOURCES.index("sensor"))
     depth[:9], source[9:18], source[18:20] = 0, Frames.SOURCES.index("inpainted"), Frames.SOURCES.index("mesh")
-    uv, z = observed_pixels(depth, source)
-    assert len(uv) == len(z) == 18 * 48
-    assert uv[:, 1].min() == 18.5
-    scene = views(make_scene, [turned(0), turned(5)], depth=np.stack([depth, depth]), source=np.stack([source, source]))
-    result = pixel_correspondence.evaluate([scene], SETTINGS | {"matches": 10_000})
-    assert result.items["n_matches"] == [18 * 48]
+    _, z = pixels_with_depth(observed_depth(depth, source))
+    np.testing.assert_array_equal(z, np.where(np.arange(36)[:, None] < 18, 0, np.full(SIZE, 2.0)))
+    both = {"depth": np.stack([depth, depth]), "source": np.stack([source, source])}
+    scene = views(make_scene, [turned(0), turned(5)], **both)
+    for occlusion in (False, True):  # zeros never enter, be they filtered or not
+        settings = SETTINGS | {"matches": 10_000, "occlusions": [occlusion]}
+        found = pixel_correspondence.evaluate([scene], settings).items["n_matches"][0]
+        assert found == 18 * 48 if not occlusion else 0 < found < 18 * 48
 
 
 def test_a_step_matches_as_on_smaller_frames(make_scene, turned):
@@ -183,14 +246,14 @@ def test_a_step_matches_as_on_smaller_frames(make_scene, turned):
     assert 0 < found[0].items["recall@5px"][0] < 1
 
 
-@pytest.mark.parametrize("step", [2, 4])
-def test_pixels_of_an_even_step_are_at_their_own_centres(step):
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_depth_of_a_step_is_taken_at_its_own_place_and_never_blended(step):
     depth = np.arange(10 * 12.0).reshape(10, 12) + 1
-    uv, z = observed_pixels(depth, np.ones((10, 12)), step)
-    assert len(uv) == (10 // step) * (12 // step)
-    columns, rows = (np.round(uv * step - 0.5).astype(int)).T
+    uv, z = pixels_with_depth(depth, step)
+    assert uv.shape == (10 // step, 12 // step, 2)
+    columns, rows = np.moveaxis(np.round(uv * step - 0.5).astype(int), -1, 0)
     np.testing.assert_array_equal(depth[rows, columns], z)
-    np.testing.assert_allclose(np.abs(uv - np.floor(uv) - 0.5), 0.5 / step)
+    np.testing.assert_allclose(np.abs(uv - np.floor(uv) - 0.5), 0.5 / step * (1 - step % 2), atol=1e-12)
 
 
 @pytest.mark.parametrize("extent", [(36, 48), (36.4, 48.5), (40.9, 50.1), (100 / 3, 140 / 3)])
@@ -221,8 +284,8 @@ def test_a_pair_without_observed_depth_is_listed_but_not_averaged(make_scene, tu
 
 def test_bins():
     angles = np.array([0, 14.999, 15, 59, 60, 179.999, 180, 180.1])
-    np.testing.assert_array_equal(rotation_bin(angles, np.array([0, 15, 30, 60, 180]))[:-1], [0, 0, 1, 2, 3, 3, 3])
-    assert rotation_bin(angles, np.array([0, 15, 30, 60, 180]))[-1] not in range(4)
+    np.testing.assert_array_equal(bin_number(angles, np.array([0, 15, 30, 60, 180]))[:-1], [0, 0, 1, 2, 3, 3, 3])
+    assert bin_number(angles, np.array([0, 15, 30, 60, 180]))[-1] not in range(4)
 
 
 def small_scene(make_scene, turned, scene, n, seed=0):
@@ -263,6 +326,292 @@ def test_rows_summarise_the_pairs(make_scene, turned):
     assert everything.value == pytest.approx(recall.mean())
     assert everything.low <= everything.value <= everything.high
     assert result == pixel_correspondence.evaluate([scene], SETTINGS)
+
+
+# --- what a point of A must be for B to see it --------------------------------------------------------------------
+
+
+def test_identical_views_see_all_of_each_other_whatever_the_depth(make_scene, turned):
+    """Even where depth jumps from pixel to pixel: no point is looked up beside its own pixel."""
+    for step, size in ((1, SIZE), (4, (144, 192))):
+        rows, columns = np.indices(size) // step
+        depth = np.where((rows + columns) % 2, 2.0, 4.0)[None].repeat(2, 0)
+        intrinsics = np.diag([step, step, 1]) @ INTRINSICS
+        for angle in (0, 33):
+            features = random_map(*SIZE, 16)[None].repeat(2, 1, 1, 1)
+            scene = make_scene(
+                np.stack([turned(angle)] * 2), features, f"s{step}a{angle}", depth, None, intrinsics, size=size
+            )
+            settings = SETTINGS | {"step": step, "occlusions": [True], "matches": 10_000, "occlusion_tolerance": 0.01}
+            result = pixel_correspondence.evaluate([scene], settings)
+            assert result.items["n_matches"] == [36 * 48]
+            assert result.items["recall@1px"] == [1.0]
+
+
+def test_a_camera_that_is_turned_round_sees_nothing(make_scene, turned):
+    """The mirrored projections of all points fall into the image, at the same distance behind it."""
+    scene = views(make_scene, [turned(0), turned(180)], depth=np.full((2, *SIZE), WALL))
+    points = wall_points(np.eye(4))[0].reshape(-1, 3)
+    assert not is_visible(points, np.full(SIZE, WALL), INTRINSICS, turned(180), 100.0).any()
+    result = pixel_correspondence.evaluate([scene], SETTINGS | {"occlusions": [False, True]})
+    assert result.items["n_matches"] == [300]
+    assert result.items["n_matches, visible only"] == [0]
+    assert result.items["recall@5px, visible only"] == [None]
+    row = next(row for row in result.rows if row.metric == "recall@5px, visible only" and row.condition == "all")
+    assert (row.value, row.low, row.high, row.n) == (None, None, None, 0)
+
+
+@pytest.mark.parametrize(("there", "seen"), [(0.5, 0), (1.94, 0), (1.96, 1), (2.04, 1), (2.06, 0), (8.0, 0), (0.0, 0)])
+def test_a_point_is_seen_at_the_depth_of_its_pixel_neither_before_nor_behind_it(there, seen):
+    points = np.array([[0.0, 0.0, 2.0]])
+    depth = np.full(SIZE, 2.0)
+    depth[18, 24] = there  # the principal point is the top-left corner of this pixel
+    assert is_visible(points, depth, INTRINSICS, np.eye(4), 0.05).tolist() == [bool(seen)]
+    depth[18, 24], depth[17, 23], depth[17, 24], depth[18, 23] = 2.0, there, there, there
+    assert is_visible(points, depth, INTRINSICS, np.eye(4), 0.05).tolist() == [True]
+
+
+def test_a_point_is_seen_within_the_image_alone():
+    uv = np.array([[0, 18], [-1e-6, 18], [48 - 1e-6, 18], [48, 18], [24, 0], [24, -1e-6], [24, 36 - 1e-6], [24, 36]])
+    points = np.concatenate([uv - [24, 18], np.full((8, 1), 40.0)], axis=1)
+    points = np.concatenate([points, [[0, 0, 0], [0, 0, -40]]])
+    seen = is_visible(points, np.full(SIZE, 40.0), INTRINSICS, np.eye(4), 100.0)
+    assert seen.tolist() == [True, False] * 4 + [False, False]
+    assert not is_visible(np.array([[0, 0, 0.02]]), np.zeros(SIZE), INTRINSICS, np.eye(4), 0.05).any()
+
+
+# --- variants: one search, several answers ------------------------------------------------------------------------
+
+VARIED = SETTINGS | {"filters": ["ratio", "similarity", "pixel_distance"], "occlusions": [False, True], "pooled": True}
+NAMES = [
+    f"{filter}{seen}"
+    for filter in ("", ", similarity filter", ", pixel distance filter")
+    for seen in ("", ", visible only")
+]
+
+
+def test_variants_stand_beside_the_main_protocol_and_do_not_change_it(make_scene, turned):
+    poses = [turned(angle, centre=(x, 0, 0)) for angle, x in ((0, 0), (3, 0.1), (8, 0.5), (-20, 0.6))]
+    noisy = np.random.default_rng(0).normal(size=(4, 9, 12, 3))
+    scene = views(make_scene, poses, features=noisy)
+    main, varied = (pixel_correspondence.evaluate([scene], settings) for settings in (SETTINGS, VARIED))
+    assert varied.rows[: len(main.rows)] == main.rows
+    assert {name: varied.items[name] for name in main.items} == main.items
+    assert list(main.items) == list(varied.items)[: len(main.items)]
+    metrics = [f"recall@{k}px{name}{pooled}" for name in NAMES for pooled in ("", ", pooled") for k in (1, 5)]
+    assert list(dict.fromkeys(row.metric for row in varied.rows)) == metrics
+    assert len({row.value for row in varied.rows if row.condition == "all"}) > 6
+    # Whichever is named first is the main one.
+    other = pixel_correspondence.evaluate(
+        [scene], SETTINGS | {"filters": ["similarity", "ratio"], "occlusions": [True, False]}
+    )
+    assert other.items["recall@5px"] == varied.items["recall@5px, similarity filter, visible only"]
+    assert other.items["recall@5px, ratio filter, all points"] == varied.items["recall@5px"]
+
+
+def test_one_search_serves_all_variants(make_scene, turned, monkeypatch):
+    calls = []
+    search = pixel_correspondence._search
+    monkeypatch.setattr(pixel_correspondence, "_search", lambda *a, **k: calls.append(len(a[0])) or search(*a, **k))
+    pixel_correspondence.evaluate([views(make_scene, [turned(0), turned(9)])], VARIED)
+    assert calls == [36 * 48]
+
+
+def test_features_of_the_place_find_the_place_by_every_choice(make_scene, turned):
+    scene = views(make_scene, [turned(0), turned(-20, centre=(0.9, 0.1, 0.3))])
+    items = pixel_correspondence.evaluate([scene], VARIED | {"matches": 10_000}).items
+    assert [items[f"recall@1px{name}"] for name in NAMES[1::2]] == [[1.0]] * 3
+    visible = items["n_matches, visible only"][0]
+    assert 500 < visible < 36 * 48
+    # Without a limit all points are chosen, whatever by, and those that B does not see are errors.
+    assert [items[f"n_matches{name}"] for name in NAMES] == [[36 * 48], [visible]] * 3
+    assert [items[f"recall@1px{name}"] for name in NAMES[::2]] == [[pytest.approx(visible / (36 * 48), abs=0.03)]] * 3
+
+
+def test_random_features_score_chance(make_scene, turned):
+    features = torch.randn(2, *SIZE, 32, generator=torch.Generator().manual_seed(0))
+    scene = views(make_scene, [turned(0), turned(0)], features=features)
+    settings = VARIED | {"matches": 10_000, "thresholds": [5, 10]}
+    items = pixel_correspondence.evaluate([scene], settings).items
+    uv = pixel_centres(*SIZE).reshape(-1, 2)
+    apart = np.linalg.norm(uv[:, None] - uv, axis=2)
+    for threshold in (5, 10):
+        chance = np.mean(apart < threshold)
+        for name in NAMES:
+            assert items[f"recall@{threshold}px{name}"][0] == pytest.approx(chance, abs=4 * np.sqrt(chance / 1728))
+
+
+def test_recall_is_that_of_pairs_and_pooled_that_of_matches():
+    items = {"scene": ["s"] * 3, "a": list("xyz"), "b": list("uvw"), "angle": [3.0, 180.0, 20.0]}
+    items |= {"n_matches": [1000, 50, 0], "recall@5px": [1.0, 0.0, None], "recall@1px": [0.5, 0.5, None]}
+    found = {
+        (sample.metric, sample.condition): sample.row(100, 0)
+        for sample in pixel_correspondence.samples(items, SETTINGS | {"pooled": True})
+    }
+    assert found["recall@5px", "all"].value == 0.5
+    assert found["recall@5px, pooled", "all"].value == pytest.approx(1000 / 1050)
+    assert found["recall@1px, pooled", "all"].value == 0.5
+    assert found["recall@5px, pooled", "all"].n == 2
+    assert found["recall@5px", "60-180 deg"].value == 0.0  # half a turn is in the last bin
+    for metric in ("recall@5px", "recall@5px, pooled"):  # nothing was measured here
+        assert found[metric, "15-30 deg"].value is None
+
+
+def test_pairs_with_few_matches_weigh_as_much_as_others_unless_pooled(make_scene, turned):
+    """Three views of a wall. The third shows elsewhere what the others show here, and has depth in one row."""
+    poses = [turned(0), turned(1), turned(2)]
+    content = np.stack([encoding(wall_points(pose)[0]) for pose in poses])
+    content[2] = content[2, ::-1]
+    source = np.zeros((3, *SIZE), int)
+    source[:2], source[2, 0] = 1, 1
+    reversed_pairs = [
+        {"a": f"view{a}", "b": f"view{b}", "pose_a_to_b": np.linalg.inv(poses[b]) @ poses[a]}
+        for a, b in ((0, 1), (2, 0))
+    ]
+    for pair in reversed_pairs:
+        pair["pose_a_to_b"] = pair["pose_a_to_b"].tolist()
+    scene = views(make_scene, poses, features=content, source=source, ground_truth={"pairs": reversed_pairs})
+    result = pixel_correspondence.evaluate([scene], SETTINGS | {"pooled": True})
+    values = {row.metric: row.value for row in result.rows if row.condition == "0-15 deg"}
+    assert result.items["n_matches"] == [300, 48]
+    assert result.items["recall@5px"] == [1.0, 0.0]
+    assert values["recall@5px"] == 0.5
+    assert values["recall@5px, pooled"] == pytest.approx(300 / 348)
+
+
+# --- errors in space ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_errors_in_space_are_those_of_similar_triangles(make_scene, step):
+    """Features shifted by 3 columns at one pose: 3 px, which at WALL metres are 3 WALL / 40 of them."""
+    features = random_map(*SIZE, 16)
+    shifted = torch.stack([features, features.roll(3, dims=1)])
+    source = np.ones((2, 36 * step, 48 * step), int)
+    source[0, :, 45 * step :] = 0  # what leaves the image on the right
+    scene = make_scene(
+        np.stack([np.eye(4)] * 2),
+        shifted,
+        depth=np.full(source.shape, WALL),
+        source=source,
+        intrinsics=np.diag([step, step, 1]) @ INTRINSICS,
+        size=source.shape[1:],
+    )
+    apart = 3 * WALL / 40
+    settings = SETTINGS | {
+        "step": step,
+        "thresholds": [2.5, 3.5],
+        "thresholds_m": [0.99 * apart, 1.01 * apart],
+        "matches": 10_000,
+    }
+    result = pixel_correspondence.evaluate([scene], settings)
+    assert [result.items[f"recall@{k}px"] for k in (2.5, 3.5)] == [[0.0], [1.0]]
+    in_space = ["recall@22.275cm", "recall@22.725cm"]
+    assert [result.items[name] for name in in_space] == [[0.0], [1.0]]
+    assert [row.metric for row in result.rows if row.condition == "all"] == ["recall@2.5px", "recall@3.5px", *in_space]
+    assert {row.unit for row in result.rows} == {"%"}
+
+
+def test_errors_in_space_are_of_the_depth_that_each_image_measured(make_scene, turned):
+    """B, turned and moved, stands before a wall that is 5 cm nearer than A measured it; a third of B has no depth."""
+    poses = [turned(0), turned(-20, centre=(0.9, 0.1, 0.3))]
+    (points, depth_a), (_, depth_b) = (wall_points(pose) for pose in poses)
+    uv, _ = project(points, INTRINSICS, poses[1])
+    inside = (uv > 1).all(axis=2) & (uv < np.array(SIZE[::-1]) - 1).all(axis=2)
+    near_b = depth_b * (WALL - 0.05 - poses[1][2, 3]) / (WALL - poses[1][2, 3])
+    source = np.ones((2, *SIZE), int)
+    source[0, ~inside] = 0
+    source[1, :, 16:32] = 3  # inpainted
+    scene = views(make_scene, poses, depth=np.stack([depth_a, near_b]), source=source)
+    settings = SETTINGS | {"thresholds_m": [0.04, 0.25, 100.0], "matches": 10_000}
+    items = pixel_correspondence.evaluate([scene], settings).items
+    lost = np.mean((uv[inside][:, 0] >= 16) & (uv[inside][:, 0] < 32))
+    assert items["recall@1px"] == [1.0]
+    assert items["recall@4cm"] == [0.0]  # the wall alone is 5 cm away
+    assert items["recall@25cm"] == [pytest.approx(1 - lost, abs=0.02)]
+    assert items["recall@10000cm"] == items["recall@25cm"]  # a pixel without depth shows no point at all
+    assert 0.2 < lost < 0.8
+    # Where a match may only be a pixel with depth, none is lost for want of it.
+    asked = pixel_correspondence.evaluate([scene], settings | {"candidates": "observed", "thresholds_m": [100.0]}).items
+    assert asked["recall@10000cm"] == [1.0]
+
+
+# --- pairs that the dataset lists ---------------------------------------------------------------------------------
+
+
+def listed(poses, pairs):
+    matrices = [np.linalg.inv(poses[b]) @ poses[a] for a, b in pairs]
+    return {
+        "pairs": [{"a": f"view{a}", "b": f"view{b}", "pose_a_to_b": m.tolist()} for (a, b), m in zip(pairs, matrices)]
+    }
+
+
+def test_listed_pairs_are_judged_by_the_pose_between_them(make_scene, turned):
+    """As the same pairs are if they are drawn: nothing is taken from a world frame, which these images do not share."""
+    poses = np.stack([turned(0), turned(-20, centre=(0.9, 0.1, 0.3)), turned(8, centre=(0.2, 0, 0))])
+    settings = VARIED | {"thresholds_m": [0.02, 0.05]}
+    content = {
+        "features": np.random.default_rng(0).normal(size=(3, 9, 12, 3)),
+        "depth": np.stack([wall_points(pose)[1] for pose in poses]),
+        "intrinsics": INTRINSICS,
+        "size": SIZE,
+    }
+    drawn = pixel_correspondence.evaluate([make_scene(poses, **content)], settings)
+    order = [(int(a[4:]), int(b[4:])) for a, b in zip(drawn.items["a"], drawn.items["b"])]
+    apart = make_scene(np.stack([np.eye(4)] * 3), **content, separate=True, ground_truth=listed(poses, order))
+    assert apart.correspondences is None
+    result = pixel_correspondence.evaluate([apart], settings)
+    assert result.items.pop("overlap") == [None] * 3
+    assert len(drawn.items.pop("overlap")) == 3
+    for column, entries in drawn.items.items():
+        assert result.items[column] == (pytest.approx(entries) if column not in "scene a b" else entries), column
+    assert [row.value for row in result.rows] == pytest.approx([row.value for row in drawn.rows])
+
+
+def test_all_listed_pairs_are_judged_in_their_order_beside_what_is_drawn_elsewhere(make_scene, turned):
+    poses = np.stack([turned(0), turned(170), turned(90), turned(89)])
+    own = listed(poses, [(3, 2), (0, 1), (0, 2), (2, 3)])
+    scenes = [
+        small_scene(make_scene, turned, "many", 30),
+        make_scene(poses, np.ones((4, 2, 2, 3)), "list", ground_truth=own, separate=True),
+    ]
+    settings = SETTINGS | {"pairs_per_bin": 3, "rotation_bins": [0, 60, 120]}
+    result = pixel_correspondence.evaluate(scenes, settings)
+    named = list(zip(result.items["scene"], result.items["a"], result.items["b"]))
+    assert named[:4] == [("list", f"view{a}", f"view{b}") for a, b in ((3, 2), (0, 1), (0, 2), (2, 3))]
+    assert result.items["angle"][:4] == pytest.approx([1, 170, 90, 1])
+    assert [scene for scene, *_ in named[4:]] == ["many"] * 6
+    counts = {row.condition: row.n for row in result.rows}
+    assert counts == {"0-60 deg": 2 + 3, "60-120 deg": 1 + 3, "all": 10}  # one turns by more than any bin holds
+
+
+def test_a_listed_pair_without_its_image_is_an_error_that_names_it(make_scene, turned):
+    poses = np.stack([turned(0)] * 3)
+    truth = listed(poses, [(0, 1), (0, 2)])
+    truth["pairs"][1]["b"] = "scene0707_00/15"
+    scene = views(make_scene, poses, ground_truth=truth, separate=True)
+    with pytest.raises(DataError, match=r"1 missing, scene0707_00/15[\s\S]*max_hole_fraction"):
+        pixel_correspondence.evaluate([scene], SETTINGS)
+
+
+def test_images_without_a_common_frame_need_a_list(make_scene, turned):
+    scene = views(make_scene, [turned(0)] * 2, separate=True)
+    with pytest.raises(DataError, match=r"lists no image pairs, and has no overlaps"):
+        pixel_correspondence.evaluate([scene], SETTINGS)
+
+
+def test_images_without_depth_give_no_number_and_no_zero(make_scene, turned):
+    poses = np.stack([turned(0)] * 3)
+    source = np.zeros((3, *SIZE), int)
+    source[1, 5, 5] = 1  # a single pixel
+    scene = views(make_scene, poses, source=source, ground_truth=listed(poses, [(0, 1), (1, 0), (1, 2)]))
+    for candidates, counts in (("all", [0, 1, 1]), ("observed", [0, 0, 0])):
+        result = pixel_correspondence.evaluate([scene], VARIED | {"thresholds_m": [1.0], "candidates": candidates})
+        assert result.items["n_matches"] == counts
+        assert result.items["recall@5px"] == [None if n == 0 else 1.0 for n in counts]
+        assert result.items["recall@100cm"] == [None if n == 0 else 0.0 for n in counts]  # B shows no point
+        row = next(row for row in result.rows if (row.metric, row.condition) == ("recall@5px", "all"))
+        assert row.value == (1.0 if any(counts) else None)
 
 
 def test_frames_of_different_sizes_are_refused(make_scene, turned):

@@ -171,6 +171,23 @@ def test_the_head_of_locus_may_take_the_class_token(tiny):
     assert build_extractor(model(tiny["vit"], head={"name": "locus"})).frozen_encoder
 
 
+@pytest.mark.parametrize("head", [None, MLP, {"name": "locus", "class_token": True}])
+def test_the_class_token_comes_with_the_features(tiny, head):
+    extractor = build_extractor(model(tiny["vit"], head=head)).eval()
+    with torch.no_grad():
+        features, token = extractor.with_class_token(tensors(45, 48))
+        torch.testing.assert_close(features, extractor(tensors(45, 48)))
+        inputs = (extractor.continued(tensors(45, 48)) - extractor.backbone.mean) / extractor.backbone.std
+        truth = AutoModel.from_pretrained(tiny["vit"]["path"])(inputs, output_hidden_states=True).hidden_states[3][:, 0]
+    torch.testing.assert_close(token, truth)
+
+
+def test_what_has_no_class_token_gives_an_empty_one(pooling):
+    features, token = build_extractor(model({"stride": 8})).with_class_token(tensors())
+    assert features.shape == (2, 3, 6, 5)
+    assert token.shape == (2, 0)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from loco.geometry.cameras import backproject, pixel_centres
 from loco.geometry.overlap import overlap_matrix
 from loco.geometry.patches import patch_points
+from loco.results.figures import STYLE
 from loco.storage import Correspondences, Features, Frames, frames_identity
 
 SIZE, GRID = (96, 120), (24, 30)
@@ -29,6 +32,30 @@ class Scene:
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return write_scene(tmp_path_factory.mktemp("room"), cameras=12)
+
+
+@pytest.fixture
+def draw_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Draws figures by a function of the folder that they go to, and again: they are whole, alike, and not blank."""
+
+    monkeypatch.setitem(STYLE, "savefig.dpi", 80)
+
+    def draw(draw_all: Callable[[Path], None], *stems: str) -> None:
+        for run in ("first", "second"):
+            (tmp_path / run).mkdir()
+            draw_all(tmp_path / run)
+        names = {path.name for path in (tmp_path / "first").iterdir()}
+        assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
+        for name in names:
+            content = (tmp_path / "first" / name).read_bytes()
+            assert content == (tmp_path / "second" / name).read_bytes(), name
+            if name.endswith("png"):
+                assert np.asarray(Image.open(tmp_path / "first" / name).convert("L")).std() > 10, name
+            else:
+                assert content.rstrip().endswith(b"</svg>")
+                assert b"dc:date" not in content
+
+    return draw
 
 
 def write_scene(folder: Path, cameras: int) -> Scene:

@@ -62,6 +62,16 @@ def test_a_card_says_how_the_model_was_made_and_what_it_scored(tmp_path: Path) -
     assert head["library_name"] == "loco"
 
 
+def test_errors_are_in_their_unit(tmp_path: Path) -> None:
+    rows = [Row("rotation error", "all", 3.0, 2.5, None, 9, "deg"), Row("AUC@5deg", "all", 0.5, 0.4, 0.6, 9)]
+    passport = {"code": "c", "settings": "s", "versions": {}, "device": "a machine"}
+    run = {"benchmark": "relative_pose", "split": "houses", "experiment": "exact", "seed": 3}
+    write_metrics(tmp_path / "m.json", **run, settings={}, passport=passport, evaluation=Evaluation(rows, {}))
+    cells = _cells(model_card("houses", MODEL, SIZES, FACTS, [read_metrics(tmp_path / "m.json")]))
+    assert ["rotation error (deg)", "3.00 \\[2.50, \N{INFINITY}\\]"] in cells
+    assert ["AUC@5deg", r"50.0 \[40.0, 60.0\]"] in cells
+
+
 def test_a_card_without_a_training_says_so() -> None:
     card = model_card("frozen", MODEL, SIZES, {}, licence="Apache-2.0 of dino_vits8")
     assert "says nothing of a training" in card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,9 @@ import pytest
 import yaml
 from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
+
+from loco.evaluation import NEEDS
+from loco.results import plots
 
 ROOT = Path(__file__).parents[3]
 CAPTIONS = sorted((ROOT / "report").glob("*.rst"))
@@ -33,5 +37,10 @@ def test_rules_and_captions_name_each_other() -> None:
         assert (ROOT / "report" / f"{benchmark}.rst").is_file()
     for name in re.findall(r"report/(\w+)\.rst", rules):
         assert (ROOT / "report" / f"{name}.rst").is_file()
+    figures = re.search(r"^FIGURES = (\{.*?^\})", rules, re.MULTILINE | re.DOTALL)
+    drawn = {figure for names in ast.literal_eval(figures[1]).values() for figure in names}
+    for figure in drawn:
+        assert (ROOT / "report" / f"{figure}.rst").is_file()
+        assert callable(getattr(plots, figure))
     for caption in CAPTIONS:
-        assert caption.stem in {"workflow", *config["benchmarks"]} or f"report/{caption.name}" in rules
+        assert caption.stem in {"workflow", *NEEDS, *drawn} or f"report/{caption.name}" in rules

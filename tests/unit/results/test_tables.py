@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from loco.errors import DataError
-from loco.evaluation.result import Row
+from loco.evaluation.result import Row, Sample
 from loco.results.metrics import Metrics
+from loco.results.published import Number, Published
 from loco.results.tables import differences, summarise, write_differences, write_tables
 
 TITLES = {"exact": "CNN, 50 % & more_", "sift": "a|b"}
@@ -24,8 +28,8 @@ def run(experiment: str, near: float, far: float | None, *, seed: int = 0, split
     return Metrics(path, "pixel_correspondence", split, experiment, seed, {}, {}, rows, {})
 
 
-def written(metrics: list[Metrics], folder: Path) -> dict[str, str]:
-    write_tables(metrics, TITLES, folder / "table.v1")
+def written(metrics: list[Metrics], folder: Path, published: Published | None = None) -> dict[str, str]:
+    write_tables(metrics, TITLES, folder / "table.v1", published)
     return {suffix: (folder / f"table.v1.{suffix}").read_text(encoding="utf-8") for suffix in ("csv", "md", "tex")}
 
 
@@ -65,9 +69,13 @@ def test_rows_come_in_the_order_of_the_titles_and_do_not_depend_on_that_of_the_f
 def test_csv_is_tidy_and_complete(tmp_path: Path) -> None:
     text = written([run("exact", 0.5, None), run("sift", 1 / 3, 0.25)], tmp_path)["csv"]
     lines = text.splitlines()
-    assert lines[0] == "benchmark,split,experiment,title,metric,condition,value,low,high,std,n,seeds"
-    assert lines[2] == 'pixel_correspondence,houses,exact,"CNN, 50 % & more_",recall@5px,15-30 deg,,,,,0,1'
-    assert lines[3] == ("pixel_correspondence,houses,sift,a|b,recall@5px,0-15 deg,0.333333,0.313333,0.363333,,30,1")
+    assert lines[0] == (
+        "benchmark,split,experiment,title,metric,condition,unit,value,low,high,std,n,seeds,"
+        "published,published_method,published_source,published_protocol"
+    )
+    assert lines[2] == 'pixel_correspondence,houses,exact,"CNN, 50 % & more_",recall@5px,15-30 deg,%,,,,,0,1,,,,'
+    numbers = "0.333333,0.313333,0.363333,,30,1"
+    assert lines[3] == f"pixel_correspondence,houses,sift,a|b,recall@5px,0-15 deg,%,{numbers},,,,"
     assert len(pd.read_csv(tmp_path / "table.v1.csv")) == 4
 
 
@@ -114,11 +122,146 @@ def test_splits_have_blocks_of_their_own_and_their_own_best(tmp_path: Path) -> N
     assert "**50.0**" in houses
 
 
+def erring(experiment: str, metres: float | None, degrees: float | None, seed: int = 0) -> Metrics:
+    """Errors, and a share beside them."""
+    rows = [Row("translation error", "all", metres, metres, metres and metres + 0.5, 9, "m")]
+    rows += [Row("rotation error", "all", degrees, degrees and degrees - 1, None, 9, "deg")]
+    rows += [Row("AUC@5deg", "all", 0.5, 0.4, 0.6, 9)]
+    return Metrics(Path(f"{experiment}{seed}.json"), "relative_pose", "houses", experiment, seed, {}, {}, rows, {})
+
+
+def test_errors_are_printed_in_their_unit_and_the_smallest_is_best(tmp_path: Path) -> None:
+    texts = written([erring("exact", 0.25, 12.344), erring("sift", 1.5, 3.0)], tmp_path)
+    infinity = "\N{INFINITY}"
+    (metres,) = lines_with(texts["md"], "translation error")
+    assert metres == r"| translation error (m) | CNN, 50 % & more\_ | **0.250** [0.250, 0.750] |"
+    assert lines_with(texts["md"], "1.500") == [r"|  | a\|b | 1.500 [1.500, 2.000] |"]
+    (degrees,) = lines_with(texts["md"], "rotation error (deg)")
+    assert f"| 12.34 [11.34, {infinity}] |" in degrees
+    assert lines_with(texts["md"], "3.00") == [rf"|  | a\|b | **3.00** [2.00, {infinity}] |"]
+    assert lines_with(texts["md"], "AUC@5deg", "**50.0** [40.0, 60.0]")
+    assert "In percent, higher is better, or in the unit given, lower is better;" in texts["md"]
+    assert r"\textbf{3.00} {\scriptsize [2.00, $\infty$]}" in texts["tex"]
+    assert r"\emph{translation error (m)}" in texts["tex"]
+    assert pd.read_csv(tmp_path / "table.v1.csv").groupby("metric")["unit"].unique().map(list).to_dict() == {
+        "translation error": ["m"],
+        "rotation error": ["deg"],
+        "AUC@5deg": ["%"],
+    }
+
+
+def test_an_infinite_error_is_neither_a_number_nor_best(tmp_path: Path) -> None:
+    text = written([erring("exact", None, None), erring("sift", 1.5, 3.0)], tmp_path)["md"]
+    assert lines_with(text, "translation error") == [rf"| translation error (m) | CNN, 50 % & more\_ | {DASH} |"]
+    assert "**1.5" not in text
+    assert "nan" not in text
+
+
+def test_errors_of_seeds_show_their_deviation_in_their_unit(tmp_path: Path) -> None:
+    text = written([erring("exact", v, v, s) for s, v in enumerate([1.0, 2.0])], tmp_path)["md"]
+    assert lines_with(text, "translation error", "| 1.500 ± 0.707 [1.500, 2.000] |")
+
+
+def test_captions_name_only_what_is_there(tmp_path: Path) -> None:
+    assert "In percent, higher is better; one seed" in written([run("exact", 0.5, 0.3)], tmp_path)["md"]
+    only = [Row("corner error", "all", 2.0, 1.0, 3.0, 9, "px")]
+    metrics = Metrics(Path("e.json"), "homography", "houses", "exact", 0, {}, {}, only, {})
+    assert "In the unit given, lower is better; one seed" in written([metrics], tmp_path)["md"]
+
+
+SOURCE, PROTOCOL = "Doe & Roe, Table 4", "30 pairs, 50 % of them hard"
+
+
+def printed(method: str, value: float, condition: str = NEAR, **other: str) -> Number:
+    named = {"dataset": "pairs", "metric": "recall@5px", "source": SOURCE, "protocol": PROTOCOL} | other
+    return Number(method=method, condition=condition, value=value, **named)
+
+
+NUMBERS = [
+    printed("DINO_B", 45.0),
+    printed("DINO_B", 34.3, FAR),
+    printed("rival", 99.9),
+    printed("abroad", 77.7, dataset="x"),
+]
+NUMBERS += [printed("other bins", 88.8, "0-90 deg"), printed("other metric", 66.6, metric="recall@1px")]
+SHOWN = Published(NUMBERS, {"houses": ["pairs", "mine"]}, {"sift": "DINO_B"})
+
+
+def test_published_numbers_have_columns_of_their_own(tmp_path: Path) -> None:
+    text = written([run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)], tmp_path, SHOWN)["md"]
+    heads = f"| 0{DASH}15° | 15{DASH}30° | 0{DASH}15°, *published* | 15{DASH}30°, *published* |"
+    assert lines_with(text, "*published* |") == ["|  |  " + heads]
+    assert lines_with(text, "CNN")[0].endswith(f"**50.0** [48.0, 53.0] | 25.0 [23.0, 28.0] | {DASH} | {DASH} |")
+    assert lines_with(text, "a\\|b")[0].endswith("40.0 [38.0, 43.0] | **30.0** [28.0, 33.0] | 45.0 | 34.3 |")
+    assert lines_with(text, "rival") == [f"|  | rival | {DASH} | {DASH} | 99.9 | {DASH} |"]
+    assert lines_with(text, "number of image pairs |") == [f"|  | number of image pairs | 30 | 12 | {DASH} | {DASH} |"]
+    for absent in ("77.7", "88.8", "66.6", "abroad", "other bins", "other metric"):
+        assert absent not in text
+
+
+def test_published_numbers_are_never_bold_nor_measured(tmp_path: Path) -> None:
+    """Whatever they are: bold stays where it is without them."""
+    metrics = [run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)]
+    texts = written(metrics, tmp_path, SHOWN)
+    plain = written(metrics, tmp_path)
+    for suffix, bold in (("md", "**"), ("tex", r"\textbf")):
+        assert texts[suffix].count(bold) == plain[suffix].count(bold)
+        assert not lines_with(texts[suffix], "rival", bold)
+    written(metrics, tmp_path, SHOWN)
+    table = pd.read_csv(tmp_path / "table.v1.csv", keep_default_na=True)
+    measured, other = table[table["experiment"].notna()], table[table["experiment"].isna()]
+    assert measured["value"].tolist() == [0.5, 0.25, 0.4, 0.3]
+    assert measured["published"].tolist()[2:] == [0.45, 0.343]
+    assert measured["published"][:2].isna().all()
+    assert other["title"].tolist() == ["rival"]
+    assert other[["value", "low", "high", "std", "n", "seeds"]].isna().all(axis=None)
+    assert other[["published", "published_method", "published_source"]].values.tolist() == [[0.999, "rival", SOURCE]]
+
+
+def test_a_footnote_says_where_published_numbers_come_from(tmp_path: Path) -> None:
+    metrics = [run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)]
+    texts = written(metrics, tmp_path, SHOWN)
+    (note,) = lines_with(texts["md"], "*published*:")
+    assert r"DINO\_B stands beside a\|b" in note
+    assert note.endswith(f"{SOURCE}; {PROTOCOL}.")
+    (note,) = lines_with(texts["tex"], r"\emph{published}:")
+    assert r"Doe \& Roe, Table 4; 30 pairs, 50 \% of them hard.\par}" in note
+    second = Published([*NUMBERS, printed("third", 1.0, source="Poe")], SHOWN.datasets)
+    (note,) = lines_with(written(metrics, tmp_path, second)["md"], "*published*:")
+    assert note.endswith(rf"DINO\_B, rival: {SOURCE}; {PROTOCOL}. third: Poe; {PROTOCOL}.")
+
+
+def test_published_numbers_stay_away_from_other_splits(tmp_path: Path) -> None:
+    metrics = [run("sift", 0.4, 0.3, split=split) for split in ("flats", "houses")]
+    flats, houses = written(metrics, tmp_path, SHOWN)["md"].split("**Split `houses`**")
+    assert "published" not in flats
+    assert "99.9" in houses
+    assert "published" not in written(metrics, tmp_path, Published(NUMBERS, {}))["md"]
+    assert "published" not in written(metrics, tmp_path, Published(NUMBERS, {"houses": ["other"]}))["md"]
+
+
+def test_published_numbers_without_a_condition_share_one_column(tmp_path: Path) -> None:
+    numbers = [printed("AnyLoc", 75.2, "")]
+    published = Published(numbers, SHOWN.datasets, {"exact": "AnyLoc"})
+    text = written([run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)], tmp_path, published)["md"]
+    assert lines_with(text, "| *published* |") == [f"|  |  | 0{DASH}15° | 15{DASH}30° | *published* |"]
+    assert lines_with(text, "CNN")[0].endswith("25.0 [23.0, 28.0] | 75.2 |")
+    assert lines_with(text, "a\\|b")[0].endswith(f"**30.0** [28.0, 33.0] | {DASH} |")
+
+
+def test_published_errors_keep_their_unit(tmp_path: Path) -> None:
+    number = printed("LoCUS", 0.92, "all", metric="translation error")
+    metrics = [erring("exact", 0.25, 1.0), erring("sift", 1.5, 3.0)]
+    text = written(metrics, tmp_path, Published([number], SHOWN.datasets))["md"]
+    assert lines_with(text, "LoCUS") == [f"|  | LoCUS | {DASH} | 0.920 |"]
+
+
 SETTINGS = {"rotation_bins": [0, 15, 30], "thresholds": [5], "bootstrap": 400}
 
 
 def matched(experiment: str, recalls: list[float | None], seed: int = 0, angles: tuple = (3, 8, 12, 20)) -> Metrics:
     items = {"scene": ["a"] * 4, "a": list("wxyz"), "b": list("WXYZ"), "angle": list(angles), "recall@5px": recalls}
+    items["n_matches"] = [100] * 4
     path = Path(f"{experiment}{seed}.json")
     return Metrics(path, "pixel_correspondence", "houses", experiment, seed, SETTINGS, {}, [], items)
 
@@ -171,3 +314,64 @@ def test_certain_differences_are_bold_and_signed(tmp_path: Path) -> None:
     assert "**" not in line.rpartition("| ")[0].rpartition("| ")[2]  # all: the interval holds zero
     assert r"CNN, 50 \% \& more\_ $-$ a|b & \textbf{+5.0}" in (tmp_path / "d.tex").read_text()
     assert r"\label{tab:pixel_correspondence_differences}" in (tmp_path / "d.tex").read_text()
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark whose number is the median of the column ``error``."""
+
+    def samples(items: dict, settings: dict) -> list[Sample]:
+        keys = [(name,) for name in items["image"]]
+        return [Sample("error", "all", keys, items["error"], statistic=settings["statistic"], unit="m")]
+
+    monkeypatch.setitem(sys.modules, "loco.evaluation.toy", SimpleNamespace(samples=samples))
+
+
+def toyed(experiment: str, errors: list[float], seed: int = 0, statistic: str = "median") -> Metrics:
+    items = {"image": list(range(len(errors))), "error": errors}
+    settings = {"bootstrap": 200, "statistic": statistic}
+    return Metrics(Path(f"{experiment}{seed}.json"), "toy", "houses", experiment, seed, settings, {}, [], items)
+
+
+@pytest.mark.usefixtures("toy")
+def test_medians_differ_by_the_median_of_the_differences() -> None:
+    """Not by the difference of the medians, which is 2 here."""
+    one = differences([toyed("exact", [1, 5, 9]), toyed("sift", [0, 3, 12])], TITLES, [("exact", "sift")]).iloc[0]
+    assert (one["value"], one["unit"], one["n"]) == (1, "m", 3)
+
+
+@pytest.mark.usefixtures("toy")
+def test_two_failures_are_no_difference_and_one_is_an_infinite_one() -> None:
+    def compared(mine: list[float], other: list[float]) -> pd.Series:
+        return differences([toyed("exact", mine), toyed("sift", other)], TITLES, [("exact", "sift")]).iloc[0]
+
+    assert compared([inf, inf, 7.0], [inf, inf, 3.0])["value"] == 0
+    assert compared([inf, 2.0, 7.0], [1.0, inf, 3.0])["value"] == 4  # of inf, -inf, 4
+    worse = compared([inf, inf, 1.0], [1.0, 2.0, 1.0])
+    assert pd.isna(worse["value"])
+    assert pd.isna(worse["high"])
+
+
+@pytest.mark.usefixtures("toy")
+def test_failures_with_one_seed_each_cancel() -> None:
+    runs = [toyed("exact", [inf, 3.0, 4.0]), toyed("sift", [1.0, 1.0, 1.0])]
+    runs += [toyed("exact", [1.0, 3.0, 4.0], 1), toyed("sift", [inf, 1.0, 1.0], 1)]
+    first = differences(runs, TITLES, [("exact", "sift")]).iloc[0]
+    assert first["value"] == 2  # of 0, 2, 3
+    assert first["std"] == pytest.approx(0.5**0.5)  # of the seeds' own: median of inf, 2, 3 and of -inf, 2, 3
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_one_of_two_cannot_do_is_not_a_difference_of_zero() -> None:
+    """An extractor without a class token has no number to rank by; its items are there all the same."""
+    runs = [toyed("exact", [float("nan")] * 3, statistic="mean"), toyed("sift", [1.0, 2.0, 3.0], statistic="mean")]
+    assert pd.isna(differences(runs, TITLES, [("exact", "sift")]).iloc[0]["value"])
+
+
+@pytest.mark.usefixtures("toy")
+def test_differences_of_errors_say_that_less_is_better(tmp_path: Path) -> None:
+    runs = [toyed("exact", [1.0, 2.0, 3.0]), toyed("sift", [1.5, 2.5, 3.5])]
+    write_differences(runs, TITLES, [("exact", "sift")], tmp_path / "d")
+    text = (tmp_path / "d.md").read_text(encoding="utf-8")
+    assert "item by item, in the unit given, of which less is better; one seed" in text
+    assert "| **-0.500** [-0.500, -0.500] |" in text

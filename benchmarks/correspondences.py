@@ -1,0 +1,156 @@
+"""Pixel correspondences with four settings from one search, against a plain form of the published one, in one run.
+
+``python -m benchmarks.correspondences`` (Linux) judges image pairs of 120 x 160 pixels with 768 channels, as on
+ScanNet: two filters, each with and without the points that the other image does not see. The plain form holds the
+similarities of all pixels of A to all of B, and computes them anew for each setting. Times are those of the processor,
+so that other work on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loco.evaluation import pixel_correspondence
+from loco.evaluation.pixel_correspondence import is_visible, pixels_with_depth, reprojection_errors
+from loco.evaluation.result import EvaluatedScene
+from loco.geometry.cameras import backproject, pixel_centres, scale_intrinsics
+from loco.geometry.sampling import sample_features
+from loco.storage import Features, Frames, frames_identity
+
+SIZE, STEP, CELLS, CHANNELS = (480, 640), 4, (30, 40), 768  # a ViT-B/16 on Probe3D's frames
+SMALL = SIZE[0] // STEP, SIZE[1] // STEP
+INTRINSICS = np.array([[577.0, 0, 320], [0, 577, 240], [0, 0, 1]])
+WALL = 2.0  # metres
+SETTINGS = {
+    "rotation_bins": [0, 15, 30, 60, 180],
+    "step": STEP,
+    "thresholds": [10],
+    "matches": 1000,
+    "filters": ["ratio", "pixel_distance"],
+    "occlusions": [False, True],
+    "pairs_per_bin": 1,
+    "min_overlap": 0.0,
+    "min_baseline": 0.0,
+    "bootstrap": 1,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=1, help="that are judged (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
+    parser.add_argument("--run", nargs=2, metavar=("FORM", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.run:
+        print(json.dumps(measured(*arguments.run)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write_scene(Path(folder), arguments.pairs)
+        # Fresh processes, so that nothing else counts.
+        command = [sys.executable, "-m", "benchmarks.correspondences", "--threads", str(arguments.threads), "--run"]
+        runs = {
+            form: json.loads(subprocess.run([*command, form, folder], check=True, capture_output=True).stdout)
+            for form in ("plain", "shared")
+        }
+    print("| search | s a pair | memory, MB | recall@10px of the four settings, % |\n| :-- | --: | --: | :-- |")
+    for title, (seconds, megabytes, recalls) in runs.items():
+        shown = ", ".join(f"{100 * recall:.1f}" for recall in recalls)
+        print(f"| {title} | {seconds / arguments.pairs:.2f} | {megabytes:.0f} | {shown} |")
+    (slow, large, _), (fast, little, _) = runs["plain"], runs["shared"]
+    print(f"\n{slow / fast:.1f} times as fast, with {large / little:.1f} times less memory")
+
+
+def write_scene(folder: Path, pairs: int) -> None:
+    """Pairs of images of a wall, from places that differ; noisy features of where on the wall a cell is."""
+    rng = np.random.default_rng(0)
+    waves = rng.normal(0, 3, (3, CHANNELS // 2))
+    poses = np.tile(np.eye(4), (2 * pairs, 1, 1))
+    poses[1::2, :2, 3] = rng.uniform(-0.5, 0.5, (pairs, 2))
+    names = [f"image{k}" for k in range(2 * pairs)]
+    matrices = np.linalg.inv(poses[1::2]) @ poses[::2]
+    truth = [{"a": names[2 * k], "b": names[2 * k + 1], "pose_a_to_b": m.tolist()} for k, m in enumerate(matrices)]
+    intrinsics = np.tile(INTRINSICS, (2 * pairs, 1, 1))
+    identity = frames_identity(names, intrinsics, poses, SIZE)
+    sizes = {"n": 2 * pairs, "h": SIZE[0], "w": SIZE[1]}
+    with Frames.create(folder / "frames.h5", "walls", "wall", sizes, {"ground_truth": {"pairs": truth}}) as file:
+        file["depth"][:], file["source"][:] = WALL, Frames.SOURCES.index("sensor")
+        file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
+        file.attrs["frames_id"] = identity
+    sizes = {"n": 2 * pairs, "h": CELLS[0], "w": CELLS[1], "c": CHANNELS}
+    centres = pixel_centres(*CELLS) * (SIZE[1] / CELLS[1])
+    with Features.create(folder / "features.h5", "walls", "wall", sizes, {"extent": SIZE}) as file:
+        file.attrs["frames_id"] = identity
+        for k, pose in enumerate(poses):
+            phase = backproject(centres, np.full(CELLS, WALL), INTRINSICS, pose) @ waves
+            features = np.concatenate([np.cos(phase), np.sin(phase)], axis=-1) + rng.normal(0, 0.5, (*CELLS, CHANNELS))
+            file["features"][k] = features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def measured(form: str, folder: str) -> tuple[float, float, list[float]]:
+    """Seconds of the processor, megabytes beyond what the process held before, and the mean recall of each setting."""
+    with Frames(Path(folder) / "frames.h5") as frames, Features(Path(folder) / "features.h5") as features:
+        scene = EvaluatedScene(frames, None, features)
+        before, began = memory("VmRSS"), process_time()
+        recalls = (plain if form == "plain" else shared)(scene)
+        return process_time() - began, memory("VmHWM") - before, recalls
+
+
+def shared(scene: EvaluatedScene) -> list[float]:
+    """The benchmark itself."""
+    items = pixel_correspondence.evaluate([scene], SETTINGS).items
+    return [float(np.mean(items[f"recall@10px{v.name}"])) for v in pixel_correspondence.variants(SETTINGS)]
+
+
+def plain(scene: EvaluatedScene) -> list[float]:
+    """The published form: every setting on its own."""
+    count = len(scene.ground_truth["pairs"])
+    settings = product(SETTINGS["filters"], SETTINGS["occlusions"])
+    return [float(np.mean([np.mean(errors < 10) for errors in plain_errors(scene, count, *each)])) for each in settings]
+
+
+def plain_errors(scene: EvaluatedScene, count: int, filter: str, visible_only: bool) -> Iterator[NDArray]:
+    frames, maps = scene.frames, scene.features["features"]
+    k_small = scale_intrinsics(INTRINSICS, SIZE, SMALL)
+    places = pixel_centres(*SMALL).reshape(-1, 2)
+    for k in range(count):
+        uv, z = (each.reshape(-1, *each.shape[2:]) for each in pixels_with_depth(frames["depth"][2 * k], STEP))
+        pose_b = np.linalg.inv(scene.ground_truth["pairs"][k]["pose_a_to_b"])
+        points = backproject(uv, z, k_small, np.eye(4))
+        if visible_only:
+            seen = is_visible(points, frames["depth"][2 * k + 1], INTRINSICS, pose_b, 0.05)
+            uv, points = uv[seen], points[seen]
+        a, b = (
+            sample_features(torch.from_numpy(maps[2 * k + image]), torch.from_numpy(pixels), SMALL)
+            for image, pixels in ((0, uv), (1, places))
+        )
+        similarity, nearest = (a @ b.T).topk(2, dim=1)
+        if filter == "ratio":
+            distance = (1 - similarity).clamp(min=1e-9)
+            score = 1 - distance[:, 0] / distance[:, 1]
+        else:
+            score = -torch.from_numpy(np.linalg.norm(places[nearest[:, 0]] - places[nearest[:, 1]], axis=1))
+        best = score.topk(min(SETTINGS["matches"], len(score))).indices
+        yield reprojection_errors(points[best], places[nearest[best, 0]], k_small, pose_b)
+
+
+def memory(entry: str) -> float:
+    """Of this process, MB: ``VmRSS`` is what it holds now, ``VmHWM`` the most that it held."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(entry)) / 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Memory of place recognition at LoCo's size: features are read image by image, VLADs are kept in half precision.
+
+The features are simulated as they are read: few patches an image, or this would take hours, but of 768 channels, and of
+as many images as LoCo's database and queries from Matterport3D have. What is kept of an image, its descriptor, does not
+depend on the number of patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loco.evaluation.place_recognition import evaluate
+
+DATABASE, QUERIES = 8637, 2194
+CHANNELS, CLUSTERS = 768, 128
+PUBLISHED = 32 * 40 * CHANNELS * 4  # bytes that the published form keeps of an image: all patches, single precision
+
+
+class SimulatedMaps:
+    """Feature maps (side, side, CHANNELS): image i and image ``database`` + i show place i, with noise of their own."""
+
+    def __init__(self, database: int, side: int) -> None:
+        self.database, self.side = database, side
+
+    def __getitem__(self, image: int) -> NDArray[np.float16]:
+        place, own = (np.random.default_rng(key) for key in ([0, image % self.database], [1, image]))
+        shape = self.side, self.side, CHANNELS
+        features = place.standard_normal(shape, np.float32) + 0.5 * own.standard_normal(shape, np.float32)
+        return (features / np.linalg.norm(features, axis=-1, keepdims=True)).astype(np.float16)
+
+
+def simulated_scene(database: int, queries: int, side: int) -> SimpleNamespace:
+    """What the evaluation asks of a scene."""
+    names = [f"image{i}" for i in range(database + queries)]
+    truth = {"database": names[:database], "queries": names[database:], "positives": [[i] for i in range(queries)]}
+    return SimpleNamespace(
+        frames=SimpleNamespace(dataset="simulated", scene="places", names=names, path="simulated"),
+        features={"features": SimulatedMaps(database, side)},
+        ground_truth=truth,
+        rng=lambda seed, *key: np.random.default_rng([seed, *key]),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, nargs=2, default=[DATABASE, QUERIES], help="default: %(default)s")
+    parser.add_argument("--side", type=int, default=8, help="patches a side of an image (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    vlad = {"name": "vlad", "clusters": CLUSTERS, "assignment": "hard", "vocabulary": "dataset", "samples": 20_000}
+    scene = simulated_scene(*options.images, options.side)
+    start = time.process_time()
+    (row,) = evaluate([scene], {"descriptors": [vlad], "ks": [1], "bootstrap": 100}).rows
+    seconds = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    kept, published = sum(options.images) * CHANNELS * CLUSTERS * 2, options.images[0] * PUBLISHED
+    assert row.value > 0.99
+    print(
+        "| database | queries | numbers a VLAD | all VLADs, GB | peak, GB | all patches of the database, GB | CPU s |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    numbers = f"{options.images[0]} | {options.images[1]} | {CHANNELS * CLUSTERS}"
+    print(f"| {numbers} | {kept / 1e9:.2f} | {peak / 1e9:.2f} | {published / 1e9:.1f} (computed) | {seconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""The place-recognition sets of AnyLoc (Keetha et al., RA-L 2023), in the layouts of its public archives.
+
+github.com/AnyLoc/AnyLoc, "Dataset Setup", lists them. A set is one scene, its folder of the archive's name. Each has
+*database* images, among which the place of each *query* image is looked for, and a rule that says which show it: its
+*positives*. Rules and thresholds are those of AnyLoc's loaders, which published numbers were measured with; where a set
+has a radius, a distance equal to it counts.
+
+============================ ============================== ============= ==================== ========================
+set                          scene                          database      queries              positives
+============================ ============================== ============= ==================== ========================
+Baidu Mall                   baidu_datasets                 689           2292                 10 m
+Gardens Point                gardens                        200 (day)     200 (night)          file (2 frames)
+17 Places                    17places                       406           406                  file (5 frames)
+Pitts30k, St Lucia           pitts30k, st_lucia             10000, 1549   6816, 1464           25 m
+Oxford RobotCar              Oxford_Robotcar                as the list says                   25 m
+Hawkins                      hawkins_long_corridor          127           118                  8 m
+Laurel Caverns               laurel_caverns                 141           112                  8 m
+Mid-Atlantic Ridge           eiffel                         65            101                  file (0.3 m)
+Nardo-Air, Nardo-Air R       test_40_midref_rot0, ..._rot90 102           71                   file (the nearest five)
+VP-Air                       VPAir                          2706 + 10000  2706                 file (3 frames)
+============================ ============================== ============= ==================== ========================
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from loco.datasets.checklist import few
+from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images_of, other_files, read_array
+from loco.datasets.pose_files import read_text
+from loco.errors import DataError
+
+Images = Mapping[str, Path]  # by their names, in order
+
+
+class Found(NamedTuple):
+    """The positives of each query (numbers of database images, rising), and notes on how they were found."""
+
+    positives: list[list[int]]
+    notes: Sequence[str] = ()
+
+
+class PlaceRecognitionScene(Photographs):
+    """A set of database and query images.
+
+    Its ground truth: the names ``database`` and ``queries``, and for each query its ``positives``, numbers of database
+    images. A query may have none.
+    """
+
+    database: ClassVar[tuple[str, ...]] = ()  # folders, one after the other
+    queries: ClassVar[tuple[str, ...]] = ()
+    remedy = (
+        "fetch the set's archive from AnyLoc's public release (github.com/AnyLoc/AnyLoc, Datasets-All), and unpack it"
+    )
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        raise NotImplementedError
+
+    @classmethod
+    def images(cls, folder: Path, scene: str) -> tuple[Images, Images]:
+        """The images of database and queries."""
+        return _in_folders(folder, cls.database, scene), _in_folders(folder, cls.queries, scene)
+
+    @classmethod
+    def listing(cls, folder: Path, scene: str) -> Listing:
+        database, queries = cls.images(folder, scene)
+        positives, notes = cls.positives(folder, scene, database, queries)
+        if alone := sum(not found for found in positives):
+            notes = [*notes, f"{alone} of {len(queries)} queries have no positive"]
+        if others := [name for part in (*cls.database, *cls.queries) for name in other_files(folder / part)]:
+            notes = [*notes, f"{len(others)} files beside the images are left out: {few(others)}"]
+        truth = {"database": list(database), "queries": list(queries), "positives": positives}
+        counts = {"database": len(database), "queries": len(queries)}
+        return Listing({**database, **queries}, truth, counts, notes)
+
+
+# --- by positions ----------------------------------------------------------------------------------------------------
+
+
+def within(database: NDArray[np.floating], queries: NDArray[np.floating], radius: float) -> Found:
+    """Database positions (n, d) at most ``radius`` from each query position (m, d), in one unit."""
+    found = cKDTree(database).query_ball_point(queries, radius, return_sorted=True)
+    return Found([list(map(int, numbers)) for numbers in found])
+
+
+class BaiduScene(PlaceRecognitionScene):
+    """Baidu Mall: each image has a ``.camera`` file, whose last line but one is the camera's centre, metres."""
+
+    format = "baidu"
+    database, queries = ("training_images_undistort",), ("query_images_undistort",)
+    needed = (*database, "training_gt", *queries, "query_gt")
+    radius = 10.0
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        places = (
+            np.array([_camera_centre(folder / cameras / f"{file.stem}.camera", scene) for file in images.values()])
+            for cameras, images in (("training_gt", database), ("query_gt", queries))
+        )
+        return within(*places, cls.radius)
+
+
+class GeotaggedScene(PlaceRecognitionScene):
+    """Pitts30k, St Lucia, and what else has names ``@easting@northing@...`` (UTM, metres), as gmberton/datasets_vg."""
+
+    format = "geotagged"
+    database, queries = ("images/test/database",), ("images/test/queries",)
+    needed = (*database, *queries)
+    radius = 25.0
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        places = (np.array([_utm(file, scene) for file in images.values()]) for images in (database, queries))
+        return within(*places, cls.radius)
+
+
+class OxfordRobotCarScene(PlaceRecognitionScene):
+    """Oxford RobotCar: ``oxdatapart.mat`` lists images of ``oxDataPart/`` and their positions, metres.
+
+    Its cells, in this order: database images (padded with spaces), their positions (n, 2), the same of the queries.
+    """
+
+    format = "oxford_robotcar"
+    needed = ("oxdatapart.mat", "oxDataPart")
+    radius = 25.0
+
+    @classmethod
+    def images(cls, folder: Path, scene: str) -> tuple[Images, Images]:
+        names, _, query_names, _ = _read_oxford(folder / "oxdatapart.mat", scene)
+        return _listed(folder, names, scene), _listed(folder, query_names, scene)
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        _, places, _, query_places = _read_oxford(folder / "oxdatapart.mat", scene)
+        return within(places, query_places, cls.radius)
+
+
+class PoseListScene(PlaceRecognitionScene):
+    """Sets with ``pose_topic_list.npy``: rows that begin with x and y, metres, some of database and some of queries."""
+
+    database, queries = ("db_images",), ("q_images",)
+    needed = (*database, *queries, "pose_topic_list.npy")
+    database_rows: ClassVar[slice]
+    query_rows: ClassVar[slice]
+    radius = 8.0
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        file = folder / "pose_topic_list.npy"
+        places = _positions(read_array(file, scene), file, scene)
+        parts = places[cls.database_rows], places[cls.query_rows]
+        for part, images, what in zip(parts, (database, queries), ("database", "query")):
+            _require_count(len(part), len(images), f"rows of {what} images", file, scene)
+        return within(*parts, cls.radius)
+
+
+class HawkinsScene(PoseListScene):
+    """Hawkins, the long corridor."""
+
+    format = "hawkins"
+    database_rows, query_rows = slice(127), slice(127, 245)
+
+
+class LaurelCavernsScene(PoseListScene):
+    """Laurel Caverns."""
+
+    format = "laurel_caverns"
+    database_rows, query_rows = slice(141), slice(229, 341)
+
+
+# --- by files of positives -------------------------------------------------------------------------------------------
+
+
+class MatchListScene(PlaceRecognitionScene):
+    """Sets with a ``.npy`` file of rows (number of a query, numbers of the database images that show its place)."""
+
+    matches: ClassVar[tuple[str, ...]]  # the first that there is
+    first_row = 0  # of the queries
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        file = next((folder / name for name in cls.matches if (folder / name).is_file()), None)
+        if file is None:
+            raise cls._is_missing(folder / cls.matches[0], scene)
+        rows = read_array(file, scene)
+        if rows.ndim != 2 or rows.shape[1] != 2:
+            expected = "(n, 2): the number of a query, and its positives"
+            raise _truth_error("is not of the shape that it should be", file, scene, expected, rows.shape)
+        rows = rows[cls.first_row :, 1]
+        _require_count(len(rows), len(queries), "rows of queries", file, scene)
+        note = [f"positives are those of {file.name}"] if len(cls.matches) > 1 else []
+        found = [_numbers(row, file, scene) for row in rows]
+        return _of_database(found, len(database), file, scene, note)
+
+
+class GardensScene(MatchListScene):
+    """Gardens Point: from the right by day, and by night."""
+
+    format = "gardens"
+    database, queries = ("day_right",), ("night_right",)
+    matches = ("gardens_gt.npy",)
+    needed = (*database, *queries, *matches)
+
+
+class SeventeenPlacesScene(MatchListScene):
+    """17 Places. AnyLoc reads ``ground_truth_new.npy``, LoCo ``better_ground_truth.npy``: the first that there is."""
+
+    format = "seventeen_places"
+    database, queries = ("ref",), ("query",)
+    matches = ("ground_truth_new.npy", "better_ground_truth.npy")
+    needed, optional = (*database, *queries), matches
+
+
+class MidAtlanticRidgeScene(MatchListScene):
+    """Mid-Atlantic Ridge, also called Eiffel: the rows of its queries come after 101 others."""
+
+    format = "mid_atlantic_ridge"
+    database, queries = ("db_images",), ("q_images",)
+    matches = ("eiffel_gt.npy",)
+    needed = (*database, *queries, *matches)
+    first_row = 101
+
+
+class VPAirScene(MatchListScene):
+    """VP-Air: the distractors are database images that no query shows, after the others."""
+
+    format = "vp_air"
+    database, queries = ("reference_views", "distractors"), ("queries",)
+    matches = ("vpair_gt.npy",)
+    needed = (*database, *queries, *matches)
+
+
+class NardoAirScene(PlaceRecognitionScene):
+    """Nardo-Air: ``gt_matches.csv`` names the nearest five database images of each query (``top_1_ref_ind``, ...)."""
+
+    format = "nardo_air"
+    database, queries = ("reference_images",), ("query_images",)
+    needed = (*database, *queries, "gt_matches.csv")
+    columns = tuple(f"top_{k}_ref_ind" for k in range(1, 6))
+
+    @classmethod
+    def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        file = folder / "gt_matches.csv"
+        rows = list(csv.DictReader(read_text(file, scene).splitlines()))
+        _require_count(len(rows), len(queries), "rows of queries", file, scene)
+        try:
+            order = [int(row["query_ind"]) for row in rows]
+            found = [sorted({int(row[column]) for column in cls.columns}) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            expected = f"columns of whole numbers: query_ind, {', '.join(cls.columns)}"
+            raise _truth_error(f"cannot be understood: {error}", file, scene, expected) from error
+        if sorted(order) != list(range(len(queries))):
+            raise _truth_error("does not name each query once", file, scene, f"query_ind from 0 to {len(queries) - 1}")
+        return _of_database([found[k] for k in np.argsort(order)], len(database), file, scene, [])
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _in_folders(folder: Path, parts: Sequence[str], scene: str) -> Images:
+    images: dict[str, Path] = {}
+    for part in parts:
+        images |= images_of(folder / part, folder, scene)
+    return images
+
+
+def _camera_centre(file: Path, scene: str) -> list[float]:
+    """The centre of a camera, metres: of its file's lines (intrinsics, rotation, centre, size) the last but one."""
+    lines = [line for line in read_text(file, scene).splitlines() if line.strip()]
+    try:
+        centre = [float(word) for word in lines[-2].split()]
+    except (IndexError, ValueError):
+        centre = []
+    if len(centre) != 3 or not np.isfinite(centre).all():
+        found = lines[-2][:80] if len(lines) > 1 else f"{len(lines)} lines"
+        raise _truth_error(
+            "has no camera's centre in the last line but one", file, scene, "three numbers, metres", found
+        )
+    return centre
+
+
+def _utm(file: Path, scene: str) -> list[float]:
+    try:
+        place = [float(word) for word in file.name.split("@")[1:3]]
+    except ValueError:
+        place = []
+    if len(place) != 2 or not np.isfinite(place).all():
+        raise _truth_error("does not name its place", file, scene, "@easting@northing@..., metres", file.name)
+    return place
+
+
+def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str], NDArray]:
+    """Database images, their positions (n, 2), query images, and theirs."""
+    if file.stat().st_size > LARGEST_FILE:
+        raise _truth_error("is too large", file, scene, f"at most {LARGEST_FILE} bytes")
+    try:
+        cells = scipy.io.loadmat(file)["dbStruct"]
+        parts = list(cells.item() if cells.dtype.names else cells.ravel())[:4]
+        names, places = zip(*((list(map(str, parts[k])), np.asarray(parts[k + 1], np.float64)) for k in (0, 2)))
+    # The file is not to be trusted: what is no MATLAB file raises almost anything.
+    except Exception as error:
+        expected = "`dbStruct`: database images and their positions, query images and theirs"
+        raise _truth_error(f"cannot be read: {type(error).__name__}: {error}", file, scene, expected) from error
+    for images, positions in zip(names, places):
+        if positions.shape != (len(images), 2) or not np.isfinite(positions).all():
+            expected = f"({len(images)}, 2) finite numbers, one row an image"
+            raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
+    return names[0], places[0], names[1], places[1]
+
+
+def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
+    """Images that the list of Oxford RobotCar names; none of them outside its folder."""
+    images: dict[str, Path] = {}
+    for name in (text.replace(" ", "") for text in names):
+        path = PurePosixPath("oxDataPart", name)
+        if not name or ".." in path.parts or path.parts[0] != "oxDataPart":
+            raise _truth_error(f"names an image outside oxDataPart/: {name!r}", folder / "oxdatapart.mat", scene)
+        if str(path) in images:
+            raise _truth_error(f"names an image twice: {name!r}", folder / "oxdatapart.mat", scene)
+        images[str(path)] = folder / path
+    return images
+
+
+def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
+    """The first two numbers of each row, (n, 2)."""
+    try:
+        places = rows[:, :2].astype(np.float64)
+    except (IndexError, TypeError, ValueError):
+        places = np.empty((0, 0))
+    if places.shape[1] != 2 or not np.isfinite(places).all():
+        raise _truth_error("holds no positions", file, scene, "rows that begin with x and y, metres", rows.shape)
+    return places
+
+
+def _numbers(row: object, file: Path, scene: str) -> list[int]:
+    """The different numbers of a list or an array, or a single one, rising."""
+    try:
+        numbers = np.atleast_1d(np.asarray(row))
+    except ValueError:  # lists of different lengths
+        numbers = np.empty((0, 0))
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise _truth_error("holds something that is no list of numbers", file, scene, found=repr(row)[:80])
+    return np.unique(numbers).astype(np.int64).tolist()
+
+
+def _of_database(found: list[list[int]], count: int, file: Path, scene: str, notes: Sequence[str]) -> Found:
+    """Without numbers of images that there are none of, as windows around the first and last places have.
+
+    Raises:
+        DataError: a query has no others.
+    """
+    kept = [[number for number in numbers if 0 <= number < count] for numbers in found]
+    for query, (numbers, some) in enumerate(zip(found, kept)):
+        if numbers and not some:
+            what = f"query {query} has no positive among the database images"
+            raise _truth_error(what, file, scene, f"numbers from 0 to {count - 1}", numbers[:10])
+    left_out = sum(map(len, found)) - sum(map(len, kept))
+    more = [f"{left_out} positives in {file.name} are numbers of no image, and left out"] if left_out else []
+    return Found(kept, [*notes, *more])
+
+
+def _require_count(found: int, expected: int, what: str, file: Path, scene: str) -> None:
+    if found != expected:
+        raise _truth_error(f"has another number of {what} than there are", file, scene, expected, found)
+
+
+def _truth_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
+    remedy = PlaceRecognitionScene.remedy
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)

@@ -1,0 +1,70 @@
+"""HPatches: photographs of planes, and of scenes seen from one place, with the homographies between them.
+
+Balntas et al., CVPR 2017: 116 sequences of six images, ``hpatches-sequences-release/<sequence>/{1,...,6}.ppm``. The
+light changes in those whose names begin with ``i_`` (57), the viewpoint in those with ``v_`` (59). ``H_1_k`` is a 3 x 3
+matrix that takes pixels of image 1 to those of image k.
+
+Pixel centres are taken to be whole numbers, (0, 0) that of the top-left one, as by the code that is commonly measured
+with it (OpenCV's, that of SuperPoint, D2-Net, LoFTR): half a pixel is added on both sides here. Since D2-Net, eight
+sequences of larger images are usually left out (``config/splits/hpatches_108.txt``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.datasets.photographs import Listing, Photographs
+from loco.datasets.pose_files import read_matrix
+from loco.errors import DataError
+
+REFERENCE, OTHERS = 1, range(2, 7)
+CHANGES = {"i": "illumination", "v": "viewpoint"}
+HALF_A_PIXEL = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from centres at i to centres at i + 0.5
+
+
+class HPatchesScene(Photographs):
+    """One sequence.
+
+    Its ground truth: ``change``, "illumination" or "viewpoint", and ``pairs``, a list of two images' names ``a`` and
+    ``b`` with the ``homography`` (3 x 3, a list of rows) that takes raw pixels of a to raw pixels of b.
+    """
+
+    format = "hpatches"
+    needed = (*(f"{k}.ppm" for k in (REFERENCE, *OTHERS)), *(f"H_{REFERENCE}_{k}" for k in OTHERS))
+    remedy = "fetch hpatches-sequences-release (github.com/hpatches/hpatches-dataset) and unpack it"
+
+    @classmethod
+    def listing(cls, folder: Path, scene: str) -> Listing:
+        change = CHANGES.get(scene.split("_")[0])
+        if change is None:
+            raise DataError(
+                "is no name of a sequence",
+                file=folder,
+                scene=scene,
+                expected="i_... (the light changes) or v_... (the viewpoint does)",
+                remedy="name the folders of hpatches-sequences-release as `scenes`",
+            )
+        images = {str(k): folder / f"{k}.ppm" for k in (REFERENCE, *OTHERS)}
+        pairs = [
+            {"a": str(REFERENCE), "b": str(k), "homography": _homography(folder / f"H_{REFERENCE}_{k}", scene).tolist()}
+            for k in OTHERS
+        ]
+        return Listing(images, {"change": change, "pairs": pairs}, {"pairs": len(pairs)})
+
+
+def _homography(file: Path, scene: str) -> NDArray[np.float64]:
+    """Homography (3, 3) of a file, for pixel centres at i + 0.5."""
+    matrix = read_matrix(file, (3, 3), scene)
+    if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or abs(np.linalg.det(matrix / matrix[2, 2])) < 1e-9:
+        raise DataError(
+            "is no homography",
+            file=file,
+            scene=scene,
+            expected="an invertible 3 x 3 matrix",
+            found=" ".join(f"{value:g}" for value in matrix.ravel()),
+            remedy="download it again",
+        )
+    return HALF_A_PIXEL @ matrix @ np.linalg.inv(HALF_A_PIXEL)

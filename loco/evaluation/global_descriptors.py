@@ -1,0 +1,180 @@
+"""One vector an image, to search by: VLAD or a generalised mean of its patches, or the class token of its backbone.
+
+All are of unit length, so that similarity is their inner product. Patches are the cells of an image's feature map, at
+the extractor's own stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from loco.errors import DataError
+from loco.evaluation.result import EvaluatedScene
+
+ITERATIONS = 100  # of k-means at most
+BLOCK = 8192  # patches assigned to centres at a time
+
+
+class Image(NamedTuple):
+    """An image of a scene, by its number."""
+
+    scene: EvaluatedScene
+    number: int
+
+    def feature_map(self) -> Tensor:
+        """(h, w, c), float32, unit vectors; read from the file."""
+        return F.normalize(torch.from_numpy(self.scene.features["features"][self.number]).float(), dim=2)
+
+    def patches(self) -> Tensor:
+        """The cells of the map, (h w, c), row by row."""
+        return self.feature_map().flatten(0, 1)
+
+    def token(self) -> Tensor:
+        """(t,), float32, of unit length: the class token; t = 0 where the extractor has none."""
+        return F.normalize(torch.from_numpy(self.scene.features["token"][self.number]).float(), dim=0)
+
+
+def descriptor_name(settings: Mapping[str, Any]) -> str:
+    """What tables call a descriptor: "VLAD 128", "soft VLAD 128 (temperature 10, domain)", "GeM 3", "class token"."""
+    match settings["name"]:
+        case "vlad":
+            soft, domain = settings["assignment"] == "soft", settings["vocabulary"] == "domain"
+            notes = [f"temperature {settings['temperature']:g}"] if soft else []
+            notes += ["domain"] if domain else []
+            name = f"{'soft ' * soft}VLAD {settings['clusters']}"
+            return f"{name} ({', '.join(notes)})" if notes else name
+        case "gem":
+            return f"GeM {settings['exponent']:g}"
+        case name:
+            return name.replace("_", " ")
+
+
+def descriptor(settings: Mapping[str, Any], centres: Tensor | None = None) -> Callable[[Image], Tensor]:
+    """How an image becomes a vector, by an entry of ``descriptors``; VLAD needs its ``centres``."""
+    if settings["name"] == "class_token":
+        return Image.token
+    temperature = settings["temperature"] if settings.get("assignment") == "soft" else None
+    pool = {
+        "vlad": partial(vlad, centres=centres, temperature=temperature),
+        "gem": partial(gem, exponent=settings.get("exponent")),
+        "mean": partial(gem, exponent=1),
+    }[settings["name"]]
+    return lambda image: pool(image.patches())
+
+
+def describe(images: Sequence[Image], describe_one: Callable[[Image], Tensor]) -> Tensor:
+    """Descriptors (n, d) of images, n at least 1, which are read one by one; half precision."""
+    found = torch.empty(len(images), len(describe_one(images[0])), dtype=torch.float16)
+    for row, image in zip(found, tqdm(images, desc="descriptors", unit="image")):
+        row.copy_(describe_one(image))
+    return found
+
+
+def vlad(patches: Tensor, centres: Tensor, temperature: float | None = None) -> Tensor:
+    """Vector of locally aggregated descriptors (Jégou et al. 2010), as AnyLoc has it (Keetha et al. 2024).
+
+    For each centre c_k the sum over patches of w_k (x - c_k), made unit length (intra-normalisation, Arandjelović &
+    Zisserman 2013); then all of them together. The weights w of a patch are 1 for the centre of the largest cosine
+    and 0 for others, or a softmax over the centres.
+
+    Args:
+        patches: (m, c), unit rows.
+        centres: (k, c).
+        temperature: factor of the cosines in the softmax: the larger, the harder; None for one centre a patch.
+
+    Returns:
+        (k c,), of unit length.
+    """
+    cosines = patches @ F.normalize(centres, dim=1).T
+    if temperature is None:
+        weights = F.one_hot(cosines.argmax(dim=1), len(centres)).to(patches.dtype)
+    else:
+        weights = (temperature * cosines).softmax(dim=1)
+    residuals = weights.T @ patches - weights.sum(dim=0)[:, None] * centres
+    return F.normalize(F.normalize(residuals, dim=1).flatten(), dim=0)
+
+
+def gem(patches: Tensor, exponent: float) -> Tensor:
+    """Generalised mean (Radenović et al. 2019) of features of either sign, channel by channel; (c,), of unit length.
+
+    Powers and roots are of the absolute values and keep the sign: for odd exponents AnyLoc's form, for 1 the mean.
+    """
+    mean = (patches.sign() * patches.abs() ** exponent).mean(dim=0)
+    return F.normalize(mean.sign() * mean.abs() ** (1 / exponent), dim=0)
+
+
+def learn_centres(images: Sequence[Image], clusters: int, samples: int, seed: int) -> Tensor:
+    """Vocabulary (clusters, c) of images, n at least 1: k-means on about ``samples`` of their patches.
+
+    As many from each image as from any other, at random; which ones does not depend on the features.
+
+    Raises:
+        DataError: there are fewer patches than clusters.
+    """
+    ends = np.linspace(0, samples, len(images) + 1).round().astype(int)
+    parts = []
+    for image, count in zip(tqdm(images, desc="vocabulary", unit="image"), np.diff(ends)):
+        if count:
+            patches = image.patches()
+            order = image.scene.rng(seed, 2, image.number).permutation(len(patches))
+            parts.append(patches[torch.from_numpy(order[:count])])
+    found = sum(map(len, parts))
+    if found < clusters:
+        raise DataError(
+            "the images of the database have fewer patches to learn from than the vocabulary of VLAD has clusters",
+            file=images[0].scene.features.path,
+            scene=images[0].scene.frames.scene,
+            expected=f"{clusters} patches or more",
+            found=found,
+            remedy="lower `clusters` or raise `samples` in benchmarks.place_recognition.descriptors",
+        )
+    return cosine_kmeans(torch.cat(parts), clusters, images[0].scene.rng(seed, 3))
+
+
+def cosine_kmeans(patches: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """k-means by cosine similarity, from a k-means++ start (Arthur & Vassilvitskii 2007).
+
+    A centre is the mean of its patches. Its direction is what patches are assigned by; its length is kept, so that the
+    residuals of a centre's patches sum to zero, as the sums in VLAD should for what is everywhere.
+
+    Args:
+        patches: (n, c), unit rows, n >= count.
+        count: how many centres.
+        rng: of the start.
+
+    Returns:
+        (count, c). A centre that loses all its patches stays where it was.
+    """
+    centres = patches[torch.from_numpy(_spread(patches, count, rng))]
+    assigned = None
+    for _ in range(ITERATIONS):
+        directions = F.normalize(centres, dim=1).T
+        nearest = torch.cat([(block @ directions).argmax(dim=1) for block in patches.split(BLOCK)])
+        if assigned is not None and torch.equal(nearest, assigned):
+            break
+        assigned = nearest
+        sums = torch.zeros_like(centres).index_add_(0, nearest, patches)
+        sizes = nearest.bincount(minlength=count)[:, None]
+        centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+    return centres
+
+
+def _spread(patches: Tensor, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Numbers (count,) of patches, each drawn by its squared distance, 2 - 2 cosine, to the nearest one before it."""
+    chosen = [int(rng.integers(len(patches)))]
+    distance = torch.full((len(patches),), torch.inf)
+    while len(chosen) < count:
+        distance = torch.minimum(distance, (1 - patches @ patches[chosen[-1]]).clamp(min=0))
+        mass = distance.double().cumsum(dim=0).numpy()
+        # Where all patches are equal nothing is left to draw by: the last one is as good as any.
+        chosen.append(min(int(np.searchsorted(mass, rng.random() * mass[-1], side="right")), len(patches) - 1))
+    return np.array(chosen)

@@ -1,0 +1,221 @@
+"""Matching on planes: how well dense features find the homography between two images, as on HPatches.
+
+The keypoints are the cells of the feature map. Those of image A and of image B that are each other's nearest neighbours
+by cosine are matches, without further filters. Two measures:
+
+- Mean matching accuracy (Mikolajczyk and Schmid 2005; D2-Net, Dusmanu et al., CVPR 2019): the share of a pair's
+  matches whose point in B lies within t pixels of where the true homography takes the point in A; the mean over pairs.
+- Accuracy of the homography (SuperPoint, DeTone et al., 2018): one is estimated from the matches (MAGSAC, Barath et
+  al., CVPR 2020), its error e is the mean distance between the corners of A as it and as the true one takes them to B.
+  The area under the curve of the share of pairs with an error below x, for x from 0 to t, divided by t, is exactly the
+  mean of max(0, 1 - e / t).
+
+Pixels are those of the raw images, which frames of one size are made from. Keypoints are a grid: with cells of side s
+the true place is up to s / 2 from the nearest cell's centre in each direction, so accuracies at thresholds below that
+are bounded by the stride, whatever the features. ``upsample`` matches a finer grid of interpolated features instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from loco.errors import DataError
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.geometry.patches import patch_centres
+from loco.geometry.sampling import sample_features
+
+BLOCK = 1024  # keypoints of A that are compared with all of B at a time
+LEAST = 4  # matches that make a homography
+
+
+def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
+    """Matching accuracy and error of the homography, pair by pair.
+
+    Args:
+        scenes: test scenes with homographies as ground truth; each is read when its turn comes.
+        settings: ``thresholds`` of the matches and ``corner_thresholds`` of the homography (raw pixels), ``upsample``
+            (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels), ``bootstrap``.
+        seed: of the draws of MAGSAC.
+
+    Returns:
+        Rows for "all" pairs, and for those where the "illumination" or the "viewpoint" changes, if there are: "MMA@3px"
+        for each of ``thresholds``; "AUC@3px" for each of ``corner_thresholds``; "corner error", the median, px;
+        "matched", the share of A's keypoints that have a match. Items: the pairs. One without matches has accuracies of
+        0; ``corner_error`` is None where no homography was found, which counts as infinite.
+
+    Raises:
+        DataError: a scene has no homographies, or they are of images that it lacks.
+    """
+    columns = ["scene", "change", "a", "b", "n_matches", "matched", *map(_mma, settings["thresholds"]), "corner_error"]
+    items: dict[str, list[Any]] = {name: [] for name in columns}
+    for scene in tqdm(scenes, desc="homography", unit="scene"):
+        truth, places = _pairs(scene)
+        keypoints: dict[int, tuple[Tensor, NDArray]] = {}
+        for number, (pair, (a, b)) in enumerate(zip(truth["pairs"], places)):
+            for i in {a, b} - keypoints.keys():
+                keypoints[i] = keypoints_of(scene, i, settings.get("upsample", 1))
+            numbers = _judge(scene, (a, b), keypoints, np.array(pair["homography"]), settings, scene.rng(seed, number))
+            row = (scene.frames.scene, truth.get("change"), pair["a"], pair["b"], *numbers)
+            for column, entry in zip(items.values(), row):
+                column.append(entry)
+    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+
+
+def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
+    """The scores that each row of :func:`evaluate` is made of, from its items."""
+    changes = [change for change in ("illumination", "viewpoint") if change in items["change"]]
+    pairs = list(zip(items["scene"], items["a"], items["b"]))
+    errors = [np.inf if error is None else error for error in items["corner_error"]]
+    scores = {_mma(threshold): items[_mma(threshold)] for threshold in settings["thresholds"]}
+    scores |= {f"AUC@{t:g}px": [max(0.0, 1 - error / t) for error in errors] for t in settings["corner_thresholds"]}
+    scores |= {"corner error": errors, "matched": items["matched"]}
+    found = []
+    for (metric, values), condition in product(scores.items(), ["all", *changes]):
+        chosen = [i for i, change in enumerate(items["change"]) if condition in ("all", change)]
+        kind = {"statistic": "median", "unit": "px"} if metric == "corner error" else {}
+        found.append(Sample(metric, condition, [pairs[i] for i in chosen], [values[i] for i in chosen], **kind))
+    return found
+
+
+def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, int]]]:
+    """The ground truth of a scene, and for each of its pairs the numbers of the two frames."""
+    truth = scene.ground_truth or {}
+    if not truth.get("pairs") or not all("homography" in pair for pair in truth["pairs"]):
+        raise DataError(
+            "has no homographies",
+            file=scene.frames.path,
+            scene=scene.frames.scene,
+            expected="a dataset of the format `hpatches`",
+            remedy="leave the scene out of the split, or the benchmark `homography` out of `run.benchmarks`",
+        )
+    numbers = {name: i for i, name in enumerate(scene.frames.names)}
+    missing = sorted({pair[end] for pair in truth["pairs"] for end in "ab"} - numbers.keys())
+    if missing:
+        raise DataError(
+            "lacks images that its homographies are of",
+            file=scene.frames.path,
+            scene=scene.frames.scene,
+            found=f"no frame {', '.join(missing)} among {', '.join(numbers)}",
+            remedy="prepare all images: `frames.every` 1",
+        )
+    return truth, [(numbers[pair["a"]], numbers[pair["b"]]) for pair in truth["pairs"]]
+
+
+def keypoints_of(scene: EvaluatedScene, image: int, upsample: int = 1) -> tuple[Tensor, NDArray[np.float64]]:
+    """Features (m, c), unit rows, and places (m, 2), raw pixels, of an image's keypoints: ``upsample``^2 a cell.
+
+    Cells whose centres lie beyond the image (of a map that covers more) are none.
+    """
+    cells = torch.from_numpy(scene.features["features"][image])
+    extent, (height, width) = scene.features.extent, scene.frames.size
+    uv = patch_centres((cells.shape[0] * upsample, cells.shape[1] * upsample), extent).reshape(-1, 2)
+    uv = uv[(uv[:, 0] < width) & (uv[:, 1] < height)]
+    to_raw = np.linalg.inv(scene.frames["intrinsics"][image])
+    return sample_features(cells, torch.from_numpy(uv), extent), transfer(to_raw, uv)
+
+
+def _judge(
+    scene: EvaluatedScene,
+    images: tuple[int, int],
+    keypoints: Mapping[int, tuple[Tensor, NDArray]],
+    homography: NDArray[np.float64],
+    settings: Mapping[str, Any],
+    rng: np.random.Generator,
+) -> list[int | float | None]:
+    """A pair's number of matches, the share of keypoints that have one, its accuracies, and its corner error."""
+    (features_a, places_a), (features_b, places_b) = (keypoints[i] for i in images)
+    in_a, in_b = mutual_neighbours(features_a, features_b)
+    errors = np.linalg.norm(transfer(homography, places_a[in_a]) - places_b[in_b], axis=1)
+    accuracies = [float(np.mean(errors <= t)) if len(errors) else 0.0 for t in settings["thresholds"]]
+    estimate = estimate_homography(places_a[in_a], places_b[in_b], settings["ransac_threshold"], rng)
+    size = _raw_size(scene, images[0])
+    error = np.inf if estimate is None else corner_error(estimate, homography, size)
+    return [len(in_a), len(in_a) / len(places_a), *accuracies, error if np.isfinite(error) else None]
+
+
+def mutual_neighbours(features_a: Tensor, features_b: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that are each other's nearest neighbours, in the order of A. Of equally near ones the first counts.
+
+    Similarities are held for :data:`BLOCK` rows of A at a time.
+
+    Args:
+        features_a: (m, c), unit rows.
+        features_b: (n, c), unit rows.
+
+    Returns:
+        Rows of A (k,), and of B (k,).
+    """
+    nearest_b = []
+    best = torch.full((len(features_b),), -torch.inf)
+    nearest_a = torch.zeros(len(features_b), dtype=torch.int64)
+    for start in range(0, len(features_a), BLOCK):
+        similarities = features_a[start : start + BLOCK] @ features_b.T
+        nearest_b.append(similarities.argmax(dim=1))
+        highest, row = similarities.max(dim=0)
+        nearer = highest > best
+        best, nearest_a = torch.where(nearer, highest, best), torch.where(nearer, row + start, nearest_a)
+    of_a = torch.cat(nearest_b)
+    mutual = nearest_a[of_a] == torch.arange(len(of_a))
+    return mutual.nonzero()[:, 0].numpy(), of_a[mutual].numpy()
+
+
+def estimate_homography(
+    places_a: NDArray[np.floating], places_b: NDArray[np.floating], threshold: float, rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """The homography (3, 3) that takes points (k, 2) of A to those of B, by MAGSAC as OpenCV has it; None without one.
+
+    Args:
+        places_a: pixels.
+        places_b: pixels.
+        threshold: largest error of an inlier, pixels of B.
+        rng: seeds the draws.
+    """
+    if len(places_a) < LEAST:
+        return None
+    params = cv2.UsacParams()
+    params.threshold, params.confidence, params.maxIterations = threshold, 0.9999, 10_000
+    params.sampler, params.score = cv2.SAMPLING_UNIFORM, cv2.SCORE_METHOD_MAGSAC
+    params.loMethod, params.loIterations, params.loSampleSize = cv2.LOCAL_OPTIM_SIGMA, 10, 50
+    params.final_polisher, params.final_polisher_iterations = cv2.MAGSAC, 3
+    params.randomGeneratorState = int(rng.integers(2**31))
+    estimate, _ = cv2.findHomography(places_a.astype(np.float64), places_b.astype(np.float64), params)
+    return estimate
+
+
+def corner_error(estimate: NDArray[np.floating], truth: NDArray[np.floating], size: tuple[float, float]) -> float:
+    """Mean distance, pixels of B, between the corners of image A (height, width) as both homographies take them to B.
+
+    Infinite where the estimate takes one to infinity or behind it.
+    """
+    height, width = size
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    return float(np.linalg.norm(transfer(estimate, corners) - transfer(truth, corners), axis=1).mean())
+
+
+def transfer(homography: NDArray[np.floating], uv: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Where a homography (3, 3) takes points (n, 2).
+
+    Infinite for points beyond the line that it takes to infinity, as seen from the origin's side.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = np.column_stack([uv, np.ones(len(uv))]) @ (homography / homography[2, 2]).T
+        return np.where(moved[:, 2:] > 0, moved[:, :2] / moved[:, 2:], np.inf)
+
+
+def _raw_size(scene: EvaluatedScene, image: int) -> tuple[float, float]:
+    """(height, width) of the raw image that a frame was made from."""
+    intrinsics = scene.frames["intrinsics"][image]
+    return scene.frames.size[0] / intrinsics[1, 1], scene.frames.size[1] / intrinsics[0, 0]
+
+
+def _mma(threshold: float) -> str:
+    return f"MMA@{threshold:g}px"

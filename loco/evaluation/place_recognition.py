@@ -1,0 +1,338 @@
+"""Place recognition: which images of a database show the place of a query image? (AnyLoc, and LoCo's appendix F.)
+
+Images are described by one vector each and ranked by cosine similarity to the query; the first of them may be put in a
+new order by how their patches match. Recall at k is the share of queries that have an image of the same place, a
+positive, among the first k.
+
+Where a dataset says which images show the same place (photographs, as AnyLoc's), each scene is a database with queries
+of its own. Elsewhere all test scenes of a dataset are one database, and their overlaps say it, as LoCo has it: some
+images of each scene become queries; a database image is a positive if it sees enough of the query, and one that is too
+similar to any query leaves the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from torch import Tensor
+from tqdm import tqdm
+
+from loco.errors import ConfigError, DataError
+from loco.evaluation.global_descriptors import Image, describe, descriptor, descriptor_name, learn_centres
+from loco.evaluation.reranking import match_scores, rerank_name
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.geometry.image_pairs import mutual_overlap
+
+Numbers = NDArray[np.integer]
+Places = tuple[Numbers, Numbers, list[Numbers]]  # database, queries, positives: which of the database, for each query
+Settings = Mapping[str, Any]
+
+COLUMNS = ("database", "scene", "query", "condition", "n_positives", "rank")
+QUERIES, PART = 512, 128  # queries and database images in single precision at a time: 250 MB of VLAD 128 x 768
+
+
+@dataclass(frozen=True)
+class Database:
+    """Images to search through and queries.
+
+    Attributes:
+        name: the dataset, or dataset/scene where the scene is a database of its own.
+        dataset: that it is of.
+        images: to search through, in random order: of equally similar ones the first comes first.
+        queries: to search for.
+        names: of the queries.
+        positives: for each query, which of ``images`` show its place.
+    """
+
+    name: str
+    dataset: str
+    images: list[Image]
+    queries: list[Image]
+    names: list[str]
+    positives: list[Numbers]
+
+
+def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0) -> Evaluation:
+    """Recall at k of place recognition.
+
+    Args:
+        scenes: test scenes, all open at once.
+        settings: where overlaps say what is the same place: ``queries`` of a scene (a share below 1, or a number),
+            ``min_overlap`` of a positive, ``max_overlap``, ``max_distance`` (metres); ``descriptors`` (see
+            :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
+            images share a vocabulary where ``vocabulary`` is ``domain``; unless named, each its own); ``rerank``
+            (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; ``[none]`` if not given); ``ks``,
+            ``bootstrap``.
+        seed: of all draws.
+
+    Returns:
+        A row "recall@5" for every k and way to rank ("GeM 3, mutual + RANSAC"), and every database if there are several
+        ("VLAD 128, houses"): mean over queries, interval over queries; the value is None where the extractor has no
+        class token to rank by. Items: a row for each way to rank and query, with the ``rank`` of its first positive,
+        from 1. A query without positives has ``n_positives`` 0 and rank None, and is in no row. A database without
+        queries is in none either, and k may exceed the number of images.
+
+    Raises:
+        ConfigError: two ways to rank have one name.
+        DataError: the ground truth of a scene is not of its frames; too few patches for a vocabulary.
+    """
+    conditions = _conditions(settings)
+    databases = gather(list(scenes), settings, seed)
+    vocabularies = _vocabularies(databases, settings, seed)
+    items: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for database in databases:
+        ranks = _first_ranks(database, settings, vocabularies)
+        for condition, (q, query) in product(conditions, enumerate(database.queries)):
+            named = (database.name, query.scene.frames.scene, database.names[q])
+            row = (*named, condition, len(database.positives[q]), ranks.get(condition, {}).get(q))
+            for column, entry in zip(items.values(), row):
+                column.append(entry)
+    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+
+
+def gather(scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> list[Database]:
+    """The databases of the test scenes, in the order of the scenes."""
+    groups: dict[str, list[EvaluatedScene]] = {}
+    for scene in scenes:
+        dataset = scene.frames.dataset
+        name = f"{dataset}/{scene.frames.scene}" if _is_listed(scene) else dataset
+        groups.setdefault(name, []).append(scene)
+    return [_database(name, group, settings, seed) for name, group in groups.items()]
+
+
+def _database(name: str, scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> Database:
+    images, queries, names, positives = [], [], [], []
+    for scene in scenes:
+        kept, asked, found = _places(scene, settings, seed)
+        positives += [len(images) + numbers for numbers in found]
+        images += [Image(scene, int(i)) for i in kept]
+        queries += [Image(scene, int(i)) for i in asked]
+        of_scene = scene.frames.names
+        names += [of_scene[i] for i in asked]
+    order = scenes[0].rng(seed, 1).permutation(len(images))
+    place = np.argsort(order)
+    shuffled = [np.sort(place[numbers]) for numbers in positives]
+    return Database(name, scenes[0].frames.dataset, [images[i] for i in order], queries, names, shuffled)
+
+
+def _is_listed(scene: EvaluatedScene) -> bool:
+    return "positives" in (scene.ground_truth or {})
+
+
+def _places(scene: EvaluatedScene, settings: Settings, seed: int) -> Places:
+    if _is_listed(scene):
+        return listed_places(scene)
+    poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
+    return overlapping_places(poses, overlap, settings, scene.rng(seed))
+
+
+def listed_places(scene: EvaluatedScene) -> Places:
+    """Numbers of the database images and queries that the dataset's own files name, and what they say is positive.
+
+    Raises:
+        DataError: an image is not among the frames, or the positives are not of these queries and images.
+    """
+    truth, number = scene.ground_truth, {name: i for i, name in enumerate(scene.frames.names)}
+    facts = {"file": scene.frames.path, "scene": scene.frames.scene}
+    missing = [name for name in (*truth["database"], *truth["queries"]) if name not in number]
+    if missing:
+        raise DataError(
+            "the ground truth names an image that is not among the frames",
+            **facts,
+            found=missing[0],
+            remedy="prepare the scene with `frames.images: all`, and see in the log which images could not be read",
+        )
+    database, queries = (np.array([number[name] for name in truth[key]], dtype=int) for key in ("database", "queries"))
+    positives = [np.unique(np.array(numbers, dtype=int)) for numbers in truth["positives"]]
+    wrong = any(numbers.size and not 0 <= numbers[0] <= numbers[-1] < len(database) for numbers in positives)
+    if wrong or len(positives) != len(queries):
+        raise DataError(
+            "the positives of the ground truth do not belong to its queries and database",
+            **facts,
+            expected=f"for each of {len(queries)} queries, numbers from 0 to {len(database) - 1}",
+            remedy="look whether the ground truth is that of these images",
+        )
+    return database, queries, positives
+
+
+def overlapping_places(
+    poses: NDArray[np.floating], overlap: NDArray[np.floating], settings: Settings, rng: np.random.Generator
+) -> Places:
+    """Queries drawn from the images of a scene, and what is a positive of each, by LoCo's definition.
+
+    The rest of the images are the database, less those that are too similar to any query: of mutual overlap
+    ``max_overlap`` or more, nearer than ``max_distance``. A positive sees ``min_overlap`` of the query or more, and is
+    nearer than ``max_distance``; it is not too similar, or it would not be there.
+
+    Args:
+        poses: (n, 4, 4), camera-to-world, metres.
+        overlap: (n, n); (i, j) is the share of image i that image j sees.
+        settings: as for :func:`evaluate`.
+        rng: draws the queries.
+
+    Returns:
+        Numbers (d,) of the database images and (q,) of the queries, and which of the d are positive, for each query.
+    """
+    n, asked, centres = len(poses), settings["queries"], poses[:, :3, 3]
+    queries = np.sort(rng.permutation(n)[: round(asked * n) if asked < 1 else int(asked)])
+    near = cdist(centres[queries], centres) < settings["max_distance"]
+    similar = near & (mutual_overlap(overlap)[queries] >= settings["max_overlap"])
+    kept = ~similar.any(axis=0)
+    kept[queries] = False
+    positive = near & (overlap[queries] >= settings["min_overlap"])
+    return np.flatnonzero(kept), queries, [np.flatnonzero(row) for row in positive[:, kept]]
+
+
+def _vocabularies(databases: Sequence[Database], settings: Settings, seed: int) -> dict[tuple[str, str], Tensor]:
+    """Centres of each VLAD, by (name of the descriptor, dataset), of database images alone."""
+    centres = {}
+    for wanted in (entry for entry in settings["descriptors"] if entry["name"] == "vlad"):
+        domains = settings.get("domains", {}) if wanted["vocabulary"] == "domain" else {}
+        members: dict[tuple[bool, str], list[Database]] = {}
+        for database in databases:
+            dataset = database.dataset
+            members.setdefault((dataset in domains, domains.get(dataset, dataset)), []).append(database)
+        for group in members.values():
+            if not any(len(positives) for database in group for positives in database.positives):
+                continue  # nothing will be searched
+            images = [image for database in group for image in database.images]
+            learned = learn_centres(images, wanted["clusters"], wanted["samples"], seed)
+            centres |= {(descriptor_name(wanted), database.dataset): learned for database in group}
+    return centres
+
+
+def _first_ranks(
+    database: Database, settings: Settings, vocabularies: Mapping[tuple[str, str], Tensor]
+) -> dict[str, dict[int, int]]:
+    """For each condition, query -> rank of its first positive: those with positives, where there is a descriptor."""
+    asked = [q for q, positives in enumerate(database.positives) if len(positives)]
+    if not asked:
+        return {}
+    queries, positives = ([column[q] for q in asked] for column in (database.queries, database.positives))
+    reranks = _reranks(settings)
+    top = max(entry["top"] if entry else 1 for entry in reranks.values())
+    ranks: dict[str, list[int]] = {}
+    shortlists: dict[str, list[Numbers]] = {}
+    for wanted in settings["descriptors"]:
+        name = descriptor_name(wanted)
+        describe_one = descriptor(wanted, vocabularies.get((name, database.dataset)))
+        if len(describe_one(queries[0])) == 0:
+            continue  # no class token
+        firsts, shortlists[name] = _search(database.images, queries, positives, describe_one, top)
+        ranks |= {_condition(name, rerank): list(firsts) for rerank in reranks}
+    for condition, q, order in _reranked(queries, database.images, shortlists, reranks):
+        # Where no positive is among those in a new order, the first one stays where the descriptor has put it.
+        ranks[condition][q] = _first(order, positives[q]) or ranks[condition][q]
+    return {condition: dict(zip(asked, found)) for condition, found in ranks.items()}
+
+
+def _search(
+    images: Sequence[Image],
+    queries: Sequence[Image],
+    positives: Sequence[Numbers],
+    describe_one: Callable[[Image], Tensor],
+    top: int,
+) -> tuple[list[int], list[Numbers]]:
+    """Rank of the first positive of each query, and its ``top`` most similar images."""
+    firsts, shortlist = [], []
+    for order, right in zip(rank(describe(images, describe_one), describe(queries, describe_one)), positives):
+        firsts.append(_first(order, right))
+        shortlist.append(order[:top].copy())
+    return firsts, shortlist
+
+
+def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
+    """Yield for each query the numbers (n,) of all database images, most similar first; ties as in the database.
+
+    Args:
+        database: descriptors (n, d), unit rows.
+        queries: descriptors (q, d).
+    """
+    for block in queries.split(QUERIES):
+        similarities = block.new_empty(len(block), len(database), dtype=torch.float32)
+        asked = block.float()
+        for into, part in zip(similarities.split(PART, dim=1), database.split(PART)):
+            torch.matmul(asked, part.float().T, out=into)
+        # Equal descriptors must tie exactly, in whatever order the products were summed.
+        yield from similarities.round(decimals=6).argsort(dim=1, descending=True, stable=True).numpy()
+
+
+def _first(order: Numbers, positives: Numbers) -> int | None:
+    """Rank, from 1, of the first positive in an order; None if it holds none."""
+    hits = np.flatnonzero(np.isin(order, positives))
+    return int(hits[0]) + 1 if len(hits) else None
+
+
+def _reranked(
+    queries: Sequence[Image],
+    images: Sequence[Image],
+    shortlists: Mapping[str, Sequence[Numbers]],
+    reranks: Mapping[str, Settings | None],
+) -> Iterator[tuple[str, int, Numbers]]:
+    """Yield (condition, number of the query, its shortlist in the new order); equal scores keep the old one.
+
+    What the patches of two images score does not depend on the descriptor: each pair is matched once.
+    """
+    matched = {name: entry for name, entry in reranks.items() if entry}
+    if not matched or not shortlists:
+        return
+    for q, query in enumerate(tqdm(queries, desc="re-ranking", unit="query")):
+        query_map = query.feature_map()
+        candidates = np.unique([shortlist[q] for shortlist in shortlists.values()])
+        scores = np.array(
+            [match_scores(query_map, images[i].feature_map(), list(matched.values())) for i in candidates]
+        )
+        for (name, shortlist), (column, (rerank, entry)) in product(shortlists.items(), enumerate(matched.items())):
+            order = shortlist[q][: entry["top"]]
+            found = scores[np.searchsorted(candidates, order), column]
+            yield _condition(name, rerank), q, order[np.argsort(-found, kind="stable")]
+
+
+def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
+    """The hits (1) and misses (0) that each row of :func:`evaluate` is the mean of, from its items.
+
+    They are NaN, and so is their mean, where an extractor has no descriptor to rank by: its queries are still those of
+    others.
+    """
+    databases = list(dict.fromkeys(items["database"]))
+    answers: dict[tuple[str, str], list[tuple[tuple, int | None]]] = {}
+    for database, scene, query, condition, positives, found in zip(*(items[name] for name in COLUMNS)):
+        if positives:
+            answers.setdefault((condition, database), []).append(((database, scene, query), found))
+    made = []
+    for k, condition, database in product(settings["ks"], _conditions(settings), databases):
+        chosen = answers.get((condition, database), [])
+        hits = [np.nan if found is None else float(found <= k) for _, found in chosen]
+        named = f"{condition}, {database}" if len(databases) > 1 else condition
+        made.append(Sample(f"recall@{k}", named, [key for key, _ in chosen], hits))
+    return made
+
+
+def _conditions(settings: Settings) -> list[str]:
+    """Names of all ways to rank."""
+    names = [descriptor_name(entry) for entry in settings["descriptors"]]
+    found = [_condition(name, rerank) for name, rerank in product(names, _reranks(settings))]
+    reranks = settings.get("rerank", ["none"])
+    if len(set(found)) < len(names) * len(reranks):
+        raise ConfigError(
+            "benchmarks.place_recognition: entries of `descriptors`, or of `rerank`, differ in `samples` or `top` "
+            "alone, and tables would call them the same; remove one"
+        )
+    return found
+
+
+def _reranks(settings: Settings) -> dict[str, Settings | None]:
+    """The entries of ``rerank`` by their names; None for ``none``."""
+    entries = settings.get("rerank", ["none"])
+    return {"none" if entry == "none" else rerank_name(entry): None if entry == "none" else entry for entry in entries}
+
+
+def _condition(name: str, rerank: str) -> str:
+    return name if rerank == "none" else f"{name}, {rerank}"

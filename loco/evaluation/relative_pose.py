@@ -1,0 +1,325 @@
+"""Relative pose of two images from matches of their features alone.
+
+The patches of both images are matched: mutual nearest neighbours by cosine similarity, of which the best by the ratio
+test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. A patch's place is its centre,
+and nothing refines it: the pose is no better than the extractor's own grid allows.
+
+Two methods find the motion from camera A to camera B that most matches agree to. ``rigid`` lifts both ends to 3D, where
+depth was observed, and aligns them (:mod:`loco.geometry.alignment`). ``essential`` needs no depth, and finds no scale:
+an essential matrix (Nister 2004) by OpenCV's USAC (Raguram et al. 2013), with MAGSAC's score (Barath et al. 2020).
+
+As SuperGlue has it (Sarlin et al. 2020), the error of a pair is the larger of the errors of the rotation and of the
+direction of the translation, the sign of an essential matrix's translation left open; AUC@t is the area below recall
+against error from 0 to t, as a share. It is computed exactly, as the mean of max(0, 1 - error / t); the published code
+joins the steps of the curve by straight lines, which adds up to 1 / (2 n) for n pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise, product
+from math import inf
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from loco.evaluation.homography import mutual_neighbours
+from loco.evaluation.image_pairs import bin_number, deal, given_pairs
+from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.geometry.alignment import robust_rigid_fit
+from loco.geometry.cameras import backproject, rotation_angle
+from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
+from loco.geometry.patches import patch_centres, sample_depth
+
+METHODS = ("rigid", "essential")
+BLOCK = 1024  # patches compared with all others at a time
+LEAST_ESSENTIAL = 5  # matches that determine an essential matrix
+CONFIDENCE = 0.99999  # that a better essential matrix was not missed, before the search ends early; SuperGlue's
+NO_BASELINE = 1e-6  # metres: images of one place, up to rounding
+FAR = 1e9  # baselines; OpenCV takes points farther than 50 for none
+
+Motion = tuple[NDArray[np.float64], int]  # (4, 4), x_b = R x_a + t, and how many matches agree to it
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of a scene.
+
+    Attributes:
+        scene: number of the scene.
+        a: number of image A.
+        b: number of image B.
+        a_to_b: (4, 4), takes points of camera A to camera B, metres: the truth.
+        overlap: share that each sees of the other, the mean of the two; None for pairs that a dataset names.
+    """
+
+    scene: int
+    a: int
+    b: int
+    a_to_b: NDArray[np.float64]
+    overlap: float | None
+
+
+def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
+    """Errors of relative poses, by how much the images overlap.
+
+    Args:
+        scenes: test scenes, all open at once (the pairs are spread over them).
+        settings: ``overlap_bins`` (edges, shares), ``pairs_per_bin`` over all scenes, ``min_baseline`` (metres);
+            ``rotation_bins`` (edges, degrees) of pairs that a dataset names itself, which are all taken (no bins if not
+            given); ``methods`` (of :data:`METHODS`), ``matches`` to keep a pair, ``iterations`` of the robust search,
+            ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees), ``bootstrap``.
+        seed: of all draws.
+
+    Returns:
+        For every method, and for pairs of every bin and "all": the median "rotation error" (deg) with the median
+        "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
+        with the name of the method, intervals over pairs. Items: one a pair and method. A pair without an answer
+        (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
+        infinitely wrong; the value of an infinite median is None. Scenes of sparse models, which have no depth, are
+        not asked for ``rigid``.
+
+    Raises:
+        DataError: a dataset names pairs of images that are not there.
+    """
+    scenes = list(scenes)
+    names = [scene.frames.names for scene in scenes]
+    items: dict[str, list[Any]] = {name: [] for name in ("scene", "a", "b", "angle", "baseline", "overlap", "method")}
+    items |= {name: [] for name in ("n_matches", "n_inliers", "rotation_error", "translation_error", "direction_error")}
+    for pair in tqdm(draw_pairs(scenes, settings, seed), desc="relative pose", unit="pair"):
+        scene = scenes[pair.scene]
+        named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
+        angle, baseline = float(rotation_angle(pair.a_to_b[:3, :3])), float(np.linalg.norm(pair.a_to_b[:3, 3]))
+        for answer in _answers(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
+            for column, entry in zip(items.values(), (*named, angle, baseline, pair.overlap, *answer)):
+                column.append(entry)
+    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+
+
+def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
+    """All pairs that datasets name, and of the other scenes at most ``pairs_per_bin`` an overlap bin, spread over them.
+
+    Images of a drawn pair were taken ``min_baseline`` apart. Bins hold their lower edge; the last its upper edge too.
+    """
+    given = {s: pairs for s, scene in enumerate(scenes) if (pairs := given_pairs(scene)) is not None}
+    pairs = [Pair(s, *pair, overlap=None) for s, named in given.items() for pair in named]
+    others = [s for s in range(len(scenes)) if s not in given]
+    candidates = [_candidates(scenes[s], settings) for s in others]
+    for number in range(len(settings["overlap_bins"]) - 1):
+        decks = []
+        for s, (poses, a, b, overlap) in zip(others, candidates):
+            in_bin = np.flatnonzero(bin_number(overlap, settings["overlap_bins"]) == number)
+            deck = scenes[s].rng(seed, number).permutation(in_bin)
+            decks.append([(s, int(a[i]), int(b[i]), poses, float(overlap[i])) for i in deck])
+        drawn = sorted(islice(deal(decks), settings["pairs_per_bin"]), key=lambda card: card[:3])
+        pairs += [Pair(s, a, b, np.linalg.inv(poses[b]) @ poses[a], overlap) for s, a, b, poses, overlap in drawn]
+    return pairs
+
+
+def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Poses (n, 4, 4) of a scene, its pairs a < b (m,) each, and their mutual overlaps (m,)."""
+    poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
+    least = settings["overlap_bins"][0]
+    a, b = np.nonzero(np.triu(overlapping_pairs(poses, overlap, least, settings["min_baseline"])))
+    return poses, a, b, mutual_overlap(overlap)[a, b]
+
+
+def _answers(
+    scene: EvaluatedScene, pair: Pair, settings: Mapping[str, Any], rng: np.random.Generator
+) -> Iterator[tuple[str, int, int, float | None, float | None, float | None]]:
+    """For each method its name, the matches it had, those that agreed, and the errors of its answer."""
+    match_rng, *method_rngs = rng.spawn(1 + len(METHODS))
+    images = pair.a, pair.b
+    (features_a, uv_a), (features_b, uv_b) = (_patches(scene, i) for i in images)
+    a, b = mutual_matches(features_a, features_b, settings["matches"], match_rng)
+    uv = uv_a[a], uv_b[b]
+    for method, method_rng in zip(METHODS, method_rngs):
+        if method not in settings["methods"] or (method == "rigid" and scene.frames.sparse):
+            continue
+        if method == "rigid":
+            matched = _lift(scene, images, uv)
+            motion = rigid_motion(*matched, settings["inlier_distance"], settings["iterations"], method_rng)
+        else:
+            matched, cameras = uv, [scene.frames["intrinsics"][i] for i in images]
+            motion = essential_motion(*uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng)
+        yield method, len(matched[0]), motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
+
+
+def _patches(scene: EvaluatedScene, i: int) -> tuple[Tensor, NDArray[np.float64]]:
+    """Features (m, c), unit rows, and centres (m, 2), pixels, of an image's own patches that are centred in it."""
+    feature_map = torch.from_numpy(scene.features["features"][i])
+    centres = patch_centres(feature_map.shape[:2], scene.features.extent)
+    inside = (centres < scene.frames.size[::-1]).all(axis=-1)
+    return normalize(feature_map[torch.from_numpy(inside)].float(), dim=1), centres[inside]
+
+
+def mutual_matches(
+    a: Tensor, b: Tensor, count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Mutual nearest neighbours, the most distinctive for A first: by 1 - D1 / D2, with cosine distances D.
+
+    Args:
+        a: (m, c), unit rows.
+        b: (n, c), unit rows.
+        count: most matches to keep.
+        rng: chooses among equal ones.
+
+    Returns:
+        Rows of ``a`` and of ``b``, (k,) each; none if there are fewer than two of either, so that D2 is not known.
+    """
+    if min(len(a), len(b)) < 2:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    order_a, order_b = rng.permutation(len(a)), rng.permutation(len(b))
+    a, b = a[order_a], b[order_b]
+    in_a, in_b = mutual_neighbours(a, b)
+    similarity = torch.cat([(block @ b.T).topk(2, dim=1).values for block in a[in_a].split(BLOCK)])
+    distance = (1 - similarity).clamp(min=RESOLUTION)
+    kept = torch.argsort(1 - distance[:, 0] / distance[:, 1], descending=True, stable=True)[:count].numpy()
+    return order_a[in_a[kept]], order_b[in_b[kept]]
+
+
+def _lift(
+    scene: EvaluatedScene, images: tuple[int, int], uv: tuple[NDArray, NDArray]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres.
+
+    Only matches with an observed depth in both. As for patches everywhere, one on a depth edge shows no single place.
+    """
+    points, known = [], []
+    for i, places in zip(images, uv):
+        depth, source, intrinsics = (scene.frames[name][i] for name in ("depth", "source", "intrinsics"))
+        z, smooth = sample_depth(observed_depth(depth, source), places)
+        points.append(backproject(places, z, intrinsics, np.eye(4)))
+        known.append(smooth)
+    both = known[0] & known[1]
+    return points[0][both], points[1][both]
+
+
+def rigid_motion(a: NDArray, b: NDArray, distance: float, iterations: int, rng: np.random.Generator) -> Motion | None:
+    """The motion that takes points ``a`` (m, 3) to ``b`` (m, 3), each in its camera's frame, metres; None if none does.
+
+    ``distance``, metres: nearer to its place than this, a point agrees.
+    """
+    found = robust_rigid_fit(a, b, distance, iterations, rng)
+    return found and (found[0], int(found[1].sum()))
+
+
+def essential_motion(
+    uv_a: NDArray[np.floating],
+    uv_b: NDArray[np.floating],
+    k_a: NDArray[np.floating],
+    k_b: NDArray[np.floating],
+    pixels: float,
+    iterations: int,
+    rng: np.random.Generator,
+) -> Motion | None:
+    """The motion from camera A to camera B that matched pixels tell, its translation of length 1.
+
+    Args:
+        uv_a: (m, 2), pixels of A.
+        uv_b: (m, 2), pixels of B.
+        k_a: (3, 3), intrinsics of A.
+        k_b: (3, 3), intrinsics of B.
+        pixels: nearer to its epipolar line than this, a match agrees.
+        iterations: samples to draw at most.
+        rng: of the draws.
+
+    Returns:
+        The motion, with the points before both cameras; None if there are fewer than five matches, or none is found.
+    """
+    if len(uv_a) < LEAST_ESSENTIAL:
+        return None
+    search = cv2.UsacParams()
+    search.score, search.loMethod = cv2.SCORE_METHOD_MAGSAC, cv2.LOCAL_OPTIM_SIGMA
+    search.confidence, search.threshold, search.maxIterations = CONFIDENCE, pixels, iterations
+    search.randomGeneratorState = int(rng.integers(2**31))
+    undistorted = np.zeros(4)
+    essential, agree = cv2.findEssentialMat(uv_a, uv_b, k_a, k_b, undistorted, undistorted, search)
+    if essential is None or essential.shape != (3, 3):
+        return None
+    count = int(np.count_nonzero(agree))
+    rays_a, rays_b = ((uv - k[:2, 2]) @ np.linalg.inv(k[:2, :2]).T for uv, k in ((uv_a, k_a), (uv_b, k_b)))
+    before, rotation, translation, *_ = cv2.recoverPose(
+        essential, rays_a, rays_b, np.eye(3), distanceThresh=FAR, mask=agree
+    )
+    if before == 0:
+        return None
+    return np.vstack([np.hstack([rotation, translation]), [0, 0, 0, 1]]), count
+
+
+def _errors(method: str, motion: Motion | None, truth: NDArray) -> tuple[float | None, float | None, float | None]:
+    """Errors of rotation (degrees), translation (metres; None without scale) and its direction (degrees)."""
+    if motion is None:
+        return None, None, None
+    found, _ = motion
+    rotation = float(rotation_angle(found[:3, :3] @ truth[:3, :3].T))
+    direction = direction_angle(found[:3, 3], truth[:3, 3])
+    if method == "essential":
+        return rotation, None, min(direction, 180 - direction)
+    return rotation, float(np.linalg.norm(found[:3, 3] - truth[:3, 3])), direction
+
+
+def direction_angle(found: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Angle between two vectors (3,), degrees in [0, 180], well conditioned at both ends.
+
+    0 where the truth, in metres, has no direction (:data:`NO_BASELINE`): nothing can be wrong. 90 where only what was
+    found has none.
+    """
+    if np.linalg.norm(truth) < NO_BASELINE:
+        return 0.0
+    if not found.any():
+        return 90.0
+    return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(found, truth)), found @ truth)))
+
+
+def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
+    """The errors and scores of pairs that each row of :func:`evaluate` summarises, from its items."""
+    pairs = list(zip(items["scene"], items["a"], items["b"]))
+    found = []
+    for method, (condition, chosen) in product(settings["methods"], _conditions(items, settings).items()):
+        rows = [n for n in chosen if items["method"][n] == method]
+        keys = [pairs[n] for n in rows]
+        errors = {name: _infinite(items[f"{name}_error"], rows) for name in ("rotation", "translation", "direction")}
+        place, unit = ("translation", "m") if method == "rigid" else ("direction", "deg")
+        for name, of in (("rotation", "deg"), (place, unit)):
+            found.append(Sample(f"{name} error, {method}", condition, keys, errors[name], None, "median", of))
+        larger = np.maximum(errors["rotation"], errors["direction"])
+        for degrees in settings["auc"]:
+            scores = np.maximum(0, 1 - larger / degrees).tolist()
+            found.append(Sample(f"AUC@{degrees:g}deg, {method}", condition, keys, scores))
+    return found
+
+
+def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Condition -> its items: bins of the overlap of drawn pairs, of the rotation of those a dataset names, and all."""
+    drawn = [n for n, overlap in enumerate(items["overlap"]) if overlap is not None]
+    named = [n for n, overlap in enumerate(items["overlap"]) if overlap is None]
+    conditions = {}
+    if drawn or not named:
+        conditions |= _binned(items["overlap"], drawn, settings["overlap_bins"], "overlap {:g}-{:g}")
+    if named:
+        conditions |= _binned(items["angle"], named, settings.get("rotation_bins", []), "{:g}-{:g} deg")
+    return conditions | {"all": [*drawn, *named]}
+
+
+def _binned(values: list[float], chosen: list[int], edges: Sequence[float], title: str) -> dict[str, list[int]]:
+    """Title of each bin -> those ``chosen`` whose values lie in it."""
+    if not edges:
+        return {}
+    numbers = bin_number([values[n] for n in chosen], edges).tolist()
+    return {
+        title.format(*ends): [n for n, number in zip(chosen, numbers) if number == i]
+        for i, ends in enumerate(pairwise(edges))
+    }
+
+
+def _infinite(column: list[float | None], rows: list[int]) -> list[float]:
+    return [inf if column[n] is None else column[n] for n in rows]

@@ -1,0 +1,147 @@
+"""How well the patches of two images match: by this, the first images of a search are put in a new order.
+
+Patches are matched by cosine similarity, and what matches is scored. Positions are those of the cells on the feature
+maps, (x, y) = (column, row), so that distances and tolerances are in patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Grid = tuple[int, int]  # rows, columns
+Positions = NDArray[np.float64]  # (k, 2): x, y
+
+REPROJECTION = 1.5  # patches from where a homography takes a match: an inlier (Patch-NetVLAD's threshold)
+MATCHING = {
+    "mutual": "mutual",
+    "approximate": "mutual within {tolerance:g}",
+    "neighbourhood": "neighbours within {tolerance:g}",
+    "ratio": "ratio {ratio:g}",
+}
+SCORES = {
+    "count": "count",
+    "rapid_spatial": "rapid spatial",
+    "rapid_spatial_2d": "rapid spatial 2D",
+    "ransac": "RANSAC",
+}
+
+
+def rerank_name(settings: Mapping[str, Any]) -> str:
+    """What tables call an entry of ``rerank``: "mutual + RANSAC"."""
+    return f"{MATCHING[settings['matching']].format(**settings)} + {SCORES[settings['score']]}"
+
+
+def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Scores of a pair of images, one for each of ``reranks``; higher is better.
+
+    Args:
+        query: feature map (h, w, c), unit vectors.
+        candidate: likewise, of a database image.
+        reranks: entries of ``rerank``: ``matching`` (with ``tolerance`` or ``ratio``) and ``score``.
+    """
+    grids = tuple(query.shape[:2]), tuple(candidate.shape[:2])
+    similarities = query.flatten(0, 1) @ candidate.flatten(0, 1).T
+    return [score(*match(similarities, *grids, settings), grids[0], settings["score"]) for settings in reranks]
+
+
+def match(similarities: Tensor, grid: Grid, other: Grid, settings: Mapping[str, Any]) -> tuple[Positions, Positions]:
+    """Patches that match: the nearest neighbour in the other image of each that passes a test.
+
+    ``mutual``: whose nearest neighbour is the patch itself; ``approximate``: whose nearest neighbour is within
+    ``tolerance`` patches of it. ``neighbourhood``: the patch's up to 8 neighbours have theirs, on average, nearer than
+    ``tolerance`` patches to its own. ``ratio``: it is nearer than ``ratio`` times the second nearest, in Euclidean
+    distance (Lowe 2004); of a single patch none is second, and nothing passes.
+
+    Args:
+        similarities: cosines (m, n) of the patches of two images.
+        grid: of the first image, m = rows x columns.
+        other: of the second.
+        settings: ``matching``, and what it needs.
+
+    Returns:
+        Positions (k, 2) in the first image, and in the second.
+    """
+    nearest = similarities.argmax(dim=1).numpy()
+    own, theirs = positions(grid), positions(other)[nearest]
+    match settings["matching"]:
+        case "mutual" | "approximate":
+            back = own[similarities.argmax(dim=0).numpy()[nearest]]
+            passed = np.linalg.norm(back - own, axis=1) <= settings.get("tolerance", 0)
+        case "neighbourhood":
+            passed = neighbour_distance(theirs, grid) < settings["tolerance"]
+        case "ratio":
+            passed = _passes_ratio(similarities, settings["ratio"])
+    return own[passed], theirs[passed]
+
+
+def positions(grid: Grid) -> Positions:
+    """(rows x columns, 2): x and y of each cell, row by row."""
+    y, x = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    return np.stack([x, y], axis=1).astype(np.float64)
+
+
+def neighbour_distance(matched: Positions, grid: Grid) -> NDArray[np.float64]:
+    """(m,): mean distance from where a patch is matched to where its neighbours are; infinite for one without any."""
+    rows, columns = grid
+    padded = np.pad(matched.reshape(rows, columns, 2), ((1, 1), (1, 1), (0, 0)), constant_values=np.nan)
+    shifts = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
+    around = np.stack([padded[dy : dy + rows, dx : dx + columns] for dy, dx in shifts])
+    distance = np.linalg.norm(around - padded[1:-1, 1:-1], axis=-1)
+    count = np.isfinite(distance).sum(axis=0)
+    return np.where(count > 0, np.nansum(distance, axis=0) / np.maximum(count, 1), np.inf).ravel()
+
+
+def _passes_ratio(similarities: Tensor, ratio: float) -> NDArray[np.bool_]:
+    if similarities.shape[1] < 2:
+        return np.zeros(len(similarities), dtype=bool)
+    distance = (2 - 2 * similarities.topk(2, dim=1).values).clamp(min=0).sqrt()
+    return (distance[:, 0] < ratio * distance[:, 1]).numpy()
+
+
+def score(own: Positions, theirs: Positions, grid: Grid, name: str) -> float:
+    """Score of matches from ``own`` (k, 2) on a map of ``grid`` to ``theirs`` (k, 2); 0 without any."""
+    match name:
+        case "count":
+            return float(len(own))
+        case "ransac":
+            return float(homography_inliers(own, theirs))
+        case _:
+            return rapid_spatial(own, theirs, grid, axis_wise=name == "rapid_spatial")
+
+
+def rapid_spatial(own: Positions, theirs: Positions, grid: Grid, axis_wise: bool) -> float:
+    """Rapid spatial score (Hausler et al. 2021, Patch-NetVLAD, section 3.4, with the anchors of its code).
+
+    Of each match, how far its displacement is from the mean displacement, taken off the largest that there is room for,
+    and squared; summed over the matches, and divided by the number of patches. Axis by axis, where the largest are the
+    columns and rows of the grid, or of the distance in the plane, where it is the diagonal. (By the paper's formula
+    the largest is that of the matches, and an image would score 0 with itself.) A displacement that differs by more
+    than there is room for adds nothing.
+    """
+    if len(own) == 0:
+        return 0.0
+    displacement = theirs - own
+    stray = np.abs(displacement - displacement.mean(axis=0))
+    room = np.array(grid[::-1], dtype=np.float64)
+    if not axis_wise:
+        stray, room = np.linalg.norm(stray, axis=1), diagonal(grid)
+    return float((np.maximum(room - stray, 0) ** 2).sum() / (grid[0] * grid[1]))
+
+
+def diagonal(grid: Grid) -> float:
+    """Of a map, in patches."""
+    return float(np.hypot(*grid))
+
+
+def homography_inliers(own: Positions, theirs: Positions) -> int:
+    """How many matches agree on one homography, found by RANSAC; 0 of fewer than the four that define one."""
+    if len(own) < 4:
+        return 0
+    _, inliers = cv2.findHomography(own, theirs, cv2.RANSAC, REPROJECTION)
+    return 0 if inliers is None else int(np.count_nonzero(inliers))

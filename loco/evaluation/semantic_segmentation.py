@@ -1,0 +1,34 @@
+"""Semantic segmentation by a linear probe for each scene: which category (MPCAT40) does a patch show?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from loco.datasets.labels import MPCAT40, STUFF
+from loco.evaluation import linear_probe
+from loco.evaluation.linear_probe import VOID, Classes
+from loco.evaluation.result import EvaluatedScene, Evaluation
+from loco.storage import Labels
+
+# Their pixels have no category, so there is nothing that they have in common.
+NO_CLASS = [MPCAT40.index("void"), MPCAT40.index("unlabeled")]
+
+samples = linear_probe.samples
+
+
+def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
+    """A linear probe for the categories of each scene: :func:`loco.evaluation.linear_probe.evaluate`."""
+    return linear_probe.evaluate(scenes, settings, seed, categories)
+
+
+def categories(labels: Labels) -> Classes:
+    """The classes of :data:`loco.datasets.labels.MPCAT40`."""
+
+    def read(i: int) -> np.ndarray:
+        semantic = labels["semantic"][i].astype(np.int64)
+        return np.where(np.isin(semantic, NO_CLASS), VOID, semantic)
+
+    return Classes(MPCAT40, [category in STUFF for category in MPCAT40], read)

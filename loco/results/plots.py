@@ -1,0 +1,400 @@
+"""Plots of scores: pure functions of metric files. What all figures share is in :mod:`loco.results.figures`.
+
+The workflow calls those of one benchmark by name, with the metric files of one split, ``titles`` and ``stem``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from loco.evaluation.result import Sample
+from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figure
+from loco.results.metrics import Metrics
+from loco.results.tables import estimate, subject, summarise
+
+PANELS = 3  # side by side at most
+# recall@5, MMA@3px, or AUC@10deg, rigid
+THRESHOLD = re.compile(r"^(?P<name>.+)@(?P<threshold>\d+(?:\.\d+)?)(?P<unit>[a-z]*)(?P<rest>.*)$")
+
+
+def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str, str], stem: str | Path) -> None:
+    """Loss and validation mAP against the step.
+
+    Args:
+        logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``loss`` and ``val_map``, blank where
+            not measured, the loss so during a warm-up). Those without training are not in it.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    with new_figure(stem, WIDTH, 2.5) as figure:
+        left, right = figure.subplots(1, 2)
+        for experiment, paths in logs.items():
+            colour, marker = look(experiment, titles)
+            for path in paths:
+                log = pd.read_csv(path)
+                loss, score = log.dropna(subset="loss"), log.dropna(subset="val_map")
+                smooth = loss["loss"].rolling(max(1, len(loss) // 15), center=True, min_periods=1).mean()
+                left.plot(loss["step"], loss["loss"], color=colour, alpha=0.25, linewidth=0.6)
+                left.plot(loss["step"], smooth, color=colour)
+                right.plot(score["step"], 100 * score["val_map"], color=colour, marker=marker)
+        left.set(xlabel="step", ylabel="training loss", title="Loss: each step (faint) and running mean")
+        right.set(xlabel="step", ylabel="mAP (%)", title="Validation: location-consistency mAP")
+        left.set_xlim(right.get_xlim())
+        legend(figure, logs, titles)
+
+
+def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
+    """Recall of pixel correspondence against the rotation between the two cameras, a panel a threshold.
+
+    The image pairs are sorted by angle and cut into groups of equal number; a point is the mean recall of a group at
+    its median angle, with the 95 % bootstrap band over its pairs. Several seeds are averaged pair by pair first.
+
+    Args:
+        metrics: metric files of ``pixel_correspondence``, of one split.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    metrics = list(metrics)
+    bins, thresholds = metrics[0].settings["rotation_bins"], sorted(metrics[0].settings["thresholds"])
+    main = thresholds.pop(len(thresholds) // 2)
+    with new_figure(stem, WIDTH, 3.2) as figure:
+        grid = figure.add_gridspec(max(1, len(thresholds)), 2, width_ratios=(2, 1))
+        large = figure.add_subplot(grid[:, 0])
+        small = [figure.add_subplot(grid[row, 1], sharex=large, sharey=large) for row in range(len(thresholds))]
+        for threshold, axes in zip([main, *thresholds], [large, *small]):
+            for experiment in _experiments(metrics, titles):
+                angle, recall = _pairs([m for m in metrics if m.experiment == experiment], threshold)
+                colour, marker = look(experiment, titles)
+                centre, mean, low, high = _binned(angle, recall)
+                axes.fill_between(centre, 100 * low, 100 * high, color=colour, alpha=0.18, linewidth=0)
+                axes.plot(centre, 100 * mean, color=colour, marker=marker, markersize=4 if axes is large else 3)
+            axes.set(title=f"matches right within {threshold:g} px")
+            for edge in bins[1:-1]:
+                axes.axvline(edge, color="#999999", linewidth=0.6, linestyle=":", zorder=0)
+        large.set(
+            xlabel="rotation between the two cameras (degrees)", ylabel="recall (%)", xlim=(0, None), ylim=(0, None)
+        )
+        for axes in small[:-1]:
+            axes.tick_params(labelbottom=False)
+        figure.axes[-1].set_xlabel("rotation (degrees)")
+        legend(figure, _experiments(metrics, titles), titles)
+
+
+def _binned(angle: NDArray, recall: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Median angle, mean recall and its 95 % bootstrap bounds in groups of equal number, by angle."""
+    if not len(angle):
+        return (np.empty(0),) * 4
+    groups = np.array_split(np.argsort(angle, kind="stable"), np.clip(len(angle) // 12, 1, 12))
+    rng = np.random.default_rng([0])
+    means = [recall[group[rng.integers(len(group), size=(1000, len(group)))]].mean(axis=1) for group in groups]
+    low, high = np.percentile(means, [2.5, 97.5], axis=1)
+    centre, mean = np.array([(np.median(angle[group]), recall[group].mean()) for group in groups]).T
+    return centre, mean, low, high
+
+
+def _pairs(metrics: Sequence[Metrics], threshold: int) -> tuple[NDArray, NDArray]:
+    """Angle and recall of every image pair, averaged over the seeds; pairs without matches left out."""
+    angle = np.array(metrics[0].items["angle"], dtype=float)
+    recall = np.mean([np.array(m.items[f"recall@{threshold:g}px"], dtype=float) for m in metrics], axis=0)
+    known = ~np.isnan(recall)
+    return angle[known], recall[known]
+
+
+def dots(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
+    """Scores with their intervals: a panel a metric, a row a condition, a dot an experiment.
+
+    Of a metric at more than three thresholds (recall@1, @5, ...) the first, the middle and the last are drawn.
+
+    Args:
+        metrics: metric files of one benchmark.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    metrics = list(metrics)
+    table = summarise(metrics, titles)
+    names, experiments = _few(list(table["metric"].unique())), _experiments(metrics, titles)
+    conditions = list(table.loc[table["metric"].isin(names), "condition"].unique())
+    height = 0.4 + 0.11 * (len(experiments) + 1) * len(conditions)
+    with new_figure(stem, WIDTH, 0.4 + height * _rows(len(names))) as figure:
+        for axes, name in zip(_panels(figure, len(names), sharey=True), names):
+            own = table[table["metric"] == name]
+            _draw_dots(axes, own, conditions, experiments, titles)
+            axes.set_xlabel(_axis(name, own["unit"].iloc[0]))
+        legend(figure, experiments, titles)
+
+
+def _draw_dots(
+    axes: Axes, table: pd.DataFrame, conditions: list[str], experiments: list[str], titles: Mapping[str, str]
+) -> None:
+    scale = _scale(table["unit"].iloc[0])
+    for place, experiment in enumerate(experiments):
+        own = table[table["experiment"] == experiment].set_index("condition").reindex(conditions)
+        y = np.arange(len(conditions)) + 0.8 * ((place + 0.5) / len(experiments) - 0.5)
+        colour, marker = look(experiment, titles)
+        axes.hlines(y, scale * own["low"], scale * own["high"], color=colour, linewidth=1.2)
+        axes.plot(scale * own["value"], y, color=colour, marker=marker, linestyle="none")
+    axes.set_ylim(len(conditions) - 0.5, -0.5)
+    axes.set_yticks(range(len(conditions)), conditions)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    for border in range(1, len(conditions)):
+        axes.axhline(border - 0.5, color="#e6e6e6", linewidth=0.8)
+
+
+def recall_at_k(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
+    """Recall against how many images are looked at: a panel a condition (a descriptor), a line an experiment.
+
+    Args:
+        metrics: metric files of ``place_recognition``.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    _by_threshold(metrics, titles, stem, "recall", "images looked at, k", "recall@k (%)")
+
+
+def matching_accuracy(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
+    """Mean matching accuracy against the error that still counts as right: a panel a condition, a line an experiment.
+
+    Args:
+        metrics: metric files of ``homography``.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    _by_threshold(metrics, titles, stem, "MMA", "right within (px)", "mean matching accuracy (%)")
+
+
+def _by_threshold(
+    metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path, family: str, xlabel: str, ylabel: str
+) -> None:
+    """Scores named ``family``@threshold against the threshold, with the bands of their intervals."""
+    metrics = list(metrics)
+    table = summarise(metrics, titles)
+    parts = table["metric"].str.extract(THRESHOLD.pattern)
+    table = table.assign(threshold=parts["threshold"].astype(float), panel=table["condition"] + parts["rest"])
+    table = table[parts["name"] == family].sort_values("threshold", kind="stable")
+    panels = list(table["panel"].unique())
+    with new_figure(stem, WIDTH, 0.6 + 2.0 * _rows(len(panels))) as figure:
+        for axes, panel in zip(_panels(figure, len(panels), sharex=True, sharey=True), panels):
+            for experiment, own in table[table["panel"] == panel].groupby("experiment", sort=False):
+                colour, marker = look(str(experiment), titles)
+                bounds = 100 * own["low"], 100 * own["high"]
+                axes.fill_between(own["threshold"], *bounds, color=colour, alpha=0.18, linewidth=0)
+                axes.plot(own["threshold"], 100 * own["value"], color=colour, marker=marker)
+            axes.set_title(panel)
+            axes.set_xticks(table["threshold"].unique())
+        figure.supxlabel(xlabel, fontsize="medium")
+        figure.supylabel(ylabel, fontsize="medium")
+        legend(figure, _experiments(metrics, titles), titles)
+
+
+def error_curves(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
+    """Share of image pairs whose relative pose is off by less than so much: a row of panels for each method.
+
+    Left the rotation, right the translation, or, for a method that finds no scale, its direction. A pair without an
+    answer counts as infinitely wrong, so that a curve ends at the share of those with one. Several seeds are pooled.
+
+    Args:
+        metrics: metric files of ``relative_pose``.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    metrics = list(metrics)
+    methods = list(dict.fromkeys(method for m in metrics for method in m.items["method"]))
+    with new_figure(stem, WIDTH, 0.6 + 2.2 * max(1, len(methods))) as figure:
+        for method, row in zip(methods, figure.subplots(max(1, len(methods)), 2, squeeze=False, sharey=True)):
+            for axes, (column, label) in zip(row, _kinds_of_error(metrics, method)):
+                for experiment in _experiments(metrics, titles):
+                    errors = _errors([m for m in metrics if m.experiment == experiment], method, column)
+                    colour, _ = look(experiment, titles)
+                    axes.plot(*_cumulative(errors), color=colour, drawstyle="steps-post")
+                axes.set(xlabel=label, xscale="log", ylim=(0, 100), title=method)
+            row[0].set_ylabel("pairs with less (%)")
+        legend(figure, _experiments(metrics, titles), titles)
+
+
+def _kinds_of_error(metrics: Sequence[Metrics], method: str) -> list[tuple[str, str]]:
+    """The two columns of items to draw of a method, and the labels of their axes."""
+    scaled = any(np.isfinite(_errors([m], method, "translation_error")).any() for m in metrics)
+    place = ("translation_error", "error of the translation (m)")
+    direction = ("direction_error", "error of the direction of the translation (deg)")
+    return [("rotation_error", "error of the rotation (deg)"), place if scaled else direction]
+
+
+def _errors(metrics: Sequence[Metrics], method: str, column: str) -> NDArray[np.float64]:
+    """Errors of all pairs and seeds; infinite where there is no answer."""
+    return np.array(
+        [
+            np.inf if error is None else error
+            for m in metrics
+            for error, of in zip(m.items[column], m.items["method"])
+            if of == method
+        ]
+    )
+
+
+def _cumulative(errors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Errors that were made, in their order, and the percentage of all errors that are at most so large.
+
+    Those of 0 have no place on a logarithmic axis, and stand at a millionth.
+    """
+    made = np.sort(errors[np.isfinite(errors)])
+    return np.maximum(made, 1e-6), 100 * np.arange(1, len(made) + 1) / max(1, len(errors))
+
+
+def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
+    """How far scenes differ: the benchmark's first metric scene by scene, a dot a scene, a row an experiment.
+
+    Of its conditions "all" is drawn, or else the first. The stroke is the mean of the scenes. Several seeds are
+    averaged scene by scene first; a scene without a number in one of them is left out.
+
+    Args:
+        metrics: metric files of one benchmark, whose items name their ``scene``.
+        titles: experiment -> title, all of them.
+        stem: path of the figure without suffix.
+    """
+    metrics = list(metrics)
+    experiments = _experiments(metrics, titles)
+    sample = next(iter(_scene_samples(metrics[0]).values()), Sample("score", "no items", [], []))
+    with new_figure(stem, WIDTH, 0.7 + 0.3 * len(experiments)) as figure:
+        axes = figure.subplots()
+        for place, experiment in enumerate(experiments):
+            runs = [
+                {scene: estimate(own) if len(own.values) else np.nan for scene, own in _scene_samples(m).items()}
+                for m in metrics
+                if m.experiment == experiment
+            ]
+            scores = _scale(sample.unit) * pd.DataFrame(runs, dtype=float).mean(skipna=False).to_numpy()
+            scores = scores[np.isfinite(scores)]
+            colour, marker = look(experiment, titles)
+            axes.plot(scores, np.full(len(scores), place), color=colour, marker=marker, linestyle="none", alpha=0.6)
+            if len(scores):
+                axes.vlines(scores.mean(), place - 0.35, place + 0.35, color=colour, linewidth=1.2)
+        axes.set_yticks(range(len(experiments)), [titles[experiment] for experiment in experiments])
+        axes.set(ylim=(len(experiments) - 0.5, -0.5), xlabel=_axis(sample.metric, sample.unit), title=sample.condition)
+
+
+def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
+    """Scene -> the first sample of "all" of its items, or its very first."""
+    evaluation = import_module(f"loco.evaluation.{metrics.benchmark}")
+    scenes = metrics.items["scene"]
+    found = {}
+    for scene in dict.fromkeys(scenes):
+        chosen = [n for n, of in enumerate(scenes) if of == scene]
+        items = {name: [column[n] for n in chosen] for name, column in metrics.items.items()}
+        samples = evaluation.samples(items, metrics.settings)
+        found[scene] = next((sample for sample in samples if sample.condition == "all"), samples[0])
+    return found
+
+
+def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
+    """Scores of the variants of an experiment, a panel for each benchmark and a line for each condition.
+
+    A point is the mean over the seeds with its 95 % bootstrap interval, a cross the score of one seed. Of several
+    metrics (recall at several thresholds) the middle one is drawn, of shares if there are any.
+
+    Args:
+        metrics: metric files of all variants.
+        titles: experiment -> name of the variant, in the order of the axis; if all are numbers the axis is one of them.
+        title: what varies.
+        stem: path of the figure without suffix.
+    """
+    benchmarks: dict[str, list[Metrics]] = {}
+    for one in metrics:
+        benchmarks.setdefault(one.benchmark, []).append(one)
+    places, numeric = _places(list(titles.values()))
+    with new_figure(stem, WIDTH, 2.9 * _rows(len(benchmarks))) as figure:
+        for axes, (benchmark, own) in zip(_panels(figure, len(benchmarks)), benchmarks.items()):
+            metric, unit = _draw_variants(axes, own, titles, places)
+            axes.set(xlabel=title, ylabel=_axis(metric, unit), title=subject(benchmark).title)
+            if numeric and 0 < 5 * min(places.values()) < max(places.values()):
+                axes.set_xscale("log")
+                axes.minorticks_off()
+            axes.set_xticks(list(places.values()), list(places))
+            axes.legend(fontsize=6.5)
+
+
+def _draw_variants(
+    axes: Axes, metrics: Sequence[Metrics], titles: Mapping[str, str], places: Mapping[str, float]
+) -> tuple[str, str]:
+    """A line for each condition of a benchmark's middle metric, whose name and unit are returned."""
+    table = summarise(metrics, titles)
+    shares = table["unit"] == "%"
+    names = list(table.loc[shares if shares.any() else ~shares, "metric"].unique())
+    metric = names[len(names) // 2]
+    table = table[table["metric"] == metric]
+    unit = table["unit"].iloc[0]
+    for k, (condition, line) in enumerate(table.groupby("condition", sort=False)):
+        x = [places[titles[experiment]] for experiment in line["experiment"]]
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        error = _scale(unit) * np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
+        axes.errorbar(x, _scale(unit) * line["value"], error, color=colour, marker=marker, capsize=2, label=condition)
+        seeds = [
+            (places[titles[one.experiment]], _scale(unit) * row.value)
+            for one in metrics
+            for row in one.rows
+            if (row.metric, row.condition) == (metric, condition) and row.value is not None
+        ]
+        axes.plot(*np.array(seeds).reshape(-1, 2).T, "x", color=colour, markersize=3)
+    return metric, unit
+
+
+def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:
+    """Where the variants stand on the axis, and whether they are numbers."""
+    try:
+        return {name: float(name) for name in names}, True
+    except ValueError:
+        return {name: float(k) for k, name in enumerate(names)}, False
+
+
+def _experiments(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> list[str]:
+    present = {m.experiment for m in metrics}
+    return [experiment for experiment in titles if experiment in present]
+
+
+def _few(names: list[str]) -> list[str]:
+    """Names of metrics; of one at more than three thresholds the first, the middle and the last."""
+    families: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        parts = THRESHOLD.match(name)
+        family = parts.group("name", "unit", "rest") if parts else (name,)
+        families.setdefault(family, []).append(name)
+    ends = [
+        family if len(family) <= 3 else [family[0], family[len(family) // 2], family[-1]]
+        for family in families.values()
+    ]
+    return [name for family in ends for name in family]
+
+
+def _rows(panels: int) -> int:
+    return max(1, ceil(panels / PANELS))
+
+
+def _panels(figure: Figure, count: int, **share: bool) -> Iterator[Axes]:
+    """As many panels, in rows that are as even as they can be."""
+    rows = _rows(count)
+    columns = max(1, ceil(count / rows))
+    axes = figure.subplots(rows, columns, squeeze=False, **share).ravel()
+    for spare in axes[count:]:
+        spare.remove()
+    for lowest in axes[:count][-columns:]:
+        lowest.tick_params(labelbottom=True)
+    return iter(axes[:count])
+
+
+def _scale(unit: str) -> float:
+    """Shares are drawn in percent."""
+    return 100 if unit == "%" else 1
+
+
+def _axis(metric: str, unit: str) -> str:
+    return f"{metric} (%)" if unit == "%" else f"{metric}\n({unit}, less is better)"

@@ -1,0 +1,150 @@
+"""Published numbers: what papers print, in columns of their own beside what was measured here, and never mixed with it.
+
+A file of them is ``config/published_results/<benchmark>.csv``. They are shown where a split tests on the dataset that
+they are of, and on no other, and where the table has the metric and the condition that they are under.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from pathlib import Path
+
+import pandas as pd
+
+from loco.errors import DataError
+
+KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # tell the lines of a table apart
+COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A line of a file.
+
+    Attributes:
+        method: what it was measured of; names the layer where the source has several.
+        dataset: what it was measured on, by one of the names that :class:`Published` lists for a split.
+        metric: as the benchmark's rows call it.
+        condition: likewise; blank where it was measured under none of the benchmark's.
+        value: as printed: a share in percent, an error in its unit.
+        source: where it is printed, and by whom copied if it was not read there.
+        protocol: how it was measured.
+    """
+
+    method: str
+    dataset: str
+    metric: str
+    condition: str
+    value: float
+    source: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a table can show beside its own numbers.
+
+    Attributes:
+        numbers: of its benchmark.
+        datasets: split -> the names of the dataset that it tests on: its format (``baidu``) or the name that the
+            configuration gives it, and the two with a scene that it tests on alone (``geotagged/pitts30k``). None where
+            a split tests on several, or on a simulated one.
+        methods: experiment -> the method that it measures anew.
+    """
+
+    numbers: Sequence[Number] = ()
+    datasets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_published(path: str | Path) -> list[Number]:
+    """Read a file of published numbers.
+
+    Raises:
+        DataError: it cannot be read, a line is not complete or its value no number, or two lines say one thing.
+    """
+    expected = [column.name for column in fields(Number)]
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            found, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"the published numbers cannot be read: {error}", file=path) from error
+    if found != expected:
+        raise DataError("the published numbers have other columns", file=path, expected=expected, found=found)
+    numbers = [_number(line, f"line {place}", path) for place, line in lines]
+    seen: set[tuple[str, ...]] = set()
+    for number in numbers:
+        key = (number.method, number.dataset, number.metric, number.condition)
+        if key in seen:
+            raise DataError(f"gives {', '.join(key)} twice", file=path, remedy="keep one of the lines")
+        seen.add(key)
+    return numbers
+
+
+def _number(line: Mapping[str, str], place: str, path: str | Path) -> Number:
+    whole = all(isinstance(text, str) for text in line.values())  # not None (a field lacks) nor a list (too many)
+    if not whole or not all(text.strip() for name, text in line.items() if name != "condition"):
+        raise DataError(f"{place} is not complete, or has too many fields", file=path, found=dict(line))
+    try:
+        value = float(line["value"])
+    except ValueError:
+        value = float("nan")
+    if not isfinite(value):
+        raise DataError(f"the value in {place} is no number", file=path, found=line["value"])
+    return Number(**{**line, "value": value})
+
+
+def with_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
+    """The table of :func:`loco.results.tables.summarise` with the columns :data:`COLUMNS`.
+
+    A published number stands in the line of the experiment that measures its method anew (``value`` and ``published``
+    side by side), or else in a line of its own below, with a blank ``experiment``, the method as ``title``, and nothing
+    measured. It has the scale of ``value``: shares are fractions.
+    """
+    blocks = []
+    for split, block in table.groupby("split", sort=False):
+        lines = pd.DataFrame(list(_lines(str(split), block, published)), columns=[*KEYS, *COLUMNS])
+        joined = block.merge(lines.astype({"published": float}), how="left", on=KEYS)
+        shown = pd.MultiIndex.from_frame(lines[KEYS]).isin(pd.MultiIndex.from_frame(block[KEYS]))
+        blocks += [joined] if shown.all() else [joined, lines[~shown]]
+    return pd.concat(blocks, ignore_index=True).astype({"n": "Int64", "seeds": "Int64"})
+
+
+def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tuple]:
+    """Keys and published columns of what a split's block of a table can show."""
+    benchmark = block["benchmark"].iloc[0]
+    units = dict(zip(block["metric"], block["unit"]))
+    measured = set(zip(block["metric"], block["condition"]))
+    titles = dict(zip(block["experiment"], block["title"]))
+    for number in published.numbers:
+        if number.dataset not in published.datasets.get(split, ()) or number.metric not in units:
+            continue
+        if number.condition and (number.metric, number.condition) not in measured:
+            continue
+        unit = units[number.metric]
+        value = number.value / 100 if unit == "%" else number.value
+        anew = {name: title for name, title in titles.items() if published.methods.get(name) == number.method}
+        for experiment, title in (anew or {"": number.method}).items():
+            keys = (benchmark, split, experiment, title, number.metric, number.condition, unit)
+            yield (*keys, value, number.method, number.source, number.protocol)
+
+
+def footnote(shown: pd.DataFrame) -> str:
+    """Where the published numbers of these lines come from, and which methods stand beside experiments."""
+    beside = shown[shown["experiment"] != ""].drop_duplicates(["title", "published_method"])
+    words = ["printed elsewhere, not measured here"]
+    words += [f"{line.published_method} stands beside {line.title}" for line in beside.itertuples()]
+    sources = list(shown.groupby(["published_source", "published_protocol"], sort=False))
+    for (source, protocol), lines in sources:
+        of = f"{', '.join(lines['published_method'].unique())}: " if len(sources) > 1 else ""
+        words.append(f"{of}{source}; {protocol}")
+    return ". ".join(words) + "."
+
+
+def methods_of(paths: Iterable[str | Path]) -> set[str]:
+    """All methods of these files: those that an experiment can name as ``published``."""
+    return {number.method for path in paths for number in read_published(path)}

@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from math import floor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchmetrics.functional.classification import binary_average_precision
+
+from loco.errors import DataError
+from loco.evaluation import linear_probe, semantic_segmentation
+from loco.evaluation.linear_probe import (
+    BINS,
+    HELD_OUT,
+    IN_SAMPLE,
+    VOID,
+    Classes,
+    Contents,
+    average_precision,
+    bins_of,
+    score_probe,
+    split_images,
+    train_probe,
+)
+
+SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2, "bootstrap": 50}
+STRIDE = 4
+
+
+def exact_average_precision(scores, positive):
+    """Definition: precision at each distinct score, from the highest, by the recall that it adds."""
+    ap, before = 0.0, 0
+    for threshold in sorted(set(scores), reverse=True):
+        passed = scores >= threshold
+        found = int(positive[passed].sum())
+        ap += (found - before) * found / int(passed.sum())
+        before = found
+    return ap / before
+
+
+def histograms(numbers, positive, bins):
+    return np.bincount(numbers[positive], minlength=bins), np.bincount(numbers, minlength=bins)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 80), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_average_precision_equals_its_definition(n, levels, seed):
+    rng = np.random.default_rng(seed)
+    numbers, positive = rng.integers(0, levels, n), rng.random(n) < 0.4
+    positive[0] = True
+    ap, error = average_precision(*histograms(numbers, positive, levels))
+    assert ap == pytest.approx(exact_average_precision(numbers, positive), rel=1e-12)
+    reference = binary_average_precision(torch.from_numpy(numbers / levels), torch.from_numpy(positive).long())
+    assert ap == pytest.approx(float(reference), abs=1e-5)
+    assert error >= 0
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 60), st.integers(1, 6), st.floats(0.5, 4), st.integers(0, 2**32 - 1))
+def test_binned_average_precision_is_as_near_as_it_says(n, bins, skill, seed):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(n) < 0.5
+    positive[0] = True
+    scores = rng.random(n).round(2) ** np.where(positive, 1, skill)  # some are equal
+    ap, error = average_precision(*histograms(np.minimum(scores * bins, bins - 1).astype(int), positive, bins))
+    assert abs(ap - exact_average_precision(scores, positive)) <= error + 1e-12
+
+
+def test_the_stated_error_by_hand():
+    # One positive and one other in one bin: 1/2; in truth 1 or 1/2.
+    assert average_precision(np.array([1]), np.array([2])) == pytest.approx((0.5, 0.5))
+    assert average_precision(np.array([0, 1]), np.array([3, 1])) == pytest.approx((1.0, 0.0))
+    # Two positives and one other in a bin behind ten others: 2/13; at worst 1/12 and 2/13, at best 2/12.
+    assert average_precision(np.array([2, 0]), np.array([3, 10])) == pytest.approx((2 / 13, (2 / 13 - 1 / 12) / 2))
+
+
+def test_bins_keep_the_order_and_tell_apart_small_and_sure_probabilities():
+    p = torch.sort(torch.rand(10_000, generator=torch.Generator().manual_seed(0))).values
+    bins = bins_of(p)
+    assert torch.all(bins.diff() >= 0)
+    ends = bins_of(torch.tensor([0.0, 1e-6, 1.1e-6, 0.99999, 0.999995, 1.0]))
+    assert ends[0] == 0
+    assert ends[-1] == BINS - 1
+    assert torch.all(ends.diff() > 0)
+
+
+def noisy_images(n=6, patches=40, k=5, area=9, seed=0, skill=2.0):
+    """Logits (n, patches, k) that know something of the classes (n, patches, area) of pixels, some of them void."""
+    rng = np.random.default_rng(seed)
+    classes = np.repeat(rng.choice(k, (n, patches, 1), p=np.arange(1, k + 1) / (k * (k + 1) / 2)), area, axis=2)
+    other = rng.random(classes.shape) < 0.3
+    classes[other] = rng.integers(VOID, k, other.sum())
+    logits = rng.normal(0, 1, (n, patches, k)) + skill * np.eye(k)[np.maximum(classes[:, :, 0], 0)]
+    return logits.astype(np.float32), classes
+
+
+def contents_of(classes):
+    """Of one image: (patches, area)."""
+    patch, shown = np.nonzero(classes != VOID)[0], classes[classes != VOID]
+    pairs, pixels = np.unique(np.stack([patch, shown]), axis=1, return_counts=True)
+    return Contents(*pairs, pixels)
+
+
+def identity_probe(k):
+    probe = nn.Linear(k, k)
+    with torch.no_grad():
+        probe.weight.copy_(torch.eye(k)), probe.bias.zero_()
+    return probe
+
+
+def tally_of(logits, classes):
+    images = ((torch.from_numpy(x), contents_of(c)) for x, c in zip(logits, classes))
+    return score_probe(identity_probe(logits.shape[-1]), images)
+
+
+def test_counts_and_average_precisions_equal_those_of_all_pixels():
+    logits, classes = noisy_images()
+    k = logits.shape[-1]
+    tally = tally_of(logits, classes)
+    pixels = logits.astype(np.float64).repeat(classes.shape[2], axis=1).reshape(-1, k)  # nearest neighbour
+    truth = classes.reshape(-1)
+    pixels, truth = pixels[truth != VOID], truth[truth != VOID]
+    probability = np.exp(pixels) / np.exp(pixels).sum(axis=1, keepdims=True)
+    guess = pixels.argmax(axis=1)
+    for c in range(k):
+        assert tally.actual[c] == np.sum(truth == c)
+        assert tally.predicted[c] == np.sum(guess == c)
+        assert tally.right[c] == np.sum((guess == c) & (truth == c))
+        ap, error = average_precision(tally.positive[c], tally.total[c])
+        exact = exact_average_precision(probability[:, c], truth == c)
+        assert abs(ap - exact) <= error + 1e-6
+        assert error < 0.03  # 240 different probabilities
+
+
+def test_average_precision_is_of_probabilities_that_can_be_compared_across_pixels():
+    # Scaling each pixel's logits to [0, 1], as the published code does, makes sure and unsure pixels equal.
+    rng = np.random.default_rng(0)
+    n, k = 20_000, 4
+    sure = rng.normal(0, 2, (n, 1))
+    logits = np.concatenate([sure, -sure, np.zeros((n, k - 2))], axis=1).astype(np.float32)
+    probability = torch.from_numpy(logits).softmax(dim=1).numpy()
+    truth = np.array([rng.choice(k, p=p / p.sum()) for p in probability.astype(np.float64)])  # calibrated
+    tally = tally_of(logits[None], truth[None, :, None])
+    ap, error = average_precision(tally.positive[0], tally.total[0])
+    target = torch.from_numpy(truth == 0).long()
+    assert abs(ap - float(binary_average_precision(torch.from_numpy(probability[:, 0]), target))) <= error + 1e-5
+    assert error < 1e-3
+    low, high = logits.min(axis=1), logits.max(axis=1)
+    scaled = torch.from_numpy((logits[:, 0] - low) / (high - low))
+    assert ap > float(binary_average_precision(scaled, target)) + 0.1
+
+
+def test_average_precision_does_not_depend_on_calibration():
+    logits = np.random.default_rng(0).normal(0, 1, (1, 3000, 1)).astype(np.float32)
+    truth = (np.random.default_rng(1).random((1, 3000, 1)) < 1 / (1 + np.exp(-logits))).astype(int)
+    found = []
+    for scale, shift in ((1, 0), (3, 0), (1, -6), (0.3, 2)):  # two classes: the probability is monotone in the first
+        both = np.concatenate([np.zeros_like(logits), scale * logits + np.float32(shift)], axis=2)
+        tally = tally_of(both, truth)
+        found.append(average_precision(tally.positive[1], tally.total[1])[0])
+    np.testing.assert_allclose(found, found[0], atol=3e-3)
+
+
+def test_the_probe_reaches_the_minimum_of_the_cross_entropy():
+    # One feature, constant: the best probabilities are the classes' shares of the labelled patches.
+    targets = np.array([[0, 0, 0, 1, 2, 2, VOID, VOID]])
+    settings = {"epochs": 600, "batch": 1}
+    ones = torch.ones(8, 1, dtype=torch.float16)
+    probe = train_probe(lambda i: ones, targets, np.array([0]), 3, settings, np.random.default_rng(0))
+    found = probe(torch.ones(1, 1)).softmax(dim=1)[0]
+    torch.testing.assert_close(found, torch.tensor([3, 1, 2]) / 6, atol=2e-3, rtol=0)
+
+
+def test_blocks_of_patches_do_not_change_a_step(monkeypatch):
+    rng = np.random.default_rng(0)
+    maps, targets = torch.from_numpy(rng.normal(0, 1, (4, 50, 6))).half(), rng.integers(VOID, 3, (4, 50))
+
+    def trained():
+        order = np.random.default_rng(1)
+        return train_probe(lambda i: maps[i], targets, np.arange(4), 3, {"epochs": 5, "batch": 3}, order).weight
+
+    whole = trained()
+    monkeypatch.setattr(linear_probe, "BLOCK", 17)
+    torch.testing.assert_close(trained(), whole, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "block", "share", "trained"), [(90, 18, 0.5, 36), (10, 4, 0.9, 8), (7, 1, 0.01, 1)])
+def test_blocks_of_images_are_held_out(count, block, share, trained):
+    wanted = SETTINGS | {"block": block, "train_share": share}
+    splits = [split_images(count, wanted, np.random.default_rng(seed)) for seed in range(20)]
+    for train, test in splits:
+        np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(count))
+        assert not set(train // block) & set(test // block)
+        assert np.all(np.diff(train) > 0)
+        assert min(len(train), len(test)) > 0
+    assert trained in {len(train) for train, _ in splits}
+    assert len({tuple(train) for train, _ in splits}) > 1
+
+
+def test_nothing_is_held_out_of_one_block():
+    for count in (1, 5):
+        train, test = split_images(count, SETTINGS | {"block": 5}, np.random.default_rng(0))
+        assert (len(train), len(test)) == (count, 0)
+
+
+def test_pixels_and_patches_find_each_other_as_in_exact_fractions():
+    for cells, extent, size in ((8, 32, 32), (5, 35, 32), (7, 23, 23), (9, 4, 4), (3, 8, 10)):
+        of_pixels = linear_probe._cells_of_pixels(cells, extent, size)
+        of_cells = linear_probe._pixels_of_cells(cells, extent, size)
+        half = Fraction(1, 2)
+        assert of_pixels.tolist() == [min(floor((x + half) * cells / extent), cells - 1) for x in range(size)]
+        assert of_cells.tolist() == [min(floor((q + half) * extent / cells), size) for q in range(cells)]
+
+
+# Whole scenes, of categories: what `classes_of` makes of labels is tested with the benchmarks that do so.
+
+
+def columns_of(result, part=HELD_OUT):
+    chosen = np.array(result.items["part"]) == part
+    return {name: np.array(column, dtype=object)[chosen] for name, column in result.items.items()}
+
+
+def value(result, metric, condition=HELD_OUT):
+    (row,) = [row for row in result.rows if (row.metric, row.condition) == (metric, condition)]
+    return row.value
+
+
+@pytest.fixture
+def labelled_scene(make_scene):
+    """A scene from the categories (n, rows, columns) of its patches, and their features (n, rows, columns, c)."""
+
+    def make(patches, features, **given):
+        semantic = np.repeat(np.repeat(patches, STRIDE, axis=1), STRIDE, axis=2).astype(np.uint8)
+        poses = np.tile(np.eye(4), (len(patches), 1, 1))
+        labels = np.where(semantic == 0, -1, 0), semantic, []
+        return make_scene(poses, features, size=semantic.shape[1:], labels=labels, separate=True, **given)
+
+    return make
+
+
+def evaluate(*scenes, seed=0, **changes):
+    return semantic_segmentation.evaluate(scenes, SETTINGS | changes, seed)
+
+
+def unit(features):
+    return features / np.linalg.norm(features, axis=-1, keepdims=True)
+
+
+def test_a_perfect_prediction_scores_one_whatever_classes_are_absent(labelled_scene):
+    patches = np.random.default_rng(0).integers(1, 9, (8, 5, 6))  # 8 of the 40 categories
+    result = evaluate(labelled_scene(patches, np.eye(9)[patches]))
+    assert len(result.rows) == 4 * 2 * 3
+    for row in result.rows:
+        assert row.value == pytest.approx(1.0), row
+    assert sum(row.n == 8 for row in result.rows) == 4  # mAP and mIoU of both parts: absent classes are no items
+
+
+def test_random_features_fit_what_they_are_trained_on_and_no_more(labelled_scene):
+    rng = np.random.default_rng(0)
+    k, patches = 10, rng.integers(1, 11, (16, 5, 6))
+    scene = labelled_scene(patches, unit(rng.normal(0, 1, (16, 5, 6, 512))))
+    result = evaluate(scene, epochs=100)
+    assert value(result, "accuracy", IN_SAMPLE) > 0.95
+    # Held-out accuracy is 1/k, not the 0.8 and more that it is where true negatives count.
+    assert value(result, "accuracy") == pytest.approx(1 / k, abs=0.06)
+    assert value(result, "mAP") == pytest.approx(1 / k, abs=0.06)
+    assert value(result, "Jaccard") == pytest.approx(1 / (2 * k - 1), abs=0.04)
+    assert value(result, "mIoU") == pytest.approx(1 / (2 * k - 1), abs=0.04)
+
+
+def test_constant_features_score_the_shares_of_the_classes(labelled_scene):
+    rng = np.random.default_rng(0)
+    patches = rng.choice([1, 3, 4], (12, 5, 6), p=[0.6, 0.3, 0.1])
+    result = evaluate(labelled_scene(patches, np.ones((12, 5, 6, 1))))
+    for part in (HELD_OUT, IN_SAMPLE):
+        columns = columns_of(result, part)
+        share = columns["pixels"] / columns["pixels"].sum()
+        np.testing.assert_allclose(columns["ap"].astype(float), share.astype(float), rtol=1e-12)
+        assert value(result, "accuracy", part) == pytest.approx(share.max())
+        assert value(result, "mIoU", part) == pytest.approx(share.max() / 3)
+
+
+def test_pixels_without_class_are_neither_trained_nor_scored(labelled_scene):
+    rng = np.random.default_rng(0)
+    patches = rng.integers(1, 5, (8, 5, 6))
+    features = unit(np.eye(5)[patches] + rng.normal(0, 0.4, (8, 5, 6, 5)))
+    without = rng.random(patches.shape) < 0.4
+    patches[without] = rng.choice([0, 41], without.sum())  # void, unlabeled
+    result = evaluate(labelled_scene(patches, features))
+    features[without] = unit(rng.normal(0, 1, (without.sum(), 5)))
+    other = evaluate(labelled_scene(patches, features))
+    assert result == other
+    assert not {"void", "unlabeled"} & set(result.items["name"])
+    assert sum(columns_of(result, IN_SAMPLE)["pixels"]) == STRIDE**2 * np.sum(~without)
+
+
+def test_a_class_that_only_held_out_images_show_is_left_out(labelled_scene):
+    rng = np.random.default_rng(0)
+    patches, wanted = rng.integers(3, 7, (8, 5, 6)), np.arange(41)
+    scene = labelled_scene(patches, np.eye(41)[patches])
+    train, test = split_images(8, SETTINGS, scene.rng(0, 0))
+    patches[train[0], 0, 0], patches[test[0], 1, 1] = 7, 11  # trained only; held out only
+    result = evaluate(labelled_scene(patches, np.eye(41)[patches]))
+    columns = columns_of(result)
+    assert columns["class"].tolist() == [3, 4, 5, 6, 7, 11]
+    assert columns["trained"].tolist() == [True] * 5 + [False]
+    assert columns["pixels"].tolist() == [
+        STRIDE**2 * np.sum(patches[test] == c) for c in wanted[columns["class"].astype(int)]
+    ]
+    numbers = ("ap", "ap_error", "iou")
+    assert [[columns[name][i] for name in numbers] for i in (4, 5)] == [[None] * 3] * 2
+    assert [columns[name][5] for name in ("tp", "fp", "fn")] == [None] * 3
+    for metric in linear_probe.METRICS:
+        assert value(result, metric) == pytest.approx(1.0)
+        assert value(result, metric, IN_SAMPLE) == pytest.approx(1.0)
+
+
+def test_the_number_that_is_held_out_is_of_other_images(labelled_scene):
+    # Features name the image besides the class, in each image by other channels: known images are told, others not.
+    rng = np.random.default_rng(0)
+    patches = rng.integers(1, 5, (8, 5, 6))
+    features = np.eye(40)[5 * np.arange(8)[:, None, None] + patches]
+    result = evaluate(labelled_scene(patches, features))
+    assert value(result, "accuracy", IN_SAMPLE) == 1
+    assert value(result, "accuracy") < 0.5
+
+
+def test_features_of_another_grid_that_reach_beyond_the_image(make_scene):
+    # Cells of 5 x 5 pixels over 15 x 25, of images of 13 x 22; in each cell, one class.
+    rng = np.random.default_rng(0)
+    patches = rng.integers(1, 5, (6, 3, 5))
+    semantic = patches.repeat(5, axis=1).repeat(5, axis=2)[:, :13, :22].astype(np.uint8)
+    # The centres of the last rows lie on the last pixel, those of the last columns beyond the image: never trained.
+    patches[:, :, 4] = 0
+    features = np.eye(5)[patches]
+    labels = np.zeros(semantic.shape, int), semantic, []
+    poses = np.tile(np.eye(4), (6, 1, 1))
+    scene = make_scene(poses, features, size=(13, 22), extent=(15, 25), labels=labels, separate=True)
+    result = evaluate(scene)
+    columns = columns_of(result, IN_SAMPLE)
+    assert sum(columns["pixels"]) == 6 * 13 * 22
+    assert sum(columns["tp"]) >= np.sum(semantic[:, :, :20] > 0)  # every pixel of a cell that was trained on
+    targets = linear_probe._Patches(scene, semantic_segmentation.categories).targets.reshape(6, 3, 5)
+    np.testing.assert_array_equal(targets[:, :, :4], patches[:, :, :4])
+    assert np.all(targets[:, :, 4] == VOID)
+
+
+def test_held_and_read_features_are_the_same(labelled_scene, monkeypatch):
+    rng = np.random.default_rng(0)
+    patches = rng.integers(1, 5, (6, 5, 6))
+    scene = labelled_scene(patches, unit(rng.normal(0, 1, (6, 5, 6, 8))))
+    held = evaluate(scene, epochs=3)
+    monkeypatch.setattr(linear_probe, "HELD", 2 * 5 * 6 * 8 * 2)  # two images
+    assert evaluate(scene, epochs=3) == held
+
+
+def test_rows_summarise_the_items(labelled_scene):
+    rng = np.random.default_rng(0)
+    scenes = []
+    for name, k in (("large", 12), ("small", 5)):
+        patches = rng.integers(1, k, (8, 5, 6))
+        features = unit(np.eye(12)[patches] + rng.normal(0, 0.5, (8, 5, 6, 12)))
+        scenes.append(labelled_scene(patches, features, scene=name))
+    result = evaluate(*scenes)
+    columns = columns_of(result)
+    for kinds, suffix in ((["thing", "stuff"], ""), (["thing"], ", things"), (["stuff"], ", stuff")):
+        means = []
+        for name in ("large", "small"):
+            own = (columns["scene"] == name) & np.isin(columns["kind"].astype(str), kinds)
+            tp, fp, fn, pixels = (columns[c][own].sum() for c in ("tp", "fp", "fn", "pixels"))
+            means.append([columns["ap"][own].mean(), columns["iou"][own].mean(), tp / (tp + fp + fn), tp / pixels])
+        for metric, expected in zip(linear_probe.METRICS, np.mean(means, axis=0)):
+            (row,) = [r for r in result.rows if (r.metric, r.condition) == (metric, HELD_OUT + suffix)]
+            assert row.value == pytest.approx(expected)
+            assert row.low <= row.value <= row.high
+            known = np.isin(columns["kind"].astype(str), kinds).sum()
+            assert row.n == (known if metric in ("mAP", "mIoU") else 2)
+    assert 0.2 < value(result, "mAP") < 1
+    assert sum(columns["fp"]) == sum(columns["fn"])  # whatever is missed is taken for something
+
+
+def test_draws_depend_on_the_seed_and_the_scene_alone(labelled_scene):
+    rng = np.random.default_rng(0)
+    patches = rng.integers(1, 6, (8, 5, 6))
+    scene = labelled_scene(patches, unit(rng.normal(0, 1, (8, 5, 6, 16))))
+    other = labelled_scene(patches, unit(rng.normal(0, 1, (8, 5, 6, 3))))
+    result = evaluate(scene, epochs=4)
+    assert evaluate(scene, epochs=4) == result
+    assert evaluate(scene, epochs=4, seed=1) != result
+    rival = evaluate(other, epochs=4)
+    assert rival.items["ap"] != result.items["ap"]
+    assert rival.items["pixels"] == result.items["pixels"]
+    asked = [
+        [(s.metric, s.condition, s.keys, s.weights) for s in linear_probe.samples(r.items, SETTINGS)]
+        for r in (result, rival)
+    ]
+    assert asked[0] == asked[1]
+
+
+def test_a_scene_of_one_image_is_scored_as_published_only(labelled_scene):
+    patches = np.random.default_rng(0).integers(1, 5, (1, 5, 6))
+    result = evaluate(labelled_scene(patches, np.eye(5)[patches]))
+    assert set(result.items["part"]) == {IN_SAMPLE}
+    assert value(result, "mAP", IN_SAMPLE) == pytest.approx(1)
+    assert value(result, "mAP") is None
+
+
+def test_a_scene_without_a_labelled_pixel_has_no_items(labelled_scene):
+    result = evaluate(labelled_scene(np.zeros((4, 5, 6), int), np.ones((4, 5, 6, 2))))
+    assert {len(column) for column in result.items.values()} == {0}
+    assert {(row.value, row.n) for row in result.rows} == {(None, 0)}
+
+
+def test_images_without_a_labelled_pixel_are_no_obstacle(labelled_scene):
+    patches = np.random.default_rng(0).integers(1, 5, (6, 5, 6))
+    patches[::2] = 0
+    result = evaluate(labelled_scene(patches, np.eye(5)[patches]), batch=1)
+    assert value(result, "mAP") == pytest.approx(1)
+
+
+def test_a_scene_without_labels_is_refused(make_scene):
+    scene = make_scene(np.eye(4)[None], np.ones((1, 2, 2, 3)))
+    with pytest.raises(DataError, match="no labels"):
+        linear_probe.evaluate([scene], SETTINGS, 0, lambda labels: Classes([], [], lambda i: np.zeros((6, 8))))

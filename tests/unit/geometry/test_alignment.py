@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from loco.geometry.alignment import rigid_fit, robust_rigid_fit
+
+
+def random_motion(rng):
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.random(random_state=rng.integers(2**31)).as_matrix()
+    motion[:3, 3] = rng.normal(size=3) * 3
+    return motion
+
+
+def moved(points, motion):
+    return points @ motion[:3, :3].T + motion[:3, 3]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(3, 20), st.floats(-2, 2), st.integers(0, 2**32 - 1))
+def test_exact_points_give_the_motion(m, magnitude, seed):
+    rng = np.random.default_rng(seed)
+    motion, points = random_motion(rng), 10**magnitude * rng.normal(size=(m, 3))
+    np.testing.assert_allclose(rigid_fit(points, moved(points, motion)), motion, atol=1e-7)
+
+
+def test_points_of_a_plane_suffice():
+    rng = np.random.default_rng(0)
+    motion, points = random_motion(rng), rng.normal(size=(30, 3)) * [1, 1, 0]
+    np.testing.assert_allclose(rigid_fit(points, moved(points, motion)), motion, atol=1e-12)
+
+
+@pytest.mark.parametrize("flat", [1, 0])
+def test_it_is_never_a_reflection(flat):
+    points = np.random.default_rng(0).normal(size=(20, 3)) * [1, 1, flat]
+    mirrored = points * [1, 1, -1]
+    rotation = rigid_fit(points, mirrored)[:3, :3]
+    assert np.linalg.det(rotation) == pytest.approx(1)
+    expected, _ = Rotation.align_vectors(mirrored - mirrored.mean(axis=0), points - points.mean(axis=0))
+    np.testing.assert_allclose(rotation, expected.as_matrix(), atol=1e-9)
+
+
+def test_noisy_points_give_the_least_squares():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(5, 40, 3))
+    noisy = np.stack([moved(p, random_motion(rng)) for p in points]) + 0.3 * rng.normal(size=points.shape)
+    for motion, a, b in zip(rigid_fit(points, noisy), points, noisy):
+        expected, _ = Rotation.align_vectors(b - b.mean(axis=0), a - a.mean(axis=0))
+        np.testing.assert_allclose(motion[:3, :3], expected.as_matrix(), atol=1e-9)
+        np.testing.assert_allclose(moved(a.mean(axis=0), motion), b.mean(axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_six_in_ten_wrong_matches_change_nothing(seed):
+    rng = np.random.default_rng(seed)
+    motion, a = random_motion(rng), rng.uniform(-3, 3, (200, 3))
+    b = moved(a, motion)
+    wrong = rng.permutation(200) < 120
+    b[wrong] = moved(rng.uniform(-3, 3, (120, 3)), motion)
+    b[~wrong] += rng.uniform(-0.005, 0.005, (80, 3))
+    right = np.linalg.norm(moved(a, motion) - b, axis=1) < 0.05
+    found, agreeing = robust_rigid_fit(a, b, 0.05, 500, np.random.default_rng(0))
+    np.testing.assert_allclose(found, rigid_fit(a[right], b[right]), atol=1e-9)
+    np.testing.assert_array_equal(agreeing, right)
+    again, _ = robust_rigid_fit(a, b, 0.05, 500, np.random.default_rng(0))
+    np.testing.assert_array_equal(found, again)
+
+
+def test_too_little_determines_no_motion():
+    rng = np.random.default_rng(0)
+    points, line = rng.normal(size=(50, 3)), rng.normal(size=(50, 1)) * [1.0, 2, 3] + 1
+    assert robust_rigid_fit(points[:2], points[:2], 0.1, 100, rng) is None
+    assert robust_rigid_fit(line, line, 0.1, 100, rng) is None
+    assert robust_rigid_fit(np.tile(points[:1], (50, 1)), points, 1e-6, 100, rng) is None
+    assert robust_rigid_fit(points, rng.normal(size=(50, 3)), 1e-6, 100, rng) is None
+    np.testing.assert_allclose(robust_rigid_fit(points[:3], points[:3], 0.1, 100, rng)[0], np.eye(4), atol=1e-12)

@@ -1,0 +1,269 @@
+"""Plots draw the numbers that they are given."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from loco.evaluation.result import Row, Sample
+from loco.results import figures, plots
+from loco.results.metrics import Metrics
+
+TITLES = {"place": "place & more", "absent": "not run", "colour": "colour"}
+COLOURS = {name: figures.look(name, TITLES)[0] for name in TITLES}
+
+
+def metric_file(benchmark: str, experiment: str, rows: list[Row], items: dict | None = None, seed: int = 0) -> Metrics:
+    path = Path(f"{experiment}.json")
+    return Metrics(path, benchmark, "houses", experiment, seed, {}, {}, rows, items or {})
+
+
+def correspondence(experiment: str, recall: np.ndarray, seed: int = 0) -> Metrics:
+    angle = np.linspace(1, 100, len(recall))
+    items = {"angle": angle.tolist(), "recall@5px": [None if np.isnan(r) else r for r in recall.tolist()]}
+    items |= {"recall@10px": items["recall@5px"], "recall@20px": items["recall@5px"]}
+    settings = {"rotation_bins": [0, 15, 30, 60, 180], "thresholds": [5, 10, 20]}
+    path = Path(f"{experiment}.json")
+    return Metrics(path, "pixel_correspondence", "houses", experiment, seed, settings, {}, [], items)
+
+
+def consistency(experiment: str, value: float | None) -> Metrics:
+    rows = [Row("mAP", "2 m, uniform", value, value and value - 0.1, value and value + 0.1, 20)]
+    rows += [Row("mAP", "5 m, uniform", 0.5, None, None, 1)]
+    return metric_file("location_consistency", experiment, rows)
+
+
+def recognition(experiment: str, recall: float, ks: tuple[int, ...] = (20, 1, 5)) -> Metrics:
+    rows = [
+        Row(f"recall@{k}", descriptor, value, value and value - 0.02, value and value + 0.03, 9)
+        for k in ks
+        for descriptor, value in {"VLAD 32": recall + k / 100, "class token": None}.items()
+    ]
+    return metric_file("place_recognition", experiment, rows)
+
+
+def planes(experiment: str, accuracy: float) -> Metrics:
+    rows = [Row(f"MMA@{t}px", "all", accuracy * t, accuracy * t, accuracy * t, 9) for t in (1, 2, 3, 5, 10)]
+    rows += [Row("AUC@3px", "all", 0.4, 0.3, 0.5, 9), Row("corner error", "all", 2.5, 2.0, None, 9, "px")]
+    return metric_file("homography", experiment, rows)
+
+
+def posed(experiment: str, rotation: list[float | None], seed: int = 0) -> Metrics:
+    n = len(rotation)
+    items = {"method": ["rigid"] * n + ["essential"] * n, "rotation_error": rotation * 2}
+    items |= {"translation_error": [r and r / 10 for r in rotation] + [None] * n, "direction_error": rotation * 2}
+    return metric_file("relative_pose", experiment, [], items, seed)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures of a test, in the order in which they are drawn; no files are written."""
+    seen: list[Figure] = []
+
+    @contextmanager
+    def keep(stem: Path, width: float, height: float) -> Iterator[Figure]:
+        with matplotlib.rc_context(figures.STYLE):
+            seen.append(Figure(figsize=(width, height), layout="constrained"))
+            yield seen[-1]
+
+    monkeypatch.setattr(plots, "new_figure", keep)
+    return seen
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark that scores by the column ``score``, under two conditions, in the statistic that settings name."""
+
+    def samples(items: dict, settings: dict) -> list[Sample]:
+        chosen = [k for k, score in enumerate(items["score"]) if score is not None]
+        keys, scores = [(k,) for k in chosen], [items["score"][k] for k in chosen]
+        statistic = settings["statistic"]
+        return [Sample("score", c, keys, [s + add for s in scores], statistic=statistic) for c, add in CONDITIONS]
+
+    monkeypatch.setitem(sys.modules, "loco.evaluation.toy", SimpleNamespace(samples=samples))
+
+
+CONDITIONS = [("near", 0.5), ("all", 0.0)]
+
+
+def toyed(experiment: str, scenes: dict[str, list[float | None]], seed: int = 0, statistic: str = "mean") -> Metrics:
+    items = {"scene": [], "score": []}
+    for scene, scores in scenes.items():
+        items["scene"] += [scene] * len(scores)
+        items["score"] += scores
+    path = Path(f"{experiment}.json")
+    return Metrics(path, "toy", "houses", experiment, seed, {"statistic": statistic}, {}, [], items)
+
+
+def points(axes: Axes, experiment: str) -> list[list[float]]:
+    """What is drawn of an experiment: x and y of its only line, blank places left out."""
+    (line,) = (line for line in axes.lines if to_hex(line.get_color()).upper() == COLOURS[experiment])
+    return [xy for xy in np.asarray(line.get_xydata()).round(6).tolist() if not np.isnan(xy).any()]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    lines = [f"{step},{1 / step},,,{'' if step % 10 else step / 100}" for step in range(1, 41)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["step,loss,mean_ap,pairs_per_second,val_map", *lines]))
+    return path
+
+
+@pytest.mark.usefixtures("toy")
+def test_plots_are_whole_and_alike_on_every_run(log: Path, draw_twice: Callable) -> None:
+    recall = np.random.default_rng(0).uniform(size=60)
+    pairs = [correspondence("place", recall), correspondence("colour", recall / 2)]
+    scores = [consistency("place", 0.7), consistency("colour", None)]
+
+    def draw(folder: Path) -> None:
+        plots.training_curve({"place": [log, log]}, TITLES, folder / "training_curve")
+        plots.recall_against_angle(pairs, TITLES, folder / "recall")
+        plots.dots(scores, TITLES, folder / "dots")
+        plots.recall_at_k([recognition("place", 0.5)], TITLES, folder / "recall_at_k")
+        plots.matching_accuracy([planes("place", 0.05)], TITLES, folder / "matching_accuracy")
+        plots.error_curves([posed("place", [1.0, 2.0, None])], TITLES, folder / "error_curves")
+        plots.per_scene_spread([toyed("place", {"a": [0.5, 0.7]})], TITLES, folder / "spread")
+        numbers = {"place": "0.5", "colour": "5"}
+        plots.ablation_plot([*scores, *scores], numbers, "kappa, m", folder / "ablation")
+
+    stems = (
+        "training_curve",
+        "recall",
+        "dots",
+        "recall_at_k",
+        "matching_accuracy",
+        "error_curves",
+        "spread",
+        "ablation",
+    )
+    draw_twice(draw, *stems)
+
+
+def test_binned_recall_against_brute_force() -> None:
+    angle = np.random.default_rng(1).permutation(60).astype(float)
+    centre, mean, low, high = plots._binned(angle, angle / 60)
+    # 60 pairs, 12 a group: 0 .. 11, 12 .. 23, ...
+    np.testing.assert_allclose(centre, [5.5, 17.5, 29.5, 41.5, 53.5])
+    np.testing.assert_allclose(mean, centre / 60)
+    # The mean of 12 draws with replacement from 0 .. 11 has standard deviation sqrt(143 / 12 / 12).
+    half = 1.96 * np.sqrt(143 / 144) / 60
+    np.testing.assert_allclose(high - mean, half, rtol=0.15)
+    np.testing.assert_allclose(mean - low, half, rtol=0.15)
+
+
+def test_variants_stand_at_their_numbers_or_in_their_order() -> None:
+    assert plots._places(["0.5", "10", "2"]) == ({"0.5": 0.5, "10": 10.0, "2": 2.0}, True)
+    assert plots._places(["exact", "0.5"]) == ({"exact": 0.0, "0.5": 1.0}, False)
+
+
+def test_pairs_are_averaged_over_seeds_and_those_without_matches_left_out() -> None:
+    one = correspondence("place", np.array([0.2, np.nan, 0.6]))
+    two = correspondence("place", np.array([0.4, np.nan, 0.8]), seed=1)
+    angle, recall = plots._pairs([one, two], 10)
+    np.testing.assert_allclose(angle, [1, 100])
+    np.testing.assert_allclose(recall, [0.3, 0.7])
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_benchmark_without_items_gives_an_empty_figure(tmp_path: Path) -> None:
+    plots.recall_against_angle([correspondence("place", np.empty(0))], TITLES, tmp_path / "empty")
+    plots.error_curves([posed("place", [])], TITLES, tmp_path / "none")
+    plots.per_scene_spread([toyed("place", {})], TITLES, tmp_path / "no_scene")
+    assert {path.stem for path in tmp_path.iterdir()} == {"empty", "none", "no_scene"}
+
+
+def test_a_dot_is_a_score_in_its_row(drawn: list[Figure], tmp_path: Path) -> None:
+    plots.dots([consistency("place", 0.7), consistency("colour", None)], TITLES, tmp_path / "dots")
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["2 m, uniform", "5 m, uniform"]
+    assert points(axes, "place") == [[70.0, -0.2], [50.0, 0.8]]
+    assert points(axes, "colour") == [[50.0, 1.2]]
+    assert axes.get_xlabel() == "mAP (%)"
+    bars = [path.vertices[:, 0].round(6).tolist() for bars in axes.collections for path in bars.get_paths()]
+    assert [60.0, 80.0] in bars
+
+
+def test_dots_have_a_panel_a_metric_and_few_thresholds(drawn: list[Figure], tmp_path: Path) -> None:
+    plots.dots([planes("place", 0.05), planes("colour", 0.04)], TITLES, tmp_path / "dots")
+    panels = {axes.get_xlabel(): axes for axes in drawn[0].axes}
+    error = "corner error\n(px, less is better)"
+    assert list(panels) == ["MMA@1px (%)", "MMA@3px (%)", "MMA@10px (%)", "AUC@3px (%)", error]
+    assert points(panels["MMA@3px (%)"], "place") == [[15.0, -0.2]]
+    assert points(panels[error], "place") == [[2.5, -0.2]]  # in pixels, not in percent
+
+
+def test_recall_at_k_is_drawn_against_k(drawn: list[Figure], tmp_path: Path) -> None:
+    plots.recall_at_k([recognition("place", 0.5), recognition("colour", 0.3)], TITLES, tmp_path / "recall")
+    panels = {axes.get_title(): axes for axes in drawn[0].axes}
+    assert list(panels) == ["VLAD 32", "class token"]
+    assert points(panels["VLAD 32"], "place") == [[1.0, 51.0], [5.0, 55.0], [20.0, 70.0]]
+    assert points(panels["VLAD 32"], "colour") == [[1.0, 31.0], [5.0, 35.0], [20.0, 50.0]]
+    assert points(panels["class token"], "place") == []
+    assert panels["VLAD 32"].get_xticks().tolist() == [1, 5, 20]
+
+
+def test_matching_accuracy_is_drawn_against_its_threshold(drawn: list[Figure], tmp_path: Path) -> None:
+    plots.matching_accuracy([planes("place", 0.05)], TITLES, tmp_path / "mma")
+    (axes,) = drawn[0].axes
+    assert axes.get_title() == "all"
+    assert points(axes, "place") == [[1.0, 5.0], [2.0, 10.0], [3.0, 15.0], [5.0, 25.0], [10.0, 50.0]]
+
+
+def test_error_curves_count_failures(drawn: list[Figure], tmp_path: Path) -> None:
+    plots.error_curves([posed("place", [4.0, None, 0.0, 2.0])], TITLES, tmp_path / "curves")
+    panels = {(axes.get_title(), axes.get_xlabel()): axes for axes in drawn[0].axes}
+    rotation, direction = "error of the rotation (deg)", "error of the direction of the translation (deg)"
+    metres = "error of the translation (m)"
+    assert list(panels) == [("rigid", rotation), ("rigid", metres), ("essential", rotation), ("essential", direction)]
+    assert points(panels["rigid", rotation], "place") == [[1e-6, 25.0], [2.0, 50.0], [4.0, 75.0]]
+    assert points(panels["rigid", metres], "place") == [[1e-6, 25.0], [0.2, 50.0], [0.4, 75.0]]
+    assert points(panels["essential", direction], "place") == [[1e-6, 25.0], [2.0, 50.0], [4.0, 75.0]]
+
+
+def test_error_curves_pool_seeds(drawn: list[Figure], tmp_path: Path) -> None:
+    plots.error_curves([posed("place", [1.0, 3.0]), posed("place", [2.0, None], 1)], TITLES, tmp_path / "curves")
+    assert points(drawn[0].axes[0], "place") == [[1.0, 25.0], [2.0, 50.0], [3.0, 75.0]]
+
+
+@pytest.mark.usefixtures("toy")
+def test_spread_has_a_dot_a_scene(drawn: list[Figure], tmp_path: Path) -> None:
+    """Of all items of a scene; one without scores is left out, and seeds are averaged."""
+    runs = [toyed("place", {"a": [0.1, 0.3], "b": [0.8], "c": [None]}), toyed("colour", {"a": [0.2], "b": [0.4]})]
+    runs += [toyed("place", {"a": [0.3, 0.5], "b": [0.6], "c": [0.9]}, seed=1)]
+    plots.per_scene_spread(runs, TITLES, tmp_path / "spread")
+    (axes,) = drawn[0].axes
+    assert points(axes, "place") == [[30.0, 0.0], [70.0, 0.0]]
+    assert points(axes, "colour") == [[20.0, 1.0], [40.0, 1.0]]
+    assert [stroke.get_segments()[0][0].tolist() for stroke in axes.collections] == [[50.0, -0.35], [30.0, 0.65]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["place & more", "colour"]
+    assert (axes.get_title(), axes.get_xlabel()) == ("all", "score (%)")
+
+
+@pytest.mark.usefixtures("toy")
+def test_spread_of_medians(drawn: list[Figure], tmp_path: Path) -> None:
+    scenes = {"a": [0.1, 0.2, 9.0], "b": [0.4, float("inf"), float("inf")]}
+    plots.per_scene_spread([toyed("place", scenes, statistic="median")], TITLES, tmp_path / "spread")
+    assert points(drawn[0].axes[0], "place") == [[20.0, 0.0]]
+
+
+def test_ablations_draw_errors_in_their_unit_and_shares_first(drawn: list[Figure], tmp_path: Path) -> None:
+    names = {"place": "a", "colour": "b"}
+    errors = [Row("rotation error", "all", 3.0, 2.0, 4.0, 9, "deg")]
+    share = Row("AUC@5deg", "all", 0.25, 0.2, 0.3, 9)
+    plots.ablation_plot([metric_file("x", e, errors) for e in names], names, "what varies", tmp_path / "errors")
+    assert drawn[0].axes[0].get_ylabel() == "rotation error\n(deg, less is better)"
+    assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [3.0, 3.0]
+    both = [metric_file("x", e, [*errors, share]) for e in names]
+    plots.ablation_plot(both, names, "what varies", tmp_path / "both")
+    assert drawn[1].axes[0].get_ylabel() == "AUC@5deg (%)"
+    assert drawn[1].axes[0].lines[0].get_ydata().tolist() == [25.0, 25.0]

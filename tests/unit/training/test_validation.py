@@ -1,0 +1,47 @@
+"""The mAP of a network in training, on images or on what was stored of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from loco.models.extractor import FeatureExtractor
+from loco.storage import Encoded, Frames
+from loco.training.data import open_scenes
+from loco.training.validation import ValidationScene
+
+
+class _Colours(FeatureExtractor):
+    """The mean colour of every patch, computed or stored."""
+
+    dim, stride, needs_images = 3, 4, False
+
+    def maps(self, images):
+        return self.decode(self.encode(images), None)
+
+    def encode(self, images):
+        return F.avg_pool2d(images, 4)
+
+    def decode(self, encoded, images):
+        assert images is None
+        return encoded
+
+
+def test_stored_frames_are_validated_as_computed_ones(walls, tmp_path):
+    frames_path, correspondences_path = walls[0]
+    with Frames(frames_path) as frames:
+        maps = F.avg_pool2d(torch.from_numpy(frames["rgb"][:]).permute(0, 3, 1, 2) / 255, 4)
+        sizes = dict(zip("nchw", maps.shape))
+        for name, content in (("same", maps), ("flat", torch.ones_like(maps))):
+            with Encoded.create(tmp_path / f"{name}.h5", frames.dataset, frames.scene, sizes) as file:
+                file.attrs["frames_id"] = frames.frames_id
+                file["encoded"][:] = content
+    paths = [
+        (frames_path, correspondences_path, *rest) for rest in ((), (tmp_path / "same.h5",), (tmp_path / "flat.h5",))
+    ]
+    computed, stored, flat = (ValidationScene(scene).mean_ap(_Colours()) for scene in open_scenes(paths))
+    assert stored == pytest.approx(computed, abs=2e-3)  # half precision
+    assert flat < computed - 0.05  # it is the stored frames that are judged
+    assert np.isfinite(flat)

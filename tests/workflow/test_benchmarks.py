@@ -1,0 +1,90 @@
+"""All benchmarks on the tiny world, and on planes that its models are judged on without a training of their own."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from loco.evaluation import NEEDS
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+PROBE = {"epochs": 2, "batch": 4, "train_share": 0.5, "block": 18, "bootstrap": 20}
+BENCHMARKS = {
+    "panoptic_segmentation": PROBE,
+    "semantic_segmentation": PROBE,
+    "place_recognition": {
+        "queries": 6,
+        "descriptors": [{"name": "mean"}, {"name": "class_token"}],
+        "rerank": ["none", {"top": 3, "matching": "mutual", "score": "count"}],
+        "ks": [1, 5],
+        "bootstrap": 20,
+    },
+    "landmark_retrieval": {"landmarks": 20, "bootstrap": 20},
+    "relative_pose": {"pairs_per_bin": 2, "matches": 50, "iterations": 50, "bootstrap": 20},
+    "homography": {"thresholds": [1, 5], "corner_thresholds": [5], "bootstrap": 20},
+}
+PLANES = ["i_ash", "v_ash"]
+
+
+@pytest.fixture
+def whole(world):
+    """The world, asked for everything."""
+    tiny = {"labels": {"mapping": "config/labels/simulated.tsv"}}
+    simulate = {"seed": 1, "rooms": 1, "image": {"height": 64, "width": 80}, "repetition": 0.3}
+    planes = {
+        "format": "hpatches",
+        "raw": "results/raw/planes",
+        "scenes": PLANES,
+        "simulate": simulate,
+        "check": {"decode": "all"},
+        "frames": {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1.0},
+        "patches": {"stride": 4, "overlap_tolerance": 0.05},
+    }
+    world.overlay(
+        {
+            "run": {"splits": ["tiny", "planes"], "benchmarks": list(NEEDS)},
+            "datasets": {"tiny": tiny, "planes": planes},
+            "splits": {"planes": {"trained_on": "tiny", "test": {"planes": PLANES}}},
+            "benchmarks": BENCHMARKS,
+        }
+    )
+    return world
+
+
+def test_every_benchmark_ends_in_a_table(whole, finished):
+    plan = whole.plan("all")
+    assert not {"train", "location_consistency_dots", "table_pixel_correspondence"} & plan.keys()  # as they were
+    assert (plan["evaluate"], plan["label"]) == (2 * 6, 1)
+    whole.run("all")
+    assert not whole.plan("all")
+
+    for benchmark in NEEDS:
+        table = pd.read_csv(whole.directory / f"results/tables/{benchmark}.csv")
+        assert set(table["split"]) == {"planes" if benchmark == "homography" else "tiny"}
+        assert set(table["experiment"]) == {"quick", "untrained"}
+        assert table["value"].notna().any()
+        assert table["published"].isna().all()
+        shares = table.loc[table["unit"] == "%", "value"].dropna()
+        assert shares.between(0, 1).all()
+        assert (whole.directory / f"results/figures/{table['split'][0]}/{benchmark}/per_scene_spread.svg").is_file()
+    for name in ("location_consistency", "pixel_correspondence"):
+        assert whole.read(f"results/tables/{name}.csv") == finished.read(f"results/tables/{name}.csv")
+
+    metrics = json.loads(whole.read("results/metrics/homography/planes/quick/seed0.json"))
+    assert {"results/frames/planes/v_ash.h5", "results/features/planes/quick/seed0/planes/v_ash.h5"} == {
+        name for name in metrics["passport"]["inputs"] if "v_ash" in name
+    }
+    places = pd.read_csv(whole.directory / "results/tables/place_recognition.csv").set_index("condition")["value"]
+    assert places["mean"].notna().all()
+    assert places["class token"].isna().all()  # a convolutional network has none, and that is no zero
+
+    # Another mapping of the labels concerns the segmentations alone.
+    mapping = whole.workflow / "config/labels/simulated.tsv"
+    mapping.write_text(mapping.read_text() + "a thing that is nowhere\tobjects\n")
+    plan = whole.plan("tables")
+    assert (plan["label"], plan["evaluate"]) == (1, 4)
+    tables = {name for name in plan if name.startswith("table_")}
+    assert tables == {"table_panoptic_segmentation", "table_semantic_segmentation"}
