@@ -253,7 +253,7 @@ def nearest_pixels(
     """
     shuffled = rng.permutation(len(uv))
     queries = sample_features(map_a, torch.from_numpy(uv[shuffled]), extent or size)
-    similarity, pixel = _search(queries, map_b, size, extent, candidates)
+    similarity, pixel = two_nearest(queries, map_b, size, extent, candidates)
     return Neighbours(shuffled, (1 - similarity).clamp(min=RESOLUTION), pixel, size)
 
 
@@ -273,7 +273,11 @@ def best_matches(found: Neighbours, filter: str, count: int, among: NDArray[np.b
 
 
 def two_nearest(
-    features: Tensor, feature_map: Tensor, size: tuple[int, int], extent: Extent | None = None
+    features: Tensor,
+    feature_map: Tensor,
+    size: tuple[int, int],
+    extent: Extent | None = None,
+    candidates: NDArray[np.bool_] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Exact two most similar pixels of an image.
 
@@ -286,22 +290,11 @@ def two_nearest(
         feature_map: (h, w, c).
         size: (height, width) of the image.
         extent: (height, width), pixels, of what the map covers; the image if None.
+        candidates: (height, width), the pixels that are looked at, at least two; all if None.
 
     Returns:
-        Cosine similarities (m, 2), larger first, and the index (m,) of the nearest pixel, row by row.
+        Cosine similarities (m, 2), larger first, and the indices (m, 2) of these pixels, row by row.
     """
-    similarity, pixel = _search(features, feature_map, size, extent)
-    return similarity, pixel[:, 0]
-
-
-def _search(
-    features: Tensor,
-    feature_map: Tensor,
-    size: tuple[int, int],
-    extent: Extent | None = None,
-    candidates: NDArray[np.bool_] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`two_nearest`, with the indices (m, 2) of both; if given, among the ``candidates`` (height, width)."""
     h, w, c = feature_map.shape
     height, width = size
     extent = extent or size

@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from loco.evaluation.homography import mutual_neighbours
 from loco.evaluation.image_pairs import bin_number, deal, given_pairs
+from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
 from loco.geometry.alignment import robust_rigid_fit

@@ -153,7 +153,7 @@ def _refine(
     centre.
     """
     highest, pixel = two_nearest(features, _cells(feature_map), size, extent_of(feature_map.shape[1:], stride))
-    places = pixel_centres(*size).reshape(-1, 2)[pixel.numpy()]
+    places = pixel_centres(*size).reshape(-1, 2)[pixel[:, 0].numpy()]
     better = (highest[:, 0] > similarity + RESOLUTION).numpy()
     near = (np.abs(places - centres) <= 1.5 * stride).all(axis=-1)
     return np.where((better & near)[:, None], places, centres)

@@ -3,15 +3,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from loco.datasets import check_scene
 from loco.datasets.prepare import prepare_frames
 from loco.errors import DataError
-from loco.evaluation import homography
+from loco.evaluation import neighbours
 from loco.evaluation.extract import extract_scene
-from loco.evaluation.homography import corner_error, estimate_homography, evaluate, mutual_neighbours, samples, transfer
+from loco.evaluation.homography import corner_error, estimate_homography, evaluate, samples, transfer
 from loco.evaluation.result import EvaluatedScene
 from loco.geometry.patches import patch_centres
 from loco.storage import Features, Frames
@@ -134,7 +133,7 @@ def test_perfect_matches_are_within_half_a_cell(make_planes):
 @pytest.mark.parametrize("perfect", [True, False])
 def test_against_brute_force(make_planes, monkeypatch, perfect):
     """Raw images of different sizes, scaled to frames of one; blocks that do not divide the keypoints."""
-    monkeypatch.setattr(homography, "BLOCK", 50)
+    monkeypatch.setattr(neighbours, "BLOCK", 50)
     planes = [
         np.array([[0.9, 0.1, 2], [-0.05, 1.1, 1], [1e-3, -5e-4, 1]]),
         np.array([[1.5, 0, -9], [0, 1.2, 4], [0, 0, 1]]),
@@ -235,23 +234,6 @@ def test_cells_beyond_the_image_are_no_keypoints(make_planes):
     features = np.repeat(random_features(1, 13, 17, 8), 2, axis=0)
     beyond = make_planes(np.eye(3), features=features, extent=(52, 68))
     assert evaluate([beyond], SETTINGS).items["n_matches"] == [12 * 16]
-
-
-@pytest.mark.parametrize("block", [7, 1000])
-def test_mutual_neighbours_against_brute_force(monkeypatch, block):
-    monkeypatch.setattr(homography, "BLOCK", block)
-    a, b = (random_features(count, 6, seed=count) for count in (40, 33))
-    table = a @ b.T
-    expected = [(i, j) for i in range(40) for j in range(33) if table[i, j] == table[i].max() == table[:, j].max()]
-    found = mutual_neighbours(torch.from_numpy(a).float(), torch.from_numpy(b).float())
-    assert list(zip(*(rows.tolist() for rows in found))) == expected
-    assert 5 < len(expected) < 33
-
-
-def test_of_equal_ones_the_first_is_the_neighbour(monkeypatch):
-    monkeypatch.setattr(homography, "BLOCK", 2)
-    same = torch.ones(5, 1)
-    assert_array_equal(mutual_neighbours(same, same), [[0], [0]])
 
 
 def test_corner_error():

@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from torch.nn.functional import normalize
 
 from loco.errors import DataError
-from loco.evaluation import homography, relative_pose
+from loco.evaluation import neighbours, relative_pose
 from loco.evaluation.relative_pose import (
     direction_angle,
     draw_pairs,
@@ -77,7 +77,7 @@ def table(result):
 
 def test_matches_equal_brute_force(monkeypatch):
     monkeypatch.setattr(relative_pose, "BLOCK", 37)
-    monkeypatch.setattr(homography, "BLOCK", 41)
+    monkeypatch.setattr(neighbours, "BLOCK", 41)
     generator = torch.Generator().manual_seed(0)
     a, b = (normalize(torch.randn(m, 6, generator=generator), dim=1) for m in (200, 150))
     similarity = (a.double() @ b.double().T).numpy()
