@@ -51,7 +51,13 @@ _TYPES = [*_TRANSFORMERS, "resnet"]
 
 
 def load_hub(
-    path: str, layer: int | None = None, facet: str = "token", norm: bool | None = None, pretrained: bool = True
+    path: str,
+    layer: int | None = None,
+    facet: str = "token",
+    norm: bool | None = None,
+    pretrained: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Backbone:
     """A backbone of the hub or of a folder with ``config.json`` and ``model.safetensors``.
 
@@ -64,6 +70,7 @@ def load_hub(
             side by side (Amir et al., ECCV Workshops 2022), before any rotation by position.
         norm: apply the network's last normalisation; where it is not given, to the last layer's tokens alone.
         pretrained: False leaves the weights random and needs ``config.json`` alone.
+        mean, std: that the three colours in [0, 1] are normalised by; those of the model unless given.
 
     Raises:
         ConfigError: unknown layer or facet, a type of model that is not supported.
@@ -75,7 +82,8 @@ def load_hub(
         raise ConfigError(f"there is no facet {facet!r}; there are: token, {', '.join(_FACETS)}")
     if norm and facet != "token":
         raise ConfigError(f"`norm` belongs to the tokens, not to the facet {facet!r}")
-    model, colours = _load(folder, config, pretrained), _read_colours(folder)
+    model = _load(folder, config, pretrained)
+    colours = [own if given is None else given for given, own in zip((mean, std), _read_colours(folder))]
     if config.model_type == "resnet":
         if facet != "token" or norm:
             raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")

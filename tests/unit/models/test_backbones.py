@@ -208,6 +208,11 @@ def test_colours_default_to_imagenet(models, tmp_path):
     with torch.no_grad():
         expected = model((x - mean) / std).last_hidden_state[:, 1:].transpose(1, 2)
     torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    given = build(tmp_path, mean=[0.5, 0.4, 0.3], std=[0.5, 0.25, 2.0])
+    with torch.no_grad():
+        x_given = (x - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
+        expected = model(x_given).last_hidden_state[:, 1:].transpose(1, 2)
+    torch.testing.assert_close(given(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
     with torch.no_grad():
         expected = model(x).last_hidden_state[:, 1:].transpose(1, 2)
