@@ -392,7 +392,7 @@ def _is_frozen_backbone(model: dict[str, Any]) -> bool:
 
 def _has_weights_to_train(model: dict[str, Any]) -> bool:
     match model["name"]:
-        case "dense_sift":
+        case "dense_sift" | "pretrained" | "published":
             return False
         case "backbone":
             return not _is_frozen_backbone(model) or model.get("head") is not None

@@ -85,20 +85,28 @@ def code(step, *modules):
     return code_fingerprint(*(Path(workflow.basedir, file) for file in files))
 
 
+def parts_of(model):
+    """The models that a model is put together from; itself, if it is one."""
+    return [part for member in model["models"] for part in parts_of(member)] if "models" in model else [model]
+
+
 def backbones(model):
     """The backbones of a model's configuration."""
-    return [member["backbone"] for member in model.get("models", [model]) if "backbone" in member]
+    return [part["backbone"] for part in parts_of(model) if "backbone" in part]
 
 
 def model_code(step, model):
-    """Fingerprint of a step that runs a model, with the modules of its backbones, which are imported by name."""
-    kinds = {backbone["name"] for backbone in backbones(model)}
-    return code(step, *(f"loco/models/{BACKBONE_MODULES[kind]}.py" for kind in sorted(kinds)))
+    """Fingerprint of a step that runs a model, with the modules that are imported by name: those of its backbones, and
+    the one that reads weights that are there already."""
+    modules = {BACKBONE_MODULES[backbone["name"]] for backbone in backbones(model)}
+    modules |= {"given"} if {part["name"] for part in parts_of(model)} & {"pretrained", "published"} else set()
+    return code(step, *(f"loco/models/{module}.py" for module in sorted(modules)))
 
 
 def weight_files(model):
-    """Files of a model's backbones that lie here, and are none of the hub's: where they change, so does the model."""
-    paths = [Path(backbone["path"]) for backbone in backbones(model)]
+    """Files of weights that lie here, and are none of the hub's: where they change, so does the model."""
+    named = [*backbones(model), *(part for part in parts_of(model) if "path" in part)]
+    paths = [Path(part["path"]) for part in named]
     files = [path for path in paths if path.is_file()]
     return files + [file for path in paths for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json"))]
 

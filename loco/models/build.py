@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,11 +15,19 @@ from loco.models.concat import Concat
 from loco.models.dense_sift import DenseSIFT
 from loco.models.extractor import FeatureExtractor
 
-MODELS: dict[str, type[FeatureExtractor]] = {
+
+def _given(kind: str) -> Callable[..., FeatureExtractor]:
+    # Imported by name: files of models are read by what is built here.
+    return lambda **options: getattr(import_module("loco.models.given"), kind)(**options)
+
+
+MODELS: dict[str, Callable[..., FeatureExtractor]] = {
     "backbone": AdaptedBackbone,
     "compact_cnn": CompactCNN,
     "concat": Concat,
     "dense_sift": DenseSIFT,
+    "pretrained": _given("pretrained"),
+    "published": _given("published"),
 }
 
 
@@ -30,7 +39,7 @@ def build_extractor(config: Mapping[str, Any], seed: int = 0) -> FeatureExtracto
 
     Raises:
         ConfigError: unknown name or option, or options that do not fit each other.
-        DataError: the weights of a backbone are not there, or broken.
+        DataError: weights are not there, or broken.
     """
     name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
     if name not in MODELS:
