@@ -329,6 +329,11 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
             unknown = (name for name in names if name not in known)
             yield from (f".{part}: `{name}` is no scene of datasets.{dataset}{_hint(name, known)}" for name in unknown)
             yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
+    tested = [name for names in split["test"].values() for name in names]
+    for name in _repeated(tested):
+        datasets = " and ".join(dataset for dataset, names in split["test"].items() if name in names)
+        if datasets.count(" and ") > 0:
+            yield f".test: `{name}` is a scene of {datasets}, and tables tell scenes by name: use two splits"
     for one, other in combinations(_parts(split), 2):
         for dataset in split[one].keys() & split[other].keys():
             shared = sorted(set(split[one][dataset]) & set(split[other][dataset]))

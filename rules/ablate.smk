@@ -26,7 +26,7 @@ rule ablation_table:
 rule ablation_plot:
     """Scores of the variants of an ablation, a panel for each benchmark."""
     input:
-        ablation_metrics(*RUN["benchmarks"]),
+        ablation_metrics(all_benchmarks=True),
     output:
         svg="results/ablations/{ablation}/plot.svg",
         png="results/ablations/{ablation}/plot.png",
@@ -43,7 +43,7 @@ rule ablation_plot:
         code=code("ablation_plot"),
         titles=variant_titles,
         title=lambda wildcards: config["ablations"][wildcards.ablation]["title"],
-        recipes=ablation_recipes(*RUN["benchmarks"]),
+        recipes=ablation_recipes(all_benchmarks=True),
     script:
         "../workflow_scripts/ablation_plot.py"
 
@@ -55,6 +55,10 @@ for ablation in ABLATIONS:
         name:
             f"ablation_{ablation}"
         input:
-            expand("results/ablations/{ablation}/{benchmark}.csv", ablation=ablation, benchmark=RUN["benchmarks"]),
+            expand(
+                "results/ablations/{ablation}/{benchmark}.csv",
+                ablation=ablation,
+                benchmark=ablation_benchmarks(ablation),
+            ),
             f"results/ablations/{ablation}/plot.svg",
         localrule: True

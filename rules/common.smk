@@ -1,6 +1,7 @@
 # No rules: the checked configuration, the names that wildcards may take, lists of files, and fingerprints.
 import re
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import product
 
 from snakemake.exceptions import WorkflowError
@@ -21,7 +22,7 @@ from loco.datasets import FORMATS, raw_files as files_of_download
 from loco.datasets.synthetic import SIMULATORS
 from loco.errors import ConfigError
 from loco.evaluation import NEEDS
-from loco.provenance import code_fingerprint, settings_fingerprint
+from loco.provenance import code_fingerprint, file_fingerprint, settings_fingerprint
 
 try:
     config = load(config, workflow.basedir)
@@ -36,7 +37,7 @@ FITTED = {
 TRAINED = [name for name in RUN["experiments"] if FITTED.get(name) == "train"]
 FIGURES = {  # functions of loco.results.plots
     "location_consistency": ["dots", "per_scene_spread"],
-    "pixel_correspondence": ["recall_against_angle", "per_scene_spread"],
+    "pixel_correspondence": ["recall_against_angle", "error_curves", "per_scene_spread"],
     "panoptic_segmentation": ["dots", "per_scene_spread"],
     "semantic_segmentation": ["dots", "per_scene_spread"],
     "place_recognition": ["recall_at_k", "per_scene_spread"],
@@ -245,12 +246,19 @@ def run_keys(benchmark):
     return list(product([benchmark], judged_splits(config, RUN["splits"], benchmark), RUN["experiments"], RUN["seeds"]))
 
 
-def ablation_keys(wildcards, benchmarks):
-    """(benchmark, split, experiment, seed) of all scores of an ablation, on the benchmark of the job if none is named."""
+def ablation_benchmarks(ablation):
+    """The benchmarks of the run that the splits of an ablation have test scenes for."""
+    setup = config["ablations"][ablation]
+    splits = {variant.get("split", setup["split"]) for variant in setup["variants"]}
+    return [benchmark for benchmark in RUN["benchmarks"] if judged_splits(config, splits, benchmark)]
+
+
+def ablation_keys(wildcards, all_benchmarks=False):
+    """(benchmark, split, experiment, seed) of the scores of an ablation on the benchmark of the job, or on all."""
     ablation = config["ablations"][wildcards.ablation]
     return [
         (benchmark, variant.get("split", ablation["split"]), experiment, seed)
-        for benchmark in benchmarks or [wildcards.benchmark]
+        for benchmark in (ablation_benchmarks(wildcards.ablation) if all_benchmarks else [wildcards.benchmark])
         for experiment, variant in ABLATIONS[wildcards.ablation].items()
         if judged_scenes(config, variant.get("split", ablation["split"]), benchmark)
         for seed in ablation["seeds"]
@@ -287,14 +295,14 @@ def recipes(keys):
     return {key: recipe(*key[:3]) for key in keys}
 
 
-def ablation_metrics(*benchmarks):
+def ablation_metrics(**which):
     """Input function: the metric files of an ablation."""
-    return lambda wildcards: metric_files(ablation_keys(wildcards, benchmarks))
+    return lambda wildcards: metric_files(ablation_keys(wildcards, **which))
 
 
-def ablation_recipes(*benchmarks):
+def ablation_recipes(**which):
     """Params function: their recipes."""
-    return lambda wildcards: recipes(ablation_keys(wildcards, benchmarks))
+    return lambda wildcards: recipes(ablation_keys(wildcards, **which))
 
 
 def variant_titles(wildcards):
@@ -324,27 +332,29 @@ def recipe(benchmark, split, experiment):
     setup = config["experiments"][experiment]
     how = FITTED.get(experiment)
     parts = {"train": ("train", "val"), "pca": ("train",), None: ()}[how]
-    places = {part: scenes(config, split, part) for part in parts} | {"test": judged_scenes(config, split, benchmark)}
+    judged = judged_scenes(config, split, benchmark)
+    places = {part: scenes(config, split, part) for part in parts} | {"test": judged}
     used = dict.fromkeys(dataset for part in places.values() for dataset, _ in part)
-    labelled = [
-        name for name in used if "labels" in set().union(*NEEDS[benchmark]) & given_by(config["datasets"][name])
-    ]
+    needed = {name: set().union(*NEEDS[benchmark]) & given_by(config["datasets"][name]) for name, _ in judged}
+    labelled = [name for name, what in needed.items() if "labels" in what]
+    located = how == "train" or any("places" in what for what in needed.values())  # by correspondences
     fit = {"train": ["train"], "pca": ["fit_pca"], None: []}[how]
     model_steps = ["extract", *fit, *(["encode"] if encoder(experiment) else [])]
-    codes = [evaluation_code(benchmark), code("correspondence")]
+    codes = [evaluation_code(benchmark), *([code("correspondence")] if located else [])]
     codes += [model_code(step, setup["model"]) for step in model_steps]
     codes += [raw_code("label", name) for name in labelled]
     for name in used:
         steps = ("depth", *(step for step in ("simulate", "reconstruct", "fuse") if step in config["datasets"][name]))
         codes += [raw_code(step, name) for step in steps]
-    aside = ("scenes", "raw", "check", "labels")
+    aside = ("scenes", "raw", "check", "labels", *(() if located else ("patches",)))
     settings = {
         "datasets": {
             name: {key: value for key, value in config["datasets"][name].items() if key not in aside} for name in used
         },
-        "labels": {name: config["datasets"][name]["labels"] for name in labelled},
+        "labels": {name: file_fingerprint(mapping_of(name)) for name in labelled},
         "scenes": places,
         "model": setup["model"],
+        "weights": [content_of(file) for file in weight_files(setup["model"])],
         "train": setup.get(how),
         "benchmark": config["benchmarks"][benchmark],
     }
@@ -352,3 +362,14 @@ def recipe(benchmark, split, experiment):
         "code": settings_fingerprint(codes),
         "settings": settings_fingerprint(settings),
     }
+
+
+def mapping_of(dataset):
+    """The table of raw labels of a dataset."""
+    return Path(workflow.basedir, config["datasets"][dataset]["labels"]["mapping"])
+
+
+@lru_cache
+def content_of(file):
+    """Fingerprint of a file of weights, which may be large; None where it is missing, which a job will say."""
+    return file_fingerprint(file) if file.is_file() else None

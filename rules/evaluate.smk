@@ -15,7 +15,8 @@ rule evaluate:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=lambda wildcards: 6000 if wildcards.benchmark == "place_recognition" else 3000,
+        gpu=lambda wildcards: int(wildcards.benchmark.endswith("segmentation")),
     params:
         code=lambda wildcards: evaluation_code(wildcards.benchmark),
         settings=lambda wildcards: config["benchmarks"][wildcards.benchmark],

@@ -4,7 +4,7 @@ rule label:
         frames=rules.depth.output.frames,
         # The frames stand for the raw files: they are made again when the manifest changes.
         raw=ancient(raw_files),
-        mapping=lambda wildcards: Path(workflow.basedir, config["datasets"][wildcards.dataset]["labels"]["mapping"]),
+        mapping=lambda wildcards: mapping_of(wildcards.dataset),
     output:
         labels="results/labels/{dataset}/{scene}.h5",
     log:

@@ -24,7 +24,10 @@ VP-Air                       VPAir                          2706 + 10000  2706  
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import struct
+import zlib
+from collections.abc import Mapping, Sequence, Sized
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, NamedTuple
 
@@ -38,6 +41,8 @@ from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images
 from loco.datasets.pose_files import read_text
 from loco.errors import DataError
 
+COMPRESSED = 15  # a kind of element of a MATLAB file
+MOST_CELLS = 16  # of a list of Oxford RobotCar: it has eight, or one structure of as many parts
 Images = Mapping[str, Path]  # by their names, in order
 
 
@@ -303,7 +308,8 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
     if file.stat().st_size > LARGEST_FILE:
         raise _truth_error("is too large", file, scene, f"at most {LARGEST_FILE} bytes")
     try:
-        cells = scipy.io.loadmat(file)["dbStruct"]
+        _require_small(file)
+        cells = scipy.io.loadmat(file, variable_names=["dbStruct"])["dbStruct"]
         parts = list(cells.item() if cells.dtype.names else cells.ravel())[:4]
         names, places = zip(*((list(map(str, parts[k])), np.asarray(parts[k + 1], np.float64)) for k in (0, 2)))
     # The file is not to be trusted: what is no MATLAB file raises almost anything.
@@ -315,6 +321,34 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
             expected = f"({len(images)}, 2) finite numbers, one row an image"
             raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
     return names[0], places[0], names[1], places[1]
+
+
+def _require_small(file: Path) -> None:
+    """Look at what a MATLAB file holds before SciPy loads it, which inflates variables whole, a thousand to one.
+
+    The form is that of MATLAB's "MAT-File Format", level 5: a head of 128 bytes that ends with the order of bytes, then
+    elements: a kind, a size, and so many bytes, which are compressed if the kind is 15.
+
+    Raises:
+        ValueError: it is of another form, takes too much memory, or has no `dbStruct` of a few cells.
+    """
+    content = file.read_bytes()
+    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
+    if order is None:
+        raise ValueError("it is no MATLAB file of level 5")
+    left, start = LARGEST_FILE, 128
+    while start + 8 <= len(content):
+        kind, size = struct.unpack_from(f"{order}II", content, start)
+        start += 8
+        if kind == COMPRESSED:
+            left -= len(zlib.decompressobj().decompress(content[start : start + size], left + 1))
+        if left < 0:
+            raise ValueError(f"its variables take more than {LARGEST_FILE} bytes")
+        start += size
+    shapes = {name: shape for name, shape, kind in scipy.io.whosmat(file) if kind in ("cell", "struct")}
+    if not 0 < prod(shapes.get("dbStruct", (0,))) <= MOST_CELLS:
+        listed = few([f"{name} {shape}" for name, shape in shapes.items()]) or "none"
+        raise ValueError(f"its cells and structures: {listed}")
 
 
 def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
@@ -345,11 +379,18 @@ def _numbers(row: object, file: Path, scene: str) -> list[int]:
     """The different numbers of a list or an array, or a single one, rising."""
     try:
         numbers = np.atleast_1d(np.asarray(row))
-    except ValueError:  # lists of different lengths
+    except Exception:  # lists of different lengths, or whatever else a file that is not to be trusted holds
         numbers = np.empty((0, 0))
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise _truth_error("holds something that is no list of numbers", file, scene, found=repr(row)[:80])
+        raise _truth_error("holds something that is no list of numbers", file, scene, found=_described(row))
     return np.unique(numbers).astype(np.int64).tolist()
+
+
+def _described(value: object) -> str:
+    """Its type and size; what is in it may be nested too deeply to be printed."""
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} of {value.dtype}"
+    return type(value).__name__ + (f" of length {len(value)}" if isinstance(value, Sized) else "")
 
 
 def _of_database(found: list[list[int]], count: int, file: Path, scene: str, notes: Sequence[str]) -> Found:

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
+from loco.errors import DataError
 from loco.geometry.patches import extent_of, grid_size
 from loco.models import build_extractor, load
 from loco.models.extractor import FeatureExtractor, to_colours
@@ -40,7 +42,7 @@ def extract_scene(
             to compute it.
 
     Raises:
-        DataError: the checkpoint cannot be used, or the encoded frames are of others.
+        DataError: the checkpoint cannot be used, the encoded frames are of others, or features are not finite.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = load(checkpoint, device) if checkpoint else build_extractor(model, seed).to(device).eval()
@@ -63,16 +65,30 @@ def extract_scene(
             for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
                 part = slice(start, start + BATCH)
                 maps, token = _features(extractor, frames, encoded, part, device)
-                file["features"][part] = maps.permute(0, 2, 3, 1).cpu().numpy()
+                _require_finite(maps, token, frames, start)
+                file["features"][part] = F.normalize(maps, dim=1).permute(0, 2, 3, 1).cpu().numpy()
+                file["norm"][part] = maps.norm(dim=1).cpu().numpy()
                 file["token"][part] = token.cpu().numpy()
 
 
 def _features(
     extractor: FeatureExtractor, frames: Frames, encoded: Encoded | None, part: slice, device: str
 ) -> tuple[Tensor, Tensor]:
-    """Maps (b, c, h, w) of some frames, and their class tokens (b, t), which are not stored with encoded frames."""
+    """Maps (b, c, h, w) of some frames, of any length, and their class tokens (b, t), which are not stored with encoded
+    frames."""
     images = to_colours(frames["rgb"][part], device) if extractor.needs_images or not encoded else None
     if encoded:
-        maps = extractor(images, torch.from_numpy(encoded["encoded"][part]).to(device))
+        maps = extractor.raw(images, torch.from_numpy(encoded["encoded"][part]).to(device))
         return maps, maps.new_empty(len(maps), 0)
     return extractor.with_class_token(images)
+
+
+def _require_finite(maps: Tensor, token: Tensor, frames: Frames, start: int) -> None:
+    if not (maps.isfinite().all() and token.isfinite().all()):
+        raise DataError(
+            "the extractor gives features that are not finite",
+            file=frames.path,
+            scene=frames.scene,
+            found=f"in frames {start} to {start + len(maps) - 1}",
+            remedy="look at the weights of its model: a training that diverged gives such features",
+        )

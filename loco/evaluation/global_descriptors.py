@@ -32,7 +32,7 @@ class Image(NamedTuple):
 
     def feature_map(self) -> Tensor:
         """(h, w, c), float32, unit vectors; read from the file."""
-        return F.normalize(torch.from_numpy(self.scene.features["features"][self.number]).float(), dim=2)
+        return F.normalize(torch.from_numpy(self.scene.features.map(self.number)).float(), dim=2)
 
     def patches(self) -> Tensor:
         """The cells of the map, (h w, c), row by row."""

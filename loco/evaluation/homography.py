@@ -44,7 +44,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         scenes: test scenes with homographies as ground truth; each is read when its turn comes.
         settings: ``thresholds`` of the matches and ``corner_thresholds`` of the homography (raw pixels), ``upsample``
             (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels), ``bootstrap``.
-        seed: of the draws of MAGSAC.
+        seed: of the draws of MAGSAC, and among equal features.
 
     Returns:
         Rows for "all" pairs, and for those where the "illumination" or the "viewpoint" changes, if there are: "MMA@3px"
@@ -115,7 +115,7 @@ def keypoints_of(scene: EvaluatedScene, image: int, upsample: int = 1) -> tuple[
 
     Cells whose centres lie beyond the image (of a map that covers more) are none.
     """
-    cells = torch.from_numpy(scene.features["features"][image])
+    cells = torch.from_numpy(scene.features.map(image))
     extent, (height, width) = scene.features.extent, scene.frames.size
     uv = patch_centres((cells.shape[0] * upsample, cells.shape[1] * upsample), extent).reshape(-1, 2)
     uv = uv[(uv[:, 0] < width) & (uv[:, 1] < height)]
@@ -133,7 +133,10 @@ def _judge(
 ) -> list[int | float | None]:
     """A pair's number of matches, the share of keypoints that have one, its accuracies, and its corner error."""
     (features_a, places_a), (features_b, places_b) = (keypoints[i] for i in images)
-    in_a, in_b = mutual_neighbours(features_a, features_b)
+    # In random order: of equal features the first is the neighbour, and would be the right one where nothing moves.
+    order_a, order_b = rng.permutation(len(places_a)), rng.permutation(len(places_b))
+    in_a, in_b = mutual_neighbours(features_a[order_a], features_b[order_b])
+    in_a, in_b = order_a[in_a], order_b[in_b]
     errors = np.linalg.norm(transfer(homography, places_a[in_a]) - places_b[in_b], axis=1)
     accuracies = [float(np.mean(errors <= t)) if len(errors) else 0.0 for t in settings["thresholds"]]
     estimate = estimate_homography(places_a[in_a], places_b[in_b], settings["ransac_threshold"], rng)

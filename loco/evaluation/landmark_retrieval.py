@@ -174,7 +174,7 @@ def _patches(
 ) -> tuple[Tensor, NDArray[np.float32]]:
     """Features (m, c) and places (m, 3), world frame, metres, of patches of an image: a mask, or rows and columns."""
     centres = patch_centres(scene.correspondences.grid, scene.correspondences.extent)[wanted]
-    feature_map = torch.from_numpy(scene.features["features"][i])
+    feature_map = torch.from_numpy(scene.features.map(i))
     features = sample_features(feature_map, torch.from_numpy(centres), scene.features.extent)
     return features, scene.correspondences["points"][i][wanted]
 

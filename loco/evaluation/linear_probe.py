@@ -8,8 +8,9 @@ Published numbers are of the images that the probe was trained on, where feature
 The main number here is of other images of the scene; the published one stands beside it.
 
 A class counts where it occurs in the images that are scored; what is taken for another is a miss of the class that it
-is. A class that no training patch shows cannot be told: its pixels are left out, as those without a label are. So every
-extractor answers for the same classes and the same pixels.
+is. A class that no pixel of the training images shows cannot be told: its pixels are left out, as those without a label
+are. One with pixels there, but none at the centre of a patch, is scored as all others: that a grid is too coarse for
+it is a fault of the features. So every extractor answers for the same classes and the same pixels.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from loco.storage import Labels
 
 VOID = -1  # of class maps: no class
 LEARNING_RATE = 0.01  # as published, in LoCo and LoCUS
+CHANNELS = 768  # of the features that it was published for
+PLACE = 0.1  # metres; consecutive cameras so near to each other stand in one place
 HELD_OUT, IN_SAMPLE = PARTS = "held-out images", "training images (as published)"
 KINDS = {"": ["thing", "stuff"], ", things": ["thing"], ", stuff": ["stuff"]}
 MACRO = {"mAP": "ap", "mIoU": "iou"}  # metric -> column
@@ -99,33 +102,34 @@ def evaluate(
 ) -> Evaluation:
     """Train and score a probe a scene.
 
-    Memory grows by 8 bytes a patch with the number of images. Besides, at most :data:`HELD` bytes of features, half
-    precision, and two histograms of k x :data:`BINS` counts for k classes (40 MB for 600) are held.
+    Memory grows by 8 bytes a patch, and one a class, with the number of images. Besides, at most :data:`HELD` bytes of
+    features, half precision, and two histograms of k x :data:`BINS` counts for k classes (40 MB for 600) are held.
 
     Args:
         scenes: test scenes with labels; each is read when its turn comes.
         settings: ``epochs``, ``batch`` (images), ``train_share`` of the images that the probe for the held-out ones is
-            trained on, in blocks of ``block`` consecutive images (:func:`split_images`), ``bootstrap``.
+            trained on, in blocks of about ``block`` consecutive images (:func:`split_images`), ``bootstrap``.
         seed: of all draws.
         classes_of: the classes that the labels of a scene are read as.
 
     Returns:
         Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a probe of its own,
         trained on all images), of all classes, of things and of stuff: see :func:`samples`. Items: the classes of
-        each scene that occur in what is trained on or scored. ``trained`` says whether the probe knows the class;
-        ``pixels`` how many of it are in the scored images. Where it is not trained, those are left out, and scores
-        and counts are None; ``ap`` and ``iou`` are None too where ``pixels`` is 0. A scene of no more than one block
-        (a single image) has nothing to hold out: its only items are of training images. One without a labelled
-        patch has none.
+        each scene that occur in what is trained on or scored. ``trained`` says whether the training images show the
+        class, be it between the centres of patches; ``pixels`` how many of it are in the scored images. Where it is
+        not trained, those are left out, and scores and counts are None; ``ap`` and ``iou`` are None too where
+        ``pixels`` is 0. A scene of no more than one block (a single image) has nothing to hold out: its only items
+        are of training images. Where no patch centre of the training images has a label, there is nothing to train,
+        and there are no items.
 
     Raises:
-        DataError: a scene has no labels.
+        DataError: a scene has no labels, or features that are not finite.
     """
     items: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for scene in tqdm(scenes, desc="linear probe", unit="scene"):
         patches = _Patches(scene, classes_of)
-        every = np.arange(len(scene.frames))
-        parts = {HELD_OUT: split_images(len(every), settings, scene.rng(seed, 0)), IN_SAMPLE: (every, every)}
+        every, centres = np.arange(len(scene.frames)), scene.frames["pose"][:, :3, 3]
+        parts = {HELD_OUT: split_images(centres, settings, scene.rng(seed, 0)), IN_SAMPLE: (every, every)}
         for key, (part, (trained_on, scored)) in enumerate(parts.items(), start=1):
             if len(scored):
                 for row in _class_scores(patches, trained_on, scored, settings, scene.rng(seed, key)):
@@ -135,23 +139,49 @@ def evaluate(
 
 
 def split_images(
-    count: int, settings: Mapping[str, Any], rng: np.random.Generator
+    centres: NDArray[np.floating], settings: Mapping[str, Any], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The images to train on, and those that are held out; both in order.
 
     Neighbours in the order of the images look alike: frames of a film, views of one panorama. So images are drawn in
-    blocks of ``block`` consecutive ones, and most held-out images have no neighbour that the probe has seen.
+    blocks of consecutive ones (:func:`blocks_of`), and most held-out images have no neighbour that the probe has seen.
+
+    Args:
+        centres: (n, 3), of the cameras, world frame, metres, in the order of the images.
+        settings: ``train_share`` and ``block``.
+        rng: draws the blocks.
 
     Returns:
         About ``train_share`` of the blocks, and the others, at least one each. Of no more than one block, nothing is
         held out.
     """
-    block = np.arange(count) // settings["block"]
-    blocks = -(-count // settings["block"])
+    block = blocks_of(centres, settings["block"])
+    blocks = block[-1] + 1
     if blocks < 2:
-        return np.arange(count), np.empty(0, np.int64)
+        return np.arange(len(block)), np.empty(0, np.int64)
     chosen = rng.permutation(blocks)[: min(max(round(settings["train_share"] * blocks), 1), blocks - 1)]
     return np.flatnonzero(np.isin(block, chosen)), np.flatnonzero(~np.isin(block, chosen))
+
+
+def blocks_of(centres: NDArray[np.floating], block: int) -> NDArray[np.int64]:
+    """Number of the block (n,) of each image, by the centres (n, 3) of the cameras.
+
+    A block ends when it holds ``block`` images or more, but not between images from one place: consecutive ones whose
+    centres lie within :data:`PLACE` of the first of them. So a panorama stays whole even where some of its images, or
+    of those before it, were dropped. (Its three cameras in Matterport3D are a few centimetres apart, and move by some
+    3 cm as they turn.)
+    A film of a moving camera is cut every ``block`` images; what a camera at rest sees is one block, however long.
+    """
+    numbers = np.zeros(len(centres), np.int64)
+    number = held = 0
+    first = centres[0]
+    for i, centre in enumerate(centres):
+        if np.linalg.norm(centre - first) > PLACE:
+            first = centre
+            if held >= block:
+                number, held = number + 1, 0
+        numbers[i], held = number, held + 1
+    return numbers
 
 
 def _class_scores(
@@ -162,9 +192,8 @@ def _class_scores(
     rng: np.random.Generator,
 ) -> list[tuple]:
     """The items of a part of a scene, from their third column on."""
-    targets = patches.targets
-    known = np.setdiff1d(targets[trained_on], [VOID])
-    if len(known) == 0:
+    targets, known = patches.targets, np.flatnonzero(patches.shown[trained_on].any(axis=0))
+    if np.all(targets[trained_on] == VOID):
         return []
     # The probe has an output for each known class: their numbers, and those of all others as VOID (VOID is the last).
     output = np.full(len(patches.classes.names) + 1, VOID, np.int32)
@@ -209,18 +238,26 @@ def train_probe(
     It starts at zero: the loss is convex, and nothing needs to be drawn but the order of the images. Steps are taken on
     a GPU, if there is one.
 
+    A step of Adam moves each weight by about the learning rate, whatever the gradient, and so a logit by the learning
+    rate times the sum of the feature's absolute values. Of a unit vector of c channels, that grows with sqrt(c), and of
+    two features that tell the same, the wider would be trained faster. So in training features are scaled by
+    sqrt(:data:`CHANNELS` / c): any move as far as those of the published width do. The layer that is returned is for
+    features as they are.
+
     Args:
         features: those (p, c) of the patches of image i, half precision.
         targets: (n, p), classes of the patches of all images, :data:`VOID` for none.
         images: which to train on; those without a labelled patch are passed over, and one at least has some.
-        outputs: number of classes.
+        outputs: number of classes; one without a target is only learnt not to be any of the patches.
         settings: ``epochs``, ``batch`` (images a step).
         rng: shuffles the images, epoch by epoch.
     """
     images = images[(targets[images] != VOID).any(axis=1)]
     targets = torch.from_numpy(targets)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    probe = nn.Linear(features(images[0]).shape[1], outputs, device=device)
+    channels = features(images[0]).shape[1]
+    scale = (CHANNELS / channels) ** 0.5
+    probe = nn.Linear(channels, outputs, device=device)
     nn.init.zeros_(probe.weight), nn.init.zeros_(probe.bias)
     optimiser = torch.optim.Adam(probe.parameters(), lr=LEARNING_RATE)
     for _ in range(settings["epochs"]):
@@ -232,8 +269,10 @@ def train_probe(
             y = torch.cat([targets[i][there] for i, there in zip(batch, labelled)]).long()
             optimiser.zero_grad()
             for some, wanted in zip(x.to(device).split(BLOCK), y.to(device).split(BLOCK)):
-                (F.cross_entropy(probe(some.float()), wanted, reduction="sum") / len(x)).backward()
+                (F.cross_entropy(probe(scale * some.float()), wanted, reduction="sum") / len(x)).backward()
             optimiser.step()
+    with torch.no_grad():
+        probe.weight *= scale
     return probe.cpu()
 
 
@@ -340,7 +379,13 @@ def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[tuple], list[float], 
 
 
 class _Patches:
-    """The patches of a scene: cells of the feature map, and the pixels that lie in them."""
+    """The patches of a scene: cells of the feature map, and the pixels that lie in them.
+
+    Attributes:
+        classes: of the scene.
+        targets: (n, p) int32, classes at the patch centres of each image; :data:`VOID` for none, or beyond the image.
+        shown: (n, classes) bool, whether any pixel of the image is of the class.
+    """
 
     def __init__(self, scene: EvaluatedScene, classes_of: Callable[[Labels], Classes]) -> None:
         if scene.labels is None:
@@ -351,25 +396,26 @@ class _Patches:
                 remedy="give its dataset a `labels` block in the configuration",
             )
         self.classes = classes_of(scene.labels)
-        self._maps = scene.features["features"]
+        self._features = scene.features
         self._held: dict[int, Tensor] = {}
-        self._most_held = HELD // self._maps[0].nbytes
-        sides = list(zip(self._maps.shape[1:3], scene.features.extent, scene.frames.size))
+        maps = scene.features["features"]
+        self._most_held = HELD // maps[0].nbytes
+        sides = list(zip(maps.shape[1:3], scene.features.extent, scene.frames.size))
         row, column = (_cells_of_pixels(*side) for side in sides)
-        self._patch = row[:, None] * self._maps.shape[2] + column  # (height, width), of each pixel
+        self._patch = row[:, None] * maps.shape[2] + column  # (height, width), of each pixel
         centres = np.ix_(*(_pixels_of_cells(*side) for side in sides))
-        self.targets = np.stack([self._at_centres(i, centres) for i in range(len(scene.frames))])  # (n, p)
-
-    def _at_centres(self, i: int, centres: tuple[NDArray, ...]) -> NDArray[np.int32]:
-        """Classes (p,) at the patch centres of image i; none beyond the image."""
-        edged = np.pad(self.classes.read(i), (0, 1), constant_values=VOID)
-        return edged[centres].ravel().astype(np.int32)
+        self.targets = np.empty((len(scene.frames), maps.shape[1] * maps.shape[2]), np.int32)
+        self.shown = np.zeros((len(scene.frames), len(self.classes.names)), bool)
+        for i, (targets, shown) in enumerate(zip(self.targets, self.shown)):
+            edged = np.pad(self.classes.read(i), (0, 1), constant_values=VOID)
+            targets[:] = edged[centres].ravel()
+            shown[edged[edged != VOID]] = True
 
     def features(self, i: int) -> Tensor:
         """Those (p, c) of the patches of image i, half precision."""
         if i in self._held:
             return self._held[i]
-        features = torch.from_numpy(self._maps[i]).flatten(0, 1)
+        features = torch.from_numpy(self._features.map(i)).flatten(0, 1)
         if len(self._held) < self._most_held:
             self._held[i] = features
         return features

@@ -187,9 +187,9 @@ def _patches(scene: EvaluatedScene) -> tuple[Tensor, NDArray[np.float32], NDArra
     centres = torch.from_numpy(patch_centres(scene.correspondences.grid, scene.correspondences.extent))
     valid = scene.correspondences["valid"][:]
     points = [scene.correspondences["points"][i][good] for i, good in enumerate(valid)]
-    maps, extent = scene.features["features"], scene.features.extent
+    extent = scene.features.extent
     features = [
-        sample_features(torch.from_numpy(maps[i]), centres[torch.from_numpy(good)], extent).half()
+        sample_features(torch.from_numpy(scene.features.map(i)), centres[torch.from_numpy(good)], extent).half()
         for i, good in enumerate(valid)
     ]
     return torch.cat(features), np.concatenate(points), np.nonzero(valid)[0]

@@ -131,8 +131,10 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             which takes points of camera A to camera B, metres.
         settings: ``rotation_bins`` (edges, degrees), ``step`` (1 if not given), ``thresholds`` (pixels of the frames
             made smaller by it), ``matches`` to keep a pair, ``bootstrap``. Of drawn pairs: ``pairs_per_bin`` over all
-            scenes, ``min_overlap``, ``min_baseline``. If given: ``candidates``, the pixels of B among which matches are
-            found, ``all`` (the default) or those of ``observed`` depth, as Probe3D has it; ``filters`` (names of
+            scenes, ``min_overlap``, ``min_baseline``. If given: ``interpolate``, whether ``unit`` features (the
+            default) or ``raw`` ones, as long as they were made, are interpolated to pixels; ``candidates``, the
+            pixels of B among which matches are found, ``all`` (the default) or those of ``observed`` depth (Probe3D:
+            ``raw`` and ``observed``); ``filters`` (names of
             :data:`FILTERS`, [ratio]); ``occlusions`` ([false]), true for leaving out points that B does not see, before
             the choice, those whose depth differs by more than ``occlusion_tolerance`` (metres, 0.05);
             ``thresholds_m`` (metres, none); ``pooled`` (false).
@@ -146,8 +148,9 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         ("recall@10px, similarity filter, visible only").
 
         Items: the pairs. One of which no match is asked (no pixel of observed depth in A that may be matched, fewer
-        than two candidates in B) has ``n_matches`` 0, None as recall and error, and is in no row; a median error is
-        None where half the matches or more are of points behind B.
+        than two candidates in B) has ``n_matches`` 0, None as recall and error, and is in no row; one without observed
+        depth in B has None as recalls in space; a median error is None where half the matches or more are of points
+        behind B.
 
     Raises:
         DataError: frames differ in size, so that pixel thresholds would mean different things; the frames lack an image
@@ -333,14 +336,14 @@ def _pair_errors(
     scene: EvaluatedScene, pair: Pair, settings: Mapping[str, Any], rng: np.random.Generator
 ) -> Iterator[Errors]:
     """Errors of the kept matches of a pair, for each of :func:`variants`."""
-    frames, maps, step = scene.frames, scene.features["features"], settings.get("step", 1)
+    frames, step = scene.frames, settings.get("step", 1)
     depth_a, depth_b = (observed_depth(frames["depth"][i], frames["source"][i]) for i in (pair.a, pair.b))
     (uv_a, z_a), (uv_b, z_b) = (pixels_with_depth(depth, step) for depth in (depth_a, depth_b))
     candidates = z_b > 0 if settings.get("candidates", "all") == "observed" else np.ones(z_b.shape, bool)
     if not z_a.any() or candidates.sum() < 2:
         yield from (Errors(np.empty(0), np.empty(0)) for _ in variants(settings))
         return
-    map_a, map_b = (torch.from_numpy(maps[i]) for i in (pair.a, pair.b))
+    map_a, map_b = (_feature_map(scene, i, settings) for i in (pair.a, pair.b))
     extent = tuple(side / step for side in scene.features.extent)
     found = nearest_pixels(map_a, map_b, uv_a[z_a > 0], z_b.shape, rng, extent, candidates)
     whole = tuple(step * side for side in z_b.shape)
@@ -353,8 +356,16 @@ def _pair_errors(
     for variant in variants(settings):
         kept = best_matches(found, variant.filter, settings["matches"], visible if variant.visible_only else None)
         own = points[found.point[kept]]
-        in_space = np.linalg.norm(own - shown[found.pixel[kept, 0].numpy()], axis=1)
+        in_space = np.linalg.norm(own - shown[found.pixel[kept, 0].numpy()], axis=1) if z_b.any() else np.empty(0)
         yield Errors(reprojection_errors(own, found.places[kept, 0], k_b, pose_b), in_space)
+
+
+def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any]) -> Tensor:
+    """Feature map (h, w, c) of an image, its cells as long as `interpolate` has it."""
+    cells = torch.from_numpy(scene.features.map(image))
+    if settings.get("interpolate", "unit") == "unit":
+        return cells
+    return cells.float() * torch.from_numpy(scene.features["norm"][image])[..., None]
 
 
 def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -421,7 +432,8 @@ def _summary(errors: Errors, settings: Mapping[str, Any]) -> list[float | None]:
     thresholds = _thresholds(settings).values()
     if len(errors.px) == 0:
         return [0, *(None for _ in thresholds), None]
-    recalls = [float(np.mean(getattr(errors, unit) < threshold)) for unit, threshold in thresholds]
+    judged = ((getattr(errors, unit), threshold) for unit, threshold in thresholds)
+    recalls = [float(np.mean(found < threshold)) if len(found) else None for found, threshold in judged]
     median = float(np.median(errors.px))
     return [len(errors.px), *recalls, median if np.isfinite(median) else None]
 

@@ -67,7 +67,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
         settings: where overlaps say what is the same place: ``queries`` of a scene (a share below 1, or a number),
             ``min_overlap`` of a positive, ``max_overlap``, ``max_distance`` (metres); ``descriptors`` (see
             :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
-            images share a vocabulary where ``vocabulary`` is ``domain``; unless named, each its own); ``rerank``
+            images share a vocabulary where ``vocabulary`` is ``domain``; two or more each); ``rerank``
             (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; ``[none]`` if not given); ``ks``,
             ``bootstrap``.
         seed: of all draws.
@@ -80,7 +80,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
         queries is in none either, and k may exceed the number of images.
 
     Raises:
-        ConfigError: two ways to rank have one name.
+        ConfigError: two ways to rank have one name; a domain is of one dataset.
         DataError: the ground truth of a scene is not of its frames; too few patches for a vocabulary.
     """
     conditions = _conditions(settings)
@@ -200,12 +200,27 @@ def _vocabularies(databases: Sequence[Database], settings: Settings, seed: int) 
             dataset = database.dataset
             members.setdefault((dataset in domains, domains.get(dataset, dataset)), []).append(database)
         for group in members.values():
+            if wanted["vocabulary"] == "domain":
+                _require_shared({database.dataset for database in group}, domains)
             if not any(len(positives) for database in group for positives in database.positives):
                 continue  # nothing will be searched
             images = [image for database in group for image in database.images]
             learned = learn_centres(images, wanted["clusters"], wanted["samples"], seed)
             centres |= {(descriptor_name(wanted), database.dataset): learned for database in group}
     return centres
+
+
+def _require_shared(datasets: set[str], domains: Mapping[str, str]) -> None:
+    """Refuse a domain of one dataset: its vocabulary would be the dataset's own, under another name."""
+    if len(datasets) == 1:
+        (dataset,) = datasets
+        domain = (
+            f"its domain, `{domains[dataset]}`, is" if dataset in domains else "`domains` names none, so that it is"
+        )
+        raise ConfigError(
+            f"benchmarks.place_recognition: {dataset} shares its vocabulary with no other dataset: {domain} a domain "
+            "of one dataset in this split; use `vocabulary: dataset`, or test on others of the domain in the same split"
+        )
 
 
 def _first_ranks(
@@ -301,7 +316,7 @@ def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
     They are NaN, and so is their mean, where an extractor has no descriptor to rank by: its queries are still those of
     others.
     """
-    databases = list(dict.fromkeys(items["database"]))
+    databases = list(dict.fromkeys(items["database"])) or [""]  # without any query, rows say that there is nothing
     answers: dict[tuple[str, str], list[tuple[tuple, int | None]]] = {}
     for database, scene, query, condition, positives, found in zip(*(items[name] for name in COLUMNS)):
         if positives:

@@ -84,8 +84,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
         with the name of the method, intervals over pairs. Items: one a pair and method. A pair without an answer
         (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
-        infinitely wrong; the value of an infinite median is None. Scenes of sparse models, which have no depth, are
-        not asked for ``rigid``.
+        infinitely wrong; the value of an infinite median is None. Images without
+        observed depth, as those of sparse models, are not asked for ``rigid``.
 
     Raises:
         DataError: a dataset names pairs of images that are not there.
@@ -142,7 +142,7 @@ def _answers(
     a, b = mutual_matches(features_a, features_b, settings["matches"], match_rng)
     uv = uv_a[a], uv_b[b]
     for method, method_rng in zip(METHODS, method_rngs):
-        if method not in settings["methods"] or (method == "rigid" and scene.frames.sparse):
+        if method not in settings["methods"] or (method == "rigid" and not _have_depth(scene, images)):
             continue
         if method == "rigid":
             matched = _lift(scene, images, uv)
@@ -155,7 +155,7 @@ def _answers(
 
 def _patches(scene: EvaluatedScene, i: int) -> tuple[Tensor, NDArray[np.float64]]:
     """Features (m, c), unit rows, and centres (m, 2), pixels, of an image's own patches that are centred in it."""
-    feature_map = torch.from_numpy(scene.features["features"][i])
+    feature_map = torch.from_numpy(scene.features.map(i))
     centres = patch_centres(feature_map.shape[:2], scene.features.extent)
     inside = (centres < scene.frames.size[::-1]).all(axis=-1)
     return normalize(feature_map[torch.from_numpy(inside)].float(), dim=1), centres[inside]
@@ -184,6 +184,12 @@ def mutual_matches(
     distance = (1 - similarity).clamp(min=RESOLUTION)
     kept = torch.argsort(1 - distance[:, 0] / distance[:, 1], descending=True, stable=True)[:count].numpy()
     return order_a[in_a[kept]], order_b[in_b[kept]]
+
+
+def _have_depth(scene: EvaluatedScene, images: tuple[int, int]) -> bool:
+    """Whether depth was observed in both images, so that an answer is possible."""
+    frames = scene.frames
+    return not frames.sparse and all(observed_depth(frames["depth"][i], frames["source"][i]).any() for i in images)
 
 
 def _lift(

@@ -99,12 +99,12 @@ class AdaptedBackbone(FeatureExtractor):
         return self.head(encoded.float(), self._resize(images) if self.needs_images else None)
 
     def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit features (b, dim, h, w), and the class token (b, token_dim) of the layer that they are read from."""
+        """:meth:`raw` features (b, dim, h, w), and the class token (b, token_dim) of the layer that is read."""
         if not self.token_dim:
             return super().with_class_token(images)
         joined = self._encode_with_class_token(self._resize(self.continued(images)))
         encoded = joined if self._class_token else joined[:, :, :-1]
-        return self(images, encoded), joined[:, :, -1, 0]
+        return self.raw(images, encoded), joined[:, :, -1, 0]
 
     def train(self, mode: bool = True) -> AdaptedBackbone:
         super().train(mode)

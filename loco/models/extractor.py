@@ -55,7 +55,11 @@ class FeatureExtractor(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
 
     def forward(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
-        """Unit features of images.
+        """Unit features of images: :meth:`raw` ones, each divided by its length. Arguments and errors are the same."""
+        return F.normalize(self.raw(images, encoded), dim=1)
+
+    def raw(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
+        """Features of images, of any length.
 
         Images are continued below and on the right, by their last pixels, to what :meth:`maps` takes; of the map those
         cells stay that hold any part of the image. So cell (r, q) is centred at pixel ((q + 0.5) stride,
@@ -66,13 +70,13 @@ class FeatureExtractor(nn.Module):
             encoded: what :meth:`encode` gives for them, if it was stored.
 
         Returns:
-            (b, dim, h, w), unit length along ``dim``; (h, w) = :func:`loco.geometry.patches.grid_size`.
+            (b, dim, h, w), float32; (h, w) = :func:`loco.geometry.patches.grid_size`.
 
         Raises:
             ValueError: wrong shape.
         """
         if images is None:
-            return F.normalize(self.decode(encoded.float(), None).float(), dim=1)
+            return self.decode(encoded.float(), None).float()
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
         rows, columns = grid_size(tuple(images.shape[2:]), self.stride)
@@ -83,11 +87,11 @@ class FeatureExtractor(nn.Module):
                 f"maps of {tuple(maps.shape[2:])} cells do not fit images of {tuple(images.shape[2:])} pixels at a "
                 f"stride of {self.stride}"
             )
-        return F.normalize(maps[:, :, :rows, :columns].float(), dim=1)
+        return maps[:, :, :rows, :columns].float()
 
     def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What :meth:`forward` gives for images, and the backbone's class token of each, (b, token_dim)."""
-        return self(images), images.new_empty(len(images), 0)
+        """What :meth:`raw` gives for images, and the backbone's class token of each, (b, token_dim)."""
+        return self.raw(images), images.new_empty(len(images), 0)
 
     def continued(self, images: Tensor) -> Tensor:
         """Images (b, 3, H, W) with their last pixels repeated below and on the right, to multiples of ``multiple``."""

@@ -6,7 +6,8 @@ The workflow calls those of one benchmark by name, with the metric files of one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from math import ceil
 from pathlib import Path
@@ -198,28 +199,50 @@ def _by_threshold(
 
 
 def error_curves(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Share of image pairs whose relative pose is off by less than so much: a row of panels for each method.
+    """Share of image pairs that are off by less than so much.
 
-    Left the rotation, right the translation, or, for a method that finds no scale, its direction. A pair without an
-    answer counts as infinitely wrong, so that a curve ends at the share of those with one. Several seeds are pooled.
+    Of relative poses a row of panels for each method: left the rotation, right the translation, or, for a method that
+    finds no scale, its direction. Of pixel correspondences one panel: the median error of a pair's matches, without the
+    pairs that have none. A pair without an answer, or with half its matches or more of points behind the camera, counts
+    as infinitely wrong, so that a curve ends at the share of the others. Several seeds are pooled.
 
     Args:
-        metrics: metric files of ``relative_pose``.
+        metrics: metric files of ``relative_pose`` or of ``pixel_correspondence``.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
     metrics = list(metrics)
-    methods = list(dict.fromkeys(method for m in metrics for method in m.items["method"]))
-    with new_figure(stem, WIDTH, 0.6 + 2.2 * max(1, len(methods))) as figure:
-        for method, row in zip(methods, figure.subplots(max(1, len(methods)), 2, squeeze=False, sharey=True)):
-            for axes, (column, label) in zip(row, _kinds_of_error(metrics, method)):
+    rows = _rows_of_errors(metrics)
+    with new_figure(stem, WIDTH, 0.6 + 2.2 * max(1, len(rows))) as figure:
+        grid = figure.subplots(max(1, len(rows)), max(map(len, rows.values()), default=1), squeeze=False, sharey=True)
+        for (title, panels), row in zip(rows.items(), grid):
+            for axes, (label, errors_of) in zip(row, panels.items()):
                 for experiment in _experiments(metrics, titles):
-                    errors = _errors([m for m in metrics if m.experiment == experiment], method, column)
+                    errors = errors_of([m for m in metrics if m.experiment == experiment])
                     colour, _ = look(experiment, titles)
                     axes.plot(*_cumulative(errors), color=colour, drawstyle="steps-post")
-                axes.set(xlabel=label, xscale="log", ylim=(0, 100), title=method)
+                axes.set(xlabel=label, xscale="log", ylim=(0, 100), title=title)
             row[0].set_ylabel("pairs with less (%)")
         legend(figure, _experiments(metrics, titles), titles)
+
+
+def _rows_of_errors(metrics: Sequence[Metrics]) -> dict[str, dict[str, Callable[[Sequence[Metrics]], NDArray]]]:
+    """Title of a row of panels -> label of the axis -> the errors of metric files to draw there."""
+    if metrics[0].benchmark == "pixel_correspondence":
+        return {"": {"median error of the matches (px)": _median_errors}}
+    methods = dict.fromkeys(method for m in metrics for method in m.items["method"])
+    return {
+        method: {
+            label: partial(_errors, method=method, column=column) for column, label in _kinds_of_error(metrics, method)
+        }
+        for method in methods
+    }
+
+
+def _median_errors(metrics: Sequence[Metrics]) -> NDArray[np.float64]:
+    """Of the matches of all pairs and seeds that have any; infinite where half or more are of points behind."""
+    rows = [row for m in metrics for row in zip(m.items["median_error"], m.items["n_matches"])]
+    return np.array([np.inf if error is None else error for error, matches in rows if matches])
 
 
 def _kinds_of_error(metrics: Sequence[Metrics], method: str) -> list[tuple[str, str]]:

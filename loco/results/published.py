@@ -1,16 +1,19 @@
 """Published numbers: what papers print, in columns of their own beside what was measured here, and never mixed with it.
 
 A file of them is ``config/published_results/<benchmark>.csv``. They are shown where a split tests on the dataset that
-they are of, and on no other, and where the table has the metric and the condition that they are under.
+they are of, and on no other, where the table has the metric and the condition that they are under, and where the
+benchmark's settings are those that make the two comparable.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +21,9 @@ from loco.errors import DataError
 
 KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # tell the lines of a table apart
 COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
+# Of pixel correspondence.
+DEFAULTS = {"step": 1, "interpolate": "unit", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
+SETTING = re.compile(r"\s*([a-z]\w*)=(-?\d+(?:\.\d+)?|[a-z]\w*)\s*", re.ASCII)  # a number, true, false or a name
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Number:
         value: as printed: a share in percent, an error in its unit.
         source: where it is printed, and by whom copied if it was not read there.
         protocol: how it was measured.
+        settings: settings of the benchmark that a measurement must share to stand beside it (:func:`comparable`). In
+            the file ``step=4; matches=1000; candidates=observed``; blank for none.
     """
 
     method: str
@@ -41,6 +49,7 @@ class Number:
     value: float
     source: str
     protocol: str
+    settings: Mapping[str, float | bool | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,8 @@ def read_published(path: str | Path) -> list[Number]:
     """Read a file of published numbers.
 
     Raises:
-        DataError: it cannot be read, a line is not complete or its value no number, or two lines say one thing.
+        DataError: it cannot be read, a line is not complete, its value is no number or its settings are none, or two
+            lines say one thing.
     """
     expected = [column.name for column in fields(Number)]
     try:
@@ -87,7 +97,7 @@ def read_published(path: str | Path) -> list[Number]:
 
 def _number(line: Mapping[str, str], place: str, path: str | Path) -> Number:
     whole = all(isinstance(text, str) for text in line.values())  # not None (a field lacks) nor a list (too many)
-    if not whole or not all(text.strip() for name, text in line.items() if name != "condition"):
+    if not whole or not all(text.strip() for name, text in line.items() if name not in ("condition", "settings")):
         raise DataError(f"{place} is not complete, or has too many fields", file=path, found=dict(line))
     try:
         value = float(line["value"])
@@ -95,16 +105,46 @@ def _number(line: Mapping[str, str], place: str, path: str | Path) -> Number:
         value = float("nan")
     if not isfinite(value):
         raise DataError(f"the value in {place} is no number", file=path, found=line["value"])
-    return Number(**{**line, "value": value})
+    return Number(**{**line, "value": value, "settings": _settings(line["settings"], place, path)})
 
 
-def with_published(table: pd.DataFrame, published: Published) -> pd.DataFrame:
+def _settings(text: str, place: str, path: str | Path) -> dict[str, float | bool | str]:
+    parts = [SETTING.fullmatch(part) for part in text.split(";")] if text.strip() else []
+    settings = {part[1]: _plain(part[2]) for part in parts if part}
+    if len(settings) < len(parts):
+        expected = "key=value; key=value, each key once; a value is a number, true, false or a name"
+        raise DataError(f"the settings in {place} cannot be understood", file=path, expected=expected, found=text)
+    return settings
+
+
+def _plain(word: str) -> float | bool | str:
+    return {"true": True, "false": False}.get(word, word) if word[0].isalpha() else float(word)
+
+
+def comparable(number: Number, settings: Mapping[str, Any]) -> bool:
+    """Whether a number may stand beside those that were measured with these settings of its benchmark.
+
+    A setting that is not given has the benchmark's own value (:data:`DEFAULTS`). Of a list (``filters``) the first
+    counts: of that is the metric without further words.
+    """
+    own = DEFAULTS | dict(settings)
+    return all(key in own and _first(own[key]) == wanted for key, wanted in number.settings.items())
+
+
+def _first(value: Any) -> Any:
+    return next(iter(value), None) if isinstance(value, list | tuple) else value
+
+
+def with_published(table: pd.DataFrame, published: Published, settings: Mapping[str, Any]) -> pd.DataFrame:
     """The table of :func:`loco.results.tables.summarise` with the columns :data:`COLUMNS`.
+
+    Numbers are shown that are :func:`comparable` with the benchmark's ``settings``.
 
     A published number stands in the line of the experiment that measures its method anew (``value`` and ``published``
     side by side), or else in a line of its own below, with a blank ``experiment``, the method as ``title``, and nothing
     measured. It has the scale of ``value``: shares are fractions.
     """
+    published = replace(published, numbers=[n for n in published.numbers if comparable(n, settings)])
     blocks = []
     for split, block in table.groupby("split", sort=False):
         lines = pd.DataFrame(list(_lines(str(split), block, published)), columns=[*KEYS, *COLUMNS])

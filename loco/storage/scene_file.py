@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from loco.errors import DataError
 from loco.storage.atomic import atomic_path
@@ -256,14 +257,15 @@ class Features(SceneFile):
 
     ``features`` (n, h, w, c) float16, unit length up to rounding. The map covers ``extent``: its cell
     (r, q) is centred at pixel ((q + 0.5) width / w, (r + 0.5) height / h). ``token`` (n, t) float16 is the class token
-    of each frame; t = 0 where the extractor has none.
+    of each frame; t = 0 where the extractor has none. ``norm`` (n, h, w) float32 is how long each feature was.
     """
 
     format = "loco-features"
-    version = 2
+    version = 3
     may_be_empty = ("t",)
     arrays: ClassVar = {
         "features": Array("float16", ("n", "h", "w", "c"), per_frame=True),
+        "norm": Array("float32", ("n", "h", "w"), per_frame=True),
         "token": Array("float16", ("n", "t")),
     }
 
@@ -271,6 +273,23 @@ class Features(SceneFile):
     def extent(self) -> tuple[int, int]:
         """(height, width), pixels of the frames, that the map covers."""
         return tuple(self.facts["extent"])
+
+    def map(self, i: int) -> NDArray[np.float16]:
+        """Unit features (h, w, c) of frame ``i``.
+
+        Raises:
+            DataError: some are not finite; they would be ranked in some order, and score.
+        """
+        found = self["features"][i]
+        if not np.isfinite(found).all():
+            raise DataError(
+                "holds features that are not finite",
+                file=self.path,
+                scene=self.scene,
+                found=f"frame {i}",
+                remedy="look at the weights of the extractor: a network that diverged gives such features",
+            )
+        return found
 
 
 class Encoded(SceneFile):

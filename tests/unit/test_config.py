@@ -103,6 +103,10 @@ def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
         ({"trained_on": "elsewhere"}, "splits.elsewhere.trained_on: `elsewhere` has no training of its own"),
         ({"train": {"flats": ["b"]}}, "splits.elsewhere is trained on `houses`, and cannot have scenes of its own to"),
         ({"test": {"houses": ["house08"]}}, "splits.elsewhere: `house08` of houses is in both val and test"),
+        (
+            {"test": {"flats": ["house09"], "houses": ["house09"]}},
+            "splits.elsewhere.test: `house09` is a scene of flats and houses, and tables tell scenes by name",
+        ),
     ],
 )
 def test_a_training_that_cannot_be_shared(split: dict[str, Any], expected: str) -> None:

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.xdist_group("workflow")
 
 TABLES = {"table_location_consistency": 1, "table_pixel_correspondence": 1}
 CONSISTENCY = {"location_consistency_dots": 1, "location_consistency_per_scene_spread": 1}
-CORRESPONDENCE = {"pixel_correspondence_recall_against_angle": 1, "pixel_correspondence_per_scene_spread": 1}
+CORRESPONDENCE = {
+    f"pixel_correspondence_{name}": 1 for name in ("recall_against_angle", "error_curves", "per_scene_spread")
+}
 SCORE_FIGURES = CONSISTENCY | CORRESPONDENCE
 ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1}
 SCENE_STEPS = ("simulate", "check", "depth", "correspondence")

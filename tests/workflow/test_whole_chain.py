@@ -18,7 +18,7 @@ def test_all_results_are_there(finished):
     assert {path.name for path in (results / "tables").iterdir()} == tables
     figures = {"training_curve", "similarity_maps", "pca_colours"}
     figures |= {f"location_consistency/{name}" for name in ("dots", "per_scene_spread")}
-    figures |= {f"pixel_correspondence/{name}" for name in ("recall_against_angle", "per_scene_spread")}
+    figures |= {f"pixel_correspondence/{name}" for name in ("recall_against_angle", "error_curves", "per_scene_spread")}
     names = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     folder = results / "figures/tiny"
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == names

@@ -279,10 +279,40 @@ def change(folder: Path, name: str, row: int, value: object) -> None:
     np.save(folder / name, rows, allow_pickle=True)
 
 
+def only(folder: Path, format: str = "5", **content: np.ndarray) -> None:
+    for cells in content.values():
+        cells.fill(0)
+    scipy.io.savemat(folder / "oxdatapart.mat", content, format=format)
+
+
 def relist(folder: Path, place: int, value: object) -> None:
     cells = scipy.io.loadmat(folder / "oxdatapart.mat")["dbStruct"]
     cells[0, place] = value
     scipy.io.savemat(folder / "oxdatapart.mat", {"dbStruct": cells})
+
+
+def inflated(folder: Path) -> None:
+    """A variable beside the list that takes 80 MB, of 80 kB."""
+    cells = scipy.io.loadmat(folder / "oxdatapart.mat")["dbStruct"]
+    content = {"dbStruct": cells, "other": np.zeros(10_000_000)}
+    scipy.io.savemat(folder / "oxdatapart.mat", content, do_compression=True)
+
+
+def nested(depth: int) -> list:
+    row: list = [1]
+    for _ in range(depth):
+        row = [row]
+    return row
+
+
+def deep(folder: Path, depth: int = 100_000) -> None:
+    """An array of lists within lists; pickled by hand, as Python's own pickling recurses."""
+    change(folder, "gardens_gt.npy", 3, "place")
+    content = (folder / "gardens_gt.npy").read_bytes()
+    old = [b"\x8c\x05place\x94", b"X\x05\x00\x00\x00place"]
+    found = next(text for text in old if text in content)
+    lists = b"]" * depth + b"a" * (depth - 1)
+    (folder / "gardens_gt.npy").write_bytes(content.replace(found, lists))
 
 
 class Runs:
@@ -319,6 +349,11 @@ CAMERA = "training_gt/8.camera"
         ("geotagged", lambda f: images(f / "images/test/queries", ["@1@x@.jpg"]), r"does not name its place"),
         ("geotagged", lambda f: shutil.rmtree(f / "images/test/database"), r"database is missing"),
         ("oxford_robotcar", lambda f: (f / "oxdatapart.mat").write_bytes(b"no"), r"cannot be read[\s\S]*dbStruct"),
+        ("oxford_robotcar", inflated, r"cannot be read: ValueError: its variables take more than 67108864 bytes"),
+        ("oxford_robotcar", lambda f: only(f, dbStruct=np.empty((100, 1), object)), r"structures: dbStruct \(100, 1\)"),
+        ("oxford_robotcar", lambda f: only(f, dbStruct=np.zeros((3, 2))), r"cells and structures: none"),
+        ("oxford_robotcar", lambda f: only(f, other=np.empty((1, 8), object)), r"structures: other \(1, 8\)"),
+        ("oxford_robotcar", lambda f: only(f, format="4", dbStruct=np.zeros((3, 2))), r"no MATLAB file of level 5"),
         ("oxford_robotcar", lambda f: relist(f, 1, np.zeros((2, 2))), r"positions that are not[\s\S]*found: \(2, 2\)"),
         ("oxford_robotcar", lambda f: relist(f, 1, np.full((3, 2), np.nan)), r"positions that are not those"),
         ("oxford_robotcar", lambda f: relist(f, 2, np.array(["../../a.png", "b.png"])), r"outside oxDataPart"),
@@ -333,7 +368,9 @@ CAMERA = "training_gt/8.camera"
         ("gardens", lambda f: np.save(f / "gardens_gt.npy", np.zeros((11, 3))), r"not of the shape[\s\S]*\(11, 3\)"),
         ("gardens", lambda f: np.save(f / "gardens_gt.npy", np.zeros((11, 2))), r"no list of numbers"),
         ("gardens", lambda f: change(f, "gardens_gt.npy", 3, ["a"]), r"no list of numbers"),
-        ("gardens", lambda f: change(f, "gardens_gt.npy", 3, [[1], [2, 3]]), r"no list of numbers"),
+        ("gardens", lambda f: change(f, "gardens_gt.npy", 3, [[1], [2, 3]]), r"no list of n[\s\S]*list of length 2"),
+        ("gardens", lambda f: change(f, "gardens_gt.npy", 3, nested(40)), r"no list of n[\s\S]*list of length 1"),
+        ("gardens", deep, r"no list of n[\s\S]*list of length 1"),
         ("gardens", lambda f: change(f, "gardens_gt.npy", 3, [11, 12]), r"query 3 has no positive among[\s\S]*0 to 10"),
         ("gardens", lambda f: change(f, "gardens_gt.npy", 3, Runs(f / "made")), r"which no array of numbers needs"),
         ("gardens", lambda f: (f / "night_right/Image3.jpg").unlink(), r"rows of queries[\s\S]*10\s+found: 11"),

@@ -37,6 +37,7 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
             labels=None,
             dataset="test",
             separate=False,
+            norm=None,
         ) -> EvaluatedScene:
             n = len(poses)
             points = np.zeros((n, 2, 2, 3)) if points is None else points
@@ -58,7 +59,10 @@ def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
                     "valid": np.ones(points.shape[:3], bool) if valid is None else valid,
                     "overlap": np.ones((n, n)) if overlap is None else overlap,
                 }),
-                Features: (cells, {"features": features}),
+                Features: (cells, {
+                    "features": features,
+                    "norm": np.ones(features.shape[:3]) if norm is None else norm,
+                }),
             }  # fmt: skip
             facts = {"extent": extent or size}
             if labels is not None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from loco.errors import DataError
 from loco.evaluation import extract
 from loco.evaluation.extract import extract_scene
 from loco.models.extractor import FeatureExtractor
@@ -27,7 +28,7 @@ class _Colours(FeatureExtractor):
         return encoded
 
     def with_class_token(self, images):
-        return self(images), images.mean(dim=(2, 3))
+        return self.raw(images), images.mean(dim=(2, 3))
 
 
 @pytest.fixture
@@ -54,6 +55,7 @@ def test_features_and_class_tokens_are_those_of_the_frames(scene):
     with Features(out) as features:
         found = features["features"][:].astype(float)
         np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=3, keepdims=True), atol=1e-3)
+        np.testing.assert_allclose(features["norm"][:], np.linalg.norm(expected, axis=3) / 255, rtol=1e-5)
         np.testing.assert_allclose(features["token"][:], rgb.mean(axis=(1, 2)) / 255, atol=1e-3)
         assert (features.extent, features.facts["model"]) == (SIZE, {"name": "colours"})
 
@@ -65,4 +67,13 @@ def test_stored_frames_have_no_class_token(scene):
     with Features(out) as features:
         expected = F.normalize(stored, dim=1).permute(0, 2, 3, 1)
         np.testing.assert_allclose(features["features"][:], expected, atol=1e-3)
+        np.testing.assert_allclose(features["norm"][:], stored.norm(dim=1), rtol=1e-3)
         assert features["token"].shape == (N, 0)
+
+
+def test_features_that_are_not_finite_are_not_written(scene, monkeypatch):
+    frames, _, out, _ = scene
+    monkeypatch.setattr(_Colours, "maps", lambda self, images: F.avg_pool2d(images, 4) / 0.0 * 0.0)
+    with pytest.raises(DataError, match=r"(?s)not finite.*frames 0 to 7"):
+        extract_scene({"name": "colours"}, None, frames, out, seed=0)
+    assert not out.exists()

@@ -28,9 +28,9 @@ def scene(make_scene):
         instance = patches.repeat(4, axis=1).repeat(4, axis=2)
         category = np.array([*(MPCAT40.index(o["category"]) for o in OBJECTS), 0])
         labels = instance, category[instance], OBJECTS
-        return make_scene(
-            np.tile(np.eye(4), (8, 1, 1)), see(patches), size=(20, 24), labels=labels, separate=True, **given
-        )
+        poses = np.tile(np.eye(4), (8, 1, 1))
+        poses[:, 0, 3] = np.arange(8)  # a film
+        return make_scene(poses, see(patches), size=(20, 24), labels=labels, separate=True, **given)
 
     return make
 

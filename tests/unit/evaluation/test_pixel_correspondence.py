@@ -609,7 +609,7 @@ def test_images_without_depth_give_no_number_and_no_zero(make_scene, turned):
         result = pixel_correspondence.evaluate([scene], VARIED | {"thresholds_m": [1.0], "candidates": candidates})
         assert result.items["n_matches"] == counts
         assert result.items["recall@5px"] == [None if n == 0 else 1.0 for n in counts]
-        assert result.items["recall@100cm"] == [None if n == 0 else 0.0 for n in counts]  # B shows no point
+        assert result.items["recall@100cm"] == [None] * 3  # B shows no point
         row = next(row for row in result.rows if (row.metric, row.condition) == ("recall@5px", "all"))
         assert row.value == (1.0 if any(counts) else None)
 
@@ -618,3 +618,32 @@ def test_frames_of_different_sizes_are_refused(make_scene, turned):
     scenes = [make_scene(np.eye(4)[None], np.ones((1, 2, 2, 3)), scene=f"r{h}", size=(h, 8)) for h in (6, 7)]
     with pytest.raises(DataError, match="another size"):
         pixel_correspondence.evaluate(scenes, SETTINGS)
+
+
+def test_raw_features_are_interpolated_as_long_as_they_were(make_scene, turned):
+    """Halfway between two cells, a feature of ten times the length decides where it points."""
+    unit = np.zeros((2, 2, 2, 2))
+    unit[:, 0, 0], unit[:, 0, 1], unit[:, 1] = (1, 0), (0, 1), (1, 0)
+    norm = np.ones((2, 2, 2), np.float32)
+    norm[:, 0, 1] = 10
+    scene = make_scene([turned(0)] * 2, unit, norm=norm)
+    for how, expected in (("unit", [1.0, 1.0]), ("raw", [1.0, 10.0])):
+        cells = pixel_correspondence._feature_map(scene, 0, {"interpolate": how})
+        between = sample_features(cells, torch.tensor([[4.0, 1.5]]), (6, 8))[0]
+        torch.testing.assert_close(between, torch.tensor(expected) / np.hypot(*expected))
+
+
+def test_the_setting_reaches_the_matches(make_scene, turned):
+    """Features of equal lengths match alike either way; of other lengths they do not."""
+    features = np.stack([random_map(3, 4, 8).numpy()] * 2)
+    norm = np.ones((2, 3, 4), np.float32)
+    uneven = np.random.default_rng(0).uniform(0.1, 10, (2, 3, 4)).astype(np.float32)
+    settings = SETTINGS | {"min_overlap": 0, "min_baseline": 0}
+    found = {}
+    for name, lengths in (("even", norm), ("uneven", uneven)):
+        scene = make_scene([turned(0)] * 2, features, scene=name, norm=lengths)
+        for how in ("unit", "raw"):
+            found[name, how] = pixel_correspondence.evaluate([scene], settings | {"interpolate": how}).items
+    found = {key: {k: v for k, v in items.items() if k != "scene"} for key, items in found.items()}
+    assert found["even", "unit"] == found["even", "raw"]
+    assert found["uneven", "unit"] != found["uneven", "raw"]

@@ -178,7 +178,7 @@ def test_images_of_a_scene_without_queries_are_searched_through(make_scene, hous
     result = evaluate([house, lonely], SETTINGS)
     assert {row.value for row in result.rows} == {1}
     alone = evaluate([lonely], SETTINGS)
-    assert alone.rows == []
+    assert {(row.value, row.n) for row in alone.rows} == {(None, 0)}
     assert set(map(len, alone.items.values())) == {0}
 
 
@@ -287,20 +287,35 @@ def test_the_vocabulary_is_of_the_database_alone(make_scene):
 def test_datasets_of_a_domain_share_a_vocabulary(make_scene):
     scenes = [
         listed(make_scene, unit(5, 3, 3, 16, seed=i), range(4), [4], [[0]], scene=name, dataset=name)
-        for i, name in enumerate(["mall", "office", "street"])
+        for i, name in enumerate(["mall", "office", "street", "square"])
     ]
     wanted = SETTINGS | {
         "descriptors": [VLAD, VLAD | {"vocabulary": "domain"}],
-        "domains": {"mall": "indoor", "office": "indoor"},
+        "domains": {"mall": "indoor", "office": "indoor", "street": "urban", "square": "urban"},
     }
     centres = _vocabularies(gather(scenes, wanted, 0), wanted, 0)
     shared, own = "VLAD 4 (domain)", "VLAD 4"
     assert torch.equal(centres[shared, "mall"], centres[shared, "office"])
-    assert torch.equal(centres[shared, "street"], centres[own, "street"])
+    assert torch.equal(centres[shared, "street"], centres[shared, "square"])
+    assert not torch.equal(centres[shared, "street"], centres[shared, "mall"])
     assert not torch.equal(centres[own, "mall"], centres[own, "office"])
     assert not torch.equal(centres[own, "mall"], centres[shared, "mall"])
     conditions = {row.condition for row in evaluate(scenes, wanted).rows}
     assert "VLAD 4 (domain), mall/mall" in conditions
+
+
+@pytest.mark.parametrize("domains", [{}, {"mall": "indoor"}, {"mall": "indoor", "office": "indoor", "street": "urban"}])
+def test_a_domain_of_one_dataset_is_refused(make_scene, domains):
+    """Its vocabulary would be that of the dataset, which the same scenes have without complaint."""
+    names = ["mall", "office", "street"] if len(domains) > 1 else ["mall"]
+    scenes = [
+        listed(make_scene, unit(5, 3, 3, 16, seed=i), range(4), [4], [[0]], scene=name, dataset=name)
+        for i, name in enumerate(names)
+    ]
+    wanted = SETTINGS | {"descriptors": [VLAD | {"vocabulary": "domain"}], "domains": domains}
+    with pytest.raises(ConfigError, match=rf"{names[-1]}[\s\S]*use `vocabulary: dataset`"):
+        evaluate(scenes, wanted)
+    assert evaluate(scenes, wanted | {"descriptors": [VLAD]}).rows
 
 
 def test_every_extractor_is_asked_the_same_and_the_same_again(make_scene):

@@ -17,7 +17,9 @@ def scene(make_scene):
     semantic = patches.repeat(4, axis=1).repeat(4, axis=2)
     labels = np.zeros(semantic.shape, int), semantic, []
     features = np.eye(len(MPCAT40))[patches]
-    return make_scene(np.tile(np.eye(4), (6, 1, 1)), features, size=(20, 24), labels=labels, separate=True)
+    poses = np.tile(np.eye(4), (6, 1, 1))
+    poses[:, 0, 3] = np.arange(6)  # a film
+    return make_scene(poses, features, size=(20, 24), labels=labels, separate=True)
 
 
 def test_classes_are_categories(scene):

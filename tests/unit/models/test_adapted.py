@@ -176,7 +176,8 @@ def test_the_class_token_comes_with_the_features(tiny, head):
     extractor = build_extractor(model(tiny["vit"], head=head)).eval()
     with torch.no_grad():
         features, token = extractor.with_class_token(tensors(45, 48))
-        torch.testing.assert_close(features, extractor(tensors(45, 48)))
+        torch.testing.assert_close(features, extractor.raw(tensors(45, 48)))
+        torch.testing.assert_close(F.normalize(features, dim=1), extractor(tensors(45, 48)))
         inputs = (extractor.continued(tensors(45, 48)) - extractor.backbone.mean) / extractor.backbone.std
         truth = AutoModel.from_pretrained(tiny["vit"]["path"])(inputs, output_hidden_states=True).hidden_states[3][:, 0]
     torch.testing.assert_close(token, truth)

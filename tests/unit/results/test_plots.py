@@ -235,6 +235,15 @@ def test_error_curves_pool_seeds(drawn: list[Figure], tmp_path: Path) -> None:
     assert points(drawn[0].axes[0], "place") == [[1.0, 25.0], [2.0, 50.0], [3.0, 75.0]]
 
 
+def test_error_curves_of_correspondences(drawn: list[Figure], tmp_path: Path) -> None:
+    """Pairs without matches are left out; half the matches behind the camera is an infinite error."""
+    items = {"median_error": [8.0, None, None, 2.0, 0.5], "n_matches": [9, 0, 9, 9, 9]}
+    plots.error_curves([metric_file("pixel_correspondence", "place", [], items)], TITLES, tmp_path / "curves")
+    (axes,) = drawn[0].axes
+    assert axes.get_xlabel() == "median error of the matches (px)"
+    assert points(axes, "place") == [[0.5, 25.0], [2.0, 50.0], [8.0, 75.0]]
+
+
 @pytest.mark.usefixtures("toy")
 def test_spread_has_a_dot_a_scene(drawn: list[Figure], tmp_path: Path) -> None:
     """Of all items of a scene; one without scores is left out, and seeds are averaged."""

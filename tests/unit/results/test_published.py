@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from loco.datasets import FORMATS
 from loco.errors import DataError
 from loco.evaluation import NEEDS
-from loco.results.published import Number, Published, methods_of, read_published, with_published
+from loco.evaluation.pixel_correspondence import variants
+from loco.results.published import DEFAULTS, Number, Published, comparable, methods_of, read_published, with_published
 
 FOLDER = Path(__file__).parents[3] / "config" / "published_results"
+SCHEMA = FOLDER.parent / "schemas" / "config.schema.yaml"
 FILES = sorted(FOLDER.glob("*.csv"))
-HEAD = "method,dataset,metric,condition,value,source,protocol\n"
-GOOD = '"DINO B/16, last block",scannet_pairs,recall@10px,0-15 deg,45.0,Table 4,"1,500 pairs"\n'
+HEAD = "method,dataset,metric,condition,value,source,protocol,settings\n"
+GOOD = '"DINO B/16, last block",scannet_pairs,recall@10px,0-15 deg,45.0,Table 4,"1,500 pairs",'
+GOOD += "step=4; filters=ratio; occlusions=false\n"
 
 
 def read(folder: Path, text: str) -> list[Number]:
@@ -25,12 +31,14 @@ def read(folder: Path, text: str) -> list[Number]:
 
 
 def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
-    blank = 'MixVPR,baidu,recall@1,,64.4,"a copy",all queries\n'
+    blank = 'MixVPR,baidu,recall@1,,64.4,"a copy",all queries,\n'
     first, second = read(tmp_path, HEAD + GOOD + blank)
     assert first == Number(
-        "DINO B/16, last block", "scannet_pairs", "recall@10px", "0-15 deg", 45.0, "Table 4", "1,500 pairs"
+        *("DINO B/16, last block", "scannet_pairs", "recall@10px", "0-15 deg", 45.0, "Table 4", "1,500 pairs"),
+        settings={"step": 4, "filters": "ratio", "occlusions": False},
     )
-    assert (second.condition, second.value) == ("", 64.4)
+    assert (second.condition, second.value, second.settings) == ("", 64.4, {})
+    assert [Number(**json.loads(json.dumps(asdict(number)))) for number in (first, second)] == [first, second]
     assert methods_of([tmp_path / "numbers.csv"]) == {"DINO B/16, last block", "MixVPR"}
 
 
@@ -40,10 +48,15 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
         ("", "other columns"),
         ("method,value\na,1\n", "other columns"),
         (HEAD + "a,b,c,d,5,e\n", "line 2 is not complete"),
-        (HEAD + GOOD + "a,b,c,d,5,e,f,g\n", "line 3 is not complete, or has too many"),
-        (HEAD + "a,b,c,d,5,,f\n", "line 2 is not complete"),
-        (HEAD + "a,b,c,d,about 5,e,f\n", "value in line 2 is no number"),
-        (HEAD + "a,b,c,d,nan,e,f\n", "value in line 2 is no number"),
+        (HEAD + GOOD + "a,b,c,d,5,e,f,,g\n", "line 3 is not complete, or has too many"),
+        (HEAD + "a,b,c,d,5,e,f\n", "line 2 is not complete"),
+        (HEAD + "a,b,c,d,5,,f,\n", "line 2 is not complete"),
+        (HEAD + "a,b,c,d,about 5,e,f,\n", "value in line 2 is no number"),
+        (HEAD + "a,b,c,d,nan,e,f,\n", "value in line 2 is no number"),
+        *(
+            (f"{HEAD}a,b,c,d,5,e,f,{settings}\n", "settings in line 2 cannot be understood")
+            for settings in ("step", "step=", "step=4;", "step=4 5", "Step=4", "step: 4", "step=4; step=4", "a=nan()")
+        ),
         (HEAD + GOOD + GOOD.replace("45.0", "54.0"), "gives DINO B/16, last block, .* twice"),
         (HEAD + '"a,b', "cannot be read"),
     ],
@@ -65,7 +78,7 @@ def test_without_published_numbers_a_table_keeps_its_lines_and_types() -> None:
     keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": "mAP", "unit": "%"}
     table = pd.DataFrame([{**keys, "condition": c, "value": 0.5, "n": 3, "seeds": 1} for c in "xy"])
     for published in (Published(), Published([Number("M", "d", "mAP", "x", 1.0, "S", "P")], {"s": []}, {"e": "M"})):
-        found = with_published(table, published)
+        found = with_published(table, published, {})
         assert found[table.columns].astype({"n": int, "seeds": int}).equals(table)
         assert found["published"].isna().all()
 
@@ -74,20 +87,60 @@ def test_one_method_can_stand_beside_several_experiments() -> None:
     keys = {"benchmark": "b", "split": "s", "metric": "mAP", "unit": "%", "condition": "x"}
     lines = [{**keys, "experiment": e, "title": e.upper(), "value": 0.5, "n": 3, "seeds": 1} for e in "efg"]
     number = Number("M", "d", "mAP", "x", 40.0, "S", "P")
-    found = with_published(pd.DataFrame(lines), Published([number], {"s": ["d"]}, {"e": "M", "g": "M"}))
+    found = with_published(pd.DataFrame(lines), Published([number], {"s": ["d"]}, {"e": "M", "g": "M"}), {})
     assert found["experiment"].tolist() == ["e", "f", "g"]
     assert found["published"].tolist()[::2] == [0.4, 0.4]
     assert pd.isna(found["published"][1])
+
+
+PROBE3D = {"step": 4, "matches": 1000, "interpolate": "raw", "candidates": "observed"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (PROBE3D, True),  # the rest is the benchmark's own
+        (PROBE3D | {"filters": ["ratio", "similarity"], "occlusions": [False, True], "thresholds": [10]}, True),
+        (PROBE3D | {"filters": ["similarity", "ratio"]}, False),
+        (PROBE3D | {"occlusions": [True, False]}, False),
+        (PROBE3D | {"step": 1}, False),
+        (PROBE3D | {"matches": 500}, False),
+        (PROBE3D | {"candidates": "all"}, False),
+        *(({key: value for key, value in PROBE3D.items() if key != left_out}, False) for left_out in PROBE3D),
+    ],
+)
+def test_numbers_stand_beside_those_of_the_same_settings_alone(settings: dict, expected: bool) -> None:
+    number = next(n for n in read_published(FOLDER / "pixel_correspondence.csv") if n.dataset == "scannet_pairs")
+    assert comparable(number, settings) == expected
+    keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": number.metric, "unit": "%"}
+    table = pd.DataFrame([{**keys, "condition": number.condition, "value": 0.5, "n": 3, "seeds": 1}])
+    found = with_published(table, Published([number], {"s": ["scannet_pairs"]}, {"e": number.method}), settings)
+    assert found["published"].notna().tolist() == [expected]
+
+
+def test_defaults_and_blank_settings() -> None:
+    def number(**settings: float | bool | str) -> Number:
+        return Number("M", "d", "m", "", 1.0, "S", "P", settings)
+
+    assert comparable(number(), {"step": 9})
+    assert comparable(number(step=1, interpolate="unit", candidates="all", filters="ratio", occlusions=False), {})
+    assert not comparable(number(other=1), {})
+
+
+def test_defaults_are_those_of_the_benchmark() -> None:
+    assert [(v.filter, v.visible_only) for v in variants({})] == [(*DEFAULTS["filters"], *DEFAULTS["occlusions"])]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_files_of_the_project_are_sound(path: Path) -> None:
     numbers = read_published(path)
     assert path.stem in NEEDS
+    known = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["$defs"][path.stem]["properties"]
     assert numbers
     for number in numbers:
         assert number.dataset.partition("/")[0] in {*FORMATS, "navi"}  # NAVI: by the name of a dataset
         assert 0 <= number.value <= 100
+        assert number.settings.keys() <= known.keys()
         assert "MASt3R" not in number.method  # doubtful in the source
     by_method = pd.DataFrame(numbers).groupby(["method", "dataset"]).size()
     assert set(by_method) <= {2, 3, 4}  # all bins, ks or thresholds of a method
