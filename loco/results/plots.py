@@ -335,7 +335,7 @@ def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: 
     for one in metrics:
         benchmarks.setdefault(one.benchmark, []).append(one)
     places, numeric = _places(list(titles.values()))
-    with new_figure(stem, WIDTH, 2.9 * _rows(len(benchmarks))) as figure:
+    with new_figure(stem, WIDTH, 3.1 * _rows(len(benchmarks))) as figure:
         for axes, (benchmark, own) in zip(_panels(figure, len(benchmarks)), benchmarks.items()):
             metric, unit = _draw_variants(axes, own, titles, places)
             axes.set(xlabel=title, ylabel=_axis(metric, unit), title=subject(benchmark).title)
@@ -343,7 +343,7 @@ def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: 
                 axes.set_xscale("log")
                 axes.minorticks_off()
             axes.set_xticks(list(places.values()), list(places))
-            axes.legend(fontsize=6.5)
+            axes.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1)
 
 
 def _draw_variants(
