@@ -295,6 +295,11 @@ def recipes(keys):
     return {key: recipe(*key[:3]) for key in keys}
 
 
+def split_recipes(benchmark):
+    """Params function: the recipes of all scores of the run on a benchmark, of the split of a job."""
+    return lambda wildcards: recipes([key for key in run_keys(benchmark) if key[1] == wildcards.split])
+
+
 def ablation_metrics(**which):
     """Input function: the metric files of an ablation."""
     return lambda wildcards: metric_files(ablation_keys(wildcards, **which))

@@ -141,7 +141,7 @@ for benchmark, figure in [(benchmark, figure) for benchmark in RUN["benchmarks"]
             code=code("figure", f"loco/evaluation/{benchmark}.py"),
             figure=figure,
             titles=TITLES,
-            recipes=recipes(run_keys(benchmark)),
+            recipes=split_recipes(benchmark),
         script:
             "../workflow_scripts/figure.py"
 

@@ -24,5 +24,6 @@ def test_an_ablation_ends_in_tables_and_a_plot(world):
     assert "0.02" in (folder / "pixel_correspondence.md").read_text()
     assert (folder / "plot.svg").stat().st_size > 5000
     assert world.plan("ablation_tau") == {}
-    world.overlay({"ablations": {"tau": {**ablation, "variants": [*variants, {"name": "0.1"}]}}})
+    third = {"name": "0.1", "train": {"loss": {"tau": 0.1}}}
+    world.overlay({"ablations": {"tau": {**ablation, "variants": [*variants, third]}}})
     assert world.plan("ablation_tau")["train"] == 2  # only what is new

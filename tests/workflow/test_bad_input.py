@@ -69,7 +69,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def faulty(finished, tmp_path_factory):
-    """A run with --keep-going over one good scene and one of each fault; each is a dataset of its own."""
+    """A run with --keep-going over one good scene and one of each fault; each is a dataset and a split of its own."""
     world = finished.clone(tmp_path_factory.mktemp("faulty"))
     tiny = yaml.safe_load(world.configs[0].read_text())["datasets"]["tiny"]
     names = ["good", *FAULTS]
@@ -81,9 +81,9 @@ def faulty(finished, tmp_path_factory):
     dataset = {key: value for key, value in tiny.items() if key != "simulate"}
     world.overlay(
         {
-            "run": {"splits": ["faulty"], "experiments": ["untrained"]},
+            "run": {"splits": names, "experiments": ["untrained"]},
             "datasets": {name: {**dataset, "raw": f"download/{name}"} for name in names},
-            "splits": {"faulty": {"test": {name: ["cedar"] for name in names}}},
+            "splits": {name: {"test": {name: ["cedar"]}} for name in names},
         }
     )
     targets = [f"results/correspondences/{name}/stride4/cedar.h5" for name in names]
