@@ -331,9 +331,10 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
             yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
     tested = [name for names in split["test"].values() for name in names]
     for name in _repeated(tested):
-        datasets = " and ".join(dataset for dataset, names in split["test"].items() if name in names)
-        if datasets.count(" and ") > 0:
-            yield f".test: `{name}` is a scene of {datasets}, and tables tell scenes by name: use two splits"
+        holders = [dataset for dataset, names in split["test"].items() if name in names]
+        if len(holders) > 1:
+            named = " and ".join(holders)
+            yield f".test: `{name}` is a scene of {named}, and tables tell scenes by name: use two splits"
     for one, other in combinations(_parts(split), 2):
         for dataset in split[one].keys() & split[other].keys():
             shared = sorted(set(split[one][dataset]) & set(split[other][dataset]))

@@ -170,16 +170,20 @@ def scene_files(pattern, *parts, stride=patch_stride):
     return files_of(pattern, lambda wildcards: scenes(config, wildcards.split, *parts), stride)
 
 
+def needed(benchmark, dataset):
+    """What a benchmark needs of the files of a dataset, of what that dataset gives at all."""
+    return set().union(*NEEDS[benchmark]) & given_by(config["datasets"][dataset])
+
+
 def judged_files(pattern, giving=None):
     """Input function: `pattern` for every test scene of a job's benchmark; with `giving`, of those that give this, and for
     none if the benchmark does not need it."""
 
     def places(wildcards):
-        needed = set().union(*NEEDS[wildcards.benchmark])
         return [
             (dataset, scene)
             for dataset, scene in judged_scenes(config, wildcards.split, wildcards.benchmark)
-            if giving is None or giving in needed & given_by(config["datasets"][dataset])
+            if giving is None or giving in needed(wildcards.benchmark, dataset)
         ]
 
     return files_of(pattern, places, patch_stride)
@@ -340,9 +344,9 @@ def recipe(benchmark, split, experiment):
     judged = judged_scenes(config, split, benchmark)
     places = {part: scenes(config, split, part) for part in parts} | {"test": judged}
     used = dict.fromkeys(dataset for part in places.values() for dataset, _ in part)
-    needed = {name: set().union(*NEEDS[benchmark]) & given_by(config["datasets"][name]) for name, _ in judged}
-    labelled = [name for name, what in needed.items() if "labels" in what]
-    located = how == "train" or any("places" in what for what in needed.values())  # by correspondences
+    read = {name: needed(benchmark, name) for name, _ in judged}
+    labelled = [name for name, what in read.items() if "labels" in what]
+    located = how == "train" or any("places" in what for what in read.values())  # by correspondences
     fit = {"train": ["train"], "pca": ["fit_pca"], None: []}[how]
     model_steps = ["extract", *fit, *(["encode"] if encoder(experiment) else [])]
     codes = [evaluation_code(benchmark), *([code("correspondence")] if located else [])]

@@ -9,9 +9,7 @@ from typing import Any
 from loco.errors import ConfigError
 from loco.models.extractor import FeatureExtractor
 from loco.models.published import load_published
-from loco.models.stored import load
-
-WEIGHTS = "model.safetensors"
+from loco.models.stored import WEIGHTS, load
 
 
 def pretrained(path: str, stride: int) -> FeatureExtractor:

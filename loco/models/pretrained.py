@@ -12,10 +12,11 @@ from loco import models
 from loco.errors import DataError
 from loco.models.backbones import KNOWN, build_backbone
 from loco.models.extractor import FeatureExtractor
+from loco.models.stored import WEIGHTS
 from loco.provenance import file_fingerprint
 from loco.storage import write_text
 
-WEIGHTS, CARD = "model.safetensors", "README.md"
+CARD = "README.md"
 
 
 class Origin(NamedTuple):

@@ -22,6 +22,7 @@ from loco.models.build import build_extractor
 from loco.models.extractor import FeatureExtractor
 from loco.storage import atomic_path
 
+WEIGHTS = "model.safetensors"  # the name of a model file in a folder of its own
 _FORMAT = "loco-model"
 _REMEDY = "give a `model.safetensors` that the training step wrote"
 
