@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import TypeVar
 
 import numpy as np
@@ -49,6 +49,32 @@ def bin_number(values: ArrayLike, edges: ArrayLike) -> NDArray[np.integer]:
     values, edges = np.asarray(values, dtype=np.float64), np.asarray(edges, dtype=np.float64)
     number = np.searchsorted(edges, values, side="right") - 1
     return np.where(values == edges[-1], len(edges) - 2, number)
+
+
+def draw_from_bin(
+    candidates: Sequence[tuple[EvaluatedScene, NDArray[np.floating]]],
+    edges: ArrayLike,
+    number: int,
+    count: int,
+    seed: int,
+) -> list[tuple[int, int]]:
+    """Draw at most ``count`` image pairs of a bin, as evenly from all scenes as they allow.
+
+    Args:
+        candidates: scenes, and of each pair of theirs the value that is binned, (m,).
+        edges: of the bins.
+        number: of the bin (:func:`bin_number`).
+        count: most pairs to draw, over all scenes.
+        seed: of the draws.
+
+    Returns:
+        Of each drawn pair the number of its scene in ``candidates``, and its own among the scene's pairs.
+    """
+    decks = []
+    for s, (scene, values) in enumerate(candidates):
+        in_bin = np.flatnonzero(bin_number(values, edges) == number)
+        decks.append([(s, int(i)) for i in scene.rng(seed, number).permutation(in_bin)])
+    return list(islice(deal(decks), count))
 
 
 def deal(decks: Sequence[Sequence[Card]]) -> Iterator[Card]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise, product
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from loco.errors import DataError
-from loco.evaluation.image_pairs import bin_number, deal, given_pairs
+from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
 from loco.geometry.cameras import (
     backproject,
@@ -208,15 +208,14 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
         DataError: a scene without a list has no overlaps either.
     """
     edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
-    candidates = {s: _candidates(scene, settings) for s, scene in enumerate(scenes) if given_pairs(scene) is None}
+    others = [s for s, scene in enumerate(scenes) if given_pairs(scene) is None]
+    candidates = [_candidates(scenes[s], settings) for s in others]
+    angles = [(scenes[s], angle) for s, (_, _, angle, _) in zip(others, candidates)]
     pairs = []
     for number in range(len(edges) - 1):
-        decks = []
-        for s, (a, b, angle, overlap) in candidates.items():
-            in_bin = np.flatnonzero(bin_number(angle, edges) == number)
-            deck = scenes[s].rng(seed, number).permutation(in_bin)
-            decks.append([Pair(s, int(a[i]), int(b[i]), float(angle[i]), float(overlap[i]), number) for i in deck])
-        pairs += islice(deal(decks), settings["pairs_per_bin"])
+        for s, i in draw_from_bin(angles, edges, number, settings["pairs_per_bin"], seed):
+            a, b, angle, overlap = (column[i].item() for column in candidates[s])
+            pairs.append(Pair(others[s], a, b, angle, overlap, number))
     return sorted(pairs, key=lambda pair: (pair.bin, pair.scene, pair.a, pair.b))
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise, product
+from itertools import pairwise, product
 from math import inf
 from typing import Any
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
-from loco.evaluation.image_pairs import bin_number, deal, given_pairs
+from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
@@ -84,8 +84,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
         with the name of the method, intervals over pairs. Items: one a pair and method. A pair without an answer
         (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
-        infinitely wrong; the value of an infinite median is None. Images without
-        observed depth, as those of sparse models, are not asked for ``rigid``.
+        infinitely wrong; the value of an infinite median is None. Images without observed depth, as those of sparse
+        models, are not asked for ``rigid``.
 
     Raises:
         DataError: a dataset names pairs of images that are not there.
@@ -113,14 +113,14 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
     pairs = [Pair(s, *pair, overlap=None) for s, named in given.items() for pair in named]
     others = [s for s in range(len(scenes)) if s not in given]
     candidates = [_candidates(scenes[s], settings) for s in others]
-    for number in range(len(settings["overlap_bins"]) - 1):
-        decks = []
-        for s, (poses, a, b, overlap) in zip(others, candidates):
-            in_bin = np.flatnonzero(bin_number(overlap, settings["overlap_bins"]) == number)
-            deck = scenes[s].rng(seed, number).permutation(in_bin)
-            decks.append([(s, int(a[i]), int(b[i]), poses, float(overlap[i])) for i in deck])
-        drawn = sorted(islice(deal(decks), settings["pairs_per_bin"]), key=lambda card: card[:3])
-        pairs += [Pair(s, a, b, np.linalg.inv(poses[b]) @ poses[a], overlap) for s, a, b, poses, overlap in drawn]
+    overlaps = [(scenes[s], overlap) for s, (*_, overlap) in zip(others, candidates)]
+    edges = settings["overlap_bins"]
+    for number in range(len(edges) - 1):
+        # A scene's candidates are in the order of a, then b; sorted, so are the pairs.
+        for s, i in sorted(draw_from_bin(overlaps, edges, number, settings["pairs_per_bin"], seed)):
+            poses, *columns = candidates[s]
+            a, b, overlap = (column[i].item() for column in columns)
+            pairs.append(Pair(others[s], a, b, np.linalg.inv(poses[b]) @ poses[a], overlap))
     return pairs
 
 
