@@ -140,15 +140,16 @@ def _answers(
     images = pair.a, pair.b
     (features_a, uv_a), (features_b, uv_b) = (_patches(scene, i) for i in images)
     a, b = mutual_matches(features_a, features_b, settings["matches"], match_rng)
-    uv = uv_a[a], uv_b[b]
+    uv, cameras = (uv_a[a], uv_b[b]), [scene.frames["intrinsics"][i] for i in images]
+    depths = _depths(scene, images) if "rigid" in settings["methods"] else None
     for method, method_rng in zip(METHODS, method_rngs):
-        if method not in settings["methods"] or (method == "rigid" and not _have_depth(scene, images)):
+        if method not in settings["methods"] or (method == "rigid" and depths is None):
             continue
         if method == "rigid":
-            matched = _lift(scene, images, uv)
+            matched = _lift(depths, cameras, uv)
             motion = rigid_motion(*matched, settings["inlier_distance"], settings["iterations"], method_rng)
         else:
-            matched, cameras = uv, [scene.frames["intrinsics"][i] for i in images]
+            matched = uv
             motion = essential_motion(*uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng)
         yield method, len(matched[0]), motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
 
@@ -186,23 +187,25 @@ def mutual_matches(
     return order_a[in_a[kept]], order_b[in_b[kept]]
 
 
-def _have_depth(scene: EvaluatedScene, images: tuple[int, int]) -> bool:
-    """Whether depth was observed in both images, so that an answer is possible."""
+def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.floating]] | None:
+    """Observed depth of both images, (height, width) each; None unless both have some: then there is no answer."""
     frames = scene.frames
-    return not frames.sparse and all(observed_depth(frames["depth"][i], frames["source"][i]).any() for i in images)
+    if frames.sparse:
+        return None
+    depths = [observed_depth(frames["depth"][i], frames["source"][i]) for i in images]
+    return depths if all(depth.any() for depth in depths) else None
 
 
 def _lift(
-    scene: EvaluatedScene, images: tuple[int, int], uv: tuple[NDArray, NDArray]
+    depths: Sequence[NDArray[np.floating]], cameras: Sequence[NDArray[np.floating]], uv: tuple[NDArray, NDArray]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres.
 
     Only matches with an observed depth in both. As for patches everywhere, one on a depth edge shows no single place.
     """
     points, known = [], []
-    for i, places in zip(images, uv):
-        depth, source, intrinsics = (scene.frames[name][i] for name in ("depth", "source", "intrinsics"))
-        z, smooth = sample_depth(observed_depth(depth, source), places)
+    for depth, intrinsics, places in zip(depths, cameras, uv):
+        z, smooth = sample_depth(depth, places)
         points.append(backproject(places, z, intrinsics, np.eye(4)))
         known.append(smooth)
     both = known[0] & known[1]
