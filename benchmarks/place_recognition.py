@@ -29,7 +29,7 @@ class SimulatedMaps:
     def __init__(self, database: int, side: int) -> None:
         self.database, self.side = database, side
 
-    def __getitem__(self, image: int) -> NDArray[np.float16]:
+    def map(self, image: int) -> NDArray[np.float16]:
         place, own = (np.random.default_rng(key) for key in ([0, image % self.database], [1, image]))
         shape = self.side, self.side, CHANNELS
         features = place.standard_normal(shape, np.float32) + 0.5 * own.standard_normal(shape, np.float32)
@@ -42,7 +42,7 @@ def simulated_scene(database: int, queries: int, side: int) -> SimpleNamespace:
     truth = {"database": names[:database], "queries": names[database:], "positives": [[i] for i in range(queries)]}
     return SimpleNamespace(
         frames=SimpleNamespace(dataset="simulated", scene="places", names=names, path="simulated"),
-        features={"features": SimulatedMaps(database, side)},
+        features=SimulatedMaps(database, side),
         ground_truth=truth,
         rng=lambda seed, *key: np.random.default_rng([seed, *key]),
     )
