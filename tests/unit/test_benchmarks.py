@@ -1,0 +1,26 @@
+"""The benchmarks of ``benchmarks/`` still run, on small sizes; what they find is measured by hand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "inpaint": ["--images", "2"],
+    "linear_probe": ["--images", "1"],
+    "location_consistency": ["--queries", "20"],
+    "overlap": ["--images", "12", "--rooms", "2"],
+    "place_recognition": ["--images", "20", "5"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_runs_and_prints_a_table(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", *SMALL[name]]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("|") >= 6
