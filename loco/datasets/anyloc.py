@@ -195,7 +195,7 @@ class MatchListScene(PlaceRecognitionScene):
     def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
         file = next((folder / name for name in cls.matches if (folder / name).is_file()), None)
         if file is None:
-            raise cls._is_missing(folder / cls.matches[0], scene)
+            raise cls.is_missing(folder / cls.matches[0], scene)
         rows = read_array(file, scene)
         if rows.ndim != 2 or rows.shape[1] != 2:
             expected = "(n, 2): the number of a query, and its positives"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.pose_files import natural, read_bytes
 from loco.datasets.raw import Decode, Images, RawFrame, decode_color
+from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
@@ -46,20 +47,14 @@ class Listing(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class Photographs:
+class Photographs(SceneFolder):
     """A scene of photographs with ground truth (:class:`loco.datasets.raw.RawScene`)."""
-
-    format: ClassVar[str]
-    needed: ClassVar[tuple[str, ...]]  # files and folders
-    optional: ClassVar[tuple[str, ...]] = ()
-    remedy: ClassVar[str]  # where the files come from
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a file that says what there is is missing or broken."""
-        self.scene, self.skipped = scene, {}
-        for name in self.missing(raw / scene):
-            raise self._is_missing(raw / scene / name, scene)
-        self.listed = self.listing(raw / scene, scene)
+        super().__init__(raw, scene)
+        self.skipped: dict[str, str] = {}
+        self.listed = self.listing(self.folder, scene)
 
     # What a layout says ----------------------------------------------------------------------------------------------
 
@@ -70,20 +65,9 @@ class Photographs:
     # What follows from it --------------------------------------------------------------------------------------------
 
     @classmethod
-    def missing(cls, folder: Path) -> list[str]:
-        return [name for name in cls.needed if not (folder / name).exists()]
-
-    @classmethod
-    def files(cls, raw: Path, scene: str) -> list[Path]:
-        return [raw / scene / name for name in (*cls.needed, *cls.optional)]
-
-    @classmethod
     def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        folder, found = raw / scene, Checklist(cls.format, scene, decode)
-        missing = cls.missing(folder)
-        for name in missing:
-            found.problems.append(str(cls._is_missing(folder / name, scene)))
-        listed = None if missing else found.attempt(lambda: cls.listing(folder, scene))
+        found, missing = cls.checklist(raw, scene, decode)
+        listed = None if missing else found.attempt(lambda: cls.listing(raw / scene, scene))
         images, _, counts, notes = listed or Listing({}, {}, {})
         for text in notes:
             found.note(text)
@@ -103,18 +87,8 @@ class Photographs:
     def mesh(self) -> None:
         return None
 
-    def labelled_mesh(self) -> None:
-        return None
-
-    def tracks(self) -> None:
-        return None
-
     def ground_truth(self) -> dict[str, Any]:
         return self.listed.ground_truth
-
-    @classmethod
-    def _is_missing(cls, file: Path, scene: str) -> DataError:
-        return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy)
 
 
 def images_of(folder: Path, root: Path, scene: str) -> dict[str, Path]:

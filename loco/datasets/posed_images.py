@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.pose_files import natural, read_bytes, read_intrinsics
 from loco.datasets.raw import Decode, Images, RawFrame, decode_color, decode_depth
+from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
@@ -69,19 +70,12 @@ class Listing(NamedTuple):
     skipped: dict[str, str]
 
 
-class PosedImages:
+class PosedImages(SceneFolder):
     """A scene of posed RGB-D images (:class:`loco.datasets.raw.RawScene`). No layout of them has labels."""
-
-    format: ClassVar[str]
-    needed: ClassVar[tuple[str, ...]]  # files and folders
-    optional: ClassVar[tuple[str, ...]]
-    remedy: ClassVar[str]  # where the files come from
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a file is missing or broken."""
-        self.scene, self.folder = scene, raw / scene
-        if missing := self.missing(self.folder):
-            raise self._is_missing(self.folder / missing[0], scene)
+        super().__init__(raw, scene)
         self.rig = self.cameras(self.folder, scene)
         self.shots, self.skipped = self.listing(self.folder, scene)
 
@@ -95,10 +89,6 @@ class PosedImages:
     def listing(folder: Path, scene: str) -> Listing:
         raise NotImplementedError
 
-    @classmethod
-    def missing(cls, folder: Path) -> list[str]:
-        return [name for name in cls.needed if not (folder / name).exists()]
-
     @staticmethod
     def read_mesh(folder: Path, scene: str) -> Mesh | None:
         return None
@@ -110,15 +100,9 @@ class PosedImages:
     # What follows from it --------------------------------------------------------------------------------------------
 
     @classmethod
-    def files(cls, raw: Path, scene: str) -> list[Path]:
-        return [raw / scene / name for name in (*cls.needed, *cls.optional)]
-
-    @classmethod
     def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        folder, found = raw / scene, Checklist(cls.format, scene, decode)
-        missing = cls.missing(folder)
-        for name in missing:
-            found.problems.append(str(cls._is_missing(folder / name, scene)))
+        folder = raw / scene
+        found, missing = cls.checklist(raw, scene, decode)
         # What is missing has been said, and without it there may be no cameras and no list of frames.
         rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene))
         listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
@@ -146,12 +130,6 @@ class PosedImages:
     def mesh(self) -> Mesh | None:
         return self.read_mesh(self.folder, self.scene)
 
-    def labelled_mesh(self) -> None:
-        return None
-
-    def tracks(self) -> None:
-        return None
-
     def ground_truth(self) -> None:
         return None
 
@@ -162,10 +140,6 @@ class PosedImages:
         if rgb.shape[:2] == depth.shape and np.array_equal(shot.pose, shot.depth_pose):
             return frame
         return replace(frame, depth_camera=frame.camera_of_depth._replace(pose=shot.depth_pose))
-
-    @classmethod
-    def _is_missing(cls, file: Path, scene: str) -> DataError:
-        return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy)
 
 
 def read_rig(folder: Path, scene: str, units: float, color: Lens | None = None, depth: Lens | None = None) -> Rig:
