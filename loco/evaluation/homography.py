@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from loco.errors import DataError
 from loco.evaluation.neighbours import mutual_neighbours
-from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
@@ -65,8 +65,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
                 keypoints[i] = keypoints_of(scene, i, settings.get("upsample", 1))
             numbers = _judge(scene, (a, b), keypoints, np.array(pair["homography"]), settings, scene.rng(seed, number))
             row = (scene.frames.scene, truth.get("change"), pair["a"], pair["b"], *numbers)
-            for column, entry in zip(items.values(), row):
-                column.append(entry)
+            append(items, row)
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 

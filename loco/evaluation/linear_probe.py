@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from loco.errors import DataError
-from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.storage import Labels
 
 VOID = -1  # of class maps: no class
@@ -133,8 +133,7 @@ def evaluate(
         for key, (part, (trained_on, scored)) in enumerate(parts.items(), start=1):
             if len(scored):
                 for row in _class_scores(patches, trained_on, scored, settings, scene.rng(seed, key)):
-                    for column, entry in zip(items.values(), (scene.frames.scene, part, *row)):
-                        column.append(entry)
+                    append(items, (scene.frames.scene, part, *row))
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 

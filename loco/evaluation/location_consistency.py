@@ -20,7 +20,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
-from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
@@ -54,8 +54,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
                 of_image = ap[(image[queries] == i) & np.isfinite(ap)]
                 if len(of_image):
                     row = (scene.frames.scene, names[i], radius, weights, float(of_image.mean()), len(of_image))
-                    for column, entry in zip(items.values(), row):
-                        column.append(entry)
+                    append(items, row)
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 

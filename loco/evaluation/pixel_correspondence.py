@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from loco.errors import DataError
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
-from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.cameras import (
     backproject,
     pixel_centres,
@@ -167,8 +167,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         row = [scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b], pair.angle, pair.overlap]
         for errors in _pair_errors(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
             row += _summary(errors, settings)
-        for column, entry in zip(items.values(), row, strict=True):
-            column.append(entry)
+        append(items, row)
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from loco.errors import ConfigError, DataError
 from loco.evaluation.global_descriptors import Image, describe, descriptor, descriptor_name, learn_centres
 from loco.evaluation.reranking import match_scores, rerank_name
-from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.image_pairs import mutual_overlap
 
 Numbers = NDArray[np.integer]
@@ -92,8 +92,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
         for condition, (q, query) in product(conditions, enumerate(database.queries)):
             named = (database.name, query.scene.frames.scene, database.names[q])
             row = (*named, condition, len(database.positives[q]), ranks.get(condition, {}).get(q))
-            for column, entry in zip(items.values(), row):
-                column.append(entry)
+            append(items, row)
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 

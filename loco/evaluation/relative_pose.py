@@ -33,7 +33,7 @@ from tqdm import tqdm
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
-from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
+from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.alignment import robust_rigid_fit
 from loco.geometry.cameras import backproject, rotation_angle
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
@@ -99,8 +99,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
         angle, baseline = float(rotation_angle(pair.a_to_b[:3, :3])), float(np.linalg.norm(pair.a_to_b[:3, 3]))
         for answer in _answers(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
-            for column, entry in zip(items.values(), (*named, angle, baseline, pair.overlap, *answer)):
-                column.append(entry)
+            append(items, (*named, angle, baseline, pair.overlap, *answer))
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
@@ -115,3 +115,9 @@ class Evaluation:
 
     rows: list[Row]
     items: dict[str, list[Any]]
+
+
+def append(items: Mapping[str, list[Any]], entries: Iterable[Any]) -> None:
+    """Append an item to the columns of a table, in their order, one entry to each."""
+    for column, entry in zip(items.values(), entries, strict=True):
+        column.append(entry)
