@@ -100,12 +100,31 @@ def given_by(dataset: Mapping[str, Any]) -> frozenset[str]:
     return gives(dataset["format"]) | ({"labels"} if "labels" in dataset else set())
 
 
-def variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
+def _variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
     """Name of the experiment that a variant of the ablation ``name`` is.
 
-    One that changes nothing is the ablation's own, trained once for all ablations that start from it.
+    One that changes nothing but the split is the ablation's own, trained once for all ablations that start from it.
     """
-    return f"{name}.{variant['name']}" if variant.keys() - {"name"} else ablation["experiment"]
+    return f"{name}.{variant['name']}" if variant.keys() - {"name", "split"} else ablation["experiment"]
+
+
+def ablation_rows(config: Mapping[str, Any], name: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """(split, experiment) of each variant of an ablation -> where its tables have it: (split, name of the variant).
+
+    Variants that are trained on different scenes and judged on the same stand together, under the ablation's own split
+    if it is judged on these, too.
+    """
+    ablation = config["ablations"][name]
+    runs = _variant_runs(name, ablation)
+    splits = [ablation["split"], *(split for split, _ in runs)]
+    tested = {split: config["splits"][split]["test"] for split in splits}
+    shown = {split: next(other for other in splits if tested[other] == tested[split]) for split in splits}
+    return {run: (shown[run[0]], variant["name"]) for run, variant in zip(runs, ablation["variants"])}
+
+
+def _variant_runs(name: str, ablation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(split, experiment) of each variant."""
+    return [(v.get("split", ablation["split"]), _variant_experiment(name, ablation, v)) for v in ablation["variants"]]
 
 
 def stride_of(model: Mapping[str, Any]) -> int:
@@ -243,10 +262,10 @@ def _ablation_problems(config: dict[str, Any]) -> Iterator[str]:
                 yield f"ablations.{name}.split: `{split}` is not defined{_hint(split, config['splits'])}"
         repeated = _repeated([variant["name"] for variant in ablation["variants"]])
         yield from (f"ablations.{name}.variants: `{variant}` is named twice" for variant in repeated)
-        made = [variant_experiment(name, ablation, variant) for variant in ablation["variants"]]
-        if made.count(ablation["experiment"]) > 1:
-            yield f"ablations.{name}.variants: more than one changes nothing"
-        for experiment in made:
+        runs = _variant_runs(name, ablation)
+        for split, _ in _repeated(runs):
+            yield f"ablations.{name}.variants: more than one changes nothing on the split `{split}`"
+        for _, experiment in runs:
             if experiment in config["experiments"] and experiment != ablation["experiment"]:
                 yield f"ablations.{name}: there is an experiment `{experiment}` already; rename one"
 
@@ -258,7 +277,7 @@ def _variants(config: dict[str, Any]) -> dict[str, Any]:
         base = config["experiments"][ablation["experiment"]]
         for variant in ablation["variants"]:
             changes = {key: value for key, value in variant.items() if key not in ("name", "split")}
-            experiment = variant_experiment(name, ablation, variant)
+            experiment = _variant_experiment(name, ablation, variant)
             if experiment != ablation["experiment"]:
                 experiments[experiment] = {**_laid_over(base, changes), "title": variant["name"]}
     return experiments
@@ -439,11 +458,13 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     for benchmark in (name for name in run["benchmarks"] if not judged_splits(config, run["splits"], name)):
         needs = " or ".join(" and ".join(sorted(need)) for need in NEEDS[benchmark])
         yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
-    if config["figures"]["scene"] is not None and figure_scene(config) is None:
+    wanted, found = config["figures"]["scene"], figure_scene(config)
+    if wanted is not None and found is None:
         tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]
-        wanted = config["figures"]["scene"]
         yield f"figures.scene: `{wanted}` is no test scene of run.splits{_hint(wanted, tested)}"
+    elif found and "places" not in given_by(config["datasets"][found[1]]):
+        yield f"figures.scene: the images of `{wanted}` have no 3D places to show; name another scene, or null"
 
 
-def _repeated(names: list[str]) -> list[str]:
+def _repeated(names: Iterable[Any]) -> list[Any]:
     return [name for name, count in Counter(names).items() if count > 1]

@@ -18,6 +18,7 @@ rule ablation_table:
     params:
         code=code("table"),
         titles=variant_titles,
+        rows=variant_rows,
         recipes=ablation_recipes(),
     script:
         "../workflow_scripts/table.py"
@@ -42,6 +43,7 @@ rule ablation_plot:
     params:
         code=code("ablation_plot"),
         titles=variant_titles,
+        rows=variant_rows,
         title=lambda wildcards: config["ablations"][wildcards.ablation]["title"],
         recipes=ablation_recipes(all_benchmarks=True),
     script:

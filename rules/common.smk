@@ -7,6 +7,7 @@ from itertools import product
 from snakemake.exceptions import WorkflowError
 
 from loco.config import (
+    ablation_rows,
     figure_scene,
     given_by,
     judged_scenes,
@@ -16,7 +17,6 @@ from loco.config import (
     scenes,
     stride_of,
     training_split,
-    variant_experiment,
 )
 from loco.datasets import FORMATS, raw_files as files_of_download
 from loco.datasets.synthetic import SIMULATORS
@@ -61,10 +61,7 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-ABLATIONS = {
-    name: {variant_experiment(name, ablation, variant): variant for variant in ablation["variants"]}
-    for name, ablation in config.get("ablations", {}).items()
-}
+ABLATIONS = {name: ablation_rows(config, name) for name in config.get("ablations", {})}
 
 
 wildcard_constraints:
@@ -252,20 +249,19 @@ def run_keys(benchmark):
 
 def ablation_benchmarks(ablation):
     """The benchmarks of the run that the splits of an ablation have test scenes for."""
-    setup = config["ablations"][ablation]
-    splits = {variant.get("split", setup["split"]) for variant in setup["variants"]}
+    splits = {split for split, _ in ABLATIONS[ablation]}
     return [benchmark for benchmark in RUN["benchmarks"] if judged_splits(config, splits, benchmark)]
 
 
 def ablation_keys(wildcards, all_benchmarks=False):
     """(benchmark, split, experiment, seed) of the scores of an ablation on the benchmark of the job, or on all."""
-    ablation = config["ablations"][wildcards.ablation]
+    ablation = wildcards.ablation
     return [
-        (benchmark, variant.get("split", ablation["split"]), experiment, seed)
-        for benchmark in (ablation_benchmarks(wildcards.ablation) if all_benchmarks else [wildcards.benchmark])
-        for experiment, variant in ABLATIONS[wildcards.ablation].items()
-        if judged_scenes(config, variant.get("split", ablation["split"]), benchmark)
-        for seed in ablation["seeds"]
+        (benchmark, split, experiment, seed)
+        for benchmark in (ablation_benchmarks(ablation) if all_benchmarks else [wildcards.benchmark])
+        for split, experiment in ABLATIONS[ablation]
+        if judged_scenes(config, split, benchmark)
+        for seed in config["ablations"][ablation]["seeds"]
     ]
 
 
@@ -275,6 +271,7 @@ def metric_files(keys):
     return [rules.evaluate.output.metrics.format(**dict(zip(names, key))) for key in keys]
 
 
+@lru_cache
 def published_datasets(benchmark):
     """Split -> the names by which published numbers are of what it tests on, where they can be."""
     names = {
@@ -315,8 +312,13 @@ def ablation_recipes(**which):
 
 
 def variant_titles(wildcards):
-    """Experiment -> what the tables and plots of its ablation call it."""
-    return {experiment: variant["name"] for experiment, variant in ABLATIONS[wildcards.ablation].items()}
+    """Params function: the names of an ablation's variants, which its tables and plots call them by."""
+    return {variant: variant for _, variant in ABLATIONS[wildcards.ablation].values()}
+
+
+def variant_rows(wildcards):
+    """Params function: where an ablation's tables have each (split, experiment)."""
+    return ABLATIONS[wildcards.ablation]
 
 
 def run_scenes():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,11 @@ def require_current(metrics: Iterable[Metrics], expected: Mapping[Key, Mapping[s
             remedy="make them anew with `snakemake --cores N --forcerun evaluate` (N: how many cores), "
             "or delete them and run the workflow again",
         )
+
+
+def as_rows(metrics: Iterable[Metrics], rows: Mapping[tuple[str, str], tuple[str, str]]) -> list[Metrics]:
+    """Metric files renamed for a table: (split, experiment) -> the split and the row that they are shown in."""
+    return [replace(m, split=split, experiment=row) for m in metrics for split, row in [rows[m.split, m.experiment]]]
 
 
 def _disagreement(metrics: Metrics, expected: Mapping[str, Any] | None) -> str | None:

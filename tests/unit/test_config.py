@@ -12,7 +12,16 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from loco.config import figure_scene, judged_scenes, judged_splits, load, published_names, scenes, training_split
+from loco.config import (
+    ablation_rows,
+    figure_scene,
+    judged_scenes,
+    judged_splits,
+    load,
+    published_names,
+    scenes,
+    training_split,
+)
 from loco.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +120,17 @@ def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
 )
 def test_a_training_that_cannot_be_shared(split: dict[str, Any], expected: str) -> None:
     assert any(problem.startswith(expected) for problem in problems(elsewhere(ELSEWHERE | split)))
+
+
+def test_pictures_need_places() -> None:
+    config = elsewhere()
+    config["figures"]["scene"] = "a"
+    assert problems(config) == [
+        "figures.scene: the images of `a` have no 3D places to show; name another scene, or null"
+    ]
+    config = elsewhere(format="colmap")
+    config["figures"]["scene"] = "a"
+    assert figure_scene(load(config, ROOT)) == ("elsewhere", "flats", "a")
 
 
 def test_a_benchmark_that_no_split_can_be_judged_by() -> None:
@@ -345,10 +365,32 @@ def test_variants_of_an_ablation_are_experiments() -> None:
 
 
 def test_a_variant_that_changes_nothing_is_the_experiment() -> None:
-    variants = [{"name": "5"}, {"name": "2", "train": {"loss": {"kappa": 2.0}}}, {"name": "half", "split": "houses"}]
-    config = load(changed("ablations", {"a": ABLATION | {"variants": variants}}), ROOT)
+    variants = [{"name": "5"}, {"name": "2", "train": {"loss": {"kappa": 2.0}}}, {"name": "half", "split": "half"}]
+    config = with_splits(ABLATION | {"variants": variants}, half=["house00"])
     added = config["experiments"].keys() - load(changed("run.seeds", [0]), ROOT)["experiments"].keys()
-    assert added == {"a.2", "a.half"}
+    assert added == {"a.2"}  # another split alone is no other experiment
+
+
+def with_splits(ablation: dict[str, Any], test: str = "house09", **train: list[str]) -> dict[str, Any]:
+    """The demo with an ablation `a`, and splits that train on these houses and test on one."""
+    config = changed("ablations", {"a": ablation})
+    config["splits"]["houses"]["test"] = {"houses": ["house09"]}
+    config["splits"] |= {name: {"train": {"houses": on}, "test": {"houses": [test]}} for name, on in train.items()}
+    return load(config, ROOT)
+
+
+def test_variants_that_are_judged_on_the_same_scenes_stand_together() -> None:
+    variants = [{"name": "1", "split": "one"}, {"name": "2", "split": "two", "train": {"steps": 900}}, {"name": "8"}]
+    ablation = ABLATION | {"variants": variants}
+    rows = ablation_rows(with_splits(ablation, one=["house00"], two=["house00", "house01"]), "a")
+    assert rows == {
+        ("one", "exact"): ("houses", "1"),
+        ("two", "a.2"): ("houses", "2"),
+        ("houses", "exact"): ("houses", "8"),
+    }
+    assert list(rows.values()) == [("houses", name) for name in "128"]
+    elsewhere = ablation_rows(with_splits(ablation, test="house10", one=["house00"], two=["house01"]), "a")
+    assert list(elsewhere.values()) == [("one", "1"), ("one", "2"), ("houses", "8")]
 
 
 @pytest.mark.parametrize(
@@ -357,7 +399,10 @@ def test_a_variant_that_changes_nothing_is_the_experiment() -> None:
         ({"experiment": "exat"}, "ablations.a.experiment: `exat` is not defined; did you mean `exact`?"),
         ({"split": "flats"}, "ablations.a.split: `flats` is not defined; known: houses"),
         ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: `x` is named twice"),
-        ({"variants": [{"name": "x"}, {"name": "y"}]}, "ablations.a.variants: more than one changes nothing"),
+        (
+            {"variants": [{"name": "x"}, {"name": "y"}]},
+            "ablations.a.variants: more than one changes nothing on the split `houses`",
+        ),
         (
             {"variants": [{"name": "x"}, {"name": "y", "train": {"loss": {"kapa": 1}}}]},
             "unknown key `kapa` in experiments.a.y.train.loss; did you mean `kappa`?",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -27,3 +29,20 @@ def test_an_ablation_ends_in_tables_and_a_plot(world):
     third = {"name": "0.1", "train": {"loss": {"tau": 0.1}}}
     world.overlay({"ablations": {"tau": {**ablation, "variants": [*variants, third]}}})
     assert world.plan("ablation_tau")["train"] == 2  # only what is new
+
+
+def test_what_is_trained_on_may_vary(world):
+    swapped = {"train": {"tiny": ["birch"]}, "test": {"tiny": ["cedar"]}}
+    variants = [{"name": "birch", "split": "swapped"}, {"name": "ash"}]
+    ablation = {"title": "trained on", "experiment": "quick", "split": "tiny", "seeds": [0], "variants": variants}
+    world.overlay({"splits": {"swapped": swapped}, "ablations": {"scene": ablation}})
+    assert world.plan("ablation_scene")["train"] == 1  # the other is the run's own
+    world.run("ablation_scene")
+    folder = world.directory / "results/ablations/scene"
+    table = pd.read_csv(folder / "location_consistency.csv")
+    assert table.groupby("title")["split"].unique().map(list).to_dict() == {"ash": ["tiny"], "birch": ["tiny"]}
+    assert table["title"].drop_duplicates().tolist() == ["birch", "ash"]
+    scores = table[table["condition"] == "2 m, uniform"].set_index("title")["value"]
+    metrics = json.loads(world.read("results/metrics/location_consistency/swapped/quick/seed0.json"))
+    assert scores["birch"] == pytest.approx(metrics["rows"][0]["value"], abs=1e-6)
+    assert scores["birch"] != scores["ash"]

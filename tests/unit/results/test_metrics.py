@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from loco.errors import DataError
 from loco.evaluation.result import Evaluation, Row
-from loco.results.metrics import Metrics, read_metrics, require_current, write_metrics
+from loco.results.metrics import Metrics, as_rows, read_metrics, require_current, write_metrics
 
 ROWS = [Row("recall@5px", "0-15 deg", 0.5, 0.25, 0.75, 2), Row("recall@5px", "15-30 deg", None, None, None, 0)]
 RUN = {
@@ -116,3 +117,10 @@ def test_only_stale_files_are_named(file: Path, tmp_path: Path) -> None:
 def test_file_of_no_configured_run_is_refused(file: Path) -> None:
     with pytest.raises(DataError, match="no run pixel_correspondence / houses / exact / 3"):
         require_current([read_metrics(file)], {})
+
+
+def test_a_file_is_shown_under_another_name(file: Path) -> None:
+    found = read_metrics(file)
+    (shown,) = as_rows([found], {("houses", "exact"): ("held out", "5 m"), ("houses", "other"): ("held out", "2 m")})
+    assert shown == dataclasses.replace(found, split="held out", experiment="5 m")
+    assert shown.rows == ROWS
