@@ -58,6 +58,9 @@ class RankingModule(pl.LightningModule):
             for criterion in filter(None, (self.criterion, self.warmup)):
                 criterion.group = distributed.group.WORLD
 
+    def on_train_start(self) -> None:
+        self._end_early()  # killed after it had ended, it does not go on
+
     def on_train_batch_start(self, *_: Any) -> None:
         self._began = time.perf_counter()
 
@@ -88,11 +91,6 @@ class RankingModule(pl.LightningModule):
             file=path,
             remedy="lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)",
         )
-
-    @property
-    def between_steps(self) -> bool:
-        """Whether the optimiser has used all batches so far."""
-        return not self._parts
 
     def end_batch(self) -> bool:
         """Record, validate and keep what is to be kept, where a batch ends a step; and whether it does."""
@@ -133,6 +131,9 @@ class RankingModule(pl.LightningModule):
             self.kept.judge(self.extractor, value, self.global_step)
         self.history[-1]["val_map"] = value
         self.log("val_map", value, prog_bar=True, rank_zero_only=True)
+        self._end_early()
+
+    def _end_early(self) -> None:
         patience = self.settings.get("early_stop")
         if patience and self.global_step - self.kept.best_step >= patience * self.settings["validate_every"]:
             self.trainer.should_stop = True

@@ -135,19 +135,26 @@ def fit(
 
 
 class Steps(Callback):
-    """End each step, and save the whole training every few steps and when it is asked to stop."""
+    """End each step, save the whole training every few steps, and stop all its processes when one is asked to."""
 
     def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
+        self.path, self.every, self.asked_to_stop = path, every, False
+
+    def on_train_start(self, *_: Any) -> None:
+        # In the place of Lightning's handler, which talks to the other processes from amidst the step of this one.
+        signal.signal(signal.SIGTERM, self._ask_to_stop)
+
+    def _ask_to_stop(self, *_: Any) -> None:
+        self.asked_to_stop = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: RankingModule, *_: Any) -> None:
-        if module.end_batch() and trainer.global_step % self.every == 0:
+        if not module.end_batch():
+            return
+        stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False)
+        if stop or trainer.global_step % self.every == 0:
             self._save(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, module: RankingModule, exception: BaseException) -> None:
-        # Raised between two batches. Within a step of several, what was saved last is the state to go on from.
-        if isinstance(exception, SIGTERMException) and module.between_steps:
-            self._save(trainer)
+        if stop:
+            raise SystemExit(128 + signal.SIGTERM)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
@@ -171,7 +178,7 @@ def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpo
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except SIGTERMException:
-            # Lightning leaves with exit status 0, which would pass for success.
+            # Asked before the first step: Lightning would leave with exit status 0, which would pass for success.
             raise SystemExit(128 + signal.SIGTERM) from None
 
 

@@ -111,6 +111,18 @@ def test_the_best_weights_are_kept_and_a_training_that_gets_no_better_ends(exper
         assert torch.equal(model.state_dict()[name], value)
 
 
+def test_a_training_that_had_ended_early_does_not_go_on(experiment, walls, tmp_path, monkeypatch):
+    values = iter([0.3, 0.5, 0.4, 0.45])
+    monkeypatch.setattr(ValidationScene, "mean_ap", lambda *_: next(values))
+    experiment["train"] |= {"steps": 20, "validate_every": 2, "save_every": 2, "early_stop": 2}
+    with monkeypatch.context() as patched:
+        patched.setattr(RankingModule, "finish", lambda _: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(experiment, walls, tmp_path)
+    _, log = run(experiment, walls, tmp_path)
+    assert log["step"].tolist() == list(range(1, 9))
+
+
 def test_the_log_tells_what_a_step_took(experiment, walls, tmp_path):
     experiment["train"]["profile"] = True
     _, log = run(experiment, walls[:2], tmp_path)
@@ -185,6 +197,31 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(tmp_path / "stopped")!r}),
     assert_equal(resumed, unbroken)
     columns = ["step", "loss", "mean_ap", "val_map"]
     pd.testing.assert_frame_equal(resumed_log[columns], unbroken_log[columns])
+
+
+def test_several_processes_stop_together_and_go_on_bit_for_bit(experiment, walls, tmp_path):
+    experiment["train"] |= {"processes": 2, "steps": 40, "validate_every": 20, "save_every": 1000}
+    unbroken, _ = run(experiment, walls, tmp_path / "unbroken", threads=2)
+    stopped = tmp_path / "stopped"
+    script = f"""
+from pathlib import Path
+from loco.training import train
+walls = [(Path(a), Path(b)) for a, b in {[[str(p) for p in wall] for wall in walls]!r}]
+train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPRINT!r}, 2)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as training:
+        said = b""
+        while b" 3/40" not in said:  # of the progress bar
+            said += os.read(training.stdout.fileno(), 4096)
+            assert training.poll() is None, said.decode()
+        training.send_signal(signal.SIGTERM)
+        training.communicate()
+    assert training.returncode != 0
+    state = stopped / f"state-{FINGERPRINT[:16]}" / "last.ckpt"
+    assert 3 <= torch.load(state, weights_only=True)["global_step"] < 40
+    resumed, _ = run(experiment, walls, stopped, threads=2)
+    assert_equal(resumed, unbroken)
 
 
 def test_states_of_other_settings_are_not_taken_up(experiment, walls, tmp_path):
