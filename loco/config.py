@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +393,15 @@ def _training_problems(train: dict[str, Any]) -> Iterator[str]:
     yield from _radii_problems("train.loss", train["loss"])
     if "warmup" in train:
         yield from _radii_problems("train.warmup.loss", train["warmup"]["loss"])
+        if train["warmup"]["steps"] >= train["steps"]:
+            steps = f"train.warmup.steps ({train['warmup']['steps']}) must be less than train.steps ({train['steps']})"
+            yield f"{steps}: they are among them, and `train.loss` would never be used"
+    if train["optimiser"]["warmup_steps"] >= train["steps"]:
+        rise = f"train.optimiser.warmup_steps ({train['optimiser']['warmup_steps']})"
+        yield f"{rise} must be less than train.steps ({train['steps']})"
+    if train["validate_every"] > train["steps"] and (train.get("keep") == "best" or "early_stop" in train):
+        every = f"train.validate_every ({train['validate_every']}) is more than train.steps ({train['steps']})"
+        yield f"{every}: no validation would tell which weights are the best"
     batch, processes = train["batch"], train.get("processes", 1)
     images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
     if images < processes:
@@ -443,18 +452,12 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
         for name in compared
         if name not in run["experiments"]
     )
-    trained = [e for e in run["experiments"] if "train" in config["experiments"].get(e, {})]
-    fitted = [e for e in run["experiments"] if {"train", "pca"} & config["experiments"].get(e, {}).keys()]
-    for split in run["splits"]:
-        if split in config["splits"] and fitted and not scenes(config, split, "train"):
-            yield f"splits.{split} has no training scene, but run.experiments has `{fitted[0]}`, which needs one"
-        for name in trained:
-            train = config["experiments"][name]["train"]
-            by_validation = train.get("keep") == "best" or "early_stop" in train
-            if by_validation and split in config["splits"] and not scenes(config, split, "val"):
-                yield f"splits.{split} has no validation scene, by which experiments.{name}.train decides what to keep"
     if not all(split in config["splits"] for split in run["splits"]):
         return
+    trained = set(product(run["splits"], run["experiments"]))
+    trained |= {pair for name in config.get("ablations", {}) for pair in ablation_rows(config, name)}
+    for split, name in sorted(trained):
+        yield from _split_for_training_problems(config, split, name, config["experiments"].get(name, {}))
     for benchmark in (name for name in run["benchmarks"] if not judged_splits(config, run["splits"], name)):
         needs = " or ".join(" and ".join(sorted(need)) for need in NEEDS[benchmark])
         yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
@@ -464,6 +467,17 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
         yield f"figures.scene: `{wanted}` is no test scene of run.splits{_hint(wanted, tested)}"
     elif found and "places" not in given_by(config["datasets"][found[1]]):
         yield f"figures.scene: the images of `{wanted}` have no 3D places to show; name another scene, or null"
+
+
+def _split_for_training_problems(
+    config: dict[str, Any], split: str, name: str, experiment: dict[str, Any]
+) -> Iterator[str]:
+    """Why an experiment cannot be trained on a split, if it is trained at all."""
+    train = experiment.get("train", {})
+    if experiment.keys() & {"train", "pca"} and not scenes(config, split, "train"):
+        yield f"splits.{split} has no training scene, which experiments.{name} needs"
+    if (train.get("keep") == "best" or "early_stop" in train) and not scenes(config, split, "val"):
+        yield f"splits.{split} has no validation scene, by which experiments.{name}.train decides what to keep"
 
 
 def _repeated(names: Iterable[Any]) -> list[Any]:

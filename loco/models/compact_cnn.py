@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loco.models.extractor import FeatureExtractor
-from loco.models.shared_norm import SharedBatchNorm2d
 
 
 class CompactCNN(FeatureExtractor):
@@ -52,7 +51,7 @@ class CompactCNN(FeatureExtractor):
         self.head = nn.Conv2d(inner, dim, 1, bias=False)
         # Features spread around zero from the first step on: else all cosines begin near 1, and the ranking loss, flat
         # where all scores are equal, learns slowly.
-        self.centre = SharedBatchNorm2d(dim, affine=False)
+        self.centre = nn.BatchNorm2d(dim, affine=False)
 
     def maps(self, images: Tensor) -> Tensor:
         x = self.fine(self.stem(self.gradients(images).to(memory_format=torch.channels_last)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,6 +35,10 @@ class FeatureExtractor(nn.Module):
     def maps(self, images: Tensor) -> Tensor:
         """(b, 3, H, W) colours in [0, 1] to (b, dim, H / stride, W / stride), of any length."""
         raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for an extractor that has nothing to train: its batch norms are to stay as they are."""
+        return super().train(mode and self.trainable_parameters > 0)
 
     @property
     def frozen_encoder(self) -> bool:
@@ -99,7 +103,7 @@ class FeatureExtractor(nn.Module):
         multiple = self.multiple or self.stride
         return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
-    @torch.inference_mode()
+    @torch.no_grad()  # no inference mode: its tensors would be no input to a network that learns
     def extract(self, images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:
         """Unit features of photographs, in evaluation mode.
 

@@ -7,6 +7,13 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
 
+def share_batch_norms(network: nn.Module) -> None:
+    """Make all batch norms of a network :class:`SharedBatchNorm2d`."""
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm2d  # the weights stay, with their names and in the optimiser
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation whose statistics are those of all processes that train together.
 

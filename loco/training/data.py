@@ -154,6 +154,13 @@ class Batches(IterableDataset):
     def draw(self, step: int) -> Batch:
         """This process's share of batch number ``step``."""
         images = self.sampler.draw(step)
+        if len(images) < self.processes:  # in each of them alike
+            raise DataError(
+                f"the scenes of batch {step} have too few images for {self.processes} processes",
+                expected=f"{self.processes} or more",
+                found=str(len(images)),
+                remedy="leave small scenes out, take more scenes a batch (`batch.scenes`), or fewer `processes`",
+            )
         places = np.array_split(np.arange(len(images)), self.processes)[self.process].tolist()
         parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place])) for place in places]
         columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))

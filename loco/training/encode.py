@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from loco.errors import ConfigError
+from loco.errors import ConfigError, DataError
 from loco.models import build_extractor
 from loco.models.extractor import FeatureExtractor, to_colours
 from loco.storage import Encoded, Frames
@@ -42,7 +42,20 @@ def encode_scene(model: Mapping[str, Any], frames_path: Path, out: Path) -> None
         with Encoded.create(out, frames.dataset, frames.scene, sizes, {"encoder": dict(model)}) as file:
             file.attrs["frames_id"] = frames.frames_id
             for number, part in enumerate(chain([first], maps)):
-                file["encoded"][number * BATCH : (number + 1) * BATCH] = part.half().cpu().numpy()
+                file["encoded"][number * BATCH : (number + 1) * BATCH] = _halved(part, frames_path).cpu().numpy()
+
+
+def _halved(maps: Tensor, frames_path: Path) -> Tensor:
+    halved = maps.half()
+    if not torch.isfinite(halved).all():
+        raise DataError(
+            "the backbone's features of these frames are too large for half precision, or not finite",
+            file=frames_path,
+            expected=f"up to {torch.finfo(torch.half).max:g}",
+            found=f"up to {maps.abs().max():g}",
+            remedy="set `cache` to false, or take another layer or `norm: true`",
+        )
+    return halved
 
 
 def encoded_batches(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, distributed
@@ -17,10 +18,11 @@ from torch import Tensor, distributed
 from loco.errors import ConfigError, DataError
 from loco.losses import build_loss
 from loco.models import build_extractor
+from loco.models.shared_norm import share_batch_norms
 from loco.storage import atomic_path
 from loco.training.data import Batch
 from loco.training.kept import Kept, set_weights, without_frozen
-from loco.training.validation import ValidationScene
+from loco.training.validation import LOWER, ValidationScene
 
 History = list[dict[str, float]]
 
@@ -34,12 +36,12 @@ class RankingModule(pl.LightningModule):
         """
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-            seed: of the initial weights and the draws of the loss.
+            seed: of the initial weights, and of what the network draws. (What a loss draws, it draws of each batch.)
             validation: scenes whose mAP is measured every ``validate_every`` steps.
             out_dir: where a batch that breaks the training is written.
         """
         super().__init__()
-        self.settings, self.out_dir = experiment["train"], out_dir
+        self.settings, self.seed, self.out_dir = experiment["train"], seed, out_dir
         self.extractor = build_extractor(experiment["model"], seed)
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
@@ -51,18 +53,24 @@ class RankingModule(pl.LightningModule):
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.history: History = []
         self._parts: History = []  # of the batches since the last step of the optimiser
+        self._batch: Batch | None = None  # the last
         self._ended = time.perf_counter()
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:  # the batches of all processes are one
             for criterion in filter(None, (self.criterion, self.warmup)):
                 criterion.group = distributed.group.WORLD
+            share_batch_norms(self.extractor)
 
     def on_train_start(self) -> None:
         self._end_early()  # killed after it had ended, it does not go on
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, batch: Batch, _: int) -> None:
         self._began = time.perf_counter()
+        self._batch = batch
+        # What a backbone may draw for itself (dropout, stochastic depth) depends on the seed and the batch alone, too.
+        number = self.global_step * self.trainer.accumulate_grad_batches + len(self._parts)
+        torch.manual_seed(np.random.SeedSequence([self.seed, number, self.global_rank]).generate_state(1)[0].item())
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         features = self.extractor(batch.images, batch.encoded).permute(0, 2, 3, 1)
@@ -73,8 +81,7 @@ class RankingModule(pl.LightningModule):
                 found=f"{tuple(features.shape[1:3])} features",
                 remedy=f"make correspondences at the stride of the model, {self.extractor.stride}",
             )
-        if not torch.isfinite(features).all():
-            self._give_up(batch)
+        self._require_finite("features", [features])
         scene_ids = batch.scene[:, None, None].expand(batch.use.shape)[batch.use]
         image_ids = batch.image[:, None, None].expand(batch.use.shape)[batch.use]
         criterion = self.warmup if self.global_step < self.warmup_steps else self.criterion
@@ -82,14 +89,22 @@ class RankingModule(pl.LightningModule):
         self._parts.append({"loss": loss.item(), **log})
         return loss
 
-    def _give_up(self, batch: Batch) -> None:
-        path = self.out_dir / f"diverged-step{self.global_step}.safetensors"
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
+        if self.trainer.precision != "16-mixed":  # whose gradient overflows now and then; such steps are left out
+            self._require_finite("gradients", [p.grad for p in self.extractor.parameters() if p.grad is not None])
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _require_finite(self, what: str, tensors: Sequence[Tensor]) -> None:
+        if all(torch.isfinite(tensor).all() for tensor in tensors):
+            return
+        share = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.out_dir / f"diverged-step{self.global_step}{share}.safetensors"
         with atomic_path(path) as temporary:
-            save_file({k: v.contiguous() for k, v in batch._asdict().items() if v is not None}, temporary)
+            save_file({k: v.contiguous() for k, v in self._batch._asdict().items() if v is not None}, temporary)
         raise DataError(
-            f"the features are not finite at step {self.global_step}: the training diverged; this is its last batch",
+            f"the {what} are not finite at step {self.global_step}: the training diverged; this is its last batch",
             file=path,
-            remedy="lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)",
+            remedy=LOWER,
         )
 
     def end_batch(self) -> bool:
@@ -139,11 +154,18 @@ class RankingModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def finish(self) -> None:
-        """Give the extractor the weights that are to be kept."""
+        """Give the extractor the weights that are to be kept, and see that its features are finite."""
         if self.kept.best:
             set_weights(self.extractor, self.kept.best)
         elif self.kept.average:
             set_weights(self.extractor, self.kept.average)
+        if self._batch is not None:  # as it is where the training was killed after its last step
+            images, encoded = (
+                None if part is None else part.to(self.extractor.device)
+                for part in (self._batch.images, self._batch.encoded)
+            )
+            with torch.no_grad():
+                self._require_finite("features", [self.extractor.eval()(images, encoded)])
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings["optimiser"]

@@ -23,7 +23,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from loco.errors import DataError, LocoError
+from loco.errors import ConfigError, DataError, LocoError
 from loco.models import save_extractor
 from loco.storage import atomic_path, write_json
 from loco.training.data import Batches, open_scenes
@@ -70,15 +70,16 @@ def train(
         SystemExit: the training was asked to stop (SIGTERM) and its state is saved; or one of its processes failed.
     """
     processes = experiment["train"].get("processes", 1)
-    with _state_folder(out_dir, state_fingerprint) as state:
+    with _lock(out_dir) as lock:
+        state = _state_folder(out_dir, state_fingerprint)
         if processes == 1:
             fit(experiment, train, val, out_dir, seed, state, threads, facts)
         else:
             job = {"experiment": experiment, "out_dir": out_dir, "seed": seed, "state": state, "facts": facts}
             job |= {"train": train, "val": val, "threads": max(1, threads // processes)}
             write_json(state / "job.json", json.loads(json.dumps(job, default=str)))
-            _launch(state / "job.json", processes)
-    shutil.rmtree(state)
+            _launch(state / "job.json", processes, lock)
+        shutil.rmtree(state)
 
 
 def fit(
@@ -114,6 +115,8 @@ def fit(
         enable_model_summary=False,
         deterministic="warn",
     )
+    if settings.get("precision") == "float16" and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError("`precision: float16` needs a GPU; on this machine take bfloat16 or float32")
     scenes, extractor = open_scenes(train), module.extractor
     batches = Batches(
         scenes,
@@ -130,7 +133,8 @@ def fit(
         with atomic_path(out_dir / "log.csv") as temporary:
             pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
         module.finish()
-        own = {"seed": seed, "steps": module.global_step, "loss": settings["loss"]}
+        own = {"seed": seed, "steps": module.global_step}
+        own |= {part: settings[part] for part in ("loss", "warmup") if part in settings}
         save_extractor(module.extractor, experiment["model"], out_dir / "model.safetensors", {**(facts or {}), **own})
 
 
@@ -182,11 +186,14 @@ def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpo
             raise SystemExit(128 + signal.SIGTERM) from None
 
 
-def _launch(job: Path, processes: int) -> None:
-    """Run the processes of a distributed training, each as ``python -m loco.training JOB``, and wait for them."""
+def _launch(job: Path, processes: int, lock: int) -> None:
+    """Run the processes of a distributed training, each as ``python -m loco.training JOB``, and wait for them.
+
+    Their launcher holds the ``lock`` of the training (a file descriptor), too: it may outlive this process.
+    """
     job.with_name(ERROR).unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    with subprocess.Popen([*command, "-m", "loco.training", str(job)]) as launched:
+    with subprocess.Popen([*command, "-m", "loco.training", str(job)], pass_fds=[lock]) as launched:
         before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
         try:
             code = launched.wait()
@@ -199,23 +206,29 @@ def _launch(job: Path, processes: int) -> None:
 
 
 @contextmanager
-def _state_folder(out_dir: Path, fingerprint: str) -> Iterator[Path]:
-    """The folder of this training's state, locked; those of other fingerprints are removed."""
-    state = out_dir / f"state-{fingerprint[:16]}"
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as lock:
+def _lock(out_dir: Path) -> Iterator[int]:
+    """Only one training at a time writes to a folder; gives the file descriptor of the lock."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with (out_dir / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(
-                "another training is at work on this state",
-                file=state,
+                "another training is at work in this folder",
+                file=out_dir,
                 remedy="wait for it, or stop it (a killed Snakemake leaves its training running)",
             ) from None
-        for other in out_dir.glob("state-*"):
-            if other != state:
-                shutil.rmtree(other)
-        yield state
+        yield lock.fileno()
+
+
+def _state_folder(out_dir: Path, fingerprint: str) -> Path:
+    """The folder of this training's state; those of other fingerprints are removed."""
+    state = out_dir / f"state-{fingerprint[:16]}"
+    state.mkdir(exist_ok=True)
+    for other in out_dir.glob("state-*"):
+        if other != state:
+            shutil.rmtree(other)
+    return state
 
 
 def _steps_done(checkpoint: Path) -> int:

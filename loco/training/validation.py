@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from loco.errors import DataError
 from loco.evaluation.location_consistency import query_precisions
 from loco.models import FeatureExtractor
 from loco.models.extractor import to_colours
@@ -12,6 +13,7 @@ from loco.training.data import SceneFiles
 
 # A quick look: fewer images and queries than the benchmark, the same at every look.
 IMAGES, QUERIES = 48, 200
+LOWER = "lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)"
 SETTINGS = {"radii": [2.0], "weights": ["uniform"], "queries_per_scene": QUERIES, "samples_per_query": 1000}
 
 
@@ -19,6 +21,7 @@ class ValidationScene:
     """A fixed part of a scene, held in memory: its images, or what was stored of them."""
 
     def __init__(self, scene: SceneFiles) -> None:
+        self.path, self.scene = scene.frames_path, scene.frames.scene
         count = len(scene.frames)
         chosen = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).round().astype(int))
         self.rgb = scene.frames["rgb"][chosen]
@@ -28,12 +31,24 @@ class ValidationScene:
         self.image = np.nonzero(self.valid.numpy())[0]
 
     def mean_ap(self, extractor: FeatureExtractor, batch: int = 16) -> float:
-        """mAP within 2 m, uniform samples. NaN if no query has a neighbour."""
+        """mAP within 2 m, uniform samples.
+
+        Raises:
+            DataError: the features are not finite, or no patch has another within 2 m.
+        """
         parts = [slice(start, start + batch) for start in range(0, len(self.rgb), batch)]
         maps = torch.cat([self._features(extractor, part) for part in parts])
         features = maps.permute(0, 2, 3, 1)[self.valid].cpu()
+        if not torch.isfinite(features).all():
+            raise self._unfit("the features of a scene to validate on are not finite: the training diverged", LOWER)
         _, scores = query_precisions(features, self.points, self.image, SETTINGS, np.random.default_rng(0))
-        return float(np.nanmean(scores[2.0, "uniform"]))
+        scores = scores[2.0, "uniform"]
+        if np.isnan(scores).all():
+            raise self._unfit("a scene to validate on has no two patches that show places within 2 m", "leave it out")
+        return float(np.nanmean(scores))
+
+    def _unfit(self, problem: str, remedy: str) -> DataError:
+        return DataError(problem, file=self.path, scene=self.scene, remedy=remedy)
 
     @torch.inference_mode()
     def _features(self, extractor: FeatureExtractor, part: slice) -> torch.Tensor:

@@ -216,7 +216,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         (
             "splits.houses.train",
             {},
-            "splits.houses has no training scene, but run.experiments has `exact`, which needs",
+            "splits.houses has no training scene, which experiments.exact needs",
         ),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
         ("experiments.exact.cache", True, "experiments.exact.cache: stores the features of a `backbone`"),
@@ -246,6 +246,12 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             "experiments.dense_sift_fine.train: this model (dense_sift) has no weights to train",
         ),
         ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
+        ("experiments.exact.train.steps", 630, "train.warmup.steps (630) must be less than train.steps (630)"),
+        (
+            "experiments.exact.train.optimiser.warmup_steps",
+            700,
+            "train.optimiser.warmup_steps (700) must be less than train.steps (700)",
+        ),
         ("figures.scene", "house00", "figures.scene: `house00` is no test scene of run.splits"),
     ],
 )
@@ -272,7 +278,7 @@ def test_a_fitted_model_needs_scenes_to_fit_it_to() -> None:
     config = changed("experiments.exact.model", on(VIT, head={"name": "linear", "dim": 8}))
     config["experiments"]["exact"]["pca"] = config["experiments"]["exact"].pop("train") and {}
     config["run"]["experiments"], config["splits"]["houses"]["train"] = ["exact"], {}
-    assert problems(config) == ["splits.houses has no training scene, but run.experiments has `exact`, which needs one"]
+    assert problems(config) == ["splits.houses has no training scene, which experiments.exact needs"]
 
 
 VIT = {"name": "transformers", "path": "dino_vitb8"}
@@ -391,6 +397,20 @@ def test_variants_that_are_judged_on_the_same_scenes_stand_together() -> None:
     assert list(rows.values()) == [("houses", name) for name in "128"]
     elsewhere = ablation_rows(with_splits(ablation, test="house10", one=["house00"], two=["house01"]), "a")
     assert list(elsewhere.values()) == [("one", "1"), ("one", "2"), ("houses", "8")]
+
+
+def test_what_is_kept_by_validation_needs_some() -> None:
+    config = changed("experiments.exact.train.keep", "best")
+    assert load(config, ROOT)
+    config["splits"]["unseen"] = {part: config["splits"]["houses"][part] for part in ("train", "test")}
+    expected = ["splits.unseen has no validation scene, by which experiments.exact.train decides what to keep"]
+    assert problems(config | {"run": config["run"] | {"splits": ["houses", "unseen"]}}) == expected
+    variants = [{"name": "x"}, {"name": "y", "split": "unseen"}]
+    assert problems(config | {"ablations": {"a": ABLATION | {"variants": variants}}}) == expected
+    config = changed("experiments.exact.train.keep", "best")
+    config["experiments"]["exact"]["train"]["validate_every"] = 1000
+    (problem,) = problems(config)
+    assert "train.validate_every (1000) is more than train.steps (700)" in problem
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from loco.models.shared_norm import SharedBatchNorm2d
+from loco.models.shared_norm import SharedBatchNorm2d, share_batch_norms
 
 SHARES = [3, 1, 2]
 
@@ -52,3 +52,13 @@ def test_in_one_process_it_is_batch_norm():
         one, other = normalised(norm, *batch()), normalised(plain, *batch())
         for name, value in other.items():
             assert torch.equal(one[name], value)
+
+
+def test_all_batch_norms_of_a_network_are_shared():
+    network = nn.Sequential(nn.BatchNorm2d(5), nn.Sequential(nn.Conv2d(5, 5, 1), nn.BatchNorm2d(5, affine=False)))
+    before = dict(network.state_dict())
+    share_batch_norms(network)
+    assert [type(module) for module in (network[0], network[1][1])] == [SharedBatchNorm2d] * 2
+    assert network.state_dict().keys() == before.keys()
+    one, other = (normalised(module, *batch()) for module in (network[0], nn.BatchNorm2d(5)))
+    assert torch.equal(one["out"], other["out"])

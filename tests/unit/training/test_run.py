@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, dropout
 
 from loco.errors import ConfigError, DataError, LocoError
 from loco.models import build_extractor, load
+from loco.models.compact_cnn import CompactCNN
 from loco.training import train
 from loco.training.data import Batches, open_scenes
 from loco.training.kept import Kept, clone, trained_weights
@@ -45,7 +46,7 @@ def test_training_learns_and_says_how(experiment, walls, tmp_path):
     untrained = build_extractor(experiment["model"], 0)
     assert validation.mean_ap(model) > validation.mean_ap(untrained) + 0.03
     assert validation.mean_ap(model) == pytest.approx(log["val_map"].iloc[-1])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "model.safetensors", "tensorboard"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "log.csv", "model.safetensors", "tensorboard"]
 
 
 def batch_settings(experiment):
@@ -240,15 +241,49 @@ def test_a_broken_state_is_named(experiment, walls, tmp_path):
         run(experiment, walls, tmp_path)
 
 
-def test_two_trainings_do_not_share_a_state(experiment, walls, tmp_path):
-    import fcntl
+@pytest.mark.parametrize("fingerprint", [FINGERPRINT, "f" * 64])
+def test_two_trainings_do_not_share_a_folder(experiment, walls, tmp_path, fingerprint):
+    seen = []
 
-    state = tmp_path / f"state-{FINGERPRINT[:16]}"
-    state.mkdir()
-    with (state / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    def try_another(*_):
         with pytest.raises(DataError, match="another training is at work"):
-            run(experiment, walls, tmp_path)
+            run(experiment, walls, tmp_path, state_fingerprint=fingerprint)
+        seen.append((tmp_path / f"state-{FINGERPRINT[:16]}").is_dir())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(RankingModule, "on_train_end", try_another)
+        run(experiment, walls, tmp_path)
+    assert seen == [True]
+    run(experiment, walls, tmp_path, state_fingerprint=fingerprint)  # when it is over
+
+
+def test_what_the_network_draws_depends_on_the_seed_alone(experiment, walls, tmp_path, monkeypatch):
+    maps = CompactCNN.maps
+    monkeypatch.setattr(CompactCNN, "maps", lambda self, images: dropout(maps(self, images), 0.3, self.training))
+    models = []
+    for state, seed in ((1, 0), (2, 0), (2, 3)):
+        torch.manual_seed(state)
+        models.append(run(experiment, walls[:2], tmp_path / f"{state}{seed}", seed=seed)[0])
+    assert_equal(*models[:2])
+    assert not torch.equal(models[1].head.weight, models[2].head.weight)
+
+
+def test_what_is_frozen_stays_as_it_was_though_the_rest_is_validated(experiment, walls, tmp_path):
+    frozen, _ = run(experiment, walls, tmp_path / "first")
+    given = {"name": "pretrained", "path": str(tmp_path / "first"), "stride": 4}
+    experiment["model"] = {"name": "concat", "models": [given, experiment["model"]], "stride": 4}
+    model, _ = run(experiment, walls, tmp_path / "both")
+    assert_equal(model.models[0], frozen)
+    unseen, _ = run(experiment, walls[:2], tmp_path / "unseen")
+    assert_equal(model, unseen)  # to validate changes nothing
+
+
+def test_half_precision_of_float16_is_for_gpus(experiment, walls, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    experiment["train"]["precision"] = "float16"
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        run(experiment, walls, tmp_path)
 
 
 def test_grids_that_differ_are_refused(experiment, walls, tmp_path, monkeypatch):
@@ -267,6 +302,30 @@ def test_a_training_that_diverges_is_stopped(experiment, walls, tmp_path):
     saved, drawn = load_file(path), Batches(open_scenes(walls[:2]), *batch_settings(experiment), 0).draw(step)
     for name, value in saved.items():
         assert torch.equal(value, getattr(drawn, name))
+
+
+def test_a_last_step_that_diverges_is_no_success(experiment, walls, tmp_path):
+    experiment["train"]["optimiser"] |= {"lr": 1e30, "warmup_steps": 0}
+    experiment["train"]["steps"] = 1
+    with pytest.raises(DataError, match=r"features are not finite at step 1[\s\S]*learning rate"):
+        run(experiment, walls[:2], tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    experiment["train"]["validate_every"] = 1
+    with pytest.raises(DataError, match=r"scene to validate on are not finite[\s\S]*learning rate"):
+        run(experiment, walls, tmp_path)
+
+
+def test_the_batch_whose_gradient_is_not_finite_is_saved(experiment, walls, tmp_path, monkeypatch):
+    step = RankingModule.training_step
+    spoil = torch.tensor(float("nan"))
+    monkeypatch.setattr(
+        RankingModule, "training_step", lambda self, *a: step(self, *a) * (spoil if self.global_step == 2 else 1)
+    )
+    with pytest.raises(DataError, match="gradients are not finite at step 2"):
+        run(experiment, walls[:2], tmp_path)
+    saved = load_file(tmp_path / "diverged-step2.safetensors")
+    drawn = Batches(open_scenes(walls[:2]), *batch_settings(experiment), 0).draw(2)
+    assert torch.equal(saved["images"], drawn.images)
 
 
 def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from loco.errors import DataError
 from loco.models.extractor import FeatureExtractor
 from loco.storage import Encoded, Frames
 from loco.training.data import open_scenes
@@ -45,3 +46,19 @@ def test_stored_frames_are_validated_as_computed_ones(walls, tmp_path):
     assert stored == pytest.approx(computed, abs=2e-3)  # half precision
     assert flat < computed - 0.05  # it is the stored frames that are judged
     assert np.isfinite(flat)
+
+
+def test_features_that_are_not_finite_have_no_score(walls):
+    broken = _Colours()
+    broken.encode = lambda images: F.avg_pool2d(images, 4) * torch.nan
+    (scene,) = open_scenes(walls[:1])
+    with pytest.raises(DataError, match=r"not finite[\s\S]*wall0"):
+        ValidationScene(scene).mean_ap(broken)
+
+
+def test_a_scene_without_neighbours_has_no_score(walls):
+    (scene,) = open_scenes(walls[:1])
+    validation = ValidationScene(scene)
+    validation.points = np.arange(validation.points.size).reshape(-1, 3) * 10.0
+    with pytest.raises(DataError, match=r"no two patches[\s\S]*wall0"):
+        validation.mean_ap(_Colours())
