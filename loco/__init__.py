@@ -12,7 +12,8 @@ Conventions, stated once and used everywhere:
   its centre at ``i + 0.5``. A pixel is looked up by ``floor``; resizing an image scales its intrinsics.
 - Arrays are (n, h, w, channels) in files and NumPy, (n, channels, h, w) in PyTorch.
 
-For users of trained models there are ``loco.load`` and ``loco.save_pretrained``; see :mod:`loco.models.pretrained`.
+For users of trained models there are ``loco.load`` (or ``loco.from_pretrained``) and ``loco.save_pretrained``; see
+:mod:`loco.models.pretrained`.
 """
 
 from importlib import import_module
@@ -20,7 +21,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = {"load": "loco.models.pretrained", "save_pretrained": "loco.models.pretrained"}
+_API = dict.fromkeys(("load", "from_pretrained", "save_pretrained"), "loco.models.pretrained")
 
 
 def __getattr__(name: str) -> Any:

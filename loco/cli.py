@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loco import __version__
 from loco.errors import ConfigError, DataError, LocoError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from loco.models import FeatureExtractor
 
 
@@ -34,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="loco", description="Location-consistent image features.")
+    parser.add_argument("--version", action="version", version=f"loco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parts = {
         "extract": (_extract, _extract_options, "write the features of photographs"),
@@ -78,19 +82,22 @@ def _models_options(add: Callable[..., Any]) -> None:
 
 
 def _info_options(add: Callable[..., Any]) -> None:
-    add("model", metavar="MODEL")
+    _model_option(add, "model")
 
 
 def _export_options(add: Callable[..., Any]) -> None:
-    add("model", metavar="MODEL")
+    _model_option(add, "model")
     add("--onnx", type=Path, metavar="FILE", help="as ONNX, checked against PyTorch; needs --size")
     add("--size", nargs=2, type=_positive, metavar=("H", "W"), help="of the images of the ONNX file")
     add("--pretrained", type=Path, metavar="DIR", help="as model.safetensors with a model card")
     add("--metrics", nargs="+", type=Path, default=[], metavar="JSON", help="metric files of the model, for the card")
+    add("--with-backbone", action="store_true", help="put the backbone's files into DIR, where it is none of the hub")
 
 
-def _model_option(add: Callable[..., Any]) -> None:
-    add("--model", required=True, help="a model file, a folder with one, or a known backbone")
+def _model_option(add: Callable[..., Any], name: str = "--model") -> None:
+    required = {"required": True} if name.startswith("-") else {}
+    add(name, metavar="MODEL", help="a model file, a folder with one, or a known backbone", **required)
+    add("--backbone", metavar="PATH", help="where the model's backbone lies, if not where it lay in the training")
 
 
 def _size_option(add: Callable[..., Any], default: int | None) -> None:
@@ -111,19 +118,27 @@ def _extract(arguments: argparse.Namespace) -> None:
     from loco.geometry.patches import extent_of
 
     stems = _stems(arguments.images)
+    outputs = [arguments.out / f"{stem}.{arguments.format}" for stem in stems]
+    pictures = [arguments.out / f"{stem}_pca.png" for stem in stems]
     _require_files(arguments.images)
-    model = _load(arguments.model)
-    maps, sizes = [], []
-    for path, stem in zip(tqdm(arguments.images, unit="image"), stems):
-        photo = _read_photo(path, arguments.max_size)
-        features = model.extract(photo.rgb)[0].permute(1, 2, 0).half().cpu().numpy()
+    _require_other_files([*outputs, *pictures], arguments.images)
+    model = _load(arguments)
+    drawn, broken = [], []
+    for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
+        try:
+            photo = _read_photo(path, arguments.max_size)
+        except DataError as error:  # the others may be whole
+            broken.append(f"{path}: {error.problem}")
+            continue
+        features = _features(model, photo, path).permute(1, 2, 0).half().cpu().numpy()
         extent = np.array(extent_of(features.shape[:2], model.stride)) * photo.scale
-        _write_features(features, extent.tolist(), arguments.out / f"{stem}.{arguments.format}")
+        _write_features(features, extent.tolist(), output)
         if arguments.pca:
-            maps.append(features)
-            sizes.append(photo.rgb.shape[:2])
-    if arguments.pca:
-        _write_pca(maps, sizes, model.stride, [arguments.out / f"{stem}_pca.png" for stem in stems])
+            drawn.append((features, photo.rgb.shape[:2], picture))
+    if drawn:
+        _write_pca(*zip(*drawn), model.stride)
+    if broken:
+        raise DataError("\n".join([f"{len(broken)} of {len(stems)} images have no features:", *broken]))
 
 
 def _match(arguments: argparse.Namespace) -> None:
@@ -131,10 +146,12 @@ def _match(arguments: argparse.Namespace) -> None:
 
     if arguments.out.suffix.lower() != ".png":
         raise ConfigError(f"the picture is written as PNG: --out {arguments.out} should end in .png")
-    _require_files([arguments.a, arguments.b])
-    a, b = (_read_photo(path, arguments.max_size) for path in (arguments.a, arguments.b))
-    model = _load(arguments.model)
-    maps = [model.extract(photo.rgb)[0] for photo in (a, b)]
+    paths = [arguments.a, arguments.b]
+    _require_files(paths)
+    _require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], paths)
+    a, b = photos = [_read_photo(path, arguments.max_size) for path in paths]
+    model = _load(arguments)
+    maps = [_features(model, photo, path) for photo, path in zip(photos, paths)]
     matches = find_matches(*maps, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
     if arguments.matches:
@@ -167,7 +184,7 @@ def _models(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from loco.models import describe
 
-    model = _load(arguments.model)
+    model = _load(arguments)
     sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
     print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
 
@@ -175,13 +192,15 @@ def _info(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from loco.models.pretrained import load, save_pretrained
 
+    if arguments.with_backbone and not arguments.pretrained:
+        raise ConfigError("--with-backbone belongs to --pretrained DIR")
     if not (arguments.onnx or arguments.pretrained):
         raise ConfigError("say what to write: --onnx FILE, --pretrained DIR, or both")
     if arguments.onnx and not arguments.size:
         raise ConfigError("the images of an ONNX file have one size: give --size H W")
-    model = load(arguments.model)
+    model = load(arguments.model, backbone=arguments.backbone)
     if arguments.pretrained:
-        save_pretrained(model, arguments.pretrained, arguments.metrics)
+        save_pretrained(model, arguments.pretrained, arguments.metrics, with_backbone=arguments.with_backbone)
         print(f"wrote {arguments.pretrained}")
     if arguments.onnx:
         from loco.models.export import export_onnx
@@ -202,7 +221,10 @@ def _read_photo(path: Path, max_size: int | None) -> _Photo:
 
     from loco.datasets.raw import decode_color
 
-    rgb = decode_color(path.read_bytes(), file=path, scene=None)
+    try:
+        rgb = decode_color(path.read_bytes(), file=path, scene=None)
+    except DataError as error:
+        raise DataError(error.problem, file=path, remedy="give a JPEG, or PNG or TIFF of 8 or 16 bits") from error
     height, width = rgb.shape[:2]
     shrink = min(1.0, max_size / max(height, width)) if max_size else 1.0
     if shrink < 1:
@@ -217,6 +239,14 @@ def _require_files(paths: Sequence[Path]) -> None:
             raise DataError("there is no such image", file=path)
 
 
+def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """No output may take the place of an input."""
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is one of the images, and would be lost: name another output")
+
+
 def _stems(paths: Sequence[Path]) -> list[str]:
     """Names of the outputs; no two images may share one."""
     first: dict[str, Path] = {}
@@ -229,12 +259,20 @@ def _stems(paths: Sequence[Path]) -> list[str]:
     return list(first)
 
 
-def _load(model: str) -> FeatureExtractor:
+def _load(arguments: argparse.Namespace) -> FeatureExtractor:
     import torch
 
     from loco.models.pretrained import load
 
-    return load(model, "cuda" if torch.cuda.is_available() else "cpu")
+    return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
+
+
+def _features(model: FeatureExtractor, photo: _Photo, path: Path) -> Tensor:
+    """(c, h, w)."""
+    features = model.extract(photo.rgb)[0]
+    if not features.isfinite().all():
+        raise DataError("the features of this image are not finite: the model is broken", file=path)
+    return features
 
 
 def _write_features(features: NDArray[np.float16], extent: list[float], path: Path) -> None:
@@ -250,7 +288,7 @@ def _write_features(features: NDArray[np.float16], extent: list[float], path: Pa
 
 
 def _write_pca(
-    maps: Sequence[NDArray[np.float16]], sizes: Sequence[tuple[int, int]], stride: int, paths: Sequence[Path]
+    maps: Sequence[NDArray[np.float16]], sizes: Sequence[tuple[int, int]], paths: Sequence[Path], stride: int
 ) -> None:
     import cv2
 

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from loco.models.build import MODELS, build_extractor
 from loco.models.extractor import FeatureExtractor
-from loco.models.stored import describe, load, read_content, save_extractor
+from loco.models.stored import backbones_of, describe, load, read_content, save_extractor
 
-__all__ = ["MODELS", "FeatureExtractor", "build_extractor", "describe", "load", "read_content", "save_extractor"]
+__all__ = [
+    "MODELS",
+    "FeatureExtractor",
+    "backbones_of",
+    "build_extractor",
+    "describe",
+    "load",
+    "read_content",
+    "save_extractor",
+]

@@ -35,7 +35,7 @@ def build_extractor(config: Mapping[str, Any], seed: int = 0) -> FeatureExtracto
     """An extractor as the configuration describes it: ``name``, a key of :data:`MODELS`, and its options.
 
     The initial weights depend on ``seed`` alone; the state of PyTorch's own generator is left as it was. The extractor
-    keeps its configuration as ``config``.
+    keeps its configuration as ``config``; models that are there already keep their own.
 
     Raises:
         ConfigError: unknown name or option, or options that do not fit each other.
@@ -50,5 +50,5 @@ def build_extractor(config: Mapping[str, Any], seed: int = 0) -> FeatureExtracto
             extractor = MODELS[name](**options)
         except TypeError as error:
             raise ConfigError(f"model {name!r} does not take these options: {error}") from error
-    extractor.config = dict(config)
+    extractor.config = extractor.config or dict(config)
     return extractor

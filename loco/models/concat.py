@@ -33,6 +33,7 @@ class Concat(FeatureExtractor):
         strides = [model.stride for model in self.models]
         if set(strides) != {stride}:
             raise ConfigError(f"the models that are concatenated have the strides {strides}, not all {stride}")
+        self.config = {"name": "concat", "models": [model.config for model in self.models], "stride": stride}
         self.stride = stride
         self.dim = sum(model.dim for model in self.models)
 

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,10 @@ def export_onnx(extractor: FeatureExtractor, path: str | Path, size: tuple[int, 
 
     Raises:
         ConfigError: a part of the extractor is no PyTorch (OpenCV, say), or the two differ by more than
-            :data:`TOLERANCE`.
+            :data:`TOLERANCE`; the packages that PyTorch needs for this are not there.
     """
+    if lacking := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
+        raise ConfigError(f"PyTorch writes ONNX by {' and '.join(lacking)}: install them (pip install 'loco[export]')")
     extractor.eval()
     with atomic_path(path) as temporary:
         _export(extractor, temporary, size)

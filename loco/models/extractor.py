@@ -22,14 +22,15 @@ class FeatureExtractor(nn.Module):
     ``stride`` is the number of pixels of the input along the side of a cell of the map; ``multiple`` divides the height
     and the width of the images that :meth:`maps` takes (a multiple of the stride, and the stride unless it is set).
     ``token_dim`` is the length of its class token, 0 if it has none (:meth:`with_class_token`).
-    ``config`` is what :func:`loco.models.build_extractor` made it from, ``facts`` what its file says of its making.
+    ``config`` is what :func:`loco.models.build_extractor` can make it from; of a model that was there already, its own.
+    ``facts`` is what its file says of its making.
     """
 
     dim: int
     stride: int
     multiple: int = 0
     token_dim: int = 0
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = MappingProxyType({})
     facts: Mapping[str, Any] = MappingProxyType({})
 
     def maps(self, images: Tensor) -> Tensor:

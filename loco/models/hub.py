@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from transformers.utils import logging
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, KNOWN, Backbone, check_layer, to_grid
 
+HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
 _FILES = ["config.json", "preprocessor_config.json"]
 _UNREADABLE = (OSError, ValueError, TypeError, SafetensorError, StrictDataclassError)
@@ -191,6 +193,12 @@ def _folder(name: str, weights: bool) -> Path:
     """The folder of a model: itself, or its place in the hub's cache, fetched if need be."""
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
+    if name.count("/") != 1 or name.startswith((".", "~", "/")):  # no name of the hub
+        raise DataError(
+            f"backbone {name!r} is no folder here, and can be no name on the hub",
+            expected=f"a folder, a name on the hub (owner/name), or one of {', '.join(KNOWN)}",
+            remedy=f"{_nearest(name)}give its path ({HERE})",
+        )
     files = [*_FILES, *(["model*.safetensors", "model.safetensors.index.json"] if weights else [])]
     for offline in (True, False):
         try:
@@ -210,8 +218,13 @@ def _folder(name: str, weights: bool) -> Path:
         expected=f"a folder, a name on the hub, or one of {', '.join(KNOWN)}",
         found=str(problem).partition("\n")[0],
         remedy=f"with a connection, run `hf download {name} --include '*.json' 'model*.safetensors'`; or give the path "
-        "of a folder with config.json and model.safetensors",
+        f"of a folder with config.json and model.safetensors ({HERE})",
     ) from problem
+
+
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, KNOWN, n=1)
+    return f"did you mean {near[0]}? Else " if near else ""
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 
 from loco import models
-from loco.errors import DataError
+from loco.errors import ConfigError, DataError
 from loco.models.backbones import KNOWN, build_backbone
 from loco.models.extractor import FeatureExtractor
 from loco.models.stored import WEIGHTS
 from loco.provenance import file_fingerprint
-from loco.storage import write_text
+from loco.storage import atomic_path, write_text
 
 CARD = "README.md"
 
@@ -27,7 +28,7 @@ class Origin(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def load(model: str | Path, device: str | torch.device = "cpu") -> FeatureExtractor:
+def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> FeatureExtractor:
     """A feature extractor by its path or name, in evaluation mode.
 
     Args:
@@ -35,14 +36,19 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> FeatureExtrac
             short name of :data:`loco.models.backbones.KNOWN`, or a folder as transformers writes them, for the
             features of that backbone as they are.
         device: where to put it.
+        backbone: where the backbone that a trained model stands on lies now: a folder, a file, or a name on the hub.
+            Not needed where it lies as it did in the training, or beside the model. Its weights must be those of then.
 
     Raises:
-        DataError: there is no such model, or its file is broken.
-        ConfigError: it is of a kind that is not known here.
+        DataError: there is no such model, its file is broken, or its backbone is not there.
+        ConfigError: it is of a kind that is not known here, or stands on no backbone and one is given.
     """
     origin = find(model)
-    extractor = models.load(origin.file) if origin.file else models.build_extractor(origin.model)
-    return extractor.to(device).eval()
+    if origin.file:
+        return models.load(origin.file, device, backbone)
+    if backbone:
+        raise ConfigError(f"{model} is a backbone itself, and stands on no other: leave out {backbone}")
+    return models.build_extractor(origin.model).to(device).eval()
 
 
 def find(model: str | Path) -> Origin:
@@ -85,35 +91,57 @@ def save_pretrained(
     folder: str | Path,
     metrics: Iterable[str | Path] = (),
     facts: Mapping[str, Any] | None = None,
+    with_backbone: bool = False,
 ) -> None:
     """Write a model for others: ``model.safetensors``, and a ``README.md`` that says what it is.
+
+    A backbone that the model stands on is not in its file. One of the hub is fetched by its name; one that lies here is
+    put beside the file, or must be given to those who are to use the model, as the card says.
 
     Args:
         extractor: of :func:`load` or of :func:`loco.models.build_extractor`.
         folder: where; its name is the title of the card.
         metrics: metric files of this model, whose numbers the card gives.
         facts: of its making (data, split, seed, loss); those of its file unless given.
+        with_backbone: put the files of backbones that lie here into ``folder``, too. Their terms go with them.
 
     Raises:
-        DataError: a metric file is broken, or of another run than the model.
+        DataError: a metric file is broken, or of another run than the model; the folder has a README.md of its own.
     """
     # The results come after the models in the flow of data: they are asked for here alone, where a card is written.
-    from loco.results.cards import model_card
+    from loco.results.cards import is_card, model_card
     from loco.results.metrics import read_metrics
 
     folder = Path(folder).resolve()
+    if (folder / CARD).is_file() and not is_card((folder / CARD).read_text(encoding="utf-8", errors="replace")):
+        raise DataError("is no card of a model, and would be lost", file=folder / CARD, remedy="name another folder")
     config, facts = extractor.config, extractor.facts if facts is None else facts
     scores = [read_metrics(path) for path in metrics]
     sizes = {"dim": extractor.dim, "stride": extractor.stride, **models.describe(extractor)}
     licence = ", ".join(sorted(set(_licences(config)))) or None
-    card = model_card(folder.name, config, sizes, facts, scores, licence)
+    if with_backbone:
+        config = _with_backbones(config, folder)
+    card = model_card(folder.name, config, sizes, facts, scores, licence, models.backbones_of(extractor, config))
     models.save_extractor(extractor, config, folder / WEIGHTS, facts)
     write_text(folder / CARD, f"{card}\nSHA-256 of `{WEIGHTS}`: `{file_fingerprint(folder / WEIGHTS)}`\n")
 
 
-def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> FeatureExtractor:
-    """The extractor that :func:`save_pretrained` wrote to a folder; :func:`load` under the name known elsewhere."""
-    return load(folder, device)
+from_pretrained = load  # under the name known elsewhere
+
+
+def _with_backbones(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Copy the backbones that lie here into ``folder``; the configuration, with their places in it."""
+    if "models" in config:
+        return {**config, "models": [_with_backbones(member, folder) for member in config["models"]]}
+    source = Path(config["backbone"]["path"]).expanduser() if "backbone" in config else None
+    if source is None or not source.exists():
+        return dict(config)
+    name = f"backbone-{source.name}"
+    files = [file for file in source.iterdir() if file.suffix in (".json", ".safetensors")] if source.is_dir() else []
+    for file in files or [source]:
+        with atomic_path(folder / name / file.name if files else folder / name) as temporary:
+            shutil.copyfile(file, temporary)
+    return {**config, "backbone": {**config["backbone"], "path": name}}
 
 
 def _frozen(path: str) -> dict[str, Any]:

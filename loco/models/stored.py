@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from loco.errors import DataError
+from loco.errors import ConfigError, DataError
 from loco.models.adapted import AdaptedBackbone
 from loco.models.build import build_extractor
+from loco.models.concat import Concat
 from loco.models.extractor import FeatureExtractor
 from loco.storage import atomic_path
 
@@ -40,22 +41,29 @@ def save_extractor(
         save_file({k: v.contiguous() for k, v in _stored(extractor).items()}, temporary, metadata=metadata)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> FeatureExtractor:
+def load(path: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> FeatureExtractor:
     """The extractor of a model file, in evaluation mode.
 
+    Args:
+        path: the file.
+        device: where to put the extractor.
+        backbone: where the backbone that it stands on lies, if not beside the file or where it lay in the training.
+
     Raises:
-        ConfigError, DataError: the backbone that it stands on is not there.
+        ConfigError, DataError: the backbone that it stands on is not there, or it stands on none and one is given.
         DataError: not a model file, truncated, its weights do not fit its configuration, or another backbone than that
             of the training is found under its name.
     """
     content = read_content(path)
     if content is None:
         raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+    if backbone and "backbones" not in content:
+        raise ConfigError(f"{path} stands on no backbone, but one is given: {backbone}")
     try:
         weights = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from error
-    extractor = build_extractor(content["model"])
+    extractor = build_extractor(_located(content["model"], Path(path).parent, backbone))
     extractor.facts = content["facts"]
     _check_backbones(extractor, content.get("backbones", {}), path)
     lacking = sorted(_stored(extractor).keys() - weights.keys())
@@ -100,6 +108,14 @@ def describe(extractor: FeatureExtractor) -> dict[str, int]:
     }
 
 
+def backbones_of(extractor: FeatureExtractor, config: Mapping[str, Any]) -> dict[str, str]:
+    """Where its configuration says the backbones of an extractor are -> their fingerprints, SHA-256."""
+    if isinstance(extractor, Concat):
+        members = zip(extractor.models, config["models"])
+        return {path: digest for member in members for path, digest in backbones_of(*member).items()}
+    return {config["backbone"]["path"]: extractor.fingerprint()} if isinstance(extractor, AdaptedBackbone) else {}
+
+
 def _stored(extractor: FeatureExtractor) -> dict[str, Tensor]:
     """The state of an extractor without what its backbones' own files hold."""
     elsewhere = {prefix + key for prefix, part in _backbones(extractor) for key in part.frozen_weights()}
@@ -108,6 +124,17 @@ def _stored(extractor: FeatureExtractor) -> dict[str, Tensor]:
 
 def _fingerprints(extractor: FeatureExtractor) -> dict[str, str]:
     return {prefix: part.fingerprint() for prefix, part in _backbones(extractor)}
+
+
+def _located(model: Mapping[str, Any], folder: Path, backbone: str | Path | None) -> dict[str, Any]:
+    """A model's configuration with its backbone where it is: the one given, or one beside the file in ``folder``."""
+    if "models" in model:
+        return {**model, "models": [_located(member, folder, backbone) for member in model["models"]]}
+    if "backbone" not in model:
+        return dict(model)
+    own = model["backbone"]
+    path = backbone or (folder / own["path"] if (folder / own["path"]).exists() else own["path"])
+    return {**model, "backbone": {**own, "path": str(path)}}
 
 
 def _backbones(extractor: FeatureExtractor) -> Iterator[tuple[str, AdaptedBackbone]]:

@@ -39,6 +39,7 @@ def model_card(
     facts: Mapping[str, Any],
     metrics: Iterable[Metrics] = (),
     licence: str | None = None,
+    backbones: Mapping[str, str] | None = None,
 ) -> str:
     """The card of a model, as Markdown.
 
@@ -49,6 +50,7 @@ def model_card(
         facts: of its making, as its file holds them (data, split, seed, loss, steps); may be empty.
         metrics: what it scored.
         licence: the terms of the backbone that it is built on.
+        backbones: where those lie that are not in its file -> SHA-256 of their weights.
 
     Raises:
         DataError: a metric file is of another run: where both name the split, the experiment or the seed, they differ.
@@ -65,6 +67,7 @@ def model_card(
         "(0, 0) being the top-left corner of the image.\n",
         "## Use\n",
         USE.format(dim=dim),
+        *(_needs(path, digest) for path, digest in (backbones or {}).items()),
         "## Model\n",
         _table(("", ""), _flat({"model": model, "sizes": sizes})),
         "## Training\n",
@@ -76,6 +79,19 @@ def model_card(
         + (f", and under those of the backbone: {_text(licence)}.\n" if licence else ".\n"),
     ]
     return "\n".join(parts)
+
+
+def is_card(text: str) -> bool:
+    """Whether a text is a card that :func:`model_card` wrote."""
+    return text.startswith(HEAD)
+
+
+def _needs(path: str, digest: str) -> str:
+    return (
+        f"It stands on the backbone {_text(path)} (SHA-256 of its weights: `{digest}`): a folder or file beside this "
+        "one, or a name on the Hugging Face hub, from where it is fetched. If it lies elsewhere, "
+        '`loco.load("path/of/this/folder", backbone="path/of/the/backbone")`.\n'
+    )
 
 
 def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ def find_matches(
         count: most matches to keep.
 
     Raises:
-        DataError: an image is smaller than half a patch.
+        DataError: an image has less than two patches.
     """
     (cells_a, centres_a), (cells_b, centres_b) = (
         _inner_cells(m, size, stride) for m, size in zip((map_a, map_b), sizes)
@@ -75,11 +75,11 @@ def find_matches(
     distance = (1 - similarity[mutual]).clamp(min=RESOLUTION)
     ratio = 1 - distance[:, 0] / distance[:, 1]
     best = torch.argsort(ratio, descending=True, stable=True)
-    best = best[_first_of_squares(centres_a[mutual[best]], sizes[0], count)]
+    best = best[_first_of_squares(centres_a[mutual[best].numpy()], sizes[0], count)]
     kept = mutual[best]
     return Matches(
-        a=centres_a[kept],
-        b=_refine(cells_a[kept], map_b, similarity[kept, 0], centres_b[nearest[kept]], sizes[1], stride),
+        a=centres_a[kept.numpy()],
+        b=_refine(cells_a[kept], map_b, similarity[kept, 0], centres_b[nearest[kept].numpy()], sizes[1], stride),
         similarity=similarity[kept, 0].double().numpy(),
         ratio=ratio[best].double().numpy(),
     )
@@ -123,10 +123,10 @@ def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tup
     grid = feature_map.shape[1:]
     centres = patch_centres(grid, extent_of(grid, stride))
     inside = (centres < size[::-1]).all(axis=-1)
-    if not inside.any():
+    if inside.sum() < 2:
         raise DataError(
             "an image is too small for its features to be matched",
-            expected=f"{stride} x {stride} pixels or more",
+            expected=f"two patches of {stride} x {stride} pixels or more",
             found=f"{size[0]} x {size[1]} pixels",
         )
     return _cells(feature_map)[torch.from_numpy(inside)], centres[inside]
@@ -170,8 +170,8 @@ def _nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     best, backward = torch.full((len(b),), -torch.inf), torch.zeros(len(b), dtype=torch.long)
     for start in range(0, len(a), BLOCK):
         block = a[start : start + BLOCK] @ b.T
-        top = block.topk(min(2, len(b)), dim=1)
-        similarity.append(top.values.expand(-1, 2) if len(b) == 1 else top.values)
+        top = block.topk(2, dim=1)
+        similarity.append(top.values)
         nearest.append(top.indices[:, 0])
         values, rows = block.max(dim=0)
         better = values > best

@@ -135,7 +135,8 @@ def fit(
         module.finish()
         own = {"seed": seed, "steps": module.global_step}
         own |= {part: settings[part] for part in ("loss", "warmup") if part in settings}
-        save_extractor(module.extractor, experiment["model"], out_dir / "model.safetensors", {**(facts or {}), **own})
+        extractor = module.extractor
+        save_extractor(extractor, extractor.config, out_dir / "model.safetensors", {**(facts or {}), **own})
 
 
 class Steps(Callback):

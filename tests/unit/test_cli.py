@@ -189,6 +189,41 @@ def _png_of_claimed_size(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
+def test_the_whole_images_are_extracted_beside_broken_ones(
+    model: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    images = [photos[0], tmp_path / "text.jpg", photos[1]]
+    status, message = _fails_after_progress(
+        capsys, "extract", *images, "--model", model, "--out", tmp_path / "out", "--pca"
+    )
+    assert status == 1
+    assert "1 of 3 images have no features" in message
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {"a.npy", "b.npy", "a_pca.png", "b_pca.png"}
+
+
+def test_features_that_are_not_finite_are_refused(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    broken = build_extractor(COMPACT, 1)
+    broken.head.weight.data.fill_(np.nan)
+    save_extractor(broken, COMPACT, tmp_path / "broken.safetensors")
+    for command in (["extract", *photos, "--out", tmp_path / "o"], ["match", *photos, "--out", tmp_path / "m.png"]):
+        status, message = _fails_after_progress(capsys, *command, "--model", tmp_path / "broken.safetensors")
+        assert status == 1
+        assert "not finite" in message
+    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "m.png").exists()
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"loco {loco.__version__}\n"
+
+
 def test_mistakes_of_users_are_one_line(
     model: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -200,6 +235,10 @@ def test_mistakes_of_users_are_one_line(
         (1, "not a model of this project", ["info", photos[0] + ".safetensors"]),
         (2, f"{twin} would be written to one file", ["extract", photos[0], twin, "--model", model, *out]),
         (2, "should end in .png", ["match", *photos, "--model", model, "--out", tmp_path / "m.jpg"]),
+        (2, "would be lost", ["match", *photos, "--model", model, "--out", photos[0]]),
+        (2, "would be lost", ["match", *photos, "--model", model, "--out", tmp_path / "m.png", "--matches", photos[1]]),
+        (2, "stands on no backbone", ["extract", photos[0], "--model", model, "--backbone", tmp_path, *out]),
+        (2, "belongs to --pretrained", ["export", model, "--with-backbone", "--onnx", tmp_path / "m.onnx"]),
         (2, "--onnx FILE, --pretrained DIR", ["export", model]),
         (2, "give --size", ["export", model, "--onnx", tmp_path / "m.onnx"]),
         (1, "seed4.json", ["export", model, "--pretrained", tmp_path / "p", "--metrics", tmp_path / "seed4.json"]),

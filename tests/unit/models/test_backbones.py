@@ -373,7 +373,22 @@ def test_code_in_a_folder_is_not_run(models, tmp_path):
     assert build(tmp_path)(x).shape == (2, 24, 3, 5)
 
 
-@pytest.mark.parametrize("path", ["dino_vits8", "nobody/nothing", "missing/folder/here", "../nowhere", "dinov2_vits13"])
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("missing/folder/here", "give its path"),
+        ("../nowhere", "give its path"),
+        ("dinov2_vits13", "did you mean dinov2_vits14?"),
+    ],
+)
+def test_no_folder_and_no_name_of_the_hub(path, says):
+    with pytest.raises(DataError) as caught:
+        build(path)
+    assert f"backbone {path!r} is no folder here" in str(caught.value)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["dino_vits8", "nobody/nothing"])
 def test_neither_here_nor_on_the_hub(offline, path):
     with pytest.raises(DataError) as caught:
         build(path)

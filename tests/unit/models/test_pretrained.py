@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
 import loco
-from loco.errors import DataError
+from loco.errors import ConfigError, DataError
 from loco.evaluation.result import Evaluation, Row
 from loco.models import build_extractor, save_extractor
 from loco.models.pretrained import from_pretrained, save_pretrained
@@ -127,3 +128,75 @@ def test_what_is_no_model_is_named(trained: Path, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, trained)
     with pytest.raises(DataError, match="cannot be read as a model"):
         loco.load(trained)
+
+
+@pytest.fixture
+def adapted(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model on a backbone that lies in the folder `weights/vit` of where it was trained."""
+    place = tmp_path / "training"
+    shutil.copytree(hub_folder, place / "weights" / "vit")
+    monkeypatch.chdir(place)
+    backbone = {"name": "transformers", "path": "weights/vit"}
+    config = {"name": "backbone", "backbone": backbone, "stride": 14, "head": {"name": "linear", "dim": 5}}
+    path = place / "run" / "model.safetensors"
+    save_extractor(build_extractor(config, 1), config, path, FACTS)
+    return path
+
+
+def test_a_model_is_told_where_its_backbone_is(
+    adapted: Path, hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = loco.load(adapted).extract(_images())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"weights/vit[\s\S]*`--backbone`"):
+        loco.load(adapted)
+    assert torch.equal(loco.load(adapted, backbone=hub_folder).extract(_images()), expected)
+    weights = load_file(hub_folder / "model.safetensors")
+    save_file({key: value + 1e-3 for key, value in weights.items()}, hub_folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="another backbone"):
+        loco.load(adapted, backbone=hub_folder)
+
+
+def test_a_backbone_is_given_away_with_the_model(
+    adapted: Path, hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loco.load(adapted)
+    both = build_extractor({"name": "concat", "models": [model.config, model.config], "stride": 14})
+    save_pretrained(model, tmp_path / "alone")
+    save_pretrained(model, tmp_path / "whole", with_backbone=True)
+    save_pretrained(both, tmp_path / "both", with_backbone=True)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree("training")
+    digest = model.fingerprint()
+    for name, path in (("alone", "weights/vit"), ("whole", "backbone-vit")):
+        assert f"backbone {path} (SHA-256 of its weights: `{digest}`)" in (tmp_path / name / "README.md").read_text()
+    shutil.move("whole", "elsewhere")
+    assert torch.equal(loco.load("elsewhere").extract(_images()), model.extract(_images()))
+    assert torch.equal(loco.load("both").extract(_images()), both.extract(_images()))
+    with pytest.raises(DataError, match="weights/vit"):
+        loco.load("alone")
+    assert torch.equal(loco.load("alone", backbone=hub_folder).extract(_images()), model.extract(_images()))
+
+
+def test_a_backbone_is_not_given_to_a_model_without_one(trained: Path, hub_folder: Path) -> None:
+    for model in (trained, hub_folder):
+        with pytest.raises(ConfigError, match=r"no backbone|a backbone itself"):
+            loco.load(model, backbone=hub_folder)
+
+
+def test_a_concat_of_given_models_needs_them_no_more(trained: Path) -> None:
+    given = {"name": "pretrained", "path": str(trained), "stride": 4}
+    model = build_extractor({"name": "concat", "models": [given, COMPACT], "stride": 4}, seed=2)
+    save_pretrained(model, trained.parent.parent / "both")
+    trained.unlink()
+    assert torch.equal(loco.load(trained.parent.parent / "both").extract(_images()), model.extract(_images()))
+
+
+def test_a_readme_of_others_is_left_alone(trained: Path, tmp_path: Path) -> None:
+    model = loco.load(trained)
+    save_pretrained(model, tmp_path / "mine")
+    save_pretrained(model, tmp_path / "mine")  # its own card is written anew
+    (tmp_path / "mine" / "README.md").write_text("my notes")
+    with pytest.raises(DataError, match=r"no card of a model[\s\S]*README.md"):
+        save_pretrained(model, tmp_path / "mine")
+    assert (tmp_path / "mine" / "README.md").read_text() == "my notes"

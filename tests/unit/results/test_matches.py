@@ -74,8 +74,20 @@ def test_images_may_differ_in_size_and_what_lies_beyond_them_is_left_out() -> No
     # The centres of the seventh row (26) and the ninth column (34) of A, of the fifth row (18) of B, lie beyond.
     assert len(found) == 4 * 4
     np.testing.assert_array_equal(found.a, found.b)
-    with pytest.raises(DataError, match="too small"):
-        find_matches(a, a[:, :1, :1], ((28, 36), (1, 1)), 4, 1)
+    for cells, size in (((1, 1), (1, 1)), ((1, 1), (4, 4)), ((1, 2), (4, 6))):  # none, one, and one centre in the image
+        with pytest.raises(DataError, match="too small"):
+            find_matches(a, a[:, : cells[0], : cells[1]], ((28, 36), size), 4, 1)
+
+
+def test_images_without_a_match_are_drawn_too(tmp_path: Path) -> None:
+    nearest_of_none = F.normalize(torch.tensor([[[1.0, 1.0]], [[0.0, 0.1]]]), dim=0)
+    a, b = torch.zeros(2, 1, 2), nearest_of_none
+    a[0] = 1
+    matches = find_matches(a, b, ((4, 8), (4, 8)), 4, 10)
+    assert len(matches) <= 1
+    empty = Matches(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
+    draw_matches((np.zeros((4, 8, 3), np.uint8),) * 2, empty, tmp_path / "empty.png")
+    assert cv2.imread(str(tmp_path / "empty.png")) is not None
 
 
 def test_the_list_is_in_pixels_of_the_files(tmp_path: Path) -> None:
