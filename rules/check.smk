@@ -1,3 +1,6 @@
+MANIFESTS = [f"results/manifests/{dataset}/{scene}.json" for dataset, scene in run_scenes()]
+
+
 rule check:
     """Look at every raw file of a scene. Problems go into the manifest, so that one broken scene stops no other."""
     input:
@@ -25,13 +28,36 @@ rule check:
         "../workflow_scripts/check.py"
 
 
-rule checks:
-    """One table of all scenes of the run. Fails if any is broken, with all of their problems."""
+rule checks_table:
+    """One table of all scenes of the run, broken ones among them."""
     input:
-        [f"results/manifests/{dataset}/{scene}.json" for dataset, scene in run_scenes()],
+        MANIFESTS,
     output:
         csv=report("results/tables/checks.csv", caption="../report/checks.rst", category="Data"),
         markdown="results/tables/checks.md",
+    log:
+        "results/logs/checks_table.log",
+    benchmark:
+        "results/benchmarks/checks_table.tsv"
+    priority: 100
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=500,
+    params:
+        code=code("checks_table"),
+    script:
+        "../workflow_scripts/checks_table.py"
+
+
+rule checks:
+    """Fails if any scene of the run is broken, with all of their problems. The table stays: it is of another rule."""
+    input:
+        manifests=MANIFESTS,
+        table=rules.checks_table.output,
+    output:
+        whole="results/manifests/whole.txt",
     log:
         "results/logs/checks.log",
     benchmark:

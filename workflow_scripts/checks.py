@@ -1,12 +1,9 @@
-import json
-from pathlib import Path
-
 from loco.logs import step
 
 with step(snakemake.log[0], snakemake.threads):
-    from loco.results.checks import require_whole, write_checks
+    from loco.results.checks import read_manifests, require_whole
+    from loco.storage import write_text
 
-    paths = map(Path, snakemake.input)
-    manifests = {(path.parent.name, path.stem): json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    write_checks(manifests, Path(snakemake.output.csv).with_suffix(""))
+    manifests = read_manifests(snakemake.input.manifests)
     require_whole(manifests)
+    write_text(snakemake.output.whole, f"{len(manifests)} scenes passed their check\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ from loco.storage import write_text
 
 Manifests = Mapping[tuple[str, str], Mapping[str, Any]]  # (dataset, scene) -> manifest
 COLUMNS = ("dataset", "scene", "ok", "problems", "notes", "images", "raw_bytes", "prepared_bytes")
+
+
+def read_manifests(paths: Iterable[str | Path]) -> dict[tuple[str, str], dict[str, Any]]:
+    """(dataset, scene) -> manifest, of files named ``<dataset>/<scene>.json``."""
+    files = [Path(path) for path in paths]
+    return {(file.parent.name, file.stem): json.loads(file.read_text(encoding="utf-8")) for file in files}
 
 
 def write_checks(manifests: Manifests, stem: str | Path) -> None:

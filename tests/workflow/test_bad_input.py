@@ -135,6 +135,14 @@ def test_the_checks_count_all_broken_scenes(faulty):
     assert f"{len(FAULTS)} of {len(FAULTS) + 1} scenes did not pass their check" in faulty.said
 
 
+def test_the_table_of_the_checks_has_them_all(faulty):
+    lines = faulty.read("results/tables/checks.csv").splitlines()[1:]
+    assert {tuple(line.split(",")[:3]) for line in lines} == {
+        *((fault, "cedar", "no") for fault in FAULTS),
+        ("good", "cedar", "yes"),
+    }
+
+
 def test_a_full_disk_leaves_nothing_half_written(world):
     frames = world.directory / "results/frames/tiny/cedar.h5"
     size = frames.stat().st_size
