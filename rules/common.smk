@@ -114,6 +114,14 @@ def weights(wildcards):
     return weight_files(config["experiments"][wildcards.experiment]["model"])
 
 
+def initial_weights(wildcards):
+    """Input function: the model file that a training starts from, if it does."""
+    from loco.models.stored import model_file  # slow to import
+
+    train = config["experiments"][wildcards.experiment]["train"]
+    return [str(model_file(train["init"]))] if "init" in train else []
+
+
 def raw_code(step, dataset):
     """Fingerprint of a step that reads or writes raw scenes, with the module that knows the dataset's layout."""
     format = config["datasets"][dataset]["format"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -105,20 +106,26 @@ class FeatureExtractor(nn.Module):
         return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
     @torch.no_grad()  # no inference mode: its tensors would be no input to a network that learns
-    def extract(self, images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:
+    def extract(
+        self, images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor], batch: int = 16
+    ) -> Tensor:
         """Unit features of photographs, in evaluation mode.
 
         Args:
-            images: 8-bit RGB, arrays or tensors: one (H, W, 3), a batch (b, H, W, 3), or several of one size.
+            images: 8-bit RGB, arrays, tensors or pictures of PIL: one (H, W, 3), a batch (b, H, W, 3), or several of
+                one size.
+            batch: how many go through the network at a time.
 
         Returns:
             (b, dim, h, w), b = 1 for one image; (h, w) = :meth:`grid` of (H, W).
 
         Raises:
+            TypeError: paths.
             ValueError: other shapes, unequal sizes, not 8-bit.
         """
         self.eval()
-        return self(to_colours(_as_batch(images), self.device))
+        parts = _as_batch(images).split(batch)
+        return torch.cat([self(to_colours(part, self.device)) for part in parts])
 
     @property
     def device(self) -> torch.device:
@@ -144,10 +151,10 @@ def to_colours(images: NDArray[np.uint8] | Tensor, device: torch.device | str) -
 
 def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:
     """(b, H, W, 3) uint8."""
-    if isinstance(images, np.ndarray | Tensor):
+    if isinstance(images, np.ndarray | Tensor) or hasattr(images, "__array_interface__"):
         batch = _as_tensor(images)
     else:
-        several = [_as_tensor(image) for image in images]
+        several = [_as_tensor(image) for image in ([images] if isinstance(images, str | Path) else images)]
         sizes = sorted({str(tuple(image.shape)) for image in several})
         if len(sizes) > 1:
             raise ValueError(f"images of unequal size ({', '.join(sizes)}) make no batch: extract them one by one")
@@ -162,5 +169,7 @@ def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | 
 
 
 def _as_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
+    if isinstance(images, str | Path):
+        raise TypeError(f"{str(images)!r} is a path, not an image: read the file first (cv2.imread gives BGR, not RGB)")
     # A copy: PyTorch takes no reversed arrays (BGR turned to RGB), and warns of read-only ones.
     return images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from loco.errors import ConfigError
 from loco.models.extractor import FeatureExtractor
 from loco.models.published import load_published
-from loco.models.stored import WEIGHTS, load
+from loco.models.stored import load, model_file
 
 
 def pretrained(path: str, stride: int) -> FeatureExtractor:
@@ -23,8 +22,7 @@ def pretrained(path: str, stride: int) -> FeatureExtractor:
         ConfigError: it has another stride.
         DataError: there is no such model, or it is broken (:func:`loco.models.load`).
     """
-    file = Path(path) / WEIGHTS if Path(path).is_dir() else Path(path)
-    return _of_stride(load(file), stride, path)
+    return _of_stride(load(model_file(path)), stride, path)
 
 
 def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] | None = None) -> FeatureExtractor:

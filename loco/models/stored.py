@@ -54,17 +54,26 @@ def load(path: str | Path, device: str | torch.device = "cpu", backbone: str | P
         DataError: not a model file, truncated, its weights do not fit its configuration, or another backbone than that
             of the training is found under its name.
     """
-    content = read_content(path)
-    if content is None:
-        raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+    content = _content(path)
     if backbone and "backbones" not in content:
         raise ConfigError(f"{path} stands on no backbone, but one is given: {backbone}")
+    extractor = build_extractor(_located(content["model"], Path(path).parent, backbone))
+    extractor.facts = content["facts"]
+    load_weights(extractor, path)
+    return extractor.to(device).eval()
+
+
+def load_weights(extractor: FeatureExtractor, path: str | Path) -> None:
+    """Give an extractor the weights of a model file: one of the same kind, on the same backbone.
+
+    Raises:
+        DataError: not a model file, truncated, of another model, or on another backbone.
+    """
+    content = _content(path)
     try:
         weights = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from error
-    extractor = build_extractor(_located(content["model"], Path(path).parent, backbone))
-    extractor.facts = content["facts"]
     _check_backbones(extractor, content.get("backbones", {}), path)
     lacking = sorted(_stored(extractor).keys() - weights.keys())
     try:
@@ -79,7 +88,18 @@ def load(path: str | Path, device: str | torch.device = "cpu", backbone: str | P
             found=f"also {', '.join(sorted(foreign))}" if foreign else None,
             remedy=_REMEDY,
         )
-    return extractor.to(device).eval()
+
+
+def _content(path: str | Path) -> dict[str, Any]:
+    if content := read_content(path):
+        return content
+    raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+
+
+def model_file(path: str | Path) -> Path:
+    """The model file that a path names: itself, or the one in a folder, of a training or an export."""
+    path = Path(path).expanduser()
+    return path if path.suffix == ".safetensors" else path / WEIGHTS
 
 
 def read_content(path: str | Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from torch import Tensor, distributed
 
 from loco.errors import ConfigError, DataError
 from loco.losses import build_loss
-from loco.models import build_extractor
+from loco.models import build_extractor, load_weights, model_file
 from loco.models.shared_norm import share_batch_norms
 from loco.storage import atomic_path
 from loco.training.data import Batch
@@ -43,6 +43,8 @@ class RankingModule(pl.LightningModule):
         super().__init__()
         self.settings, self.seed, self.out_dir = experiment["train"], seed, out_dir
         self.extractor = build_extractor(experiment["model"], seed)
+        if "init" in self.settings:
+            load_weights(self.extractor, model_file(self.settings["init"]))
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.criterion = build_loss(**self.settings["loss"])

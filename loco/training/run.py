@@ -134,7 +134,7 @@ def fit(
             pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
         module.finish()
         own = {"seed": seed, "steps": module.global_step}
-        own |= {part: settings[part] for part in ("loss", "warmup") if part in settings}
+        own |= {part: settings[part] for part in ("init", "loss", "warmup") if part in settings}
         extractor = module.extractor
         save_extractor(extractor, extractor.config, out_dir / "model.safetensors", {**(facts or {}), **own})
 

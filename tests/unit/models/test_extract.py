@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,6 +48,10 @@ def test_all_forms_of_images_give_the_same_features() -> None:
         assert torch.equal(extractor.extract(form), expected)
     assert torch.equal(extractor.extract(images[0]), expected[:1])
     assert torch.equal(extractor.extract(torch.from_numpy(images[0])), expected[:1])
+    pictures = [Image.fromarray(image) for image in images]
+    assert torch.equal(extractor.extract(pictures), expected)
+    assert torch.equal(extractor.extract(pictures[0]), expected[:1])
+    assert torch.equal(extractor.extract(images, batch=1), expected)
     assert torch.equal(extractor.extract(images[..., ::-1]), extractor.extract(images[..., ::-1].copy()))
 
 
@@ -73,3 +80,15 @@ def test_the_grid_is_that_of_the_features(size: tuple[int, int]) -> None:
 def test_what_is_no_photograph_is_refused(images: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         _Colours().extract(images)
+
+
+@pytest.mark.parametrize("images", ["a.jpg", Path("a.jpg"), ["a.jpg", "b.jpg"]])
+def test_paths_are_no_photographs(images: object) -> None:
+    with pytest.raises(TypeError, match=r"'a\.jpg' is a path, not an image"):
+        _Colours().extract(images)
+
+
+def test_a_network_can_learn_from_the_features() -> None:
+    head = torch.nn.Conv2d(3, 1, 1)
+    head(_Colours().extract(_images())).sum().backward()
+    assert head.weight.grad.abs().sum() > 0

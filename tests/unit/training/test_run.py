@@ -278,6 +278,18 @@ def test_what_is_frozen_stays_as_it_was_though_the_rest_is_validated(experiment,
     assert_equal(model, unseen)  # to validate changes nothing
 
 
+def test_a_training_may_start_from_a_trained_model(experiment, walls, tmp_path):
+    first, _ = run(experiment, walls, tmp_path / "first")
+    experiment["train"]["init"] = str(tmp_path / "first")
+    assert_equal(RankingModule(experiment, 9, [], tmp_path).extractor, first)
+    model, log = run(experiment, walls, tmp_path / "second", seed=9)
+    assert model.facts["init"] == str(tmp_path / "first")
+    assert log["step"].tolist() == list(range(1, 7))
+    experiment["model"]["dim"] = 8
+    with pytest.raises(DataError, match=r"weights of another model[\s\S]*first/model.safetensors"):
+        run(experiment, walls, tmp_path / "third")
+
+
 def test_half_precision_of_float16_is_for_gpus(experiment, walls, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
