@@ -73,7 +73,12 @@ def _match_options(add: Callable[..., Any]) -> None:
     _model_option(add)
     add("--out", required=True, type=Path, metavar="PNG", help="the picture to draw")
     add("--count", type=_positive, default=100, metavar="N", help="most matches; default 100")
-    add("--matches", type=Path, metavar="CSV", help="also list the matches, in pixels of the files")
+    add(
+        "--matches",
+        type=Path,
+        metavar="CSV",
+        help="also list the matches, in pixels of the files (turned as EXIF says)",
+    )
     _size_option(add, 640)
 
 

@@ -164,7 +164,8 @@ def _in_words(error: ValidationError) -> Iterator[str]:
         case "pattern":
             yield f"{where}: the name {found!r} may hold letters, digits, `_`, `-` and `.`, the first no `-` or `.`"
         case "minItems" | "minProperties":
-            yield f"{where} is empty"
+            least = f": expected {error.validator_value} or more, found {len(found)}" if found else " is empty"
+            yield f"{where}{least}"
         case _:
             yield f"{where}: {error.message}"
 

@@ -418,6 +418,7 @@ def test_what_is_kept_by_validation_needs_some() -> None:
     [
         ({"experiment": "exat"}, "ablations.a.experiment: `exat` is not defined; did you mean `exact`?"),
         ({"split": "flats"}, "ablations.a.split: `flats` is not defined; known: houses"),
+        ({"variants": [{"name": "x"}]}, "ablations.a.variants: expected 2 or more, found 1"),
         ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: `x` is named twice"),
         (
             {"variants": [{"name": "x"}, {"name": "y"}]},
