@@ -174,7 +174,7 @@ def _unpickle(path: str | Path) -> Any:
             found=problem.strip().partition("\n")[0],
             remedy=_CONVERT,
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # of many kinds, where a file is damaged
         raise DataError(
             f"cannot be read as a PyTorch checkpoint: {error}", file=path, remedy="fetch the file anew"
         ) from error
