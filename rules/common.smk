@@ -102,11 +102,24 @@ def model_code(step, model):
 
 
 def weight_files(model):
-    """Files of weights that lie here, and are none of the hub's: where they change, so does the model."""
+    """Files of weights that are none of the hub's: where they change, so does the model."""
     named = [*backbones(model), *(part for part in parts_of(model) if "path" in part)]
-    paths = [Path(part["path"]) for part in named]
-    files = [path for path in paths if path.is_file()]
-    return files + [file for path in paths for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.json"))]
+    return [file for part in named for file in files_of_weights(part["name"], part["path"])]
+
+
+def files_of_weights(kind, path):
+    """The files of a backbone or model of this kind; none of a name on the hub. They may be missing: Snakemake says so."""
+    folder = Path(path)
+    if kind == "pretrained":
+        return [trained_model(path)]
+    if folder.is_dir():
+        return [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
+    return [] if kind == "transformers" and path.count("/") < 2 else [folder]
+
+
+def trained_model(path):
+    """The model file that a path names: itself, or the one in a folder (as `loco.models.model_file`; torch is slow)."""
+    return Path(path) if Path(path).suffix == ".safetensors" else Path(path, "model.safetensors")
 
 
 def weights(wildcards):
@@ -114,12 +127,10 @@ def weights(wildcards):
     return weight_files(config["experiments"][wildcards.experiment]["model"])
 
 
-def initial_weights(wildcards):
-    """Input function: the model file that a training starts from, if it does."""
-    from loco.models.stored import model_file  # slow to import
-
-    train = config["experiments"][wildcards.experiment]["train"]
-    return [str(model_file(train["init"]))] if "init" in train else []
+def initial_weights(experiment):
+    """The model file that the training of an experiment starts from, if it does."""
+    train = config["experiments"][experiment].get("train", {})
+    return [trained_model(train["init"])] if "init" in train else []
 
 
 def raw_code(step, dataset):
@@ -373,7 +384,7 @@ def recipe(benchmark, split, experiment):
         "labels": {name: file_fingerprint(mapping_of(name)) for name in labelled},
         "scenes": places,
         "model": setup["model"],
-        "weights": [content_of(file) for file in weight_files(setup["model"])],
+        "weights": [content_of(file) for file in [*weight_files(setup["model"]), *initial_weights(experiment)]],
         "train": setup.get(how),
         "benchmark": config["benchmarks"][benchmark],
     }
@@ -390,5 +401,5 @@ def mapping_of(dataset):
 
 @lru_cache
 def content_of(file):
-    """Fingerprint of a file of weights, which may be large; None where it is missing, which a job will say."""
-    return file_fingerprint(file) if file.is_file() else None
+    """Fingerprint of a file of weights, which may be large; None where it is missing, or is yet to be made here."""
+    return file_fingerprint(file) if file.is_file() and file.parts[0] != "results" else None

@@ -12,7 +12,7 @@ rule train:
         val_correspondences=scene_files(rules.correspondence.output.correspondences, "val", stride=model_stride),
         val_encoded=encoded_part("val"),
         weights=weights,
-        init=initial_weights,
+        init=lambda wildcards: initial_weights(wildcards.experiment),
     output:
         model="results/train/{split}/{experiment}/seed{seed}/model.safetensors",
         curve="results/train/{split}/{experiment}/seed{seed}/log.csv",

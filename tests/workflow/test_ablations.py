@@ -6,6 +6,9 @@ import json
 
 import pandas as pd
 import pytest
+import yaml
+
+from tests.workflow.conftest import ROOT
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -46,3 +49,24 @@ def test_what_is_trained_on_may_vary(world):
     metrics = json.loads(world.read("results/metrics/location_consistency/swapped/quick/seed0.json"))
     assert scores["birch"] == pytest.approx(metrics["rows"][0]["value"], abs=1e-6)
     assert scores["birch"] != scores["ash"]
+
+
+def test_trained_models_are_peers_and_starts_of_others(world):
+    """Of this run, so they are made first; a changed training makes what stands on it anew."""
+    trained = "results/train/tiny/quick/seed0"
+    quick = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["experiments"]["quick"]
+    experiments = {
+        "again": {"title": "again", "model": {"name": "pretrained", "path": trained, "stride": 4}},
+        "tuned": {**quick, "title": "tuned", "train": {**quick["train"], "init": trained, "steps": 2}},
+    }
+    world.overlay({"experiments": experiments, "run": {"experiments": ["quick", "again", "tuned"]}})
+    plan = world.plan("tables")
+    assert (plan["train"], plan["extract"], plan["evaluate"]) == (1, 2, 4)
+    world.run("tables")
+    assert world.plan("tables") == {}
+    table = pd.read_csv(world.directory / "results/tables/location_consistency.csv").set_index(["condition", "title"])
+    score = table["value"]["2 m, uniform"]
+    assert score["again"] == score["compact CNN, three steps"] != score["tuned"]
+    world.overlay({"experiments": {"quick": {"train": {"loss": {"tau": 0.05}}}}})
+    plan = world.plan("tables")
+    assert (plan["train"], plan["extract"], plan["evaluate"]) == (2, 3, 6)
