@@ -97,7 +97,7 @@ class RankingModule(pl.LightningModule):
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _require_finite(self, what: str, tensors: Sequence[Tensor]) -> None:
-        if all(torch.isfinite(tensor).all() for tensor in tensors):
+        if torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():  # a GPU is waited for once
             return
         share = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = self.out_dir / f"diverged-step{self.global_step}{share}.safetensors"
