@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 def share_batch_norms(network: nn.Module) -> None:
@@ -25,10 +26,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
             return super().forward(x)
         wide = x.float()
-        count = all_reduce(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
-        mean = all_reduce(wide.sum(dim=(0, 2, 3))) / count
+        count = _Sum.apply(torch.tensor(float(x.numel() // x.shape[1]), device=x.device))
+        mean = _Sum.apply(wide.sum(dim=(0, 2, 3))) / count
         centred = wide - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = _Sum.apply(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
@@ -37,3 +38,17 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if self.affine:
             out = out * self.weight[:, None, None] + self.bias[:, None, None]
         return out.to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Each of them goes on with it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        whole = part.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
