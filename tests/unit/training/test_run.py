@@ -112,12 +112,16 @@ def test_the_best_weights_are_kept_and_a_training_that_gets_no_better_ends(exper
         assert torch.equal(model.state_dict()[name], value)
 
 
+def killed(*_):
+    raise KeyboardInterrupt
+
+
 def test_a_training_that_had_ended_early_does_not_go_on(experiment, walls, tmp_path, monkeypatch):
     values = iter([0.3, 0.5, 0.4, 0.45])
     monkeypatch.setattr(ValidationScene, "mean_ap", lambda *_: next(values))
     experiment["train"] |= {"steps": 20, "validate_every": 2, "save_every": 2, "early_stop": 2}
     with monkeypatch.context() as patched:
-        patched.setattr(RankingModule, "finish", lambda _: signal.raise_signal(signal.SIGINT))
+        patched.setattr(RankingModule, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             run(experiment, walls, tmp_path)
     _, log = run(experiment, walls, tmp_path)
