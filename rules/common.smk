@@ -23,6 +23,7 @@ from loco.datasets.synthetic import SIMULATORS
 from loco.errors import ConfigError
 from loco.evaluation import NEEDS
 from loco.provenance import code_fingerprint, file_fingerprint, settings_fingerprint
+from loco.weights import is_hub_name, model_file
 
 try:
     config = load(config, workflow.basedir)
@@ -111,15 +112,10 @@ def files_of_weights(kind, path):
     """The files of a backbone or model of this kind; none of a name on the hub. They may be missing: Snakemake says so."""
     folder = Path(path)
     if kind == "pretrained":
-        return [trained_model(path)]
+        return [model_file(path)]
     if folder.is_dir():
         return [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
-    return [] if kind == "transformers" and path.count("/") < 2 else [folder]
-
-
-def trained_model(path):
-    """The model file that a path names: itself, or the one in a folder (as `loco.models.model_file`; torch is slow)."""
-    return Path(path) if Path(path).suffix == ".safetensors" else Path(path, "model.safetensors")
+    return [] if kind == "transformers" and ("/" not in path or is_hub_name(path)) else [folder]
 
 
 def weights(wildcards):
@@ -130,7 +126,7 @@ def weights(wildcards):
 def initial_weights(experiment):
     """The model file that the training of an experiment starts from, if it does."""
     train = config["experiments"][experiment].get("train", {})
-    return [trained_model(train["init"])] if "init" in train else []
+    return [model_file(train["init"])] if "init" in train else []
 
 
 def raw_code(step, dataset):
@@ -250,7 +246,7 @@ def training_data(wildcards):
     return {part: split[part] for part in ("train", "val") if part in split}
 
 
-def model_file(wildcards):
+def fitted_model(wildcards):
     """Input function: the trained or fitted network of a job's experiment, where there is one."""
     named = {**wildcards, "split": training_split(config, wildcards.split)}
     return rules.train.output.model.format(**named) if wildcards.experiment in FITTED else []

@@ -2,7 +2,7 @@ rule extract:
     """Feature maps of all frames of a scene, by a trained network, or a fitted one, where there is one."""
     input:
         frames=rules.depth.output.frames,
-        checkpoint=model_file,
+        checkpoint=fitted_model,
         weights=weights,
         encoded=lambda wildcards: encoded_scenes(wildcards, [(wildcards.dataset, wildcards.scene)]),
     output:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loco.models.build import MODELS, build_extractor
 from loco.models.extractor import FeatureExtractor
-from loco.models.stored import backbones_of, describe, load, load_weights, model_file, read_content, save_extractor
+from loco.models.stored import backbones_of, describe, load, load_weights, read_content, save_extractor
 
 __all__ = [
     "MODELS",
@@ -14,7 +14,6 @@ __all__ = [
     "describe",
     "load",
     "load_weights",
-    "model_file",
     "read_content",
     "save_extractor",
 ]

@@ -8,7 +8,8 @@ from typing import Any
 from loco.errors import ConfigError
 from loco.models.extractor import FeatureExtractor
 from loco.models.published import load_published
-from loco.models.stored import load, model_file
+from loco.models.stored import load
+from loco.weights import model_file
 
 
 def pretrained(path: str, stride: int) -> FeatureExtractor:

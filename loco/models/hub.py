@@ -27,6 +27,7 @@ from transformers.utils import logging
 
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, KNOWN, Backbone, check_layer, to_grid
+from loco.weights import is_hub_name
 
 HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
@@ -193,7 +194,7 @@ def _folder(name: str, weights: bool) -> Path:
     """The folder of a model: itself, or its place in the hub's cache, fetched if need be."""
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    if name.count("/") != 1 or name.startswith((".", "~", "/")):  # no name of the hub
+    if not is_hub_name(name):
         raise DataError(
             f"backbone {name!r} is no folder here, and can be no name on the hub",
             expected=f"a folder, a name on the hub (owner/name), or one of {', '.join(KNOWN)}",

@@ -13,9 +13,9 @@ from loco import models
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import KNOWN, build_backbone
 from loco.models.extractor import FeatureExtractor
-from loco.models.stored import WEIGHTS
 from loco.provenance import file_fingerprint
 from loco.storage import atomic_path, write_text
+from loco.weights import WEIGHTS
 
 CARD = "README.md"
 

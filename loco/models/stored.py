@@ -23,7 +23,6 @@ from loco.models.concat import Concat
 from loco.models.extractor import FeatureExtractor
 from loco.storage import atomic_path
 
-WEIGHTS = "model.safetensors"  # the name of a model file in a folder of its own
 _FORMAT = "loco-model"
 _REMEDY = "give a `model.safetensors` that the training step wrote"
 
@@ -94,12 +93,6 @@ def _content(path: str | Path) -> dict[str, Any]:
     if content := read_content(path):
         return content
     raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
-
-
-def model_file(path: str | Path) -> Path:
-    """The model file that a path names: itself, or the one in a folder, of a training or an export."""
-    path = Path(path).expanduser()
-    return path if path.suffix == ".safetensors" else path / WEIGHTS
 
 
 def read_content(path: str | Path) -> dict[str, Any] | None:

@@ -17,12 +17,13 @@ from torch import Tensor, distributed
 
 from loco.errors import ConfigError, DataError
 from loco.losses import build_loss
-from loco.models import build_extractor, load_weights, model_file
+from loco.models import build_extractor, load_weights
 from loco.models.shared_norm import share_batch_norms
 from loco.storage import atomic_path
 from loco.training.data import Batch
 from loco.training.kept import Kept, set_weights, without_frozen
 from loco.training.validation import LOWER, ValidationScene
+from loco.weights import model_file
 
 History = list[dict[str, float]]
 
