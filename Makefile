@@ -1,7 +1,10 @@
-# make demo        set up, then run the whole chain on simulated houses
+# make demo        set up, then run the whole workflow on simulated houses
 # make demo-full   the same, with all benchmarks
-# make test        set up, then lint and test
-# make env         set up only: .venv from constraints.txt
+# make test        set up, then lint and run the tests
+# make env         only set up: .venv from constraints.txt
+# make lint        check style and the Snakefile
+# make clean       delete everything in results/ but its README
+# After a kill, type `.venv/bin/snakemake --unlock` and the same command again.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,14 +15,14 @@ PYTHON ?= python3
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 READY := .venv/.ready
-# Libraries that open3d and opencv link against (Debian and Ubuntu names).
+# Debian and Ubuntu packages of the libraries that open3d and opencv link against.
 SYSTEM_LIBRARIES := libusb-1.0-0 libgl1 libegl1 libx11-6 libgomp1 libglib2.0-0
 
 env: $(READY)
 
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "error: Python 3.11 or newer is needed; name it with 'make PYTHON=python3.12 env'" >&2; exit 1; }
+		|| { echo "error: Python 3.11 or newer is required; run 'make PYTHON=python3.12 env'" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt_install,python3-venv)
 	@echo 'Setting up .venv from constraints.txt; the first time takes a few minutes.'
 	$(PYTHON) -m venv .venv
@@ -54,7 +57,7 @@ $(BIN)/snakemake $(1) --report results/report.html
 @printf '\n%s\n' 'Tables: results/tables/   Figures: results/figures/   Report: results/report.html'
 endef
 
-# Install Debian packages where that is possible without asking for a password; otherwise name the command and stop.
+# Install Debian packages if that is possible without a password; otherwise print the command and stop.
 define apt_install
 { if [ "$$(id -u)" = 0 ]; then become=; elif sudo -n true 2>/dev/null; then become=sudo; \
 else echo "error: system packages are missing; run 'sudo apt-get install $(1)', then make again" >&2; exit 1; fi; \

@@ -19,9 +19,9 @@ include: "rules/simulate.smk"
 include: "rules/reconstruct.smk"
 include: "rules/check.smk"
 include: "rules/fuse.smk"
-include: "rules/depth.smk"
+include: "rules/frames.smk"
 include: "rules/correspondence.smk"
-include: "rules/labels.smk"
+include: "rules/label.smk"
 include: "rules/encode.smk"
 include: "rules/train.smk"
 include: "rules/extract.smk"
@@ -32,6 +32,8 @@ include: "rules/ablate.smk"
 
 localrules:
     all,
+    checks,
+    checks_table,
     tables,
     figures,
     labels,
@@ -41,6 +43,6 @@ rule all:
     """Tables and figures of everything that `run` names in the configuration."""
     default_target: True
     input:
-        rules.checks.output,
+        rules.check_all.output,
         rules.tables.input,
         rules.figures.input,

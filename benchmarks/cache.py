@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from loco.geometry.correspond import correspond_scene
-from loco.storage import Frames, frames_identity
-from loco.training.data import Batches, open_scenes
-from loco.training.encode import encode_scene
+from loco.steps.correspondence import correspond_scene
+from loco.steps.encode import encode_scene
+from loco.storage import Frames
+from loco.training.data import Batches
 from loco.training.module import RankingModule
+from loco.training.scene_files import open_scenes
 
 SIZE, COUNT = (126, 168), 48
 BATCH = {"scenes": 1, "images_per_scene": 8, "min_overlap": 0.3, "min_baseline": 0.0, "patches_per_image": None}
@@ -39,8 +40,8 @@ def write_wall(path: Path) -> None:
     with Frames.create(path, "walls", "wall", {"n": COUNT, "h": SIZE[0], "w": SIZE[1]}) as file:
         file["rgb"][:] = rng.integers(0, 256, (COUNT, *SIZE, 3), np.uint8)
         file["depth"][:], file["source"][:] = 2.0, Frames.SOURCES.index("sensor")
-        file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
-        file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, SIZE)
+        file.facts["names"] = names
+        file["intrinsics"][:], file["pose"][:] = intrinsics, poses
 
 
 def run(model: Mapping[str, Any], files: list[Path], steps: int, out: Path) -> tuple[float, float, list[float]]:

@@ -27,7 +27,7 @@ from loco.evaluation.pixel_correspondence import is_visible, pixels_with_depth, 
 from loco.evaluation.result import EvaluatedScene
 from loco.geometry.cameras import backproject, pixel_centres, scale_intrinsics
 from loco.geometry.sampling import sample_features
-from loco.storage import Features, Frames, frames_identity
+from loco.storage import Features, Frames
 
 SIZE, STEP, CELLS, CHANNELS = (480, 640), 4, (30, 40), 768  # a ViT-B/16 on Probe3D's frames
 SMALL = SIZE[0] // STEP, SIZE[1] // STEP
@@ -83,16 +83,17 @@ def write_scene(folder: Path, pairs: int) -> None:
     matrices = np.linalg.inv(poses[1::2]) @ poses[::2]
     truth = [{"a": names[2 * k], "b": names[2 * k + 1], "pose_a_to_b": m.tolist()} for k, m in enumerate(matrices)]
     intrinsics = np.tile(INTRINSICS, (2 * pairs, 1, 1))
-    identity = frames_identity(names, intrinsics, poses, SIZE)
     sizes = {"n": 2 * pairs, "h": SIZE[0], "w": SIZE[1]}
     with Frames.create(folder / "frames.h5", "walls", "wall", sizes, {"ground_truth": {"pairs": truth}}) as file:
         file["depth"][:], file["source"][:] = WALL, Frames.SOURCES.index("sensor")
-        file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
-        file.attrs["frames_id"] = identity
+        file.facts["names"] = names
+        file["intrinsics"][:], file["pose"][:] = intrinsics, poses
     sizes = {"n": 2 * pairs, "h": CELLS[0], "w": CELLS[1], "c": CHANNELS}
     centres = pixel_centres(*CELLS) * (SIZE[1] / CELLS[1])
-    with Features.create(folder / "features.h5", "walls", "wall", sizes, {"extent": SIZE}) as file:
-        file.attrs["frames_id"] = identity
+    with Frames(folder / "frames.h5") as frames:
+        frames_id = frames.content_id
+    facts = {"extent": SIZE}
+    with Features.create(folder / "features.h5", "walls", "wall", sizes, facts, frames_id=frames_id) as file:
         for k, pose in enumerate(poses):
             phase = backproject(centres, np.full(CELLS, WALL), INTRINSICS, pose) @ waves
             features = np.concatenate([np.cos(phase), np.sin(phase)], axis=-1) + rng.normal(0, 0.5, (*CELLS, CHANNELS))
@@ -102,7 +103,7 @@ def write_scene(folder: Path, pairs: int) -> None:
 def measured(form: str, folder: str) -> tuple[float, float, list[float]]:
     """Seconds of the processor, megabytes beyond what the process held before, and the mean recall of each setting."""
     with Frames(Path(folder) / "frames.h5") as frames, Features(Path(folder) / "features.h5") as features:
-        scene = EvaluatedScene(frames, None, features)
+        scene = EvaluatedScene(frames.path, None, features.path)
         before, began = memory("VmRSS"), process_time()
         recalls = (plain if form == "plain" else shared)(scene)
         return process_time() - began, memory("VmHWM") - before, recalls

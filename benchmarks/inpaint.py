@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import spsolve
 
-from loco.datasets.synthetic.handheld import Walk
 from loco.geometry.inpaint import inpaint_depth
+from loco.simulate.handheld import Walk
 
 LEAST_VARIANCE = 2.2e-6
 MOST_HOLES = 0.2  # frames with more are dropped, not filled

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from loco.losses import build_loss
-from loco.losses.pairs import Patches
+from loco.losses.patches import Patches
 from loco.losses.sampled import SampledSmoothAP, draw_pools
 
 GRID = (32, 40)  # patches of an image

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from loco.datasets.synthetic.house import build_house, scene_seed
-from loco.datasets.synthetic.lighting import ray_scene
-from loco.datasets.synthetic.panoramas import camera_intrinsics, choose_panoramas, shots
 from loco.geometry.cameras import scale_intrinsics
 from loco.geometry.mesh import Mesh
 from loco.geometry.overlap import overlap_matrix
 from loco.geometry.patches import patch_points
 from loco.geometry.raycast import RayCaster
+from loco.simulate.house import build_house, scene_seed
+from loco.simulate.lighting import ray_scene
+from loco.simulate.panoramas import camera_intrinsics, choose_panoramas, shots
 
 GRID, SIZE = (32, 40), (128, 160)  # patches and depth images
 TOLERANCE = 0.05  # metres

@@ -44,7 +44,7 @@ def main() -> None:
 def write_file(path: Path, length: int) -> None:
     """A .sens file of ``length`` frames: smooth images with noise, that compress about as real ones do."""
     # Not above: the simulator is large, and the process that is measured needs none of it.
-    from loco.datasets.synthetic.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
+    from loco.simulate.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
 
     k = np.array([[1170.0, 0, 647.5, 0], [0, 1170, 483.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     header = SensHeader("benchmark", k, np.eye(4), k / 2, np.eye(4), "jpeg", "zlib_ushort", COLOR, DEPTH, 1000.0)

@@ -1,25 +1,27 @@
-"""Location-consistent image features: train them, judge them.
+"""Location-consistent image features: train and evaluate them.
 
 The library behind the workflow. It does not import Snakemake, so every step can be called and tested by itself. Data
-flow one way: ``datasets`` -> ``geometry`` -> ``storage`` -> ``losses`` / ``models`` / ``training`` -> ``evaluation``
--> ``results``.
+flow in one direction: ``datasets`` (or ``simulate``) -> ``geometry`` -> ``losses`` / ``models`` / ``training`` ->
+``evaluation`` -> ``results``. ``steps`` has one module per rule of the workflow: it reads and writes the files between
+the steps, in the formats of ``storage`` and with the records of ``records``. ``plan`` derives from the configuration
+which files a run consists of.
 
-Conventions, stated once and used everywhere:
+Conventions of the whole package:
 
-- Cameras follow OpenCV: x right, y down, z forward. ``pose`` is camera-to-world, 4 x 4, metres.
-- Depth is z-depth in metres; 0 means "none".
-- Pixel coordinates are continuous: (0, 0) is the top-left corner of the top-left pixel, so pixel ``i`` has
-  its centre at ``i + 0.5``. A pixel is looked up by ``floor``; resizing an image scales its intrinsics.
+- Cameras follow OpenCV: x right, y down, z forward. ``pose`` is camera-to-world, 4 x 4, in metres.
+- Depth is z-depth in metres; 0 means no depth.
+- Pixel coordinates are continuous: (0, 0) is the top-left corner of the top-left pixel, so the centre of pixel ``i`` is
+  at ``i + 0.5``. A pixel is looked up by ``floor``; resizing an image scales its intrinsics.
 - Arrays are (n, h, w, channels) in files and NumPy, (n, channels, h, w) in PyTorch.
 
-For users of trained models there are ``loco.load`` (or ``loco.from_pretrained``) and ``loco.save_pretrained``; see
+For users of trained models: ``loco.load`` (or ``loco.from_pretrained``) and ``loco.save_pretrained``; see
 :mod:`loco.models.pretrained`.
 """
 
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _API = dict.fromkeys(("load", "from_pretrained", "save_pretrained"), "loco.models.pretrained")
 

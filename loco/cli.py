@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco import __version__
+from loco.cli_results import clean_options, clean_results, verify_options, verify_results
 from loco.errors import ConfigError, DataError, LocoError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from loco.models import FeatureExtractor
+    from loco.models.extractor import Extractor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         "models": (_models, _models_options, "list the known backbones, and the model files of a folder"),
         "info": (_info, _info_options, "say what a model is and how it was made, as JSON"),
         "export": (_export, _export_options, "write a model for others"),
+        "verify": (verify_results, verify_options, "read all files of a results folder and check them"),
+        "clean": (clean_results, clean_options, "list, or remove, what interrupted trainings and killed jobs left"),
     }
     for name, (run, options, words) in parts.items():
         command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
@@ -187,7 +190,7 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from loco.models import describe
+    from loco.models.stored import describe
 
     model = _load(arguments)
     sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
@@ -224,7 +227,7 @@ class _Photo(NamedTuple):
 def _read_photo(path: Path, max_size: int | None) -> _Photo:
     import cv2
 
-    from loco.datasets.raw import decode_color
+    from loco.datasets.images import decode_color
 
     try:
         rgb = decode_color(path.read_bytes(), file=path, scene=None)
@@ -264,7 +267,7 @@ def _stems(paths: Sequence[Path]) -> list[str]:
     return list(first)
 
 
-def _load(arguments: argparse.Namespace) -> FeatureExtractor:
+def _load(arguments: argparse.Namespace) -> Extractor:
     import torch
 
     from loco.models.pretrained import load
@@ -272,7 +275,7 @@ def _load(arguments: argparse.Namespace) -> FeatureExtractor:
     return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
 
 
-def _features(model: FeatureExtractor, photo: _Photo, path: Path) -> Tensor:
+def _features(model: Extractor, photo: _Photo, path: Path) -> Tensor:
     """(c, h, w)."""
     features = model.extract(photo.rgb)[0]
     if not features.isfinite().all():

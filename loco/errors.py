@@ -36,6 +36,11 @@ class DataError(LocoError):
         remedy: str | None = None,
     ) -> None:
         facts = {"file": file, "scene": scene, "expected": expected, "found": found, "what to do": remedy}
-        lines = [problem, *(f"  {name}: {fact}" for name, fact in facts.items() if fact is not None)]
+        lines = [problem, *(f"  {name}: {printable(str(fact))}" for name, fact in facts.items() if fact is not None)]
         super().__init__("\n".join(lines))
         self.problem = problem
+
+
+def printable(text: str) -> str:
+    """Return a text on one line: control characters are escaped, which a file's name or content may hold."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,24 +1,28 @@
-"""The frame around a workflow step: its log file, its threads, and how it fails."""
+"""The frame around a job of the workflow: its log file, its threads, how it fails, and when it must stop."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from loco.errors import LocoError
+from loco.parent_process import watch_parent
 
 
 @contextmanager
-def step(log: str | Path, threads: int = 1) -> Iterator[None]:
-    """Run a step: what it logs, its warnings and what goes wrong are written to ``log``.
+def job(log: str | Path, threads: int = 1) -> Iterator[None]:
+    """Run a job: what it logs, its warnings and its errors are written to ``log``.
 
-    A :class:`~loco.errors.LocoError` is the user's to mend: its message is logged without a traceback. Any other
-    exception is a fault of the program: its traceback is logged. Either way the process ends with exit code 1 and
-    prints nothing more, because Snakemake shows the log of a step that failed.
+    A :class:`~loco.errors.LocoError` is caused by the user's data or settings, and its message is logged without a
+    traceback. Any other exception is a bug, and its traceback is logged. Either way the process ends with exit status 1
+    and prints nothing more, because Snakemake shows the log of a job that failed. SIGTERM ends the block by SystemExit,
+    so that temporary files are removed. The job ends when the Snakemake that started it does
+    (:mod:`loco.parent_process`).
 
     Args:
         log: file to write. Modules log under ``logging.getLogger(__name__)``.
@@ -32,14 +36,21 @@ def step(log: str | Path, threads: int = 1) -> Iterator[None]:
     logger = logging.getLogger("loco")
     logger.setLevel(logging.INFO)
     logger.info("started with %d thread(s)", threads)
+    signal.signal(signal.SIGTERM, _exit)
+    watch_parent()
     try:
         yield
     except LocoError as error:
         logger.error("%s", error)
-        # HDF5 complains once more, by a traceback, when it drops a file that a full disk let it not finish.
-        sys.unraisablehook = lambda _: None
         sys.exit(1)
+    except SystemExit as stop:
+        logger.error("stopped: exit status %s (%d is SIGTERM)", stop.code, 128 + signal.SIGTERM)
+        raise
     except Exception:
-        logger.exception("stopped by a fault of the program:")
+        logger.exception("stopped by a bug:")
         sys.exit(1)
     logger.info("finished")
+
+
+def _exit(number: int, _: object) -> None:
+    raise SystemExit(128 + number)

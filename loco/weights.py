@@ -1,20 +1,142 @@
-"""Where weights lie, told by their paths alone. Nothing heavy is imported: the rules of the workflow ask, too."""
+"""Resolve weight paths without loading anything.
+
+This module imports nothing heavy: it is used by the configuration and the workflow as well as by the models.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 WEIGHTS = "model.safetensors"  # the name of a model file in a folder of its own
-_HUB_NAME = re.compile(r"[^./~][^/]*/[^/]+")
+RESULTS = "results"  # below the working directory: what is missing there is an output of this workflow
+# Short names of backbones on the hub, the keys of loco.models.backbones.KNOWN (not imported here: torch is slow).
+SHORT_NAMES = (
+    *("dino_vits8", "dino_vitb8", "dino_vits16", "dino_vitb16"),
+    *("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14"),
+    *("dinov2_vits14_reg", "dinov2_vitb14_reg", "dinov2_vitl14_reg"),
+    *("dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16", "resnet50"),
+)
+# The usual names of local folders: `weights/dino` is never requested from the hub, even if there is no `weights`.
+LOCAL_FOLDERS = (RESULTS, "checkpoints", "data", "models", "weights")
+LOCAL_SUFFIXES = (".bin", ".ckpt", ".onnx", ".ort", ".pt", ".pth", ".safetensors")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 def model_file(path: str | Path) -> Path:
-    """The model file that a path names: itself, or the one in a folder, there or yet to be made."""
-    path = Path(path).expanduser()
-    return path / WEIGHTS if path.is_dir() or not path.suffix else path
+    """Return the model file that a path refers to: the path itself, or ``model.safetensors`` in that folder.
+
+    A path without a suffix that does not exist is taken as a folder that is yet to be written.
+    """
+    path = Path(os.path.expanduser(path))
+    return path / WEIGHTS if os.path.isdir(path) or not path.suffix else path
+
+
+def weight_files(model: Mapping[str, Any]) -> list[Path]:
+    """Return the local files of weights that a model is built from: where they change, so does the model.
+
+    Files of the hub are none of them. A file may be missing.
+
+    Args:
+        model: an experiment's ``model``.
+    """
+    if "models" in model:
+        return [file for part in model["models"] for file in weight_files(part)]
+    named = [part for part in (model.get("backbone"), model) if part and "path" in part]
+    return [file for part in named for file in _weight_files(part["name"], part["path"])]
+
+
+def _weight_files(kind: str, path: str) -> list[Path]:
+    if kind == "pretrained":
+        return [model_file(path)]
+    folder = Path(os.path.expanduser(path)) if kind == "transformers" else Path(path)
+    if folder.is_dir():
+        return [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
+    return [] if kind == "transformers" and (path in SHORT_NAMES or is_hub_name(path)) else [folder]
 
 
 def is_hub_name(path: str) -> bool:
-    """Whether a path that is no folder here can be a name on the Hugging Face hub, owner/name."""
-    return bool(_HUB_NAME.fullmatch(path))
+    """Return whether ``path`` is a repository on the Hugging Face hub (owner/name).
+
+    It is not if anything of the name ``owner`` exists in the working directory, if ``owner`` is a usual name of a local
+    folder, or if the path ends like a file of weights. A local path that is misspelt is then reported as missing
+    instead of being requested from the hub, where anybody may have registered its first component.
+    """
+    if not _HUB_NAME.fullmatch(path) or path.lower().endswith(LOCAL_SUFFIXES):
+        return False
+    owner = path.partition("/")[0]
+    return owner not in LOCAL_FOLDERS and not os.path.lexists(owner)
+
+
+def is_product(path: str | Path) -> bool:
+    """Return whether a path lies below ``results/`` of the working directory, so that the workflow may write it."""
+    return Path(os.path.abspath(RESULTS)) in Path(os.path.abspath(os.path.expanduser(path))).parents
+
+
+def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None:
+    """Return why weights cannot be read from ``path``, or None if nothing stands against it.
+
+    Only the existence of files is checked; nothing is opened and nothing is downloaded.
+
+    Args:
+        kind: ``transformers``, ``croco`` or ``onnx`` (backbones), ``pretrained`` or ``published`` (models).
+        path: as in the configuration; relative paths are relative to the working directory.
+        pretrained: of ``transformers``: False if only the architecture is read from the folder.
+    """
+    if kind == "transformers":
+        return _transformers_problem(path, pretrained)
+    if kind == "pretrained":
+        file = model_file(path)
+        return None if os.path.isfile(file) or is_product(file) else _absent("model file", file)
+    # These loaders do not expand `~`.
+    if os.path.isfile(path) or (is_product(path) and not os.path.isdir(path)):
+        return None
+    if os.path.isdir(path):
+        return f"{path} is a folder, expected a file"
+    full = os.path.expanduser(path)
+    return f"`~` is not expanded in {path}; write {full}" if os.path.isfile(full) else _absent("file", path)
+
+
+def _absent(kind: str, path: str | Path) -> str:
+    where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
+    return f"there is no {kind} {path}{where}; correct the path, or fetch what is missing"
+
+
+def _transformers_problem(path: str, pretrained: bool) -> str | None:
+    folder = os.path.expanduser(path)
+    if os.path.isdir(folder):
+        if path in SHORT_NAMES:
+            return (
+                f"`{path}` is a backbone on the hub and also a folder here; write ./{path} for the folder, or rename it"
+            )
+        if is_product(folder):
+            return None
+        return _folder_problem(folder, pretrained)
+    if path in SHORT_NAMES or is_hub_name(path) or is_product(folder):
+        return None
+    if os.path.lexists(folder):
+        return f"{path} is no folder, expected one with config.json and {WEIGHTS}"
+    near = get_close_matches(path, SHORT_NAMES, n=1)
+    if near and "/" not in path:
+        return f"there is no folder {path}; did you mean the backbone `{near[0]}`?"
+    owner = path.partition("/")[0]
+    if _HUB_NAME.fullmatch(path) and os.path.lexists(owner):
+        reason = f"it is not requested from the hub, because `{owner}` exists in the working directory"
+        return f"{_absent('folder', path)}; {reason}"
+    return f"{_absent('folder', path)}; short names (`dino_vitb8`) and names on the hub (owner/name) need none"
+
+
+def _folder_problem(folder: str, pretrained: bool) -> str | None:
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        return f"the folder {folder} cannot be read: {error.strerror}"
+    if "config.json" not in names:
+        return f"the folder {folder} has no config.json"
+    if pretrained and not any(name.endswith(".safetensors") for name in names):
+        return f"the folder {folder} has no weights (*.safetensors)"
+    return None

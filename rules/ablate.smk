@@ -1,7 +1,7 @@
 rule ablation_table:
     """Table of one benchmark over the variants of an ablation and their seeds."""
     input:
-        ablation_metrics(),
+        of(summary.ablation_table_inputs),
     output:
         csv="results/ablations/{ablation}/{benchmark}.csv",
         markdown="results/ablations/{ablation}/{benchmark}.md",
@@ -16,10 +16,10 @@ rule ablation_table:
     resources:
         mem_mb=1000,
     params:
-        code=code("table"),
-        titles=variant_titles,
-        rows=variant_rows,
-        recipes=ablation_recipes(),
+        code=plan.step_code("table"),
+        titles=of(summary.variant_titles),
+        rows=of(summary.ablation_rows),
+        recipes=hidden(summary.ablation_table_recipes),
     script:
         "../workflow_scripts/table.py"
 
@@ -27,7 +27,7 @@ rule ablation_table:
 rule ablation_plot:
     """Scores of the variants of an ablation, a panel for each benchmark."""
     input:
-        ablation_metrics(all_benchmarks=True),
+        of(summary.ablation_plot_inputs),
     output:
         svg="results/ablations/{ablation}/plot.svg",
         png="results/ablations/{ablation}/plot.png",
@@ -41,16 +41,16 @@ rule ablation_plot:
     resources:
         mem_mb=1000,
     params:
-        code=code("ablation_plot"),
-        titles=variant_titles,
-        rows=variant_rows,
+        code=plan.step_code("ablation_plot"),
+        titles=of(summary.variant_titles),
+        rows=of(summary.all_ablation_rows),
         title=lambda wildcards: config["ablations"][wildcards.ablation]["title"],
-        recipes=ablation_recipes(all_benchmarks=True),
+        recipes=hidden(summary.ablation_plot_recipes),
     script:
         "../workflow_scripts/ablation_plot.py"
 
 
-for ablation in ABLATIONS:
+for ablation in summary.ablations:
 
     rule:
         """Tables and plot of one ablation."""
@@ -60,7 +60,7 @@ for ablation in ABLATIONS:
             expand(
                 "results/ablations/{ablation}/{benchmark}.csv",
                 ablation=ablation,
-                benchmark=ablation_benchmarks(ablation),
+                benchmark=summary.ablation_benchmarks(ablation),
             ),
             f"results/ablations/{ablation}/plot.svg",
         localrule: True

@@ -1,16 +1,14 @@
-MANIFESTS = [f"results/manifests/{dataset}/{scene}.json" for dataset, scene in run_scenes()]
-
-
-rule check:
-    """Look at every raw file of a scene. Problems go into the manifest, so that one broken scene stops no other."""
+rule check_scene:
+    """Look at every raw file that the frames of a scene are made from. Problems go into the manifest, so that one broken scene
+    does not stop the others."""
     input:
-        raw=raw_files,
+        raw=of(plan.raw_files),
     output:
-        manifest="results/manifests/{dataset}/{scene}.json",
+        manifest=paths.MANIFEST,
     log:
-        "results/logs/check/{dataset}/{scene}.log",
+        "results/logs/check_scene/{dataset}/{scene}.log",
     benchmark:
-        "results/benchmarks/check/{dataset}/{scene}.tsv"
+        "results/benchmarks/check_scene/{dataset}/{scene}.tsv"
     priority: 90
     conda:
         "../environment.yml"
@@ -18,27 +16,25 @@ rule check:
     resources:
         mem_mb=1000,
     params:
-        code=lambda wildcards: raw_code("check", wildcards.dataset),
-        format=setting("format"),
-        raw=setting("raw"),
-        decode=setting("check", "decode"),
-        frames=setting("frames"),
-        patches=setting("patches"),
+        own=own(plan.check_scene_recipe),
+        recipe=of(plan.check_scene_recipe),
+        raw=lambda wildcards: config["datasets"][wildcards.dataset]["raw"],
+        state=of(plan.raw_state),
     script:
-        "../workflow_scripts/check.py"
+        "../workflow_scripts/check_scene.py"
 
 
-rule checks_table:
-    """One table of all scenes of the run, broken ones among them."""
+rule check_table:
+    """Table of the checks of all scenes of the run, broken ones among them."""
     input:
-        MANIFESTS,
+        [paths.MANIFEST.format(dataset=dataset, scene=scene) for dataset, scene in plan.places],
     output:
         csv=report("results/tables/checks.csv", caption="../report/checks.rst", category="Data"),
         markdown="results/tables/checks.md",
     log:
-        "results/logs/checks_table.log",
+        "results/logs/check_table.log",
     benchmark:
-        "results/benchmarks/checks_table.tsv"
+        "results/benchmarks/check_table.tsv"
     priority: 100
     conda:
         "../environment.yml"
@@ -46,29 +42,45 @@ rule checks_table:
     resources:
         mem_mb=500,
     params:
-        code=code("checks_table"),
+        code=plan.step_code("check_table"),
+        sizes=plan.prepared_sizes(),
+        recipes=hidden(plan.manifest_recipes),
     script:
-        "../workflow_scripts/checks_table.py"
+        "../workflow_scripts/check_table.py"
+
+
+rule check_all:
+    """Fail if any scene of the run did not pass its check, and list all problems. The table is made by another rule, so that it
+    survives this failure."""
+    input:
+        manifests=rules.check_table.input,
+        table=rules.check_table.output,
+    output:
+        passed="results/manifests/passed.txt",
+    log:
+        "results/logs/check_all.log",
+    benchmark:
+        "results/benchmarks/check_all.tsv"
+    priority: 100
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=500,
+    params:
+        code=plan.step_code("check_all"),
+        recipes=hidden(plan.manifest_recipes),
+    script:
+        "../workflow_scripts/check_all.py"
 
 
 rule checks:
-    """Fails if any scene of the run is broken, with all of their problems. The table stays: it is of another rule."""
+    """Another name of `check_all`."""
     input:
-        manifests=MANIFESTS,
-        table=rules.checks_table.output,
-    output:
-        whole="results/manifests/whole.txt",
-    log:
-        "results/logs/checks.log",
-    benchmark:
-        "results/benchmarks/checks.tsv"
-    priority: 100
-    conda:
-        "../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=500,
-    params:
-        code=code("checks"),
-    script:
-        "../workflow_scripts/checks.py"
+        rules.check_all.output,
+
+
+rule checks_table:
+    """Another name of `check_table`."""
+    input:
+        rules.check_table.output,

@@ -1,9 +1,9 @@
 rule correspondence:
-    """Every patch of a scene's frames to its 3D point, and how much the frames overlap. A patch has `stride` pixels."""
+    """The 3D point of every patch of a scene's frames, and how much the frames overlap. A patch has `stride` pixels."""
     input:
-        frames=rules.depth.output.frames,
+        frames=paths.FRAMES,
     output:
-        correspondences="results/correspondences/{dataset}/stride{stride}/{scene}.h5",
+        correspondences=paths.CORRESPONDENCES,
     log:
         "results/logs/correspondence/{dataset}/stride{stride}/{scene}.log",
     benchmark:
@@ -14,7 +14,7 @@ rule correspondence:
     resources:
         mem_mb=3000,
     params:
-        code=code("correspondence"),
-        tolerance=setting("patches", "overlap_tolerance"),
+        own=own(plan.correspondence_recipe),
+        recipe=of(plan.correspondence_recipe),
     script:
         "../workflow_scripts/correspondence.py"

@@ -1,10 +1,9 @@
 rule encode:
-    """What the frozen part of a model makes of a scene's frames, computed once for all that stands on it."""
+    """Features of the frozen part of a model, computed once for all experiments that share it."""
     input:
-        frames=rules.depth.output.frames,
-        weights=lambda wildcards: weight_files(ENCODERS[wildcards.encoder]),
+        unpack(of(plan.encode_inputs)),
     output:
-        encoded="results/encoded/{encoder}/{dataset}/{scene}.h5",
+        encoded=paths.ENCODED,
     log:
         "results/logs/encode/{encoder}/{dataset}/{scene}.log",
     benchmark:
@@ -16,7 +15,7 @@ rule encode:
         mem_mb=4000,
         gpu=1,
     params:
-        code=lambda wildcards: model_code("encode", ENCODERS[wildcards.encoder]),
-        model=lambda wildcards: ENCODERS[wildcards.encoder],
+        own=own(plan.encode_recipe),
+        recipe=of(plan.encode_recipe),
     script:
         "../workflow_scripts/encode.py"

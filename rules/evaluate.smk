@@ -1,16 +1,13 @@
 rule evaluate:
-    """Scores of one experiment on the test scenes of a split, with the passport that says how they came about."""
+    """Scores of one extractor on the test scenes of a split, with the record of how they came about."""
     input:
-        frames=judged_files(rules.depth.output.frames),
-        correspondences=judged_files(rules.correspondence.output.correspondences, giving="places"),
-        labels=judged_files(rules.label.output.labels, giving="labels"),
-        features=judged_files(rules.extract.output.features),
+        unpack(of(plan.evaluate_inputs)),
     output:
-        metrics="results/metrics/{benchmark}/{split}/{experiment}/seed{seed}.json",
+        metrics=paths.METRICS,
     log:
-        "results/logs/evaluate/{benchmark}/{split}/{experiment}/seed{seed}.log",
+        "results/logs/evaluate/{benchmark}/{split}/{experiment}/{checkpoint}.log",
     benchmark:
-        "results/benchmarks/evaluate/{benchmark}/{split}/{experiment}/seed{seed}.tsv"
+        "results/benchmarks/evaluate/{benchmark}/{split}/{experiment}/{checkpoint}.tsv"
     conda:
         "../environment.yml"
     threads: 1
@@ -18,8 +15,8 @@ rule evaluate:
         mem_mb=lambda wildcards: 6000 if wildcards.benchmark == "place_recognition" else 3000,
         gpu=lambda wildcards: int(wildcards.benchmark.endswith("segmentation")),
     params:
-        code=lambda wildcards: evaluation_code(wildcards.benchmark),
-        settings=lambda wildcards: config["benchmarks"][wildcards.benchmark],
-        recipe=lambda wildcards: recipe(wildcards.benchmark, wildcards.split, wildcards.experiment),
+        own=own(plan.evaluate_recipe),
+        recipe=of(plan.evaluate_recipe),
+        scenes=hidden(plan.evaluated_scenes),
     script:
         "../workflow_scripts/evaluate.py"

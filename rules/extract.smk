@@ -1,23 +1,21 @@
 rule extract:
-    """Feature maps of all frames of a scene, by a trained network, or a fitted one, where there is one."""
+    """Feature maps of all frames of a scene. They are named by what decides about them: a deterministic extractor is run once,
+    whatever the splits and seeds."""
     input:
-        frames=rules.depth.output.frames,
-        checkpoint=fitted_model,
-        weights=weights,
-        encoded=lambda wildcards: encoded_scenes(wildcards, [(wildcards.dataset, wildcards.scene)]),
+        unpack(of(plan.extract_inputs)),
     output:
-        features="results/features/{split}/{experiment}/seed{seed}/{dataset}/{scene}.h5",
+        features=paths.FEATURES,
     log:
-        "results/logs/extract/{split}/{experiment}/seed{seed}/{dataset}/{scene}.log",
+        "results/logs/extract/{experiment}/{checkpoint}/{dataset}/{scene}.log",
     benchmark:
-        "results/benchmarks/extract/{split}/{experiment}/seed{seed}/{dataset}/{scene}.tsv"
+        "results/benchmarks/extract/{experiment}/{checkpoint}/{dataset}/{scene}.tsv"
     conda:
         "../environment.yml"
     threads: 1
     resources:
         mem_mb=3000,
     params:
-        code=lambda wildcards: model_code("extract", config["experiments"][wildcards.experiment]["model"]),
-        model=lambda wildcards: config["experiments"][wildcards.experiment]["model"],
+        own=own(plan.extract_recipe),
+        recipe=of(plan.extract_recipe),
     script:
         "../workflow_scripts/extract.py"

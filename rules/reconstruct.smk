@@ -1,22 +1,22 @@
 rule reconstruct:
     """Make a COLMAP model from a folder of photographs: the raw scene of a dataset that has no poses."""
     input:
-        images=lambda wildcards: Path(setting("reconstruct", "images")(wildcards), wildcards.scene),
+        unpack(of(plan.reconstruct_inputs)),
     output:
-        scene=directory("results/raw/{dataset}/{scene}"),
+        scene=directory(paths.RAW),
     log:
         "results/logs/reconstruct/{dataset}/{scene}.log",
     benchmark:
         "results/benchmarks/reconstruct/{dataset}/{scene}.tsv"
     wildcard_constraints:
-        dataset=one_of(datasets_with("reconstruct")),
+        dataset=one_of(plan.datasets_with("reconstruct")),
     conda:
         "../environment.yml"
     threads: 4
     resources:
         mem_mb=4000,
     params:
-        code=code("reconstruct"),
-        settings=setting("reconstruct"),
+        own=own(plan.reconstruct_recipe),
+        recipe=of(plan.reconstruct_recipe),
     script:
         "../workflow_scripts/reconstruct.py"

@@ -1,4 +1,4 @@
-for benchmark in RUN["benchmarks"]:
+for benchmark in plan.run["benchmarks"]:
 
     rule:
         """Table of one benchmark: a line for each split, experiment, metric and condition, over the seeds.
@@ -9,11 +9,11 @@ for benchmark in RUN["benchmarks"]:
         name:
             f"table_{benchmark}"
         input:
-            metric_files(run_keys(benchmark)),
+            list(summary.metric_rows(benchmark)),
         output:
             csv=report(
                 f"results/tables/{benchmark}.csv",
-                caption=f"../report/{benchmark}.rst",
+                caption="../report/benchmark.rst",
                 category="Results",
                 labels={"benchmark": benchmark.replace("_", " "), "kind": "table"},
             ),
@@ -29,28 +29,24 @@ for benchmark in RUN["benchmarks"]:
         resources:
             mem_mb=1000,
         params:
-            code=code("table"),
-            titles=TITLES,
-            published=published_numbers(benchmark),
-            datasets=published_datasets(benchmark),
-            methods={
-                name: config["experiments"][name]["published"]
-                for name in RUN["experiments"]
-                if "published" in config["experiments"][name]
-            },
-            recipes=recipes(run_keys(benchmark)),
+            code=plan.step_code("table"),
+            titles=summary.titles,
+            words=summary.caption(benchmark),
+            rows=summary.metric_rows(benchmark),
+            published=summary.published(benchmark),
+            recipes=hidden(summary.metric_recipes, benchmark=benchmark),
         script:
             "../workflow_scripts/table.py"
 
 
-for benchmark in RUN["benchmarks"] if "comparisons" in RUN else []:
+for benchmark in plan.run["benchmarks"] if "comparisons" in plan.run else []:
 
     rule:
         """Table of how much more an experiment scores than another, item by item."""
         name:
             f"differences_{benchmark}"
         input:
-            metric_files(run_keys(benchmark)),
+            list(summary.metric_rows(benchmark)),
         output:
             csv=report(
                 f"results/tables/{benchmark}_differences.csv",
@@ -70,10 +66,11 @@ for benchmark in RUN["benchmarks"] if "comparisons" in RUN else []:
         resources:
             mem_mb=1000,
         params:
-            code=code("differences", f"loco/evaluation/{benchmark}.py"),
-            titles=TITLES,
-            comparisons=RUN["comparisons"],
-            recipes=recipes(run_keys(benchmark)),
+            code=plan.step_code("differences", f"evaluation/{benchmark}"),
+            titles=summary.titles,
+            rows=summary.metric_rows(benchmark),
+            comparisons=plan.run["comparisons"],
+            recipes=hidden(summary.metric_recipes, benchmark=benchmark),
         script:
             "../workflow_scripts/differences.py"
 
@@ -81,7 +78,7 @@ for benchmark in RUN["benchmarks"] if "comparisons" in RUN else []:
 rule training_curve:
     """Loss and validation score against the step, for all that was trained on a split."""
     input:
-        expand(rules.train.output.curve, experiment=TRAINED, seed=RUN["seeds"], allow_missing=True),
+        unpack(of(summary.training_curve_inputs)),
     output:
         svg=report(
             "results/figures/{split}/training_curve.svg",
@@ -100,26 +97,21 @@ rule training_curve:
     resources:
         mem_mb=1000,
     params:
-        code=code("training_curve"),
-        titles=TITLES,
+        code=plan.step_code("training_curve"),
+        titles=summary.titles,
+        recipes=hidden(summary.training_recipes),
     script:
         "../workflow_scripts/training_curve.py"
 
 
-for benchmark, figure in [(benchmark, figure) for benchmark in RUN["benchmarks"] for figure in FIGURES[benchmark]]:
+for benchmark, figure in summary.figures:
 
     rule:
         """A figure of one benchmark on one split."""
         name:
             f"{benchmark}_{figure}"
         input:
-            expand(
-                rules.evaluate.output.metrics,
-                benchmark=benchmark,
-                experiment=RUN["experiments"],
-                seed=RUN["seeds"],
-                allow_missing=True,
-            ),
+            of(summary.figure_inputs, benchmark=benchmark),
         output:
             svg=report(
                 f"results/figures/{{split}}/{benchmark}/{figure}.svg",
@@ -138,40 +130,38 @@ for benchmark, figure in [(benchmark, figure) for benchmark in RUN["benchmarks"]
         resources:
             mem_mb=1000,
         params:
-            code=code("figure", f"loco/evaluation/{benchmark}.py"),
+            code=plan.step_code("figure", f"evaluation/{benchmark}"),
             figure=figure,
-            titles=TITLES,
-            recipes=split_recipes(benchmark),
+            titles=summary.titles,
+            rows=of(summary.figure_rows, benchmark=benchmark),
+            recipes=hidden(summary.metric_recipes, benchmark=benchmark),
         script:
             "../workflow_scripts/figure.py"
 
 
-if PICTURES:
+if summary.pictures:
 
     rule pictures:
         """What the features do: similarity of a query patch to other views of its place, and features as colours."""
         input:
-            frames=expand(rules.depth.output.frames, **PICTURES),
-            correspondences=expand(
-                rules.correspondence.output.correspondences, **PICTURES, stride=patch_stride(PICTURES["dataset"])
-            ),
-            features=expand(
-                rules.extract.output.features, experiment=RUN["experiments"], seed=RUN["seeds"][0], **PICTURES
-            ),
+            **summary.pictures_inputs(),
         output:
             similarity_maps=report(
-                f"results/figures/{PICTURES['split']}/similarity_maps.png",
+                f"results/figures/{summary.pictures['split']}/similarity_maps.png",
                 caption="../report/similarity_maps.rst",
                 category="Pictures",
                 labels={"shows": "similarity to a query patch"},
             ),
             pca_colours=report(
-                f"results/figures/{PICTURES['split']}/pca_colours.png",
+                f"results/figures/{summary.pictures['split']}/pca_colours.png",
                 caption="../report/pca_colours.rst",
                 category="Pictures",
                 labels={"shows": "features as colours"},
             ),
-            vector=[f"results/figures/{PICTURES['split']}/{name}.svg" for name in ("similarity_maps", "pca_colours")],
+            vector=[
+                f"results/figures/{summary.pictures['split']}/{name}.svg"
+                for name in ("similarity_maps", "pca_colours")
+            ],
         log:
             "results/logs/pictures.log",
         benchmark:
@@ -182,9 +172,10 @@ if PICTURES:
         resources:
             mem_mb=2000,
         params:
-            code=code("pictures"),
-            titles=TITLES,
+            code=plan.step_code("pictures"),
+            titles=summary.titles,
             views=config["figures"]["views"],
+            recipes=hidden(summary.pictures_recipes),
         script:
             "../workflow_scripts/pictures.py"
 
@@ -192,20 +183,20 @@ if PICTURES:
 rule tables:
     """All tables of the run."""
     input:
-        expand("results/tables/{benchmark}.csv", benchmark=RUN["benchmarks"]),
+        expand("results/tables/{benchmark}.csv", benchmark=plan.run["benchmarks"]),
         expand(
-            "results/tables/{benchmark}_differences.csv", benchmark=RUN["benchmarks"] if "comparisons" in RUN else []
+            "results/tables/{benchmark}_differences.csv",
+            benchmark=plan.run["benchmarks"] if "comparisons" in plan.run else [],
         ),
 
 
 rule figures:
     """All figures of the run."""
     input:
-        expand("results/figures/{split}/training_curve.svg", split=trained_splits() if TRAINED else []),
+        expand("results/figures/{split}/training_curve.svg", split=summary.curve_splits),
         [
             f"results/figures/{split}/{benchmark}/{figure}.svg"
-            for benchmark in RUN["benchmarks"]
-            for split in judged_splits(config, RUN["splits"], benchmark)
-            for figure in FIGURES[benchmark]
+            for benchmark, figure in summary.figures
+            for split in summary.evaluated_splits(benchmark)
         ],
-        rules.pictures.output if PICTURES else [],
+        rules.pictures.output if summary.pictures else [],

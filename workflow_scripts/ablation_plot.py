@@ -1,13 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.results.metrics import as_rows, read_metrics, require_current
-    from loco.results.plots import ablation_plot
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.ablation_plot import run
 
-    metrics = [read_metrics(path) for path in snakemake.input]
-    require_current(metrics, snakemake.params.recipes)
-    stem = Path(snakemake.output.svg).with_suffix("")
-    metrics = as_rows(metrics, snakemake.params.rows)
-    ablation_plot(metrics, snakemake.params.titles, snakemake.params.title, stem)
+    params = snakemake.params
+    run(params.recipes.value, params.rows, params.titles, params.title, Path(snakemake.output.svg))

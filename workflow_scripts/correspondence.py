@@ -1,10 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.geometry.correspond import correspond_scene
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.correspondence import run
 
     frames, out = Path(snakemake.input.frames), Path(snakemake.output.correspondences)
-    stride, tolerance = int(snakemake.wildcards.stride), snakemake.params.tolerance
-    correspond_scene(frames, out, {"stride": stride, "overlap_tolerance": tolerance}, snakemake.threads)
+    run(snakemake.params.recipe, frames, out, snakemake.threads)

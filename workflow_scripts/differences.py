@@ -1,12 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.results.metrics import read_metrics, require_current
-    from loco.results.tables import write_differences
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.differences import run
 
-    metrics = [read_metrics(path) for path in snakemake.input]
-    require_current(metrics, snakemake.params.recipes)
-    stem = Path(snakemake.output.csv).with_suffix("")
-    write_differences(metrics, snakemake.params.titles, snakemake.params.comparisons, stem)
+    params, out = snakemake.params, Path(snakemake.output.csv)
+    run(params.recipes.value, params.rows, params.titles, params.comparisons, out)

@@ -1,8 +1,13 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.training.encode import encode_scene
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.encode import run
 
-    encode_scene(snakemake.params.model, Path(snakemake.input.frames), Path(snakemake.output.encoded))
+    run(
+        snakemake.params.recipe,
+        Path(snakemake.input.frames),
+        Path(snakemake.output.encoded),
+        [Path(path) for path in snakemake.input.weights],
+    )

@@ -1,16 +1,16 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.evaluation.extract import extract_scene
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.extract import run
 
-    checkpoint, encoded = snakemake.input.checkpoint, snakemake.input.encoded
-    extract_scene(
-        model=snakemake.params.model,
-        checkpoint=Path(checkpoint) if checkpoint else None,
-        frames_path=Path(snakemake.input.frames),
-        out=Path(snakemake.output.features),
-        seed=int(snakemake.wildcards.seed),
-        encoded_path=Path(*encoded) if encoded else None,
+    files = snakemake.input
+    run(
+        snakemake.params.recipe,
+        Path(files.frames),
+        Path(snakemake.output.features),
+        checkpoint=Path(files.checkpoint) if files.checkpoint else None,
+        encoded_path=Path(*files.encoded) if files.encoded else None,
+        weights=[Path(path) for path in files.weights],
     )

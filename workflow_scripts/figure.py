@@ -1,12 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.results import plots
-    from loco.results.metrics import read_metrics, require_current
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.figure import run
 
-    metrics = [read_metrics(path) for path in snakemake.input]
-    require_current(metrics, snakemake.params.recipes)
-    draw = getattr(plots, snakemake.params.figure)
-    draw(metrics, snakemake.params.titles, Path(snakemake.output.svg).with_suffix(""))
+    params = snakemake.params
+    run(params.figure, params.recipes.value, params.rows, params.titles, Path(snakemake.output.svg))

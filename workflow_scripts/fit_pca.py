@@ -1,21 +1,11 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.training.pca import fit_pca
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.fit_pca import run
 
-    names, files = snakemake.wildcards, snakemake.input
-    fit_pca(
-        snakemake.params.model,
-        scenes=list(zip(*(map(Path, part) for part in (files.frames, files.encoded) if part))),
-        out=Path(snakemake.output.model),
-        seed=int(names.seed),
-        whiten=snakemake.params.whiten,
-        facts={
-            "experiment": names.experiment,
-            "split": names.split,
-            "data": snakemake.params.data,
-            "code": snakemake.params.code,
-        },
-    )
+    files = snakemake.input
+    scenes = list(zip(*(map(Path, kind) for kind in (files.frames, files.encoded) if kind)))
+    weights = [Path(path) for path in files.weights]
+    run(snakemake.params.recipe, scenes, Path(snakemake.output.model), dict(snakemake.wildcards.items()), weights)

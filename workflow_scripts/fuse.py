@@ -1,16 +1,10 @@
-import json
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.datasets.fuse import fuse_scene
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.fuse import run
 
-    fuse_scene(
-        format=snakemake.params.format,
-        raw=Path(snakemake.params.raw),
-        scene=snakemake.wildcards.scene,
-        manifest=json.loads(Path(snakemake.input.manifest).read_text(encoding="utf-8")),
-        out=Path(snakemake.output.mesh),
-        settings=snakemake.params.settings,
-    )
+    params, names = snakemake.params, snakemake.wildcards
+    manifest, out = Path(snakemake.input.manifest), Path(snakemake.output.mesh)
+    run(params.recipe, manifest, Path(params.raw), out, names.dataset, names.scene)

@@ -1,16 +1,18 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.datasets.labels import label_scene
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.label import run
 
-    label_scene(
-        format=snakemake.params.format,
-        raw=Path(snakemake.params.raw),
-        scene=snakemake.wildcards.scene,
-        frames_path=Path(snakemake.input.frames),
-        mapping=Path(snakemake.input.mapping),
-        out=Path(snakemake.output.labels),
+    params, files = snakemake.params, snakemake.input
+    run(
+        params.recipe,
+        Path(files.frames),
+        Path(files.manifest),
+        Path(params.raw),
+        Path(files.mapping),
+        Path(snakemake.output.labels),
+        snakemake.wildcards.scene,
         threads=snakemake.threads,
     )

@@ -1,9 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.results.label_tables import write_label_tables
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.label_counts import run
 
     scenes, categories = (Path(snakemake.output[name]).with_suffix("") for name in ("scenes", "categories"))
-    write_label_tables([Path(path) for path in snakemake.input], scenes, categories)
+    run([Path(path) for path in snakemake.input], snakemake.params.recipes.value, scenes, categories)

@@ -1,10 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.results.label_views import label_views
-    from loco.storage import Frames, Labels
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.label_views import run
 
-    with Frames(snakemake.input.frames) as frames, Labels(snakemake.input.labels) as labels:
-        label_views(frames, labels, Path(snakemake.output.svg).with_suffix(""), n=snakemake.params.views)
+    params, files, out = snakemake.params, snakemake.input, Path(snakemake.output.svg)
+    run(params.frames, params.labels, Path(files.frames), Path(files.labels), out.with_suffix(""), params.views)

@@ -1,9 +1,10 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.datasets.reconstruct import reconstruct
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.reconstruct import run
 
+    params, names = snakemake.params, snakemake.wildcards
     images, out = Path(snakemake.input.images), Path(snakemake.output.scene)
-    reconstruct(images, out, snakemake.params.settings, snakemake.threads)
+    run(params.recipe, images, out, names.dataset, names.scene, snakemake.threads)

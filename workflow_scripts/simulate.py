@@ -1,13 +1,9 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.datasets.synthetic import simulate_scene
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.simulate import run
 
-    simulate_scene(
-        snakemake.params.format,
-        Path(snakemake.output.scene),
-        snakemake.wildcards.scene,
-        snakemake.params.settings,
-    )
+    params, names = snakemake.params, snakemake.wildcards
+    run(params.recipe, Path(snakemake.output.scene), names.dataset, names.scene)

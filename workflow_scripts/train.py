@@ -1,27 +1,23 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.provenance import file_fingerprint, settings_fingerprint
-    from loco.training import train
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.train import run
 
-    experiment = {"model": snakemake.params.model, "train": snakemake.params.train}
-    seed, files = int(snakemake.wildcards.seed), snakemake.input
-    facts = {"experiment": snakemake.wildcards.experiment, "split": snakemake.wildcards.split}
-    parts = {
-        part: [files[f"{part}_{kind}"] for kind in ("frames", "correspondences", "encoded")]
-        for part in ("train", "val")
-    }
-    paths = {part: list(zip(*(map(Path, kind) for kind in kinds if kind))) for part, kinds in parts.items()}
-    train(
-        experiment,
-        **paths,
-        out_dir=Path(snakemake.output.model).parent,
-        seed=seed,
-        state_fingerprint=settings_fingerprint(
-            [snakemake.params.code, experiment, seed, [file_fingerprint(file) for file in files]]
-        ),
-        threads=snakemake.threads,
-        facts={**facts, "data": snakemake.params.data, "code": snakemake.params.code},
+    files = snakemake.input
+    kinds = [
+        [files[f"{part}_{kind}"] for kind in ("frames", "correspondences", "encoded")] for part in ("train", "val")
+    ]
+    train_scenes, val_scenes = (list(zip(*(map(Path, kind) for kind in part if kind))) for part in kinds)
+    subject = dict(snakemake.wildcards.items())
+    weights = [Path(path) for path in files.weights]
+    run(
+        snakemake.params.recipe,
+        train_scenes,
+        val_scenes,
+        Path(snakemake.output.model),
+        subject,
+        snakemake.threads,
+        weights,
     )

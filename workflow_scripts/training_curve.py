@@ -1,12 +1,10 @@
 from pathlib import Path
 
-from loco.logs import step
+from loco.logs import job
 
-with step(snakemake.log[0], snakemake.threads):
-    from loco.results.plots import training_curve
+with job(snakemake.log[0], snakemake.threads):
+    from loco.steps.training_curve import run
 
-    curves: dict[str, list[Path]] = {}
-    for path in map(Path, snakemake.input):
-        experiment = path.parent.parent.name
-        curves.setdefault(experiment, []).append(path)
-    training_curve(curves, snakemake.params.titles, Path(snakemake.output.svg).with_suffix(""))
+    params, files = snakemake.params, snakemake.input
+    runs = list(zip(map(Path, files.curves), map(Path, files.models)))
+    run(params.recipes.value, runs, params.titles, Path(snakemake.output.svg))

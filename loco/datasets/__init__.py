@@ -1,89 +1,124 @@
 """Raw datasets: read their layouts, check their files, state their frames and units.
 
-A new dataset is one module with a class that follows :class:`loco.datasets.raw.RawScene`, and one line here.
+A new dataset is one module with a subclass of :class:`loco.datasets.raw.RawScene`, one function in
+:mod:`loco.datasets.layouts` and one entry of :data:`loco.datasets.catalogue.FORMATS`.
+
+This package imports a reader, and the libraries that it needs, only to check or open a scene.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from loco.datasets.raw import Decode, RawScene
+from loco.datasets import identity
+from loco.datasets.catalogue import FORMATS
+from loco.datasets.files import system_error
 
-# format -> module of this package, class in it. Imported when used: a step runs again when its own reader changes,
-# not when another does.
-FORMATS = {
-    "matterport3d": ("matterport3d", "Matterport3DScene"),
-    "scannet": ("scannet", "ScanNetScene"),
-    "seven_scenes": ("seven_scenes", "SevenScenesScene"),
-    "tum_rgbd": ("tum_rgbd", "TumRgbdScene"),
-    "posed_rgbd": ("posed_rgbd", "PosedRgbdScene"),
-    "colmap": ("colmap", "ColmapScene"),
-    "scannet_pairs": ("scannet_pairs", "ScanNetPairsScene"),
-    "hpatches": ("hpatches", "HPatchesScene"),
-    "baidu": ("anyloc", "BaiduScene"),
-    "gardens": ("anyloc", "GardensScene"),
-    "seventeen_places": ("anyloc", "SeventeenPlacesScene"),
-    "geotagged": ("anyloc", "GeotaggedScene"),
-    "oxford_robotcar": ("anyloc", "OxfordRobotCarScene"),
-    "hawkins": ("anyloc", "HawkinsScene"),
-    "laurel_caverns": ("anyloc", "LaurelCavernsScene"),
-    "mid_atlantic_ridge": ("anyloc", "MidAtlanticRidgeScene"),
-    "nardo_air": ("anyloc", "NardoAirScene"),
-    "vp_air": ("anyloc", "VPAirScene"),
-}
-# What a benchmark can judge features by: `places` (3D points of patches, in one frame for the whole scene), `depth`,
-# `pairs` of images with the pose between them, `homographies`, `positives` (photographs of one place).
-# A format that is not named here gives places and depth; a `labels` block of the configuration adds `labels`.
-GIVES = {
-    "colmap": {"places"},
-    "scannet_pairs": {"depth", "pairs"},
-    "hpatches": {"homographies"},
-    **{format: {"positives"} for format, (module, _) in FORMATS.items() if module == "anyloc"},
-}
+if TYPE_CHECKING:
+    from loco.datasets.raw import RawScene
+
+__all__ = [
+    "FORMATS",
+    "check_labels",
+    "check_scene",
+    "is_photographs",
+    "label_files",
+    "label_state",
+    "open_scene",
+    "provides",
+    "raw_files",
+    "raw_state",
+    "reader",
+]
 
 
-def gives(format: str) -> frozenset[str]:
-    """What scenes of a format can judge features by (:data:`GIVES`)."""
-    return frozenset(GIVES.get(format, {"places", "depth"}))
+def provides(format: str) -> frozenset[str]:
+    """Return what features can be evaluated by on scenes of a format (:class:`loco.datasets.catalogue.Format`)."""
+    return FORMATS[format].provides
 
 
 def is_photographs(format: str) -> bool:
-    """Whether its images come without depth and without poses: what matches what is in files of the dataset."""
-    return not gives(format) & {"places", "depth"}
+    """Whether its images come without depth and without poses: files of the dataset state which images match."""
+    return not provides(format) & {"places", "depth"}
 
 
 def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
-    """The files that a download of ``scene`` holds, present or not."""
-    return _reader(format).files(raw, scene)
-
-
-def check_scene(format: str, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-    """Check a scene's raw files and describe them.
+    """Return the files and folders that the frames of ``scene`` are made from, present or not, each once.
 
     Args:
         format: a key of :data:`FORMATS`.
         raw: folder that holds the scenes.
         scene: name of the scene.
-        decode: decode a sample of the images, or all of them.
+    """
+    return list(dict.fromkeys(source.path for source in FORMATS[format].sources(raw / scene, scene)))
+
+
+def raw_state(format: str, raw: Path, scene: str) -> str:
+    """Return a digest of the names, sizes and modification times of all files that frames are made from.
+
+    It changes where a file is rewritten in place, which the time of its folder does not tell. One stat per file; label
+    files do not count, missing files count as missing, and nothing is raised. Arguments as for :func:`raw_files`.
+    """
+    return identity.raw_state(FORMATS[format].sources(raw / scene, scene), raw / scene)
+
+
+def label_files(format: str, raw: Path, scene: str) -> list[Path]:
+    """Return the files and folders of the scene's labels, present or not; none if the format has no labels."""
+    return [source.path for source in _label_sources(format, raw, scene)]
+
+
+def label_state(format: str, raw: Path, scene: str) -> str:
+    """Return :func:`raw_state` of the label files. Labels also depend on what the frames are made from."""
+    return identity.raw_state(_label_sources(format, raw, scene), raw / scene)
+
+
+def check_scene(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
+    """Check the raw files that a scene's frames are made from, and describe them.
+
+    Args:
+        format: a key of :data:`FORMATS`.
+        raw: folder that holds the scenes.
+        scene: name of the scene.
+        decode: decode a sample of the images, or all of them. Folders of images are identified by sizes and
+            modification times with "sample", by the bytes of every file with "all".
 
     Returns:
-        The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``files`` (name,
-        bytes, sha256), ``images`` (how many can be used) and further counts. Broken data are listed, not raised.
+        The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``notes`` (where
+        there are any), ``files`` (one entry per file, and per folder of files:
+        :func:`loco.datasets.identity.describe`), ``digest`` (of all entries), ``images`` (how many can be used),
+        ``decoded`` and further counts. Broken data are listed, not raised.
     """
-    return _reader(format).check(raw, scene, decode)
+    return reader(format).check(raw, scene, decode)
+
+
+def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
+    """Check the label files of a scene, against its mesh, and describe them.
+
+    The manifest is that of :func:`check_scene`, without ``images``. The mesh is read, too, but described there alone.
+    """
+    return reader(format).check_labels(raw, scene, decode)
 
 
 def open_scene(format: str, raw: Path, scene: str) -> RawScene:
     """Open a scene for reading.
 
     Raises:
-        DataError: its files are missing or broken.
+        DataError: its files are missing, unreadable or broken.
     """
-    return _reader(format)(raw, scene)
+    try:
+        return reader(format)(raw, scene)
+    except OSError as error:
+        raise system_error(error, scene=scene) from error
 
 
-def _reader(format: str) -> type[RawScene]:
-    module, name = FORMATS[format]
-    return getattr(import_module(f"{__name__}.{module}"), name)
+def reader(format: str) -> type[RawScene]:
+    """Import the reader of a format and return it."""
+    entry = FORMATS[format]
+    return getattr(import_module(f"loco.datasets.{entry.module}"), entry.class_name)
+
+
+def _label_sources(format: str, raw: Path, scene: str) -> list[identity.Source]:
+    layout = FORMATS[format].labels
+    return layout(raw / scene, scene) if layout else []

@@ -24,25 +24,22 @@ VP-Air                       VPAir                          2706 + 10000  2706  
 from __future__ import annotations
 
 import csv
-import struct
-import zlib
 from collections.abc import Mapping, Sequence, Sized
-from math import prod
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from loco.datasets.checklist import few
+from loco.datasets.files import read_bytes
+from loco.datasets.matlab import read_cells
 from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images_of, other_files, read_array
 from loco.datasets.pose_files import read_text
 from loco.errors import DataError
 
-COMPRESSED = 15  # a kind of element of a MATLAB file
-MOST_CELLS = 16  # of a list of Oxford RobotCar: it has eight, or one structure of as many parts
+MOST_POSITIVES = 10_000_000  # of all queries together; a file of a few bytes can name one long list many times
 Images = Mapping[str, Path]  # by their names, in order
 
 
@@ -102,7 +99,6 @@ class BaiduScene(PlaceRecognitionScene):
 
     format = "baidu"
     database, queries = ("training_images_undistort",), ("query_images_undistort",)
-    needed = (*database, "training_gt", *queries, "query_gt")
     radius = 10.0
 
     @classmethod
@@ -119,7 +115,6 @@ class GeotaggedScene(PlaceRecognitionScene):
 
     format = "geotagged"
     database, queries = ("images/test/database",), ("images/test/queries",)
-    needed = (*database, *queries)
     radius = 25.0
 
     @classmethod
@@ -135,7 +130,6 @@ class OxfordRobotCarScene(PlaceRecognitionScene):
     """
 
     format = "oxford_robotcar"
-    needed = ("oxdatapart.mat", "oxDataPart")
     radius = 25.0
 
     @classmethod
@@ -153,7 +147,6 @@ class PoseListScene(PlaceRecognitionScene):
     """Sets with ``pose_topic_list.npy``: rows that begin with x and y, metres, some of database and some of queries."""
 
     database, queries = ("db_images",), ("q_images",)
-    needed = (*database, *queries, "pose_topic_list.npy")
     database_rows: ClassVar[slice]
     query_rows: ClassVar[slice]
     radius = 8.0
@@ -203,6 +196,8 @@ class MatchListScene(PlaceRecognitionScene):
         rows = rows[cls.first_row :, 1]
         _require_count(len(rows), len(queries), "rows of queries", file, scene)
         note = [f"positives are those of {file.name}"] if len(cls.matches) > 1 else []
+        if sum(_length(row) for row in rows) > MOST_POSITIVES:
+            raise _truth_error("names too many positives", file, scene, f"at most {MOST_POSITIVES}")
         found = [_numbers(row, file, scene) for row in rows]
         return _of_database(found, len(database), file, scene, note)
 
@@ -213,7 +208,6 @@ class GardensScene(MatchListScene):
     format = "gardens"
     database, queries = ("day_right",), ("night_right",)
     matches = ("gardens_gt.npy",)
-    needed = (*database, *queries, *matches)
 
 
 class SeventeenPlacesScene(MatchListScene):
@@ -222,7 +216,6 @@ class SeventeenPlacesScene(MatchListScene):
     format = "seventeen_places"
     database, queries = ("ref",), ("query",)
     matches = ("ground_truth_new.npy", "better_ground_truth.npy")
-    needed, optional = (*database, *queries), matches
 
 
 class MidAtlanticRidgeScene(MatchListScene):
@@ -231,7 +224,6 @@ class MidAtlanticRidgeScene(MatchListScene):
     format = "mid_atlantic_ridge"
     database, queries = ("db_images",), ("q_images",)
     matches = ("eiffel_gt.npy",)
-    needed = (*database, *queries, *matches)
     first_row = 101
 
 
@@ -241,7 +233,6 @@ class VPAirScene(MatchListScene):
     format = "vp_air"
     database, queries = ("reference_views", "distractors"), ("queries",)
     matches = ("vpair_gt.npy",)
-    needed = (*database, *queries, *matches)
 
 
 class NardoAirScene(PlaceRecognitionScene):
@@ -249,7 +240,6 @@ class NardoAirScene(PlaceRecognitionScene):
 
     format = "nardo_air"
     database, queries = ("reference_images",), ("query_images",)
-    needed = (*database, *queries, "gt_matches.csv")
     columns = tuple(f"top_{k}_ref_ind" for k in range(1, 6))
 
     @classmethod
@@ -305,50 +295,20 @@ def _utm(file: Path, scene: str) -> list[float]:
 
 def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str], NDArray]:
     """Database images, their positions (n, 2), query images, and theirs."""
-    if file.stat().st_size > LARGEST_FILE:
-        raise _truth_error("is too large", file, scene, f"at most {LARGEST_FILE} bytes")
+    content = read_bytes(file, scene, limit=LARGEST_FILE)
     try:
-        _require_small(file)
-        cells = scipy.io.loadmat(file, variable_names=["dbStruct"])["dbStruct"]
-        parts = list(cells.item() if cells.dtype.names else cells.ravel())[:4]
-        names, places = zip(*((list(map(str, parts[k])), np.asarray(parts[k + 1], np.float64)) for k in (0, 2)))
-    # The file is not to be trusted: what is no MATLAB file raises almost anything.
-    except Exception as error:
+        names, places, query_names, query_places = read_cells(content, "dbStruct", 4, LARGEST_FILE)
+    except ValueError as error:
         expected = "`dbStruct`: database images and their positions, query images and theirs"
-        raise _truth_error(f"cannot be read: {type(error).__name__}: {error}", file, scene, expected) from error
-    for images, positions in zip(names, places):
+        raise _truth_error(f"cannot be read: {error}", file, scene, expected) from error
+    for images, positions in ((names, places), (query_names, query_places)):
+        if not isinstance(images, list) or isinstance(positions, list):
+            expected = "`dbStruct`: names of images and their positions, twice"
+            raise _truth_error("has cells of other contents", file, scene, expected)
         if positions.shape != (len(images), 2) or not np.isfinite(positions).all():
             expected = f"({len(images)}, 2) finite numbers, one row an image"
             raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
-    return names[0], places[0], names[1], places[1]
-
-
-def _require_small(file: Path) -> None:
-    """Look at what a MATLAB file holds before SciPy loads it, which inflates variables whole, a thousand to one.
-
-    The form is that of MATLAB's "MAT-File Format", level 5: a head of 128 bytes that ends with the order of bytes, then
-    elements: a kind, a size, and so many bytes, which are compressed if the kind is 15.
-
-    Raises:
-        ValueError: it is of another form, takes too much memory, or has no `dbStruct` of a few cells.
-    """
-    content = file.read_bytes()
-    order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
-    if order is None:
-        raise ValueError("it is no MATLAB file of level 5")
-    left, start = LARGEST_FILE, 128
-    while start + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, start)
-        start += 8
-        if kind == COMPRESSED:
-            left -= len(zlib.decompressobj().decompress(content[start : start + size], left + 1))
-        if left < 0:
-            raise ValueError(f"its variables take more than {LARGEST_FILE} bytes")
-        start += size
-    shapes = {name: shape for name, shape, kind in scipy.io.whosmat(file) if kind in ("cell", "struct")}
-    if not 0 < prod(shapes.get("dbStruct", (0,))) <= MOST_CELLS:
-        listed = few([f"{name} {shape}" for name, shape in shapes.items()]) or "none"
-        raise ValueError(f"its cells and structures: {listed}")
+    return names, places, query_names, query_places
 
 
 def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
@@ -368,7 +328,7 @@ def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
     """The first two numbers of each row, (n, 2)."""
     try:
         places = rows[:, :2].astype(np.float64)
-    except (IndexError, TypeError, ValueError):
+    except (IndexError, TypeError, ValueError, OverflowError):
         places = np.empty((0, 0))
     if places.shape[1] != 2 or not np.isfinite(places).all():
         raise _truth_error("holds no positions", file, scene, "rows that begin with x and y, metres", rows.shape)
@@ -377,13 +337,21 @@ def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
 
 def _numbers(row: object, file: Path, scene: str) -> list[int]:
     """The different numbers of a list or an array, or a single one, rising."""
+    # NumPy would follow lists of lists, of which a few bytes can describe billions.
+    plain = isinstance(row, int | np.ndarray) or (
+        isinstance(row, list | tuple) and all(type(k) is int and abs(k) < 1 << 63 for k in row)
+    )
     try:
-        numbers = np.atleast_1d(np.asarray(row))
-    except Exception:  # lists of different lengths, or whatever else a file that is not to be trusted holds
+        numbers = np.atleast_1d(np.asarray(row)) if plain else np.empty((0, 0))
+    except OverflowError:
         numbers = np.empty((0, 0))
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise _truth_error("holds something that is no list of numbers", file, scene, found=_described(row))
     return np.unique(numbers).astype(np.int64).tolist()
+
+
+def _length(row: object) -> int:
+    return len(row) if isinstance(row, Sized) and not (isinstance(row, np.ndarray) and row.ndim == 0) else 1
 
 
 def _described(value: object) -> str:

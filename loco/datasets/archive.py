@@ -5,14 +5,22 @@ Nothing is unpacked, so no member can leave a target folder; members that would 
 
 from __future__ import annotations
 
+import errno
+import os
 import zipfile
-import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from loco.datasets.files import read_bytes, system_error
 from loco.errors import DataError
 
-# No single file of these datasets comes near this size; a member that claims more is not read.
-LARGEST_MEMBER = 4 << 30
+# Largest size in bytes of a file of each kind, many times that of any file of these datasets. A zip can claim more: a
+# member of 1 GB may take 1 MB in it.
+LARGEST = {".jpg": 1 << 27, ".png": 1 << 27, ".json": 1 << 30, ".ply": 1 << 31}
+LARGEST_OTHER = 1 << 27
+LARGEST_RATIO = 200  # of the members' bytes to the zip's; text and meshes reach about 10
+RATIO_FROM = 1 << 30  # bytes of all members; less is harmless whatever the ratio
+BLOCK = 1 << 20  # bytes that are read at once
 
 
 class Archive:
@@ -27,45 +35,62 @@ class Archive:
             scene: named in errors.
 
         Raises:
-            DataError: neither is there, or the zip is broken or holds unsafe members.
+            FileNotFoundError: neither is there.
+            DataError: the zip is broken, unreadable, or holds members that are unsafe or too large.
         """
         self.scene, self._prefix = scene, prefix
         self._zip: zipfile.ZipFile | None = None
-        if path.is_file():
+        if os.path.isfile(path):
             self.path = path
             self._zip = self._open(path)
             self.sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.is_dir()}
-        elif unpacked.is_dir():
+        elif os.path.isdir(unpacked):
             self.path = unpacked
-            files = [file for file in sorted(unpacked.rglob("*")) if file.is_file()]
-            self.sizes = {f"{prefix}{file.relative_to(unpacked).as_posix()}": file.stat().st_size for file in files}
+            self.sizes = {f"{prefix}{name}": size for name, size in _files_in(unpacked)}
         else:
-            raise DataError("is missing", file=path, scene=scene)
+            os.stat(path)  # raises the reason: it is missing, or a folder above it cannot be entered
+            raise DataError("is not a zip file", file=path, scene=scene, remedy="download it again")
         self._refuse_unsafe()
 
     def _open(self, path: Path) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise DataError(
-                f"is not a whole zip ({error}; {path.stat().st_size} bytes): truncated, or not a zip at all",
-                file=path,
-                scene=self.scene,
-                remedy="download it again",
-            ) from error
+        except OSError as error:
+            if _of_system(error):
+                raise system_error(error, path, self.scene) from error
+            raise self._broken_zip(path, error) from error
+        # A broken directory of a zip raises almost anything.
+        except Exception as error:
+            raise self._broken_zip(path, error) from error
+
+    def _broken_zip(self, path: Path, error: Exception) -> DataError:
+        return DataError(
+            f"is not a whole zip ({error}; {os.path.getsize(path)} bytes): truncated, or not a zip at all",
+            file=path,
+            scene=self.scene,
+            remedy="download it again",
+        )
 
     def _refuse_unsafe(self) -> None:
         for name, size in self.sizes.items():
             parts = PurePosixPath(name.replace("\\", "/"))
-            if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
+            if not parts.parts:
+                problem = f"holds a member without a name: {name!r}"
+            elif parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
                 problem = f"holds a member whose path leaves the folder: {name!r}"
-            elif size > LARGEST_MEMBER:
+            elif size > _limit(name):
                 problem = f"holds a member of {size} bytes, more than any file of this dataset: {name!r}"
             else:
                 continue
-            raise DataError(
-                problem, file=self.path, scene=self.scene, remedy="do not unpack it; download it again from the source"
-            )
+            self._refuse(problem)
+        total = sum(self.sizes.values())
+        if self._zip is not None and total > max(RATIO_FROM, LARGEST_RATIO * os.path.getsize(self.path)):
+            self._refuse(f"unpacks to {total} bytes, more than {LARGEST_RATIO} times its size")
+
+    def _refuse(self, problem: str) -> None:
+        raise DataError(
+            problem, file=self.path, scene=self.scene, remedy="do not unpack it; download it again from the source"
+        )
 
     def __contains__(self, name: str) -> bool:
         return name in self.sizes
@@ -74,26 +99,62 @@ class Archive:
         """Bytes of one member.
 
         Raises:
-            DataError: the member is missing, or its checksum does not match.
+            DataError: the member is missing, unreadable, or its checksum does not match.
         """
         if name not in self.sizes:
             raise DataError(f"holds no file {name!r}", file=self.path, scene=self.scene, remedy="download it again")
         if self._zip is None:
-            return (self.path / name.removeprefix(self._prefix)).read_bytes()
-        try:
-            return self._zip.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError(
-                f"member {name!r} cannot be read: {error}", file=self.path, scene=self.scene, remedy="download it again"
-            ) from error
+            return read_bytes(self.path / name.removeprefix(self._prefix), self.scene, limit=_limit(name))
+        return b"".join(self._blocks(name))
 
-    def broken_members(self) -> list[str]:
-        """Members whose checksum fails, one line each. A folder has no checksums: always empty."""
+    def broken_members(self) -> list[DataError]:
+        """Members that cannot be read or whose checksum fails. A folder has no checksums: always empty."""
         broken = []
         if self._zip is not None:
             for name in self.sizes:
                 try:
-                    self.read(name)
+                    for _ in self._blocks(name):
+                        pass
                 except DataError as error:
-                    broken.append(error.problem)
+                    broken.append(error)
         return broken
+
+    def _blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a member of the zip, block by block; no more than the size that it states."""
+        try:
+            with self._zip.open(name) as member:
+                while block := member.read(BLOCK):
+                    yield block
+        except OSError as error:
+            if _of_system(error):
+                raise system_error(error, self.path, self.scene) from error
+            raise self._broken_member(name, error) from error
+        # Whatever is wrong inside, the decoders raise errors of many kinds.
+        except Exception as error:
+            raise self._broken_member(name, error) from error
+
+    def _broken_member(self, name: str, error: Exception) -> DataError:
+        problem = f"member {name!r} cannot be read: {error or type(error).__name__}"
+        return DataError(problem, file=self.path, scene=self.scene, remedy="download it again")
+
+
+def _files_in(folder: Path) -> Iterator[tuple[str, int]]:
+    """Paths from ``folder`` and sizes of the files in it and its subfolders, sorted; hidden ones do not count."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            file = Path(parent, name)
+            yield file.relative_to(folder).as_posix(), os.stat(file).st_size
+
+
+def _limit(name: str) -> int:
+    return LARGEST.get(PurePosixPath(name).suffix.lower(), LARGEST_OTHER)
+
+
+def _of_system(error: OSError) -> bool:
+    """Whether the system refused to read; decoders raise OSError without a number, bad offsets EINVAL."""
+    return error.errno not in (None, errno.EINVAL)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from loco.datasets.raw import DECODE_SAMPLE, Decode
+from loco.datasets.files import system_error
+from loco.datasets.identity import Source, describe, digest_of
 from loco.errors import DataError
 
 T = TypeVar("T")
+Decode = Literal["sample", "all"]
+DECODE_SAMPLE = 8  # images of each kind that a sampled check decodes, spread evenly over the scene
+log = logging.getLogger(__name__)
 
 
 class Checklist:
@@ -24,16 +28,35 @@ class Checklist:
         self.notes: list[str] = []
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """The result of ``action``; where it raises a DataError, None, and the error is a problem."""
+        """Return the result of ``action``; where it raises, None, and the error is listed as a problem.
+
+        Files are not to be trusted, and a check goes on after any of them: an error that no reader foresaw is listed,
+        too, and logged with its traceback.
+        """
         try:
             return action()
         except DataError as error:
-            self.problems.append(str(error))
-            return None
+            self.add_error(error)
+        except OSError as error:
+            self.add_error(system_error(error, scene=self.scene))
+        except MemoryError:
+            remedy = "give the job more memory; if the files are small, download them again"
+            self.add_error(DataError("does not fit into memory", scene=self.scene, remedy=remedy))
+        except Exception as error:
+            log.exception("the check of %s met an unforeseen error", self.scene)
+            self.add_error(
+                DataError(
+                    f"the scene cannot be read: {type(error).__name__}: {error}",
+                    scene=self.scene,
+                    remedy="download the scene again; if its files are whole, report the traceback in the log of this "
+                    "check",
+                )
+            )
+        return None
 
     def add(self, problem: str, **details: Any) -> None:
         """Add a problem with the details of a :class:`loco.errors.DataError`."""
-        self.problems.append(str(DataError(problem, **{"scene": self.scene, **details})))
+        self.add_error(DataError(problem, **{"scene": self.scene, **details}))
 
     def note(self, text: str) -> None:
         """Remember a peculiarity that does no harm, such as files that are left out."""
@@ -45,25 +68,36 @@ class Checklist:
             return list(items)
         return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, DECODE_SAMPLE).round().astype(int))]
 
-    def manifest(self, files: Iterable[Path], images: int, **counts: Any) -> dict[str, Any]:
-        """What was found.
+    def manifest(self, root: Path, sources: Iterable[Source], counts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was found.
 
         Args:
-            files: to describe by size and hash; those that are missing are left out.
-            images: number of usable images.
-            counts: what else there is to count.
+            root: folder of the scene.
+            sources: to describe and identify; those that are missing are left out.
+            counts: of images, and what else there is to count.
         """
+        content = self.decode == "all"
+        described = [
+            self.attempt(lambda source=source: describe(source, root, content=content, scene=self.scene))
+            for source in sources
+        ]
+        files = [entry for entry in described if entry is not None]
         return {
             "format": self.format,
             "scene": self.scene,
             "ok": not self.problems,
             "problems": self.problems,
             **({"notes": self.notes} if self.notes else {}),
-            "files": [describe(file) for file in files if file.is_file()],
-            "images": images,
+            "files": files,
+            "digest": digest_of(files),
             "decoded": self.decode,
             **counts,
         }
+
+    def add_error(self, error: DataError) -> None:
+        """Add an error as a problem; each once, as two steps of a check may meet the same file."""
+        if str(error) not in self.problems:
+            self.problems.append(str(error))
 
 
 def require_passed(manifest: Mapping[str, Any]) -> None:
@@ -76,17 +110,11 @@ def require_passed(manifest: Mapping[str, Any]) -> None:
         raise DataError(
             f"scene {manifest['scene']!r} did not pass its check:\n- " + "\n- ".join(manifest["problems"]),
             scene=manifest["scene"],
-            remedy="mend or download the files above; the check then runs again by itself",
+            remedy="fix or download the files above; the check then runs again by itself",
         )
 
 
 def few(names: Sequence[str]) -> str:
-    """The first three names, and dots for the rest."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """Name, size in bytes and SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    """The first three names, and dots for the rest. Names with control characters are quoted and escaped."""
+    shown = (name if name.isprintable() else repr(name) for name in names[:3])
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")

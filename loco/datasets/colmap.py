@@ -15,6 +15,7 @@ what the photograph shows beyond its border is lost.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -26,12 +27,15 @@ import pycolmap
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.raw import Decode, Images, LabelledMesh, Observations, RawFrame, decode_color
+from loco.datasets.files import read_bytes, require_regular, system_error
+from loco.datasets.images import LARGEST_FILE, decode_color
+from loco.datasets.layouts import MODEL_NEEDED, model_files
+from loco.datasets.raw import Images, Observations, RawFrame, RawScene
 from loco.errors import DataError
 from loco.geometry.cameras import pixel_centres
-from loco.geometry.mesh import Mesh
 
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take some 2 GB
 MIN_IMAGES = 3  # a point that two images show is confirmed by no third
 MAX_ERROR = 2.0  # mean reprojection error of a point, pixels of the photographs
 RESTORE = "put the photographs that the model was made from into `images`, under the names that `colmap` gave them"
@@ -41,23 +45,21 @@ REMEDY = (
 )
 
 
-class ColmapScene:
+class ColmapScene(RawScene):
     """A scene reconstructed by COLMAP (:class:`loco.datasets.raw.RawScene`)."""
+
+    format = "colmap"
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if the model is missing or broken."""
-        self.scene, self.folder = scene, raw / scene
+        super().__init__(raw, scene)
         self.model = _read_model(self.folder, scene)
         self.images = {image.name: image for image in _registered(self.model)}
         self._kept = _kept_points(self.model)
 
-    @staticmethod
-    def files(raw: Path, scene: str) -> list[Path]:
-        return [raw / scene / "images", *_model_files(raw / scene)]
-
-    @staticmethod
-    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        return _check(raw, scene, decode)
+    @classmethod
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        return _inspect(raw, scene, found)
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -87,18 +89,9 @@ class ColmapScene:
                 observations=Observations(uv[inside], track[inside]),
             )
 
-    def mesh(self) -> Mesh | None:
-        return None
-
-    def labelled_mesh(self) -> LabelledMesh | None:
-        return None
-
     def tracks(self) -> NDArray[np.float64]:
         """The points that at least :data:`MIN_IMAGES` images show within :data:`MAX_ERROR`, (t, 3), model units."""
         return np.array([self.model.points3D[k].xyz for k in self._kept]).reshape(-1, 3)
-
-    def ground_truth(self) -> None:
-        return None
 
     def _observed(self, image: pycolmap.Image) -> Observations:
         """Where the photograph as it was taken shows kept points."""
@@ -117,32 +110,29 @@ def photographs(folder: Path) -> list[Path]:
 # --- the model -------------------------------------------------------------------------------------------------------
 
 
-def _model_files(folder: Path) -> list[Path]:
-    """The files of a scene's model, present or not: of the places and kinds, those of which most are there."""
-    places = [folder / "sparse" / "0", folder / "sparse"]
-    kinds = [[place / f"{name}{kind}" for name in RECORDS] for place in places for kind in (".bin", ".txt")]
-    best = max(kinds, key=lambda files: sum(file.is_file() for file in files))
-    return [file for file in best if file.stem in NEEDED or file.is_file()]
-
-
 def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
     """The model of a scene.
 
     Raises:
         DataError: it is missing or broken, or a camera is not perspective.
     """
-    files = _model_files(folder)
+    files = model_files(folder)
     place = files[0].parent
-    missing = [file.name for file in files if not file.is_file()]
+    for part in (folder, folder / "sparse", folder / "sparse" / "0"):
+        if os.path.isdir(part):
+            os.stat(os.path.join(part, "."))  # raises the reason where it cannot be entered
+    missing = [file.name for file in files if not os.path.lexists(file)]
     if missing:
         raise DataError(
-            "the scene has no COLMAP model" if len(missing) == len(NEEDED) else "the COLMAP model is incomplete",
+            "the scene has no COLMAP model" if len(missing) == len(MODEL_NEEDED) else "the COLMAP model is incomplete",
             file=place,
             scene=scene,
-            expected=", ".join(f"{name}.bin or {name}.txt" for name in NEEDED),
+            expected=", ".join(f"{name}.bin or {name}.txt" for name in MODEL_NEEDED),
             found=f"no {', '.join(missing)}",
             remedy=REMEDY,
         )
+    for file in files:
+        _require_readable(file, scene)
     model = pycolmap.Reconstruction()
     try:
         if files[0].suffix == ".bin":
@@ -154,9 +144,22 @@ def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
             model.read_text(place)
         _check_values(model)
         model.update_point_3d_errors()
-    except (ValueError, IndexError, RuntimeError, MemoryError, OSError) as error:
+    except DataError:
+        raise
+    # pycolmap raises many kinds for broken files.
+    except Exception as error:
         raise DataError(f"the COLMAP model cannot be read: {error}", file=place, scene=scene, remedy=REMEDY) from error
     return model
+
+
+def _require_readable(file: Path, scene: str) -> None:
+    """Raises DataError where pycolmap could not open a file, or would wait for a pipe."""
+    try:
+        require_regular(file, os.stat(file), scene)
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise system_error(error, file, scene) from error
 
 
 def _check_values(model: pycolmap.Reconstruction) -> None:
@@ -229,7 +232,7 @@ class _Cursor:
 
 def _check_records(path: Path) -> None:
     """Raises ValueError if the records that a binary file announces do not fill it exactly."""
-    cursor = _Cursor(path.read_bytes())
+    cursor = _Cursor(read_bytes(path, limit=LARGEST_MODEL_FILE))
     try:
         (count,) = cursor.take("Q")
         for _ in range(count):
@@ -272,7 +275,6 @@ def _frame_record(cursor: _Cursor) -> None:
     cursor.skip(16 * data)
 
 
-NEEDED = ("cameras", "images", "points3D")
 RECORDS = {
     "cameras": _camera_record,
     "images": _image_record,
@@ -317,7 +319,7 @@ class _Lens:
 
 def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray[np.uint8]:
     path = _photograph_path(folder, scene, image.name)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise DataError(
             "a photograph of the COLMAP model is missing",
             file=path,
@@ -325,7 +327,7 @@ def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray
             remedy=RESTORE,
         )
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    rgb = decode_color(path.read_bytes(), file=path, scene=scene, flags=flags)
+    rgb = decode_color(read_bytes(path, scene, limit=LARGEST_FILE), file=path, scene=scene, flags=flags)
     if rgb.shape[:2] != (image.camera.height, image.camera.width):
         raise DataError(
             "a photograph is not of its camera's size",
@@ -352,11 +354,10 @@ def _photograph_path(folder: Path, scene: str, name: str) -> Path:
 # --- check -----------------------------------------------------------------------------------------------------------
 
 
-def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-    found = Checklist("colmap", scene, decode)
+def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
     opened = found.attempt(lambda: ColmapScene(raw, scene))
     if opened is None:
-        return found.manifest(_model_files(raw / scene), images=0, skipped=0, points=0)
+        return {"images": 0, "skipped": 0, "points": 0}
     names, points, listed = opened.names("all"), len(opened.tracks()), opened.model.num_points3D()
     if len(names) < 2:
         found.add("fewer than 2 photographs are registered", file=opened.folder, found=len(names), remedy=REMEDY)
@@ -369,13 +370,7 @@ def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
             remedy=REMEDY,
         )
     _check_photographs(found, opened)
-    return found.manifest(
-        _model_files(raw / scene),
-        images=len(names),
-        skipped=len(opened.skipped),
-        points=points,
-        image_bytes=sum(path.stat().st_size for path in photographs(opened.folder / "images")),
-    )
+    return {"images": len(names), "skipped": len(opened.skipped), "points": points}
 
 
 def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
@@ -384,7 +379,7 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
     for name in opened.names("all"):
         path = found.attempt(lambda name=name: _photograph_path(opened.folder, found.scene, name))
         if path is not None:
-            (present if path.is_file() else missing).append(name)
+            (present if os.path.lexists(path) else missing).append(name)
     if missing:
         found.add(
             f"{len(missing)} photographs of the COLMAP model are missing: {few(missing)}",

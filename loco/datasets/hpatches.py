@@ -33,7 +33,6 @@ class HPatchesScene(Photographs):
     """
 
     format = "hpatches"
-    needed = (*(f"{k}.ppm" for k in (REFERENCE, *OTHERS)), *(f"H_{REFERENCE}_{k}" for k in OTHERS))
     remedy = "fetch hpatches-sequences-release (github.com/hpatches/hpatches-dataset) and unpack it"
 
     @classmethod

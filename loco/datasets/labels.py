@@ -1,4 +1,4 @@
-"""The label step: which object and which category each pixel of a scene's frames shows, by ray casting.
+"""Categories of labels, and tables that map raw labels to them.
 
 Categories are Matterport3D's 40 (Chang et al., 3DV 2017, ``metadata/mpcat40.tsv`` of github.com/niessner/Matterport),
 which ScanNet's label table names too. *Stuff* are those that fill space rather than stand in it; each object of another
@@ -8,21 +8,15 @@ category is a *thing* with an identity of its own.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from loco.datasets import open_scene
-from loco.datasets.raw import LabelledMesh
 from loco.errors import DataError
-from loco.geometry.raycast import RayCaster
-from loco.storage import Frames, Labels
 
 # In the order of their numbers: a semantic map holds indices of this.
 MPCAT40 = (
@@ -83,44 +77,6 @@ def read_mapping(path: Path) -> dict[str, str]:
     return mapping
 
 
-def label_scene(
-    format: str, raw: Path, scene: str, frames_path: Path, mapping: Path, out: Path, threads: int = 1
-) -> None:
-    """Write the labels of a scene's frames: a ray through the centre of every pixel, with the frame's own camera.
-
-    Args:
-        format: raw layout, a key of :data:`loco.datasets.FORMATS`.
-        raw: folder that holds the raw scenes.
-        scene: name of the scene.
-        frames_path: file of :class:`loco.storage.Frames`.
-        mapping: table of raw labels (:func:`read_mapping`).
-        out: file of :class:`loco.storage.Labels` to write.
-        threads: for the ray casting.
-
-    Raises:
-        DataError: the dataset has no labels, the frames are of another scene, or the table lacks a label.
-    """
-    labelled = open_scene(format, raw, scene).labelled_mesh()
-    if labelled is None:
-        raise DataError(
-            "the scene has no labels",
-            scene=scene,
-            remedy="leave it out of the splits, or remove `labels` from the dataset's configuration",
-        )
-    categories = categories_of(labelled.labels, read_mapping(mapping), file=mapping, scene=scene)
-    caster = RayCaster(labelled.mesh, threads)
-    with Frames(frames_path) as frames:
-        if frames.scene != scene:
-            raise DataError("holds frames of another scene", file=frames_path, expected=scene, found=frames.scene)
-        sizes = dict(zip("nhw", frames["depth"].shape))
-        with Labels.create(out, frames.dataset, scene, sizes) as file:
-            file.attrs["frames_id"] = frames.frames_id
-            pixels, views = _write_maps(file, frames, caster, labelled.object, categories)
-            objects = _describe(labelled, categories, pixels, views)
-            area = frames["depth"].size
-            Labels.set_facts(file, {"objects": objects, "counts": _count(objects, area)})
-
-
 def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Path, scene: str) -> NDArray[np.uint8]:
     """Index in :data:`MPCAT40` of each raw label; that of an empty label is ``unlabeled``.
 
@@ -167,45 +123,3 @@ def object_counts(objects: Objects) -> tuple[int, list[int]]:
     there = [o for o in objects if o["triangles"]]
     stuff = [o["category"] for o in there if o["stuff"]]
     return len(there) - len(stuff), [stuff.count(category) for category in STUFF]
-
-
-def _write_maps(
-    file: h5py.File, frames: Frames, caster: RayCaster, object_of: NDArray[np.int32], categories: NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Fill the maps frame by frame; in how many pixels and in how many frames each object is seen."""
-    # A ray that meets nothing has triangle -1, and a triangle without object has object -1: both find the last entry.
-    object_of = np.append(object_of, np.int32(Labels.VOID))
-    categories = np.append(categories, np.uint8(MPCAT40.index("void")))
-    pixels, views = np.zeros((2, len(categories) - 1), np.int64)
-    cameras = zip(frames["intrinsics"][:], frames["pose"][:])
-    for k, (intrinsics, pose) in enumerate(tqdm(cameras, total=len(frames), desc=frames.scene, unit="image")):
-        instance = object_of[caster.cast(intrinsics, pose, frames.size).triangle]
-        file["instance"][k], file["semantic"][k] = instance, categories[instance]
-        seen = np.bincount(instance[instance >= 0], minlength=len(pixels))
-        pixels += seen
-        views += seen > 0
-    return pixels, views
-
-
-def _describe(
-    labelled: LabelledMesh, categories: NDArray[np.uint8], pixels: Iterable[int], views: Iterable[int]
-) -> list[dict[str, Any]]:
-    triangles = np.bincount(labelled.object[labelled.object >= 0], minlength=len(labelled.labels))
-    return [
-        {
-            "label": label,
-            "category": MPCAT40[category],
-            "stuff": MPCAT40[category] in STUFF,
-            "triangles": int(t),
-            "pixels": int(p),
-            "frames": int(v),
-        }
-        for label, category, t, p, v in zip(labelled.labels, categories, triangles, pixels, views, strict=True)
-    ]
-
-
-def _count(objects: Objects, area: int) -> dict[str, Any]:
-    """The facts ``counts``; ``area`` is the number of all pixels."""
-    things, stuff = object_counts(objects)
-    shown = sum(o["pixels"] for o in objects if o["category"] != "void")
-    return {"objects": things + sum(stuff), "things": things, "stuff": sum(stuff), "void": 1 - shown / area}

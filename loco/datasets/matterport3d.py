@@ -10,26 +10,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.archive import Archive
 from loco.datasets.checklist import Checklist, few
+from loco.datasets.images import decode_color, decode_depth
+from loco.datasets.layouts import CAMERAS, COLOR, DEPTH, REGIONS, unpacked
 from loco.datasets.ply import read_ply
-from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_color, decode_depth
+from loco.datasets.pose_files import is_camera, is_rigid
+from loco.datasets.raw import Images, LabelledMesh, RawFrame, RawScene
 from loco.datasets.segments import Objects, segment_numbers, segment_objects
 from loco.errors import DataError
 from loco.geometry.mesh import Mesh
 
-COLOR, DEPTH = "undistorted_color_images", "undistorted_depth_images"
-CAMERAS, REGIONS = "undistorted_camera_parameters", "region_segmentations"
 KINDS = (COLOR, DEPTH, CAMERAS, REGIONS)
 DEPTH_UNITS_PER_METRE = 4000
+CENTRAL = 1 / 4  # a principal point lies at least this fraction of the image from its border
 # Image axes of the raw format (x right, y up, z backward) to OpenCV's (x right, y down, z forward).
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 _COLOR_NAME = re.compile(r"(?P<panorama>[0-9a-zA-Z]+)_i(?P<camera>[012])_(?P<yaw>[0-5])\.jpg")
@@ -53,26 +55,29 @@ class Scan:
         return _COLOR_NAME.fullmatch(self.color_name)["camera"] == "1"
 
 
-class Matterport3DScene:
+class Matterport3DScene(RawScene):
     """A scene of Matterport3D (:class:`loco.datasets.raw.RawScene`)."""
+
+    format = "matterport3d"
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a file is missing or the .conf is broken."""
-        self.scene = scene
+        super().__init__(raw, scene)
         self.archives = {kind: _archive(raw, scene, kind) for kind in KINDS}
         self.scans = _read_conf(self.archives[CAMERAS], scene)
 
-    @staticmethod
-    def files(raw: Path, scene: str) -> list[Path]:
-        return [raw / scene / f"{kind}.zip" for kind in KINDS]
+    @classmethod
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        return _inspect(raw, scene, found)
 
-    @staticmethod
-    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        return _check(raw, scene, decode)
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        return {}
+    @classmethod
+    def inspect_labels(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        archive = _archive(raw, scene, REGIONS)
+        regions = [found.attempt(partial(_read_region, archive, name, scene)) for name in _regions(archive)]
+        objects = [objects for _, objects in filter(None, regions)]
+        for note in (note for of_region in objects for note in of_region.notes):
+            found.note(note)
+        return {"regions": len(regions), "objects": sum(len(of_region.labels) for of_region in objects)}
 
     def names(self, images: Images) -> list[str]:
         return [scan.name for scan in self.scans if images == "all" or scan.horizontal]
@@ -91,6 +96,7 @@ class Matterport3DScene:
                     found=depth.shape,
                     remedy="download both zips again",
                 )
+            _require_central(scan, rgb.shape[:2], self.archives[CAMERAS].path, self.scene)
             intrinsics = scan.intrinsics.copy()
             intrinsics[1, 2] = rgb.shape[0] - intrinsics[1, 2]
             yield RawFrame(
@@ -117,22 +123,12 @@ class Matterport3DScene:
             labels += objects.labels
         return LabelledMesh(_joined([mesh for mesh, _ in regions]), np.concatenate(numbers), labels)
 
-    def tracks(self) -> None:
-        return None
-
-    def ground_truth(self) -> None:
-        return None
-
 
 def _archive(raw: Path, scene: str, kind: str) -> Archive:
     folder = raw / scene
-    # Unpacked in the folder that holds the scenes, or inside the scene's own.
-    unpacked = next((f for f in (folder / kind, folder / scene / kind) if f.is_dir()), folder / kind)
     try:
-        return Archive(folder / f"{kind}.zip", unpacked, f"{scene}/{kind}/", scene)
-    except DataError as error:
-        if error.problem != "is missing":
-            raise
+        return Archive(folder / f"{kind}.zip", unpacked(folder, scene, kind), f"{scene}/{kind}/", scene)
+    except FileNotFoundError:
         raise DataError(
             f"{kind}.zip is missing",
             file=folder / f"{kind}.zip",
@@ -154,6 +150,8 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
                 announced = int(values[0])
             elif keyword == "intrinsics_matrix":
                 intrinsics = _numbers(values, (3, 3))
+                if not is_camera(intrinsics):
+                    raise ValueError("the matrix is not that of a camera")
             elif keyword == "scan":
                 scans.append(_scan(values, intrinsics))
         except (ValueError, IndexError) as error:
@@ -184,7 +182,7 @@ def _scan(values: list[str], intrinsics: NDArray | None) -> Scan:
     if not _COLOR_NAME.fullmatch(color_name):
         raise ValueError(f"{color_name!r} is not named <panorama>_i<camera>_<yaw>.jpg")
     pose = _numbers(numbers, (4, 4))
-    if abs(np.linalg.det(pose[:3, :3]) - 1) > 1e-2:
+    if not is_rigid(pose):
         raise ValueError("the pose is not a rotation and a translation")
     return Scan(depth_name, color_name, intrinsics, pose)
 
@@ -196,6 +194,20 @@ def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
     if not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")
     return numbers
+
+
+def _require_central(scan: Scan, size: tuple[int, int], file: Path, scene: str) -> None:
+    """Refuse intrinsics of another image: the principal point of a whole one is near its middle."""
+    centre, size_wh = scan.intrinsics[:2, 2], np.array(size[::-1])
+    if not np.all((centre >= CENTRAL * size_wh) & (centre <= (1 - CENTRAL) * size_wh)):
+        raise DataError(
+            f"the intrinsics of {scan.color_name!r} belong to images of another size",
+            file=file,
+            scene=scene,
+            expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
+            found="({:.1f}, {:.1f})".format(*centre),
+            remedy="download the camera parameters and the images again",
+        )
 
 
 def _read_color(archive: Archive, scene: str, name: str) -> NDArray[np.uint8]:
@@ -248,7 +260,7 @@ def _joined(meshes: Sequence[Mesh]) -> Mesh:
 def _read_json(archive: Archive, name: str, scene: str, key: str) -> list:
     try:
         return list(json.loads(archive.read(name))[key])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{name!r} is not JSON with the list {key!r}: {error}",
             file=archive.path,
@@ -260,40 +272,36 @@ def _read_json(archive: Archive, name: str, scene: str, key: str) -> list:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-    found = Checklist("matterport3d", scene, decode)
+def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
     archives = {}
     for kind in KINDS:
-        archive = found.attempt(lambda kind=kind: _archive(raw, scene, kind))
+        archive = found.attempt(partial(_archive, raw, scene, kind))
         if archive is not None:
             archives[kind] = archive
-            for problem in archive.broken_members():
-                found.add(problem, file=archive.path, remedy="download it again")
+            for error in archive.broken_members():
+                found.add_error(error)
 
     scans = found.attempt(lambda: _read_conf(archives[CAMERAS], scene)) if CAMERAS in archives else None
-    if scans:
-        for kind, read, names in (
-            (COLOR, _read_color, [scan.color_name for scan in scans]),
-            (DEPTH, _read_depth, [scan.depth_name for scan in scans]),
-        ):
-            if kind in archives:
-                _check_images(found, archives[kind], kind, names)
-                for name in found.chosen(names):
-                    if f"{scene}/{kind}/{name}" in archives[kind]:
-                        found.attempt(lambda kind=kind, read=read, name=name: read(archives[kind], scene, name))
-    regions = (found.attempt(lambda: _regions(archives[REGIONS])) or []) if REGIONS in archives else []
-    objects = 0
-    for name in regions:
-        region = found.attempt(lambda name=name: _read_region(archives[REGIONS], name, scene))
-        if region is not None:
-            objects += len(region[1].labels)
-            for note in region[1].notes:
-                found.note(note)
+    sizes = []
+    for kind, read, names in (
+        (COLOR, _read_color, [scan.color_name for scan in scans or []]),
+        (DEPTH, _read_depth, [scan.depth_name for scan in scans or []]),
+    ):
+        if scans and kind in archives:
+            _check_images(found, archives[kind], kind, names)
+            present = [name for name in found.chosen(names) if f"{scene}/{kind}/{name}" in archives[kind]]
+            images = [found.attempt(partial(read, archives[kind], scene, name)) for name in present]
+            sizes += [image.shape[:2] for image in images if image is not None]
+    if sizes:  # all images have one size
+        cameras = {scan.intrinsics.tobytes(): scan for scan in scans}
+        for scan in cameras.values():
+            found.attempt(partial(_require_central, scan, sizes[0], archives[CAMERAS].path, scene))
 
+    regions = (found.attempt(lambda: _regions(archives[REGIONS])) or []) if REGIONS in archives else []
+    for name in regions:
+        found.attempt(partial(_region_mesh, archives[REGIONS], name, scene))
     panoramas = {_COLOR_NAME.fullmatch(scan.color_name)["panorama"] for scan in scans or []}
-    files = [archive.path for archive in archives.values()]
-    counts = {"panoramas": len(panoramas), "regions": len(regions), "objects": objects}
-    return found.manifest(files, images=len(scans or []), **counts)
+    return {"images": len(scans or []), "panoramas": len(panoramas), "regions": len(regions)}
 
 
 def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str]) -> None:

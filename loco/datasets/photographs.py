@@ -9,11 +9,13 @@ Ground truth in ``.npy`` files is often an array of Python objects, which NumPy 
 
 from __future__ import annotations
 
+import os
 import pickle
 import pickletools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.pose_files import natural, read_bytes
-from loco.datasets.raw import Decode, Images, RawFrame, decode_color
+from loco.datasets.files import read_bytes
+from loco.datasets.images import LARGEST_FILE as LARGEST_IMAGE_FILE
+from loco.datasets.images import decode_color
+from loco.datasets.layouts import natural
+from loco.datasets.raw import Images, RawFrame
 from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
 
@@ -53,7 +58,6 @@ class Photographs(SceneFolder):
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a file that says what there is is missing or broken."""
         super().__init__(raw, scene)
-        self.skipped: dict[str, str] = {}
         self.listed = self.listing(self.folder, scene)
 
     # What a layout says ----------------------------------------------------------------------------------------------
@@ -65,15 +69,14 @@ class Photographs(SceneFolder):
     # What follows from it --------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        found, missing = cls.checklist(raw, scene, decode)
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        missing = cls.note_missing(raw / scene, scene, found)
         listed = None if missing else found.attempt(lambda: cls.listing(raw / scene, scene))
         images, _, counts, notes = listed or Listing({}, {}, {})
         for text in notes:
             found.note(text)
         _check_images(found, images, cls.remedy)
-        size = sum(file.stat().st_size for file in images.values() if file.is_file())
-        return found.manifest(cls.files(raw, scene), images=len(images), image_bytes=size, **counts)
+        return {"images": len(images), **counts}
 
     def names(self, images: Images) -> list[str]:
         """All: of no photograph is it known whether it is level."""
@@ -83,9 +86,6 @@ class Photographs(SceneFolder):
         for name in names:
             rgb = _read_image(self.listed.images[name], self.scene)
             yield RawFrame(name, rgb, None, np.eye(3), np.eye(4))
-
-    def mesh(self) -> None:
-        return None
 
     def ground_truth(self) -> dict[str, Any]:
         return self.listed.ground_truth
@@ -120,13 +120,13 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _read_image(file: Path, scene: str) -> NDArray[np.uint8]:
-    return decode_color(read_bytes(file, scene), file=file, scene=scene)
+    return decode_color(read_bytes(file, scene, limit=LARGEST_IMAGE_FILE), file=file, scene=scene)
 
 
 def _check_images(found: Checklist, images: Mapping[str, Path], remedy: str) -> None:
     """Images that are missing, empty or cannot be decoded."""
-    missing = [name for name, file in images.items() if not file.is_file()]
-    empty = [name for name, file in images.items() if file.is_file() and not file.stat().st_size]
+    missing = [name for name, file in images.items() if not os.path.lexists(file)]
+    empty = [name for name, file in images.items() if os.path.isfile(file) and not os.path.getsize(file)]
     for names, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
         if names:
             found.add(f"{len(names)} {fault}: {few(names)}", file=images[names[0]], remedy=remedy)
@@ -147,17 +147,16 @@ def read_array(file: Path, scene: str) -> NDArray:
     Raises:
         DataError: the file is missing, too large, cut short, no ``.npy`` file, or names something else.
     """
-    if not file.is_file():
-        raise _array_error("is missing", file, scene)
-    size = file.stat().st_size
-    if size > LARGEST_FILE:
-        raise _array_error("is too large", file, scene, f"at most {LARGEST_FILE} bytes", f"{size} bytes")
-    stream = BytesIO(read_bytes(file, scene))
+    content = read_bytes(file, scene, limit=LARGEST_FILE)
+    stream = BytesIO(content)
     try:
         version = np.lib.format.read_magic(stream)
         headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = headers[version](stream)
-        array = _unpickle(stream.read()) if dtype.hasobject else np.load(file, allow_pickle=False)
+        left = len(content) - stream.tell()
+        if not dtype.hasobject and prod(shape) * dtype.itemsize != left:
+            raise ValueError(f"its head states the shape {shape} of {dtype}, which does not take {left} bytes")
+        array = _unpickle(stream.read()) if dtype.hasobject else np.load(BytesIO(content), allow_pickle=False)
         if array.shape != shape:
             raise ValueError(f"its head states the shape {shape}, it holds {array.shape}")
         return array

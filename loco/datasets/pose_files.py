@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.files import read_bytes
 from loco.errors import DataError
 
 DEPTH_TO_COLOR = "depth_to_color.txt"
 HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # of a principal point
 NEARLY_ONE = 1e-2  # rounded numbers make a rotation matrix slightly other than one
+MAX_SKEW = 0.05  # of a camera, as a fraction of its focal length
+LARGEST_TEXT = 1 << 28  # bytes
 
 
 def read_intrinsics(file: Path, scene: str) -> NDArray[np.float64]:
     """Intrinsics (3, 3) of a file, with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5)."""
     matrix = read_matrix(file, (3, 3), scene)
-    upper = np.isfinite(matrix).all() and matrix[0, 0] > 0 < matrix[1, 1] and not matrix[1, 0]
-    if not upper or matrix[2].tolist() != [0, 0, 1]:
+    if not is_camera(matrix):
         raise DataError(
             "is no matrix of intrinsics",
             file=file,
@@ -29,6 +30,29 @@ def read_intrinsics(file: Path, scene: str) -> NDArray[np.float64]:
             remedy="write the 3 x 3 matrix of the camera's calibration",
         )
     return centred(matrix)
+
+
+def is_camera(intrinsics: NDArray[np.float64]) -> bool:
+    """Whether a matrix (3, 3) is that of a camera: finite, focal lengths positive, hardly any skew."""
+    focal = intrinsics.diagonal()[:2]
+    return bool(
+        np.isfinite(intrinsics).all()
+        and (focal > 0).all()
+        and abs(intrinsics[0, 1]) <= MAX_SKEW * focal[0]
+        and intrinsics[1, 0] == 0
+        and np.array_equal(intrinsics[2], [0, 0, 1])
+    )
+
+
+def is_rigid(matrix: NDArray[np.float64]) -> bool:
+    """Whether a matrix (4, 4) is a rotation and a translation, up to rounding."""
+    rotation = matrix[:3, :3]
+    return bool(
+        np.isfinite(matrix).all()
+        and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
+        and np.linalg.det(rotation) > 0
+        and np.allclose(matrix[3], [0, 0, 0, 1], atol=NEARLY_ONE)
+    )
 
 
 def centred(intrinsics: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,21 +140,8 @@ def read_numbers(file: Path, scene: str, columns: int) -> NDArray[np.float64]:
 
 
 def read_text(file: Path, scene: str) -> str:
-    return read_bytes(file, scene).decode("utf-8", errors="replace")
-
-
-def read_bytes(file: Path, scene: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        remedy = "write or download it again"
-        raise DataError(f"cannot be read: {error.strerror}", file=file, scene=scene, remedy=remedy) from error
-
-
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts names by the numbers in them."""
-    parts = re.split(r"([0-9]+)", name)  # text, number, text, ...
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)], name
+    """The text of a file; bytes that are not UTF-8 are replaced."""
+    return read_bytes(file, scene, limit=LARGEST_TEXT).decode("utf-8", errors="replace")
 
 
 def _numbers(words: list[str], file: Path, scene: str) -> NDArray[np.float64]:

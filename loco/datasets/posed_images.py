@@ -13,7 +13,8 @@ A layout is a subclass of :class:`PosedImages` that says which image goes with w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.pose_files import natural, read_bytes, read_intrinsics
-from loco.datasets.raw import Decode, Images, RawFrame, decode_color, decode_depth
+from loco.datasets.files import read_bytes
+from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.layouts import natural
+from loco.datasets.pose_files import read_intrinsics
+from loco.datasets.raw import Images, RawFrame
 from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
 from loco.geometry.cameras import Camera
@@ -77,7 +81,7 @@ class PosedImages(SceneFolder):
         """Raises DataError if a file is missing or broken."""
         super().__init__(raw, scene)
         self.rig = self.cameras(self.folder, scene)
-        self.shots, self.skipped = self.listing(self.folder, scene)
+        self.shots, self._skipped = self.listing(self.folder, scene)
 
     # What a layout says ----------------------------------------------------------------------------------------------
 
@@ -99,10 +103,14 @@ class PosedImages(SceneFolder):
 
     # What follows from it --------------------------------------------------------------------------------------------
 
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        return self._skipped
+
     @classmethod
-    def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
         folder = raw / scene
-        found, missing = cls.checklist(raw, scene, decode)
+        missing = cls.note_missing(folder, scene, found)
         # What is missing has been said, and without it there may be no cameras and no list of frames.
         rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene))
         listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
@@ -111,8 +119,7 @@ class PosedImages(SceneFolder):
             found.add("no frame can be used", file=folder, found=f"{len(skipped)} frames were lost", remedy=cls.remedy)
         _check_images(found, shots, rig, cls.remedy)
         found.attempt(lambda: cls.read_mesh(folder, scene))
-        size = sum(file.stat().st_size for shot in shots for file in (shot.color, shot.depth) if file.is_file())
-        return found.manifest(cls.files(raw, scene), images=len(shots), lost=len(skipped), image_bytes=size)
+        return {"images": len(shots), "lost": len(skipped)}
 
     def names(self, images: Images) -> list[str]:
         """All: a camera that is carried about takes no level images to choose."""
@@ -129,9 +136,6 @@ class PosedImages(SceneFolder):
 
     def mesh(self) -> Mesh | None:
         return self.read_mesh(self.folder, self.scene)
-
-    def ground_truth(self) -> None:
-        return None
 
     def _frame(self, shot: Shot, rgb: NDArray, depth: NDArray) -> RawFrame:
         frame = RawFrame(shot.name, rgb, depth, self.rig.color.intrinsics, shot.pose)
@@ -185,11 +189,13 @@ def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Pa
 
 
 def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
-    return decode_color(read_bytes(file, scene), file=file, scene=scene)
+    return decode_color(read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene)
 
 
 def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
-    return decode_depth(read_bytes(file, scene), file=file, scene=scene, remedy="write or download it again")
+    return decode_depth(
+        read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy="write or download it again"
+    )
 
 
 Sizes = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of colour and of depth
@@ -238,8 +244,8 @@ def _is_central(intrinsics: NDArray[np.float64], size: tuple[int, int]) -> bool:
 def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: str) -> None:
     """Images that are missing, empty, cannot be decoded, or are not of their camera's size."""
     files = [file for shot in shots for file in (shot.color, shot.depth)]
-    missing = [file for file in files if not file.is_file()]
-    empty = [file for file in files if file.is_file() and not file.stat().st_size]
+    missing = [file for file in files if not os.path.lexists(file)]
+    empty = [file for file in files if os.path.isfile(file) and not os.path.getsize(file)]
     for which, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
         if which:
             names = [file.name for file in which]

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from loco.datasets.files import read_bytes
 from loco.datasets.ply import read_ply
-from loco.datasets.pose_files import DEPTH_TO_COLOR, as_pose, read_bytes, read_depth_to_color, read_matrix, read_numbers
-from loco.datasets.posed_images import COLOR_CAMERA, DEPTH_CAMERA, Listing, PosedImages, Rig, Shot, images_in, read_rig
+from loco.datasets.pose_files import as_pose, read_depth_to_color, read_matrix, read_numbers
+from loco.datasets.posed_images import COLOR_CAMERA, Listing, PosedImages, Rig, Shot, images_in, read_rig
 from loco.errors import DataError
 from loco.geometry.mesh import Mesh
 
@@ -32,8 +33,6 @@ class PosedRgbdScene(PosedImages):
     """A plain folder of posed RGB-D images."""
 
     format = "posed_rgbd"
-    needed = (COLOR, DEPTH, POSES, COLOR_CAMERA)
-    optional = (DEPTH_CAMERA, DEPTH_TO_COLOR, SCALE, MESH)
     remedy = (
         f"bring the scene into the layout {COLOR}/ {DEPTH}/ {POSES} {COLOR_CAMERA}; let `raw` name the folder above"
     )

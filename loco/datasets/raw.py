@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.errors import DataError
+from loco.datasets.catalogue import FORMATS
+from loco.datasets.checklist import Checklist, Decode
+from loco.datasets.identity import Source
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.mesh import Mesh
 
 Images = Literal["all", "horizontal"]
-Decode = Literal["sample", "all"]
-DECODE_SAMPLE = 8  # images of each kind that a sampled check decodes, spread evenly over the scene
 
 
 class Observations(NamedTuple):
@@ -68,107 +68,85 @@ class LabelledMesh(NamedTuple):
     labels: list[str]
 
 
-class RawScene(Protocol):
-    """A scene in its raw layout. One class a dataset; :mod:`loco.datasets` lists them.
+class RawScene(ABC):
+    """A scene in its raw layout. One subclass per format; :mod:`loco.datasets.catalogue` lists them.
 
     Opening a scene reads its cameras and no image.
+
+    Attributes:
+        format: key of :data:`loco.datasets.catalogue.FORMATS`.
+        scene: name of the scene.
+        folder: that holds its files.
     """
 
-    @staticmethod
-    def files(raw: Path, scene: str) -> list[Path]:
-        """The files (or folders of images) that the scene is made of, as the layout names them, present or not."""
-        ...
-
-    @staticmethod
-    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        """Look at every file of the scene; never raises for broken data (see :func:`loco.datasets.check_scene`)."""
-        ...
+    format: ClassVar[str]
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if a file is missing or broken."""
-        ...
+        """Subclasses raise DataError if a file is missing or broken."""
+        self.scene, self.folder = scene, raw / scene
+
+    @classmethod
+    def sources(cls, folder: Path, scene: str) -> list[Source]:
+        """The files that frames are made from, present or not."""
+        return FORMATS[cls.format].sources(folder, scene)
+
+    # Check -----------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+        """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`)."""
+        found = Checklist(cls.format, scene, decode)
+        counts = found.attempt(lambda: cls.inspect(raw, scene, found)) or {}
+        return found.manifest(raw / scene, cls.sources(raw / scene, scene), {"images": 0, **counts})
+
+    @classmethod
+    def check_labels(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+        """Check the label files; never raises (:func:`loco.datasets.check_labels`)."""
+        found, layout = Checklist(cls.format, scene, decode), FORMATS[cls.format].labels
+        counts = found.attempt(lambda: cls.inspect_labels(raw, scene, found)) or {}
+        return found.manifest(raw / scene, layout(raw / scene, scene) if layout else [], counts)
+
+    @classmethod
+    @abstractmethod
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others."""
+
+    @classmethod
+    def inspect_labels(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        """Add the problems of a scene's label files to ``found``, and return counts."""
+        found.add(
+            f"the format {cls.format} has no labels",
+            remedy="remove `labels` from the dataset's configuration",
+        )
+        return {}
+
+    # Content ---------------------------------------------------------------------------------------------------------
 
     @property
     def skipped(self) -> Mapping[str, str]:
         """Images that cannot be used, and why (the pose was lost, say)."""
-        ...
+        return {}
 
+    @abstractmethod
     def names(self, images: Images) -> list[str]:
         """Names of the images that can be used, in their order."""
-        ...
 
+    @abstractmethod
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         """These images, one by one in this order; each file is read once."""
-        ...
 
     def mesh(self) -> Mesh | None:
         """The scene's surface, or None where the dataset has none."""
-        ...
+        return None
 
     def labelled_mesh(self) -> LabelledMesh | None:
         """The surface with its objects, or None where the dataset has no labels."""
-        ...
+        return None
 
     def tracks(self) -> NDArray[np.float64] | None:
         """Points (t, 3) of a sparse model, world frame, or None where the dataset has depth images or photographs."""
-        ...
+        return None
 
     def ground_truth(self) -> dict[str, Any] | None:
-        """What the dataset's own files say that a benchmark is judged by (image pairs, say), JSON-able; else None."""
-        ...
-
-
-def decode_color(
-    data: bytes, *, file: Path, scene: str | None, name: str | None = None, flags: int = cv2.IMREAD_COLOR
-) -> NDArray[np.uint8]:
-    """Decode a colour image from memory: (H, W, 3), RGB.
-
-    Args:
-        data: its bytes.
-        file: where they come from, for errors.
-        scene: likewise.
-        name: of the image, where ``file`` holds many.
-        flags: of OpenCV.
-
-    Raises:
-        DataError: the bytes are empty or no image.
-    """
-    return cv2.cvtColor(_decode(data, flags, file, scene, name or file.name), cv2.COLOR_BGR2RGB)
-
-
-def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str | None = None) -> NDArray[np.uint16]:
-    """Decode a depth image from memory: (h, w), in the dataset's own unit. Arguments as for :func:`decode_color`.
-
-    ``remedy`` is for an image that holds no depth.
-
-    Raises:
-        DataError: the bytes are empty, or no 16-bit image of one channel.
-    """
-    image = _decode(data, cv2.IMREAD_UNCHANGED, file, scene, name or file.name)
-    if image.dtype != np.uint16 or image.ndim != 2:
-        what = f"depth image {name!r} is" if name else "is"
-        raise DataError(
-            f"{what} not a 16-bit image of one channel",
-            file=file,
-            scene=scene,
-            found=f"{image.dtype} {image.shape}",
-            remedy=remedy,
-        )
-    return image
-
-
-def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -> NDArray:
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # it claims more pixels than OpenCV takes
-        image = None
-    if image is None:
-        what = "is empty" if not data else "cannot be decoded"
-        raise DataError(
-            f"image {name!r} {what}",
-            file=file,
-            scene=scene,
-            found=f"{len(data)} bytes",
-            remedy="download the file again",
-        )
-    return image
+        """Ground truth of the dataset's own files (image pairs, say), JSON-able; None where there is none."""
+        return None

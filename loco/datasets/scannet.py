@@ -13,6 +13,7 @@ its centre at ``i``, so half a pixel is added to the principal points here.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -24,46 +25,55 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from loco.datasets.checklist import Checklist, few
+from loco.datasets.files import read_bytes
+from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.layouts import AGGREGATION, EXPORTED, MESH, SEGMENTS, exported_folder
 from loco.datasets.ply import read_ply
-from loco.datasets.pose_files import NEARLY_ONE, centred
-from loco.datasets.raw import Decode, Images, LabelledMesh, RawFrame, decode_color, decode_depth
+from loco.datasets.pose_files import centred, is_camera, is_rigid, read_text
+from loco.datasets.raw import Images, LabelledMesh, RawFrame, RawScene
 from loco.datasets.segments import segment_numbers, segment_objects
 from loco.datasets.sens import SensFile
 from loco.errors import DataError
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
 
-MESH, SEGMENTS, AGGREGATION = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
-EXPORTED = {"color": ".jpg", "depth": ".png", "pose": ".txt"}
 EXPORTED_UNITS_PER_METRE = 1000  # the exporter copies the numbers of the .sens file, and forgets their unit
 MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
+LARGEST_JSON = 1 << 30  # bytes
 CENTRAL = 1 / 3  # a principal point lies at least this share of the image from its border
 
 
-class ScanNetScene:
+class ScanNetScene(RawScene):
     """A scan of ScanNet (:class:`loco.datasets.raw.RawScene`).
 
     The camera is held by hand, so no image is "horizontal" by design: ``names("horizontal")`` gives all. Images are
     named by their six-digit numbers. Those without a pose (infinite or NaN: tracking was lost) are in ``skipped``.
     """
 
+    format = "scannet"
+
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if the images are missing, or their cameras broken."""
-        self.scene, self.folder = scene, raw / scene
+        super().__init__(raw, scene)
         self.recording = _open_recording(self.folder, scene)
         faults = {name: _pose_fault(pose) for name, pose in zip(self.recording.names, self.recording.poses)}
         self._skipped = {name: fault for name, fault in faults.items() if fault}
 
-    @staticmethod
-    def files(raw: Path, scene: str) -> list[Path]:
-        folder = raw / scene
-        exported = _exported_folder(folder) or folder
-        annotated = [folder / f"{scene}{suffix}" for suffix in (MESH, SEGMENTS, AGGREGATION)]
-        return [folder / f"{scene}.sens", *(exported / kind for kind in (*EXPORTED, "intrinsic")), *annotated]
+    @classmethod
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        return _inspect(raw, scene, found)
 
-    @staticmethod
-    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        return _check(raw, scene, decode)
+    @classmethod
+    def inspect_labels(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        labelled = _read_labels(raw / scene, scene, found.notes)
+        if labelled is None:
+            found.add(
+                "the scan has no labels",
+                file=raw / scene,
+                expected=f"{scene}{AGGREGATION} and {scene}{SEGMENTS} (the test scans have none)",
+                remedy=f"{_download(scene, AGGREGATION)}; or leave the scan out of the splits with labels",
+            )
+        return {"objects": len(labelled.labels) if labelled else 0}
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -96,12 +106,6 @@ class ScanNetScene:
         three, to that of its first vertex.
         """
         return _read_labels(self.folder, self.scene, notes=[])
-
-    def tracks(self) -> None:
-        return None
-
-    def ground_truth(self) -> None:
-        return None
 
 
 # --- images ------------------------------------------------------------------------------------------------------
@@ -155,7 +159,7 @@ class _Exported:
 
     def _image(self, kind: str, k: int, decode: Callable[..., NDArray], intrinsics: NDArray) -> NDArray:
         file = self._folder / kind / f"{self._numbers[k]}{EXPORTED[kind]}"
-        image = decode(file.read_bytes(), file=file, scene=self._scene)
+        image = decode(read_bytes(file, self._scene, limit=LARGEST_FILE), file=file, scene=self._scene)
         size = self._sizes.setdefault(kind, image.shape[:2])
         if image.shape[:2] != size:
             raise _export_error(
@@ -169,8 +173,10 @@ def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
     sens = folder / f"{scene}.sens"
     if sens.is_file():
         return _Sens(sens, scene)
-    if exported := _exported_folder(folder):
+    if exported := exported_folder(folder):
         return _Exported(exported, scene)
+    if folder.is_dir():
+        os.listdir(folder)  # raises the reason where the folder cannot be read
     raise DataError(
         f"{sens.name} is missing",
         file=sens,
@@ -178,11 +184,6 @@ def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
         expected="the file, or the folders color, depth, pose and intrinsic that it is exported to",
         remedy=_download(scene, ".sens"),
     )
-
-
-def _exported_folder(folder: Path) -> Path | None:
-    inside = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return next((path for path in (folder, *inside) if any((path / kind).is_dir() for kind in EXPORTED)), None)
 
 
 def _exported_numbers(folder: Path, scene: str) -> list[int]:
@@ -211,8 +212,8 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
     for k, file in enumerate(files):
         try:
             poses[k] = _read_matrix(file, scene)
-        except DataError:
-            broken.append(file.name)
+        except DataError as error:
+            broken.append(f"{file.name} ({error.problem})")
     if broken:
         raise _export_error(
             f"{len(broken)} pose files are not matrices: {few(broken)}",
@@ -226,8 +227,8 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
 def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
     """A matrix (4, 4) from a text file; its numbers may be infinite or NaN."""
     try:
-        rows = [[float(word) for word in line.split()] for line in file.read_text().splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
+        rows = [[float(word) for word in line.split()] for line in read_text(file, scene).splitlines() if line.strip()]
+    except ValueError as error:
         raise _export_error(f"cannot be read: {error}", file, scene) from error
     if [len(row) for row in rows] != [4, 4, 4, 4]:
         raise _export_error("is no matrix", file, scene, "4 rows of 4 numbers", f"rows of {[len(row) for row in rows]}")
@@ -239,7 +240,7 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
     intrinsics = {}
     for kind in ("color", "depth"):
         k = matrices[f"intrinsic_{kind}"][:3, :3]
-        if not (np.isfinite(k).all() and k[0, 0] > 0 and k[1, 1] > 0 and np.array_equal(k[2], [0, 0, 1])):
+        if not is_camera(k):
             raise _camera_error(f"intrinsic_{kind} is not that of a camera", file, scene, k.tolist())
         if not is_rigid(matrices[f"extrinsic_{kind}"]):
             found = matrices[f"extrinsic_{kind}"].tolist()
@@ -269,31 +270,21 @@ def _pose_fault(pose: NDArray) -> str | None:
     return None if is_rigid(pose) else "pose is not a rotation and a translation"
 
 
-def is_rigid(matrix: NDArray) -> bool:
-    rotation = matrix[:3, :3]
-    return bool(
-        np.isfinite(matrix).all()
-        and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
-        and np.linalg.det(rotation) > 0
-        and np.allclose(matrix[3], [0, 0, 0, 1], atol=NEARLY_ONE)
-    )
-
-
 # --- mesh and labels ---------------------------------------------------------------------------------------------
 
 
 def _read_mesh(folder: Path, scene: str) -> Mesh | None:
     file = folder / f"{scene}{MESH}"
-    return read_ply(file.read_bytes(), file=file, scene=scene) if file.is_file() else None
+    return read_ply(read_bytes(file, scene), file=file, scene=scene) if os.path.lexists(file) else None
 
 
 def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | None:
     """The labelled mesh, or None without its two files. What is odd in them goes into ``notes``."""
     files = {suffix: folder / f"{scene}{suffix}" for suffix in (AGGREGATION, SEGMENTS, MESH)}
-    if not (files[AGGREGATION].is_file() or files[SEGMENTS].is_file()):
+    if not (os.path.lexists(files[AGGREGATION]) or os.path.lexists(files[SEGMENTS])):
         return None
     for suffix, file in files.items():
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise DataError(
                 f"{file.name} is missing, where other files of the labels are here",
                 file=file,
@@ -327,7 +318,7 @@ def _groups(file: Path, scene: str) -> list:
 
 def _read_json(file: Path, scene: str, key: str) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_bytes(file, scene, limit=LARGEST_JSON))
     except (ValueError, RecursionError) as error:
         raise _json_error(f"is not JSON: {error}", file, scene) from error
     if not (isinstance(content, dict) and isinstance(content.get(key), list)):
@@ -338,8 +329,7 @@ def _read_json(file: Path, scene: str, key: str) -> dict[str, Any]:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-    found = Checklist("scannet", scene, decode)
+def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
     scan = found.attempt(lambda: ScanNetScene(raw, scene))
     if scan is not None:
         usable = [k for k, name in enumerate(scan.recording.names) if name not in scan.skipped]
@@ -354,24 +344,13 @@ def _check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
                 remedy="download or export the scan again, or leave it out of the split",
             )
     mesh = found.attempt(lambda: _read_mesh(raw / scene, scene))
-    labelled = found.attempt(lambda: _read_labels(raw / scene, scene, found.notes))
-    found.problems = list(dict.fromkeys(found.problems))  # the labels meet a broken mesh again
-    _note_missing(found, raw, scene)
-    return found.manifest(
-        ScanNetScene.files(raw, scene),
-        images=len(scan.names("all")) if scan else 0,
-        lost_poses=len(scan.skipped) if scan else 0,
-        triangles=len(mesh.triangles) if mesh else 0,
-        objects=len(labelled.labels) if labelled else 0,
-    )
-
-
-def _note_missing(found: Checklist, raw: Path, scene: str) -> None:
-    """The mesh and the labels are optional."""
-    if not (raw / scene / f"{scene}{MESH}").is_file():
+    if not os.path.lexists(raw / scene / f"{scene}{MESH}"):
         found.note(f"there is no {scene}{MESH} to fill holes of the depth with")
-    if not any((raw / scene / f"{scene}{suffix}").is_file() for suffix in (AGGREGATION, SEGMENTS)):
-        found.note(f"there are no labels, {scene}{AGGREGATION} and {scene}{SEGMENTS} (the test scans have none)")
+    return {
+        "images": len(scan.names("all")) if scan else 0,
+        "lost_poses": len(scan.skipped) if scan else 0,
+        "triangles": len(mesh.triangles) if mesh else 0,
+    }
 
 
 # --- errors ------------------------------------------------------------------------------------------------------

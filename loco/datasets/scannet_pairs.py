@@ -15,9 +15,11 @@ The folder as a whole is a scene here, :class:`ScanNetPairsScene`, so that the b
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.pose_files import centred
-from loco.datasets.raw import Decode, Images, RawFrame, decode_color, decode_depth
-from loco.datasets.scannet import export_remedy, is_rigid, require_size
+from loco.datasets.files import read_bytes
+from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.pose_files import centred, is_camera, is_rigid
+from loco.datasets.raw import Images, RawFrame, RawScene
+from loco.datasets.scannet import export_remedy, require_size
 from loco.errors import DataError
 
 PAIRS, INTRINSICS = "test.npz", "intrinsics.npz"
@@ -86,7 +90,7 @@ class TestPair:
         return RawFrame(f"{self.scene}/{name}", rgb, depth, self.intrinsics, pose)
 
 
-class ScanNetPairsScene:
+class ScanNetPairsScene(RawScene):
     """The folder of the pairs, all scans in one (:class:`loco.datasets.raw.RawScene`).
 
     Its images share no world frame: each is in that of its own camera, and the poses between them are those of the
@@ -94,20 +98,16 @@ class ScanNetPairsScene:
     image is "horizontal" by design, so ``names("horizontal")`` gives all.
     """
 
+    format = "scannet_pairs"
+
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a list is missing or broken."""
-        self.pairs = read_pairs(raw / scene)
-        self.skipped: Mapping[str, str] = {}
+        super().__init__(raw, scene)
+        self.pairs = read_pairs(self.folder)
 
-    @staticmethod
-    def files(raw: Path, scene: str) -> list[Path]:
-        folder = raw / scene
-        images = [of_scan for kind in ("color", "depth") for of_scan in sorted(folder.glob(f"scene*/{kind}"))]
-        return [folder / PAIRS, folder / INTRINSICS, *images]
-
-    @staticmethod
-    def check(raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        return check_pairs(raw / scene, decode)
+    @classmethod
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+        return _inspect(raw / scene, found)
 
     def names(self, images: Images) -> list[str]:
         return list(dict.fromkeys(name for pair in self.pairs for name in pair.full_names))
@@ -117,15 +117,6 @@ class ScanNetPairsScene:
         for full in names:
             pair, name = holders[full]
             yield pair.image(name, np.eye(4))
-
-    def mesh(self) -> None:
-        return None
-
-    def labelled_mesh(self) -> None:
-        return None
-
-    def tracks(self) -> None:
-        return None
 
     def ground_truth(self) -> dict[str, Any]:
         """``pairs``, in the order of the list: names ``a`` and ``b``, and ``pose_a_to_b``, 4 x 4, metres."""
@@ -148,12 +139,11 @@ def read_pairs(folder: Path) -> list[TestPair]:
     return [_pair(folder, row, matrix, intrinsics) for row, matrix in zip(names.tolist(), relative)]
 
 
-def check_pairs(folder: Path, decode: Decode = "sample") -> dict[str, Any]:
-    """Look at every file of the pairs, and list all problems (see :func:`loco.datasets.check_scene`)."""
-    found = Checklist("scannet_pairs", folder.name, decode)
+def _inspect(folder: Path, found: Checklist) -> dict[str, int]:
+    """Look at every file of the pairs."""
     pairs = found.attempt(lambda: read_pairs(folder)) or []
     files = {file: pair for pair in pairs for file in pair.files()}
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not os.path.lexists(file)]
     if missing:
         names = [str(file.relative_to(folder)) for file in missing]
         found.add(
@@ -171,17 +161,19 @@ def check_pairs(folder: Path, decode: Decode = "sample") -> dict[str, Any]:
     if pairs and len(pairs) != PUBLISHED:
         found.note(f"there are {len(pairs)} pairs; published results are for {PUBLISHED}")
     scenes = len({pair.scene for pair in pairs})
-    return found.manifest([folder / PAIRS, folder / INTRINSICS], len(present) // 2, pairs=len(pairs), scenes=scenes)
+    return {"images": len(present) // 2, "pairs": len(pairs), "scenes": scenes}
 
 
 def read_pair_color(file: Path, scene: str) -> NDArray[np.uint8]:
     """Colour image (H, W, 3), RGB, at its own size."""
-    return decode_color(_read(file, scene), file=file, scene=scene)
+    return decode_color(read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene)
 
 
 def read_pair_depth(file: Path, intrinsics: NDArray, scene: str) -> NDArray[np.float32]:
     """Depth image (h, w) in metres, 0 = none."""
-    numbers = decode_depth(_read(file, scene), file=file, scene=scene, remedy=export_remedy(scene))
+    numbers = decode_depth(
+        read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy=export_remedy(scene)
+    )
     require_size("depth", numbers.shape, intrinsics, file, scene)
     return numbers.astype(np.float32) / UNITS_PER_METRE
 
@@ -199,7 +191,7 @@ def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str
 
 
 def _intrinsics(k: NDArray, folder: Path) -> NDArray[np.float64]:
-    if k.shape != (3, 3) or k.dtype.kind != "f" or not np.isfinite(k).all() or k[0, 0] <= 0 or k[1, 1] <= 0:
+    if k.shape != (3, 3) or k.dtype.kind != "f" or not is_camera(k):
         found = k.tolist() if k.shape == (3, 3) else k.shape
         raise _list_error("holds intrinsics that are not those of a camera", folder / INTRINSICS, "3 x 3", found)
     return centred(k.astype(np.float64))
@@ -215,14 +207,14 @@ def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file:
 
 def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, NDArray]:
     """Arrays of an .npz file, those of ``names`` that it has, or all; no objects, and no more than could be there."""
-    if not file.is_file():
-        raise DataError("is missing", file=file, remedy=_remedy(file.name))
+    content = BytesIO(read_bytes(file, limit=LARGEST_LIST, missing=_remedy(file.name)))
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(content) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST_LIST:
             raise _list_error("holds arrays that are too large", file, f"at most {LARGEST_LIST} bytes", size)
-        with np.load(file, allow_pickle=False) as arrays:
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as arrays:
             wanted = arrays.files if names is None else [name for name in names if name in arrays.files]
             return {name: np.atleast_1d(arrays[name]) for name in wanted}
     except DataError:
@@ -230,13 +222,6 @@ def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, ND
     # The file is not to be trusted: what is broken inside raises almost anything.
     except Exception as error:
         raise _list_error(f"cannot be read: {type(error).__name__}: {error}", file) from error
-
-
-def _read(file: Path, scene: str) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError("is missing", file=file, scene=scene, remedy=_remedy("scannet_test_1500.tar")) from error
 
 
 def _list_error(problem: str, file: Path, expected: object = None, found: object = None) -> DataError:

@@ -1,33 +1,38 @@
-"""What layouts share whose scenes are folders of named files, without labels and sparse models."""
+"""What layouts share whose scenes are folders of named files."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
 from loco.datasets.checklist import Checklist
-from loco.datasets.raw import Decode
+from loco.datasets.raw import RawScene
 from loco.errors import DataError
 
 
-class SceneFolder:
-    """A scene in a folder of its own (:class:`loco.datasets.raw.RawScene`)."""
+class SceneFolder(RawScene):
+    """A scene in a folder of its own, without labels and sparse model."""
 
-    format: ClassVar[str]
-    needed: ClassVar[tuple[str, ...]]  # files and folders
-    optional: ClassVar[tuple[str, ...]] = ()
     remedy: ClassVar[str]  # where the files come from
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a needed file is missing."""
-        self.scene, self.folder = scene, raw / scene
-        for name in self.missing(self.folder):
-            raise self.is_missing(self.folder / name, scene)
+        super().__init__(raw, scene)
+        for file in self.missing(self.folder, scene):
+            raise self.is_missing(file, scene)
 
     @classmethod
-    def missing(cls, folder: Path) -> list[str]:
-        """Names of the needed files that are not there."""
-        return [name for name in cls.needed if not (folder / name).exists()]
+    def missing(cls, folder: Path, scene: str) -> list[Path]:
+        """The needed files and folders that are not there.
+
+        Raises:
+            OSError: the scene's folder cannot be entered, so what is there is not known.
+        """
+        if os.path.lexists(folder):
+            os.stat(os.path.join(folder, "."))
+        sources = cls.sources(folder, scene)
+        return [source.path for source in sources if source.needed and not os.path.lexists(source.path)]
 
     @classmethod
     def is_missing(cls, file: Path, scene: str) -> DataError:
@@ -35,19 +40,9 @@ class SceneFolder:
         return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy)
 
     @classmethod
-    def files(cls, raw: Path, scene: str) -> list[Path]:
-        return [raw / scene / name for name in (*cls.needed, *cls.optional)]
-
-    @classmethod
-    def checklist(cls, raw: Path, scene: str, decode: Decode) -> tuple[Checklist, list[str]]:
-        """The list of a check, begun with the needed files that are missing, and their names."""
-        found, missing = Checklist(cls.format, scene, decode), cls.missing(raw / scene)
-        for name in missing:
-            found.problems.append(str(cls.is_missing(raw / scene / name, scene)))
-        return found, missing
-
-    def labelled_mesh(self) -> None:
-        return None
-
-    def tracks(self) -> None:
-        return None
+    def note_missing(cls, folder: Path, scene: str, found: Checklist) -> list[str]:
+        """Add the needed files that are missing to a checklist; their names."""
+        missing = cls.missing(folder, scene)
+        for file in missing:
+            found.add_error(cls.is_missing(file, scene))
+        return [file.name for file in missing]

@@ -8,8 +8,11 @@ inertial sensor, which are left alone. Matrices stand here as they do in the fil
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +20,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.datasets.raw import decode_color
+from loco.datasets.files import require_regular, system_error
+from loco.datasets.images import LARGEST_IMAGE, decode_color
 from loco.errors import DataError
 
 VERSION = 4
@@ -68,7 +72,7 @@ class SensFile:
                 states sizes that its images or the file cannot have.
         """
         self.path, self.scene = Path(path), scene
-        with self.path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             length = file.seek(0, 2)
             file.seek(0)
             self.header, frames = self._read_header(file, length)
@@ -126,8 +130,9 @@ class SensFile:
             depth_shift=shift,
         )
         for kind, size in (("colour", header.color_size), ("depth", header.depth_size)):
-            if not all(0 < side <= LARGEST_SIDE for side in size):
-                raise self._error(f"states an impossible size of its {kind} images", f"1 to {LARGEST_SIDE}", size)
+            if not all(0 < side <= LARGEST_SIDE for side in size) or size[0] * size[1] > LARGEST_IMAGE:
+                expected = f"sides of 1 to {LARGEST_SIDE} and at most {LARGEST_IMAGE} pixels"
+                raise self._error(f"states an impossible size of its {kind} images", expected, size)
         if not (np.isfinite(shift) and shift > 0):
             raise self._error("states an impossible unit of depth", "units a metre, 1000", shift)
         if frames * FRAME.size > length:
@@ -164,6 +169,16 @@ class SensFile:
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """The open file; a refusal of the system, at any time, is a DataError."""
+        try:
+            require_regular(self.path, os.stat(self.path), self.scene)
+            with self.path.open("rb", buffering=0) as file:
+                yield file
+        except OSError as error:
+            raise system_error(error, self.path, self.scene) from error
+
     def _take(self, file: BinaryIO, size: int, where: str) -> bytes:
         begin = file.tell()
         data = file.read(size)
@@ -172,7 +187,7 @@ class SensFile:
         return data
 
     def _read(self, offset: int, size: int) -> bytes:
-        with self.path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             file.seek(offset)
             return self._take(file, size, "an image; it was cut short after it was opened")
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loco.datasets.pose_files import DEPTH_TO_COLOR, as_pose, centred, natural, read_depth_to_color, read_matrix
-from loco.datasets.posed_images import COLOR_CAMERA, DEPTH_CAMERA, Lens, Listing, PosedImages, Rig, Shot, read_rig
+from loco.datasets.layouts import natural
+from loco.datasets.pose_files import as_pose, centred, read_depth_to_color, read_matrix
+from loco.datasets.posed_images import Lens, Listing, PosedImages, Rig, Shot, read_rig
 from loco.errors import DataError
 
 SIZE = (480, 640)
@@ -43,23 +44,17 @@ class SevenScenesScene(PosedImages):
     """A scene of 7-Scenes."""
 
     format = "seven_scenes"
-    needed = ()
-    optional = (COLOR_CAMERA, DEPTH_CAMERA, DEPTH_TO_COLOR)
     remedy = (
         "download the scene's zip from https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/ and "
         "unpack it, and each seq-XX.zip in it; let `raw` name the folder above"
     )
 
     @classmethod
-    def missing(cls, folder: Path) -> list[str]:
+    def missing(cls, folder: Path, scene: str) -> list[Path]:
         """Sequences that are still packed; the first, if there is none at all."""
         packed = [file.stem for file in folder.glob("seq-*.zip") if not (folder / file.stem).is_dir()]
-        return sorted(packed, key=natural) or ([] if sequences(folder) else ["seq-01"])
-
-    @classmethod
-    def files(cls, raw: Path, scene: str) -> list[Path]:
-        folder = raw / scene
-        return [*(sequences(folder) or [folder / "seq-01"]), *(folder / name for name in cls.optional)]
+        unpacked = [folder / name for name in sorted(packed, key=natural)]
+        return unpacked or list(dict.fromkeys(super().missing(folder, scene)))
 
     @staticmethod
     def cameras(folder: Path, scene: str) -> Rig:

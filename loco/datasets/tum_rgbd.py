@@ -46,8 +46,6 @@ class TumRgbdScene(PosedImages):
     """A sequence of TUM RGB-D."""
 
     format = "tum_rgbd"
-    needed = (RGB, DEPTH, POSES)
-    optional = ("rgb", "depth", COLOR_CAMERA)
     remedy = (
         "download the sequence's tgz from https://cvg.cit.tum.de/data/datasets/rgbd-dataset/download and unpack it; "
         "let `raw` name the folder above"

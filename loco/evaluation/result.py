@@ -6,37 +6,49 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from loco.evaluation.bootstrap import mean_interval, median_interval
-from loco.storage import Correspondences, Features, Frames, Labels
+from loco.storage import Correspondences, Features, Labels
+from loco.storage.open_files import LazyFiles
 
 
 @dataclass(frozen=True)
-class EvaluatedScene:
-    """One test scene: its open files, which must describe the same frames.
+class EvaluatedScene(LazyFiles):
+    """One test scene. Its files are opened on access; get a file anew for each use (:class:`LazyFiles`).
 
     Attributes:
-        frames: images, depth and cameras.
-        correspondences: patches and overlaps; None for images that share no world frame.
-        features: of one extractor.
-        labels: None where they are not asked for.
+        frames_path: images, depth and cameras.
+        correspondences_path: patches and overlaps; None for images that share no world frame.
+        features_path: feature maps of one extractor.
+        labels_path: None where a benchmark needs no labels.
 
     Raises:
-        DataError: the files do not belong together.
+        DataError: a file is missing or invalid, or the files do not describe the same frames.
     """
 
-    frames: Frames
-    correspondences: Correspondences | None
-    features: Features
-    labels: Labels | None = None
+    correspondences_path: Path | None
+    features_path: Path
+    labels_path: Path | None = None
 
     def __post_init__(self) -> None:
-        for file in (self.correspondences, self.features, self.labels):
-            if file is not None:
-                file.require_frames(self.frames)
+        self.correspondences, self.features, self.labels  # opened once, to check them  # noqa: B018
+
+    @property
+    def features(self) -> Features:
+        return self.opened(Features, self.features_path)
+
+    @property
+    def correspondences(self) -> Correspondences | None:
+        path = self.correspondences_path
+        return None if path is None else self.opened(Correspondences, path)
+
+    @property
+    def labels(self) -> Labels | None:
+        return None if self.labels_path is None else self.opened(Labels, self.labels_path)
 
     @property
     def ground_truth(self) -> dict[str, Any] | None:

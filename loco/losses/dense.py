@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loco.losses.pairs import AllPairsLoss, Patches, Scale, mean_of_scales, nothing_to_rank
+from loco.losses.pairs import AllPairsLoss, Scale, mean_of_scales, nothing_to_rank
+from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
 

@@ -27,7 +27,8 @@ from torch.autograd.function import once_differentiable
 
 from loco.losses import histograms
 from loco.losses.histograms import Grid
-from loco.losses.pairs import AllPairsLoss, Patches, mean_of_scales, nothing_to_rank, wide_type
+from loco.losses.pairs import AllPairsLoss, mean_of_scales, nothing_to_rank, wide_type
+from loco.losses.patches import Patches
 from loco.losses.processes import Group, add_up
 from loco.losses.tiles import Classes, Walk
 

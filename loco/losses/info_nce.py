@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+from loco.losses.pairs import RankingLoss, nothing_to_rank
+from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
 

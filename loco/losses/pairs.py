@@ -21,16 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from loco.losses.patches import Patches
 from loco.losses.processes import Group, gather_patches, place
-
-
-class Patches(NamedTuple):
-    """The patches that can form pairs."""
-
-    features: Tensor  # (m, d)
-    points: Tensor  # (m, 3), metres
-    scene_ids: Tensor  # (m,) int64
-    image_ids: Tensor  # (m,) int64; positive pairs of equal numbers weigh `same_image`
 
 
 class Scale(NamedTuple):

@@ -11,14 +11,13 @@ network then gets is the gradient of the loss of the whole batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
-if TYPE_CHECKING:
-    from loco.losses.pairs import Patches
+from loco.losses.patches import Patches
 
 Group: TypeAlias = "distributed.ProcessGroup | None"
 

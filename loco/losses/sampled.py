@@ -19,7 +19,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from loco.losses.pairs import Patches, RankingLoss, nothing_to_rank
+from loco.losses.pairs import RankingLoss, nothing_to_rank
+from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
 _CHUNK = 1024  # pairs whose features are gathered at once

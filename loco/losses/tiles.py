@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loco.losses.pairs import Patches, Scale
+from loco.losses.pairs import Scale
+from loco.losses.patches import Patches
 from loco.losses.processes import Group, place
 
 

@@ -1,19 +1,24 @@
 """Feature extractors: built by name, saved to and loaded from files."""
 
-from __future__ import annotations
+from importlib import import_module
+from typing import Any
 
-from loco.models.build import MODELS, build_extractor
-from loco.models.extractor import FeatureExtractor
-from loco.models.stored import backbones_of, describe, load, load_weights, read_content, save_extractor
+_API = {
+    "Extractor": "extractor",
+    "backbones_of": "stored",
+    "build_extractor": "build",
+    "describe": "stored",
+    "load": "stored",
+    "load_weights": "stored",
+    "read_content": "stored",
+    "save_extractor": "stored",
+}
+__all__ = list(_API)
 
-__all__ = [
-    "MODELS",
-    "FeatureExtractor",
-    "backbones_of",
-    "build_extractor",
-    "describe",
-    "load",
-    "load_weights",
-    "read_content",
-    "save_extractor",
-]
+
+def __getattr__(name: str) -> Any:
+    # Imported on use, so that `loco.models.catalogue` can be imported without PyTorch. Modules of this package import
+    # from each other's modules, not from here: what a step of the workflow imports decides when it is run again.
+    if name in _API:
+        return getattr(import_module(f"loco.models.{_API[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,30 +1,23 @@
-"""Networks trained by others, by name: images in, one feature a patch out.
+"""Encoders that others have trained: their base class, short names, and :func:`build_backbone`.
 
-A backbone is what an extractor stands on. Here are the base that all share, the names that are known, and
-:func:`build_backbone`; the kinds are in :mod:`loco.models.hub` (transformers), :mod:`loco.models.croco` and
-:mod:`loco.models.onnx_backbone`.
+The kinds are in :mod:`loco.models.hub` (transformers), :mod:`loco.models.croco` and :mod:`loco.models.onnx_backbone`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loco.errors import ConfigError
+from loco.models.catalogue import BACKBONES, find
+from loco.models.options import construct
+from loco.models.parts import Encoder
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-_KINDS = {
-    "transformers": ("loco.models.hub", "load_hub"),
-    "croco": ("loco.models.croco", "load_croco"),
-    "onnx": ("loco.models.onnx_backbone", "OnnxBackbone"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,16 +50,13 @@ KNOWN: dict[str, Known] = {
 }
 
 
-class Backbone(nn.Module):
-    """Base of all backbones. Subclasses set ``dim`` and ``stride`` and implement :meth:`encode`.
+class Backbone(Encoder):
+    """Base class of backbones. The ``forward`` of a subclass begins with :meth:`normalised`.
 
-    ``stride`` is the side of a patch in pixels of the input. ``blocks`` are the transformer blocks that are run, first
-    to last, and ``embedding`` the modules before them: what is frozen, adapted or trained is told by these. All linear
-    layers of a block are its attention and its MLP. A network without such blocks has ``blocks`` empty.
+    ``blocks`` are the transformer blocks that are run, first to last, and ``embedding`` the modules before them; they
+    determine what is frozen, adapted or trained. The linear layers of a block are those of its attention and its MLP.
+    ``blocks`` is empty for a network without such blocks.
     """
-
-    dim: int
-    stride: int
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         """
@@ -83,31 +73,17 @@ class Backbone(nn.Module):
         """The modules before the first block."""
         return []
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Normalised images (b, 3, H, W) to (b, dim, H / stride, W / stride)."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features of images, of any length.
-
-        Args:
-            images: (b, 3, H, W) RGB colours in [0, 1]; H and W are multiples of ``stride``.
-
-        Returns:
-            (b, dim, H / stride, W / stride); cell (r, q) is of the patch at rows r stride to (r + 1) stride.
+    def normalised(self, images: Tensor) -> Tensor:
+        """Normalise RGB colours (b, 3, H, W) in [0, 1] by the mean and standard deviation of the network's training.
 
         Raises:
-            ValueError: wrong shape.
+            ValueError: wrong shape; H and W must be multiples of ``stride``.
         """
         if images.ndim != 4 or images.shape[1] != 3 or any(side % self.stride for side in images.shape[2:]):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W), H and W multiples of "
                 f"{self.stride}"
             )
-        return self.encode(self.normalised(images))
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """RGB colours in [0, 1] as the network was trained to see them."""
         return (images - self.mean) / self.std
 
 
@@ -121,16 +97,8 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
         ConfigError: unknown kind, option, layer or facet.
         DataError: the weights are not there, cannot be fetched, are broken or of another network.
     """
-    name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
-    if name not in _KINDS:
-        raise ConfigError(f"there is no kind of backbone {name!r}; there are: {', '.join(sorted(_KINDS))}")
-    module, attribute = _KINDS[name]
-    build = getattr(import_module(module), attribute)
-    try:
-        inspect.signature(build).bind(**options)
-    except TypeError as error:
-        raise ConfigError(f"backbone {name!r} does not take these options: {error}") from error
-    return build(**options).eval()
+    name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
+    return construct(f"backbone {name!r}", find(BACKBONES, name, "kind of backbone").load(), options).eval()
 
 
 def check_layer(layer: int | None, count: int, what: str) -> int:

@@ -1,54 +1,32 @@
-"""Feature extractors by name."""
+"""Build feature extractors from their configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from loco.errors import ConfigError
-from loco.models.adapted import AdaptedBackbone
-from loco.models.compact_cnn import CompactCNN
-from loco.models.concat import Concat
-from loco.models.dense_sift import DenseSIFT
-from loco.models.extractor import FeatureExtractor
+from loco.models.catalogue import MODELS, find
+from loco.models.extractor import Extractor
+from loco.models.options import construct
 
 
-def _given(kind: str) -> Callable[..., FeatureExtractor]:
-    # Imported by name: files of models are read by what is built here.
-    return lambda **options: getattr(import_module("loco.models.given"), kind)(**options)
+def build_extractor(config: Mapping[str, Any], seed: int = 0) -> Extractor:
+    """Build an extractor from its configuration: ``name``, a key of :data:`loco.models.catalogue.MODELS`, and options.
 
-
-MODELS: dict[str, Callable[..., FeatureExtractor]] = {
-    "backbone": AdaptedBackbone,
-    "compact_cnn": CompactCNN,
-    "concat": Concat,
-    "dense_sift": DenseSIFT,
-    "pretrained": _given("pretrained"),
-    "published": _given("published"),
-}
-
-
-def build_extractor(config: Mapping[str, Any], seed: int = 0) -> FeatureExtractor:
-    """An extractor as the configuration describes it: ``name``, a key of :data:`MODELS`, and its options.
-
-    The initial weights depend on ``seed`` alone; the state of PyTorch's own generator is left as it was. The extractor
-    keeps its configuration as ``config``; models that are there already keep their own.
+    The initial weights depend on ``seed`` alone, and the state of PyTorch's global generator does not change. The
+    configuration is kept as ``config``; ``pretrained`` and ``published`` models keep that of the model they load.
 
     Raises:
         ConfigError: unknown name or option, or options that do not fit each other.
-        DataError: weights are not there, or broken.
+        DataError: weights are missing or broken.
     """
-    name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
-    if name not in MODELS:
-        raise ConfigError(f"there is no model {name!r}; there are: {', '.join(sorted(MODELS))}")
+    name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
+    constructor = find(MODELS, name, "model").load()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            extractor = MODELS[name](**options)
-        except TypeError as error:
-            raise ConfigError(f"model {name!r} does not take these options: {error}") from error
+        built = construct(f"model {name!r}", constructor, options)
+    extractor = built if isinstance(built, Extractor) else Extractor(built)
     extractor.config = extractor.config or dict(config)
     return extractor

@@ -9,29 +9,54 @@ image) gives each patch the context of most of the image at little cost; a top-d
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loco.models.extractor import FeatureExtractor
+from loco.errors import ConfigError
+from loco.models.options import construct_network, require_sizes
+from loco.models.parts import Encoder, Encoding
+
+GROUPS = 8  # of the normalisation
 
 
-class CompactCNN(FeatureExtractor):
+def compact_cnn(**options: Any) -> CompactCNN:
+    """Build a :class:`CompactCNN` with these options, after a check of its size.
+
+    Raises:
+        ConfigError: unknown options, sizes that do not fit, or a network that is too large.
+    """
+    return construct_network("model 'compact_cnn'", CompactCNN, options)
+
+
+class CompactCNN(Encoder):
     """About 2 million parameters at ``dim`` = 64; stride 4."""
 
     stride = 4
-    multiple = 16  # of the coarsest level
+    cells = 4  # the third level has a stride of 16
 
-    def __init__(self, dim: int = 64, widths: tuple[int, int, int] = (64, 128, 192), blocks: int = 2) -> None:
+    def __init__(self, dim: int = 64, widths: Sequence[int] = (64, 128, 192), blocks: int = 2) -> None:
         """
         Args:
             dim: length of a feature.
-            widths: channels at 1/4, 1/8 and 1/16 of the image.
+            widths: channels at 1/4, 1/8, 1/16, ... of the image; multiples of 8.
             blocks: residual blocks at each level.
+
+        Raises:
+            ConfigError: sizes that do not fit.
         """
         super().__init__()
+        require_sizes("compact_cnn", dim=dim)
+        require_sizes("compact_cnn", 100, blocks=blocks)
+        if not isinstance(widths, list | tuple) or not 1 <= len(widths) <= 8:
+            raise ConfigError(f"compact_cnn: `widths` must be a list of one to eight numbers, found {widths!r}")
+        require_sizes("compact_cnn", **{f"widths.{number}": width for number, width in enumerate(widths)})
+        if any(width % GROUPS for width in widths):
+            raise ConfigError(f"compact_cnn: `widths` must be multiples of {GROUPS}, found {widths!r}")
         self.dim = dim
         self.gradients = OrientedGradients()
         inner = widths[0]
@@ -53,7 +78,7 @@ class CompactCNN(FeatureExtractor):
         # where all scores are equal, learns slowly.
         self.centre = nn.BatchNorm2d(dim, affine=False)
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Encoding:
         x = self.fine(self.stem(self.gradients(images).to(memory_format=torch.channels_last)))
         pyramid = [x]
         for level in self.levels:
@@ -64,7 +89,7 @@ class CompactCNN(FeatureExtractor):
         for merge in self.merges:
             side = pyramid.pop()
             top = merge(side + F.interpolate(top, size=side.shape[2:], mode="bilinear", align_corners=False))
-        return self.centre(self.head(top))
+        return Encoding(self.centre(self.head(top)))
 
 
 class OrientedGradients(nn.Module):
@@ -75,7 +100,8 @@ class OrientedGradients(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        angles = torch.arange(self.directions) * (2 * math.pi / self.directions)
+        # On the CPU even if sizes are measured on the meta device, whose arithmetic takes seconds to import.
+        angles = torch.arange(self.directions, device="cpu") * (2 * math.pi / self.directions)
         filters = torch.stack([_gradient(sigma, angle) for sigma in self.sigmas for angle in angles.tolist()])
         self.register_buffer("filters", filters[:, None], persistent=False)
 
@@ -91,7 +117,8 @@ class OrientedGradients(nn.Module):
 
 def _gradient(sigma: float, angle: float) -> Tensor:
     """(13, 13) filter: derivative of a Gaussian along ``angle``, of unit response to a unit slope."""
-    y, x = torch.meshgrid(torch.arange(-6.0, 7.0), torch.arange(-6.0, 7.0), indexing="ij")
+    taps = torch.arange(-6.0, 7.0, device="cpu")
+    y, x = torch.meshgrid(taps, taps, indexing="ij")
     along = x * math.cos(angle) + y * math.sin(angle)
     derivative = along * torch.exp(-(x**2 + y**2) / (2 * sigma**2))
     return derivative / (derivative * along).sum()
@@ -121,4 +148,4 @@ class Residual(nn.Module):
 
 def _norm(channels: int) -> nn.Module:
     # By groups, not by batch: a batch holds a few rooms alone, and training and use must see the same network.
-    return nn.GroupNorm(8, channels)
+    return nn.GroupNorm(GROUPS, channels)

@@ -10,32 +10,42 @@ import torch
 from torch import Tensor, nn
 
 from loco.errors import ConfigError
-from loco.models.extractor import FeatureExtractor
+from loco.models.build import build_extractor
+from loco.models.extractor import Extractor
+from loco.models.parts import Encoder, Encoding
 
 
-class Concat(FeatureExtractor):
-    """The unit features of several extractors side by side, each with the same say: the cosine is their mean cosine."""
+def concat(models: Sequence[Mapping[str, Any]], stride: int) -> Extractor:
+    """Build an extractor that concatenates the features of several others.
 
-    def __init__(self, models: Sequence[Mapping[str, Any]], stride: int) -> None:
+    Args:
+        models: for :func:`loco.models.build_extractor`, one each.
+        stride: that all of them have, in pixels.
+
+    Raises:
+        ConfigError: no models, or models of other strides.
+    """
+    seeds = torch.randint(2**31, (len(models),)).tolist()
+    members = [build_extractor(model, seed) for model, seed in zip(models, seeds)]
+    strides = [member.stride for member in members]
+    if set(strides) != {stride}:
+        raise ConfigError(f"the models that are concatenated have the strides {strides}, not all {stride}")
+    config = {"name": "concat", "models": [member.config for member in members], "stride": stride}
+    return Extractor(Concat(members), config=config)
+
+
+class Concat(Encoder):
+    """L2-normalised features of several extractors side by side, equally weighted: the cosine is their mean cosine."""
+
+    def __init__(self, models: Sequence[Extractor]) -> None:
         """
         Args:
-            models: for :func:`loco.models.build_extractor`, one each.
-            stride: of every one of them.
-
-        Raises:
-            ConfigError: no models, or models of other strides.
+            models: of one stride.
         """
-        from loco.models.build import build_extractor  # which knows this class
-
         super().__init__()
-        seeds = torch.randint(2**31, (len(models),)).tolist()
-        self.models = nn.ModuleList(build_extractor(model, seed) for model, seed in zip(models, seeds))
-        strides = [model.stride for model in self.models]
-        if set(strides) != {stride}:
-            raise ConfigError(f"the models that are concatenated have the strides {strides}, not all {stride}")
-        self.config = {"name": "concat", "models": [model.config for model in self.models], "stride": stride}
-        self.stride = stride
-        self.dim = sum(model.dim for model in self.models)
+        self.models = nn.ModuleList(models)
+        self.stride, self.dim = models[0].stride, sum(model.dim for model in models)
 
-    def maps(self, images: Tensor) -> Tensor:
-        return torch.cat([model(images) for model in self.models], dim=1) / math.sqrt(len(self.models))
+    def forward(self, images: Tensor) -> Encoding:
+        maps = torch.cat([model(images) for model in self.models], dim=1)
+        return Encoding(maps / math.sqrt(len(self.models)))

@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from loco.errors import DataError
 from loco.models.backbones import Backbone, check_layer, to_grid
+from loco.models.finite import require_finite
+from loco.models.parts import Encoding
 from loco.models.transformer import Block, Rotation
 
 # A published name begins with one of these; what the part is called here.
@@ -45,7 +47,7 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
     content = _read(Path(path))
     try:
         settings, weights = content["croco_kwargs"], content["model"]
-        return CroCo(
+        encoder = CroCo(
             weights, settings.get("enc_num_heads", _HEADS), settings.get("pos_embed", _SINES), layer=layer, norm=norm
         )
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -55,6 +57,8 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
             expected="`croco_kwargs` and `model`, as in the published files of CroCo v2",
             found=", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__,
         ) from error
+    require_finite(encoder.state_dict(), path)
+    return encoder
 
 
 class CroCo(Backbone):
@@ -104,8 +108,8 @@ class CroCo(Backbone):
     def embedding(self) -> list[nn.Module]:
         return [self.patches]
 
-    def encode(self, images: Tensor) -> Tensor:
-        x = self.patches(images)
+    def forward(self, images: Tensor) -> Encoding:
+        x = self.patches(self.normalised(images))
         height, width = x.shape[2:]
         tokens = x.flatten(2).transpose(1, 2)
         rotation = None
@@ -115,7 +119,7 @@ class CroCo(Backbone):
             rotation = rotations(height, width, self._head_dim, self._base, tokens.device)
         for block in self.blocks:
             tokens = block(tokens, rotation)
-        return to_grid(self.norm(tokens), height, width)
+        return Encoding(to_grid(self.norm(tokens), height, width))
 
     def _resized_positions(self, height: int, width: int) -> Tensor:
         """(height * width, dim) sines and cosines, interpolated as CroCo's own fine-tuning does."""

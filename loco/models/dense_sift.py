@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from loco.models.extractor import FeatureExtractor
+from loco.errors import ConfigError
+from loco.models.options import MOST_STRIDE, require_sizes
+from loco.models.parts import Encoder, Encoding
 
 # OpenCV rounds a keypoint to a pixel of its octave, half a pixel off the centre of a cell of even size. In the octave
 # of the doubled image, -1 in OpenCV's packing, that centre is a pixel.
 _DOUBLED_OCTAVE = 255
 
 
-class DenseSIFT(FeatureExtractor):
+class DenseSIFT(Encoder):
     """SIFT descriptors (Lowe, IJCV 2004) on a grid, in the RootSIFT form of Arandjelovic and Zisserman (CVPR 2012).
 
     Nothing is trained. RootSIFT compares descriptors by the Hellinger kernel, which is better than the plain one.
@@ -27,14 +31,20 @@ class DenseSIFT(FeatureExtractor):
         Args:
             stride: pixels between descriptors.
             keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor spans six times as much.
+
+        Raises:
+            ConfigError: sizes that are not positive.
         """
         super().__init__()
+        require_sizes("dense_sift", MOST_STRIDE, stride=stride)
+        if not (isinstance(keypoint_size, int | float) and 0 < keypoint_size < math.inf):
+            raise ConfigError(f"dense_sift: `keypoint_size` must be a positive number, found {keypoint_size!r}")
         self.stride, self.keypoint_size = stride, keypoint_size
         self._sift = cv2.SIFT_create()
 
-    def maps(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Encoding:
         maps = [self._describe(image) for image in (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()]
-        return torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(images.device)
+        return Encoding(torch.from_numpy(np.stack(maps)).permute(0, 3, 1, 2).to(images.device))
 
     def _describe(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from loco.errors import ConfigError
-from loco.models.extractor import FeatureExtractor
+from loco.models.extractor import Extractor, evaluating
 from loco.storage import atomic_path
 
 TOLERANCE = 1e-4  # between the two programs' unit features
 BATCHES = (1, 3)  # sizes of the batches that are compared: neither is that of the export's example
 
 
-def export_onnx(extractor: FeatureExtractor, path: str | Path, size: tuple[int, int]) -> float:
+def export_onnx(extractor: Extractor, path: str | Path, size: tuple[int, int]) -> float:
     """Write an extractor as an ONNX file, and check it against PyTorch.
 
     The file takes ``images`` (b, 3, height, width), float32 RGB in [0, 1], for any b, and gives ``features``
@@ -29,7 +29,7 @@ def export_onnx(extractor: FeatureExtractor, path: str | Path, size: tuple[int, 
     one file, weights included, so at most 2 GB, the limit of ONNX.
 
     Args:
-        extractor: on the CPU; is put in evaluation mode.
+        extractor: on the CPU; exported as it is in evaluation mode.
         path: file to write; not written unless the check succeeds.
         size: (height, width) of the images, pixels.
 
@@ -42,8 +42,7 @@ def export_onnx(extractor: FeatureExtractor, path: str | Path, size: tuple[int, 
     """
     if lacking := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
         raise ConfigError(f"PyTorch writes ONNX by {' and '.join(lacking)}: install them (pip install 'loco[export]')")
-    extractor.eval()
-    with atomic_path(path) as temporary:
+    with evaluating(extractor), atomic_path(path) as temporary:
         _export(extractor, temporary, size)
         difference = max(_difference(extractor, temporary, images) for images in _examples(size, BATCHES))
         if not difference <= TOLERANCE:  # so not if it is NaN
@@ -54,7 +53,7 @@ def export_onnx(extractor: FeatureExtractor, path: str | Path, size: tuple[int, 
     return difference
 
 
-def _export(extractor: FeatureExtractor, path: Path, size: tuple[int, int]) -> None:
+def _export(extractor: Extractor, path: Path, size: tuple[int, int]) -> None:
     (example,) = _examples(size, (2,))
     try:
         with _quiet():
@@ -70,15 +69,15 @@ def _export(extractor: FeatureExtractor, path: Path, size: tuple[int, int]) -> N
     except torch.onnx.OnnxExporterError as error:
         cause = str(error.__cause__ or error).strip().split("\n")[0]
         raise ConfigError(
-            f"this {type(extractor).__name__} cannot be written as ONNX: not all of it is PyTorch, or PyTorch has no "
-            f"ONNX for it ({cause})"
+            f"an extractor with a {type(extractor.encoder).__name__} cannot be written as ONNX: not all of it is "
+            f"PyTorch, or PyTorch has no ONNX for it ({cause})"
         ) from error
     facts = {"stride": extractor.stride, "dim": extractor.dim, "colours": "RGB in [0, 1]"}
     program.model.metadata_props.update({name: str(fact) for name, fact in facts.items()})
     program.save(path, external_data=False)
 
 
-def _difference(extractor: FeatureExtractor, path: Path, images: Tensor) -> float:
+def _difference(extractor: Extractor, path: Path, images: Tensor) -> float:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

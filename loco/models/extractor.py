@@ -1,8 +1,9 @@
-"""What every feature extractor is: images in, one unit feature a patch out."""
+"""Feature extractors: images in, one L2-normalised feature per patch out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -15,125 +16,162 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loco.geometry.patches import grid_size
+from loco.models.options import MOST_STRIDE, require_sizes
+from loco.models.parts import Encoder, Encoding, Head
 
 
-class FeatureExtractor(nn.Module):
-    """Base of all extractors. Subclasses set ``dim`` and ``stride`` and implement :meth:`maps`.
+class Extractor(nn.Module):
+    """An encoder, a head on top of it or none, and what both share: padding, scale, grid, normalisation, metadata.
 
-    ``stride`` is the number of pixels of the input along the side of a cell of the map; ``multiple`` divides the height
-    and the width of the images that :meth:`maps` takes (a multiple of the stride, and the stride unless it is set).
-    ``token_dim`` is the length of its class token, 0 if it has none (:meth:`with_class_token`).
-    ``config`` is what :func:`loco.models.build_extractor` can make it from; of a model that was there already, its own.
-    ``facts`` is what its file says of its making.
+    Attributes:
+        dim: channels of the features.
+        stride: pixels of the image per feature.
+        token_dim: length of the class token, 0 if the encoder has none (:meth:`with_class_token`).
+        config: configuration that :func:`loco.models.build_extractor` builds this extractor from.
+        facts: what its model file states about how it was made.
     """
 
-    dim: int
-    stride: int
-    multiple: int = 0
-    token_dim: int = 0
-    config: Mapping[str, Any] = MappingProxyType({})
-    facts: Mapping[str, Any] = MappingProxyType({})
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: Head | None = None,
+        stride: int | None = None,
+        config: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """
+        Args:
+            encoder: the network that sees the images.
+            head: maps the encoder's features to others; None leaves them as they are.
+            stride: pixels of the image per feature. If it is not the encoder's, images are resized in that proportion
+                before the encoder sees them. None for the encoder's.
+            config: see above.
 
-    def maps(self, images: Tensor) -> Tensor:
-        """(b, 3, H, W) colours in [0, 1] to (b, dim, H / stride, W / stride), of any length."""
-        raise NotImplementedError
+        Raises:
+            ConfigError: a stride that is not a whole number from 1 to 1024.
+        """
+        super().__init__()
+        self.encoder, self.head = encoder, head
+        self.stride = encoder.stride if stride is None else stride
+        require_sizes("model", MOST_STRIDE, stride=self.stride)
+        self.dim = head.dim if head else encoder.dim
+        self.token_dim = encoder.token_dim
+        self.config, self.facts = config, MappingProxyType({})
+        self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode, but for an extractor that has nothing to train: its batch norms are to stay as they are."""
-        return super().train(mode and self.trainable_parameters > 0)
+        """Set the mode; parts without trainable parameters stay in evaluation mode: batch norms do not change."""
+        if not self.trainable_parameters:
+            return super().train(False)
+        super().train(mode)
+        for module in self.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        return self
 
     @property
     def frozen_encoder(self) -> bool:
-        """Whether what comes before :meth:`decode` is never trained, so that it can be stored."""
-        return False
+        """Whether training does not change the encoder's maps and the head needs no class token: maps can be stored."""
+        trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
+        return not trained and not (self.head and self.head.needs_token)
 
     @property
     def needs_images(self) -> bool:
-        """Whether :meth:`decode` looks at the images."""
-        return True
-
-    def encode(self, images: Tensor) -> Tensor:
-        """The frozen part of :meth:`maps`: its images to (b, C, h', w')."""
-        raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
-
-    def decode(self, encoded: Tensor, images: Tensor | None) -> Tensor:
-        """The rest of :meth:`maps`: what :meth:`encode` gave, and the images where they are needed."""
-        raise NotImplementedError(f"{type(self).__name__} has no frozen encoder")
+        """Whether the head needs the images in addition to the encoder's maps."""
+        return self.head is not None and self.head.needs_images
 
     def forward(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
-        """Unit features of images: :meth:`raw` ones, each divided by its length. Arguments and errors are the same."""
+        """Return L2-normalised features (b, dim, h, w); arguments and errors as for :meth:`raw`."""
         return F.normalize(self.raw(images, encoded), dim=1)
 
     def raw(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
-        """Features of images, of any length.
+        """Return the features of images, before L2 normalisation.
 
-        Images are continued below and on the right, by their last pixels, to what :meth:`maps` takes; of the map those
-        cells stay that hold any part of the image. So cell (r, q) is centred at pixel ((q + 0.5) stride,
-        (r + 0.5) stride), whatever the size.
+        Images are padded below and on the right by their last pixels, to whole patches; the result keeps all cells that
+        contain any part of the image. Whatever the size, cell (r, q) is centred at pixel ((q + 0.5) stride,
+        (r + 0.5) stride).
 
         Args:
-            images: (b, 3, H, W) float colours in [0, 1]. None where ``encoded`` is given and ``needs_images`` is false.
-            encoded: what :meth:`encode` gives for them, if it was stored.
+            images: (b, 3, H, W) float RGB colours in [0, 1]. May be None if ``encoded`` is given and ``needs_images``
+                is false.
+            encoded: stored maps of :meth:`encode` for these images, of any floating-point type.
 
         Returns:
-            (b, dim, h, w), float32; (h, w) = :func:`loco.geometry.patches.grid_size`.
+            (b, dim, h, w) float32; (h, w) = :meth:`grid` of (H, W).
 
         Raises:
             ValueError: wrong shape.
         """
-        if images is None:
-            return self.decode(encoded.float(), None).float()
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
-        rows, columns = grid_size(tuple(images.shape[2:]), self.stride)
-        images = self.continued(images)
-        maps = self.maps(images) if encoded is None else self.decode(encoded.float(), images)
-        if maps.shape[2:] != (images.shape[2] // self.stride, images.shape[3] // self.stride):
-            raise ValueError(
-                f"maps of {tuple(maps.shape[2:])} cells do not fit images of {tuple(images.shape[2:])} pixels at a "
-                f"stride of {self.stride}"
-            )
-        return maps[:, :, :rows, :columns].float()
+        if encoded is None:
+            return self.decode(self.encode(images), images)
+        if images is not None and tuple(encoded.shape[2:]) != self.grid(_size(images)):
+            raise ValueError(_mismatch(encoded, images, self.stride))
+        return self.decode(Encoding(encoded), images)
 
     def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What :meth:`raw` gives for images, and the backbone's class token of each, (b, token_dim)."""
-        return self.raw(images), images.new_empty(len(images), 0)
+        """Return the features of :meth:`raw` for images, and the class token of each, (b, token_dim) float32."""
+        encoding = self.encode(images)
+        token = images.new_empty(len(images), 0) if encoding.token is None else encoding.token
+        return self.decode(encoding, images), token.float()
 
-    def continued(self, images: Tensor) -> Tensor:
-        """Images (b, 3, H, W) with their last pixels repeated below and on the right, to multiples of ``multiple``."""
-        height, width = images.shape[2:]
-        multiple = self.multiple or self.stride
-        return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    def encode(self, images: Tensor) -> Encoding:
+        """Return the encoder's output for images (b, 3, H, W): maps (b, encoder.dim, h, w), (h, w) = :meth:`grid`."""
+        rows, columns = self.grid(_size(images))
+        prepared = self._prepared(images)
+        maps, token = self.encoder(prepared)
+        if any(side != cells * self.encoder.stride for side, cells in zip(prepared.shape[2:], maps.shape[2:])):
+            raise ValueError(_mismatch(maps, prepared, self.encoder.stride))
+        return Encoding(maps[:, :, :rows, :columns], token)
+
+    def decode(self, encoding: Encoding, images: Tensor | None = None) -> Tensor:
+        """Return the features (b, dim, h, w) float32 of what :meth:`encode` returned for ``images``."""
+        maps = encoding.maps.float()
+        if self.head is None:
+            return maps
+        images = self._prepared(images) if self.head.needs_images else None
+        token = encoding.token.float() if self.head.needs_token else None
+        return self.head(maps, images, token).float()
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Images of whole patches, at the scale at which a patch has the encoder's stride."""
+        height, width = _size(images)
+        multiple = self.stride * self.encoder.cells
+        images = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        wanted = self.encoder.stride
+        if wanted == self.stride:
+            return images
+        size = [side // self.stride * wanted for side in images.shape[2:]]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=wanted < self.stride)
 
     @torch.no_grad()  # no inference mode: its tensors would be no input to a network that learns
     def extract(
         self, images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor], batch: int = 16
     ) -> Tensor:
-        """Unit features of photographs, in evaluation mode.
+        """Return L2-normalised features of photographs, computed in evaluation mode. The mode is restored afterwards.
 
         Args:
-            images: 8-bit RGB, arrays, tensors or pictures of PIL: one (H, W, 3), a batch (b, H, W, 3), or several of
-                one size.
-            batch: how many go through the network at a time.
+            images: 8-bit RGB, as arrays, tensors or PIL images: one (H, W, 3), a batch (b, H, W, 3), or several of one
+                size.
+            batch: number of images that pass through the network together.
 
         Returns:
-            (b, dim, h, w), b = 1 for one image; (h, w) = :meth:`grid` of (H, W).
+            (b, dim, h, w) float32, b = 1 for one image; (h, w) = :meth:`grid` of (H, W).
 
         Raises:
             TypeError: paths.
             ValueError: other shapes, unequal sizes, not 8-bit.
         """
-        self.eval()
         parts = _as_batch(images).split(batch)
-        return torch.cat([self(to_colours(part, self.device)) for part in parts])
+        with evaluating(self):
+            return torch.cat([self(to_colours(part, self.device)) for part in parts])
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie; the CPU if there are none."""
+        """The device of the weights; the CPU if there are none."""
         return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(rows, columns) of the features of an image of ``size`` (height, width).
+        """Return (rows, columns) of the features of an image of ``size`` (height, width).
 
         Feature (r, q) is centred at pixel ((q + 0.5) stride, (r + 0.5) stride), (0, 0) being the top-left corner.
         """
@@ -141,12 +179,39 @@ class FeatureExtractor(nn.Module):
 
     @property
     def trainable_parameters(self) -> int:
+        """The number of parameters that training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode within this context; restore the mode of each of its modules afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def to_colours(images: NDArray[np.uint8] | Tensor, device: torch.device | str) -> Tensor:
-    """8-bit images (b, H, W, 3) as the extractors' input: (b, 3, H, W) float32 in [0, 1]."""
+    """Convert 8-bit images (b, H, W, 3) to the input of an extractor: (b, 3, H, W) float32 in [0, 1]."""
     return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    """(height, width) of images (b, 3, H, W)."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
+    return images.shape[2], images.shape[3]
+
+
+def _mismatch(maps: Tensor, images: Tensor, stride: int) -> str:
+    return (
+        f"maps of {tuple(maps.shape[2:])} cells do not fit images of {tuple(images.shape[2:])} pixels at a stride of "
+        f"{stride}"
+    )
 
 
 def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:

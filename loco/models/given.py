@@ -1,4 +1,4 @@
-"""Extractors whose weights are there already: models of this project, and the published weights of LoCo and LoCUS."""
+"""Extractors that are loaded from files: models of this project, and the published weights of LoCo and LoCUS."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from loco.errors import ConfigError
-from loco.models.extractor import FeatureExtractor
+from loco.models.extractor import Extractor
 from loco.models.published import load_published
 from loco.models.stored import load
 from loco.weights import model_file
 
 
-def pretrained(path: str, stride: int) -> FeatureExtractor:
+def pretrained(path: str, stride: int) -> Extractor:
     """A model of this project.
 
     Args:
@@ -26,7 +26,7 @@ def pretrained(path: str, stride: int) -> FeatureExtractor:
     return _of_stride(load(model_file(path)), stride, path)
 
 
-def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] | None = None) -> FeatureExtractor:
+def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] | None = None) -> Extractor:
     """Published weights of LoCo or LoCUS (:func:`loco.models.published.load_published`).
 
     Args:
@@ -42,7 +42,7 @@ def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] 
     return _of_stride(load_published(weights, path, backbone), stride, path)
 
 
-def _of_stride(extractor: FeatureExtractor, stride: int, path: str) -> FeatureExtractor:
+def _of_stride(extractor: Extractor, stride: int, path: str) -> Extractor:
     if extractor.stride != stride:
         raise ConfigError(
             f"the model {path} has a stride of {extractor.stride}, not {stride}; set `model.stride` to it"

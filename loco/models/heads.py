@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,23 +12,9 @@ from torch.nn import functional as F
 
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, to_grid
+from loco.models.options import construct_network, require_sizes
+from loco.models.parts import Head
 from loco.models.transformer import Block
-
-
-class Head(nn.Module):
-    """Base of the heads: maps of a backbone in, maps of ``dim`` channels on the same grid out.
-
-    ``needs_images``: whether it also looks at the images. ``class_token``: whether the maps that it takes have one row
-    more, filled with the backbone's class token.
-    """
-
-    dim: int
-    needs_images = False
-    class_token = False
-
-    def forward(self, features: Tensor, images: Tensor | None) -> Tensor:
-        """(b, c, h, w) features, (b, 3, H, W) colours in [0, 1] as the backbone saw them, to (b, dim, h, w)."""
-        raise NotImplementedError
 
 
 class ResidualCNN(Head):
@@ -62,6 +47,7 @@ class ResidualCNN(Head):
             aligned: False for the published geometry and start.
         """
         super().__init__()
+        require_sizes("residual_cnn", **{f"widths.{number}": width for number, width in enumerate(widths)})
         if len(widths) < self.halvings:
             raise ConfigError(f"residual_cnn: `widths` are of {self.halvings} or more convolutions, found {widths}")
         self.dim, self.stride, self.aligned = inputs, stride, aligned
@@ -87,7 +73,7 @@ class ResidualCNN(Head):
             nn.init.zeros_(convolution.bias)
             nn.init.constant_(norm.weight, 0.05)
 
-    def forward(self, features: Tensor, images: Tensor) -> Tensor:
+    def forward(self, features: Tensor, images: Tensor | None, token: Tensor | None = None) -> Tensor:
         least = 4 * self.cell + 1  # the dilated convolutions reflect four cells
         if min(images.shape[2:]) < least:
             raise DataError(
@@ -116,7 +102,7 @@ class BlurPool(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device="cpu") / 8
         self.register_buffer("taps", torch.outer(taps, taps)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,21 +132,24 @@ class LocusHead(Head):
             class_token: whether the backbone's class token takes part. Its features can then not be cached as maps.
         """
         super().__init__()
+        require_sizes("locus", dim=dim, width=width)
+        require_sizes("locus", 100, blocks=blocks)
         if width % self.heads:
             raise ConfigError(f"locus: `width` is a multiple of {self.heads}, found {width}")
-        self.dim, self.class_token = dim, class_token
+        self.dim, self.needs_token = dim, class_token
         self.layers = nn.Sequential(
             nn.Linear(inputs, width),
             *(Block(width, self.heads, 4 * width, scale=0.125) for _ in range(blocks)),
             nn.Linear(width, dim),
         )
 
-    def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
-        if not self.class_token:
-            return to_grid(self.layers(_tokens(features)), *features.shape[2:])
-        features, token = features[:, :, :-1], features[:, :, -1:, :1]
-        tokens = self.layers(torch.cat([_tokens(token), _tokens(features)], dim=1))
-        return to_grid(tokens[:, 1:], *features.shape[2:])
+    def forward(self, features: Tensor, images: Tensor | None = None, token: Tensor | None = None) -> Tensor:
+        tokens = features.flatten(2).transpose(1, 2)
+        if self.needs_token:
+            tokens = self.layers(torch.cat([token[:, None], tokens], dim=1))[:, 1:]
+        else:
+            tokens = self.layers(tokens)
+        return to_grid(tokens, *features.shape[2:])
 
 
 class ResidualMLP(Head):
@@ -180,7 +169,8 @@ class ResidualMLP(Head):
             context: mix each patch with its eight neighbours, by one filter a channel.
         """
         super().__init__()
-        self.dim = dim or inputs
+        require_sizes("residual_mlp", hidden=hidden, dim=inputs if dim is None else dim)
+        self.dim = inputs if dim is None else dim
         self.norm = nn.LayerNorm(inputs)
         self.expand, self.reduce = nn.Linear(inputs, hidden), nn.Linear(hidden, self.dim)
         self.mix = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden) if context else nn.Identity()
@@ -190,7 +180,7 @@ class ResidualMLP(Head):
         if dim is not None:
             nn.init.orthogonal_(self.shortcut.weight)
 
-    def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, images: Tensor | None = None, token: Tensor | None = None) -> Tensor:
         x = features.permute(0, 2, 3, 1)
         y = self.mix(self.expand(self.norm(x)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return (self.shortcut(x) + self.reduce(F.gelu(y))).permute(0, 3, 1, 2)
@@ -206,12 +196,13 @@ class Linear(Head):
             dim: channels of the result; it starts as a random orthogonal projection.
         """
         super().__init__()
+        require_sizes("linear", dim=dim)
         self.dim = dim
         self.layer = nn.Linear(inputs, dim)
         nn.init.orthogonal_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 
-    def forward(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, images: Tensor | None = None, token: Tensor | None = None) -> Tensor:
         return self.layer(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -234,16 +225,8 @@ def build_head(config: Mapping[str, Any], inputs: int, stride: int) -> Head:
     Raises:
         ConfigError: unknown name, or options that the head does not take.
     """
-    name, options = config["name"], {key: value for key, value in config.items() if key != "name"}
+    name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     if name not in HEADS:
         raise ConfigError(f"there is no head {name!r}; there are: {', '.join(sorted(HEADS))}")
     given = {"inputs": inputs, **({"stride": stride} if name == "residual_cnn" else {})}
-    try:
-        inspect.signature(HEADS[name]).bind(**given, **options)
-    except TypeError as error:
-        raise ConfigError(f"head {name!r} does not take these options: {error}") from error
-    return HEADS[name](**given, **options)
-
-
-def _tokens(maps: Tensor) -> Tensor:
-    return maps.flatten(2).transpose(1, 2)
+    return construct_network(f"head {name!r}", HEADS[name], options, **given)

@@ -27,6 +27,8 @@ from transformers.utils import logging
 
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, KNOWN, Backbone, check_layer, to_grid
+from loco.models.finite import require_finite
+from loco.models.parts import Encoding
 from loco.weights import is_hub_name
 
 HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
@@ -95,9 +97,9 @@ def load_hub(
 
 
 class VisionTransformer(Backbone):
-    """The patch tokens, or a facet of them, of one layer of a DINO, DINOv2 or DINOv3 model.
+    """The patch tokens, or a facet of them, and the class token of one layer of a DINO, DINOv2 or DINOv3 model.
 
-    The class token and the registers take part in the attention and are dropped from the output.
+    The registers take part in the attention and are dropped from the output.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class VisionTransformer(Backbone):
         layer = check_layer(layer, len(blocks), f"this model ({config.model_type})")
         norm = norm if norm is not None else layer == len(blocks) and facet == "token"
         self.dim, self.stride = config.hidden_size, config.patch_size
+        self.token_dim = self.dim
         self.blocks = blocks[:layer]
         if facet != "token":
             last = self.blocks[-1]
@@ -132,12 +135,13 @@ class VisionTransformer(Backbone):
     def embedding(self) -> list[nn.Module]:
         return [module for module in (self.embeddings, self.rotary) if module is not None]
 
-    def encode(self, images: Tensor) -> Tensor:
-        patches = self.tokens(images)[:, self._extra_tokens :]
-        return to_grid(patches, images.shape[2] // self.stride, images.shape[3] // self.stride)
+    def forward(self, images: Tensor) -> Encoding:
+        tokens = self._tokens(self.normalised(images))
+        height, width = (side // self.stride for side in images.shape[2:])
+        return Encoding(to_grid(tokens[:, self._extra_tokens :], height, width), tokens[:, 0])
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """Normalised images to all tokens (b, n, dim): class token, registers, then patches in reading order."""
+    def _tokens(self, images: Tensor) -> Tensor:
+        """All tokens (b, n, dim) of normalised images: class token, registers, then patches in reading order."""
         tokens = self.embeddings(images, **self._resizes)
         positions = {"position_embeddings": self.rotary(images)} if self.rotary is not None else {}
         for block in self.blocks:
@@ -183,11 +187,12 @@ class ResNet(Backbone):
     def embedding(self) -> list[nn.Module]:
         return [self.embedder, self.stages]
 
-    def encode(self, images: Tensor) -> Tensor:
-        x = self.embedder(F.pad(images, (self.stride // 2, 0, self.stride // 2, 0), mode="replicate"))
+    def forward(self, images: Tensor) -> Encoding:
+        x = self.normalised(images)
+        x = self.embedder(F.pad(x, (self.stride // 2, 0, self.stride // 2, 0), mode="replicate"))
         for stage in self.stages:
             x = stage(x)
-        return x[:, :, 1:, 1:]
+        return Encoding(x[:, :, 1:, 1:])
 
 
 def _folder(name: str, weights: bool) -> Path:
@@ -302,6 +307,7 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
             found=", ".join(sorted(report["unexpected_keys"])[:5]) or None,
             remedy="give a folder whose config.json and model.safetensors belong together",
         )
+    require_finite({key: value for key, value in model.state_dict().items() if not key.startswith("pooler.")}, folder)
     return model
 
 

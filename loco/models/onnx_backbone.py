@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, to_grid
+from loco.models.parts import Encoding
 
 
 class OnnxBackbone(Backbone):
@@ -54,8 +55,9 @@ class OnnxBackbone(Backbone):
         height, width = self.size or (4 * native_stride, 4 * native_stride)
         self.dim = self._map(np.zeros((1, 3, height, width), np.float32)).shape[1]
 
-    def encode(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Encoding:
         height, width = images.shape[2:]
+        images = self.normalised(images)
         if self.size is not None:
             below, right = self.size[0] - height, self.size[1] - width
             if below < 0 or right < 0:
@@ -70,7 +72,7 @@ class OnnxBackbone(Backbone):
         arrays = images.detach().float().cpu().numpy()
         maps = np.concatenate([self._map(arrays[i : i + 1]) for i in range(len(arrays))])
         rows, columns = height // self.stride, width // self.stride
-        return torch.from_numpy(maps)[:, :, :rows, :columns].to(images.device)
+        return Encoding(torch.from_numpy(maps)[:, :, :rows, :columns].to(images.device))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_session": None}  # a session cannot be copied or sent; it is opened again

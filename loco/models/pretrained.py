@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from loco import models
 from loco.errors import ConfigError, DataError
+from loco.fingerprints import file_fingerprint
+from loco.models import stored
 from loco.models.backbones import KNOWN, build_backbone
-from loco.models.extractor import FeatureExtractor
-from loco.provenance import file_fingerprint
+from loco.models.build import build_extractor
+from loco.models.extractor import Extractor
 from loco.storage import atomic_path, write_text
 from loco.weights import WEIGHTS
 
@@ -28,7 +29,7 @@ class Origin(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> FeatureExtractor:
+def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> Extractor:
     """A feature extractor by its path or name, in evaluation mode.
 
     Args:
@@ -45,10 +46,10 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
     """
     origin = find(model)
     if origin.file:
-        return models.load(origin.file, device, backbone)
+        return stored.load(origin.file, device, backbone)
     if backbone:
         raise ConfigError(f"{model} is a backbone itself, and stands on no other: leave out {backbone}")
-    return models.build_extractor(origin.model).to(device).eval()
+    return build_extractor(origin.model).to(device).eval()
 
 
 def find(model: str | Path) -> Origin:
@@ -82,12 +83,12 @@ def read_origin(file: Path) -> Origin | None:
     Raises:
         DataError: it is broken, or no safetensors.
     """
-    content = models.read_content(file) if file.is_file() else None
+    content = stored.read_content(file) if file.is_file() else None
     return Origin(file, content["model"], content["facts"]) if content else None
 
 
 def save_pretrained(
-    extractor: FeatureExtractor,
+    extractor: Extractor,
     folder: str | Path,
     metrics: Iterable[str | Path] = (),
     facts: Mapping[str, Any] | None = None,
@@ -117,12 +118,12 @@ def save_pretrained(
         raise DataError("is no card of a model, and would be lost", file=folder / CARD, remedy="name another folder")
     config, facts = extractor.config, extractor.facts if facts is None else facts
     scores = [read_metrics(path) for path in metrics]
-    sizes = {"dim": extractor.dim, "stride": extractor.stride, **models.describe(extractor)}
+    sizes = {"dim": extractor.dim, "stride": extractor.stride, **stored.describe(extractor)}
     licence = ", ".join(sorted(set(_licences(config)))) or None
     if with_backbone:
         config = _with_backbones(config, folder)
-    card = model_card(folder.name, config, sizes, facts, scores, licence, models.backbones_of(extractor, config))
-    models.save_extractor(extractor, config, folder / WEIGHTS, facts)
+    card = model_card(folder.name, config, sizes, facts, scores, licence, stored.backbones_of(extractor, config))
+    stored.save_extractor(extractor, config, folder / WEIGHTS, facts)
     write_text(folder / CARD, f"{card}\nSHA-256 of `{WEIGHTS}`: `{file_fingerprint(folder / WEIGHTS)}`\n")
 
 

@@ -11,7 +11,7 @@ published                                             here
 ``layers.N.*`` (LoCo), or ``N.*`` in bare files       ``head.layers.N.*``
 ``layers.N.filt`` (LoCo)                              nothing: the blur is fixed, and checked to be ours
 ``trainable_head.N.*`` (LoCUS)                        ``head.layers.N.*``
-``pretrained_model.*`` (LoCo), ``dino_model.*``       the vision transformer, ``backbone.*``:
+``pretrained_model.*`` (LoCo), ``dino_model.*``       the vision transformer, ``encoder.*``:
 ``cls_token``, ``pos_embed``, ``patch_embed.proj``    ``embeddings.cls_token``, ``.position_embeddings``,
                                                       ``.patch_embeddings.projection``
 ``blocks.N.attn.qkv``, ``blocks.N.attn.proj``         ``blocks.N.attention.{q,k,v}_proj``, ``.attention.o_proj``
@@ -39,10 +39,12 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from loco.errors import ConfigError, DataError
-from loco.models.adapted import AdaptedBackbone
 from loco.models.backbones import build_backbone
 from loco.models.build import build_extractor
+from loco.models.extractor import Extractor
+from loco.models.finite import require_finite
 from loco.models.heads import BlurPool
+from loco.models.stored import frozen_weights
 
 Weights = dict[str, Tensor]
 
@@ -74,7 +76,7 @@ _CONVERT = (
 )
 
 
-def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | None = None) -> AdaptedBackbone:
+def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | None = None) -> Extractor:
     """An extractor with published weights, in evaluation mode, ``config`` its configuration.
 
     Nothing in the file is run. The vision transformer is taken from ``backbone``, and compared with that of the file,
@@ -138,9 +140,9 @@ def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
             key = re.sub(pattern, name, key)
         if ".attn.qkv." in key:
             for letter, part in zip("qkv", value.chunk(3)):
-                renamed["backbone." + key.replace("attn.qkv", f"attention.{letter}_proj")] = part
+                renamed["encoder." + key.replace("attn.qkv", f"attention.{letter}_proj")] = part
         else:
-            renamed[f"backbone.{key}"] = value
+            renamed[f"encoder.{key}"] = value
     return renamed
 
 
@@ -156,6 +158,7 @@ def _read(path: str | Path) -> Weights:
             expected="tensors by name, alone or as `state_dict`, `model` or `model_state_dict`",
             found=f"{type(content).__name__} of {_shown(content) if isinstance(content, dict) else 'something else'}",
         )
+    require_finite(content, path)
     return {re.sub(r"^(model\.|module\.)+", "", key): value for key, value in content.items()}
 
 
@@ -269,7 +272,7 @@ def _count(transformer: Weights) -> int:
     return len({key.split(".")[1] for key in transformer if key.startswith("blocks.")})
 
 
-def _tuned_blocks(extractor: AdaptedBackbone, published: Weights, kind: str, path: str | Path) -> int:
+def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str | Path) -> int:
     """How many of the last blocks a file has other weights for than the backbone.
 
     Raises:
@@ -281,19 +284,19 @@ def _tuned_blocks(extractor: AdaptedBackbone, published: Weights, kind: str, pat
         for key, value in published.items()
         if key in own and own[key].shape == value.shape and not torch.allclose(own[key], value, rtol=1e-4, atol=1e-6)
     }
-    blocks = [int(key.split(".")[2]) for key in other if key.startswith("backbone.blocks.")]
+    blocks = [int(key.split(".")[2]) for key in other if key.startswith("encoder.blocks.")]
     if len(blocks) < len(other) or (other and kind == "loco"):
         raise DataError(
             "was trained on another backbone than the one given",
             file=path,
             expected="the backbone's weights as in the file",
-            found=f"others, as in {_shown(other)} ({extractor.source})",
+            found=f"others, as in {_shown(other)} ({extractor.config['backbone'].get('path')})",
             remedy="give the backbone that the weights were trained on, its layers counted as there",
         )
-    return len(extractor.backbone.blocks) - min(blocks) if blocks else 0
+    return len(extractor.encoder.blocks) - min(blocks) if blocks else 0
 
 
-def _fill(extractor: AdaptedBackbone, weights: Weights, path: str | Path) -> None:
+def _fill(extractor: Extractor, weights: Weights, path: str | Path) -> None:
     """Load published weights; the backbone's own may lack, the counters of the batch norms too.
 
     Raises:
@@ -302,7 +305,7 @@ def _fill(extractor: AdaptedBackbone, weights: Weights, path: str | Path) -> Non
     own = extractor.state_dict()
     lacking = [
         key
-        for key in own.keys() - weights.keys() - extractor.frozen_weights().keys()
+        for key in own.keys() - weights.keys() - frozen_weights(extractor).keys()
         if not key.endswith(".num_batches_tracked")
     ]
     shapes = {key: (tuple(own[key].shape), tuple(weights[key].shape)) for key in own.keys() & weights.keys()}

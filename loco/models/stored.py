@@ -1,13 +1,17 @@
 """Model files.
 
-A model file is a safetensors file: plain numbers, nothing in it can run. Its metadata hold the model's configuration
-and what made it. Of a model on a backbone it holds what is not in the backbone's own files, and a fingerprint of those.
+A model file is a safetensors file: it contains numbers, and nothing in it can run. Its metadata hold a content id
+(:mod:`loco.storage.content_id`), the configuration of the model, facts about how it was made, and its provenance
+record (:mod:`loco.records`). For a model on a backbone, the file contains what the backbone's own files do not, and
+the SHA-256 of the weights of those.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,89 +21,136 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loco.errors import ConfigError, DataError
-from loco.models.adapted import AdaptedBackbone
+from loco.fingerprints import file_fingerprint
 from loco.models.build import build_extractor
-from loco.models.concat import Concat
-from loco.models.extractor import FeatureExtractor
+from loco.models.catalogue import STORABLE, parts_of
+from loco.models.extractor import Extractor
+from loco.models.finite import require_finite
+from loco.records import Recipe, Record, require_recipe
 from loco.storage import atomic_path
+from loco.storage.content_id import BLANK, seal, verify_content_id
 
 _FORMAT = "loco-model"
 _REMEDY = "give a `model.safetensors` that the training step wrote"
+_DEEPEST = 8  # levels of `concat`
+# What building a model from a configuration of any content can raise beside this project's errors.
+_UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a model file states: its configuration, facts about its making, its content id and its record, if any."""
+
+    model: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    content_id: str
+    record: Record | None
 
 
 def save_extractor(
-    extractor: FeatureExtractor, config: Mapping[str, Any], path: Path, facts: Mapping[str, Any] | None = None
+    extractor: Extractor,
+    config: Mapping[str, Any],
+    path: Path,
+    facts: Mapping[str, Any] | None = None,
+    record: Record | None = None,
 ) -> None:
-    """Write an extractor's weights, its configuration and further facts to a safetensors file, atomically."""
+    """Write an extractor's weights, its configuration, facts and record to a safetensors file, atomically.
+
+    Raises:
+        ConfigError: the configuration refers to another model file.
+    """
+    if problem := _config_problem(config):
+        raise ConfigError(f"this model cannot be stored: {problem}")
     content: dict[str, Any] = {"model": dict(config), "facts": facts or {}}
     if backbones := _fingerprints(extractor):
         content["backbones"] = backbones
-    # One key: safetensors writes several in an order that changes from run to run.
-    metadata = {_FORMAT: json.dumps(content, sort_keys=True)}
+    if record:
+        content["record"] = record.to_json()
+    # One key: safetensors writes several in an order that changes from run to run. The content id comes first in it.
+    text = f'{{"content_id": "{BLANK}", {json.dumps(content, sort_keys=True)[1:]}'
     with atomic_path(path) as temporary:
-        save_file({k: v.contiguous() for k, v in _stored(extractor).items()}, temporary, metadata=metadata)
+        save_file({k: v.contiguous() for k, v in _stored(extractor).items()}, temporary, metadata={_FORMAT: text})
+        seal(temporary)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> FeatureExtractor:
-    """The extractor of a model file, in evaluation mode.
+def require_model(path: str | Path, expected: Recipe | None = None) -> StoredModel:
+    """Read a whole model file, and check it.
 
     Args:
         path: the file.
-        device: where to put the extractor.
-        backbone: where the backbone that it stands on lies, if not beside the file or where it lay in the training.
+        expected: how it must have been made; None to take it as it is.
 
     Raises:
-        ConfigError, DataError: the backbone that it stands on is not there, or it stands on none and one is given.
-        DataError: not a model file, truncated, its weights do not fit its configuration, or another backbone than that
-            of the training is found under its name.
+        DataError: not a model file, damaged, or not made as expected.
     """
     content = _content(path)
+    record = content.get("record")
+    stored = StoredModel(
+        content["model"],
+        content["facts"],
+        content["content_id"],
+        Record.from_json(record) if record else None,
+    )
+    if expected is not None:
+        require_recipe(stored.record, expected, file=path)
+    return stored
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    backbone: str | Path | None = None,
+    expected: Recipe | None = None,
+) -> Extractor:
+    """Load the extractor of a model file, in evaluation mode.
+
+    Args:
+        path: the file.
+        device: device of the extractor.
+        backbone: path of its backbone, if that is neither beside the file nor at the path used during training.
+        expected: how the file must have been made; None to take it as it is.
+
+    Raises:
+        ConfigError: a backbone is given, but the model has none.
+        DataError: not a model file; damaged; not made as expected; a configuration that cannot be built; weights that
+            do not fit it or are not finite; the backbone is missing, or is not that of the training.
+    """
+    content = _content(path)
+    if expected is not None:
+        require_recipe(Record.from_json(content["record"]) if "record" in content else None, expected, file=path)
     if backbone and "backbones" not in content:
         raise ConfigError(f"{path} stands on no backbone, but one is given: {backbone}")
-    extractor = build_extractor(_located(content["model"], Path(path).parent, backbone))
+    extractor = _build(_located(content["model"], Path(path).parent, backbone), path)
     extractor.facts = content["facts"]
-    load_weights(extractor, path)
+    _load_weights(extractor, path, content)
     return extractor.to(device).eval()
 
 
-def load_weights(extractor: FeatureExtractor, path: str | Path) -> None:
-    """Give an extractor the weights of a model file: one of the same kind, on the same backbone.
+def load_weights(extractor: Extractor, path: str | Path) -> None:
+    """Load the weights of a model file into an extractor of the same kind, on the same backbone.
 
     Raises:
-        DataError: not a model file, truncated, of another model, or on another backbone.
+        DataError: not a model file; damaged; weights of another model (names, shapes or types) or not finite; on
+            another backbone.
     """
-    content = _content(path)
+    _load_weights(extractor, path, _content(path))
+
+
+def _load_weights(extractor: Extractor, path: str | Path, content: Mapping[str, Any]) -> None:
     try:
         weights = load_file(path, device="cpu")
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from error
     _check_backbones(extractor, content.get("backbones", {}), path)
-    lacking = sorted(_stored(extractor).keys() - weights.keys())
-    try:
-        foreign = extractor.load_state_dict(weights, strict=False).unexpected_keys
-    except RuntimeError as error:  # names each tensor of another shape
-        raise DataError(f"holds weights of another model: {error}", file=path, remedy=_REMEDY) from error
-    if lacking or foreign:
-        raise DataError(
-            "holds weights of another model",
-            file=path,
-            expected=f"also {', '.join(lacking)}" if lacking else None,
-            found=f"also {', '.join(sorted(foreign))}" if foreign else None,
-            remedy=_REMEDY,
-        )
-
-
-def _content(path: str | Path) -> dict[str, Any]:
-    if content := read_content(path):
-        return content
-    raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+    _check_weights(extractor, weights, path)
+    extractor.load_state_dict(weights, strict=False)
 
 
 def read_content(path: str | Path) -> dict[str, Any] | None:
-    """What a model file says of itself: ``model``, ``facts`` and perhaps ``backbones``. None of other safetensors.
+    """Read what a model file states: ``model``, ``facts`` and possibly ``backbones``. None for other safetensors files.
 
     Raises:
-        DataError: it is broken, or no safetensors.
+        DataError: it is broken, no safetensors file, or its configuration is not that of a model.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -107,13 +158,17 @@ def read_content(path: str | Path) -> dict[str, Any] | None:
         if _FORMAT not in metadata:
             return None
         content = json.loads(metadata[_FORMAT])
-        return {**content, "model": dict(content["model"]), "facts": dict(content["facts"])}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        content = {**content, "model": dict(content["model"]), "facts": dict(content["facts"])}
+        backbones = dict(content.get("backbones", {}))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _broken(path, error) from error
+    if problem := _config_problem(content["model"]):
+        raise DataError(f"its configuration is not that of a model: {problem}", file=path, remedy=_REMEDY)
+    return {**content, "backbones": backbones} if backbones else content
 
 
-def describe(extractor: FeatureExtractor) -> dict[str, int]:
-    """Sizes of an extractor: its ``parameters``, the ``trainable`` ones, and the numbers ``stored`` in its file."""
+def describe(extractor: Extractor) -> dict[str, int]:
+    """Return the number of all ``parameters`` of an extractor, of the ``trainable`` ones, and of those ``stored``."""
     return {
         "parameters": sum(p.numel() for p in extractor.parameters()),
         "trainable": extractor.trainable_parameters,
@@ -121,54 +176,140 @@ def describe(extractor: FeatureExtractor) -> dict[str, int]:
     }
 
 
-def backbones_of(extractor: FeatureExtractor, config: Mapping[str, Any]) -> dict[str, str]:
-    """Where its configuration says the backbones of an extractor are -> their fingerprints, SHA-256."""
-    if isinstance(extractor, Concat):
-        members = zip(extractor.models, config["models"])
-        return {path: digest for member in members for path, digest in backbones_of(*member).items()}
-    return {config["backbone"]["path"]: extractor.fingerprint()} if isinstance(extractor, AdaptedBackbone) else {}
+def backbones_of(extractor: Extractor, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of each backbone of an extractor, by its path in ``config``."""
+    paths = [part["backbone"]["path"] for part in parts_of(config) if part["name"] == "backbone"]
+    return dict(zip(paths, _fingerprints(extractor).values(), strict=True))
 
 
-def _stored(extractor: FeatureExtractor) -> dict[str, Tensor]:
-    """The state of an extractor without what its backbones' own files hold."""
-    elsewhere = {prefix + key for prefix, part in _backbones(extractor) for key in part.frozen_weights()}
+def frozen_weights(extractor: Extractor) -> dict[str, Tensor]:
+    """Return those entries of the ``state_dict`` of an extractor on a backbone that the backbone's own files contain.
+
+    It is empty if the backbone's weights were drawn at random.
+    """
+    if not extractor.config["backbone"].get("pretrained", True):
+        return {}
+    trained = {
+        f"{name}." if name else ""
+        for name, module in extractor.encoder.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+    }
+    return {
+        f"encoder.{key}": value
+        for key, value in extractor.encoder.state_dict().items()
+        if key.removesuffix(key.rpartition(".")[2]) not in trained
+    }
+
+
+def _stored(extractor: Extractor) -> dict[str, Tensor]:
+    """The state of an extractor without what the files of its backbones contain."""
+    elsewhere = {prefix + key for prefix, part in _on_backbones(extractor) for key in frozen_weights(part)}
     return {key: value for key, value in extractor.state_dict().items() if key not in elsewhere}
 
 
-def _fingerprints(extractor: FeatureExtractor) -> dict[str, str]:
-    return {prefix: part.fingerprint() for prefix, part in _backbones(extractor)}
+def _on_backbones(extractor: Extractor) -> Iterator[tuple[str, Extractor]]:
+    """The extractors on a backbone that an extractor is or contains, each with the prefix of its keys."""
+    for name, module in extractor.named_modules():
+        if isinstance(module, Extractor) and "backbone" in module.config:
+            yield f"{name}." if name else "", module
+
+
+def _fingerprints(extractor: Extractor) -> dict[str, str]:
+    return {prefix: _fingerprint(part) for prefix, part in _on_backbones(extractor)}
+
+
+def _fingerprint(extractor: Extractor) -> str:
+    """SHA-256 of the weights that are the backbone's own; of its file, if that is the network itself (ONNX)."""
+    if not any(True for _ in extractor.encoder.parameters()):
+        return file_fingerprint(extractor.config["backbone"]["path"])
+    digest = hashlib.sha256()
+    for name, tensor in sorted(frozen_weights(extractor).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _content(path: str | Path) -> dict[str, Any]:
+    """What a model file states, after the whole file was checked against its content id."""
+    if content := read_content(path):
+        verify_content_id(path)
+        return content
+    raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+
+
+def _config_problem(model: Any) -> str | None:
+    """Why a model file cannot state this configuration; None if it can.
+
+    A stored model refers to no other model file, so loading one cannot lead back to itself.
+    """
+    waiting = [(model, 1)]
+    while waiting:
+        part, depth = waiting.pop()
+        name = part.get("name") if isinstance(part, Mapping) else None
+        if name not in STORABLE:
+            return f"a model is one of {', '.join(STORABLE)}, found {str(name if name is not None else part)[:80]!r}"
+        if depth > _DEEPEST:
+            return f"`concat` is nested more than {_DEEPEST} levels deep"
+        if name == "concat":
+            if not isinstance(part.get("models"), list | tuple):
+                return "`concat` has no list `models`"
+            waiting += [(member, depth + 1) for member in part["models"]]
+        if name == "backbone":
+            backbone = part.get("backbone")
+            if not isinstance(backbone, Mapping) or not isinstance(backbone.get("path"), str):
+                return "`backbone` has no `path`"
+    return None
+
+
+def _build(model: Mapping[str, Any], path: str | Path) -> Extractor:
+    """The extractor of the configuration in the file ``path``."""
+    try:
+        return build_extractor(model)
+    except (ConfigError, *_UNBUILDABLE) as error:
+        raise DataError(
+            f"no model can be built from its configuration: {error or type(error).__name__}", file=path, remedy=_REMEDY
+        ) from error
 
 
 def _located(model: Mapping[str, Any], folder: Path, backbone: str | Path | None) -> dict[str, Any]:
-    """A model's configuration with its backbone where it is: the one given, or one beside the file in ``folder``."""
-    if "models" in model:
+    """A model's configuration with the present path of its backbone: the one given, or one beside the file, if any."""
+    if model["name"] == "concat":
         return {**model, "models": [_located(member, folder, backbone) for member in model["models"]]}
-    if "backbone" not in model:
+    if model["name"] != "backbone":
         return dict(model)
     own = model["backbone"]
     path = backbone or (folder / own["path"] if (folder / own["path"]).exists() else own["path"])
     return {**model, "backbone": {**own, "path": str(path)}}
 
 
-def _backbones(extractor: FeatureExtractor) -> Iterator[tuple[str, AdaptedBackbone]]:
-    """The extractors on a backbone that an extractor is or holds, each with the start of its keys."""
-    for name, module in extractor.named_modules():
-        if isinstance(module, AdaptedBackbone):
-            yield f"{name}." if name else "", module
-
-
-def _broken(path: str | Path, error: Exception) -> DataError:
-    return DataError(f"cannot be read as a model: {error}", file=path, remedy=_REMEDY)
-
-
-def _check_backbones(extractor: FeatureExtractor, wanted: Mapping[str, str], path: str | Path) -> None:
-    found = _fingerprints(extractor)
-    for prefix, part in _backbones(extractor):
-        if found[prefix] != wanted.get(prefix):
+def _check_backbones(extractor: Extractor, wanted: Mapping[str, str], path: str | Path) -> None:
+    for prefix, part in _on_backbones(extractor):
+        found = _fingerprint(part)
+        if found != wanted.get(prefix):
             raise DataError(
                 "was trained on another backbone than is found under its name here",
                 file=path,
                 expected=f"weights with the SHA-256 {wanted.get(prefix)}",
-                found=f"{found[prefix]} ({part.source})",
-                remedy="bring the backbone's weights of then to that place, or train anew on those of now",
+                found=f"{found} ({part.config['backbone']['path']})",
+                remedy="restore the weights that the backbone had during training, or train again on these",
             )
+
+
+def _check_weights(extractor: Extractor, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    own, stored = extractor.state_dict(), _stored(extractor)
+    problems = [f"missing: {key}" for key in sorted(stored.keys() - weights.keys())]
+    problems += [f"unknown: {key}" for key in sorted(weights.keys() - own.keys())]
+    for key in sorted(own.keys() & weights.keys()):
+        wanted, found = (f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (own[key], weights[key]))
+        if wanted != found:
+            problems.append(f"{key}: {found} instead of {wanted}")
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise DataError(
+            "holds weights of another model", file=path, found="; ".join(problems[:5]) + more, remedy=_REMEDY
+        )
+    require_finite(weights, path)
+
+
+def _broken(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"cannot be read as a model: {error}", file=path, remedy=_REMEDY)

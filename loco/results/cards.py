@@ -11,9 +11,11 @@ from itertools import groupby
 from typing import Any
 
 from loco.errors import DataError
+from loco.evaluation.catalogue import BENCHMARKS, Benchmark
 from loco.evaluation.result import Row
+from loco.records import Record
 from loco.results.metrics import Metrics
-from loco.results.tables import DASH, MARKDOWN, printed, subject
+from loco.results.tables import DASH, MARKDOWN, printed
 
 HEAD = """\
 ---
@@ -53,9 +55,10 @@ def model_card(
         backbones: where those lie that are not in its file -> SHA-256 of their weights.
 
     Raises:
-        DataError: a metric file is of another run: where both name the split, the experiment or the seed, they differ.
+        DataError: a metric file is of another run: where both name the split, the experiment or the seed, they differ;
+            or of a benchmark that is not in the catalogue.
     """
-    metrics = sorted(metrics, key=lambda m: m.key)
+    metrics = sorted(metrics, key=lambda m: m.order)
     for one in metrics:
         _require_same_run(one, facts)
     dim, stride = sizes["dim"], sizes["stride"]
@@ -95,7 +98,9 @@ def _needs(path: str, digest: str) -> str:
 
 
 def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
-    run = {"split": metrics.split, "experiment": metrics.experiment, "seed": metrics.seed}
+    run = {"split": metrics.split, "experiment": metrics.experiment}
+    if metrics.seed is not None:  # a deterministic extractor is scored once for all seeds
+        run["seed"] = metrics.seed
     expected = {name: facts[name] for name in run if name in facts}
     found = {name: run[name] for name in expected}
     if found != expected:
@@ -111,9 +116,9 @@ def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
 def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
     """A table a file, then where the numbers come from."""
     for one in metrics:
-        words = subject(one.benchmark)
+        words = _described(one)
         yield (
-            f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measure}. In percent, "
+            f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measures}. In percent, "
             f"or in the unit given; in brackets the 95 % bootstrap interval over {words.items}.\n"
         )
         conditions = list(dict.fromkeys(row.condition for row in one.rows))
@@ -125,14 +130,32 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
         number = {row.condition: row.n for row in one.rows}
         lines.append((f"number of {words.items}", *(number[condition] for condition in conditions)))
         yield _table(("", *conditions), lines)
-    yield "How these numbers came about (fingerprints of the code and of all settings that lead to them):\n"
-    columns = ("benchmark", "split", "experiment", "seed", "code", "settings", "device", "versions")
-    yield _table(columns, [(*m.key, *_passport(m.passport)) for m in metrics])
+    yield (
+        "How these numbers were computed: the fingerprint of the evaluation's code, and that of the whole recipe, "
+        "which covers the code and the settings of every step from the raw data on.\n"
+    )
+    columns = ("benchmark", "split", "experiment", "seed", "code", "recipe", "device", "versions")
+    seeds = ["none (deterministic)" if m.seed is None else m.seed for m in metrics]
+    yield _table(columns, [(*m.key[:3], seed, *_record(m.record)) for m, seed in zip(metrics, seeds)])
 
 
-def _passport(passport: Mapping[str, Any]) -> tuple[str, ...]:
-    versions = ", ".join(f"{name} {version}" for name, version in passport.get("versions", {}).items())
-    return str(passport.get("code"))[:12], str(passport.get("settings"))[:12], str(passport.get("device")), versions
+def _described(metrics: Metrics) -> Benchmark:
+    if metrics.benchmark not in BENCHMARKS:
+        raise DataError(
+            "the metric file is of a benchmark that this version does not have",
+            file=metrics.path,
+            expected=f"one of {', '.join(BENCHMARKS)}",
+            found=metrics.benchmark,
+            remedy="leave the file out, or use the version of loco that wrote it",
+        )
+    return BENCHMARKS[metrics.benchmark]
+
+
+def _record(record: Record | None) -> tuple[str, str, str, str]:
+    if record is None:
+        return DASH, DASH, DASH, DASH
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return record.recipe.code[:12], record.recipe.id[:12], record.device, versions
 
 
 def _score(row: Row) -> str:

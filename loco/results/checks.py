@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,17 @@ Manifests = Mapping[tuple[str, str], Mapping[str, Any]]  # (dataset, scene) -> m
 COLUMNS = ("dataset", "scene", "ok", "problems", "notes", "images", "raw_bytes", "prepared_bytes")
 
 
-def read_manifests(paths: Iterable[str | Path]) -> dict[tuple[str, str], dict[str, Any]]:
-    """(dataset, scene) -> manifest, of files named ``<dataset>/<scene>.json``."""
-    files = [Path(path) for path in paths]
-    return {(file.parent.name, file.stem): json.loads(file.read_text(encoding="utf-8")) for file in files}
+def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], int], stem: str | Path) -> None:
+    """Write ``stem``.csv and ``stem``.md: one line per scene.
 
-
-def write_checks(manifests: Manifests, stem: str | Path) -> None:
-    """Write ``stem``.csv and ``stem``.md: a line a scene.
-
-    ``raw_bytes`` is what its raw files take, ``prepared_bytes`` about what its frames and correspondences will.
+    Args:
+        manifests: what the checks found (:func:`loco.datasets.check_scene`).
+        prepared_bytes: about how much disk the frames and correspondences of each scene take; ``raw_bytes``, beside it,
+            is what its raw files take.
+        stem: path without suffix.
     """
-    lines = [[str(cell) for cell in _line(*place, manifest)] for place, manifest in manifests.items()]
+    rows = [(*_line(*place, manifest), prepared_bytes[place]) for place, manifest in manifests.items()]
+    lines = [[str(cell) for cell in row] for row in rows]
     write_text(f"{stem}.csv", "".join(",".join(line) + "\n" for line in [COLUMNS, *lines]))
     rule = ["---"] * len(COLUMNS)
     write_text(f"{stem}.md", "".join("| " + " | ".join(line) + " |\n" for line in [COLUMNS, rule, *lines]))
@@ -45,14 +43,13 @@ def require_whole(manifests: Manifests) -> None:
             lines += [f"  - {problem}".replace("\n", "\n  ") for problem in problems]
         raise DataError(
             "\n".join(lines) + "\n",
-            remedy="mend these files, or leave the scenes out of the split; "
+            remedy="repair these files, or leave the scenes out of the split; "
             "`--keep-going` runs what does not need them",
         )
 
 
 def _line(dataset: str, scene: str, manifest: Mapping[str, Any]) -> tuple:
-    # The images of a folder are counted as a whole, not file by file.
-    size = sum(file["bytes"] for file in manifest["files"]) + manifest.get("image_bytes", 0)
+    size = sum(file["bytes"] for file in manifest["files"])
     problems, notes = (len(manifest.get(kind, ())) for kind in ("problems", "notes"))
     verdict = "yes" if manifest["ok"] else "no"
-    return dataset, scene, verdict, problems, notes, manifest["images"], size, manifest["prepared_bytes"]
+    return dataset, scene, verdict, problems, notes, manifest["images"], size

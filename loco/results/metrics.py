@@ -1,43 +1,71 @@
-"""Metric files: what one run scored on one benchmark, with the passport that says how the numbers came about."""
+"""Metric files: what one run scored on one benchmark, with the record of how the numbers were made."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from loco.errors import DataError
-from loco.evaluation.result import Evaluation, Row
-from loco.storage import write_json
+from loco.evaluation.result import Evaluation, Row, Sample
+from loco.records import Recipe, Record
+from loco.storage import read_json, write_json
+from loco.storage.reading import REGENERATE
 
-FORMAT, VERSION = "loco-metrics", 1
-Key = tuple[str, str, str, int]
+FORMAT, VERSION = "loco-metrics", 2
+Key = tuple[str, str, str, int | None]
+
+_TEXT, _MAP = {"type": "string"}, {"type": "object"}
+_NUMBER, _COUNT = {"type": ["number", "null"]}, {"type": "integer", "minimum": 0}
+
+
+def _map_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Schema of a map that has exactly these keys."""
+    return {**_MAP, "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+_ROW = {"metric": _TEXT, "condition": _TEXT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _COUNT}
+_CONTENT = {
+    "benchmark": _TEXT,
+    "split": _TEXT,
+    "experiment": _TEXT,
+    "seed": {"type": ["integer", "null"], "minimum": 0},
+    "settings": _MAP,
+    "rows": {"type": "array", "items": _map_of(_ROW | {"unit": _TEXT})},
+    "items": {**_MAP, "additionalProperties": {"type": "array"}},
+}
+SCHEMA = _map_of(_CONTENT)
 
 
 @dataclass(frozen=True)
 class Metrics:
     """One metric file.
 
-    ``passport`` is ``{"code": hex, "settings": hex, "inputs": {name: hex}, "seed": int, "versions": {package:
-    version}, "device": str}``; ``rows`` hold the scores, ``items`` the table that they summarise (a query image or an
-    image pair a line, columns of equal length).
+    ``seed`` is None for a deterministic extractor, which is scored once and stands for every seed of the run.
+    ``record`` says how the file was made; ``rows`` hold the scores, ``items`` the table that they summarise (one query
+    image or image pair per line, columns of equal length).
     """
 
     path: Path
     benchmark: str
     split: str
     experiment: str
-    seed: int
+    seed: int | None
     settings: Mapping[str, Any]
-    passport: Mapping[str, Any]
+    record: Record | None
     rows: list[Row]
     items: dict[str, list]
 
     @property
     def key(self) -> Key:
         return self.benchmark, self.split, self.experiment, self.seed
+
+    @property
+    def order(self) -> tuple:
+        """The key as something that can be sorted: without a seed comes before any seed."""
+        return *self.key[:3], -1 if self.seed is None else self.seed
 
 
 def write_metrics(
@@ -46,94 +74,86 @@ def write_metrics(
     benchmark: str,
     split: str,
     experiment: str,
-    seed: int,
+    seed: int | None,
     settings: Mapping[str, Any],
-    passport: Mapping[str, Any],
     evaluation: Evaluation,
+    record: Record | None = None,
 ) -> None:
-    """Write a metric file, atomically; :func:`read_metrics` reads it back."""
+    """Write a metric file, atomically; :func:`read_metrics` reads it back. ``seed``: None if deterministic."""
     content = {
-        "format": FORMAT,
-        "version": VERSION,
         "benchmark": benchmark,
         "split": split,
         "experiment": experiment,
         "seed": seed,
         "settings": settings,
-        "passport": passport,
         "rows": [asdict(row) for row in evaluation.rows],
         "items": evaluation.items,
     }
-    write_json(path, content)
+    write_json(path, content, FORMAT, VERSION, record)
 
 
-def read_metrics(path: str | Path) -> Metrics:
+def read_metrics(path: str | Path, expected: Recipe | None = None) -> Metrics:
     """Read a metric file.
 
+    Args:
+        path: the file.
+        expected: how it must have been made; None to take it as it is.
+
     Raises:
-        DataError: it is missing, not JSON, of another format or version, or not complete.
+        DataError: it is missing, damaged, of another format or version, of the wrong structure, or was not made as
+            expected.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unusable(path, f"cannot be read as JSON: {error}") from error
-    found = (content.pop("format", None), content.pop("version", None)) if isinstance(content, dict) else (None, None)
-    if found != (FORMAT, VERSION):
-        raise _unusable(
-            path, "is of another format or version", f"{FORMAT} version {VERSION}", "{} version {}".format(*found)
-        )
-    expected = {field.name for field in fields(Metrics)} - {"path"}
-    if content.keys() != expected:
-        raise _unusable(path, "does not have the keys of a metric file", sorted(expected), sorted(content))
-    try:
-        rows = [Row(**row) for row in content.pop("rows")]
-    except TypeError as error:
-        raise _unusable(path, f"has a broken row: {error}") from error
-    lengths = {name: len(column) for name, column in content["items"].items()}
+    document = read_json(path, FORMAT, VERSION, expected, SCHEMA)
+    content = document.content
+    _require_columns(content["items"], document.path)
+    rows = [Row(**row) for row in content["rows"]]
+    return Metrics(**content | {"path": document.path, "record": document.record, "rows": rows})
+
+
+def _require_columns(items: Mapping[str, list], path: Path) -> None:
+    """Check that items are a table: columns of equal length, of numbers, of texts or of truth values, or None."""
+    lengths = {name: len(column) for name, column in items.items()}
     if len(set(lengths.values())) > 1:
         raise _unusable(path, "has columns of unequal length in `items`", found=lengths)
-    return Metrics(path=path, rows=rows, **content)
+    for name, column in items.items():
+        types = {type(entry) for entry in column} - {type(None)}
+        if not (types <= {int, float} or types in ({str}, {bool})):
+            found = ", ".join(sorted(kind.__name__ for kind in types))
+            raise _unusable(path, f"has mixed or nested entries in the column `{name}` of `items`", found=found)
 
 
-def require_current(metrics: Iterable[Metrics], expected: Mapping[Key, Mapping[str, Any]]) -> None:
-    """Check that metric files were made by the present code and configuration: one table compares like with like.
-
-    Args:
-        metrics: the files of a table.
-        expected: (benchmark, split, experiment, seed) -> what the passport says: ``{"code": hex, "settings": hex}``.
+def samples_of(metrics: Metrics) -> list[Sample]:
+    """The items that each score of a metric file is computed from.
 
     Raises:
-        DataError: some disagree, or are of a run that the configuration does not have.
+        DataError: the file lacks a column or a setting that its benchmark needs.
     """
-    faults = {m.path: fault for m in metrics if (fault := _disagreement(m, expected.get(m.key)))}
-    if faults:
-        raise DataError(
-            "\n".join(
-                ["these metric files were not made by the present code and configuration:"]
-                + [f"    {path}: {fault}" for path, fault in faults.items()]
-            ),
-            remedy="make them anew with `snakemake --cores N --forcerun evaluate` (N: how many cores), "
-            "or delete them and run the workflow again",
-        )
+    evaluation = import_module(f"loco.evaluation.{metrics.benchmark}")
+    try:
+        return list(evaluation.samples(metrics.items, metrics.settings))
+    except KeyError as error:
+        raise _unusable(metrics.path, f"lacks {error} among its items or settings") from error
 
 
-def as_rows(metrics: Iterable[Metrics], rows: Mapping[tuple[str, str], tuple[str, str]]) -> list[Metrics]:
-    """Metric files renamed for a table: (split, experiment) -> the split and the row that they are shown in."""
-    return [replace(m, split=split, experiment=row) for m in metrics for split, row in [rows[m.split, m.experiment]]]
+def as_rows(metrics: Iterable[Metrics], rows: Mapping[str | Path, Sequence[tuple[str, str]]]) -> list[Metrics]:
+    """Metric files as a table shows them.
+
+    Args:
+        metrics: the files.
+        rows: path of each file -> every (split, row) under which the table shows it; the row takes the place of the
+            experiment. One file may serve several splits, or none.
+
+    Returns:
+        One entry per (file, split, row).
+    """
+    shown = {Path(path): places for path, places in rows.items()}
+    return [replace(m, split=split, experiment=row) for m in metrics for split, row in shown[m.path]]
 
 
-def _disagreement(metrics: Metrics, expected: Mapping[str, Any] | None) -> str | None:
-    if expected is None:
-        return f"the configuration has no run {' / '.join(map(str, metrics.key))}"
-    found = metrics.passport
-    return ", ".join(
-        f"other {part} (made with {str(found.get(part))[:12]}, now {str(wanted)[:12]})"
-        for part, wanted in expected.items()
-        if found.get(part) != wanted
-    )
+def named(key: Key) -> str:
+    """A key in messages."""
+    return " / ".join(str(part) for part in key if part is not None)
 
 
-def _unusable(path: Path, problem: str, expected: object = None, found: object = None) -> DataError:
-    remedy = "delete it and run the workflow again"
-    return DataError(f"the metric file {problem}", file=path, expected=expected, found=found, remedy=remedy)
+def _unusable(path: Path, problem: str, found: object = None) -> DataError:
+    return DataError(f"the metric file {problem}", file=path, found=found, remedy=REGENERATE)

@@ -1,14 +1,15 @@
 """Plots of scores: pure functions of metric files. What all figures share is in :mod:`loco.results.figures`.
 
-The workflow calls those of one benchmark by name, with the metric files of one split, ``titles`` and ``stem``.
+:data:`FIGURES` are those that the catalogue of benchmarks can name. Each takes the metric files of one benchmark on one
+split, ``titles`` and ``stem``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from math import ceil
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.result import Sample
 from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figure
-from loco.results.metrics import Metrics
-from loco.results.tables import estimate, subject, summarise
+from loco.results.metrics import Metrics, samples_of
+from loco.results.tables import estimate, summarise
 
 PANELS = 3  # side by side at most
 # recall@5, MMA@3px, or AUC@10deg, rigid
@@ -308,13 +310,12 @@ def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem
 
 def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
     """Scene -> the first sample of "all" of its items, or its very first."""
-    evaluation = import_module(f"loco.evaluation.{metrics.benchmark}")
     scenes = metrics.items["scene"]
     found = {}
     for scene in dict.fromkeys(scenes):
         chosen = [n for n, of in enumerate(scenes) if of == scene]
         items = {name: [column[n] for n in chosen] for name, column in metrics.items.items()}
-        samples = evaluation.samples(items, metrics.settings)
+        samples = samples_of(replace(metrics, items=items))
         found[scene] = next((sample for sample in samples if sample.condition == "all"), samples[0])
     return found
 
@@ -322,7 +323,8 @@ def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
 def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
     """Scores of the variants of an experiment, a panel for each benchmark and a line for each condition.
 
-    A point is the mean over the seeds with its 95 % bootstrap interval, a cross the score of one seed. Of several
+    A point is the mean over the seeds with its 95 % bootstrap interval, a cross the score of one seed (none for a
+    deterministic extractor). Of several
     metrics (recall at several thresholds) the middle one is drawn, of shares if there are any.
 
     Args:
@@ -338,7 +340,7 @@ def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: 
     with new_figure(stem, WIDTH, 3.1 * _rows(len(benchmarks))) as figure:
         for axes, (benchmark, own) in zip(_panels(figure, len(benchmarks)), benchmarks.items()):
             metric, unit = _draw_variants(axes, own, titles, places)
-            axes.set(xlabel=title, ylabel=_axis(metric, unit), title=subject(benchmark).title)
+            axes.set(xlabel=title, ylabel=_axis(metric, unit), title=BENCHMARKS[benchmark].title)
             if numeric and 0 < 5 * min(places.values()) < max(places.values()):
                 axes.set_xscale("log")
                 axes.minorticks_off()
@@ -365,7 +367,7 @@ def _draw_variants(
             (places[titles[one.experiment]], _scale(unit) * row.value)
             for one in metrics
             for row in one.rows
-            if (row.metric, row.condition) == (metric, condition) and row.value is not None
+            if (row.metric, row.condition) == (metric, condition) and row.value is not None and one.seed is not None
         ]
         axes.plot(*np.array(seeds).reshape(-1, 2).T, "x", color=colour, markersize=3)
     return metric, unit
@@ -421,3 +423,14 @@ def _scale(unit: str) -> float:
 
 def _axis(metric: str, unit: str) -> str:
     return f"{metric} (%)" if unit == "%" else f"{metric}\n({unit}, less is better)"
+
+
+# Name in the catalogue of benchmarks -> function.
+FIGURES: dict[str, Callable[[Iterable[Metrics], Mapping[str, str], str | Path], None]] = {
+    "dots": dots,
+    "error_curves": error_curves,
+    "matching_accuracy": matching_accuracy,
+    "per_scene_spread": per_scene_spread,
+    "recall_against_angle": recall_against_angle,
+    "recall_at_k": recall_at_k,
+}

@@ -20,6 +20,7 @@ import pandas as pd
 from loco.errors import DataError
 
 KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # tell the lines of a table apart
+_NULLABLE = {"n": "Int64", "seeds": "Int64", "deterministic": "boolean"}  # blank in lines of published numbers alone
 COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
 # Of pixel correspondence.
 DEFAULTS = {"step": 1, "interpolate": "unit", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
@@ -151,7 +152,7 @@ def with_published(table: pd.DataFrame, published: Published, settings: Mapping[
         joined = block.merge(lines.astype({"published": float}), how="left", on=KEYS)
         shown = pd.MultiIndex.from_frame(lines[KEYS]).isin(pd.MultiIndex.from_frame(block[KEYS]))
         blocks += [joined] if shown.all() else [joined, lines[~shown]]
-    return pd.concat(blocks, ignore_index=True).astype({"n": "Int64", "seeds": "Int64"})
+    return pd.concat(blocks, ignore_index=True).astype(_NULLABLE)
 
 
 def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tuple]:

@@ -1,5 +1,8 @@
 """Tables of results: one tidy and complete (CSV), two for papers (Markdown, LaTeX). Pure functions of metric files.
 
+A deterministic extractor is scored once, without a seed (``Metrics.seed`` is None). Its scores have no standard
+deviation over seeds, and in comparisons its single run is paired with every seed of the other extractor.
+
 A share (unit ``%``) is a fraction in CSV and in percent elsewhere, and more of it is better; of an error in any other
 unit less is.
 """
@@ -9,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 
@@ -18,8 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from loco.errors import DataError
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.result import Sample
-from loco.results.metrics import Key, Metrics
+from loco.results.metrics import Key, Metrics, named, samples_of
 from loco.results.published import KEYS, Published, footnote, with_published
 from loco.storage import write_text
 
@@ -104,16 +107,21 @@ def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataF
     the average of the standard errors (triangle inequality), so this interval errs on the wide side. It speaks of the
     choice of queries only; ``std`` speaks of the choice of seed. A condition that a seed has no value for (an empty
     bin, a median that is infinite) has none here; a bound that is missing beside a value is infinite.
+
+    ``seeds`` counts the runs. A deterministic extractor has one, no ``std``, and True as ``deterministic``.
+
+    Raises:
+        DataError: a run is there twice, or an experiment has runs both with and without a seed.
     """
     order = {experiment: place for place, experiment in enumerate(titles)}
-    ordered = sorted(metrics, key=lambda m: (m.split, order[m.experiment], m.seed))
+    ordered = sorted(_distinct(metrics).values(), key=lambda m: (m.split, order[m.experiment], m.order))
     lines = [
-        (m.benchmark, m.split, m.experiment, titles[m.experiment], *(getattr(r, name) for name in ROW))
+        (m.benchmark, m.split, m.experiment, titles[m.experiment], *(getattr(r, name) for name in ROW), m.seed is None)
         for m in ordered
         for r in m.rows
     ]
-    numbers = {"value": float, "low": float, "high": float}
-    runs = pd.DataFrame(lines, columns=[*KEYS[:4], *ROW]).astype(numbers)
+    numbers = {"value": float, "low": float, "high": float, "deterministic": bool}
+    runs = pd.DataFrame(lines, columns=[*KEYS[:4], *ROW, "deterministic"]).astype(numbers)
     return (
         runs.groupby(KEYS, sort=False)
         .agg(
@@ -123,9 +131,29 @@ def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataF
             std=("value", "std"),
             n=("n", "min"),
             seeds=("value", "size"),
+            deterministic=("deterministic", "first"),
         )
         .reset_index()
     )
+
+
+def _distinct(metrics: Iterable[Metrics]) -> dict[Key, Metrics]:
+    """Metric files by their keys. No run may be there twice: its scores would count as those of two seeds."""
+    runs: dict[Key, Metrics] = {}
+    for one in metrics:
+        twin = runs.setdefault(one.key, one)
+        if twin is not one:
+            raise DataError(f"two metric files are of {named(one.key)}", file=one.path, found=f"also {twin.path}")
+    for key, one in runs.items():
+        if one.seed is not None and (*key[:3], None) in runs:
+            other = runs[*key[:3], None]
+            raise DataError(
+                f"{named(key[:3])} has runs both with a seed and, as of a deterministic extractor, without one",
+                file=one.path,
+                found=f"also {other.path}",
+                remedy="delete the one that the workflow does not make any more",
+            )
+    return runs
 
 
 def _mean(values: pd.Series) -> float:
@@ -137,7 +165,8 @@ def differences(
 ) -> pd.DataFrame:
     """The table of :func:`summarise` of the differences between experiments, item by item (query image, image pair).
 
-    ``value`` is the mean over seeds, each run against the other's of the same seed, and ``std`` their deviation;
+    ``value`` is the mean over seeds, each run against the other's of the same seed (or against the single run of a
+    deterministic extractor), and ``std`` their deviation; ``deterministic`` is True where neither has seeds;
     ``low`` and ``high`` bound the 95 % bootstrap interval over the items of the differences, which are averaged over
     the seeds first. Items are hard or easy for all extractors alike: differences vary less than scores do.
 
@@ -146,27 +175,35 @@ def differences(
     infinity; if each did with one seed, these cancel.
 
     Raises:
-        DataError: a run has no partner to be compared with, or was asked other questions.
+        DataError: a run has no partner to be compared with, or was asked other questions; as :func:`summarise`.
     """
-    runs = {m.key: m for m in metrics}
+    runs = _distinct(metrics)
     places = sorted({(benchmark, split) for benchmark, split, _, _ in runs})
     lines = []
     for (benchmark, split), (one, other) in product(places, comparisons):
-        seeds = sorted({key[3] for key in runs if key[:2] == (benchmark, split) and key[2] in (one, other)})
-        keys = [[(benchmark, split, experiment, seed) for experiment in (one, other)] for seed in seeds]
-        named = (benchmark, split, f"{one} - {other}", f"{titles[one]} \N{MINUS SIGN} {titles[other]}")
-        paired = [_paired(*(_run(runs, key) for key in pair)) for pair in keys]
+        pairs = _pairs_of_runs(runs, (benchmark, split), (one, other))
+        keys = (benchmark, split, f"{one} - {other}", f"{titles[one]} \N{MINUS SIGN} {titles[other]}")
+        deterministic = all(run.seed is None for run in pairs[0])
+        paired = [_paired(*pair) for pair in pairs]
         for samples in zip(*paired):
-            _require_same_items([runs[pair[0]] for pair in keys], samples)
-            row = replace(samples[0], values=_mean_of_seeds([sample.values for sample in samples])).row(
-                runs[keys[0][0]].settings["bootstrap"], 0
-            )
+            _require_same_items([own for own, _ in pairs], samples)
+            mean = replace(samples[0], values=_mean_of_seeds([sample.values for sample in samples]))
+            row = mean.row(pairs[0][0].settings["bootstrap"], 0)
             each = [estimate(sample) for sample in samples] if row.n else []
             std = np.std(each, ddof=1) if len(each) > 1 and np.isfinite(each).all() else None
-            numbers = (row.value, row.low, row.high, std, row.n, len(seeds))
-            lines.append((*named, row.metric, row.condition, row.unit, *numbers))
+            numbers = (row.value, row.low, row.high, std, row.n, len(pairs), deterministic)
+            lines.append((*keys, row.metric, row.condition, row.unit, *numbers))
     numbers = {"value": float, "low": float, "high": float, "std": float}
-    return pd.DataFrame(lines, columns=[*KEYS, *numbers, "n", "seeds"]).astype(numbers)
+    return pd.DataFrame(lines, columns=[*KEYS, *numbers, "n", "seeds", "deterministic"]).astype(numbers)
+
+
+def _pairs_of_runs(
+    runs: Mapping[Key, Metrics], place: tuple[str, str], experiments: Sequence[str]
+) -> list[list[Metrics]]:
+    """The runs of two experiments on a (benchmark, split) seed by seed; one without a seed pairs with every seed."""
+    wanted = [(*place, experiment) for experiment in experiments]
+    seeds = sorted({key[3] for key in runs if key[:3] in wanted} - {None}) or [None]
+    return [[_run(runs, (*key, seed)) for key in wanted] for seed in seeds]
 
 
 def _mean_of_seeds(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -185,9 +222,8 @@ def estimate(sample: Sample) -> float:
 
 def _paired(own: Metrics, rival: Metrics) -> list[Sample]:
     """The differences between two runs that each number of a table is the mean, or the median, of."""
-    evaluation = import_module(f"loco.evaluation.{own.benchmark}")
     paired = []
-    for samples in zip(*(evaluation.samples(m.items, m.settings) for m in (own, rival)), strict=True):
+    for samples in zip(samples_of(own), samples_of(rival), strict=True):
         _require_same_items([own, rival], samples)
         mine, other = (np.asarray(sample.values, dtype=np.float64) for sample in samples)
         values = np.subtract(mine, other, out=np.zeros_like(mine), where=mine != other)  # inf - inf: 0
@@ -209,89 +245,32 @@ def _require_same_items(runs: Sequence[Metrics], samples: Sequence[Sample]) -> N
 
 
 def _run(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
-    if key not in runs:
-        raise DataError(f"there is no metric file of {' / '.join(map(str, key))} to compare with")
-    return runs[key]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The words for a benchmark: its title, what is measured, and what the intervals are over."""
-
-    title: str
-    measure: str
-    items: str
-
-
-SUBJECTS = {
-    "location_consistency": Subject(
-        "Location consistency",
-        "Mean average precision at ranking the patches of a scene by feature similarity to a query patch, where those "
-        "nearer to the query's 3D point should come first",
-        "query images",
-    ),
-    "pixel_correspondence": Subject(
-        "Pixel correspondence",
-        "Recall of nearest-neighbour matches between two images of a scene (those that pass the ratio test best, where "
-        "no other filter is named), by the rotation between the cameras: a match is right within so many pixels of the "
-        "true place, or centimetres of the true point; pixels are those of the frames made smaller by `step`, where "
-        "that is set (Probe3D: 120 x 160 of 480 x 640)",
-        "image pairs",
-    ),
-    "panoptic_segmentation": Subject(
-        "Panoptic segmentation",
-        "A linear probe for each scene says which object a patch shows, things by instance and stuff by category; "
-        "scored on images that it was not trained on, and as published on those that it was; means over scenes",
-        "classes of all scenes (Jaccard, accuracy: scenes)",
-    ),
-    "semantic_segmentation": Subject(
-        "Semantic segmentation",
-        "A linear probe for each scene says which category a patch shows; scored on images that it was not trained on, "
-        "and as published on those that it was; means over scenes",
-        "classes of all scenes (Jaccard, accuracy: scenes)",
-    ),
-    "place_recognition": Subject(
-        "Place recognition",
-        "Share of queries that have an image of the same place among the first so many that are found by one vector an "
-        "image, in the order of the search or, where it is named, of how the patches match",
-        "queries with an image of their place in the database",
-    ),
-    "homography": Subject(
-        "Matching on planes",
-        "Mutual nearest neighbours among the cells of two images: the share that lies within so many pixels of where "
-        "the true homography takes them (MMA), and the area under the curve of the corners' error of the homography "
-        "that is found from them (AUC), in pixels of the raw images",
-        "image pairs",
-    ),
-    "landmark_retrieval": Subject(
-        "Landmark retrieval",
-        "Average precision at finding, by feature similarity to a landmark (a patch of one image), the patches of "
-        "other images that show its place (views), and the images that do; of all landmarks, of those that both halves "
-        "of the images show, and of the best of these, chosen on one half and scored on the other",
-        "landmarks",
-    ),
-    "relative_pose": Subject(
-        "Relative pose",
-        "Median errors of the pose between two images found from their matches, lifted to 3D (rigid) or by an "
-        "essential matrix (essential); and the area under the curve of the larger of the errors of rotation and "
-        "direction (AUC)",
-        "image pairs",
-    ),
-}
-
-
-def subject(benchmark: str) -> Subject:
-    return SUBJECTS.get(benchmark, Subject(benchmark.replace("_", " ").capitalize(), "Scores", "items"))
+    found = runs.get(key) or runs.get((*key[:3], None))
+    if found is None:
+        raise DataError(f"there is no metric file of {named(key)} to compare with")
+    return found
 
 
 def _caption(table: pd.DataFrame, kind: Kind) -> str:
-    words = subject(table["benchmark"].iloc[0])
-    seeds = _range(table["seeds"].dropna())
+    words = BENCHMARKS[table["benchmark"].iloc[0]]
     shares = table["unit"] == "%"
     scale = ", or in ".join(words for words, used in zip(kind.scales, (shares, ~shares)) if used.any())
-    spread = "one seed" if seeds == "1" else f"mean ± standard deviation over {seeds} seeds"
     interval = f"95 % bootstrap interval over {words.items}, whose number is in the last row"
-    return f"{words.title}. {words.measure}. {kind.reading.format(scale=scale, spread=spread, interval=interval)}"
+    reading = kind.reading.format(scale=scale, spread=_spread(table), interval=interval)
+    return f"{words.title}. {words.measures}. {reading}"
+
+
+def _spread(table: pd.DataFrame) -> str:
+    """What a caption states about seeds. Lines of published numbers have none."""
+    measured = table.dropna(subset="seeds")
+    deterministic = measured["deterministic"].astype(bool)
+    if deterministic.all():
+        return "all extractors are deterministic"
+    seeds = _range(measured.loc[~deterministic, "seeds"])
+    if seeds == "1":
+        return "one seed"
+    spread = f"mean ± standard deviation over {seeds} seeds"
+    return f"{spread}; deterministic extractors have none" if deterministic.any() else spread
 
 
 @dataclass(frozen=True)
@@ -400,7 +379,7 @@ def _block(
         _range(measured.loc[measured["condition"] == condition, "n"]) if what == "value" else DASH
         for what, condition in columns
     ]
-    counts = [f"number of {subject(block['benchmark'].iloc[0]).items}", *numbers]
+    counts = [f"number of {BENCHMARKS[block['benchmark'].iloc[0]].items}", *numbers]
     return [_head(*column, markup) for column in columns], groups, [markup.text(count) for count in counts]
 
 

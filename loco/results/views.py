@@ -15,6 +15,7 @@ from loco.errors import DataError
 from loco.geometry.cameras import pixel_centres, project
 from loco.geometry.patches import patch_centres, sample_depth
 from loco.geometry.sampling import sample_features
+from loco.geometry.tracks import NONE, patch_tracks
 from loco.storage import Correspondences, Features, Frames
 
 Floats = NDArray[np.floating]
@@ -42,8 +43,9 @@ class View:
 class Query:
     """A 3D point and where the views see it. The first view is the one that it is chosen in.
 
-    ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not hidden; ``angle``
-    (n,) degrees between the lines of sight of this view and of the first; ``distance`` (n,) metres to the camera.
+    ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not occluded (frames
+    with depth), or observed (frames of a sparse model); ``angle`` (n,) degrees between the lines of sight of this view
+    and of the first; ``distance`` (n,) metres to the camera.
     """
 
     point: Floats
@@ -74,10 +76,11 @@ def choose_views(
     np.fill_diagonal(mutual, 0)
     rng = np.random.default_rng([seed])
     candidates = [i for i in rng.permutation(len(frames)) if (mutual[i] >= MIN_OVERLAP).any()][:QUERY_IMAGES]
-    best: tuple[tuple[int, float], Floats, list[int]] | None = None
+    visibility = _Visibility(frames, correspondences)
+    best: tuple[tuple[int, float], _Points, list[int]] | None = None
     for image in candidates:
         others = np.flatnonzero(mutual[image] >= MIN_OVERLAP)
-        for score, point, chosen in _options(correspondences, frames, image, others, n, rng):
+        for score, point, chosen in _options(correspondences, visibility, image, others, n, rng):
             if best is None or score > best[0]:
                 best = score, point, chosen
     if best is None:
@@ -94,7 +97,7 @@ def choose_views(
     chosen += [i for i in fill if i not in chosen][: n - len(chosen)]
     names = frames.names
     views = [View(int(i), names[i], frames["rgb"][i]) for i in chosen]
-    return views, _query(frames, point, chosen, correspondences.facts["overlap_tolerance"])
+    return views, _query(visibility, point, chosen)
 
 
 class FeatureMap(NamedTuple):
@@ -143,13 +146,68 @@ def joint_pca(maps: Sequence[Floats]) -> list[Floats]:
     return [part.reshape(*m.shape[:2], 3) for part, m in zip(np.split(colours, ends), maps)]
 
 
-def _query(frames: Frames, point: Floats, images: Sequence[int], tolerance: float) -> Query:
-    seen = [_see(frames, image, point[None], tolerance) for image in images]
-    sight = np.array([frames["pose"][image][:3, 3] for image in images]) - point
+@dataclass(frozen=True)
+class _Points:
+    """World points ``xyz`` (m, 3), metres, and ``track`` (m,), their numbers in a sparse model; None with depth."""
+
+    xyz: Floats
+    track: NDArray[np.integer] | None = None
+
+    def __getitem__(self, chosen: NDArray | slice) -> _Points:
+        return _Points(self.xyz[chosen], None if self.track is None else self.track[chosen])
+
+
+class _Visibility:
+    """Which images see which points: by the depth images, or by the observations of a sparse model.
+
+    A sparse model has no surface that could occlude a point, so an image sees exactly the points that it observes, as
+    in :func:`loco.geometry.tracks.track_overlap`.
+    """
+
+    def __init__(self, frames: Frames, correspondences: Correspondences) -> None:
+        self.frames, self.correspondences = frames, correspondences
+        self.poses = frames["pose"][:]
+        self._ends = self._track = self._uv = None
+        if frames.sparse:
+            observing = frames["observation_frame"][:]  # in ascending order
+            self._ends = np.searchsorted(observing, np.arange(len(frames) + 1))
+            self._track, self._uv = frames["observation_track"][:], frames["observation_uv"][:]
+
+    def points(self, image: int) -> _Points:
+        """The points that the patches of ``image`` show (h * w); zeros, and track -1, where a patch is not valid."""
+        if self._track is None:
+            return _Points(self.correspondences["points"][image].reshape(-1, 3).astype(np.float64))
+        own = self._observations(image)
+        grid, extent = self.correspondences.grid, self.correspondences.extent
+        track = patch_tracks(self._uv[own], self._track[own], grid, extent).ravel()
+        known = track != NONE
+        return _Points(np.where(known[:, None], self.frames["track"][:][track], 0.0), track)
+
+    def see(self, image: int, points: _Points, margin: float = 0.0) -> tuple[Floats, NDArray[np.bool_]]:
+        """Projections of the points in ``image``, pixels (m, 2), and whether it sees them (m,).
+
+        ``margin`` is the fraction of the image on each side that does not count as seen.
+        """
+        size = np.array(self.frames.size[::-1])
+        uv, z = project(points.xyz, self.frames["intrinsics"][image], self.poses[image])
+        with np.errstate(invalid="ignore"):
+            inside = (z > 0) & (uv >= margin * size).all(axis=-1) & (uv < (1 - margin) * size).all(axis=-1)
+        if points.track is not None:
+            return uv, inside & np.isin(points.track, self._track[self._observations(image)])
+        depth, _ = sample_depth(self.frames["depth"][image], np.where(inside[:, None], uv, -1.0))
+        return uv, inside & (depth > 0) & (np.abs(depth - z) <= self.correspondences.facts["overlap_tolerance"])
+
+    def _observations(self, image: int) -> slice:
+        return slice(*self._ends[image : image + 2])
+
+
+def _query(visibility: _Visibility, point: _Points, images: Sequence[int]) -> Query:
+    seen = [visibility.see(image, point) for image in images]
+    sight = visibility.poses[images, :3, 3] - point.xyz
     distance = np.linalg.norm(sight, axis=1)
     cosine = sight @ sight[0] / (distance * distance[0])
     return Query(
-        point=point,
+        point=point.xyz[0],
         uv=np.concatenate([uv for uv, _ in seen]),
         visible=np.concatenate([visible for _, visible in seen]),
         angle=np.degrees(np.arccos(np.clip(cosine, -1, 1))),
@@ -158,25 +216,28 @@ def _query(frames: Frames, point: Floats, images: Sequence[int], tolerance: floa
 
 
 def _options(
-    correspondences: Correspondences, frames: Frames, image: int, others: NDArray, n: int, rng: np.random.Generator
-) -> list[tuple[tuple[int, float], Floats, list[int]]]:
-    """For each patch tried: (how many views see it, how different they are), its point, those views."""
+    correspondences: Correspondences,
+    visibility: _Visibility,
+    image: int,
+    others: NDArray,
+    n: int,
+    rng: np.random.Generator,
+) -> list[tuple[tuple[int, float], _Points, list[int]]]:
+    """For each candidate patch: (number of views that see it, spread of their directions), its point, those views."""
     valid = correspondences["valid"][image]
-    texture = _texture(frames["rgb"][image], valid.shape, correspondences.extent)
-    patches = np.flatnonzero(valid & (texture >= np.median(texture)))
-    points = correspondences["points"][image].reshape(-1, 3)[patches].astype(np.float64)
-    tolerance = correspondences.facts["overlap_tolerance"]
-    points = points[_see(frames, image, points, tolerance, MARGIN)[1]]
-    points = points[rng.permutation(len(points))[:QUERY_PATCHES]]
+    texture = _texture(visibility.frames["rgb"][image], valid.shape, correspondences.extent)
+    points = visibility.points(image)[np.flatnonzero(valid & (texture >= np.median(texture)))]
+    points = points[visibility.see(image, points, MARGIN)[1]]
+    points = points[rng.permutation(len(points.xyz))[:QUERY_PATCHES]]
     images = np.concatenate([[image], others])
-    seen = np.stack([_see(frames, i, points, tolerance, MARGIN)[1] for i in images])
-    sight = frames["pose"][:][images, None, :3, 3] - points
+    seen = np.stack([visibility.see(i, points, MARGIN)[1] for i in images])
+    sight = visibility.poses[images, None, :3, 3] - points.xyz
     sight /= np.linalg.norm(sight, axis=-1, keepdims=True)
     options = []
-    for k, point in enumerate(points):
+    for k in range(len(points.xyz)):
         views = np.flatnonzero(seen[:, k])
         chosen, angle = _spread(sight[views, k], n)
-        options.append(((len(chosen), angle), point, images[views[chosen]].tolist()))
+        options.append(((len(chosen), angle), points[k : k + 1], images[views[chosen]].tolist()))
     return options
 
 
@@ -190,21 +251,6 @@ def _spread(directions: Floats, n: int) -> tuple[list[int], float]:
         chosen.append(int(gaps.argmax()))
         total += float(gaps.max())
     return chosen, total
-
-
-def _see(
-    frames: Frames, image: int, points: Floats, tolerance: float, margin: float = 0.0
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """Where ``image`` has world points (m, 3), pixels (m, 2), and whether it sees them (m,).
-
-    ``margin`` is the part of the image on each side that does not count as seen.
-    """
-    size = np.array(frames.size[::-1])
-    uv, z = project(points, frames["intrinsics"][image], frames["pose"][image])
-    with np.errstate(invalid="ignore"):
-        inside = (z > 0) & (uv >= margin * size).all(axis=-1) & (uv < (1 - margin) * size).all(axis=-1)
-    there, _ = sample_depth(frames["depth"][image], np.where(inside[:, None], uv, -1.0))
-    return uv, inside & (there > 0) & (np.abs(there - z) <= tolerance)
 
 
 def _texture(rgb: NDArray[np.uint8], grid: tuple[int, int], extent: tuple[int, int]) -> Floats:

@@ -1,52 +1,58 @@
-"""Files appear whole or not at all: write under a temporary name in the same folder, then rename."""
+"""Files appear whole or not at all: write under a temporary name in the same folder, sync, then rename."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
-import tempfile
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from loco.errors import DataError
+from loco.parent_process import require_parent
+from loco.process_identity import start_time
+from loco.storage.reading import error_number
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ABANDONED = 3600  # seconds without a write after which a temporary file of another machine counts as left behind
+_TEMPORARY = re.compile(r"\.(?P<host>[^.]*)-(?P<process>\d+)-(?P<started>\d+)-\d+\.part(\.[^.]*)?$")
+_number = count()
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well.
 
-    The temporary name keeps the suffix of ``path``, because libraries choose the format by it. If the block
-    raises, nothing is left behind.
+    The temporary name keeps the suffix of ``path``, because libraries choose the format by it. If the block raises,
+    nothing is left behind; what a killed process left behind is removed by the next one that writes ``path``. The
+    content is on the disk before the file has its name, so a power cut leaves the old file, the new one, or none.
 
     Raises:
         DataError: the disk is full, or a file may not grow to this size.
+        OrphanedError: the Snakemake that started this job has ended (:mod:`loco.parent_process`).
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f".part{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    remove_left_behind(path)
+    temporary = _create(path)
     try:
         yield temporary
-        _set_default_mode(temporary)
+        require_parent()
+        _sync(temporary)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # HDF5 reports a failed flush as a RuntimeError
+        _sync(path.parent)
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if _ran_out_of_room(error):
+        if isinstance(error, OSError | RuntimeError) and _ran_out_of_room(error):  # HDF5 raises RuntimeErrors
             raise DataError(
                 "the disk is full, or the file would pass the allowed size; nothing was written",
                 file=path,
                 remedy="free some space, or run on a larger disk (snakemake --directory), and run again",
             ) from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -56,23 +62,62 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` to ``path`` as JSON with sorted keys, atomically. NaN is refused: JSON has none."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+def temporary_files(folder: Path) -> list[Path]:
+    """The temporary files of :func:`atomic_path` below a folder whose writers have ended."""
+    return [file for file in sorted(folder.rglob(".*.part*")) if _left_behind(file)]
 
 
-def _set_default_mode(path: Path) -> None:
-    """Give ``path`` the mode of an ordinary new file (``mkstemp`` makes it private)."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
+def remove_left_behind(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose writers were killed."""
+    for file in path.parent.glob(f".{_escaped(path.name)}.*.part*"):
+        if _left_behind(file):
+            file.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> Path:
+    # Not `mkstemp`, whose file is private: an ordinary new file has the permissions that the umask gives.
+    while True:
+        name = f".{path.name}.{_host()}-{os.getpid()}-{start_time(os.getpid())}-{next(_number)}.part{path.suffix}"
+        try:
+            (path.parent / name).open("xb").close()
+        except FileExistsError:
+            continue
+        return path.parent / name
+
+
+def _left_behind(file: Path) -> bool:
+    """Whether the writer of a temporary file has ended."""
+    match = _TEMPORARY.search(file.name)
+    if match is None:
+        return False
+    if match["host"] != _host():
+        try:
+            return time.time() - file.stat().st_mtime > _ABANDONED
+        except FileNotFoundError:
+            return False
+    return start_time(int(match["process"])) != int(match["started"])
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())[:20]
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([\[\]*?])", r"[\1]", name)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _ran_out_of_room(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from (HDF5 fails again on closing), is for want of room."""
-    if error is None:
-        return False
-    # HDF5 gives the number of the system's error in the text alone.
-    in_text = re.search(r"errno = (\d+)", str(error))
-    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
-    return number in _NO_ROOM or _ran_out_of_room(error.__context__)
+    return error is not None and (error_number(error) in _NO_ROOM or _ran_out_of_room(error.__context__))

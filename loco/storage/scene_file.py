@@ -1,84 +1,175 @@
 """One HDF5 file per scene and step: checked when opened, read one frame at a time, written atomically.
 
-Every file states its format, version, dataset, scene and the ``frames_id`` of the frames that it describes, so that
-files of different frames are never combined. Arrays are chunked by frame: reading a frame costs its own decoding.
+A file states its format, version, dataset, scene, the content id of the frames that it describes (files of different
+frames are never combined), and its provenance record (:mod:`loco.records`). Arrays are chunked by frame: reading a
+frame costs its own decoding. Every chunk has a checksum, and the whole file a content id
+(:mod:`loco.storage.content_id`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from loco.errors import DataError
+from loco.records import Recipe, Record, require_recipe
 from loco.storage.atomic import atomic_path
+from loco.storage.content_id import BLANK, read_content_id, seal
+from loco.storage.hdf5_file import CheckedFile
+from loco.storage.reading import REGENERATE, reading
+
+_CHECKED: set[tuple[str | int, ...]] = set()  # files that this process has checked: they may be opened again and again
+_USER_BLOCK = 512  # bytes before the HDF5 data, where the content id stands
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array of the file: element type and shape, where equal letters stand for equal sizes."""
+    """An array of the file: element type and shape, where equal letters stand for equal sizes.
+
+    ``frames`` says how an array with one large entry per frame is stored: ``compressed`` (images and depth) or
+    ``plain`` (features: gzip saves 14 % of them, and makes writing 50 and reading 12 times slower). None for small
+    arrays.
+    """
 
     dtype: str
     shape: tuple[str | int, ...]
-    per_frame: bool = False  # large: chunked by its first axis and compressed
+    frames: Literal["compressed", "plain"] | None = None
+
+    def layout(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """How HDF5 stores it. Chunks have checksums, so all arrays are chunked."""
+        layout: dict[str, Any] = {"maxshape": (None, *shape[1:]), "fletcher32": True}
+        if self.frames:
+            layout["chunks"] = (1, *shape[1:])
+        if self.frames == "compressed":
+            layout |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        return layout
+
+
+class StoredArray:
+    """An array of an open file. Reading a part of it raises a DataError where the file is damaged."""
+
+    def __init__(self, dataset: h5py.Dataset, path: Path, scene: str) -> None:
+        self._dataset, self._path, self._scene = dataset, path, scene
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype = dataset.dtype
+        self.size: int = dataset.size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> NDArray:
+        with reading(self._path, self._scene):
+            return self._dataset[index]
 
 
 class SceneFile:
-    """A scene's file, open for reading. Subclasses state ``format``, ``version`` and ``arrays``."""
+    """A scene's file, open for reading. Subclasses state ``format``, ``version`` and ``arrays``.
+
+    Attributes:
+        dataset, scene: what it is of.
+        frames_id: content id of the frames that it describes; of frames, their own.
+        content_id: SHA-256 of all that is in the file.
+        facts: what else its writer remembered.
+        record: how it was made; None where its writer gave none.
+    """
 
     format: ClassVar[str]
     version: ClassVar[int]
     arrays: ClassVar[Mapping[str, Array]]
-    may_be_empty: ClassVar[tuple[str, ...]] = ()  # sizes that are 0 where a writer does not name them
+    may_be_empty: ClassVar[tuple[str, ...]] = ()  # sizes that are 0 unless a writer gives them
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, expected: Recipe | None = None) -> None:
+        """Open a file.
+
+        Args:
+            path: the file.
+            expected: how it must have been made; None to take it as it is.
+
+        Raises:
+            DataError: it is missing, damaged, of another format, or was not made as expected.
+        """
         self.path = Path(path)
-        try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise DataError(
-                f"cannot be opened as a file of {self.format}: {error}",
-                file=self.path,
-                remedy="delete it and run the workflow again",
-            ) from error
-        try:
-            self._check()
-        except BaseException:
-            self.close()
-            raise
-        attributes = self._file.attrs
-        self.dataset = str(attributes["dataset"])
-        self.scene = str(attributes["scene"])
-        self.frames_id = str(attributes["frames_id"])
-        self.facts: dict[str, Any] = json.loads(attributes["facts"])
+        self.content_id = read_content_id(self.path)
+        with ExitStack() as on_failure, reading(self.path):
+            self._file = on_failure.enter_context(h5py.File(self.path, "r", locking=False))
+            self._check_format()
+            self.facts: dict[str, Any] = _read_json(self._file["facts"])
+            record = _read_json(self._file["record"])
+            self.record = Record.from_json(record) if record is not None else None
+            self.dataset, self.scene = (_read_text(self._file, name) for name in ("dataset", "scene"))
+            self.frames_id = _read_text(self._file, "frames_id") or self.content_id
+            self._arrays = {name: StoredArray(self._file[name], self.path, self.scene) for name in self.arrays}
+            status = self.path.stat()
+            state = (self.content_id, status.st_ino, status.st_size, status.st_mtime_ns)
+            if state not in _CHECKED:
+                self._check_arrays()
+                self._check_digests()
+                self._check_values()
+                _CHECKED.add(state)
+            on_failure.pop_all()
+        self.require_recipe(expected)
 
-    def _check(self) -> None:
-        found = (self._file.attrs.get("format"), self._file.attrs.get("version"))
+    def require_recipe(self, expected: Recipe | None) -> None:
+        """Check how the file was made; None leaves it unchecked.
+
+        Raises:
+            DataError: it was not made as expected.
+        """
+        if expected is None:
+            return
+        if self.path.stem != self.scene:  # as the plan names all files of a scene
+            raise self._unfit("is of another scene than its name says", self.path.stem, self.scene)
+        require_recipe(self.record, expected, {"dataset": self.dataset, "scene": self.scene}, file=self.path)
+
+    def _check_format(self) -> None:
+        found = _read_text(self._file, "format"), int(self._file.attrs["version"])
         if found != (self.format, self.version):
             raise DataError(
                 "is of another format or version",
                 file=self.path,
                 expected=f"{self.format} version {self.version}",
                 found=f"{found[0]} version {found[1]}",
-                remedy="delete it and run the workflow again",
+                remedy=REGENERATE,
             )
+
+    def _check_arrays(self) -> None:
         sizes: dict[str, int] = {}
         for name, array in self.arrays.items():
-            shape = self._file[name].shape
+            shape, dtype = self[name].shape, self[name].dtype
             expected = tuple(sizes.setdefault(d, s) if isinstance(d, str) else d for d, s in zip(array.shape, shape))
             if len(shape) != len(array.shape) or shape != expected:
-                raise DataError(f"array `{name}` has the wrong shape", file=self.path, expected=expected, found=shape)
+                raise self._unfit(f"array `{name}` has the wrong shape", expected, shape)
+            if dtype != np.dtype(array.dtype):
+                raise self._unfit(f"array `{name}` has the wrong element type", array.dtype, dtype)
 
-    def __getitem__(self, name: str) -> h5py.Dataset:
-        return self._file[name]
+    def _check_digests(self) -> None:
+        """Check the small arrays against the digests that their writer left.
+
+        A program that edits a file in place renews the checksums of its chunks. Large arrays are read whole by
+        ``loco verify`` alone.
+        """
+        digests = _read_json(self._file["digests"])
+        for name, array in self.arrays.items():
+            if array.frames is None and digests[name] != _digest(self._file[name]):
+                raise self._unfit(f"array `{name}` was changed after it was written", digests[name], "other values")
+
+    def _check_values(self) -> None:
+        """Check what is small enough to be read at once."""
+
+    def _unfit(self, problem: str, expected: object, found: object) -> DataError:
+        return DataError(problem, file=self.path, expected=expected, found=found, remedy=REGENERATE)
+
+    def __getitem__(self, name: str) -> StoredArray:
+        return self._arrays[name]
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +212,10 @@ class SceneFile:
         scene: str,
         sizes: Mapping[str, int],
         facts: Mapping[str, Any] | None = None,
-    ) -> Iterator[h5py.File]:
+        *,
+        frames_id: str = "",
+        record: Record | None = None,
+    ) -> Iterator[Writer]:
         """Write a new file; it appears under ``path`` when the block ends well.
 
         Args:
@@ -130,32 +224,113 @@ class SceneFile:
             scene: name of the scene.
             sizes: size of every letter of ``arrays``.
             facts: what else to remember, JSON-able (counts, settings).
+            frames_id: content id of the frames that the file describes; of frames themselves, nothing.
+            record: how it is made.
 
         Yields:
-            The open file with its arrays made. The block fills them and sets the attribute ``frames_id``.
-        """
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
-            file.attrs.update(
-                format=cls.format,
-                version=cls.version,
-                dataset=dataset,
-                scene=scene,
-            )
-            cls.set_facts(file, facts or {})
-            sizes = dict.fromkeys(cls.may_be_empty, 0) | dict(sizes)
-            for name, array in cls.arrays.items():
-                shape = tuple(sizes[d] if isinstance(d, str) else d for d in array.shape)
-                dtype = h5py.string_dtype() if array.dtype == "str" else array.dtype
-                layout: dict[str, Any] = {"maxshape": (None, *shape[1:])}
-                if array.per_frame:
-                    layout |= {"chunks": (1, *shape[1:]), "compression": "gzip", "compression_opts": 1, "shuffle": True}
-                file.create_dataset(name, shape=shape, dtype=dtype, **layout)
-            yield file
+            The writer, whose arrays the block fills.
 
-    @staticmethod
-    def set_facts(file: h5py.File, facts: Mapping[str, Any]) -> None:
-        """Remember ``facts`` in a file that is being written."""
-        file.attrs["facts"] = json.dumps(facts, sort_keys=True)
+        Raises:
+            DataError: the disk is full.
+            OSError: any other write failed. A write that fails is never lost: it raises here.
+        """
+        with atomic_path(path) as temporary:
+            sizes = dict.fromkeys(cls.may_be_empty, 0) | dict(sizes)
+            with CheckedFile(temporary) as raw:
+                with h5py.File(raw, "w", libver="latest", userblock_size=_USER_BLOCK) as file:
+                    file.attrs["version"] = cls.version
+                    for name, text in (("format", cls.format), ("dataset", dataset), ("scene", scene)):
+                        _write_text(file, name, text)
+                    writer = Writer(file, raw, cls.arrays, sizes, dict(facts or {}), frames_id)
+                    yield writer
+                    writer.finish(record.to_json() if record else None)
+                raw.require_written()
+            with temporary.open("r+b") as file:
+                file.write(f"{cls.format} version {cls.version}\ncontent_id {BLANK}\n".encode())
+            seal(temporary)
+
+
+class Writer:
+    """The arrays of a scene's file that is being written.
+
+    ``facts`` and ``frames_id`` are those of the file, and may be changed until the block ends.
+    """
+
+    def __init__(
+        self,
+        file: h5py.File,
+        raw: CheckedFile,
+        arrays: Mapping[str, Array],
+        sizes: Mapping[str, int],
+        facts: dict[str, Any],
+        frames_id: str,
+    ) -> None:
+        self.facts, self.frames_id = facts, frames_id
+        self._file, self._raw, self._arrays = file, raw, arrays
+        # Held until the end: h5py cannot raise an error that comes when it drops a temporary dataset.
+        self._held: dict[str, WrittenArray] = {}
+        for name, array in arrays.items():
+            shape = tuple(sizes[d] if isinstance(d, str) else d for d in array.shape)
+            dataset = file.create_dataset(name, shape=shape, dtype=array.dtype, **array.layout(shape))
+            self._held[name] = WrittenArray(dataset, raw)
+
+    def __getitem__(self, name: str) -> WrittenArray:
+        return self._held[name]
+
+    def finish(self, record: Mapping[str, Any] | None) -> None:
+        """Write facts and record, and check that everything has been stored.
+
+        Raises:
+            OSError: a write failed.
+            RuntimeError: some frames of an array were written, and some were not.
+        """
+        _write_text(self._file, "frames_id", self.frames_id)
+        digests = {name: _digest(self._held[name].dataset) for name, a in self._arrays.items() if a.frames is None}
+        for name, content in (("facts", self.facts), ("record", record), ("digests", digests)):
+            # Not attributes: large ones have no checksum.
+            text = np.frombuffer(json.dumps(content, sort_keys=True).encode(), np.uint8)
+            self._file.create_dataset(name, data=text, chunks=text.shape, fletcher32=True)
+        for name, held in self._held.items():
+            stored = held.dataset.id.get_num_chunks() if held.dataset.size else 0
+            if self._arrays[name].frames and 0 < stored < len(held.dataset):
+                raise RuntimeError(f"array {name!r} has {stored} of {len(held.dataset)} frames")
+        self._file.flush()
+        self._raw.require_written()
+
+
+class WrittenArray:
+    """An array that is being written. A write that fails raises at once."""
+
+    def __init__(self, dataset: h5py.Dataset, raw: CheckedFile) -> None:
+        self.dataset, self._raw = dataset, raw
+        self.shape, self.size = dataset.shape, dataset.size
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        self.dataset[index] = values
+        self._raw.require_written()
+
+    def resize(self, length: int) -> None:
+        """Change the length of the first axis."""
+        self.dataset.resize(length, axis=0)
+        self.shape, self.size = self.dataset.shape, self.dataset.size
+
+
+def _write_text(file: h5py.File, name: str, text: str) -> None:
+    # Of fixed length: HDF5 keeps texts of variable length where nothing has a checksum.
+    file.attrs[name] = np.bytes_(text.encode())
+
+
+def _read_text(file: h5py.File, name: str) -> str:
+    return bytes(file.attrs[name]).decode()
+
+
+def _digest(dataset: h5py.Dataset) -> str:
+    """SHA-256 of the values of an array."""
+    return hashlib.sha256(np.ascontiguousarray(dataset[()]).tobytes()).hexdigest()
+
+
+def _read_json(dataset: h5py.Dataset) -> Any:
+    return json.loads(dataset[:].tobytes())
 
 
 class Frames(SceneFile):
@@ -163,7 +338,7 @@ class Frames(SceneFile):
 
     ``rgb`` (n, h, w, 3) uint8; ``depth`` (n, h, w) float32 z-depth in metres, 0 = none; ``source`` (n, h, w) uint8
     says where a depth comes from (:attr:`SOURCES`); ``intrinsics`` (n, 3, 3) and ``pose`` (n, 4, 4, camera-to-world)
-    float64; ``name`` (n,) the raw image names.
+    float64; ``facts["names"]`` the names of the raw images.
 
     Frames of a sparse model have no depth. Instead ``track`` (t, 3) float64 are its points, world frame, metres, and
     observation k shows point ``observation_track[k]`` at ``observation_uv[k]``, pixels, in frame
@@ -171,24 +346,30 @@ class Frames(SceneFile):
     """
 
     format = "loco-frames"
-    version = 2
+    version = 3
     SOURCES = ("none", "sensor", "mesh", "inpainted")
     may_be_empty = ("t", "m")
     arrays: ClassVar = {
-        "name": Array("str", ("n",)),
         "intrinsics": Array("float64", ("n", 3, 3)),
         "pose": Array("float64", ("n", 4, 4)),
-        "rgb": Array("uint8", ("n", "h", "w", 3), per_frame=True),
-        "depth": Array("float32", ("n", "h", "w"), per_frame=True),
-        "source": Array("uint8", ("n", "h", "w"), per_frame=True),
+        "rgb": Array("uint8", ("n", "h", "w", 3), frames="compressed"),
+        "depth": Array("float32", ("n", "h", "w"), frames="compressed"),
+        "source": Array("uint8", ("n", "h", "w"), frames="compressed"),
         "track": Array("float64", ("t", 3)),
         "observation_frame": Array("int64", ("m",)),
         "observation_track": Array("int64", ("m",)),
         "observation_uv": Array("float64", ("m", 2)),
     }
 
+    def _check_values(self) -> None:
+        if len(self.names) != len(self):
+            raise self._unfit("has another number of names than of frames", len(self), len(self.names))
+        for name in ("intrinsics", "pose"):
+            if not np.isfinite(self[name][:]).all():
+                raise self._unfit(f"array `{name}` is not finite", "finite cameras", "NaN or infinity")
+
     def __len__(self) -> int:
-        return len(self["name"])
+        return len(self["pose"])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -197,7 +378,7 @@ class Frames(SceneFile):
 
     @property
     def names(self) -> list[str]:
-        return [str(name) for name in self["name"].asstr()[:]]
+        return [str(name) for name in self.facts["names"]]
 
     @property
     def sparse(self) -> bool:
@@ -214,10 +395,10 @@ class Correspondences(SceneFile):
     """
 
     format = "loco-correspondences"
-    version = 1
+    version = 2
     arrays: ClassVar = {
-        "points": Array("float32", ("n", "h", "w", 3), per_frame=True),
-        "valid": Array("bool", ("n", "h", "w"), per_frame=True),
+        "points": Array("float32", ("n", "h", "w", 3), frames="compressed"),
+        "valid": Array("bool", ("n", "h", "w"), frames="compressed"),
         "overlap": Array("float32", ("n", "n")),
     }
 
@@ -244,11 +425,11 @@ class Labels(SceneFile):
     """
 
     format = "loco-labels"
-    version = 1
+    version = 2
     VOID = -1
     arrays: ClassVar = {
-        "instance": Array("int32", ("n", "h", "w"), per_frame=True),
-        "semantic": Array("uint8", ("n", "h", "w"), per_frame=True),
+        "instance": Array("int32", ("n", "h", "w"), frames="compressed"),
+        "semantic": Array("uint8", ("n", "h", "w"), frames="compressed"),
     }
 
 
@@ -261,11 +442,11 @@ class Features(SceneFile):
     """
 
     format = "loco-features"
-    version = 3
+    version = 4
     may_be_empty = ("t",)
     arrays: ClassVar = {
-        "features": Array("float16", ("n", "h", "w", "c"), per_frame=True),
-        "norm": Array("float32", ("n", "h", "w"), per_frame=True),
+        "features": Array("float16", ("n", "h", "w", "c"), frames="plain"),
+        "norm": Array("float32", ("n", "h", "w"), frames="plain"),
         "token": Array("float16", ("n", "t")),
     }
 
@@ -299,8 +480,8 @@ class Encoded(SceneFile):
     """
 
     format = "loco-encoded"
-    version = 1
-    arrays: ClassVar = {"encoded": Array("float16", ("n", "c", "h", "w"), per_frame=True)}
+    version = 2
+    arrays: ClassVar = {"encoded": Array("float16", ("n", "c", "h", "w"), frames="plain")}
 
 
 def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
@@ -311,12 +492,3 @@ def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
     """
     pixels = size[0] * size[1]
     return int(count * (4.5 * pixels + 9 * pixels / stride**2) + 4 * count**2)
-
-
-def frames_identity(names: Sequence[str], intrinsics: np.ndarray, poses: np.ndarray, size: tuple[int, int]) -> str:
-    """Fingerprint of which frames, seen how: equal exactly if names, cameras and image size are."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps([list(names), list(size)]).encode())
-    digest.update(np.ascontiguousarray(intrinsics, dtype="<f8").tobytes())
-    digest.update(np.ascontiguousarray(poses, dtype="<f8").tobytes())
-    return digest.hexdigest()

@@ -1,5 +1,14 @@
 """Train a feature extractor with a ranking loss over posed images."""
 
-from loco.training.run import train
+from typing import Any
 
 __all__ = ["train"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on use: the command line looks for saved states without PyTorch.
+    if name == "train":
+        from loco.training.run import train
+
+        return train
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

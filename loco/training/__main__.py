@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 from loco.errors import LocoError
+from loco.parent_process import watch_parent
+from loco.records import Record
 from loco.storage import write_text
 from loco.training.run import ERROR, fit
 
 job = json.loads(Path(sys.argv[1]).read_text())
 state = Path(job["state"])
+watch_parent()
 try:
     fit(
         job["experiment"],
@@ -20,6 +23,7 @@ try:
         state,
         job["threads"],
         job["facts"],
+        Record.from_json(job["record"]) if job["record"] else None,
     )
 except LocoError as error:  # for the process that started this one to raise
     write_text(state / ERROR, str(error))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from loco.errors import DataError
-from loco.geometry.image_pairs import overlapping_pairs
-from loco.storage import Correspondences, Encoded, Frames
 from loco.training.landmarks import thin
 from loco.training.pair_bank import PairBank
+from loco.training.scene_files import SceneFiles
 
 Draw = tuple[int, int]  # an image of a batch: number of its scene, and of its frame
 
@@ -38,37 +34,6 @@ class Batch(NamedTuple):
     scene: Tensor
     image: Tensor
     encoded: Tensor | None
-
-
-@dataclass(frozen=True)
-class SceneFiles:
-    """A scene's frames, correspondences and, if stored, encoded frames, opened in the process that first reads them."""
-
-    frames_path: Path
-    correspondences_path: Path
-    encoded_path: Path | None = None
-
-    @cached_property
-    def frames(self) -> Frames:
-        return Frames(self.frames_path)
-
-    @cached_property
-    def correspondences(self) -> Correspondences:
-        correspondences = Correspondences(self.correspondences_path)
-        correspondences.require_frames(self.frames)
-        return correspondences
-
-    @cached_property
-    def encoded(self) -> Encoded | None:
-        if self.encoded_path is None:
-            return None
-        encoded = Encoded(self.encoded_path)
-        encoded.require_frames(self.frames)
-        return encoded
-
-    def pairs(self, min_overlap: float, min_baseline: float) -> NDArray[np.bool_]:
-        """(n, n): which images may follow each other in a batch (:func:`overlapping_pairs`)."""
-        return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"][:], min_overlap, min_baseline)
 
 
 class OverlappingImages:
@@ -146,7 +111,6 @@ class Batches(IterableDataset):
         step, stride = self.start, 1
         if worker is not None:
             step, stride = self.start + worker.id, worker.num_workers
-            self.scenes = [replace(scene) for scene in self.scenes]  # HDF5 files are not to be shared by processes
         while True:
             yield self.draw(step)
             step += stride
@@ -170,11 +134,12 @@ class Batches(IterableDataset):
     def _load(self, number: int, frame: int, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
         scene = self.scenes[number]
         image = self._image(scene, frame, rng) if self.with_images else None
-        points, valid = scene.correspondences["points"][frame], scene.correspondences["valid"][frame]
+        correspondences = scene.correspondences
+        points, valid = correspondences["points"][frame], correspondences["valid"][frame]
         if self.batch["patches_per_image"] is not None:
             how = self.batch.get("patches_by", "image")
             valid = thin(valid, points, self.batch["patches_per_image"], how, rng)
-        encoded = None if scene.encoded is None else torch.from_numpy(scene.encoded["encoded"][frame])
+        encoded = None if scene.encoded_path is None else torch.from_numpy(scene.encoded["encoded"][frame])
         return image, torch.from_numpy(points), torch.from_numpy(valid), torch.tensor(number), encoded
 
     def _image(self, scene: SceneFiles, frame: int, rng: np.random.Generator) -> Tensor:
@@ -220,24 +185,3 @@ def jitter(image: Tensor, amount: Mapping[str, float], rng: np.random.Generator)
     mean = image.mean()
     image = (image - mean) * factors("contrast", 1) + mean
     return (image * factors("brightness", 1) * factors("colour", 3)).clamp_(0, 1)
-
-
-def open_scenes(paths: Sequence[Sequence[Path]]) -> list[SceneFiles]:
-    """Scenes by their (frames, correspondences) or (frames, correspondences, encoded) files.
-
-    Raises:
-        DataError: the files of a scene do not belong together, or scenes differ in the size of their images.
-    """
-    scenes = [SceneFiles(*map(Path, files)) for files in paths]
-    for scene in scenes:
-        scene.correspondences, scene.encoded  # opens the files, and checks that they belong together  # noqa: B018
-        if scene.frames.size != scenes[0].frames.size:
-            raise DataError(
-                "has images of another size than the first scene of the split",
-                file=scene.frames_path,
-                scene=scene.frames.scene,
-                expected=scenes[0].frames.size,
-                found=scene.frames.size,
-                remedy="give the datasets of one split the same `frames.height` and `frames.width`",
-            )
-    return scenes

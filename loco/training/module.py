@@ -17,8 +17,10 @@ from torch import Tensor, distributed
 
 from loco.errors import ConfigError, DataError
 from loco.losses import build_loss
-from loco.models import build_extractor, load_weights
+from loco.models.build import build_extractor
+from loco.models.extractor import evaluating
 from loco.models.shared_norm import share_batch_norms
+from loco.models.stored import load_weights
 from loco.storage import atomic_path
 from loco.training.data import Batch
 from loco.training.kept import Kept, set_weights, without_frozen
@@ -142,9 +144,7 @@ class RankingModule(pl.LightningModule):
         with self.kept.averaged(self.extractor):
             value = 0.0
             if self.trainer.is_global_zero:
-                self.extractor.eval()
                 value = sum(scene.mean_ap(self.extractor) for scene in self.validation) / len(self.validation)
-                self.extractor.train()
             value = self.trainer.strategy.broadcast(value)
             self.kept.judge(self.extractor, value, self.global_step)
         self.history[-1]["val_map"] = value
@@ -167,8 +167,8 @@ class RankingModule(pl.LightningModule):
                 None if part is None else part.to(self.extractor.device)
                 for part in (self._batch.images, self._batch.encoded)
             )
-            with torch.no_grad():
-                self._require_finite("features", [self.extractor.eval()(images, encoded)])
+            with torch.no_grad(), evaluating(self.extractor):
+                self._require_finite("features", [self.extractor(images, encoded)])
 
     def configure_optimizers(self) -> dict[str, Any]:
         settings = self.settings["optimiser"]

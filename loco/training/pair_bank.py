@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,7 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from loco.errors import DataError
-
-if TYPE_CHECKING:
-    from loco.training.data import SceneFiles
+from loco.training.scene_files import SceneFiles
 
 _TRIES = 1000  # draws after which a batch no longer waits for pairs that bring new images
 

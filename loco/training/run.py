@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import logging
 import shutil
 import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,22 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
 from loco.errors import ConfigError, DataError, LocoError
-from loco.models import save_extractor
-from loco.storage import atomic_path, write_json
-from loco.training.data import Batches, open_scenes
+from loco.models.stored import save_extractor
+from loco.records import Record
+from loco.storage import atomic_path, write_text
+from loco.storage.training_log import LOG_COLUMNS, curve_digest
+from loco.training.data import Batches
+from loco.training.lock import Lock, training_lock
 from loco.training.module import RankingModule
+from loco.training.scene_files import open_scenes
+from loco.training.states import size_of, state_folder, states_of
 from loco.training.validation import ValidationScene
 
 ScenePaths = Sequence[Path]  # frames, correspondences and, of scenes to train on, perhaps encoded frames
-LOG_COLUMNS = [
-    "step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
-]  # fmt: skip
 ERROR = "error.txt"  # in the folder of the state: what went wrong in a process of a distributed training
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -47,12 +50,14 @@ def train(
     state_fingerprint: str,
     threads: int,
     facts: Mapping[str, Any] | None = None,
+    record: Record | None = None,
 ) -> None:
     """Train an experiment; write ``model.safetensors`` and ``log.csv`` to ``out_dir``, TensorBoard files beside them.
 
     The state of the training lies in ``out_dir/state-<fingerprint>`` and is saved every ``save_every`` steps and on
     SIGTERM. A training that finds the state of its own fingerprint goes on from there, with the same result as one
-    that was never stopped; states of other fingerprints belong to other settings or data and are removed.
+    that was never stopped. States of other fingerprints, which belong to other settings, data or code, are kept and
+    logged with a warning.
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
@@ -63,6 +68,7 @@ def train(
         state_fingerprint: of all that decides the result: settings, data, code, seed.
         threads: for the computation on the CPU, of all processes.
         facts: to be written into the model file, beside seed, steps and loss.
+        record: how the model is made.
 
     Raises:
         DataError: files that do not belong together, a second training at work on the same state, a loss that is
@@ -70,14 +76,15 @@ def train(
         SystemExit: the training was asked to stop (SIGTERM) and its state is saved; or one of its processes failed.
     """
     processes = experiment["train"].get("processes", 1)
-    with _lock(out_dir) as lock:
+    with training_lock(out_dir) as lock:
         state = _state_folder(out_dir, state_fingerprint)
         if processes == 1:
-            fit(experiment, train, val, out_dir, seed, state, threads, facts)
+            fit(experiment, train, val, out_dir, seed, state, threads, facts, record)
         else:
             job = {"experiment": experiment, "out_dir": out_dir, "seed": seed, "state": state, "facts": facts}
             job |= {"train": train, "val": val, "threads": max(1, threads // processes)}
-            write_json(state / "job.json", json.loads(json.dumps(job, default=str)))
+            job |= {"record": record.to_json() if record else None}
+            write_text(state / "job.json", json.dumps(job, default=str))
             _launch(state / "job.json", processes, lock)
         shutil.rmtree(state)
 
@@ -91,6 +98,7 @@ def fit(
     state: Path,
     threads: int,
     facts: Mapping[str, Any] | None = None,
+    record: Record | None = None,
 ) -> None:
     """What one process of a training does. Arguments as of :func:`train`; ``state`` is the folder of its state."""
     settings = experiment["train"]
@@ -126,17 +134,17 @@ def fit(
         start * accumulate,
         trainer.global_rank,
         processes,
-        with_images=extractor.needs_images or not all(scene.encoded for scene in scenes),
+        with_images=extractor.needs_images or not all(scene.encoded_path for scene in scenes),
     )
     _fit(trainer, module, DataLoader(batches, None, num_workers=settings.get("workers", 0)), last if start else None)
     if trainer.is_global_zero:
         with atomic_path(out_dir / "log.csv") as temporary:
             pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
         module.finish()
-        own = {"seed": seed, "steps": module.global_step}
+        own = {"seed": seed, "steps": module.global_step, "log": curve_digest(out_dir / "log.csv")}
         own |= {part: settings[part] for part in ("init", "loss", "warmup") if part in settings}
         extractor = module.extractor
-        save_extractor(extractor, extractor.config, out_dir / "model.safetensors", {**(facts or {}), **own})
+        save_extractor(extractor, extractor.config, out_dir / "model.safetensors", {**(facts or {}), **own}, record)
 
 
 class Steps(Callback):
@@ -187,14 +195,15 @@ def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpo
             raise SystemExit(128 + signal.SIGTERM) from None
 
 
-def _launch(job: Path, processes: int, lock: int) -> None:
+def _launch(job: Path, processes: int, lock: Lock) -> None:
     """Run the processes of a distributed training, each as ``python -m loco.training JOB``, and wait for them.
 
-    Their launcher holds the ``lock`` of the training (a file descriptor), too: it may outlive this process.
+    Their launcher holds the ``lock`` of the training, too: it may outlive this process.
     """
     job.with_name(ERROR).unlink(missing_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    with subprocess.Popen([*command, "-m", "loco.training", str(job)], pass_fds=[lock]) as launched:
+    with subprocess.Popen([*command, "-m", "loco.training", str(job)], pass_fds=lock.descriptors) as launched:
+        lock.share(launched.pid)
         before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
         try:
             code = launched.wait()
@@ -206,29 +215,18 @@ def _launch(job: Path, processes: int, lock: int) -> None:
         raise SystemExit(code if code > 0 else 128 - code)
 
 
-@contextmanager
-def _lock(out_dir: Path) -> Iterator[int]:
-    """Only one training at a time writes to a folder; gives the file descriptor of the lock."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with (out_dir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                "another training is at work in this folder",
-                file=out_dir,
-                remedy="wait for it, or stop it (a killed Snakemake leaves its training running)",
-            ) from None
-        yield lock.fileno()
-
-
 def _state_folder(out_dir: Path, fingerprint: str) -> Path:
-    """The folder of this training's state; those of other fingerprints are removed."""
-    state = out_dir / f"state-{fingerprint[:16]}"
+    """Create the folder of this training's state, and name the states of other settings, data or code in the log."""
+    state = state_folder(out_dir, fingerprint)
     state.mkdir(exist_ok=True)
-    for other in out_dir.glob("state-*"):
+    for other in states_of(out_dir):
         if other != state:
-            shutil.rmtree(other)
+            logger.warning(
+                "%s (%.1f MB) is the state of an interrupted training with other settings, data or code. It is not "
+                "used and is kept: restore those settings to resume it, or remove it by `loco clean --delete`",
+                other,
+                size_of(other) / 1e6,
+            )
     return state
 
 

@@ -7,9 +7,8 @@ import torch
 
 from loco.errors import DataError
 from loco.evaluation.location_consistency import query_precisions
-from loco.models import FeatureExtractor
-from loco.models.extractor import to_colours
-from loco.training.data import SceneFiles
+from loco.models.extractor import Extractor, evaluating, to_colours
+from loco.training.scene_files import SceneFiles
 
 # A quick look: fewer images and queries than the benchmark, the same at every look.
 IMAGES, QUERIES = 48, 200
@@ -30,7 +29,7 @@ class ValidationScene:
         self.points = scene.correspondences["points"][chosen][self.valid.numpy()]
         self.image = np.nonzero(self.valid.numpy())[0]
 
-    def mean_ap(self, extractor: FeatureExtractor, batch: int = 16) -> float:
+    def mean_ap(self, extractor: Extractor, batch: int = 16) -> float:
         """mAP within 2 m, uniform samples.
 
         Raises:
@@ -51,8 +50,9 @@ class ValidationScene:
         return DataError(problem, file=self.path, scene=self.scene, remedy=remedy)
 
     @torch.inference_mode()
-    def _features(self, extractor: FeatureExtractor, part: slice) -> torch.Tensor:
+    def _features(self, extractor: Extractor, part: slice) -> torch.Tensor:
         if self.encoded is None:
             return extractor.extract(self.rgb[part])
         images = to_colours(self.rgb[part], extractor.device) if extractor.needs_images else None
-        return extractor.eval()(images, torch.from_numpy(self.encoded[part]).to(extractor.device))
+        with evaluating(extractor):
+            return extractor(images, torch.from_numpy(self.encoded[part]).to(extractor.device))

@@ -144,9 +144,7 @@ def test_info_says_how_a_model_was_made(model: str, capsys: pytest.CaptureFixtur
 def test_export_writes_both_forms(model: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     metrics = tmp_path / "seed3.json"
     run = {"benchmark": "location_consistency", "split": "houses", "experiment": "exact", "seed": 3}
-    write_metrics(
-        metrics, **run, settings={}, passport={}, evaluation=Evaluation([Row("mAP", "2 m", 0.5, None, None, 1)], {})
-    )
+    write_metrics(metrics, **run, settings={}, evaluation=Evaluation([Row("mAP", "2 m", 0.5, None, None, 1)], {}))
     onnx, folder = tmp_path / "model.onnx", tmp_path / "public"
     where = ["--onnx", str(onnx), "--size", "16", "24", "--pretrained", str(folder), "--metrics", str(metrics)]
     assert main(["export", model, *where]) == 0
@@ -207,7 +205,7 @@ def test_features_that_are_not_finite_are_refused(
     photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     broken = build_extractor(COMPACT, 1)
-    broken.head.weight.data.fill_(np.nan)
+    broken.encoder.head.weight.data.fill_(3e38)  # finite, but their products are not
     save_extractor(broken, COMPACT, tmp_path / "broken.safetensors")
     for command in (["extract", *photos, "--out", tmp_path / "o"], ["match", *photos, "--out", tmp_path / "m.png"]):
         status, message = _fails_after_progress(capsys, *command, "--model", tmp_path / "broken.safetensors")

@@ -1,4 +1,4 @@
-"""The frame around a step: what it leaves in the log, and how it ends. Each step runs in a process of its own."""
+"""The frame around a job: what it leaves in the log, and how it ends. Each runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HEAD = "import logging, os, warnings\nfrom loco.errors import DataError\nfrom loco.logs import step\n"
+HEAD = "import logging, os, warnings\nfrom loco.errors import DataError\nfrom loco.logs import job\n"
 
 
 def run(tmp_path: Path, body: str) -> tuple[subprocess.CompletedProcess[str], str]:
     log = tmp_path / "logs/step.log"
-    program = f"{HEAD}with step({str(log)!r}, threads=1):\n    {body}\n"
+    program = f"{HEAD}with job({str(log)!r}, threads=1):\n    {body}\n"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     return done, log.read_text()
 
 
-def test_a_good_step_ends_its_log_with_finished(tmp_path: Path) -> None:
+def test_a_good_job_ends_its_log_with_finished(tmp_path: Path) -> None:
     done, log = run(tmp_path, "logging.getLogger('loco.x').info('halfway'); warnings.warn('careful')")
     assert done.returncode == 0
     words = ("started with 1 thread(s)", "halfway", "careful", "finished")

@@ -1,4 +1,4 @@
-"""Where weights lie, told by their paths."""
+"""Weight paths are resolved by their names and by what exists, without loading anything."""
 
 from __future__ import annotations
 
@@ -8,29 +8,140 @@ from pathlib import Path
 
 import pytest
 
-from loco.weights import is_hub_name, model_file
+from loco.models.backbones import KNOWN
+from loco.weights import SHORT_NAMES, is_hub_name, is_product, model_file, weights_problem
 
 
-def test_a_model_is_named_by_its_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, which is also the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "my.model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*files: str) -> None:
+    for file in map(Path, files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_a_model_is_named_by_its_file_or_its_folder(here: Path) -> None:
+    (here / "my.model").mkdir()
     for path in ("my.model", "yet/to/be/made", "experiment.2/seed0"):
-        assert model_file(tmp_path / path) == tmp_path / path / "model.safetensors"
+        assert model_file(here / path) == here / path / "model.safetensors"
     for path in ("a.safetensors", "yet/to/be/made/b.safetensors"):
-        assert model_file(tmp_path / path) == tmp_path / path
-    assert model_file("~/run") == tmp_path / "run" / "model.safetensors"
+        assert model_file(here / path) == here / path
+    assert model_file("~/run") == here / "run" / "model.safetensors"
+    assert model_file("~no_such_user/run") == Path("~no_such_user/run/model.safetensors")
 
 
-@pytest.mark.parametrize("path", ["facebook/dino-vits8", "a/b.c"])
+@pytest.mark.parametrize("path", ["facebook/dino-vits8", "a/b.c", "owner/dinov2-base-v1.5", "0x1/_a"])
 def test_names_of_the_hub(path: str) -> None:
     assert is_hub_name(path)
 
 
-@pytest.mark.parametrize("path", ["dino_vits8", "./vit", "../vit", "~/vit", "/vit", "a/b/c", "a/", ""])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("dino_vits8", "./vit", "../vit", "~/vit", "/vit", "a/b/c", "a/", "", "a b/c", "a/b\n", "a/.."),
+        *("weights/dino", "data/dino", "results/dino", "models/dino", "checkpoints/dino"),
+        *("owner/net.onnx", "owner/net.ort", "owner/croco.pth", "owner/model.safetensors", "owner/a.CKPT"),
+    ],
+)
 def test_what_is_no_name_of_the_hub(path: str) -> None:
     assert not is_hub_name(path)
 
 
+@pytest.mark.parametrize("kind", ["folder", "file", "broken link"])
+def test_a_name_is_local_if_its_first_component_exists(kind: str) -> None:
+    assert is_hub_name("mine/dino")
+    if kind == "folder":
+        Path("mine").mkdir()
+    elif kind == "file":
+        Path("mine").touch()
+    else:
+        Path("mine").symlink_to("nowhere")
+    assert not is_hub_name("mine/dino")
+    assert is_hub_name("facebook/dino-vits8")
+
+
+def test_products_of_the_workflow_are_below_results(here: Path) -> None:
+    for path in ("results/a", "./results/a/b.safetensors", here / "results/x", "weights/../results/x", "~/results/x"):
+        assert is_product(path), path
+    for path in ("results", "results/../weights/x", "weights/results/x", "/results/x", "results2/x"):
+        assert not is_product(path), path
+
+
+def test_short_names_are_those_of_the_backbones() -> None:
+    assert set(SHORT_NAMES) == set(KNOWN)
+    for name in SHORT_NAMES:
+        assert weights_problem("transformers", name) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "expected"),
+    [
+        ("transformers", "dino_vitb9", "did you mean the backbone `dino_vitb8`?"),
+        ("transformers", "weights/dino", "there is no folder weights/dino in "),
+        ("transformers", "./vit", "there is no folder ./vit in "),
+        ("transformers", "/no/such/vit", "there is no folder /no/such/vit; correct the path"),
+        ("transformers", "mine/dinu", "not requested from the hub, because `mine` exists"),
+        ("transformers", "mine/dino/config.json", "mine/dino/config.json is no folder"),
+        ("transformers", "mine/empty", "the folder mine/empty has no config.json"),
+        ("transformers", "mine/plan", "the folder mine/plan has no weights"),
+        ("croco", "mine/croco.pth", "there is no file mine/croco.pth"),
+        ("croco", "owner/croco", "there is no file owner/croco"),
+        ("croco", "mine/dino", "mine/dino is a folder, expected a file"),
+        ("onnx", "net.onnx", "there is no file net.onnx"),
+        ("onnx", "~/mine/net.ort", "`~` is not expanded in ~/mine/net.ort; write "),
+        ("published", "data/weights/loco.ckpt", "there is no file data/weights/loco.ckpt"),
+        ("pretrained", "models/run", "there is no model file models/run/model.safetensors"),
+        ("pretrained", "models/typo.safetensors", "there is no model file models/typo.safetensors"),
+        ("pretrained", "mine/dino\0", "there is no model file"),
+    ],
+)
+def test_weights_that_are_not_there(kind: str, path: str, expected: str) -> None:
+    touch("mine/dino/config.json", "mine/dino/model.safetensors", "mine/plan/config.json", "mine/net.ort")
+    Path("mine/empty").mkdir()
+    assert expected in (weights_problem(kind, path) or "nothing")
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("transformers", "mine/dino"),
+        ("transformers", "~/mine/dino"),
+        ("transformers", "facebook/dino-vits8"),
+        ("transformers", "results/exported/vit"),
+        ("croco", "mine/croco.pth"),
+        ("croco", "results/made/croco.pth"),
+        ("onnx", "net"),
+        ("published", "mine/croco.pth"),
+        ("pretrained", "mine/dino"),
+        ("pretrained", "~/mine/dino/model.safetensors"),
+        ("pretrained", "results/train/tiny/quick/seed0"),
+        ("pretrained", "./results/train/tiny/quick/seed0/model.safetensors"),
+    ],
+)
+def test_weights_that_nothing_stands_against(kind: str, path: str) -> None:
+    touch("mine/dino/config.json", "mine/dino/model.safetensors", "mine/croco.pth", "net")
+    assert weights_problem(kind, path) is None
+
+
+def test_random_weights_need_a_configuration_alone() -> None:
+    touch("plan/config.json")
+    assert weights_problem("transformers", "plan", pretrained=False) is None
+    assert "has no weights" in (weights_problem("transformers", "plan") or "")
+
+
+def test_a_folder_with_a_short_name_is_ambiguous() -> None:
+    touch("dino_vits8/config.json", "dino_vits8/model.safetensors")
+    assert "write ./dino_vits8 for the folder" in (weights_problem("transformers", "dino_vits8") or "")
+    assert weights_problem("transformers", "./dino_vits8") is None
+
+
 def test_the_rules_ask_without_torch() -> None:
-    code = "import sys, loco.weights; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, loco.weights, loco.config; assert not {'torch', 'open3d'} & sys.modules.keys()"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

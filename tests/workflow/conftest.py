@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests/workflow/tiny.yaml"
 PARTS = ("Snakefile", "rules", "workflow_scripts", "loco", "config", "profiles", "report", "environment.yml")
+MODEL = "results/train/tiny/quick/seed0/model.safetensors"
 
 
 class World:
@@ -23,7 +26,8 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.workflow, self.directory = root / "workflow", root / "run"
-        self.configs = [ROOT / "tests/workflow/tiny.yaml"]
+        self.configs = [TINY]
+        self.overlays = self.directory
 
     @classmethod
     def new(cls, root: Path) -> World:
@@ -31,54 +35,98 @@ class World:
         world.workflow.mkdir(parents=True)
         world.directory.mkdir()
         for part in PARTS:
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-            copy(ROOT / part, world.workflow / part)
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, world.workflow / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / part, world.workflow / part)
         return world
 
     def clone(self, root: Path) -> World:
+        """Copy this world as it is, its configuration included."""
         shutil.copytree(self.workflow.parent, root, dirs_exist_ok=True)
-        return World(root)
+        world = World(root)
+        own = self.directory
+        world.configs = [root / "run" / path.name if path.is_relative_to(own) else path for path in self.configs]
+        return world
+
+    def view(self, folder: Path) -> World:
+        """This world with a configuration of its own, which is kept in ``folder``: for dry runs."""
+        world = World(self.workflow.parent)
+        world.configs, world.overlays = list(self.configs), folder
+        return world
 
     def overlay(self, config: dict[str, Any]) -> None:
         """Lay another configuration over those so far."""
-        path = self.directory / f"overlay{len(self.configs)}.yaml"
+        path = self.overlays / f"overlay{len(self.configs)}.yaml"
         path.write_text(yaml.safe_dump(config))
         self.configs.append(path)
 
-    def snakemake(self, *arguments: str, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of Snakemake on this world."""
+        configs = [str(path) for path in self.configs]
+        snakefile, directory = str(self.workflow / "Snakefile"), str(self.directory)
+        place = ["--configfile", *configs, "--snakefile", snakefile, "--directory", directory]
+        return [sys.executable, "-m", "snakemake", *place, *arguments]
+
+    def environment(self, *modules: Path) -> dict[str, str]:
+        """The environment of Snakemake; ``modules`` are folders that Python looks for modules in, before the others."""
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*modules, self.workflow]))}
+
+    def snakemake(
+        self, *arguments: str, file_size: int | None = None, modules: Sequence[Path] = ()
+    ) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; ``file_size`` limits every file that it writes, bytes (a full disk)."""
         limit = ["prlimit", f"--fsize={file_size}"] if file_size else []
-        place = [
-            "--configfile",
-            *self.configs,
-            "--snakefile",
-            self.workflow / "Snakefile",
-            "--directory",
-            self.directory,
-        ]
         return subprocess.run(
-            [*limit, sys.executable, "-m", "snakemake", *place, *arguments],
+            [*limit, *self.command(*arguments)],
             cwd=self.directory,
-            env={**os.environ, "PYTHONPATH": str(self.workflow)},
+            env=self.environment(*modules),
             capture_output=True,
             text=True,
         )
 
     def run(self, *arguments: str) -> str:
-        """Run Snakemake on two cores; it must succeed. Returns what it says."""
+        """Run Snakemake on two cores; it must succeed. Returns what it prints."""
         done = self.snakemake("--cores", "2", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def refuse(self, *arguments: str, file_size: int | None = None) -> str:
+        """Run Snakemake on one core; it must fail, without a traceback. Returns what it prints."""
+        done = self.snakemake("--cores", "1", *arguments, file_size=file_size)
+        said = done.stdout + done.stderr
+        assert done.returncode != 0, said
+        assert "Traceback" not in said
+        return said
 
     def plan(self, *arguments: str) -> Counter[str]:
         """How many jobs of each rule would run."""
         said = self.run("--dry-run", *arguments)
         _, _, stats = said.partition("Job stats:")
         jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
-        return Counter({name: count for name, count in jobs.items() if name not in ("all", "total")})
+        return Counter({name: count for name, count in jobs.items() if name not in ("all", "tables", "total")})
 
     def read(self, path: str) -> str:
         return (self.directory / path).read_text()
+
+    def results(self) -> dict[str, bytes]:
+        """Model and tables as they are: what a refused run must leave alone."""
+        files = [*self.directory.glob("results/tables/*"), self.directory / MODEL]
+        return {str(file): file.read_bytes() for file in files}
+
+
+def download(raw: str, names: Iterable[str] = ("real",), **changes: Any) -> dict[str, Any]:
+    """Configuration of datasets like the tiny one whose scenes are not simulated: they are in ``raw``."""
+    tiny = yaml.safe_load(TINY.read_text())["datasets"]["tiny"]
+    dataset = {key: value for key, value in tiny.items() if key != "simulate"} | changes
+    return {"datasets": {name: {**dataset, "raw": raw.format(name)} for name in names}}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace the first occurrence of a text in a file."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +141,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
 def world(finished: World, tmp_path: Path) -> World:
     """A copy of the finished world, to be changed."""
     return finished.clone(tmp_path)
+
+
+@pytest.fixture
+def view(finished: World, tmp_path: Path) -> World:
+    """The finished world with a configuration of its own, for dry runs alone."""
+    return finished.view(tmp_path)

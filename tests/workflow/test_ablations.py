@@ -46,8 +46,8 @@ def test_what_is_trained_on_may_vary(world):
     assert table.groupby("title")["split"].unique().map(list).to_dict() == {"ash": ["tiny"], "birch": ["tiny"]}
     assert table["title"].drop_duplicates().tolist() == ["birch", "ash"]
     scores = table[table["condition"] == "2 m, uniform"].set_index("title")["value"]
-    metrics = json.loads(world.read("results/metrics/location_consistency/swapped/quick/seed0.json"))
-    assert scores["birch"] == pytest.approx(metrics["rows"][0]["value"], abs=1e-6)
+    metrics = json.loads(world.read("results/metrics/location_consistency/tiny/quick/swapped-seed0.json"))
+    assert scores["birch"] == pytest.approx(metrics["content"]["rows"][0]["value"], abs=1e-6)
     assert scores["birch"] != scores["ash"]
 
 

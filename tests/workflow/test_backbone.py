@@ -92,7 +92,7 @@ def test_principal_components_are_those_of_the_training_scenes(world):
         cells = file["encoded"][:].astype(float).transpose(0, 2, 3, 1).reshape(-1, 16)
     centred = cells - cells.mean(axis=0)
     expected = (centred @ np.linalg.svd(centred, full_matrices=False)[2][:4].T)[:50]
-    model = loco.load(world.directory / "results/train/tiny/pca/seed0/model.safetensors")
+    model = loco.load(world.directory / "results/train/tiny/pca/deterministic/model.safetensors")
     found = model.head.layer(torch.from_numpy(cells[:50]).float()).detach().numpy()
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-4)
     share = (expected.shape[1], (np.linalg.svd(centred)[1] ** 2)[:4].sum() / (centred**2).sum())
@@ -124,10 +124,22 @@ def test_another_head_leaves_the_stored_features_and_the_others_alone(world):
     assert (plan["encode"], plan["train"], plan["fit_pca"], plan["extract"], plan["evaluate"]) == (0, 0, 1, 1, 2)
 
 
+def test_a_backbone_that_was_moved_is_missed(world):
+    """By name, and results stay; then it is back, and nothing has to be made again."""
+    before = world.results()
+    (world.directory / "vit").rename(world.directory / "elsewhere")
+    try:
+        said = world.refuse("tables")
+    finally:
+        (world.directory / "elsewhere").rename(world.directory / "vit")
+    assert str(world.directory / "vit") in said
+    assert world.results() == before
+
+
 def test_other_weights_under_the_same_name_are_another_model(world):
     assert not world.plan("tables")
     path = world.directory / "vit" / "model.safetensors"
     save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path)
     plan = world.plan("tables")
     assert (plan["encode"], plan["train"], plan["fit_pca"], plan["extract"], plan["evaluate"]) == (3, 2, 1, 5, 10)
-    assert plan["depth"] == plan["correspondence"] == 0
+    assert plan["frames"] == plan["correspondence"] == 0

@@ -87,7 +87,7 @@ def faulty(finished, tmp_path_factory):
         }
     )
     targets = [f"results/correspondences/{name}/stride4/cedar.h5" for name in names]
-    done = world.snakemake("--cores", "2", "--keep-going", "checks", *targets)
+    done = world.snakemake("--cores", "2", "--keep-going", "checks", "checks_table", *targets)
     assert done.returncode != 0
     world.said = done.stdout + done.stderr
     return world
@@ -113,7 +113,7 @@ def test_no_traceback_is_shown(faulty):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_checks_name_file_scene_and_remedy(faulty, fault):
     _, file, words = FAULTS[fault]
-    _, _, section = faulty.read("results/logs/checks.log").partition(f"\n{fault}/cedar\n")
+    _, _, section = faulty.read("results/logs/check_all.log").partition(f"\n{fault}/cedar\n")
     problems, _, _ = section.partition("\n\n")
     assert f"download/{fault}/cedar/{file}" in problems
     assert words in problems
@@ -122,8 +122,8 @@ def test_the_checks_name_file_scene_and_remedy(faulty, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_depth_refuses_the_scene_with_the_same_message(faulty, fault):
-    log = faulty.read(f"results/logs/depth/{fault}/cedar.log")
+def test_frames_refuses_the_scene_with_the_same_message(faulty, fault):
+    log = faulty.read(f"results/logs/frames/{fault}/cedar.log")
     assert f"download/{fault}/cedar/{FAULTS[fault][1]}" in log
     assert "cedar" in log
     assert "what to do: " in log
@@ -141,42 +141,3 @@ def test_the_table_of_the_checks_has_them_all(faulty):
         *((fault, "cedar", "no") for fault in FAULTS),
         ("good", "cedar", "yes"),
     }
-
-
-def test_a_full_disk_leaves_nothing_half_written(world):
-    frames = world.directory / "results/frames/tiny/cedar.h5"
-    size = frames.stat().st_size
-    done = world.snakemake(
-        "--cores", "1", "--forcerun", "depth", "--", str(frames.relative_to(world.directory)), file_size=size // 2
-    )
-    assert done.returncode != 0
-    log = world.read("results/logs/depth/tiny/cedar.log")
-    assert "the disk is full" in log
-    assert str(frames.relative_to(world.directory)) in log
-    assert "Traceback" not in log
-    assert log in done.stdout + done.stderr
-    assert not [path for path in frames.parent.iterdir() if "cedar" in path.name]
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (
-            {"splits": {"tiny": {"test": {"tiny": ["ceder"]}}}},
-            "`ceder` is no scene of datasets.tiny; did you mean `cedar`?",
-        ),
-        ({"splits": {"tiny": {"test": {"tiny": []}}}}, "splits.tiny has no test scene"),
-        (
-            {"experiments": {"quick": {"train": {"stepps": 3}}}},
-            "`stepps` in experiments.quick.train; did you mean `steps`?",
-        ),
-    ],
-)
-def test_a_wrong_configuration_is_refused_at_the_door(world, change, expected):
-    world.overlay(change)
-    done = world.snakemake("--dry-run")
-    said = done.stdout + done.stderr
-    assert done.returncode != 0
-    assert expected in said
-    assert "Traceback" not in said
-    assert len(said.splitlines()) < 25

@@ -7,7 +7,9 @@ import json
 import pandas as pd
 import pytest
 
-from loco.evaluation import NEEDS
+from loco.evaluation import catalogue
+from loco.storage import Features
+from tests.unit.test_new_benchmark import ENTRY, MODULE, SCHEMA, SETTINGS, insert
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -45,7 +47,7 @@ def whole(world):
     }
     world.overlay(
         {
-            "run": {"splits": ["tiny", "planes"], "benchmarks": list(NEEDS)},
+            "run": {"splits": ["tiny", "planes"], "benchmarks": list(catalogue.BENCHMARKS)},
             "datasets": {"tiny": tiny, "planes": planes},
             "splits": {"planes": {"trained_on": "tiny", "test": {"planes": PLANES}}},
             "benchmarks": BENCHMARKS,
@@ -61,7 +63,7 @@ def test_every_benchmark_ends_in_a_table(whole, finished):
     whole.run("all")
     assert not whole.plan("all")
 
-    for benchmark in NEEDS:
+    for benchmark in catalogue.BENCHMARKS:
         table = pd.read_csv(whole.directory / f"results/tables/{benchmark}.csv")
         assert set(table["split"]) == {"planes" if benchmark == "homography" else "tiny"}
         assert set(table["experiment"]) == {"quick", "untrained"}
@@ -73,9 +75,9 @@ def test_every_benchmark_ends_in_a_table(whole, finished):
     for name in ("location_consistency", "pixel_correspondence"):
         assert whole.read(f"results/tables/{name}.csv") == finished.read(f"results/tables/{name}.csv")
 
-    metrics = json.loads(whole.read("results/metrics/homography/planes/quick/seed0.json"))
-    assert {"results/frames/planes/v_ash.h5", "results/features/planes/quick/seed0/planes/v_ash.h5"} == {
-        name for name in metrics["passport"]["inputs"] if "v_ash" in name
+    metrics = json.loads(whole.read("results/metrics/homography/planes/quick/tiny-seed0.json"))
+    assert {"results/frames/planes/v_ash.h5", "results/features/quick/tiny-seed0/planes/v_ash.h5"} == {
+        name for name in metrics["record"]["inputs"] if "v_ash" in name
     }
     places = pd.read_csv(whole.directory / "results/tables/place_recognition.csv").set_index("condition")["value"]
     assert places["mean"].notna().all()
@@ -88,3 +90,30 @@ def test_every_benchmark_ends_in_a_table(whole, finished):
     assert (plan["label"], plan["evaluate"]) == (1, 4)
     tables = {name for name in plan if name.startswith("table_")}
     assert tables == {"table_panoptic_segmentation", "table_semantic_segmentation"}
+
+
+@pytest.fixture(scope="module")
+def extended(finished, tmp_path_factory):
+    """The world with one more benchmark, which takes four files."""
+    world = finished.clone(tmp_path_factory.mktemp("extended"))
+    (world.workflow / "loco/evaluation/feature_norm.py").write_text(MODULE.lstrip())
+    insert(world.workflow / "loco/evaluation/catalogue.py", "\n)\n\nBENCHMARKS", ENTRY)
+    insert(world.workflow / "config/schemas/benchmarks.yaml", "\nproperties:\n", SCHEMA)
+    insert(world.workflow / "config/config.yaml", "\nbenchmarks:\n", SETTINGS)
+    return world
+
+
+def test_a_new_benchmark_reruns_nothing(extended):
+    assert not extended.plan("all")
+
+
+def test_a_new_benchmark_runs_alone(extended, tmp_path):
+    world = extended.clone(tmp_path)
+    world.overlay({"run": {"benchmarks": ["location_consistency", "feature_norm"]}})
+    assert world.plan("tables") == {"evaluate": 2, "table_feature_norm": 1}
+    figure = "results/figures/tiny/feature_norm/dots.svg"
+    world.run("tables", figure)
+    assert (world.directory / figure).stat().st_size > 1000
+    table = pd.read_csv(world.directory / "results/tables/feature_norm.csv").set_index("experiment")["value"]
+    with Features(world.directory / "results/features/untrained/seed0/tiny/cedar.h5") as features:
+        assert table["untrained"] == pytest.approx(float(features["norm"][:].astype(float).mean()) ** 2, rel=1e-4)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.workflow.conftest import download, edit
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -18,13 +19,7 @@ CORRESPONDENCE = {
 }
 SCORE_FIGURES = CONSISTENCY | CORRESPONDENCE
 ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1}
-SCENE_STEPS = ("simulate", "check", "depth", "correspondence")
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
+SCENE_STEPS = ("simulate", "check_scene", "frames", "correspondence")
 
 
 def test_second_run_does_nothing(finished):
@@ -55,17 +50,61 @@ def test_the_ray_caster_reruns_all_scenes(world):
     with (world.workflow / "loco/geometry/raycast.py").open("a") as file:
         file.write("\nADDED = True\n")
     plan = world.plan()
-    assert (plan["depth"], plan["correspondence"], plan["train"]) == (3, 3, 1)
+    assert (plan["frames"], plan["correspondence"], plan["train"]) == (3, 3, 1)
 
 
-def test_a_changed_setting_reruns_what_it_decides(world):
-    world.overlay({"benchmarks": {"location_consistency": {"queries_per_scene": 21}}})
-    assert world.plan() == {"evaluate": 2, "table_location_consistency": 1, **CONSISTENCY}
+# A change of the code that changes no result -> the file, and how it is changed.
+HARMLESS = {
+    "a version": ("loco/__init__.py", '__version__ = "', '__version__ = "9.'),
+    "a message": ("loco/steps/frames.py", "frames is left", "frames could be kept"),
+    "a message of a log": ("loco/logs.py", 'logger.info("finished")', 'logger.info("ended well")'),
+    "a type": ("loco/geometry/inpaint.py", "-> NDArray[np.float32]", "-> NDArray[np.floating]"),
+    "a type of a setting": ("loco/steps/evaluate.py", "subject: Mapping[str, str]", "subject: dict[str, str]"),
+}
 
 
-def test_a_title_reruns_tables_and_figures_alone(world):
-    world.overlay({"experiments": {"quick": {"title": "another title"}}})
-    assert world.plan() == {**TABLES, **SCORE_FIGURES, "training_curve": 1, "pictures": 1}
+@pytest.mark.parametrize("change", HARMLESS)
+def test_harmless_changes_rerun_nothing(world, change):
+    file, old, new = HARMLESS[change]
+    edit(world.workflow / file, old, new)
+    assert not world.plan()
+
+
+def test_a_new_dataset_format_reruns_nothing(world):
+    package = world.workflow / "loco/datasets"
+    (package / "video.py").write_text((package / "tum_rgbd.py").read_text().replace("TumRgbdScene", "VideoScene"))
+    with (package / "layouts.py").open("a") as file:
+        file.write("\n\ndef video(folder, scene):\n    return fixed(('film.mp4', 'poses.txt'))(folder, scene)\n")
+    entry = '    "tum_rgbd": Format('
+    edit(package / "catalogue.py", entry, f'    "video": Format("video", "VideoScene", layouts.video),\n{entry}')
+    assert not world.plan()
+
+
+def test_the_layout_of_another_format_reruns_nothing(world):
+    """Which files belong to a scene is decided while the run is planned; what they are is in the manifest."""
+    with (world.workflow / "loco/datasets/tum_rgbd.py").open("a") as file:
+        file.write("\nADDED = True\n")
+    assert not world.plan()
+
+
+@pytest.mark.parametrize("patches", [{"overlap_tolerance": 0.06}, {"stride": 8}])
+def test_patches_concern_no_step_before_the_correspondences(view, patches):
+    view.overlay({"datasets": {"tiny": {"patches": patches}}})
+    plan = view.plan()
+    assert plan["correspondence"] >= 1
+    assert plan["evaluate"] == 4
+    assert not plan.keys() & {"simulate", "check_scene", "frames"}
+    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # which is done at the model's own stride
+
+
+def test_a_changed_setting_reruns_what_it_decides(view):
+    view.overlay({"benchmarks": {"location_consistency": {"queries_per_scene": 21}}})
+    assert view.plan() == {"evaluate": 2, "table_location_consistency": 1, **CONSISTENCY}
+
+
+def test_a_title_reruns_tables_and_figures_alone(view):
+    view.overlay({"experiments": {"quick": {"title": "another title"}}})
+    assert view.plan() == {**TABLES, **SCORE_FIGURES, "training_curve": 1, "pictures": 1}
 
 
 def test_the_order_of_keys_reruns_nothing(world):
@@ -75,14 +114,14 @@ def test_the_order_of_keys_reruns_nothing(world):
     assert not world.plan()
 
 
-def test_a_new_split_runs_its_own_jobs(world):
-    world.overlay(
+def test_a_new_split_runs_its_own_jobs(view):
+    view.overlay(
         {
             "run": {"splits": ["tiny", "swapped"]},
             "splits": {"swapped": {"train": {"tiny": ["cedar"]}, "test": {"tiny": ["ash"]}}},
         }
     )
-    assert world.plan() == {
+    assert view.plan() == {
         "train": 1,
         "extract": 2,
         "evaluate": 4,
@@ -92,23 +131,67 @@ def test_a_new_split_runs_its_own_jobs(world):
     }
 
 
-def test_a_new_experiment_runs_its_own_jobs(world):
-    world.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift_fine"]}})
-    plan = world.plan()
+def test_a_new_experiment_runs_its_own_jobs(view):
+    view.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift_fine"]}})
+    plan = view.plan()
     assert plan.pop("training_curve") == 1  # it has the colours of all experiments
     assert plan == ONE_EXPERIMENT
 
 
-def test_a_new_seed_runs_its_own_jobs(world):
-    world.overlay({"run": {"seeds": [0, 1]}})
-    plan = world.plan()
+SIFT = {"run": {"experiments": ["dense_sift_fine"]}}
+
+
+@pytest.fixture(scope="module")
+def sift(finished, tmp_path_factory):
+    """A world with the tables of an extractor that no seed decides about."""
+    world = finished.clone(tmp_path_factory.mktemp("sift"))
+    world.overlay(SIFT)
+    world.run("tables")
+    return world
+
+
+def test_a_second_seed_of_a_deterministic_extractor_is_nothing_new(sift, tmp_path):
+    view = sift.view(tmp_path)
+    view.overlay({"run": {"seeds": [0, 1, 7]}})
+    assert not view.plan("tables")
+
+
+def test_a_second_split_with_the_same_test_scenes_is_scored_already(sift, tmp_path):
+    view = sift.view(tmp_path)
+    view.overlay(
+        {
+            "run": {"splits": ["tiny", "other"]},
+            "splits": {"other": {"train": {"tiny": ["birch"]}, "test": {"tiny": ["cedar"]}}},
+        }
+    )
+    assert view.plan("tables") == TABLES
+
+
+def test_a_deterministic_extractor_is_run_once_whatever_the_splits_and_seeds(view):
+    view.overlay(SIFT)
+    view.overlay(
+        {
+            "run": {"splits": ["tiny", "other"], "seeds": [0, 1, 2]},
+            "splits": {"other": {"train": {"tiny": ["ash"]}, "test": {"tiny": ["birch", "cedar"]}}},
+        }
+    )
+    plan = view.plan("tables")
+    assert (plan["extract"], plan["evaluate"]) == (2, 4)  # scenes; benchmarks on two choices of test scenes
+    view.overlay({"splits": {"other": {"test": {"tiny": ["cedar"]}}}})
+    plan = view.plan("tables")
+    assert (plan["extract"], plan["evaluate"]) == (1, 2)
+
+
+def test_a_new_seed_runs_its_own_jobs(view):
+    view.overlay({"run": {"seeds": [0, 1]}})
+    plan = view.plan()
     assert (plan["train"], plan["extract"], plan["evaluate"]) == (1, 2, 4)
 
 
-def test_a_removed_training_scene_is_noticed(world):
-    world.overlay({"splits": {"tiny": {"val": {"tiny": []}}}})
-    plan = world.plan()
-    assert (plan["train"], plan["checks"]) == (1, 1)
+def test_a_removed_training_scene_is_noticed(view):
+    view.overlay({"splits": {"tiny": {"val": {"tiny": []}}}})
+    plan = view.plan()
+    assert (plan["train"], plan["check_all"]) == (1, 1)
     assert not plan.keys() & set(SCENE_STEPS)
 
 
@@ -116,27 +199,32 @@ def test_a_removed_raw_file_is_noticed(world):
     """Without `simulate`, as for a download: the check sees that a file has gone, and tells."""
     raw = world.directory / "download"
     shutil.copytree(world.directory / "results/raw/tiny", raw)
-    world.overlay(real_data("download"))
+    world.overlay(download("download"))
     world.run("results/manifests/real/cedar.json")
     assert not world.plan("results/manifests/real/cedar.json")
     (raw / "cedar/undistorted_depth_images.zip").unlink()
-    assert world.plan("results/manifests/real/cedar.json") == {"check": 1}
+    assert world.plan("results/manifests/real/cedar.json") == {"check_scene": 1}
 
 
-def test_newer_raw_files_behind_their_manifest_rerun_nothing(world):
-    """Depth sees the raw files through the manifest, and that by content: time stamps alone do not count."""
-    raw = world.directory / "download"
+def test_newer_raw_files_with_the_same_content_rerun_their_check_alone(world):
+    """As after a copy. Frames depend on the manifest, and on that by content: time stamps alone do not count."""
+    raw, manifest, frames = (
+        world.directory / "download",
+        "results/manifests/real/cedar.json",
+        "results/frames/real/cedar.h5",
+    )
     shutil.copytree(world.directory / "results/raw/tiny", raw)
-    world.overlay(real_data("download"))
-    world.run("results/frames/real/cedar.h5")
-    manifest = world.directory / "results/manifests/real/cedar.json"
-    for path in [*raw.rglob("*.zip"), manifest]:  # as after a copy: newer, the manifest too
+    world.overlay(download("download"))
+    world.run(frames)
+    for path in raw.rglob("*.zip"):
         os.utime(path)
-    assert not world.plan("results/frames/real/cedar.h5")
+    assert world.plan(manifest) == {"check_scene": 1}
+    world.run(manifest)
+    assert not world.plan(frames)
 
 
-def test_one_table_is_remade_alone(world):
-    plan = world.plan("--forcerun", "table_location_consistency", "--", "results/tables/location_consistency.csv")
+def test_one_table_is_remade_alone(view):
+    plan = view.plan("--forcerun", "table_location_consistency", "--", "results/tables/location_consistency.csv")
     assert plan == {"table_location_consistency": 1}
 
 
@@ -148,12 +236,6 @@ def test_a_table_refuses_metrics_of_other_settings(world):
     done = world.snakemake("--cores", "1", "--forcerun", "table_location_consistency", "--", table)
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert "results/metrics/location_consistency/tiny/quick/seed0.json: other settings" in said
+    assert "results/metrics/location_consistency/tiny/quick/tiny-seed0.json" in said
     assert "--forcerun evaluate" in said
     assert not (world.directory / table).exists()
-
-
-def real_data(raw: str) -> dict:
-    """The dataset `real`: the tiny scenes as a download in ``raw``."""
-    tiny = yaml.safe_load((Path(__file__).parent / "tiny.yaml").read_text())["datasets"]["tiny"]
-    return {"datasets": {"real": {**{k: v for k, v in tiny.items() if k != "simulate"}, "raw": raw}}}

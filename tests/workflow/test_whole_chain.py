@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from loco.storage.content_id import read_content_id
+
 pytestmark = pytest.mark.xdist_group("workflow")
 
 TABLES = ("location_consistency", "pixel_correspondence")
@@ -27,23 +29,28 @@ def test_all_results_are_there(finished):
 def test_every_step_leaves_a_log_that_ends_well(finished):
     logs = sorted((finished.directory / "results/logs").rglob("*.log"))
     steps = {path.relative_to(finished.directory / "results/logs").parts[0] for path in logs}
-    assert {"simulate", "check", "depth", "correspondence", "train", "extract", "evaluate", "table"} <= steps
+    scene_steps = {"simulate", "check_scene", "frames", "correspondence"}
+    assert scene_steps | {"check_table.log", "check_all.log", "train", "extract", "evaluate", "table"} <= steps
     assert {path.name: path.read_text().splitlines()[-1].split()[-1] for path in logs if path.stat().st_size} == {
         path.name: "finished" for path in logs
     }
 
 
-def test_metric_files_carry_their_passport(finished):
-    metrics = json.loads(finished.read("results/metrics/pixel_correspondence/tiny/quick/seed0.json"))
-    passport = metrics["passport"]
-    assert set(passport["inputs"]) == {
-        "results/frames/tiny/cedar.h5",
+def test_metric_files_state_how_they_were_made(finished):
+    trained, untrained = (
+        json.loads(finished.read(f"results/metrics/pixel_correspondence/tiny/{name}.json"))["record"]
+        for name in ("quick/tiny-seed0", "untrained/seed0")
+    )
+    frames = "results/frames/tiny/cedar.h5"
+    assert set(trained["inputs"]) == {
+        frames,
         "results/correspondences/tiny/stride4/cedar.h5",
-        "results/features/tiny/quick/seed0/tiny/cedar.h5",
+        "results/features/quick/tiny-seed0/tiny/cedar.h5",
     }
-    others = json.loads(finished.read("results/metrics/pixel_correspondence/tiny/untrained/seed0.json"))["passport"]
-    assert passport["code"] != others["code"]  # only one of them has training behind it
-    assert passport["inputs"]["results/frames/tiny/cedar.h5"] == others["inputs"]["results/frames/tiny/cedar.h5"]
+    assert trained["inputs"][frames] == untrained["inputs"][frames] == read_content_id(finished.directory / frames)
+    extractions = [record["recipe"]["inputs"]["extract/tiny"]["inputs"] for record in (trained, untrained)]
+    assert [set(inputs) for inputs in extractions] == [{"frames", "model"}, {"frames"}]
+    assert extractions[0]["model"]["settings"]["train"]["steps"] == 3
 
 
 def test_two_runs_give_identical_tables(world, finished):

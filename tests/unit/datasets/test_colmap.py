@@ -8,14 +8,14 @@ import open3d as o3d
 import pycolmap
 import pytest
 
-from loco.datasets import check_scene, open_scene
-from loco.datasets.colmap import MAX_ERROR, ColmapScene
-from loco.datasets.prepare import prepare_frames
-from loco.datasets.synthetic import simulate_scene
-from loco.datasets.synthetic.handheld import Walk
+from loco.datasets import check_scene, open_scene, raw_files
+from loco.datasets.colmap import MAX_ERROR
 from loco.errors import DataError
 from loco.geometry.cameras import backproject, pixel_centres, project
-from loco.geometry.correspond import correspond_scene
+from loco.simulate import simulate_scene
+from loco.simulate.handheld import Walk
+from loco.steps.correspondence import correspond_scene
+from loco.steps.frames import prepare_frames
 from loco.storage import Correspondences, Frames
 
 SETTINGS = {"seed": 3, "rooms": 2, "images": 24, "image": {"height": 128, "width": 160}, "repetition": 0.5}
@@ -68,8 +68,8 @@ def test_frames_are_those_that_were_simulated(simulated, walk):
 
 def test_text_and_binary_models_give_the_same_frames(simulated):
     (binary, frames), (text, same) = all_frames(simulated, "binary"), all_frames(simulated, "text")
-    assert {path.suffix for path in ColmapScene.files(simulated, "text")[1:]} == {".txt"}
-    assert {path.suffix for path in ColmapScene.files(simulated, "binary")[1:]} == {".bin"}
+    assert {path.suffix for path in raw_files("colmap", simulated, "text")[1:]} == {".txt"}
+    assert {path.suffix for path in raw_files("colmap", simulated, "binary")[1:]} == {".bin"}
     np.testing.assert_allclose(binary.tracks(), text.tracks(), atol=1e-12)
     for a, b in zip(frames, same):
         assert a.name == b.name
@@ -117,9 +117,8 @@ def test_points_are_on_the_true_surface_and_seen_where_it_is_observed(simulated,
 
 
 def test_patches_show_points_of_the_true_surface(simulated, walk, tmp_path):
-    manifest = check_scene("colmap", simulated, "binary", "all")
     settings = {"height": 64, "width": 80, "images": "all", "max_hole_fraction": 0.2, "every": 2}
-    prepare_frames("colmap", simulated, "binary", manifest, tmp_path / "f.h5", "d", settings)
+    prepare_frames("colmap", simulated, "binary", tmp_path / "f.h5", "d", settings)
     correspond_scene(tmp_path / "f.h5", tmp_path / "c.h5", {"stride": 4, "overlap_tolerance": 0.05})
     with Frames(tmp_path / "f.h5") as frames, Correspondences(tmp_path / "c.h5") as found:
         assert frames.sparse
@@ -136,11 +135,10 @@ def test_patches_show_points_of_the_true_surface(simulated, walk, tmp_path):
 
 
 def test_scale_makes_metres_of_the_units_of_a_model(simulated, tmp_path):
-    manifest = check_scene("colmap", simulated, "binary", "all")
     settings = {"height": 64, "width": 80, "images": "all", "max_hole_fraction": 0.2}
     for scale in (1.0, 2.5):
         out = tmp_path / f"{scale}.h5"
-        prepare_frames("colmap", simulated, "binary", manifest, out, "d", settings | {"scale": scale})
+        prepare_frames("colmap", simulated, "binary", out, "d", settings | {"scale": scale})
     with Frames(tmp_path / "1.0.h5") as one, Frames(tmp_path / "2.5.h5") as other:
         np.testing.assert_allclose(other["track"][:], 2.5 * one["track"][:])
         np.testing.assert_allclose(other["pose"][:, :3, 3], 2.5 * one["pose"][:, :3, 3])
@@ -153,13 +151,8 @@ def test_manifest_of_a_whole_scene(raw):
     assert manifest["ok"], manifest["problems"]
     assert (manifest["images"], manifest["skipped"]) == (24, 0)
     assert manifest["points"] == len(open_scene("colmap", raw, "house").tracks())
-    assert {file["name"].split(".")[0] for file in manifest["files"]} == {
-        "cameras",
-        "images",
-        "points3D",
-        "rigs",
-        "frames",
-    }
+    model = {f"sparse/0/{name}" for name in ("cameras", "images", "points3D", "rigs", "frames")}
+    assert {file["name"].split(".")[0] for file in manifest["files"]} == {"images"} | model
 
 
 def test_older_models_and_other_places_serve_as_well(raw):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from loco.datasets import GIVES, check_scene, is_photographs, open_scene
-from loco.datasets.prepare import prepare_frames
+from loco.datasets import check_scene, is_photographs, open_scene, provides
 from loco.errors import DataError
+from loco.steps.frames import prepare_frames
 from loco.storage import Frames
 
 SIZE = (48, 64)
@@ -49,7 +49,7 @@ def raw(tmp_path) -> Path:
 
 
 def test_ground_truth(raw):
-    assert GIVES["hpatches"] == {"homographies"}
+    assert provides("hpatches") == {"homographies"}
     assert is_photographs("hpatches")
     scene = open_scene("hpatches", raw, "v_wall")
     assert scene.names("all") == ["1", "2", "3", "4", "5", "6"]
@@ -79,9 +79,8 @@ def test_manifest(raw):
 
 
 def test_images_of_many_sizes_become_frames_of_one(raw, tmp_path):
-    manifest = check_scene("hpatches", raw, "v_wall", "all")
     settings = {"height": 24, "width": 48, "images": "all", "max_hole_fraction": 1.0}
-    prepare_frames("hpatches", raw, "v_wall", manifest, tmp_path / "v_wall.h5", "hpatches", settings)
+    prepare_frames("hpatches", raw, "v_wall", tmp_path / "v_wall.h5", "hpatches", settings)
     first = cv2.imread(str(raw / "v_wall" / "1.ppm"))[:, :, ::-1]
     with Frames(tmp_path / "v_wall.h5") as frames:
         assert frames["rgb"].shape == (6, 24, 48, 3)

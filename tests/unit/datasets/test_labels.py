@@ -13,20 +13,21 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loco.datasets import check_scene, matterport3d, open_scene
-from loco.datasets.labels import MPCAT40, STUFF, label_scene, object_counts, panoptic, read_mapping
-from loco.datasets.prepare import prepare_frames
+from loco.datasets import check_labels, check_scene, matterport3d, open_scene
+from loco.datasets.labels import MPCAT40, STUFF, object_counts, panoptic, read_mapping
 from loco.datasets.raw import LabelledMesh
 from loco.datasets.segments import segment_objects
-from loco.datasets.synthetic import simulate_scene
-from loco.datasets.synthetic.furniture import KINDS
-from loco.datasets.synthetic.house import build_house, scene_seed
-from loco.datasets.synthetic.panoramas import camera_intrinsics, choose_panoramas, shots
-from loco.datasets.synthetic.render import Renderer
 from loco.errors import DataError
 from loco.geometry.cameras import scale_intrinsics
 from loco.geometry.mesh import Mesh
-from loco.storage import Frames, Labels, frames_identity
+from loco.simulate import simulate_scene
+from loco.simulate.furniture import KINDS
+from loco.simulate.house import build_house, scene_seed
+from loco.simulate.panoramas import camera_intrinsics, choose_panoramas, shots
+from loco.simulate.render import Renderer
+from loco.steps.frames import prepare_frames
+from loco.steps.label import label_scene
+from loco.storage import Frames, Labels
 
 TABLE = Path(__file__).parents[3] / "config" / "labels" / "simulated.tsv"
 SETTINGS = {"seed": 5, "rooms": 2, "panoramas": 2, "image": {"height": 64, "width": 80}, "repetition": 0.3}
@@ -43,7 +44,7 @@ def home(tmp_path_factory) -> SimpleNamespace:
     simulate_scene("matterport3d", raw / "home", "home", SETTINGS)
     manifest = check_scene("matterport3d", raw, "home", "sample")
     chosen = {"height": SIZE[0], "width": SIZE[1], "images": "all", "max_hole_fraction": 1.0}
-    prepare_frames("matterport3d", raw, "home", manifest, raw / "frames.h5", "homes", chosen)
+    prepare_frames("matterport3d", raw, "home", raw / "frames.h5", "homes", chosen)
     label_scene("matterport3d", raw, "home", raw / "frames.h5", TABLE, raw / "labels.h5")
 
     entropy = scene_seed(SETTINGS["seed"], "home")
@@ -92,7 +93,9 @@ def test_semantic_maps_are_the_labels_of_the_house_through_the_table(home):
 
 def test_facts_are_counts_of_the_maps_and_of_the_mesh(home):
     objects = home.facts["objects"]
-    assert home.manifest["objects"] == len(objects) == len(home.house.instances)
+    assert (
+        check_labels("matterport3d", home.raw, "home", "sample")["objects"] == len(objects) == len(home.house.instances)
+    )
     for number, fact in enumerate(objects):
         mask = home.instance == number
         assert fact["pixels"] == mask.sum()
@@ -220,7 +223,7 @@ def test_a_segment_without_triangles_touches_no_other_region(raw):
     """Segment 3 of the bed is in no triangle of its region, and is another object's in the next."""
     found = labelled(raw, {0: region([(0, "bed", [1, 3])], [1, 1]), 1: region([(0, "chair", [3])], [3, 8])})
     np.testing.assert_array_equal(found.object, [0, 0, 1, -1])
-    manifest = check_scene("matterport3d", raw, "house", "sample")
+    manifest = check_labels("matterport3d", raw, "house", "sample")
     assert manifest["ok"]
     assert manifest["objects"] == 2
     assert len(manifest["notes"]) == 1
@@ -239,7 +242,7 @@ def test_an_object_listed_twice_is_one_object(raw):
     found = labelled(raw, {0: region(twice, [1, 2, 3])})
     assert found.labels == ["chair", "bed"]
     np.testing.assert_array_equal(found.object, [0, 0, 1])
-    [note] = check_scene("matterport3d", raw, "house", "sample")["notes"]
+    [note] = check_labels("matterport3d", raw, "house", "sample")["notes"]
     assert "2 objects are listed twice and count once" in note
 
 
@@ -247,7 +250,7 @@ def test_a_segment_of_two_objects_goes_to_the_first_and_is_noted(raw):
     found = labelled(raw, {0: region([(0, "chair", [1, 2]), (1, "bed", [2, 3])], [1, 2, 3])})
     assert found.labels == ["chair", "bed"]
     np.testing.assert_array_equal(found.object, [0, 0, 1])
-    [note] = check_scene("matterport3d", raw, "house", "sample")["notes"]
+    [note] = check_labels("matterport3d", raw, "house", "sample")["notes"]
     assert "1 segments are named by a second object" in note
 
 
@@ -285,7 +288,7 @@ def test_broken_label_files_are_refused_and_listed_by_the_check(raw, files, mess
     put(raw, {0: files})
     with pytest.raises(DataError, match=message):
         open_scene("matterport3d", raw, "house").labelled_mesh()
-    manifest = check_scene("matterport3d", raw, "house", "sample")
+    manifest = check_labels("matterport3d", raw, "house", "sample")
     assert len(manifest["problems"]) == 1
     with pytest.raises(DataError, match=message):
         raise DataError(manifest["problems"][0])
@@ -339,12 +342,12 @@ def look(tmp_path, monkeypatch):
         mesh = Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
         object_of = np.repeat(np.array([o for *_, o in squares], np.int32), 2)
         source = changes.get("source", LabelledMesh(mesh, object_of, labels))
-        monkeypatch.setattr("loco.datasets.labels.open_scene", lambda *_: SimpleNamespace(labelled_mesh=lambda: source))
+        monkeypatch.setattr("loco.steps.label.open_scene", lambda *_: SimpleNamespace(labelled_mesh=lambda: source))
         with Frames.create(
             tmp_path / "f.h5", "set", changes.get("frames_of", "scene"), {"n": 1, "h": 6, "w": 8}
         ) as file:
-            file["name"][:], file["intrinsics"][:], file["pose"][:] = ["a"], K, np.eye(4)
-            file.attrs["frames_id"] = frames_identity(["a"], K[None], np.eye(4)[None], (6, 8))
+            file.facts["names"] = ["a"]
+            file["intrinsics"][:], file["pose"][:] = K, np.eye(4)
         lines = ["raw_category\tmpcat40", *("\t".join(pair) for pair in table.items())]
         (tmp_path / "t.tsv").write_text("\n".join(lines))
         label_scene("any", tmp_path, "scene", tmp_path / "f.h5", tmp_path / "t.tsv", tmp_path / "l.h5")

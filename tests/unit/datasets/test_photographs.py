@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from loco.datasets import layouts
 from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images_of, other_files, read_array
 from loco.errors import DataError
 
@@ -19,8 +20,8 @@ class Album(Photographs):
     """Photographs of a folder, and nothing known of them."""
 
     format = "album"
-    needed = ("images",)
     remedy = "take them again"
+    sources = staticmethod(layouts.fixed((), images=("images",), optional=("lost.png",)))
 
     @classmethod
     def listing(cls, folder: Path, scene: str) -> Listing:
@@ -64,7 +65,9 @@ def test_images_keep_their_sizes_and_come_in_natural_order(raw):
 def test_manifest(raw):
     manifest = Album.check(raw, "summer", "all")
     assert (manifest["ok"], manifest["images"], manifest["ages"]) == (True, 3, 3)
-    assert manifest["image_bytes"] == sum(file.stat().st_size for file in (raw / "summer").rglob("*.*"))
+    [images] = manifest["files"]
+    size = sum(file.stat().st_size for file in (raw / "summer").rglob("*.*"))
+    assert (images["name"], images["files"], images["bytes"]) == ("images", 3, size)
 
 
 def test_files_beside_the_images_are_named(raw):

@@ -10,10 +10,10 @@ import pytest
 
 from loco.datasets import check_scene, open_scene
 from loco.datasets.reconstruct import reconstruct
-from loco.datasets.synthetic.house import build_house, scene_seed
-from loco.datasets.synthetic.render import Renderer
-from loco.datasets.synthetic.sensor import develop, expose
 from loco.errors import DataError
+from loco.simulate.house import build_house, scene_seed
+from loco.simulate.render import Renderer
+from loco.simulate.sensor import develop, expose
 
 IMAGES = 14
 

@@ -13,11 +13,14 @@ import pytest
 import trimesh
 from numpy.testing import assert_allclose, assert_array_equal
 
-from loco.datasets import check_scene, open_scene, raw_files
-from loco.datasets.prepare import prepare_frame
+from loco.datasets import check_labels, check_scene, label_files, open_scene, raw_files
 from loco.datasets.sens import SensFile
-from loco.datasets.synthetic.handheld import Walk
-from loco.datasets.synthetic.raw_scannet import (
+from loco.errors import DataError
+from loco.geometry.cameras import backproject, project
+from loco.geometry.patches import patch_centres, patch_points
+from loco.geometry.raycast import RayCaster
+from loco.simulate.handheld import Walk
+from loco.simulate.raw_scannet import (
     SensFrame,
     depth_rig,
     encode_depth,
@@ -25,10 +28,7 @@ from loco.datasets.synthetic.raw_scannet import (
     simulate_scannet,
     write_sens,
 )
-from loco.errors import DataError
-from loco.geometry.cameras import backproject, project
-from loco.geometry.patches import patch_centres, patch_points
-from loco.geometry.raycast import RayCaster
+from loco.steps.frames import prepare_frame
 
 SCAN = "scene0042_01"
 SETTINGS = {
@@ -250,10 +250,13 @@ def test_manifest_of_a_whole_scan(pristine, walk):
     assert (manifest["ok"], manifest["problems"]) == (True, [])
     assert "notes" not in manifest
     assert (manifest["images"], manifest["lost_poses"]) == (4, 2)
-    assert manifest["objects"] == len(set(walk.house.instance.tolist()))
-    present = [path for path in raw_files("scannet", pristine, SCAN) if path.exists()]
-    assert {f["name"]: f["bytes"] for f in manifest["files"]} == {path.name: path.stat().st_size for path in present}
-    assert len(present) == 4
+    of_labels = check_labels("scannet", pristine, SCAN, "all")
+    assert (of_labels["ok"], of_labels["problems"]) == (True, [])
+    assert of_labels["objects"] == len(set(walk.house.instance.tolist()))
+    for found, files in ((manifest, raw_files), (of_labels, label_files)):
+        paths = files("scannet", pristine, SCAN)
+        assert {f["name"]: f["bytes"] for f in found["files"]} == {path.name: path.stat().st_size for path in paths}
+        assert len(paths) == 2
 
 
 def test_a_test_scan_has_no_labels_and_may_have_no_mesh(raw):
@@ -264,7 +267,8 @@ def test_a_test_scan_has_no_labels_and_may_have_no_mesh(raw):
     assert scene.labelled_mesh() is None
     manifest = check_scene("scannet", raw, SCAN, "sample")
     assert manifest["ok"]
-    assert re.search(r"no scene0042_01_vh_clean_2.ply[\s\S]*no labels", "\n".join(manifest["notes"]))
+    assert re.search(r"no scene0042_01_vh_clean_2.ply", "\n".join(manifest["notes"]))
+    assert re.search(r"the scan has no labels", "\n".join(check_labels("scannet", raw, SCAN, "sample")["problems"]))
 
 
 def truncate(raw: Path) -> None:
@@ -338,6 +342,21 @@ def finer_mesh(raw: Path) -> None:
         ),
         (empty_mesh, r"mesh (has no triangles|cannot be read)"),
         (nan_mesh, r"mesh has vertices that are not finite"),
+    ],
+)
+def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
+    damage(raw)
+    manifest = check_scene("scannet", raw, SCAN, "all")
+    listed = "\n".join(manifest["problems"])
+    assert not manifest["ok"]
+    assert len(manifest["problems"]) == 1
+    assert re.search(message, listed), listed
+    assert "what to do" in listed
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
         (
             lambda raw: of(raw, SEGS).unlink(),
             r"segs.json is missing, where other files[\s\S]*--type _vh_clean_2.0.010000.segs.json",
@@ -367,9 +386,11 @@ def finer_mesh(raw: Path) -> None:
         ),
     ],
 )
-def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
+def test_broken_labels_are_a_problem_of_the_labels_alone(raw, damage, message):
+    """The mesh may be missing: frames do without it, labels do not."""
     damage(raw)
-    manifest = check_scene("scannet", raw, SCAN, "all")
+    assert check_scene("scannet", raw, SCAN, "sample")["ok"]
+    manifest = check_labels("scannet", raw, SCAN, "all")
     listed = "\n".join(manifest["problems"])
     assert not manifest["ok"]
     assert len(manifest["problems"]) == 1
@@ -411,7 +432,7 @@ def image(kind: str, size: tuple[int, int]) -> bytes:
         (lambda e: export_file(e, "pose/1.txt", "no numbers"), r"1 pose files are not matrices: 1.txt"),
         (
             lambda e: (e / SCAN / "intrinsic" / "extrinsic_depth.txt").unlink(),
-            r"cannot be read[\s\S]*extrinsic_depth.txt",
+            r"is missing[\s\S]*extrinsic_depth.txt",
         ),
         (lambda e: without_last_row(e, "intrinsic/intrinsic_depth.txt"), r"is no matrix[\s\S]*rows of \[4, 4, 4\]"),
         (lambda e: export_file(e, "color/3.jpg", b""), r"image '3.jpg' is empty"),
@@ -461,14 +482,14 @@ def test_objects_that_are_listed_twice_are_counted_once_and_noted(pristine, raw)
     labelled = open_scene("scannet", raw, SCAN).labelled_mesh()
     assert labelled.labels == expected.labels
     assert_array_equal(labelled.object, expected.object)
-    manifest = check_scene("scannet", raw, SCAN, "sample")
+    manifest = check_labels("scannet", raw, SCAN, "sample")
     assert (manifest["ok"], manifest["objects"]) == (True, count)
     assert f"{count} objects are listed twice" in manifest["notes"][0]
 
 
 def test_segments_that_the_mesh_lacks_are_noted(raw):
     edit(of(raw, AGGREGATION), lambda content: content["segGroups"][2]["segments"].append(10_000_000))
-    manifest = check_scene("scannet", raw, SCAN, "sample")
+    manifest = check_labels("scannet", raw, SCAN, "sample")
     assert manifest["ok"]
     assert re.search(r"1 segments", manifest["notes"][0])
 

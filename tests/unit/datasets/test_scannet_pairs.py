@@ -10,15 +10,15 @@ import pytest
 from numpy.testing import assert_allclose
 
 from loco.datasets import check_scene, open_scene, raw_files
-from loco.datasets.prepare import prepare_frames
-from loco.datasets.scannet_pairs import check_pairs, read_pairs
-from loco.datasets.synthetic.handheld import Walk
-from loco.datasets.synthetic.raw_scannet import simulate_scannet_pairs
+from loco.datasets.scannet_pairs import ScanNetPairsScene, read_pairs
 from loco.errors import DataError
 from loco.evaluation import pixel_correspondence
 from loco.evaluation.result import EvaluatedScene
 from loco.geometry.cameras import backproject, pixel_centres, project
 from loco.geometry.patches import sample_depth
+from loco.simulate.handheld import Walk
+from loco.simulate.raw_scannet import simulate_scannet_pairs
+from loco.steps.frames import prepare_frames
 from loco.storage import Features, Frames
 
 SCENES = ["scene0707_00", "scene0711_02"]
@@ -82,11 +82,13 @@ def disagreement(points: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) 
 
 
 def test_manifest(pristine):
-    manifest = check_pairs(pristine, "all")
+    manifest = ScanNetPairsScene.check(pristine.parent, pristine.name, "all")
     assert manifest["problems"] == []
     assert (manifest["pairs"], manifest["scenes"], manifest["images"]) == (6, 2, 8)
     assert manifest["notes"] == ["there are 6 pairs; published results are for 1500"]
-    assert [file["name"] for file in manifest["files"]] == ["test.npz", "intrinsics.npz"]
+    names = [file["name"] for file in manifest["files"]]
+    assert names[:2] == ["test.npz", "intrinsics.npz"]
+    assert sorted(names[2:]) == sorted(f"{scan}/{kind}" for scan in SCENES for kind in ("color", "depth"))
 
 
 def lists(folder: Path, file: str = "test.npz", **changes) -> None:
@@ -171,7 +173,7 @@ POSES = np.tile(np.eye(4)[:3], (6, 1, 1))
 )
 def test_what_is_broken_is_named_with_its_remedy(folder, damage, message):
     damage(folder)
-    listed = "\n".join(check_pairs(folder, "all")["problems"])
+    listed = "\n".join(ScanNetPairsScene.check(folder.parent, folder.name, "all")["problems"])
     assert re.search(message, listed), listed
     assert "what to do" in listed
 
@@ -206,8 +208,7 @@ JUDGED = {
 
 def prepare(raw: Path, out: Path, **changes) -> Frames:
     settings = {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1.0} | changes
-    manifest = check_scene("scannet_pairs", raw, SCENE, "all")
-    prepare_frames("scannet_pairs", raw, SCENE, manifest, out, "pairs", settings)
+    prepare_frames("scannet_pairs", raw, SCENE, out, "pairs", settings)
     return Frames(out)
 
 
@@ -257,7 +258,7 @@ def features_of_places(frames: Frames, path: Path) -> Features:
     waves = np.random.default_rng(0).normal(0, 3, (3, 64))
     sizes = {"n": n, "h": h, "w": w, "c": 128}
     with Features.create(path, frames.dataset, frames.scene, sizes, {"extent": frames.size}) as file:
-        file.attrs["frames_id"] = frames.frames_id
+        file.frames_id = frames.frames_id
         for k, name in enumerate(frames.names):
             scan, number = name.split("/")
             pose = poses_of(scan)[int(number)]
@@ -270,14 +271,14 @@ def test_pairs_are_judged_from_prepared_frames(pristine, tmp_path):
     with prepare(pristine.parent, tmp_path / "frames.h5") as frames:
         assert frames.names == NAMES
         with features_of_places(frames, tmp_path / "features.h5") as features:
-            scene = EvaluatedScene(frames, None, features)
+            scene = EvaluatedScene(frames.path, None, features.path)
             result = pixel_correspondence.evaluate([scene], JUDGED)
             assert result == pixel_correspondence.evaluate([scene], JUDGED)
             assert result.items["a"] == [NAMES[k] for k in (0, 1, 2, 4, 5, 6)]
             assert result.items["n_matches"] == [300] * 6
             assert result.items["recall@2px"] == [1.0] * 6
             # The other way round, the poses are wrong.
-            for pair in frames.facts["ground_truth"]["pairs"]:
+            for pair in scene.ground_truth["pairs"]:
                 pair["pose_a_to_b"] = np.linalg.inv(pair["pose_a_to_b"]).tolist()
             backwards = pixel_correspondence.evaluate([scene], JUDGED | {"occlusions": [False]})
             assert np.mean(backwards.items["recall@2px"]) < 0.5
@@ -303,7 +304,7 @@ def test_an_image_without_depth_stays_but_for_a_limit_and_is_missed_then(raw, tm
         assert not frames["depth"][1].any()
         with features_of_places(frames, tmp_path / "features.h5") as features:
             result = pixel_correspondence.evaluate(
-                [EvaluatedScene(frames, None, features)], JUDGED | {"occlusions": [False]}
+                [EvaluatedScene(frames.path, None, features.path)], JUDGED | {"occlusions": [False]}
             )
         assert result.items["n_matches"] == [300, 0, 300, 300, 300, 300]
         assert result.items["recall@4px"][1] is None
@@ -311,15 +312,19 @@ def test_an_image_without_depth_stays_but_for_a_limit_and_is_missed_then(raw, tm
     with prepare(raw, tmp_path / "fewer.h5", max_hole_fraction=0.9) as frames:
         assert frames.facts["dropped"] == {NAMES[1]: 1.0}
         with features_of_places(frames, tmp_path / "fewer_features.h5") as features:
-            scene = EvaluatedScene(frames, None, features)
+            scene = EvaluatedScene(frames.path, None, features.path)
             with pytest.raises(DataError, match=r"1 missing, scene0707_00/1 [\s\S]*max_hole_fraction"):
                 pixel_correspondence.evaluate([scene], JUDGED)
 
 
 def test_a_folder_without_its_images_is_not_prepared(raw, tmp_path):
     (raw / SCENE / DEPTH).unlink()
-    with pytest.raises(DataError, match=r"did not pass its check[\s\S]*1 of 16 images are missing: scene0707_00/depth"):
+    manifest = check_scene("scannet_pairs", raw, SCENE, "all")
+    assert not manifest["ok"]
+    assert "1 of 16 images are missing: scene0707_00/depth" in "\n".join(manifest["problems"])
+    with pytest.raises(DataError, match=r"is missing[\s\S]*scene0707_00/depth/1\.png"):
         prepare(raw, tmp_path / "frames.h5")
+    assert not (tmp_path / "frames.h5").exists()
 
 
 def test_a_list_of_the_published_length_fits_into_the_frames(raw, tmp_path):

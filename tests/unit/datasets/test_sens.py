@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loco.datasets.sens import SensFile, SensHeader
-from loco.datasets.synthetic.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
 from loco.errors import DataError
+from loco.simulate.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
 
 COLOR, DEPTH, FRAMES = (24, 32), (12, 16), 3
 RNG = np.random.default_rng(0)

@@ -2,88 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import pytest
 
 from loco.evaluation.result import EvaluatedScene
-from loco.storage import Correspondences, Features, Frames, Labels, frames_identity
+from loco.storage import Correspondences, Features, Frames, Labels
 
 
 @pytest.fixture
-def make_scene(tmp_path) -> Iterator[Callable[..., EvaluatedScene]]:
+def make_scene(tmp_path) -> Callable[..., EvaluatedScene]:
     """Write the files of a scene and open them. What is not given is plain: see the defaults.
 
     ``labels`` is (instance, semantic, objects); ``separate`` leaves out the correspondences.
     """
-    with ExitStack() as stack:
+    number = count()
 
-        def make(
-            poses,
-            features,
-            scene="room",
-            depth=None,
-            source=None,
-            intrinsics=None,
-            points=None,
-            valid=None,
-            overlap=None,
-            size=(6, 8),
-            extent=None,
-            names=None,
-            ground_truth=None,
-            labels=None,
-            dataset="test",
-            separate=False,
-            norm=None,
-        ) -> EvaluatedScene:
-            n = len(poses)
-            points = np.zeros((n, 2, 2, 3)) if points is None else points
-            names = names or [f"view{i}" for i in range(n)]
-            intrinsics = np.broadcast_to(np.eye(3) if intrinsics is None else intrinsics, (n, 3, 3))
-            sizes = {"n": n, "h": size[0], "w": size[1]}
-            grid = {"n": n, "h": points.shape[1], "w": points.shape[2]}
-            cells = {"n": n, "h": features.shape[1], "w": features.shape[2], "c": features.shape[3]}
-            content = {
-                Frames: (sizes, {
-                    "name": names,
-                    "intrinsics": intrinsics,
-                    "pose": poses,
-                    "depth": np.ones((n, *size)) if depth is None else depth,
-                    "source": np.full((n, *size), Frames.SOURCES.index("sensor")) if source is None else source,
-                }),
-                Correspondences: (grid, {
-                    "points": points,
-                    "valid": np.ones(points.shape[:3], bool) if valid is None else valid,
-                    "overlap": np.ones((n, n)) if overlap is None else overlap,
-                }),
-                Features: (cells, {
-                    "features": features,
-                    "norm": np.ones(features.shape[:3]) if norm is None else norm,
-                }),
-            }  # fmt: skip
-            facts = {"extent": extent or size}
-            if labels is not None:
-                instance, semantic, objects = labels
-                content[Labels] = sizes, {"instance": instance, "semantic": semantic}
-                facts |= {"objects": objects}
-            if separate:
-                del content[Correspondences]
-            if ground_truth is not None:
-                facts |= {"ground_truth": ground_truth}
-            opened = {}
-            for kind, (letters, arrays) in content.items():
-                path = tmp_path / f"{scene}.{kind.format}.h5"
-                with kind.create(path, dataset, scene, letters, facts) as file:
-                    file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, size)
-                    for name, array in arrays.items():
-                        file[name][:] = array
-                opened[kind] = stack.enter_context(kind(path))
-            return EvaluatedScene(opened[Frames], opened.get(Correspondences), opened[Features], opened.get(Labels))
+    def make(
+        poses,
+        features,
+        scene="room",
+        depth=None,
+        source=None,
+        intrinsics=None,
+        points=None,
+        valid=None,
+        overlap=None,
+        size=(6, 8),
+        extent=None,
+        names=None,
+        ground_truth=None,
+        labels=None,
+        dataset="test",
+        separate=False,
+        norm=None,
+    ) -> EvaluatedScene:
+        n = len(poses)
+        points = np.zeros((n, 2, 2, 3)) if points is None else points
+        names = names or [f"view{i}" for i in range(n)]
+        intrinsics = np.broadcast_to(np.eye(3) if intrinsics is None else intrinsics, (n, 3, 3))
+        sizes = {"n": n, "h": size[0], "w": size[1]}
+        grid = {"n": n, "h": points.shape[1], "w": points.shape[2]}
+        cells = {"n": n, "h": features.shape[1], "w": features.shape[2], "c": features.shape[3]}
+        content = {
+            Frames: (sizes, {
+                "intrinsics": intrinsics,
+                "pose": poses,
+                "depth": np.ones((n, *size)) if depth is None else depth,
+                "source": np.full((n, *size), Frames.SOURCES.index("sensor")) if source is None else source,
+            }),
+            Correspondences: (grid, {
+                "points": points,
+                "valid": np.ones(points.shape[:3], bool) if valid is None else valid,
+                "overlap": np.ones((n, n)) if overlap is None else overlap,
+            }),
+            Features: (cells, {
+                "features": features,
+                "norm": np.ones(features.shape[:3]) if norm is None else norm,
+            }),
+        }  # fmt: skip
+        facts = {"extent": extent or size, "names": list(names)}
+        if labels is not None:
+            instance, semantic, objects = labels
+            content[Labels] = sizes, {"instance": instance, "semantic": semantic}
+            facts |= {"objects": objects}
+        if separate:
+            del content[Correspondences]
+        if ground_truth is not None:
+            facts |= {"ground_truth": ground_truth}
+        folder = tmp_path / f"made{next(number)}"  # scenes of one name are scenes of their own
+        paths, frames_id = {}, ""
+        for kind, (letters, arrays) in content.items():
+            paths[kind] = folder / f"{scene}.{kind.format}.h5"
+            with kind.create(paths[kind], dataset, scene, letters, facts, frames_id=frames_id) as file:
+                for name, array in arrays.items():
+                    file[name][:] = array
+            if kind is Frames:
+                with Frames(paths[Frames]) as frames:
+                    frames_id = frames.content_id
+        return EvaluatedScene(paths[Frames], paths.get(Correspondences), paths[Features], paths.get(Labels))
 
-        yield make
+    return make
 
 
 def turned(degrees: float, centre=(0.0, 0.0, 0.0)) -> np.ndarray:

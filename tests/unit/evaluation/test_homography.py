@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from loco.datasets import check_scene
-from loco.datasets.prepare import prepare_frames
 from loco.errors import DataError
 from loco.evaluation import neighbours
-from loco.evaluation.extract import extract_scene
 from loco.evaluation.homography import corner_error, estimate_homography, evaluate, samples, transfer
 from loco.evaluation.result import EvaluatedScene
 from loco.geometry.patches import patch_centres
+from loco.steps.extract import extract_scene
+from loco.steps.frames import prepare_frames
 from loco.storage import Features, Frames
 
 SIZE, GRID = (48, 64), (12, 16)  # frames, and cells of 4 pixels
@@ -274,13 +273,12 @@ def test_a_sequence_from_its_files_to_its_numbers(tmp_path):
     for k, plane in enumerate(planes, start=2):
         cv2.imwrite(str(folder / f"{k}.ppm"), np.dstack([cv2.warpPerspective(first, plane, (256, 192))] * 3))
         np.savetxt(folder / f"H_1_{k}", plane)
-    manifest = check_scene("hpatches", tmp_path / "raw", "v_wall", "all")
     prepared = {"height": 96, "width": 128, "images": "all", "max_hole_fraction": 1.0}
-    prepare_frames("hpatches", tmp_path / "raw", "v_wall", manifest, tmp_path / "frames.h5", "hpatches", prepared)
+    prepare_frames("hpatches", tmp_path / "raw", "v_wall", tmp_path / "frames.h5", "hpatches", prepared)
     model = {"name": "dense_sift", "stride": 4, "keypoint_size": 4}
     extract_scene(model, None, tmp_path / "frames.h5", tmp_path / "features.h5", seed=0)
     with Frames(tmp_path / "frames.h5") as frames, Features(tmp_path / "features.h5") as features:
-        items = evaluate([EvaluatedScene(frames, None, features)], SETTINGS).items
+        items = evaluate([EvaluatedScene(frames.path, None, features.path)], SETTINGS).items
     # Shifts are by whole cells of 8 raw pixels; the scaled image has matches between cells.
     assert items["MMA@1px"][0] == 1
     assert min(items["MMA@1px"][k] for k in (1, 2, 4)) > 0.9

@@ -19,7 +19,7 @@ from loco.evaluation.location_consistency import (
     query_precisions,
 )
 from loco.evaluation.result import EvaluatedScene
-from loco.storage import Features, frames_identity
+from loco.storage import Features
 
 SETTINGS = {
     "radii": [2.0],
@@ -246,6 +246,6 @@ def test_every_extractor_is_asked_the_same():
 
 def test_files_of_other_frames_are_refused(scene, tmp_path):
     with Features.create(tmp_path / "other.h5", "test", "room", {"n": 1, "h": 2, "w": 2, "c": 3}) as file:
-        file.attrs["frames_id"] = frames_identity(["x"], np.eye(3)[None], np.eye(4)[None], (32, 40))
-    with Features(tmp_path / "other.h5") as other, pytest.raises(DataError, match="other frames"):
-        EvaluatedScene(scene.frames, scene.correspondences, other)
+        file.frames_id = 64 * "0"
+    with pytest.raises(DataError, match="other frames"):
+        EvaluatedScene(scene.frames_path, scene.correspondences_path, tmp_path / "other.h5")

@@ -247,9 +247,9 @@ def with_token(scene, tokens, path):
     sizes = dict(zip("nhwc", maps.shape)) | {"t": tokens.shape[1]}
     frames = scene.frames
     with Features.create(path, frames.dataset, frames.scene, sizes, {"extent": frames.size}) as file:
-        file.attrs["frames_id"] = frames.frames_id
+        file.frames_id = frames.frames_id
         file["features"][:], file["token"][:] = maps[:], tokens
-    return EvaluatedScene(frames, scene.correspondences, Features(path))
+    return EvaluatedScene(scene.frames_path, scene.correspondences_path, path)
 
 
 def test_class_tokens(house, tmp_path):
@@ -257,7 +257,6 @@ def test_class_tokens(house, tmp_path):
     wanted = SETTINGS | {"descriptors": [{"name": "class_token"}, {"name": "mean"}], "rerank": ["none", RERANK[0]]}
     scene = with_token(house, unit(6, 24)[place], tmp_path / "token.h5")
     assert set(values(evaluate([scene], wanted)).values()) == {1}
-    scene.features.close()
     without = evaluate([house], wanted)
     for row in without.rows:
         assert row.n > 5
@@ -269,7 +268,6 @@ def test_without_class_token_the_questions_are_the_same_and_the_answers_missing(
     place, _, _ = places(6, 6)
     scene = with_token(house, unit(6, 24)[place], tmp_path / "token.h5")
     (own,), (missing,) = (samples(evaluate([s], wanted).items, wanted) for s in (scene, house))
-    scene.features.close()
     assert own.keys == missing.keys
     assert set(own.values) == {1}
     assert np.isnan(missing.values).all()

@@ -4,11 +4,11 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from loco.datasets.synthetic.handheld import Walk
 from loco.geometry.cameras import Camera
 from loco.geometry.fuse import Fusion
 from loco.geometry.mesh import Mesh
 from loco.geometry.raycast import RayCaster
+from loco.simulate.handheld import Walk
 
 VOXEL = 0.03
 K = np.array([[90.0, 0, 64], [0, 90.0, 48], [0, 0, 1]])

@@ -6,11 +6,11 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import binary_dilation, laplace
 from scipy.spatial.transform import Rotation
 
-from loco.datasets.synthetic.handheld import DepthRig, Walk
 from loco.geometry.cameras import Camera, pixel_centres, project, scale_intrinsics
 from loco.geometry.patches import sample_depth
 from loco.geometry.raycast import pixel_directions
 from loco.geometry.register import register_depth
+from loco.simulate.handheld import DepthRig, Walk
 
 K = np.array([[50.0, 0, 31.0], [0, 52.0, 25.0], [0, 0, 1]])
 COLOR_K = np.array([[70.0, 0, 41.5], [0, 69.0, 30.0], [0, 0, 1]])

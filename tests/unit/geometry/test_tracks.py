@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loco.geometry.correspond import correspond_scene
 from loco.geometry.tracks import patch_tracks, track_overlap
+from loco.steps.correspondence import correspond_scene
 from loco.storage import Correspondences, Frames
 
 SIZE, GRID = (30, 50), (3, 10)  # patches of 10 x 5 pixels
@@ -87,8 +87,7 @@ def frames(tmp_path):
     path = tmp_path / "frames.h5"
     sizes = {"n": 2, "h": 8, "w": 8, "t": 3, "m": 5}
     with Frames.create(path, "d", "s", sizes) as file:
-        file.attrs["frames_id"] = "f"
-        file["name"][:] = ["a", "b"]
+        file.facts["names"] = ["a", "b"]
         file["track"][:] = [[1, 2, 3], [4, 5, 6], [7, 8, 1 / 3]]
         file["observation_frame"][:] = [0, 0, 0, 1, 1]
         file["observation_track"][:] = [0, 1, 2, 1, 0]
@@ -99,8 +98,8 @@ def frames(tmp_path):
 def test_correspondences_of_a_sparse_model(frames, tmp_path):
     out = tmp_path / "correspondences.h5"
     correspond_scene(frames, out, {"stride": 4, "overlap_tolerance": 0.05})
-    with Correspondences(out) as found:
-        assert (found.dataset, found.scene, found.frames_id) == ("d", "s", "f")
+    with Correspondences(out) as found, Frames(frames) as opened:
+        assert (found.dataset, found.scene, found.frames_id) == ("d", "s", opened.content_id)
         assert found.facts["stride"] == 4
         # In the second frame both points lie in one patch; that at its centre is taken.
         np.testing.assert_array_equal(found["valid"][:], [[[1, 1], [0, 1]], [[1, 0], [0, 0]]])

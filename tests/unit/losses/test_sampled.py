@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, SampledSmoothAP
-from loco.losses.pairs import Patches
+from loco.losses.patches import Patches
 from loco.losses.sampled import Pairs, _shares, draw_pools
 
 RHO, KAPPA, TAU = 0.3, 1.0, 0.05

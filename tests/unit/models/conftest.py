@@ -1,10 +1,14 @@
 """Small backbones with random weights, as transformers writes them."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoModel, Dinov2Config, ViTConfig
+
+from loco.storage.content_id import BLANK, seal
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
 CONFIGS = {
@@ -22,6 +26,14 @@ def write_backbone(folder: Path, kind: str, seed: int = 0) -> Path:
             tensor.add_(0.1 * torch.randn_like(tensor))
     model.save_pretrained(folder)
     return folder
+
+
+def write_model(path: Path, content: dict, weights: dict[str, torch.Tensor]) -> Path:
+    """A model file of any content, with a valid content id."""
+    text = json.dumps({"content_id": BLANK, **{key: value for key, value in content.items() if key != "content_id"}})
+    save_file(weights, path, {"loco-model": text})
+    seal(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from transformers import AutoModel
 from loco.errors import ConfigError, DataError
 from loco.models import build_extractor, describe, load, save_extractor
 from loco.models.backbones import Backbone, build_backbone
+from loco.models.parts import Encoding
+from tests.unit.models.conftest import write_model
 
 MLP = {"name": "residual_mlp", "hidden": 8}
 LORA = {"lora": {"rank": 2, "last": 2}}
@@ -26,8 +28,8 @@ class Pooling(Backbone):
         super().__init__(mean=(0, 0, 0), std=(1, 1, 1))
         self.stride = stride
 
-    def encode(self, images):
-        return F.avg_pool2d(images, self.stride)
+    def forward(self, images):
+        return Encoding(F.avg_pool2d(self.normalised(images), self.stride))
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_a_feature_is_of_the_pixels_around_its_centre(pooling, patch, stride):
     rows, columns = 6, 7
     extractor = build_extractor(model({"stride": patch}, stride=stride))
     y, x = torch.meshgrid(torch.arange(rows * stride) + 0.5, torch.arange(columns * stride) + 0.5, indexing="ij")
-    maps = extractor.maps(torch.stack([y, x, torch.ones_like(x)])[None])[0]
+    maps = extractor.raw(torch.stack([y, x, torch.ones_like(x)])[None])[0]
     inner = slice(1, -1)  # at the border there is nothing beyond the image to be interpolated with
     centres = (torch.arange(rows) + 0.5) * stride
     torch.testing.assert_close(maps[0, inner, inner], centres[inner, None].expand(-1, columns - 2), atol=1e-2, rtol=0)
@@ -75,7 +77,7 @@ def test_a_feature_is_of_the_pixels_around_its_centre(pooling, patch, stride):
 def test_patterns_finer_than_the_shrunk_image_leave_no_trace(pooling):
     """Waves of 2.5 pixels, shrunk by 2.5, would meet each pixel at the same phase."""
     waves = torch.cos(2 * torch.pi / 2.5 * (torch.arange(120) + 0.5)).expand(1, 3, 120, 120)
-    maps = build_extractor(model({"stride": 8}, stride=20)).maps(waves)
+    maps = build_extractor(model({"stride": 8}, stride=20)).raw(waves)
     assert maps[:, :, :, 1:-1].abs().max() < 0.02  # 0.5 if only sampled
 
 
@@ -83,7 +85,7 @@ def test_the_backbone_as_it_is_gives_its_own_unit_features(tiny):
     extractor = build_extractor(model(tiny["vit"]))
     features = extractor.extract(images(43, 38))  # 6 x 5 patches, the last ones continued
     padded = F.pad(tensors(43, 38), (0, 2, 0, 5), mode="replicate")
-    torch.testing.assert_close(features, F.normalize(build_backbone(tiny["vit"])(padded), dim=1))
+    torch.testing.assert_close(features, F.normalize(build_backbone(tiny["vit"])(padded).maps, dim=1))
     assert (extractor.dim, extractor.trainable_parameters, extractor.frozen_encoder) == (16, 0, True)
 
 
@@ -101,17 +103,17 @@ def test_exactly_what_is_named_is_trained(tiny, train, trained):
     extractor = build_extractor(config)
     before = {key: value.clone() for key, value in extractor.state_dict().items()}
     extractor.train()
-    for name, module in extractor.backbone.named_modules():
+    for name, module in extractor.encoder.named_modules():
         if list(module.parameters()) and name:
             within = any(name.startswith(part.rstrip(".")) for part in trained)
             assert module.training == (within or (name == "blocks" and bool(trained))), name
     parameters = [p for p in extractor.parameters() if p.requires_grad]
     if parameters:
-        extractor.maps(tensors(42, 56)).square().sum().backward()
+        extractor.raw(tensors(42, 56)).square().sum().backward()
         torch.optim.SGD(parameters, lr=1e-3).step()
     moved = {key for key, value in extractor.state_dict().items() if not torch.equal(value, before[key])}
     assert all(p.grad is None for p in extractor.parameters() if not p.requires_grad)
-    wanted = {key for key in before if any(key.startswith(f"backbone.{part}") for part in trained)}
+    wanted = {key for key in before if any(key.startswith(f"encoder.{part}") for part in trained)}
     # The bias of the keys shifts all scores of a query alike: it gets no gradient.
     assert {key for key in wanted - moved if not key.endswith("k_proj.bias")} == set()
     assert moved <= wanted
@@ -125,7 +127,7 @@ def test_lora_changes_every_linear_layer_of_exactly_the_last_blocks(tiny, kind, 
     linear = [name for name, m in build_backbone(tiny[kind]).named_modules() if isinstance(m, torch.nn.Linear)]
     wanted = {name for name in linear if int(name.split(".")[1]) >= 3 - last}
     assert len(wanted) == 6 * last
-    names = [name for name, p in extractor.backbone.named_parameters() if p.requires_grad]
+    names = [name for name, p in extractor.encoder.named_parameters() if p.requires_grad]
     assert {name.partition(".lora_")[0] for name in names} == wanted
     assert len(names) == 2 * len(wanted)
     assert not extractor.frozen_encoder
@@ -135,37 +137,36 @@ def test_lora_changes_every_linear_layer_of_exactly_the_last_blocks(tiny, kind, 
 def test_lora_starts_at_the_backbone_and_adds_its_product(tiny, rslora, scale):
     config = model(tiny["vit"], train={"lora": {"rank": 4, "last": 2, "rslora": rslora, "alpha": 6}})
     extractor, plain = build_extractor(config), build_backbone(tiny["vit"])
-    torch.testing.assert_close(extractor.maps(tensors()), plain(tensors()))
+    torch.testing.assert_close(extractor.raw(tensors()), plain(tensors()).maps)
     shaken(extractor)
-    for name, module in extractor.backbone.named_modules():
+    for name, module in extractor.encoder.named_modules():
         if hasattr(module, "base_layer"):
             product = module.lora_B["default"].weight @ module.lora_A["default"].weight
             plain.get_submodule(name).weight.data += scale * product
-    torch.testing.assert_close(extractor.maps(tensors()), plain(tensors()), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(extractor.raw(tensors()), plain(tensors()).maps, atol=1e-4, rtol=1e-4)
 
 
 def test_a_frozen_encoder_may_be_kept_and_decoded_later(tiny):
     extractor = shaken(build_extractor(model(tiny["vit"], head={"name": "residual_cnn", "widths": [4, 4, 4, 4, 4]})))
     assert extractor.needs_images
     encoded = extractor.encode(tensors())
-    assert not encoded.requires_grad
-    torch.testing.assert_close(extractor.decode(encoded, tensors()), extractor.maps(tensors()))
+    assert not encoded.maps.requires_grad
+    torch.testing.assert_close(extractor.decode(encoded, tensors()), extractor.raw(tensors()))
     extractor = shaken(build_extractor(model(tiny["vit"], head=MLP)))
-    kept = extractor.encode(tensors()).half()
+    kept = extractor.encode(tensors()).maps.half()
     assert not extractor.needs_images
-    torch.testing.assert_close(extractor.decode(kept), extractor.maps(tensors()), atol=1e-2, rtol=1e-2)
-    assert extractor.decode(kept).requires_grad
+    torch.testing.assert_close(extractor.raw(None, kept), extractor.raw(tensors()), atol=1e-2, rtol=1e-2)
+    assert extractor.raw(None, kept).requires_grad
 
 
 def test_the_head_of_locus_may_take_the_class_token(tiny):
     config = model(tiny["vit"], head={"name": "locus", "class_token": True})
     extractor = build_extractor(config)
     encoded = extractor.encode(tensors(48, 48))
-    inputs = (tensors(48, 48) - extractor.backbone.mean) / extractor.backbone.std
+    inputs = (tensors(48, 48) - extractor.encoder.mean) / extractor.encoder.std
     truth = AutoModel.from_pretrained(tiny["vit"]["path"])(inputs, output_hidden_states=True).hidden_states[3]
-    assert encoded.shape == (2, 16, 7, 6)
-    torch.testing.assert_close(encoded[:, :, :6].flatten(2).transpose(1, 2), truth[:, 1:])
-    torch.testing.assert_close(encoded[:, :, 6], truth[:, 0, :, None].expand(-1, -1, 6))
+    torch.testing.assert_close(encoded.maps.flatten(2).transpose(1, 2), truth[:, 1:])
+    torch.testing.assert_close(encoded.token, truth[:, 0])
     assert extractor.extract(images()).shape == (2, 64, 6, 5)
     assert not extractor.frozen_encoder
     assert build_extractor(model(tiny["vit"], head={"name": "locus"})).frozen_encoder
@@ -178,7 +179,8 @@ def test_the_class_token_comes_with_the_features(tiny, head):
         features, token = extractor.with_class_token(tensors(45, 48))
         torch.testing.assert_close(features, extractor.raw(tensors(45, 48)))
         torch.testing.assert_close(F.normalize(features, dim=1), extractor(tensors(45, 48)))
-        inputs = (extractor.continued(tensors(45, 48)) - extractor.backbone.mean) / extractor.backbone.std
+        padded = F.pad(tensors(45, 48), (0, 0, 0, 3), mode="replicate")
+        inputs = (padded - extractor.encoder.mean) / extractor.encoder.std
         truth = AutoModel.from_pretrained(tiny["vit"]["path"])(inputs, output_hidden_states=True).hidden_states[3][:, 0]
     torch.testing.assert_close(token, truth)
 
@@ -208,7 +210,7 @@ def test_a_file_holds_what_was_trained_and_gives_the_same_features(tiny, tmp_pat
     assert again.config == config
 
     weights = load_file(path)
-    frozen = {f"backbone.{n}" for n, p in extractor.backbone.named_parameters() if not p.requires_grad}
+    frozen = {f"encoder.{n}" for n, p in extractor.encoder.named_parameters() if not p.requires_grad}
     assert weights.keys() == extractor.state_dict().keys() - frozen
     sizes = describe(again)
     assert sizes["stored"] == sum(tensor.numel() for tensor in weights.values())
@@ -258,12 +260,16 @@ def test_files_that_do_not_fit_are_refused(tiny, tmp_path):
     with safe_open(path, framework="pt") as file:
         metadata, weights = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     cases = {
-        "head.norm.weight": {k: v for k, v in weights.items() if k != "head.norm.weight"},
-        "head.more": {**weights, "head.more": torch.zeros(1)},
-        "size mismatch": {**weights, "head.norm.weight": torch.zeros(5)},
+        "missing: head.norm.weight": {k: v for k, v in weights.items() if k != "head.norm.weight"},
+        "unknown: head.more": {**weights, "head.more": torch.zeros(1)},
+        r"head.norm.weight: float32 \(5,\) instead of float32 \(16,\)": {**weights, "head.norm.weight": torch.zeros(5)},
+        r"head.norm.weight: float16 \(16,\) instead of float32 \(16,\)": {
+            **weights,
+            "head.norm.weight": weights["head.norm.weight"].half(),
+        },
     }
     for problem, content in cases.items():
-        save_file(content, path, metadata)
+        write_model(path, json.loads(metadata["loco-model"]), content)
         with pytest.raises(DataError, match=f"weights of another model(.|\n)*{problem}"):
             load(path)
     for broken in ("{", json.dumps({"facts": {}})):

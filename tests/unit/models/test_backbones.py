@@ -107,7 +107,7 @@ def test_the_last_layer_is_that_of_transformers_without_the_extra_tokens(models,
     x = images(backbone.stride, *shape)
     expected = reference(model, x).last_hidden_state
     assert expected.shape[1] == shape[0] * shape[1] + EXTRA[kind]
-    found = backbone(x)
+    found = backbone(x).maps
     assert found.shape == (2, backbone.dim, *shape)
     for r in range(shape[0]):  # reading order, cell by cell
         for q in range(shape[1]):
@@ -122,7 +122,7 @@ def test_layer_k_is_hidden_state_k_and_nothing_beyond_is_kept(models, kind, laye
     backbone = build(folder, layer=layer, norm=False)
     x = images(backbone.stride)
     expected = reference(model, x).hidden_states[layer][:, EXTRA[kind] :]
-    torch.testing.assert_close(backbone(x).flatten(2).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x).maps.flatten(2).transpose(1, 2), expected, atol=1e-5, rtol=1e-5)
     assert len(backbone.blocks) == layer
     per_block = sum(p.numel() for p in build(folder, layer=1).blocks.parameters())
     assert sum(p.numel() for p in backbone.blocks.parameters()) == layer * per_block
@@ -136,10 +136,11 @@ def test_norm_is_that_of_the_model_and_by_default_of_the_last_layer_alone(models
     x = images(build(folder).stride)
     norm = model.norm if kind == "dinov3_vit" else model.layernorm
     expected = norm(reference(model, x).hidden_states[2])[:, EXTRA[kind] :].transpose(1, 2)
-    torch.testing.assert_close(build(folder, layer=2, norm=True)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(build(folder, layer=2)(x), build(folder, layer=2, norm=False)(x), atol=0, rtol=0)
-    torch.testing.assert_close(build(folder)(x), build(folder, layer=3, norm=True)(x), atol=0, rtol=0)
-    assert not torch.allclose(build(folder)(x), build(folder, norm=False)(x), atol=1e-2)
+    torch.testing.assert_close(build(folder, layer=2, norm=True)(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
+    default, without = (build(folder, layer=2, **options)(x).maps for options in ({}, {"norm": False}))
+    torch.testing.assert_close(default, without, atol=0, rtol=0)
+    torch.testing.assert_close(build(folder)(x).maps, build(folder, layer=3, norm=True)(x).maps, atol=0, rtol=0)
+    assert not torch.allclose(build(folder)(x).maps, build(folder, norm=False)(x).maps, atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", VITS)
@@ -160,7 +161,7 @@ def test_facets_are_the_projections_of_the_attention(models, kind, facet, name, 
     tokens = F.layer_norm(tokens, (24,), part(f"{block_norm}.weight"), part(f"{block_norm}.bias"), eps)
     bias = 0 if (kind, facet) == ("dinov3_vit", "key") else part(f"{ending}.bias")
     expected = tokens @ part(f"{ending}.weight").T + bias
-    torch.testing.assert_close(backbone(x).flatten(2).transpose(1, 2).double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x).maps.flatten(2).transpose(1, 2).double(), expected, atol=1e-5, rtol=1e-5)
     assert backbone.dim == 24
     assert len(backbone.blocks) == layer
     assert {name for name, _ in backbone.blocks[-1].named_children()} == {"norm", "projection"}
@@ -179,7 +180,7 @@ def test_resnet_stages(models, layer):
         states = model((padded - MEAN) / STD, output_hidden_states=True).hidden_states
     expected = states[layer][:, :, 1:, 1:]
     assert expected.shape[2:] == (3, 4)
-    torch.testing.assert_close(backbone(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x).maps, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
@@ -189,8 +190,10 @@ def test_a_cell_of_a_resnet_looks_at_its_own_patch(models, layer):
     for module in backbone.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+    backbone.mean.zero_()
+    backbone.std.fill_(1)
     x = images(backbone.stride, 12, 12).requires_grad_()
-    backbone.encode(x)[:, :, 6, 7].sum().backward()
+    backbone(x).maps[:, :, 6, 7].sum().backward()
     weight = x.grad.sum(dim=(0, 1))
     place = torch.arange(len(weight)) + 0.5
     row, column = (weight.sum(1) @ place / weight.sum()).item(), (weight.sum(0) @ place / weight.sum()).item()
@@ -207,16 +210,16 @@ def test_colours_default_to_imagenet(models, tmp_path):
     mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.no_grad():
         expected = model((x - mean) / std).last_hidden_state[:, 1:].transpose(1, 2)
-    torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(build(tmp_path)(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
     given = build(tmp_path, mean=[0.5, 0.4, 0.3], std=[0.5, 0.25, 2.0])
     with torch.no_grad():
         x_given = (x - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
         expected = model(x_given).last_hidden_state[:, 1:].transpose(1, 2)
-    torch.testing.assert_close(given(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(given(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
     with torch.no_grad():
         expected = model(x).last_hidden_state[:, 1:].transpose(1, 2)
-    torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(build(tmp_path)(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
     (tmp_path / "preprocessor_config.json").write_text('{"image_std": [1, 0, 1]}')
     with pytest.raises(DataError, match="deviations above 0"):
         build(tmp_path)
@@ -228,8 +231,8 @@ def test_training_mode_draws_nothing_and_reaches_every_weight(models, kind):
     for options in ({}, {"facet": "value", "layer": 2}):
         backbone = build(models[kind][1], **options)
         x = images(backbone.stride)
-        evaluated = backbone(x)
-        torch.testing.assert_close(backbone.train()(x), evaluated, atol=0, rtol=0)
+        evaluated = backbone(x).maps
+        torch.testing.assert_close(backbone.train()(x).maps, evaluated, atol=0, rtol=0)
         (evaluated * torch.randn_like(evaluated)).sum().backward()
         assert [name for name, p in backbone.named_parameters() if p.grad is None] == []
 
@@ -242,7 +245,7 @@ def test_half_precision_files_are_read_as_single(tmp_path):
     x = images(14)
     with torch.no_grad():
         expected = halved((x - backbone.mean) / backbone.std).last_hidden_state[:, 1:].transpose(1, 2)
-    torch.testing.assert_close(backbone(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_random_weights_need_the_configuration_alone(models, tmp_path):
@@ -253,8 +256,8 @@ def test_random_weights_need_the_configuration_alone(models, tmp_path):
         torch.manual_seed(3)
         again = build(tmp_path, pretrained=False)
     x = images(8)
-    torch.testing.assert_close(first(x), again(x), atol=0, rtol=0)
-    assert first(x).std() > 0.1
+    torch.testing.assert_close(first(x).maps, again(x).maps, atol=0, rtol=0)
+    assert first(x).maps.std() > 0.1
     with pytest.raises(DataError, match="holds no weights in safetensors"):
         build(tmp_path)
 
@@ -351,7 +354,7 @@ def test_pickles_are_never_opened(models, tmp_path):
     with torch.no_grad():
         expected = make("vit")((x - 0.5) / 0.5, interpolate_pos_encoding=True).last_hidden_state[:, 1:]
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
-    torch.testing.assert_close(build(tmp_path)(x).flatten(2), expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(build(tmp_path)(x).maps.flatten(2), expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
     (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DataError, match="weights cannot be read"):
         build(tmp_path)
@@ -370,7 +373,7 @@ def test_code_in_a_folder_is_not_run(models, tmp_path):
     (tmp_path / "trap.py").write_text("raise SystemExit('the trap was run')")
     (tmp_path / "model.safetensors").write_bytes((models["vit"][1] / "model.safetensors").read_bytes())
     x = images(8)
-    assert build(tmp_path)(x).shape == (2, 24, 3, 5)
+    assert build(tmp_path)(x).maps.shape == (2, 24, 3, 5)
 
 
 @pytest.mark.parametrize(
@@ -415,7 +418,7 @@ def test_what_is_cached_needs_no_network(offline, models, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", trip)
-        torch.testing.assert_close(build("dinov2_vits14")(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(build("dinov2_vits14")(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"holds no weights(.|\n)*hf download"):
         build("dinov2_vits14")

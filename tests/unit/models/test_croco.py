@@ -125,7 +125,7 @@ def test_tokens_are_those_of_the_plain_network(tmp_path, positions, base, grid, 
     backbone = build(tmp_path / "croco.pth", layer=layer, norm=norm)
     assert (backbone.dim, backbone.stride, len(backbone.blocks)) == (DIM, PATCH, layer or DEPTH)
     x = images(*grid)
-    found = backbone(x)
+    found = backbone(x).maps
     assert found.shape == (2, DIM, *grid)
     use_norm = layer is None if norm is None else norm
     for image, features in zip(x, found):
@@ -144,7 +144,7 @@ def test_sines_are_interpolated_at_other_sizes(tmp_path):
     x = images(3, 7)
     tokens = backbone.patches((x - backbone.mean) / backbone.std).flatten(2).transpose(1, 2) + resized
     expected = backbone.blocks[0](tokens, None).transpose(1, 2)
-    torch.testing.assert_close(backbone(x).flatten(2), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_rotation_tells_only_where_patches_are_to_each_other(file):
@@ -156,7 +156,7 @@ def test_rotation_tells_only_where_patches_are_to_each_other(file):
         x = torch.full((1, 3, 6 * PATCH, 6 * PATCH), 0.5)
         for r, q in places:
             x[0, :, r * PATCH : (r + 1) * PATCH, q * PATCH : (q + 1) * PATCH] = patch
-        return backbone(x)[0]
+        return backbone(x).maps[0]
 
     here, there = distinct((1, 1))[:, 1, 1], distinct((4, 3))[:, 4, 3]
     near, far = distinct((1, 1), (1, 2))[:, 1, 1], distinct((1, 1), (5, 5))[:, 1, 1]
@@ -169,7 +169,7 @@ def test_only_what_is_used_is_stored_and_trained(file):
     backbone = build(file, layer=2)
     block = 3 * DIM * DIM + 3 * DIM + DIM * DIM + DIM + 2 * DIM * HIDDEN + HIDDEN + DIM + 4 * DIM
     assert sum(p.numel() for p in backbone.parameters()) == DIM * 3 * PATCH**2 + DIM + 2 * block
-    backbone.train()(images(3, 3)).square().sum().backward()
+    backbone.train()(images(3, 3)).maps.square().sum().backward()
     assert all(p.grad is not None and p.requires_grad for p in backbone.parameters())
     parts = {id(p) for module in (*backbone.embedding, *backbone.blocks) for p in module.parameters()}
     assert parts == {id(p) for p in backbone.parameters()}

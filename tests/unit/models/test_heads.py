@@ -103,12 +103,11 @@ def test_the_locus_head_is_two_transformer_blocks_between_linear_layers(class_to
     torch.manual_seed(1)
     head = LocusHead(12, dim=5, width=16, class_token=class_token).double()
     state = head.layers.state_dict()
-    patches, token = torch.randn(3, 12, 2, 3, dtype=torch.float64), torch.randn(3, 12, 1, 1, dtype=torch.float64)
-    given = torch.cat([patches, token.expand(-1, -1, 1, 3)], dim=2) if class_token else patches
-    found = head(given)
+    patches, token = torch.randn(3, 12, 2, 3, dtype=torch.float64), torch.randn(3, 12, dtype=torch.float64)
+    found = head(patches, None, token if class_token else None)
     for image in range(3):
         x = patches[image].reshape(12, 6).T
-        x = torch.cat([token[image].reshape(1, 12), x]) if class_token else x
+        x = torch.cat([token[image, None], x]) if class_token else x
         x = x @ state["0.weight"].T + state["0.bias"]
         for block in "12":
             x = attention_by_hand(x, state, block)

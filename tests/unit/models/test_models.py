@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from loco.config import FIXED_STRIDES
 from loco.errors import ConfigError, DataError
 from loco.models import build_extractor, load, save_extractor
+from loco.models.catalogue import FIXED_STRIDES
 
 COMPACT = {"name": "compact_cnn", "dim": 16}
 SIFT = {"name": "dense_sift", "stride": 4, "keypoint_size": 3}
@@ -38,7 +38,8 @@ def test_weights_depend_on_the_seed_alone():
     torch.manual_seed(99)
     for key, value in build_extractor(COMPACT, 3).state_dict().items():
         assert torch.equal(value, first[key])
-    assert not torch.equal(build_extractor(COMPACT, 4).state_dict()["head.weight"], first["head.weight"])
+    key = "encoder.head.weight"
+    assert not torch.equal(build_extractor(COMPACT, 4).state_dict()[key], first[key])
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 48, 64), (3, 48, 64)])
@@ -53,7 +54,7 @@ def test_images_of_any_size_are_continued_by_their_last_pixels(config):
     image = images(1)[:, :46, :57]
     features = extractor.extract(image)
     assert features.shape[2:] == (12, 15)
-    multiple = extractor.multiple or extractor.stride
+    multiple = extractor.stride * extractor.encoder.cells
     continued = np.pad(image, ((0, 0), (0, -46 % multiple), (0, -57 % multiple), (0, 0)), mode="edge")
     torch.testing.assert_close(features, extractor.extract(continued)[:, :, :, :15])
 
@@ -84,7 +85,7 @@ def test_sift_describes_the_cell_centre():
 
 
 def test_unknown_names_and_options_are_refused():
-    with pytest.raises(ConfigError, match="no model 'resnet'; there are: backbone, compact_cnn, concat, dense_sift"):
+    with pytest.raises(ConfigError, match="unknown model 'resnet'; known are: backbone, compact_cnn, concat"):
         build_extractor({"name": "resnet"})
     with pytest.raises(ConfigError, match="stride"):
         build_extractor({"name": "compact_cnn", "stride": 3})

@@ -73,7 +73,7 @@ def reference(net, x):
 def test_features_are_those_of_the_network(net, folder, options):
     backbone = build(folder / "fixed.onnx", **options)
     assert (backbone.dim, backbone.stride, backbone.size) == (5, 8, SIZE)
-    torch.testing.assert_close(backbone(images()), reference(net, images()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(images()).maps, reference(net, images()), atol=1e-5, rtol=1e-5)
     assert not list(backbone.parameters())
     assert not list(backbone.blocks)
 
@@ -85,7 +85,7 @@ def test_a_small_image_lies_at_the_top_left_of_the_mean_colour(net, folder, outp
     canvas = MEAN.expand(2, 3, *SIZE).clone()
     canvas[:, :, : shape[0], : shape[1]] = x
     expected = reference(net, canvas)[:, :, : shape[0] // 8, : shape[1] // 8]
-    found = build(folder / "fixed.onnx", output=output)(x)
+    found = build(folder / "fixed.onnx", output=output)(x).maps
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found, reference(net, x), atol=1e-3)  # what is around is seen
 
@@ -95,19 +95,19 @@ def test_a_model_of_any_size_takes_the_image_alone(net, folder, shape):
     x = images(*shape)
     backbone = build(folder / "free.onnx")
     assert backbone.size is None
-    torch.testing.assert_close(backbone(x), reference(net, x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(backbone(x).maps, reference(net, x), atol=1e-5, rtol=1e-5)
     padded = build(folder / "free.onnx", size=(48, 40))
     canvas = (x - MEAN) / STD
     canvas = F.pad(canvas, (0, 40 - shape[1], 0, 48 - shape[0])) * STD + MEAN
     expected = reference(net, canvas)[:, :, : shape[0] // 8, : shape[1] // 8]
-    torch.testing.assert_close(padded(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(padded(x).maps, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_copies_work(folder):
     backbone = build(folder / "fixed.onnx")
-    expected = backbone(images())
+    expected = backbone(images()).maps
     for other in (copy.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
-        torch.testing.assert_close(other(images()), expected, atol=0, rtol=0)
+        torch.testing.assert_close(other(images()).maps, expected, atol=0, rtol=0)
 
 
 # What users get wrong.

@@ -16,9 +16,9 @@ from transformers import Dinov2Config, Dinov2Model
 import loco
 from loco.errors import ConfigError, DataError
 from loco.evaluation.result import Evaluation, Row
-from loco.models import build_extractor, save_extractor
+from loco.fingerprints import file_fingerprint
+from loco.models import backbones_of, build_extractor, save_extractor
 from loco.models.pretrained import from_pretrained, save_pretrained
-from loco.provenance import file_fingerprint
 from loco.results.metrics import write_metrics
 
 COMPACT = {"name": "compact_cnn", "dim": 8}
@@ -79,7 +79,7 @@ def test_what_is_given_away_comes_back(trained: Path, tmp_path: Path) -> None:
     metrics = tmp_path / "seed3.json"
     run = {"benchmark": "location_consistency", "split": "houses", "experiment": "exact", "seed": 3}
     rows = [Row("mAP", "2 m, uniform", 0.4321, 0.4, 0.5, 9)]
-    write_metrics(metrics, **run, settings={}, passport={}, evaluation=Evaluation(rows, {}))
+    write_metrics(metrics, **run, settings={}, evaluation=Evaluation(rows, {}))
     loco.save_pretrained(model, tmp_path / "public", [metrics])
     again = from_pretrained(tmp_path / "public")
     assert torch.equal(again.extract(_images()), model.extract(_images()))
@@ -167,7 +167,7 @@ def test_a_backbone_is_given_away_with_the_model(
     save_pretrained(both, tmp_path / "both", with_backbone=True)
     monkeypatch.chdir(tmp_path)
     shutil.rmtree("training")
-    digest = model.fingerprint()
+    (digest,) = backbones_of(model, model.config).values()
     for name, path in (("alone", "weights/vit"), ("whole", "backbone-vit")):
         assert f"backbone {path} (SHA-256 of its weights: `{digest}`)" in (tmp_path / name / "README.md").read_text()
     shutil.move("whole", "elsewhere")

@@ -191,7 +191,7 @@ def test_loco_gives_what_the_published_code_computes(tiny, tmp_path, kind, wrap)
     )
     residual = cnn_by_hand(published_cnn(), normalised(side), cells, cells, patch)
     wanted = tokens[:, 1:].mT.unflatten(2, (cells, cells)) + residual
-    found = extractor.maps(torch.from_numpy(images(side)).permute(0, 3, 1, 2) / 255)
+    found = extractor.raw(torch.from_numpy(images(side)).permute(0, 3, 1, 2) / 255)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     assert residual.std() > 0.1
 

@@ -14,7 +14,10 @@ from loco.geometry.cameras import backproject, pixel_centres
 from loco.geometry.overlap import overlap_matrix
 from loco.geometry.patches import patch_points
 from loco.results.figures import STYLE
-from loco.storage import Correspondences, Features, Frames, frames_identity
+from loco.simulate import simulate_scene
+from loco.steps.correspondence import correspond_scene
+from loco.steps.frames import prepare_frames
+from loco.storage import Correspondences, Features, Frames
 
 SIZE, GRID = (96, 120), (24, 30)
 INTRINSICS = np.array([[70.0, 0, 60], [0, 70, 48], [0, 0, 1]])
@@ -32,6 +35,21 @@ class Scene:
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return write_scene(tmp_path_factory.mktemp("room"), cameras=12)
+
+
+@pytest.fixture(scope="session")
+def sparse_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Frames and correspondences of a simulated scene whose 3D points are those of a COLMAP model: no depth."""
+    folder = tmp_path_factory.mktemp("sparse")
+    image = {"height": 96, "width": 128}
+    simulate_scene(
+        "colmap", folder / "elm", "elm", {"seed": 1, "rooms": 1, "images": 24, "image": image, "repetition": 0.3}
+    )
+    scene = Scene(folder / "frames.h5", folder / "correspondences.h5", {})
+    frames = image | {"images": "all", "max_hole_fraction": 1.0}
+    prepare_frames("colmap", folder, "elm", scene.frames, "photographs", frames)
+    correspond_scene(scene.frames, scene.correspondences, {"stride": 4, "overlap_tolerance": 0.05})
+    return scene
 
 
 @pytest.fixture
@@ -63,18 +81,19 @@ def write_scene(folder: Path, cameras: int) -> Scene:
     depth, rgb = zip(*(_render(pose) for pose in poses))
     names = [f"image{k:02d}" for k in range(cameras)]
     intrinsics = np.repeat(INTRINSICS[None], cameras, axis=0)
-    identity = frames_identity(names, intrinsics, poses, SIZE)
     scene = Scene(
         folder / "frames.h5", folder / "correspondences.h5", {n: folder / f"{n}.h5" for n in ("place", "colour")}
     )
     with Frames.create(scene.frames, "rooms", "room", {"n": cameras, "h": SIZE[0], "w": SIZE[1]}) as file:
-        file.attrs["frames_id"] = identity
-        file["name"][:], file["intrinsics"][:], file["pose"][:] = names, intrinsics, poses
+        file.facts["names"] = names
+        file["intrinsics"][:], file["pose"][:] = intrinsics, poses
         file["rgb"][:], file["depth"][:], file["source"][:] = np.stack(rgb), np.stack(depth), 1
+    with Frames(scene.frames) as frames:
+        identity = frames.content_id
     points, valid = (np.stack(a) for a in zip(*(patch_points(d, INTRINSICS, p, GRID) for d, p in zip(depth, poses))))
     sizes, facts = {"n": cameras, "h": GRID[0], "w": GRID[1]}, {"stride": 4, "overlap_tolerance": 0.05, "extent": SIZE}
     with Correspondences.create(scene.correspondences, "rooms", "room", sizes, facts) as file:
-        file.attrs["frames_id"] = identity
+        file.frames_id = identity
         file["points"][:], file["valid"][:] = points, valid
         file["overlap"][:] = overlap_matrix(points, valid, np.stack(depth), intrinsics, poses, 0.05)
     small = np.stack(rgb).reshape(cameras, SIZE[0] // 8, 8, SIZE[1] // 8, 8, 3).mean(axis=(2, 4)) / 255
@@ -82,7 +101,7 @@ def write_scene(folder: Path, cameras: int) -> Scene:
         maps = maps / np.linalg.norm(maps, axis=-1, keepdims=True)
         sizes = dict(zip("nhwc", maps.shape))
         with Features.create(scene.features[name], "rooms", "room", sizes, {"extent": SIZE}) as file:
-            file.attrs["frames_id"] = identity
+            file.frames_id = identity
             file["features"][:] = maps
     return scene
 

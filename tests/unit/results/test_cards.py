@@ -9,6 +9,7 @@ import yaml
 
 from loco.errors import DataError
 from loco.evaluation.result import Evaluation, Row
+from loco.records import Recipe, Record
 from loco.results.cards import model_card
 from loco.results.metrics import Metrics, read_metrics, write_metrics
 from loco.results.tables import DASH
@@ -31,11 +32,15 @@ ROWS = [
 ]
 
 
-def _metrics(folder: Path, **changes: object) -> Metrics:
+RUN = [r"pixel\_correspondence", "houses", "exact", "3"]
+RECIPE = Recipe("evaluate", "c0de" * 16, {"benchmark": "pixel_correspondence"})
+RECORD = Record(RECIPE, {}, {}, {"torch": "2.1", "loco": "0.2"}, "a machine")
+
+
+def _metrics(folder: Path, record: Record | None = RECORD, **changes: object) -> Metrics:
     run = {"benchmark": "pixel_correspondence", "split": "houses", "experiment": "exact", "seed": 3} | changes
-    passport = {"code": "c0de" * 16, "settings": "5e77" * 16, "versions": {"torch": "2.1"}, "device": "a machine"}
     path = folder / f"{len(list(folder.iterdir()))}.json"
-    write_metrics(path, **run, settings={}, passport=passport, evaluation=Evaluation(ROWS, {}))
+    write_metrics(path, **run, settings={}, evaluation=Evaluation(ROWS, {}), record=record)
     return read_metrics(path)
 
 
@@ -55,18 +60,22 @@ def test_a_card_says_how_the_model_was_made_and_what_it_scored(tmp_path: Path) -
         ["recall@5px", r"50.0 \[25.0, 75.3\]", DASH],
         ["recall@10px", "75.0", DASH],
         ["number of image pairs", "2", "0"],
-        [r"pixel\_correspondence", "houses", "exact", "3", "c0dec0dec0de", "5e775e775e77", "a machine", "torch 2.1"],
+        [*RUN, "c0dec0dec0de", RECIPE.id[:12], "a machine", "loco 0.2, torch 2.1"],
     ):
         assert line in cells
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "loco"
 
 
+def test_metrics_without_a_record_have_dashes_in_its_place(tmp_path: Path) -> None:
+    card = model_card("houses", MODEL, SIZES, FACTS, [_metrics(tmp_path, record=None)])
+    assert [*RUN, DASH, DASH, DASH, DASH] in _cells(card)
+
+
 def test_errors_are_in_their_unit(tmp_path: Path) -> None:
     rows = [Row("rotation error", "all", 3.0, 2.5, None, 9, "deg"), Row("AUC@5deg", "all", 0.5, 0.4, 0.6, 9)]
-    passport = {"code": "c", "settings": "s", "versions": {}, "device": "a machine"}
     run = {"benchmark": "relative_pose", "split": "houses", "experiment": "exact", "seed": 3}
-    write_metrics(tmp_path / "m.json", **run, settings={}, passport=passport, evaluation=Evaluation(rows, {}))
+    write_metrics(tmp_path / "m.json", **run, settings={}, evaluation=Evaluation(rows, {}))
     cells = _cells(model_card("houses", MODEL, SIZES, FACTS, [read_metrics(tmp_path / "m.json")]))
     assert ["rotation error (deg)", "3.00 \\[2.50, \N{INFINITY}\\]"] in cells
     assert ["AUC@5deg", r"50.0 \[40.0, 60.0\]"] in cells
@@ -93,3 +102,14 @@ def test_what_a_file_says_makes_no_markup() -> None:
     assert ["note", r"a \| b # heading \<script\>\[x\](http://y)\`"] in [
         [cell.strip() for cell in line[2:-2].split(" | ", 1)] for line in card.splitlines() if "heading" in line
     ]
+
+
+def test_a_deterministic_run_belongs_to_every_seed(tmp_path: Path) -> None:
+    metrics = [_metrics(tmp_path), _metrics(tmp_path, seed=None)]
+    cells = _cells(model_card("houses", MODEL, SIZES, FACTS, metrics))
+    assert [line[3] for line in cells if line[0] == r"pixel\_correspondence"] == ["none (deterministic)", "3"]
+
+
+def test_a_benchmark_that_is_not_in_the_catalogue_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(?s)does not have.*0\.json.*found: depth_estimation"):
+        model_card("houses", MODEL, SIZES, FACTS, [_metrics(tmp_path, benchmark="depth_estimation")])

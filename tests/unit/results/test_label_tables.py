@@ -19,7 +19,7 @@ def write(path: Path, scene: str, objects: list[tuple], void: float) -> Path:
     counts = {"objects": len(there), "things": len(there) - stuff, "stuff": stuff, "void": void}
     sizes = {"n": 2, "h": 5, "w": 10}
     with Labels.create(path, "rooms", scene, sizes, {"objects": facts, "counts": counts}) as file:
-        file.attrs["frames_id"] = "x"
+        file.frames_id = "x"
     return path
 
 

@@ -24,7 +24,7 @@ def write(path: Path, instance: np.ndarray, category: list[int], frames_id: str 
     """A file of labels; ``category`` is that of each object."""
     facts = {"objects": [], "counts": {}}
     with Labels.create(path, "rooms", "room", dict(zip("nhw", instance.shape)), facts) as file:
-        file.attrs["frames_id"] = frames_id
+        file.frames_id = frames_id
         file["instance"][:], file["semantic"][:] = instance, np.array([*category, 0])[instance]
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,20 +16,22 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.result import Row, Sample
 from loco.results import figures, plots
 from loco.results.metrics import Metrics
 
+Seed = int | None  # None: a deterministic extractor
 TITLES = {"place": "place & more", "absent": "not run", "colour": "colour"}
 COLOURS = {name: figures.look(name, TITLES)[0] for name in TITLES}
 
 
-def metric_file(benchmark: str, experiment: str, rows: list[Row], items: dict | None = None, seed: int = 0) -> Metrics:
+def metric_file(benchmark: str, experiment: str, rows: list[Row], items: dict | None = None, seed: Seed = 0) -> Metrics:
     path = Path(f"{experiment}.json")
     return Metrics(path, benchmark, "houses", experiment, seed, {}, {}, rows, items or {})
 
 
-def correspondence(experiment: str, recall: np.ndarray, seed: int = 0) -> Metrics:
+def correspondence(experiment: str, recall: np.ndarray, seed: Seed = 0) -> Metrics:
     angle = np.linspace(1, 100, len(recall))
     items = {"angle": angle.tolist(), "recall@5px": [None if np.isnan(r) else r for r in recall.tolist()]}
     items |= {"recall@10px": items["recall@5px"], "recall@20px": items["recall@5px"]}
@@ -58,7 +61,7 @@ def planes(experiment: str, accuracy: float) -> Metrics:
     return metric_file("homography", experiment, rows)
 
 
-def posed(experiment: str, rotation: list[float | None], seed: int = 0) -> Metrics:
+def posed(experiment: str, rotation: list[float | None], seed: Seed = 0) -> Metrics:
     n = len(rotation)
     items = {"method": ["rigid"] * n + ["essential"] * n, "rotation_error": rotation * 2}
     items |= {"translation_error": [r and r / 10 for r in rotation] + [None] * n, "direction_error": rotation * 2}
@@ -96,7 +99,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 CONDITIONS = [("near", 0.5), ("all", 0.0)]
 
 
-def toyed(experiment: str, scenes: dict[str, list[float | None]], seed: int = 0, statistic: str = "mean") -> Metrics:
+def toyed(experiment: str, scenes: dict[str, list[float | None]], seed: Seed = 0, statistic: str = "mean") -> Metrics:
     items = {"scene": [], "score": []}
     for scene, scores in scenes.items():
         items["scene"] += [scene] * len(scores)
@@ -269,10 +272,42 @@ def test_ablations_draw_errors_in_their_unit_and_shares_first(drawn: list[Figure
     names = {"place": "a", "colour": "b"}
     errors = [Row("rotation error", "all", 3.0, 2.0, 4.0, 9, "deg")]
     share = Row("AUC@5deg", "all", 0.25, 0.2, 0.3, 9)
-    plots.ablation_plot([metric_file("x", e, errors) for e in names], names, "what varies", tmp_path / "errors")
+    plots.ablation_plot(
+        [metric_file("relative_pose", e, errors) for e in names], names, "what varies", tmp_path / "errors"
+    )
     assert drawn[0].axes[0].get_ylabel() == "rotation error\n(deg, less is better)"
     assert drawn[0].axes[0].lines[0].get_ydata().tolist() == [3.0, 3.0]
-    both = [metric_file("x", e, [*errors, share]) for e in names]
+    both = [metric_file("relative_pose", e, [*errors, share]) for e in names]
     plots.ablation_plot(both, names, "what varies", tmp_path / "both")
     assert drawn[1].axes[0].get_ylabel() == "AUC@5deg (%)"
     assert drawn[1].axes[0].lines[0].get_ydata().tolist() == [25.0, 25.0]
+
+
+def test_ablations_cross_the_scores_of_seeds_alone(drawn: list[Figure], tmp_path: Path) -> None:
+    rows = [Row("AUC@5deg", "all", value, value, value, 9) for value in (0.2, 0.4, 0.5)]
+    runs = [metric_file("relative_pose", "place", [row], seed=seed) for seed, row in enumerate(rows[:2])]
+    runs.append(metric_file("relative_pose", "colour", rows[2:], seed=None))
+    plots.ablation_plot(runs, {"place": "a", "colour": "b"}, "what varies", tmp_path / "ablation")
+    mean, *_, crosses = drawn[0].axes[0].lines
+    assert mean.get_xydata().round(6).tolist() == [[0, 30], [1, 50]]
+    assert crosses.get_xydata().round(6).tolist() == [[0, 20], [0, 40]]
+
+
+def test_all_figures_take_deterministic_extractors_beside_seeds(drawn: list[Figure], tmp_path: Path) -> None:
+    """The mean over seeds, and the single run, each with its own items."""
+    runs = [correspondence("place", np.full(24, recall), seed=seed) for seed, recall in enumerate((0.2, 0.4))]
+    runs.append(correspondence("colour", np.full(24, 0.1), seed=None))
+    plots.recall_against_angle(runs, TITLES, tmp_path / "recall")
+    assert [y for _, y in points(drawn[0].axes[0], "place")] == [30.0, 30.0]
+    assert [y for _, y in points(drawn[0].axes[0], "colour")] == [10.0, 10.0]
+    errors = [posed("place", [1.0]), posed("place", [3.0], 1), posed("colour", [2.0], None)]
+    plots.error_curves(errors, TITLES, tmp_path / "curves")
+    assert points(drawn[1].axes[0], "place") == [[1.0, 50.0], [3.0, 100.0]]
+    assert points(drawn[1].axes[0], "colour") == [[2.0, 100.0]]
+    plots.dots([dataclasses.replace(consistency("place", 0.7), seed=None)], TITLES, tmp_path / "dots")
+    assert points(drawn[2].axes[0], "place")[0][0] == 70.0
+
+
+def test_the_catalogue_names_figures_that_exist() -> None:
+    assert {figure for benchmark in BENCHMARKS.values() for figure in benchmark.figures} <= plots.FIGURES.keys()
+    assert all(name == draw.__name__ for name, draw in plots.FIGURES.items())

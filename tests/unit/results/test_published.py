@@ -12,16 +12,17 @@ import yaml
 
 from loco.datasets import FORMATS
 from loco.errors import DataError
-from loco.evaluation import NEEDS
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.pixel_correspondence import variants
 from loco.results.published import DEFAULTS, Number, Published, comparable, methods_of, read_published, with_published
 
 FOLDER = Path(__file__).parents[3] / "config" / "published_results"
-SCHEMA = FOLDER.parent / "schemas" / "config.schema.yaml"
+SCHEMA = FOLDER.parent / "schemas" / "benchmarks.yaml"
 FILES = sorted(FOLDER.glob("*.csv"))
 HEAD = "method,dataset,metric,condition,value,source,protocol,settings\n"
 GOOD = '"DINO B/16, last block",scannet_pairs,recall@10px,0-15 deg,45.0,Table 4,"1,500 pairs",'
 GOOD += "step=4; filters=ratio; occlusions=false\n"
+MEASURED = {"n": 3, "seeds": 1, "deterministic": False}
 
 
 def read(folder: Path, text: str) -> list[Number]:
@@ -76,16 +77,16 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_without_published_numbers_a_table_keeps_its_lines_and_types() -> None:
     keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": "mAP", "unit": "%"}
-    table = pd.DataFrame([{**keys, "condition": c, "value": 0.5, "n": 3, "seeds": 1} for c in "xy"])
+    table = pd.DataFrame([{**keys, "condition": c, "value": 0.5, **MEASURED} for c in "xy"])
     for published in (Published(), Published([Number("M", "d", "mAP", "x", 1.0, "S", "P")], {"s": []}, {"e": "M"})):
         found = with_published(table, published, {})
-        assert found[table.columns].astype({"n": int, "seeds": int}).equals(table)
+        assert found[table.columns].astype({"n": int, "seeds": int, "deterministic": bool}).equals(table)
         assert found["published"].isna().all()
 
 
 def test_one_method_can_stand_beside_several_experiments() -> None:
     keys = {"benchmark": "b", "split": "s", "metric": "mAP", "unit": "%", "condition": "x"}
-    lines = [{**keys, "experiment": e, "title": e.upper(), "value": 0.5, "n": 3, "seeds": 1} for e in "efg"]
+    lines = [{**keys, "experiment": e, "title": e.upper(), "value": 0.5, **MEASURED} for e in "efg"]
     number = Number("M", "d", "mAP", "x", 40.0, "S", "P")
     found = with_published(pd.DataFrame(lines), Published([number], {"s": ["d"]}, {"e": "M", "g": "M"}), {})
     assert found["experiment"].tolist() == ["e", "f", "g"]
@@ -113,7 +114,7 @@ def test_numbers_stand_beside_those_of_the_same_settings_alone(settings: dict, e
     number = next(n for n in read_published(FOLDER / "pixel_correspondence.csv") if n.dataset == "scannet_pairs")
     assert comparable(number, settings) == expected
     keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": number.metric, "unit": "%"}
-    table = pd.DataFrame([{**keys, "condition": number.condition, "value": 0.5, "n": 3, "seeds": 1}])
+    table = pd.DataFrame([{**keys, "condition": number.condition, "value": 0.5, **MEASURED}])
     found = with_published(table, Published([number], {"s": ["scannet_pairs"]}, {"e": number.method}), settings)
     assert found["published"].notna().tolist() == [expected]
 
@@ -134,8 +135,8 @@ def test_defaults_are_those_of_the_benchmark() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_files_of_the_project_are_sound(path: Path) -> None:
     numbers = read_published(path)
-    assert path.stem in NEEDS
-    known = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["$defs"][path.stem]["properties"]
+    assert path.stem in BENCHMARKS
+    known = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))["properties"][path.stem]["properties"]
     assert numbers
     for number in numbers:
         assert number.dataset.partition("/")[0] in {*FORMATS, "navi"}  # NAVI: by the name of a dataset

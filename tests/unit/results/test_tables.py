@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,17 +13,19 @@ import pandas as pd
 import pytest
 
 from loco.errors import DataError
+from loco.evaluation.catalogue import BENCHMARKS, Benchmark
 from loco.evaluation.result import Row, Sample
 from loco.results.metrics import Metrics
 from loco.results.published import Number, Published
 from loco.results.tables import differences, summarise, write_differences, write_tables
 
+Seed = int | None  # None: a deterministic extractor
 TITLES = {"exact": "CNN, 50 % & more_", "sift": "a|b"}
 DASH = "\N{EN DASH}"
 NEAR, FAR = "0-15 deg", "15-30 deg"
 
 
-def run(experiment: str, near: float, far: float | None, *, seed: int = 0, split: str = "houses") -> Metrics:
+def run(experiment: str, near: float, far: float | None, *, seed: Seed = 0, split: str = "houses") -> Metrics:
     rows = [Row("recall@5px", NEAR, near, near - 0.02, near + 0.03, 30)]
     rows += [Row("recall@5px", FAR, far, far and far - 0.02, far and far + 0.03, 12 if far else 0)]
     path = Path(f"{experiment}{seed}.json")
@@ -70,11 +74,11 @@ def test_csv_is_tidy_and_complete(tmp_path: Path) -> None:
     text = written([run("exact", 0.5, None), run("sift", 1 / 3, 0.25)], tmp_path)["csv"]
     lines = text.splitlines()
     assert lines[0] == (
-        "benchmark,split,experiment,title,metric,condition,unit,value,low,high,std,n,seeds,"
+        "benchmark,split,experiment,title,metric,condition,unit,value,low,high,std,n,seeds,deterministic,"
         "published,published_method,published_source,published_protocol"
     )
-    assert lines[2] == 'pixel_correspondence,houses,exact,"CNN, 50 % & more_",recall@5px,15-30 deg,%,,,,,0,1,,,,'
-    numbers = "0.333333,0.313333,0.363333,,30,1"
+    assert lines[2] == 'pixel_correspondence,houses,exact,"CNN, 50 % & more_",recall@5px,15-30 deg,%,,,,,0,1,False,,,,'
+    numbers = "0.333333,0.313333,0.363333,,30,1,False"
     assert lines[3] == f"pixel_correspondence,houses,sift,a|b,recall@5px,0-15 deg,%,{numbers},,,,"
     assert len(pd.read_csv(tmp_path / "table.v1.csv")) == 4
 
@@ -259,7 +263,7 @@ def test_published_errors_keep_their_unit(tmp_path: Path) -> None:
 SETTINGS = {"rotation_bins": [0, 15, 30], "thresholds": [5], "bootstrap": 400}
 
 
-def matched(experiment: str, recalls: list[float | None], seed: int = 0, angles: tuple = (3, 8, 12, 20)) -> Metrics:
+def matched(experiment: str, recalls: list[float | None], seed: Seed = 0, angles: tuple = (3, 8, 12, 20)) -> Metrics:
     items = {"scene": ["a"] * 4, "a": list("wxyz"), "b": list("WXYZ"), "angle": list(angles), "recall@5px": recalls}
     items["n_matches"] = [100] * 4
     path = Path(f"{experiment}{seed}.json")
@@ -325,6 +329,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         return [Sample("error", "all", keys, items["error"], statistic=settings["statistic"], unit="m")]
 
     monkeypatch.setitem(sys.modules, "loco.evaluation.toy", SimpleNamespace(samples=samples))
+    monkeypatch.setitem(BENCHMARKS, "toy", Benchmark("toy", (), "Toy", "Errors of toys", "toys"))
 
 
 def toyed(experiment: str, errors: list[float], seed: int = 0, statistic: str = "median") -> Metrics:
@@ -375,3 +380,75 @@ def test_differences_of_errors_say_that_less_is_better(tmp_path: Path) -> None:
     text = (tmp_path / "d.md").read_text(encoding="utf-8")
     assert "item by item, in the unit given, of which less is better; one seed" in text
     assert "| **-0.500** [-0.500, -0.500] |" in text
+
+
+def test_a_deterministic_extractor_has_one_run_and_no_deviation() -> None:
+    runs = [run("exact", v, v, seed=s) for s, v in enumerate([0.4, 0.5, 0.6])] + [run("sift", 0.3, 0.2, seed=None)]
+    table = summarise(runs, TITLES)
+    assert table["deterministic"].tolist() == [False, False, True, True]
+    assert table["seeds"].tolist() == [3, 3, 1, 1]
+    sift = table.iloc[2]
+    assert sift[["value", "low", "high", "n"]].tolist() == pytest.approx([0.3, 0.28, 0.33, 30])
+    assert pd.isna(sift["std"])
+
+
+def test_captions_count_seeds_of_extractors_that_have_some(tmp_path: Path) -> None:
+    seeded = [run("exact", v, v, seed=s) for s, v in enumerate([0.4, 0.6])]
+    texts = written([*seeded, run("sift", 0.3, 0.2, seed=None)], tmp_path)
+    spread = "mean ± standard deviation over 2 seeds; deterministic extractors have none; in brackets"
+    assert spread in texts["md"]
+    assert spread.replace("±", r"$\pm$") in texts["tex"]
+    assert lines_with(texts["md"], "a\\|b") == [r"|  | a\|b | 30.0 [28.0, 33.0] | 20.0 [18.0, 23.0] |"]
+    assert lines_with(texts["md"], "CNN", "± 14.1")
+    assert lines_with(texts["csv"], "sift", ",,30,1,True,")
+    assert "deterministic extractors" not in written(seeded, tmp_path)["md"]
+    one_seed = written([seeded[0], run("sift", 0.3, 0.2, seed=None)], tmp_path)["md"]
+    assert "higher is better; one seed; in brackets" in one_seed
+    alone = written([run("sift", 0.3, 0.2, seed=None)], tmp_path)["md"]
+    assert "higher is better; all extractors are deterministic; in brackets" in alone
+
+
+def test_published_lines_are_neither_seeded_nor_deterministic(tmp_path: Path) -> None:
+    texts = written([run("exact", 0.5, 0.25, seed=None), run("sift", 0.4, 0.3, seed=None)], tmp_path, SHOWN)
+    assert "all extractors are deterministic" in texts["md"]
+    (line,) = lines_with(texts["csv"], "rival")
+    assert line.startswith(f"pixel_correspondence,houses,,rival,recall@5px,{NEAR},%,,,,,,,,0.999000,rival,")
+
+
+@pytest.mark.parametrize("comparison", [("exact", "sift"), ("sift", "exact")])
+def test_the_run_of_a_deterministic_extractor_is_compared_with_every_seed(comparison: tuple[str, str]) -> None:
+    runs = [matched("exact", [0.5 + seed / 10] * 4, seed) for seed in (0, 1, 4)] + [matched("sift", [0.2] * 4, None)]
+    first = differences(runs, TITLES, [comparison]).iloc[0]
+    each = [0.3, 0.4, 0.7]
+    sign = 1 if comparison[0] == "exact" else -1
+    assert first["value"] == pytest.approx(sign * sum(each) / 3)
+    assert first["std"] == pytest.approx(statistics.stdev(each))
+    assert (first["seeds"], first["deterministic"]) == (3, False)
+
+
+def test_two_deterministic_extractors_are_compared_once(tmp_path: Path) -> None:
+    runs = [matched("exact", [0.15, 0.65, 0.95, 0.0], None), matched("sift", [0.1, 0.6, 0.9, 0.1], None)]
+    first = differences(runs, TITLES, [("exact", "sift")]).iloc[0]
+    assert (first["seeds"], first["deterministic"]) == (1, True)
+    assert pd.isna(first["std"])
+    write_differences(runs, TITLES, [("exact", "sift")], tmp_path / "d")
+    assert "all extractors are deterministic" in (tmp_path / "d.md").read_text(encoding="utf-8")
+    with pytest.raises(DataError, match="no metric file of pixel_correspondence / houses / sift to compare with"):
+        differences(runs[:1], TITLES, [("exact", "sift")])
+
+
+def test_a_run_that_is_there_twice_is_no_second_seed() -> None:
+    again = replace(run("exact", 0.5, 0.5), path=Path("copy.json"))
+    with pytest.raises(DataError, match=r"two metric files are of pixel_correspondence / houses / exact / 0\n.*copy"):
+        summarise([run("exact", 0.5, 0.5), again], TITLES)
+    with pytest.raises(DataError, match="both with a seed and"):
+        summarise([run("exact", 0.5, 0.5, seed=None), run("exact", 0.5, 0.5, seed=2)], TITLES)
+    with pytest.raises(DataError, match="both with a seed and"):
+        differences([matched("exact", [0.1] * 4, s) for s in (0, None)], TITLES, [("exact", "sift")])
+
+
+def test_a_file_without_a_column_of_its_benchmark_is_named() -> None:
+    broken = matched("sift", [0.1] * 4)
+    del broken.items["angle"]
+    with pytest.raises(DataError, match=r"lacks 'angle'(.|\n)*sift0.json"):
+        differences([matched("exact", [0.1] * 4), broken], TITLES, [("exact", "sift")])

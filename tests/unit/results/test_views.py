@@ -75,10 +75,44 @@ def test_scene_without_overlap_is_refused(opened, tmp_path) -> None:
     n, (h, w) = len(frames), correspondences.grid
     facts = correspondences.facts
     with Correspondences.create(tmp_path / "apart.h5", "rooms", "room", {"n": n, "h": h, "w": w}, facts) as file:
-        file.attrs["frames_id"] = frames.frames_id
+        file.frames_id = frames.frames_id
         file["overlap"][:] = np.eye(n)
     with Correspondences(tmp_path / "apart.h5") as apart, pytest.raises(DataError, match="overlap"):
         choose_views(apart, frames)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_views_of_a_sparse_scene_show_what_they_observe(sparse_scene, seed: int) -> None:
+    """Frames without depth: a view sees the query if and only if the model has an observation of it there."""
+    with Frames(sparse_scene.frames) as frames, Correspondences(sparse_scene.correspondences) as correspondences:
+        assert frames.sparse
+        assert not frames["depth"][:].any()
+        views, query = choose_views(correspondences, frames, n=4, seed=seed)
+        overlap = correspondences["overlap"][:]
+        (track,) = np.flatnonzero(np.isclose(frames["track"][:], query.point).all(axis=1))
+        shows = frames["observation_track"][:] == track
+        at = dict(zip(frames["observation_frame"][shows].tolist(), frames["observation_uv"][shows]))
+    first, *others = [view.index for view in views]
+    assert len({first, *others}) == 4
+    assert all(min(overlap[first, i], overlap[i, first]) >= MIN_OVERLAP for i in others)
+    assert query.visible.tolist() == [view.index in at for view in views]
+    assert query.visible[:2].all()
+    for view, uv, visible in zip(views, query.uv, query.visible):
+        if visible:
+            np.testing.assert_allclose(uv, at[view.index], atol=1e-4)  # the simulated model is exact
+    assert query.angle[0] == pytest.approx(0, abs=1e-5)
+    assert query.angle[1:].max() > 5
+
+
+def test_sparse_views_without_an_observation_fill_up_and_are_not_visible(sparse_scene) -> None:
+    """More views than observe the query: those come first, and the others do not see it."""
+    with Frames(sparse_scene.frames) as frames, Correspondences(sparse_scene.correspondences) as correspondences:
+        views, query = choose_views(correspondences, frames, n=20)
+        height, width = frames.size
+        inside = ((query.uv >= 0) & (query.uv < (width, height))).all(axis=1)
+    assert len(views) > query.visible.sum()
+    assert inside[query.visible].all()
+    assert query.visible.tolist() == sorted(query.visible.tolist(), reverse=True)
 
 
 def test_place_features_find_the_query_in_every_view(opened, scene) -> None:

@@ -1,14 +1,15 @@
 import errno
-import json
 import os
-import resource
 import signal
+import subprocess
+import sys
+import time
 
-import numpy as np
 import pytest
 
 from loco.errors import DataError
-from loco.storage import Frames, atomic_path, write_json, write_text
+from loco.storage import atomic_path, write_text
+from loco.storage.atomic import temporary_files
 
 
 def test_the_file_appears_whole_with_an_ordinary_mode(tmp_path):
@@ -40,37 +41,74 @@ def test_a_full_disk_is_named(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.fixture
-def no_room():
-    """Let no file of this process grow past 64 KB, as a full disk would."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+def start_writer(path, then="time.sleep(600)"):
+    """A process that has a temporary file of ``path`` open."""
+    program = f"""
+import time
+from loco.storage import atomic_path
+with atomic_path({str(path)!r}) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    {then}
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", program], text=True, **pipes)
+    assert process.stdout.readline() == "writing\n"
+    return process
 
 
-@pytest.mark.usefixtures("no_room")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # HDF5 cannot close what it cannot write
-def test_running_out_of_room_inside_hdf5_leaves_nothing(tmp_path):
-    def write():
-        with Frames.create(tmp_path / "scene.h5", "houses", "a", {"n": 4, "h": 128, "w": 160}) as file:
-            file["rgb"][:] = np.random.default_rng(0).integers(0, 255, size=(4, 128, 160, 3))
-            file.flush()
+def test_what_a_killed_process_left_is_removed_by_the_next_writer_of_the_file(tmp_path):
+    for _ in range(2):
+        process = start_writer(tmp_path / "cedar.h5")
+        process.kill()
+        process.wait()
+    other = start_writer(tmp_path / "ash.h5")
+    other.kill()
+    other.wait()
+    assert len(temporary_files(tmp_path)) == 3 - 1  # the second writer of cedar removed what the first had left
+    write_text(tmp_path / "cedar.h5", "whole")
+    assert [path.name.split(".")[1] for path in temporary_files(tmp_path)] == ["ash"]
+    assert (tmp_path / "cedar.h5").read_text() == "whole"
 
-    with pytest.raises(DataError, match="disk is full"):
-        write()
-    assert os.listdir(tmp_path) == []
+
+def test_the_temporary_file_of_a_living_process_stays(tmp_path):
+    process = start_writer(tmp_path / "cedar.h5", then="input()")
+    try:
+        write_text(tmp_path / "cedar.h5", "mine")
+        assert temporary_files(tmp_path) == []
+        assert len(list(tmp_path.glob(".*.part.h5"))) == 1
+    finally:
+        process.kill()
+        process.wait()
 
 
-def test_json_is_sorted_and_has_no_nan(tmp_path):
-    write_json(tmp_path / "a.json", {"b": 1, "a": [0.5, None]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [0.5, None], "b": 1}
-    assert (tmp_path / "a.json").read_text().index('"a"') < (tmp_path / "a.json").read_text().index('"b"')
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(tmp_path / "b.json", {"a": float("nan")})
-    assert not (tmp_path / "b.json").exists()
+def test_files_of_another_machine_are_removed_when_nothing_has_written_to_them_for_an_hour(tmp_path):
+    left = tmp_path / ".cedar.h5.elsewhere-1-1-0.part.h5"
+    left.write_text("half")
+    write_text(tmp_path / "cedar.h5", "whole")
+    assert left.exists()
+    os.utime(left, (time.time() - 4000,) * 2)
+    write_text(tmp_path / "cedar.h5", "whole")
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_asked_to_stop_leaves_nothing(tmp_path, number):
+    program = f"""
+import time
+from loco.logs import job
+with job({str(tmp_path / "log")!r}):
+    from loco.storage import atomic_path
+    with atomic_path({str(tmp_path / "out/cedar.h5")!r}) as temporary:
+        temporary.write_bytes(bytes(1000000))
+        print("writing", flush=True)
+        time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdout.readline()
+    process.send_signal(number)
+    assert process.wait(20) != 0
+    assert os.listdir(tmp_path / "out") == []
 
 
 def _umask() -> int:

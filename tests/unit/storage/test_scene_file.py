@@ -1,40 +1,42 @@
+import errno
+
 import h5py
 import numpy as np
 import pytest
 
 from loco.errors import DataError
-from loco.storage import Correspondences, Features, Frames, frames_identity
+from loco.records import Recipe, new_record
+from loco.storage import Correspondences, Features, Frames
+from loco.storage.scene_file import Array
 
 N, H, W = 3, 8, 10
 
 
-def write_frames(path, names=("a", "b", "c"), seed=0):
+def write_frames(path, names=("a", "b", "c"), seed=0, record=None):
     rng = np.random.default_rng(seed)
     intrinsics, poses = rng.normal(size=(N, 3, 3)), rng.normal(size=(N, 4, 4))
-    with Frames.create(path, "houses", "house00", {"n": N, "h": H, "w": W}, {"dropped": {}}) as file:
-        file["name"][:] = list(names)
+    with Frames.create(path, "houses", "house00", {"n": N, "h": H, "w": W}, {"dropped": {}}, record=record) as file:
+        file.facts["names"] = list(names)
         file["intrinsics"][:], file["pose"][:] = intrinsics, poses
         file["rgb"][:] = rng.integers(0, 255, size=(N, H, W, 3))
         file["depth"][:] = rng.uniform(1, 5, size=(N, H, W))
-        file.attrs["frames_id"] = frames_identity(names, intrinsics, poses, (H, W))
     return path
 
 
 def write_features(path, frames_id, n=N):
     with Features.create(path, "houses", "house00", {"n": n, "h": 2, "w": 3, "c": 4}) as file:
         file["features"][:] = 0.5
-        file.attrs["frames_id"] = frames_id
+        file.frames_id = frames_id
     return path
 
 
 def test_what_is_written_is_read(tmp_path):
     with Frames(write_frames(tmp_path / "f.h5")) as frames:
         assert (len(frames), frames.size, frames.names) == (N, (H, W), ["a", "b", "c"])
-        assert (frames.dataset, frames.scene, frames.facts) == ("houses", "house00", {"dropped": {}})
+        assert (frames.dataset, frames.scene, frames.facts["dropped"]) == ("houses", "house00", {})
         rng = np.random.default_rng(0)
         np.testing.assert_array_equal(frames["intrinsics"][:], rng.normal(size=(N, 3, 3)))
         assert frames["rgb"].dtype == np.uint8
-        assert frames["rgb"].chunks == (1, H, W, 3)  # one frame is read by itself
 
 
 def test_equal_content_gives_equal_bytes(tmp_path):
@@ -54,9 +56,11 @@ def test_files_of_other_frames_are_not_combined(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: p.write_bytes(b""), "cannot be opened"),
-        (lambda p: p.write_bytes(p.read_bytes()[:500]), "cannot be opened"),
-        (lambda p: h5py.File(p, "w").close(), "another format or version"),
+        (lambda p: p.write_bytes(b""), "states no content id"),
+        (lambda p: p.write_bytes(p.read_bytes()[:500]), "cannot be read"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-5]), "cannot be read"),
+        (lambda p: h5py.File(p, "w").close(), "states no content id"),
+        (lambda p: p.unlink(), "cannot be read: FileNotFoundError"),
         (lambda p: h5py.File(p, "a").attrs.update(version=99), "another format or version"),
     ],
 )
@@ -78,7 +82,101 @@ def test_arrays_must_agree_in_size(tmp_path):
 
 def test_correspondences_know_their_grid(tmp_path):
     with Correspondences.create(tmp_path / "c.h5", "houses", "a", {"n": 2, "h": 3, "w": 5}, {"stride": 4}) as file:
-        file.attrs["frames_id"] = "x"
+        file.frames_id = "x"
     with Correspondences(tmp_path / "c.h5") as correspondences:
         assert correspondences.grid == (3, 5)
         assert correspondences.facts["stride"] == 4
+
+
+@pytest.mark.parametrize("kind", [Frames, Features])
+def test_a_single_bit_never_changes_what_is_read(tmp_path, kind):
+    """Whatever bit of a file flips: it is refused when it is opened or read, or everything is as before."""
+    path = tmp_path / "f.h5"
+    write_frames(path) if kind is Frames else write_features(path, 64 * "a")
+    expected = contents(kind, path)
+    data, rng = bytearray(path.read_bytes()), np.random.default_rng(0)
+    refused = 0
+    for bit in rng.choice(8 * len(data), 2000, replace=False):
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        data[bit // 8] ^= 1 << bit % 8
+        found = contents(kind, path)
+        refused += found is None
+        for name in expected if found else ():
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"bit {bit}")
+    assert refused > 1000
+
+
+def contents(kind, path):
+    """All that is in a file; None where it is refused by its name."""
+    try:
+        with kind(path) as file:
+            rest = {"facts": str(file.facts), "record": str(file.record), "place": (file.dataset, file.scene)}
+            return (
+                {name: file[name][:] for name in kind.arrays}
+                | rest
+                | {"frames": file.frames_id if kind is Features else ""}
+            )
+    except DataError as error:
+        return None if "f.h5" in str(error) else pytest.fail(f"the file is not named: {error}")
+
+
+@pytest.mark.parametrize("name", ["pose", "intrinsics"])
+def test_cameras_must_be_finite(tmp_path, name):
+    with Frames.create(tmp_path / "f.h5", "houses", "house00", {"n": 1, "h": H, "w": W}) as file:
+        file.facts["names"] = ["a"]
+        file["pose"][:], file["intrinsics"][:] = np.eye(4), np.eye(3)
+        file[name][0, 0, 0] = np.nan
+    with pytest.raises(DataError, match=f"`{name}` is not finite"):
+        Frames(tmp_path / "f.h5")
+
+
+def test_element_types_are_checked(tmp_path, monkeypatch):
+    """Depth in whole millimetres would be read as metres."""
+    millimetres = {**Frames.arrays, "depth": Array("int32", ("n", "h", "w"), frames="compressed")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Frames, "arrays", millimetres)
+        write_frames(tmp_path / "f.h5")
+    with pytest.raises(DataError, match=r"`depth` has the wrong element type[\s\S]*float32[\s\S]*int32"):
+        Frames(tmp_path / "f.h5")
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "give yourself permission"),
+        (OSError(errno.EMFILE, "Too many open files"), "raise the limit of open files"),
+        (OSError(errno.ENOLCK, "No locks available"), "locks"),
+        (OSError(errno.EIO, "Input/output error"), "check the disk"),
+        (OSError("Unable to open file (unable to lock file, errno = 37, error message = 'No locks')"), "locks"),
+    ],
+)
+def test_deleting_a_file_is_advised_only_where_the_file_is_bad(tmp_path, monkeypatch, error, advice):
+    path = write_frames(tmp_path / "f.h5")
+
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr(h5py, "File", fail)
+    with pytest.raises(DataError, match=advice) as caught:
+        Frames(path)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_file_named_as_another_scene_is_refused_where_a_recipe_is_expected(tmp_path):
+    recipe = Recipe("frames", "c0de", {})
+    path = write_frames(
+        tmp_path / "house01.h5", record=new_record(recipe, {"dataset": "houses", "scene": "house00"}, {})
+    )
+    with pytest.raises(DataError, match=r"house01[\s\S]*house00"):
+        Frames(path, recipe)
+    Frames(path.rename(tmp_path / "house00.h5"), recipe).close()
+
+
+def test_values_that_were_edited_in_place_are_noticed(tmp_path):
+    """As by h5py: the checksums fit the new values."""
+    path = write_frames(tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        file["pose"][1, 0, 3] += 0.5
+    with pytest.raises(DataError, match="`pose` was changed after it was written"):
+        Frames(path)

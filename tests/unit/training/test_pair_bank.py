@@ -8,8 +8,8 @@ from scipy.stats import chisquare
 
 from loco.errors import DataError
 from loco.storage import Correspondences, Frames
-from loco.training.data import SceneFiles
 from loco.training.pair_bank import PairBank, ScenePairs
+from loco.training.scene_files import SceneFiles
 
 RADIUS = 0.2
 
@@ -19,10 +19,11 @@ def write_scene(folder, scene, points, valid=None):
     n, h, w = points.shape[:3]
     files = SceneFiles(folder / f"{scene}.frames.h5", folder / f"{scene}.correspondences.h5")
     with Frames.create(files.frames_path, "points", scene, {"n": n, "h": 1, "w": 1}) as file:
-        file.attrs["frames_id"] = scene
+        file.frames_id = scene
+        file.facts["names"] = [str(i) for i in range(n)]
     with Correspondences.create(files.correspondences_path, "points", scene, {"n": n, "h": h, "w": w}) as file:
         file["points"][:], file["valid"][:] = points, True if valid is None else valid
-        file.attrs["frames_id"] = scene
+        file.frames_id = scene
     return files
 
 

@@ -16,10 +16,12 @@ from torch.nn.functional import avg_pool2d, dropout
 from loco.errors import ConfigError, DataError, LocoError
 from loco.models import build_extractor, load
 from loco.models.compact_cnn import CompactCNN
+from loco.models.parts import Encoding
 from loco.training import train
-from loco.training.data import Batches, open_scenes
+from loco.training.data import Batches
 from loco.training.kept import Kept, clone, trained_weights
 from loco.training.module import RankingModule, warmup_cosine
+from loco.training.scene_files import open_scenes
 from loco.training.validation import ValidationScene
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -87,11 +89,12 @@ def test_the_mean_of_the_weights_is_what_is_kept(experiment, walls, tmp_path, mo
     follow = Kept.follow
     monkeypatch.setattr(Kept, "follow", lambda kept, net: (seen.append(clone(trained_weights(net))), follow(kept, net)))
     model, _ = run(experiment, walls[:2], tmp_path)
-    mean = trained_weights(build_extractor(experiment["model"], 0))["head.weight"]
+    mean = trained_weights(build_extractor(experiment["model"], 0))["encoder.head.weight"]
     for weights in seen:
-        mean = 0.7 * mean + 0.3 * weights["head.weight"]
-    torch.testing.assert_close(model.state_dict()["head.weight"], mean)
-    assert torch.equal(model.state_dict()["centre.num_batches_tracked"], seen[-1]["centre.num_batches_tracked"])
+        mean = 0.7 * mean + 0.3 * weights["encoder.head.weight"]
+    torch.testing.assert_close(model.state_dict()["encoder.head.weight"], mean)
+    counter = "encoder.centre.num_batches_tracked"
+    assert torch.equal(model.state_dict()[counter], seen[-1][counter])
 
 
 def test_the_best_weights_are_kept_and_a_training_that_gets_no_better_ends(experiment, walls, tmp_path, monkeypatch):
@@ -170,7 +173,7 @@ def test_equal_seeds_give_equal_weights(experiment, walls, tmp_path):
     second, _ = run(experiment, walls, tmp_path / "b")
     other, _ = run(experiment, walls, tmp_path / "c", seed=1)
     assert_equal(first, second)
-    assert not torch.equal(first.head.weight, other.head.weight)
+    assert not torch.equal(first.encoder.head.weight, other.encoder.head.weight)
 
 
 @pytest.mark.parametrize(("signal_number", "loss"), [(signal.SIGTERM, "exact"), (signal.SIGKILL, "sampled")])
@@ -229,12 +232,16 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPR
     assert_equal(resumed, unbroken)
 
 
-def test_states_of_other_settings_are_not_taken_up(experiment, walls, tmp_path):
+def test_states_of_other_settings_are_not_used_but_kept_and_named(experiment, walls, tmp_path, caplog):
     foreign = tmp_path / "state-ffffffffffffffff"
     foreign.mkdir()
-    (foreign / "last.ckpt").write_bytes(b"of another training")
+    (foreign / "last.ckpt").write_bytes(bytes(2_500_000))
     run(experiment, walls, tmp_path)
-    assert not foreign.exists()
+    assert (foreign / "last.ckpt").read_bytes() == bytes(2_500_000)
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "loco.training.run"]
+    assert f"{foreign} (2.5 MB)" in message
+    assert "loco clean" in message
+    assert not (tmp_path / f"state-{FINGERPRINT[:16]}").exists()  # its own, when it has ended
 
 
 def test_a_broken_state_is_named(experiment, walls, tmp_path):
@@ -262,14 +269,18 @@ def test_two_trainings_do_not_share_a_folder(experiment, walls, tmp_path, finger
 
 
 def test_what_the_network_draws_depends_on_the_seed_alone(experiment, walls, tmp_path, monkeypatch):
-    maps = CompactCNN.maps
-    monkeypatch.setattr(CompactCNN, "maps", lambda self, images: dropout(maps(self, images), 0.3, self.training))
+    forward = CompactCNN.forward
+
+    def dropped(self, images):
+        return Encoding(dropout(forward(self, images).maps, 0.3, self.training))
+
+    monkeypatch.setattr(CompactCNN, "forward", dropped)
     models = []
     for state, seed in ((1, 0), (2, 0), (2, 3)):
         torch.manual_seed(state)
         models.append(run(experiment, walls[:2], tmp_path / f"{state}{seed}", seed=seed)[0])
     assert_equal(*models[:2])
-    assert not torch.equal(models[1].head.weight, models[2].head.weight)
+    assert not torch.equal(models[1].encoder.head.weight, models[2].encoder.head.weight)
 
 
 def test_what_is_frozen_stays_as_it_was_though_the_rest_is_validated(experiment, walls, tmp_path):
@@ -277,7 +288,7 @@ def test_what_is_frozen_stays_as_it_was_though_the_rest_is_validated(experiment,
     given = {"name": "pretrained", "path": str(tmp_path / "first"), "stride": 4}
     experiment["model"] = {"name": "concat", "models": [given, experiment["model"]], "stride": 4}
     model, _ = run(experiment, walls, tmp_path / "both")
-    assert_equal(model.models[0], frozen)
+    assert_equal(model.encoder.models[0], frozen)
     unseen, _ = run(experiment, walls[:2], tmp_path / "unseen")
     assert_equal(model, unseen)  # to validate changes nothing
 
@@ -303,8 +314,8 @@ def test_half_precision_of_float16_is_for_gpus(experiment, walls, tmp_path):
 
 
 def test_grids_that_differ_are_refused(experiment, walls, tmp_path, monkeypatch):
-    monkeypatch.setattr("loco.models.compact_cnn.CompactCNN.stride", 2)
-    monkeypatch.setattr("loco.models.compact_cnn.CompactCNN.maps", lambda self, images: avg_pool2d(images, 2))
+    monkeypatch.setattr(CompactCNN, "stride", 2)
+    monkeypatch.setattr(CompactCNN, "forward", lambda self, images: Encoding(avg_pool2d(images, 2)))
     with pytest.raises(DataError, match=r"\(8, 12\) patches[\s\S]*\(16, 24\) features"):
         run(experiment, walls[:2], tmp_path)
 

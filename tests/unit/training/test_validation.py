@@ -8,26 +8,24 @@ import torch
 from torch.nn import functional as F
 
 from loco.errors import DataError
-from loco.models.extractor import FeatureExtractor
+from loco.models.extractor import Extractor
+from loco.models.parts import Encoder, Encoding
 from loco.storage import Encoded, Frames
-from loco.training.data import open_scenes
+from loco.training.scene_files import open_scenes
 from loco.training.validation import ValidationScene
 
 
-class _Colours(FeatureExtractor):
-    """The mean colour of every patch, computed or stored."""
+class _Colours(Encoder):
+    """The mean colour of every patch, times a factor."""
 
-    dim, stride, needs_images = 3, 4, False
+    dim, stride = 3, 4
 
-    def maps(self, images):
-        return self.decode(self.encode(images), None)
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = factor
 
-    def encode(self, images):
-        return F.avg_pool2d(images, 4)
-
-    def decode(self, encoded, images):
-        assert images is None
-        return encoded
+    def forward(self, images):
+        return Encoding(self.factor * F.avg_pool2d(images, 4))
 
 
 def test_stored_frames_are_validated_as_computed_ones(walls, tmp_path):
@@ -37,20 +35,19 @@ def test_stored_frames_are_validated_as_computed_ones(walls, tmp_path):
         sizes = dict(zip("nchw", maps.shape))
         for name, content in (("same", maps), ("flat", torch.ones_like(maps))):
             with Encoded.create(tmp_path / f"{name}.h5", frames.dataset, frames.scene, sizes) as file:
-                file.attrs["frames_id"] = frames.frames_id
+                file.frames_id = frames.frames_id
                 file["encoded"][:] = content
     paths = [
         (frames_path, correspondences_path, *rest) for rest in ((), (tmp_path / "same.h5",), (tmp_path / "flat.h5",))
     ]
-    computed, stored, flat = (ValidationScene(scene).mean_ap(_Colours()) for scene in open_scenes(paths))
+    computed, stored, flat = (ValidationScene(scene).mean_ap(Extractor(_Colours())) for scene in open_scenes(paths))
     assert stored == pytest.approx(computed, abs=2e-3)  # half precision
     assert flat < computed - 0.05  # it is the stored frames that are judged
     assert np.isfinite(flat)
 
 
 def test_features_that_are_not_finite_have_no_score(walls):
-    broken = _Colours()
-    broken.encode = lambda images: F.avg_pool2d(images, 4) * torch.nan
+    broken = Extractor(_Colours(torch.nan))
     (scene,) = open_scenes(walls[:1])
     with pytest.raises(DataError, match=r"not finite[\s\S]*wall0"):
         ValidationScene(scene).mean_ap(broken)
@@ -61,4 +58,4 @@ def test_a_scene_without_neighbours_has_no_score(walls):
     validation = ValidationScene(scene)
     validation.points = np.arange(validation.points.size).reshape(-1, 3) * 10.0
     with pytest.raises(DataError, match=r"no two patches[\s\S]*wall0"):
-        validation.mean_ap(_Colours())
+        validation.mean_ap(Extractor(_Colours()))

@@ -1,0 +1,110 @@
+"""The commands of ``loco`` for a folder of results: verify its files, and remove what killed trainings left."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loco.errors import ConfigError, DataError
+
+
+def verify_options(add: Callable[..., Any]) -> None:
+    _results_option(add)
+    add(
+        "--configfile",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="configuration that the files should belong to, laid over the default as in Snakemake",
+    )
+    add("--jobs", type=int, default=None, metavar="N", help="processes; default one for each processor")
+    add("--files-only", action="store_true", help="read the files, and compare them with no configuration")
+
+
+def verify_results(arguments: argparse.Namespace) -> None:
+    from loco.verify import report, verify
+
+    results = _results_folder(arguments.results)
+    configs = [file.resolve() for file in arguments.configfile]
+    os.chdir(results.parent)  # the paths in a configuration are relative to the working directory
+    plan = None if arguments.files_only else _plan(configs)
+    count, findings = verify(results, plan, arguments.jobs)
+    if findings:
+        print(report(findings))
+        raise DataError(
+            f"{len({finding.file for finding in findings})} of {count} files are not as they should be",
+            remedy="delete the damaged and the outdated files and run the workflow again; `loco clean --delete` "
+            "removes what was left behind",
+        )
+    print(f"{count} files verified: all are whole" + ("" if plan is None else " and of this configuration"))
+
+
+def clean_options(add: Callable[..., Any]) -> None:
+    _results_option(add)
+    add("--delete", action="store_true", help="remove what is listed; without it, nothing is removed")
+
+
+def clean_results(arguments: argparse.Namespace) -> None:
+    """List, and on request remove, the saved states of trainings that did not end, and temporary files."""
+    from loco.storage import temporary_files
+    from loco.training.states import saved_states
+
+    results = _results_folder(arguments.results)
+    states, files = saved_states(results), temporary_files(results)
+    for path in (*states, *files):
+        kind = "saved state of an interrupted training" if path in states else "temporary file of a killed job"
+        print(f"{_size(path):>9}  {path}  ({kind})")
+        if arguments.delete:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if not (states or files):
+        print("nothing to remove")
+    elif not arguments.delete:
+        print("nothing was removed; `loco clean --delete` removes all of these, and the trainings then start anew")
+
+
+def _results_option(add: Callable[..., Any]) -> None:
+    add("results", nargs="?", type=Path, default=Path("results"), metavar="RESULTS", help="default results")
+
+
+def _results_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}")
+    return folder.resolve()
+
+
+def _plan(configs: list[Path]) -> Any:
+    """The plan of a configuration that is laid over the workflow's default, as by ``snakemake --configfile``."""
+    from loco.config import check_files, load
+    from loco.plan import Plan
+
+    base = next((p for p in (Path.cwd(), Path(__file__).parents[1]) if (p / "Snakefile").is_file()), None)
+    if base is None:
+        raise ConfigError("there is no Snakefile here: run this in the folder of the workflow, or add --files-only")
+    files = [base / "config" / "config.yaml", *configs]
+    check_files(files)
+    config: dict[str, Any] = {}
+    for file in files:
+        _lay_over(config, yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    return Plan(load(config, base), base)
+
+
+def _lay_over(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Maps merge, everything else is replaced, as Snakemake does it."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _lay_over(config[key], value)
+        else:
+            config[key] = value
+
+
+def _size(path: Path) -> str:
+    from loco.training.states import size_of
+
+    return f"{(path.stat().st_size if path.is_file() else size_of(path)) / 1e6:.1f} MB"

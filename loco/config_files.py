@@ -1,0 +1,318 @@
+"""Check the files that a configuration consists of and refers to: YAML, scene lists, weights, tables, raw scenes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loco.config_queries import PARTS
+from loco.config_schema import MOST_LEVELS, MOST_VALUES, name_problem
+from loco.errors import ConfigError
+from loco.weights import is_product, weights_problem
+
+LARGEST_FILE = 4 << 20  # bytes of a YAML file or a scene list; the list of all 1,513 scans of ScanNet has 20 kB
+MOST_SHOWN = 5  # problems of one scene list
+SCANNET_FORMATS = ("scannet", "scannet_pairs")
+_SCAN = re.compile(r"(scene\d{4})_\d{2}")  # ScanNet's name of a scan: number of the room, number of the scan
+
+
+def resolve(path: str | Path, base: str | Path) -> Path:
+    """Return where a scene list or a table of labels is: in the working directory or, failing that, below ``base``.
+
+    Args:
+        path: as in the configuration.
+        base: folder of the workflow, where the files are that come with it.
+
+    Returns:
+        The first of the two that exists; the one in the working directory (as it was given) if neither does.
+    """
+    here = Path(os.path.expanduser(path))
+    there = Path(base) / here
+    return there if os.path.exists(there) and not os.path.exists(here) else here
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a small UTF-8 file.
+
+    Raises:
+        ConfigError: states why not, without the path: it is missing, no regular file, too large, or not UTF-8.
+    """
+    try:
+        found = os.stat(path)  # before it is opened: a pipe would block, and /dev/zero never ends
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError("is no regular file; write its content to a file")
+        if found.st_size > LARGEST_FILE:
+            raise ConfigError(f"has {found.st_size:,} bytes, expected {LARGEST_FILE:,} at most; is it the right file?")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"line {line} is not UTF-8 text; save the file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a null byte in the path
+        raise ConfigError(f"cannot be read: {error}") from None
+
+
+# YAML files ----------------------------------------------------------------------------------------------------------
+
+
+def check_files(paths: Iterable[str | Path]) -> None:
+    """Check what is lost when YAML files are read into dicts: keys that are set twice, and aliases.
+
+    Raises:
+        ConfigError: lists all problems of all files: repeated keys, text that is not UTF-8 or not YAML, aliases that
+            contain themselves or expand to too much, nesting that is too deep.
+    """
+    problems = []
+    for path in paths:
+        try:
+            problems += [f"{path}: {problem}" for problem in _yaml_problems(read_text(Path(path)))]
+        except ConfigError as error:
+            problems.append(f"{path} {error}")
+    if problems:
+        raise ConfigError("\n".join(["these configuration files cannot be used:", *(f"  - {p}" for p in problems)]))
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses deep nesting before Python's own limit does."""
+
+    levels = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.levels += 1
+        if self.levels > MOST_LEVELS:
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem=f"nested in more than {MOST_LEVELS} levels", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
+
+
+def _yaml_problems(text: str) -> list[str]:
+    try:
+        json.loads(text)
+        text = text.replace("\t", " ")  # JSON may be indented by tabs, YAML may not; neither has them inside of strings
+    except (ValueError, RecursionError):
+        pass
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if not isinstance(root, yaml.MappingNode):
+            return ["expected a map of keys at the top level"]
+        sizes: dict[yaml.Node, int | None] = {}
+        problems = list(_node_problems(loader, root, "", sizes))
+        if (size := sizes[root]) and size > MOST_VALUES:
+            problems.append(f"its aliases (`*`) expand to more than {MOST_VALUES:,} values")
+        if not problems:
+            loader.construct_document(root)
+        return problems
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        return [f"{where}{error.problem or error.context}"]
+    except (yaml.YAMLError, ValueError) as error:
+        return [str(error).replace("\n", " ")]
+
+
+def _node_problems(loader: _Loader, node: yaml.Node, where: str, sizes: dict[yaml.Node, int | None]) -> Iterator[str]:
+    """Problems of a node and of all below it; nodes that aliases share are visited once.
+
+    Args:
+        where: dotted path of the node.
+        sizes: receives the number of values that the node expands to; None while it is being visited.
+    """
+    if node in sizes:
+        if sizes[node] is None:
+            yield f"`{where}` is an alias of what contains it, which begins in line {node.start_mark.line + 1}"
+        return
+    sizes[node] = None
+    children: list[tuple[str, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        children = [(f"{where}.{key.value}".lstrip("."), value) for key, value in node.value]
+        yield from _key_problems(loader, node, where)
+    elif isinstance(node, yaml.SequenceNode):
+        children = [(f"{where}.{number}", value) for number, value in enumerate(node.value)]
+    for path, child in children:
+        yield from _node_problems(loader, child, path, sizes)
+    sizes[node] = 1 + sum(sizes[child] or 0 for _, child in children)
+
+
+def _key_problems(loader: _Loader, node: yaml.MappingNode, where: str) -> Iterator[str]:
+    """Keys that are set twice. Those of a merge (``<<``) are not counted: keys beside it take their place."""
+    lines: dict[Any, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        path = f"{where}.{key.value}".lstrip(".")
+        if not isinstance(key, yaml.ScalarNode):
+            yield f"line {line}: a key of `{where or 'the top level'}` is no text"
+            continue
+        merge = key.tag == "tag:yaml.org,2002:merge"
+        value = ("<<",) if merge else loader.construct_object(key)
+        if value not in lines:
+            lines[value] = line
+        elif merge:
+            yield f"`{path}` is set twice, in lines {lines[value]} and {line}; write one, `<<: [*a, *b]`"
+        else:
+            yield f"`{path}` is set twice, in lines {lines[value]} and {line}; YAML would drop the first: remove one"
+
+
+# Scene lists ---------------------------------------------------------------------------------------------------------
+
+
+def read_scene_lists(config: dict[str, Any], base: Path, pattern: str) -> list[str]:
+    """Replace every path of a scene list by the names in it.
+
+    Args:
+        config: changed in place.
+        base: folder of the workflow (:func:`resolve`).
+        pattern: that every name matches as a whole.
+
+    Returns:
+        Problems: lists that cannot be read or are empty, lines that are no names. Their paths stay in place.
+    """
+    lists = [(f"datasets.{name}", dataset, "scenes") for name, dataset in config["datasets"].items()]
+    lists += [
+        (f"splits.{split}.{part}", parts[part], dataset)
+        for split, parts in config["splits"].items()
+        for part in PARTS
+        for dataset in parts.get(part, {})
+    ]
+    problems = []
+    for where, holder, key in lists:
+        if isinstance(holder[key], str):
+            path = resolve(holder[key], base)
+            try:
+                holder[key] = _scene_names(read_text(path), pattern)
+            except ConfigError as error:
+                file = path if os.path.exists(path) else f"{path} (looked for in {os.getcwd()} and {base})"
+                problems += [f"{where}.{key}: scene list {file}: {problem}" for problem in str(error).split("\n")]
+    return problems
+
+
+def _scene_names(text: str, pattern: str) -> list[str]:
+    """Return the names of a list: one per line, ``#`` starts a comment."""
+    lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
+    names = [(number, name) for number, name in lines if name]
+    wrong = [f"line {number}: {name_problem(name[:100])}" for number, name in names if not _is_name(name, pattern)]
+    if wrong:
+        more = [f"has {len(wrong) - MOST_SHOWN} more lines that are no names"] if len(wrong) > MOST_SHOWN else []
+        raise ConfigError("\n".join([*wrong[:MOST_SHOWN], *more]))
+    if not names:
+        raise ConfigError("names no scene; write one name per line")
+    return [name for _, name in names]
+
+
+def _is_name(name: str, pattern: str) -> bool:
+    return re.fullmatch(pattern, name) is not None and len(name) <= 100
+
+
+# Weights and tables of labels ----------------------------------------------------------------------------------------
+
+
+def missing_files(config: Mapping[str, Any], experiment: str) -> list[str]:
+    """Return a problem for every file of weights that an experiment requires and that does not exist.
+
+    Checked are local backbones, models of the kinds ``pretrained`` and ``published``, ``train.init``, and all of these
+    inside of ``concat``. Only existence is checked. Below ``results/`` files may be missing, as the workflow may write
+    them, and names on the Hugging Face hub are not looked up. Raw scenes and photographs (``reconstruct.images``) are
+    not checked here: the check of each scene reports what is missing there.
+    """
+    setup = config["experiments"][experiment]
+    named = list(_weights_of(f"experiments.{experiment}.model", setup["model"]))
+    if "init" in setup.get("train", {}):
+        named.append((f"experiments.{experiment}.train.init", "pretrained", setup["train"]["init"], True))
+    found = ((key, weights_problem(kind, path, pretrained)) for key, kind, path, pretrained in named)
+    return [f"{key}: {problem}" for key, problem in found if problem]
+
+
+def _weights_of(where: str, model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
+    """(key, kind, path, whether weights are read and not only an architecture) of all weights of a model."""
+    for number, member in enumerate(model.get("models", [])):
+        yield from _weights_of(f"{where}.models.{number}", member)
+    if "path" in model:
+        yield f"{where}.path", model["name"], model["path"], True
+    if "backbone" in model:
+        backbone = model["backbone"]
+        yield f"{where}.backbone.path", backbone["name"], backbone["path"], backbone.get("pretrained", True)
+
+
+def missing_tables(config: Mapping[str, Any], splits: Iterable[str], base: Path) -> list[str]:
+    """Return a problem for every table of labels (``labels.mapping``) of test scenes that does not exist."""
+    parts = [config["splits"][split]["test"] for split in splits if split in config["splits"]]
+    problems = []
+    for name in dict.fromkeys(dataset for part in parts for dataset in part if dataset in config["datasets"]):
+        mapping = config["datasets"][name].get("labels", {}).get("mapping")
+        if mapping and not os.path.isfile(resolve(mapping, base)) and not is_product(mapping):
+            where = f"looked for in {os.getcwd()} and {base}"
+            remedy = "correct the path, fetch the table, or remove `labels` from the dataset"
+            problems.append(f"datasets.{name}.labels.mapping: there is no table {mapping} ({where}); {remedy}")
+    return problems
+
+
+# Scenes --------------------------------------------------------------------------------------------------------------
+
+
+def scene_identity(config: Mapping[str, Any], dataset: str, scene: str) -> frozenset[str]:
+    """Return what a scene is made from. Two scenes whose sets share an entry hold the same data.
+
+    The entries are the real path of its raw folder, links resolved; if it is simulated, its seed and name, which decide
+    the house; if it is reconstructed, the real path of its photographs; and of ScanNet the names of its scans, which
+    are the same in every copy of the dataset.
+    """
+    return _identity(config["datasets"], _makers(config["datasets"]), dataset, scene)
+
+
+def scene_identities(
+    config: Mapping[str, Any], places: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], frozenset[str]]:
+    """Return :func:`scene_identity` of each (dataset, scene) pair."""
+    makers = _makers(config["datasets"])
+    return {place: _identity(config["datasets"], makers, *place) for place in places}
+
+
+def scans_of(dataset: Mapping[str, Any], scene: str) -> list[str]:
+    """Return the names of the scans of ScanNet that a scene holds; none for other and for simulated datasets.
+
+    A scene of ``scannet_pairs`` is a folder with many scans, whose names are listed.
+    """
+    if dataset["format"] not in SCANNET_FORMATS or "simulate" in dataset:
+        return []
+    names = [scene]
+    if dataset["format"] == "scannet_pairs":
+        with suppress(OSError, ValueError):  # the check of the scene reports it
+            names += sorted(os.listdir(os.path.join(dataset["raw"], scene)))
+    return [name for name in names if _SCAN.fullmatch(name)]
+
+
+def room_of(scan: str) -> str:
+    """Return the room of a scan of ScanNet: ``scene0000`` of ``scene0000_01``."""
+    return scan.partition("_")[0]
+
+
+def _makers(datasets: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Real path of a raw folder -> the dataset that writes its scenes."""
+    made = (dataset for dataset in datasets.values() if "simulate" in dataset or "reconstruct" in dataset)
+    return {os.path.realpath(dataset["raw"]): dataset for dataset in made}
+
+
+def _identity(
+    datasets: Mapping[str, Any], makers: Mapping[str, Mapping[str, Any]], name: str, scene: str
+) -> frozenset[str]:
+    dataset = datasets[name]
+    path = os.path.realpath(os.path.join(dataset["raw"], scene))
+    # Another dataset may read what a simulated or reconstructed one writes.
+    folder, original = os.path.split(path)
+    maker = makers.get(folder, {})
+    made = set()
+    if "simulate" in maker:
+        made.add(f"the simulated scene `{original}` of seed {maker['simulate']['seed']}")
+    if "reconstruct" in maker:
+        made.add(os.path.realpath(os.path.join(maker["reconstruct"]["images"], original)))
+    return frozenset({path, *made, *(f"ScanNet's {scan}" for scan in scans_of(dataset, scene))})

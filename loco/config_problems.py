@@ -1,0 +1,315 @@
+"""Cross-check a configuration that follows the schema: names that are not defined, and settings that contradict."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations, pairwise, product
+from pathlib import Path
+from typing import Any
+
+from loco.config_files import room_of, scans_of, scene_identities
+from loco.config_queries import (
+    PARTS,
+    ablation_rows,
+    figure_scene,
+    judged_splits,
+    provided_by,
+    scenes,
+    variant_runs,
+)
+from loco.config_schema import hint
+from loco.evaluation.catalogue import BENCHMARKS
+from loco.models.catalogue import stride_of
+
+
+def share_training(splits: dict[str, Any]) -> Iterator[str]:
+    """Give splits that are ``trained_on`` another one its scenes to train and validate on."""
+    for name, split in splits.items():
+        if "trained_on" not in split:
+            continue
+        wanted = split["trained_on"]
+        if wanted not in splits:
+            yield f"splits.{name}.trained_on: `{wanted}` is not defined{hint(wanted, splits)}"
+        elif "trained_on" in splits[wanted]:
+            yield f"splits.{name}.trained_on: `{wanted}` has no training of its own; name the split that has"
+        elif own := [part for part in ("train", "val") if part in split]:
+            yield f"splits.{name} is trained on `{wanted}`, and cannot have scenes of its own to {own[0]}; remove one"
+        else:
+            split |= {part: splits[wanted][part] for part in ("train", "val") if part in splits[wanted]}
+
+
+def ablation_problems(config: dict[str, Any]) -> Iterator[str]:
+    for name, ablation in config.get("ablations", {}).items():
+        if ablation["experiment"] not in config["experiments"]:
+            wanted = ablation["experiment"]
+            yield f"ablations.{name}.experiment: `{wanted}` is not defined{hint(wanted, config['experiments'])}"
+        for split in {ablation["split"], *(v["split"] for v in ablation["variants"] if "split" in v)}:
+            if split not in config["splits"]:
+                yield f"ablations.{name}.split: `{split}` is not defined{hint(split, config['splits'])}"
+        repeated = _repeated([variant["name"] for variant in ablation["variants"]])
+        yield from (f"ablations.{name}.variants: `{variant}` is named twice" for variant in repeated)
+        runs = variant_runs(name, ablation)
+        for split, _ in _repeated(runs):
+            yield f"ablations.{name}.variants: more than one changes nothing on the split `{split}`"
+        for _, experiment in runs:
+            if experiment in config["experiments"] and experiment != ablation["experiment"]:
+                yield f"ablations.{name}: there is an experiment `{experiment}` already; rename one"
+
+
+def cross_check(config: dict[str, Any]) -> Iterator[str]:
+    for kind in ("splits", "experiments", "benchmarks"):
+        names = config["run"][kind]
+        yield from (f"run.{kind}: `{n}` is not defined{hint(n, config[kind])}" for n in names if n not in config[kind])
+    for name, dataset in config["datasets"].items():
+        yield from (f"datasets.{name}.{problem}" for problem in _dataset_problems(name, dataset))
+    identities = scene_identities(config, _used_places(config))
+    for name, split in config["splits"].items():
+        yield from (f"splits.{name}{problem}" for problem in _split_problems(split, config["datasets"]))
+        yield from (f"splits.{name}: {problem}" for problem in _leaks(split, identities))
+        if not split.get("allow_rescans"):
+            yield from (f"splits.{name}: {problem}" for problem in _rescans(split, config["datasets"]))
+    for name, experiment in config["experiments"].items():
+        yield from (f"experiments.{name}.{problem}" for problem in _experiment_problems(experiment))
+    for name, settings in config["benchmarks"].items():
+        yield from (f"benchmarks.{name}.{problem}" for problem in _benchmark_problems(settings))
+    yield from _run_problems(config)
+
+
+def published_problems(config: dict[str, Any], base: Path) -> Iterator[str]:
+    named = {name: e["published"] for name, e in config["experiments"].items() if "published" in e}
+    files = sorted((base / "config/published_results").glob("*.csv")) if named else []
+    known = {line["method"] for file in files for line in csv.DictReader(file.read_text(encoding="utf-8").splitlines())}
+    for name, method in named.items():
+        if method not in known:
+            unknown = f"`{method}` is no method of config/published_results"
+            yield f"experiments.{name}.published: {unknown}{hint(method, known)}"
+
+
+def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
+    for key, bins in settings.items():
+        if key.endswith("_bins") and any(low >= high for low, high in pairwise(bins)):
+            yield f"{key}: {bins} do not increase"
+    if settings.get("kappa") is not None and settings["rho"] >= settings["kappa"]:
+        yield f"rho ({settings['rho']} m) must be less than kappa ({settings['kappa']} m)"
+
+
+def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
+    yield from (f"scenes: `{scene}` is named twice" for scene in _repeated(dataset["scenes"]))
+    for made in ("simulate", "reconstruct"):
+        if made in dataset and dataset["raw"] != f"results/raw/{name}":
+            yield f"raw: a dataset with `{made}` is made in results/raw/{name}, found {dataset['raw']!r}"
+    if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
+        yield "reconstruct: makes a scene of the format `colmap` from photographs, and is not for simulated scenes"
+    if "simulate" in dataset:
+        count = {"matterport3d": "panoramas", "hpatches": None}.get(dataset["format"], "images")
+        if count and count not in dataset["simulate"]:
+            yield f"simulate lacks the key `{count}`, which the format `{dataset['format']}` needs"
+
+
+def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
+    for part in _parts(split):
+        for dataset, names in split[part].items():
+            if dataset not in datasets:
+                yield f".{part}: the dataset `{dataset}` is not defined{hint(dataset, datasets)}"
+                continue
+            known = datasets[dataset]["scenes"]
+            unknown = (name for name in names if name not in known)
+            yield from (f".{part}: `{name}` is no scene of datasets.{dataset}{hint(name, known)}" for name in unknown)
+            yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
+    tested = [name for names in split["test"].values() for name in names]
+    for name in _repeated(tested):
+        holders = [dataset for dataset, names in split["test"].items() if name in names]
+        if len(holders) > 1:
+            named = " and ".join(holders)
+            yield f".test: `{name}` is a scene of {named}, and tables tell scenes by name: use two splits"
+    if not any(split["test"].values()):
+        yield " has no test scene, so nothing could be measured: move a scene to its `test` part"
+
+
+def _used_places(config: dict[str, Any]) -> set[tuple[str, str]]:
+    """(dataset, scene) pairs of all splits, as far as the datasets are defined."""
+    places = {place for split in config["splits"] for place in scenes(config, split)}
+    return {place for place in places if place[0] in config["datasets"]}
+
+
+def _leaks(split: dict[str, Any], identities: Mapping[tuple[str, str], frozenset[str]]) -> Iterator[str]:
+    """Scenes that are in two parts of a split, also under another name or through links."""
+    for one, other in combinations(_parts(split), 2):
+        holders: dict[str, tuple[str, str]] = {}  # what a scene of `one` is made from -> the scene
+        for place in _places(split[one]):
+            holders |= dict.fromkeys(identities.get(place, ()), place)
+        for dataset, name in _places(split[other]):
+            if name in split[one].get(dataset, ()):
+                yield f"`{name}` of {dataset} is in both {one} and {other}"
+            elif shared := sorted(identities.get((dataset, name), frozenset()) & holders.keys()):
+                first, scene = holders[shared[0]]
+                yield (
+                    f"`{scene}` of {first} in {one} and `{name}` of {dataset} in {other} are the same scene "
+                    f"({shared[0]}); remove one of them"
+                )
+
+
+def _rescans(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
+    """Rooms of ScanNet with scans in two parts of a split."""
+    rooms: dict[str, dict[str, set[str]]] = {}  # part -> room -> its scans
+    for part in _parts(split):
+        rooms[part] = {}
+        for dataset, name in _places(split[part]):
+            for scan in scans_of(datasets[dataset], name) if dataset in datasets else ():
+                rooms[part].setdefault(room_of(scan), set()).add(scan)
+    for one, other in combinations(rooms, 2):
+        shared = sorted(rooms[one].keys() & rooms[other].keys())
+        pairs = [(min(rooms[one][room]), min(rooms[other][room] - rooms[one][room], default="")) for room in shared]
+        examples = [f"{first} and {second}" for first, second in pairs if second]
+        if examples:
+            shown = ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")
+            yield (
+                f"{len(examples)} room(s) of ScanNet have scans in both {one} and {other}: {shown}; move all scans of "
+                "a room to one part, or set `allow_rescans: true` in the split"
+            )
+
+
+def _places(part: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    """(dataset, scene) pairs of a part of a split."""
+    return [(dataset, name) for dataset, names in part.items() for name in names]
+
+
+def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
+    model, train = experiment["model"], experiment.get("train")
+    yield from _model_problems("model", model)
+    if experiment.get("cache"):
+        yield from _cache_problems(model, train or {})
+    if "pca" in experiment:
+        if not _is_frozen_backbone(model) or (model.get("head") or {}).get("name") != "linear":
+            yield "pca: is of a `backbone` that is not trained, with `head: {name: linear, dim: ...}`"
+        if train:
+            yield "pca: gives the weights that `train` would; remove one of them"
+    if train:
+        if not _has_weights_to_train(model):
+            yield f"train: this model ({model['name']}) has no weights to train; remove `train`"
+        yield from _training_problems(train)
+
+
+def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
+    if not _is_frozen_backbone(model):
+        yield "cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
+    elif not model["backbone"].get("pretrained", True):
+        yield "cache: the features of random weights differ from seed to seed; drop it"
+    elif (model.get("head") or {}).get("class_token"):
+        yield "cache: the class token is not stored; drop `cache`, or `class_token` of the head"
+    if "augment" in train:
+        yield "cache: stored features do not change with the image; remove `train.augment` or `cache`"
+
+
+def _training_problems(train: dict[str, Any]) -> Iterator[str]:
+    yield from _radii_problems("train.loss", train["loss"])
+    if "warmup" in train:
+        yield from _radii_problems("train.warmup.loss", train["warmup"]["loss"])
+        if train["warmup"]["steps"] >= train["steps"]:
+            steps = f"train.warmup.steps ({train['warmup']['steps']}) must be less than train.steps ({train['steps']})"
+            yield f"{steps}: they are among them, and `train.loss` would never be used"
+    if train["optimiser"]["warmup_steps"] >= train["steps"]:
+        rise = f"train.optimiser.warmup_steps ({train['optimiser']['warmup_steps']})"
+        yield f"{rise} must be less than train.steps ({train['steps']})"
+    if train["validate_every"] > train["steps"] and (train.get("keep") == "best" or "early_stop" in train):
+        every = f"train.validate_every ({train['validate_every']}) is more than train.steps ({train['steps']})"
+        yield f"{every}: no validation would tell which weights are the best"
+    batch, processes = train["batch"], train.get("processes", 1)
+    images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
+    if images < processes:
+        yield f"train.processes: {processes} cannot share the {images} images of a batch out"
+
+
+def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
+    if model["name"] == "backbone":
+        if model["backbone"]["name"] == "onnx" and model.get("train", "none") != "none":
+            yield f"{where}.train: a backbone of the kind `onnx` cannot be trained; remove `train`, give it a `head`"
+    elif model["name"] == "concat":
+        for number, member in enumerate(model["models"]):
+            yield from _model_problems(f"{where}.models.{number}", member)
+            if stride_of(member) != model["stride"]:
+                found = stride_of(member)
+                yield f"{where}.models.{number}: its stride is {found}, that of the whole is {model['stride']}"
+
+
+def _is_frozen_backbone(model: dict[str, Any]) -> bool:
+    return model["name"] == "backbone" and model.get("train", "none") == "none"
+
+
+def _has_weights_to_train(model: dict[str, Any]) -> bool:
+    match model["name"]:
+        case "dense_sift" | "pretrained" | "published":
+            return False
+        case "backbone":
+            return not _is_frozen_backbone(model) or model.get("head") is not None
+        case "concat":
+            return any(map(_has_weights_to_train, model["models"]))
+    return True
+
+
+def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
+    rhos, kappas = ([radius] if isinstance(radius, (int, float)) else radius for radius in (loss["rho"], loss["kappa"]))
+    if len(rhos) != len(kappas):
+        yield f"{name}: each scale has a rho and a kappa, found {len(rhos)} and {len(kappas)}"
+    for rho, kappa in zip(rhos, kappas):
+        if rho >= kappa:
+            yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
+
+
+def _run_problems(config: dict[str, Any]) -> Iterator[str]:
+    run = config["run"]
+    compared = dict.fromkeys(name for pair in run.get("comparisons", []) for name in pair)
+    yield from (
+        f"run.comparisons: `{name}` is not in run.experiments{hint(name, run['experiments'])}"
+        for name in compared
+        if name not in run["experiments"]
+    )
+    yield from _title_problems(config)
+    if not all(split in config["splits"] for split in run["splits"]):
+        return
+    trained = set(product(run["splits"], run["experiments"]))
+    trained |= {pair for name in config.get("ablations", {}) for pair in ablation_rows(config, name)}
+    for split, name in sorted(trained):
+        yield from _split_for_training_problems(config, split, name, config["experiments"].get(name, {}))
+    for benchmark in (name for name in run["benchmarks"] if not judged_splits(config, run["splits"], name)):
+        needs = " or ".join(" and ".join(sorted(need)) for need in BENCHMARKS[benchmark].requires)
+        yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
+    wanted, found = config["figures"]["scene"], figure_scene(config)
+    if wanted is not None and found is None:
+        tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]
+        yield f"figures.scene: `{wanted}` is no test scene of run.splits{hint(wanted, tested)}"
+    elif found and "places" not in provided_by(config["datasets"][found[1]]):
+        yield f"figures.scene: the images of `{wanted}` have no 3D places to show; name another scene, or null"
+
+
+def _title_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Rows of the tables that could not be told apart."""
+    names: dict[str, list[str]] = {}
+    for name in config["run"]["experiments"]:
+        if name in config["experiments"]:
+            title = " ".join(config["experiments"][name]["title"].split())
+            names.setdefault(title, []).append(f"`{name}`")
+    for title, holders in names.items():
+        if len(holders) > 1:
+            yield f"run.experiments: {' and '.join(holders)} have the same title, {title!r}; change one `title`"
+
+
+def _split_for_training_problems(
+    config: dict[str, Any], split: str, name: str, experiment: dict[str, Any]
+) -> Iterator[str]:
+    """Why an experiment cannot be trained on a split, if it is trained at all."""
+    train = experiment.get("train", {})
+    if experiment.keys() & {"train", "pca"} and not scenes(config, split, "train"):
+        yield f"splits.{split} has no training scene, which experiments.{name} needs"
+    if (train.get("keep") == "best" or "early_stop" in train) and not scenes(config, split, "val"):
+        yield f"splits.{split} has no validation scene, by which experiments.{name}.train decides what to keep"
+
+
+def _repeated(names: Iterable[Any]) -> list[Any]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _parts(split: Mapping[str, Any]) -> list[str]:
+    return [part for part in PARTS if part in split]

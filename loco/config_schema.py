@@ -1,0 +1,253 @@
+"""Check a configuration against its JSON schema, and describe violations in a readable form."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError, validators
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from loco.errors import ConfigError
+
+SCHEMA = "config/schemas/config.schema.yaml"
+MOST_VALUES, MOST_LEVELS = 200_000, 50  # of a configuration; more is an accident, or an attempt to exhaust the memory
+LARGEST_NUMBER = 1e300
+Keys = tuple[str | int, ...]
+
+
+def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
+    """Return a copy of plain dicts, lists, texts and numbers.
+
+    Returns:
+        The copy, where every number that is not finite is None; the problems (keys and values of other types); and the
+        numbers that are not finite by their keys, for :func:`schema_problems`.
+
+    Raises:
+        ConfigError: the configuration contains itself, or is too large or too deeply nested.
+    """
+    problems: list[str] = []
+    not_finite: dict[Keys, float] = {}
+    left = MOST_VALUES
+
+    def copy(value: Any, keys: Keys) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConfigError(f"the configuration expands to more than {MOST_VALUES:,} values; check its aliases (`*`)")
+        if len(keys) > MOST_LEVELS:
+            raise ConfigError(
+                f"{dotted(keys[:5])}...: nested in more than {MOST_LEVELS} levels; does an alias (`*`) contain itself?"
+            )
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str):
+                    problems.append(f"{dotted(keys)}: the key {key!r} is no text to YAML; put it in quotes")
+            return {str(key): copy(item, (*keys, str(key))) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(item, (*keys, number)) for number, item in enumerate(value)]
+        if isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+            not_finite[keys] = value
+            return None
+        if isinstance(value, date | PurePath):
+            return str(value)
+        if value is not None and not isinstance(value, str | int | float):
+            problems.append(f"{dotted(keys)}: expected text or a number, found {type(value).__name__}")
+        return value
+
+    return copy(config, ()), problems, not_finite
+
+
+def schema_problems(
+    config: dict[str, Any], schema_file: Path, not_finite: Mapping[Keys, float] | None = None
+) -> list[str]:
+    """Return all violations of the schema, and convert whole floats (``3.0``) where the schema requires an integer.
+
+    Args:
+        config: of :func:`plain_copy`; changed in place.
+        schema_file: path of the schema.
+        not_finite: the numbers that :func:`plain_copy` left out.
+    """
+    not_finite = not_finite or {}
+    validator = _validator(schema_file)
+    if _convert_whole_floats(config, validator):
+        return schema_problems(config, schema_file, not_finite)
+    errors = sorted(validator.iter_errors(config), key=lambda error: error.json_path)
+    null_refused = {tuple(error.absolute_path) for error in errors}
+    problems = [_not_finite_problem(keys, value, keys not in null_refused) for keys, value in not_finite.items()]
+    others = [error for error in errors if tuple(error.absolute_path) not in not_finite]
+    return problems + [problem for error in others for problem in _in_words(error)]
+
+
+def name_pattern(schema_file: Path) -> str:
+    """Return the regular expression that names of scenes, datasets, splits and experiments match as a whole."""
+    return _read_schema(schema_file)["$defs"]["name"]["pattern"]
+
+
+def name_problem(name: str) -> str:
+    """Return what is wrong with a name that does not match :func:`name_pattern`."""
+    return f"invalid name {name!r}: names consist of letters, digits, `_`, `-` and `.`, and begin with no `-` or `.`"
+
+
+def dotted(keys: Iterable[str | int]) -> str:
+    """Return the path of keys as users write it, such as ``run.seeds.0``."""
+    return ".".join(map(str, keys)) or "the top level"
+
+
+def hint(name: Any, known: Iterable[Any]) -> str:
+    """Return the end of a message about an unknown name: the nearest of the known ones, or some of them."""
+    known = [str(item) for item in known]
+    near = get_close_matches(str(name), known, n=1)
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"; known: {shown or 'none'}"
+
+
+def _validator(schema_file: Path) -> Any:
+    """A validator of a schema, which refers to others by the names of files in the same folder."""
+
+    def beside(uri: str) -> Resource:
+        # A schema that names its dialect would be applied by the library's own validator, which accepts 3.0 as integer.
+        schema = _read_schema(schema_file.parent / uri)
+        return DRAFT202012.create_resource({key: value for key, value in schema.items() if key != "$schema"})
+
+    return _Validator(_read_schema(schema_file), registry=Registry(retrieve=beside))
+
+
+@lru_cache
+def _read_schema(file: Path) -> dict[str, Any]:
+    return yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _matches_whole(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
+    """JSON schema searches, and Python's ``$`` ignores a line break at the end."""
+    if isinstance(value, str) and not re.fullmatch(pattern, value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+# JSON schema accepts 3.0 as an integer; the code does not.
+_Validator = validators.extend(
+    Draft202012Validator,
+    {"pattern": _matches_whole},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
+def _convert_whole_floats(config: dict[str, Any], validator: Any) -> bool:
+    """Convert what only the type float keeps from being valid; return whether there was any."""
+    found = False
+    for error in _leaves(validator.iter_errors(config)):
+        if error.validator == "type" and "integer" in _types(error) and _is_whole_float(error.instance):
+            *parents, key = error.absolute_path
+            holder = config
+            for parent in parents:
+                holder = holder[parent]
+            holder[key] = int(error.instance)
+            found = True
+    return found
+
+
+def _leaves(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
+    """Errors, and those of the alternatives (``oneOf``) inside them."""
+    for error in errors:
+        yield error
+        yield from _leaves(error.context)
+
+
+def _is_whole_float(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _types(error: ValidationError) -> list[str]:
+    return [error.validator_value] if isinstance(error.validator_value, str) else list(error.validator_value)
+
+
+def _not_finite_problem(keys: Keys, value: float, null_allowed: bool) -> str:
+    if value != value:  # .nan; math.isnan fails for huge integers
+        return f"{dotted(keys)}: expected a finite number, found .nan"
+    # In a variant of an ablation, null removes the key.
+    remedy = "null" if null_allowed and keys[0] != "ablations" else "a large number"
+    return f"{dotted(keys)}: expected a finite number, found an infinite one (.inf); for no limit write {remedy}"
+
+
+def _in_words(error: ValidationError) -> Iterator[str]:
+    where = dotted(error.absolute_path)
+    found = error.instance
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            yield from (f"unknown key `{key}` in {where}{hint(key, known)}" for key in found if key not in known)
+        case "required":
+            # One error per missing key; its name is only in the message.
+            _, key, _ = error.message.split("'")
+            yield f"{where} lacks the key `{key}`"
+        case "enum":
+            yield f"{where}: {found!r} is not known{hint(found, error.validator_value)}"
+        case "type":
+            yield f"{where}: expected {_kinds(_types(error))}, found {_kind(found)}{_yaml_hint(error)}"
+        case "pattern":
+            yield f"{where}: {name_problem(found)}"
+        case "maxLength":
+            yield f"{where}: {found[:20]!r}... has {len(found)} characters, expected {error.validator_value} at most"
+        case "minItems" | "minProperties":
+            least = f": expected {error.validator_value} or more, found {len(found)}" if found else " is empty"
+            yield f"{where}{least}"
+        case "uniqueItems":
+            yield f"{where}: {found} has non-unique elements"
+        case "oneOf":
+            texts = [text for inner in error.context for text in _in_words(inner)]
+            yield f"{where}: " + "; or ".join(dict.fromkeys(text.removeprefix(f"{where}: ") for text in texts))
+        case _:
+            yield f"{where}: {error.message}"
+
+
+_WORDS = {
+    "object": "a map",
+    "array": "a list",
+    "string": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "boolean": "true or false",
+    "null": "nothing",
+}
+
+
+def _kinds(types: list[str]) -> str:
+    return " or ".join(_WORDS[kind] for kind in types)
+
+
+def _kind(value: Any) -> str:
+    if value is None or isinstance(value, dict | list):
+        return {dict: "a map", list: "a list"}.get(type(value), "nothing")
+    return repr(value)
+
+
+def _yaml_hint(error: ValidationError) -> str:
+    """YAML 1.1 reads ``2e-3`` as text and a bare ``00800`` as a number."""
+    found, wanted = error.instance, _types(error)
+    if "string" in wanted:
+        return " (put it in quotes)" if isinstance(found, int | float) else ""
+    if not isinstance(found, str) or not {"number", "integer"} & set(wanted):
+        return ""
+    try:
+        value = float(found)
+    except ValueError:
+        return ""
+    if not math.isfinite(value):
+        return " (write a finite number)"
+    if "number" in wanted:
+        return f" (text to YAML: write {yaml.safe_dump(value).split()[0]}, with a point and without quotes)"
+    return f" (text to YAML: write {int(value)}, without quotes)" if value.is_integer() else ""

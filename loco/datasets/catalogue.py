@@ -1,0 +1,88 @@
+"""The raw formats: which reader each has, which files its scenes are made of, and what they provide.
+
+This module imports no reader and no heavy library. A reader is imported when it is used, so a step depends on the code
+of its own reader and of no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loco.datasets import layouts
+from loco.datasets.layouts import Layout
+
+
+@dataclass(frozen=True)
+class Format:
+    """One raw format.
+
+    Attributes:
+        module: of this package, that reads it.
+        class_name: of the reader in it, a subclass of :class:`loco.datasets.raw.RawScene`.
+        sources: the files that frames are made from.
+        provides: what features can be evaluated by: ``places`` (3D points of patches, in one frame for the whole
+            scene), ``depth``, ``pairs`` of images with the pose between them, ``homographies``, ``positives``
+            (photographs of one place). A ``labels`` block of the configuration adds ``labels``.
+        labels: the files that labels are made from besides; None if the format has no labels.
+    """
+
+    module: str
+    class_name: str
+    sources: Layout
+    provides: frozenset[str] = frozenset({"places", "depth"})
+    labels: Layout | None = None
+
+
+def _anyloc(class_name: str, sources: Layout) -> Format:
+    return Format("anyloc", class_name, sources, frozenset({"positives"}))
+
+
+FORMATS = {
+    "matterport3d": Format(
+        "matterport3d", "Matterport3DScene", layouts.matterport3d, labels=layouts.matterport3d_labels
+    ),
+    "scannet": Format("scannet", "ScanNetScene", layouts.scannet, labels=layouts.scannet_labels),
+    "seven_scenes": Format("seven_scenes", "SevenScenesScene", layouts.seven_scenes),
+    "tum_rgbd": Format("tum_rgbd", "TumRgbdScene", layouts.tum_rgbd),
+    "posed_rgbd": Format(
+        "posed_rgbd",
+        "PosedRgbdScene",
+        layouts.fixed(
+            ("poses.txt", "K.txt"),
+            images=("color", "depth"),
+            optional=("K_depth.txt", "depth_to_color.txt", "depth_scale.txt", "mesh.ply"),
+        ),
+    ),
+    "colmap": Format("colmap", "ColmapScene", layouts.colmap, frozenset({"places"})),
+    "scannet_pairs": Format("scannet_pairs", "ScanNetPairsScene", layouts.scannet_pairs, frozenset({"depth", "pairs"})),
+    "hpatches": Format(
+        "hpatches",
+        "HPatchesScene",
+        layouts.fixed((*(f"{k}.ppm" for k in range(1, 7)), *(f"H_1_{k}" for k in range(2, 7)))),
+        frozenset({"homographies"}),
+    ),
+    "baidu": _anyloc(
+        "BaiduScene",
+        layouts.fixed(("training_gt", "query_gt"), images=("training_images_undistort", "query_images_undistort")),
+    ),
+    "gardens": _anyloc("GardensScene", layouts.fixed(("gardens_gt.npy",), images=("day_right", "night_right"))),
+    "seventeen_places": _anyloc(
+        "SeventeenPlacesScene",
+        layouts.fixed((), images=("ref", "query"), optional=("ground_truth_new.npy", "better_ground_truth.npy")),
+    ),
+    "geotagged": _anyloc("GeotaggedScene", layouts.fixed((), images=("images/test/database", "images/test/queries"))),
+    "oxford_robotcar": _anyloc("OxfordRobotCarScene", layouts.fixed(("oxdatapart.mat",), images=("oxDataPart",))),
+    "hawkins": _anyloc("HawkinsScene", layouts.fixed(("pose_topic_list.npy",), images=("db_images", "q_images"))),
+    "laurel_caverns": _anyloc(
+        "LaurelCavernsScene", layouts.fixed(("pose_topic_list.npy",), images=("db_images", "q_images"))
+    ),
+    "mid_atlantic_ridge": _anyloc(
+        "MidAtlanticRidgeScene", layouts.fixed(("eiffel_gt.npy",), images=("db_images", "q_images"))
+    ),
+    "nardo_air": _anyloc(
+        "NardoAirScene", layouts.fixed(("gt_matches.csv",), images=("reference_images", "query_images"))
+    ),
+    "vp_air": _anyloc(
+        "VPAirScene", layouts.fixed(("vpair_gt.npy",), images=("reference_views", "distractors", "queries"))
+    ),
+}

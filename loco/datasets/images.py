@@ -1,0 +1,149 @@
+"""Decode images from memory. The size that the header states is looked at first, as a few bytes can claim gigabytes."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import DataError
+
+LARGEST_IMAGE = 100_000_000  # pixels; 300 MB once decoded. The images of these datasets have up to 20 million
+LARGEST_FILE = 1 << 28  # bytes of an image file
+KINDS = "PNG, JPEG, BMP, PNM, TIFF or WebP"
+_PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
+_START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
+
+
+def decode_color(
+    data: bytes, *, file: Path, scene: str | None, name: str | None = None, flags: int = cv2.IMREAD_COLOR
+) -> NDArray[np.uint8]:
+    """Decode a colour image from memory: (H, W, 3), RGB.
+
+    Args:
+        data: its bytes.
+        file: where they come from, for errors.
+        scene: likewise.
+        name: of the image, where ``file`` holds many.
+        flags: of OpenCV.
+
+    Raises:
+        DataError: the bytes are empty, no image, or one of more than :data:`LARGEST_IMAGE` pixels.
+    """
+    return cv2.cvtColor(_decode(data, flags, file, scene, name or file.name), cv2.COLOR_BGR2RGB)
+
+
+def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str | None = None) -> NDArray[np.uint16]:
+    """Decode a depth image from memory: (h, w), in the dataset's own unit. Arguments as for :func:`decode_color`.
+
+    ``remedy`` is for an image that holds no depth.
+
+    Raises:
+        DataError: as :func:`decode_color`, or the image does not have one channel of 16 bits.
+    """
+    image = _decode(data, cv2.IMREAD_UNCHANGED, file, scene, name or file.name)
+    if image.dtype != np.uint16 or image.ndim != 2:
+        what = f"depth image {name!r} is" if name else "is"
+        raise DataError(
+            f"{what} not a 16-bit image of one channel",
+            file=file,
+            scene=scene,
+            found=f"{image.dtype} {image.shape}",
+            remedy=remedy,
+        )
+    return image
+
+
+def stated_size(data: bytes) -> tuple[int, int] | None:
+    """Return (height, width) as the header of an image states them, or None if it is of no known kind."""
+    try:
+        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
+            width, height = struct.unpack_from(">II", data, 16)
+        elif data.startswith(b"\xff\xd8"):
+            return _jpeg_size(data)
+        elif data.startswith(b"BM"):
+            (head,) = struct.unpack_from("<I", data, 14)
+            width, height = struct.unpack_from("<HH" if head == 12 else "<ii", data, 18)
+        elif match := _PNM.match(data):
+            width, height = map(int, match.groups())
+        elif data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_size(data)
+        elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            return _webp_size(data)
+        else:
+            return None
+        return abs(height), abs(width)
+    except struct.error:  # the data end within the header
+        return None
+
+
+def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -> NDArray:
+    if not data:
+        raise _image_error(f"image {name!r} is empty", file, scene, found="0 bytes")
+    size = stated_size(data)
+    if size is None:
+        raise _image_error(f"image {name!r} cannot be decoded", file, scene, f"a whole {KINDS} image", len(data))
+    if size[0] * size[1] > LARGEST_IMAGE:
+        expected = f"at most {LARGEST_IMAGE} pixels"
+        raise _image_error(f"image {name!r} is too large", file, scene, expected, f"{size[1]} x {size[0]}")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise _image_error(f"image {name!r} cannot be decoded", file, scene, found=f"{len(data)} bytes")
+    return image
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker in _START_OF_FRAME:
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without content
+            at += 2
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order = "<" if data[:2] == b"II" else ">"
+    (at,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    sides = {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(f"{order}HH", data, entry)
+        (sides[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", data, entry + 8)
+    return (sides[257], sides[256]) if {256, 257} <= sides.keys() else None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return tuple(int.from_bytes(data[k : k + 3], "little") + 1 for k in (27, 24)) if len(data) >= 30 else None
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    return None
+
+
+def _image_error(
+    problem: str, file: Path, scene: str | None, expected: object = None, found: object = None
+) -> DataError:
+    found = f"{found} bytes" if isinstance(found, int) else found
+    remedy = "download the file again"
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)

@@ -1,0 +1,16 @@
+"""The patches of a batch, as the ranking losses see them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Patches(NamedTuple):
+    """The patches that can form pairs."""
+
+    features: Tensor  # (m, d)
+    points: Tensor  # (m, 3), metres
+    scene_ids: Tensor  # (m,) int64
+    image_ids: Tensor  # (m,) int64; positive pairs of equal numbers are weighted by `same_image`

@@ -1,0 +1,124 @@
+"""Which module builds which model, and what a model's configuration implies. Imports neither the modules nor PyTorch.
+
+Models and backbones are named here once. Their modules are imported on use, so that planning a workflow is quick and a
+module that builds members by name (``concat``) or reads model files (``given``) does not import its own importers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from loco.errors import ConfigError
+
+Config = Mapping[str, Any]
+
+
+class Entry(NamedTuple):
+    """A constructor, by the names of its module (in :mod:`loco.models`) and of itself."""
+
+    module: str
+    constructor: str
+
+    def load(self) -> Any:
+        """Import the module and return the constructor."""
+        return getattr(import_module(f"loco.models.{self.module}"), self.constructor)
+
+
+# Constructors take the options of the configuration and return an encoder or a whole extractor.
+MODELS = {
+    "backbone": Entry("adapted", "adapted_backbone"),
+    "compact_cnn": Entry("compact_cnn", "compact_cnn"),
+    "concat": Entry("concat", "concat"),
+    "dense_sift": Entry("dense_sift", "DenseSIFT"),
+    "pretrained": Entry("given", "pretrained"),
+    "published": Entry("given", "published"),
+}
+BACKBONES = {
+    "croco": Entry("croco", "load_croco"),
+    "onnx": Entry("onnx_backbone", "OnnxBackbone"),
+    "transformers": Entry("hub", "load_hub"),
+}
+STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # what the configuration in a model file may name
+FIXED_STRIDES = {"compact_cnn": 4}  # pixels; other models have the option `stride`
+
+
+def find(table: Mapping[str, Entry], name: object, kind: str) -> Entry:
+    """Return the entry of a name.
+
+    Args:
+        table: :data:`MODELS` or :data:`BACKBONES`.
+        name: as in the configuration.
+        kind: what the table lists, for the error message.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if not isinstance(name, str) or name not in table:
+        raise ConfigError(f"unknown {kind} {name!r}; known are: {', '.join(sorted(table))}")
+    return table[name]
+
+
+def parts_of(model: Config) -> Iterator[Config]:
+    """Yield the configurations of the models that ``concat`` joins, at any depth; of any other model, itself."""
+    if model["name"] == "concat":
+        for member in model["models"]:
+            yield from parts_of(member)
+    else:
+        yield model
+
+
+def stride_of(model: Config) -> int:
+    """Return the output stride of a model, in pixels."""
+    return model["stride"] if "stride" in model else FIXED_STRIDES[model["name"]]
+
+
+def is_deterministic(model: Config) -> bool:
+    """Return whether the features of a model that is not trained (yet) are the same for all seeds.
+
+    Low-rank adapters and residual heads have random weights but change nothing until they are trained; a head that
+    projects the features at random depends on the seed.
+    """
+    match model["name"]:
+        case "dense_sift" | "pretrained" | "published":
+            return True
+        case "concat":
+            return all(map(is_deterministic, model["models"]))
+        case "backbone":
+            return model["backbone"].get("pretrained", True) and _starts_as_identity(model.get("head"))
+    return False
+
+
+def _starts_as_identity(head: Config | None) -> bool:
+    """Whether a head returns the features that it is given until it is trained."""
+    match head:
+        case None | {"name": "residual_cnn"}:
+            return True
+        case {"name": "residual_mlp"}:
+            return head.get("dim") is None
+    return False
+
+
+def modules_of(model: Config) -> list[str]:
+    """Return the modules of :mod:`loco.models` that building a model imports by name, sorted.
+
+    Modules that these import in turn are not listed. For ``pretrained``, whose file decides what is built, these are
+    all modules that a file can require.
+
+    Raises:
+        ConfigError: unknown model or backbone.
+    """
+    modules = {find(MODELS, model["name"], "model").module}
+    match model["name"]:
+        case "concat":
+            modules.update(module for member in model["models"] for module in modules_of(member))
+        case "backbone":
+            modules.add(find(BACKBONES, model["backbone"]["name"], "kind of backbone").module)
+        case "published":
+            backbone = model.get("backbone") or {"name": "transformers"}
+            modules.update(modules_of({"name": "backbone", "backbone": backbone}))
+        case "pretrained":
+            modules.update(MODELS[name].module for name in STORABLE)
+            modules.update(entry.module for entry in BACKBONES.values())
+    return sorted(modules)

@@ -1,0 +1,66 @@
+"""Checks of configuration values before a network is built from them.
+
+The schema of the workflow covers its own configuration; one that is read from a model file may hold anything.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from loco.errors import ConfigError
+
+MOST_PARAMETERS = 10**9  # 4 GB in single precision; the largest network here has about a tenth
+MOST_STRIDE = 1024  # pixels
+
+T = TypeVar("T")
+N = TypeVar("N", bound=nn.Module)
+
+
+def construct(what: str, constructor: Callable[..., T], options: Mapping[str, Any], **given: Any) -> T:
+    """Call a constructor with the options of a configuration.
+
+    Args:
+        what: the part of the configuration, for the error message.
+        constructor: a class or function.
+        options: its keyword arguments, from the configuration.
+        given: further keyword arguments.
+
+    Raises:
+        ConfigError: unknown or missing options.
+    """
+    try:
+        inspect.signature(constructor).bind(**given, **options)
+    except TypeError as error:
+        raise ConfigError(f"{what} does not take these options: {error}") from error
+    return constructor(**given, **options)
+
+
+def construct_network(what: str, constructor: Callable[..., N], options: Mapping[str, Any], **given: Any) -> N:
+    """Call the constructor of a network like :func:`construct`, after its size has been found without allocating it.
+
+    For that the constructor is called on the meta device, where tensors have shapes and no numbers.
+
+    Raises:
+        ConfigError: unknown or missing options, or more than :data:`MOST_PARAMETERS` parameters.
+    """
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in construct(what, constructor, options, **given).parameters())
+    if count > MOST_PARAMETERS:
+        raise ConfigError(f"{what} has {count} parameters with these options; at most {MOST_PARAMETERS} are supported")
+    return constructor(**given, **options)
+
+
+def require_sizes(what: str, most: int = 10**6, **sizes: object) -> None:
+    """Check that sizes are whole numbers from 1 to ``most``.
+
+    Raises:
+        ConfigError: names the first that is not.
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
+            raise ConfigError(f"{what}: `{name}` must be a whole number from 1 to {most}, found {size!r}")

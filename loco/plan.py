@@ -1,0 +1,532 @@
+"""The plan of a run: which job reads which files, with which settings, and how each file must have been made.
+
+:class:`Plan` depends on the configuration and the paths, and not on Snakemake; the rules call it. Each step of the
+workflow from raw scenes to scores has up to two methods here: ``<step>_inputs(...)``, the files that its job reads, and
+``<step>_recipe(...)``, how its output is to be made (:class:`loco.records.Recipe`). Their arguments are the wildcards
+of the rule. A recipe holds the recipes of the inputs, down to the raw data, so a step can check everything that its
+inputs come from. What tables and figures show is in :mod:`loco.summary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from loco import paths
+from loco.config import (
+    judged_scenes,
+    provided_by,
+    resolve,
+    scenes,
+    training_split,
+)
+from loco.datasets import label_files, label_state, raw_files, raw_state
+from loco.datasets.catalogue import FORMATS
+from loco.errors import ConfigError
+from loco.evaluation.catalogue import BENCHMARKS
+from loco.fingerprints import code_fingerprint, file_fingerprint, settings_fingerprint
+from loco.models.catalogue import is_deterministic, modules_of, stride_of
+from loco.records import Recipe
+from loco.simulate.catalogue import WRITERS
+from loco.weights import model_file, weight_files
+
+DETERMINISTIC = "deterministic"  # in the place of `seed<n>` where no seed decides anything
+_CACHED = (
+    "checkpoint",
+    "encoder",
+    "evaluated_scenes",
+    "is_made",
+    "raw_files",
+    "test_places",
+    "_required",
+    "_tested_split",
+)
+Place = tuple[str, str]  # (dataset, scene)
+Files = dict[str, Any]  # role -> a path or a list of paths
+
+
+class Plan:
+    """All that the configuration decides about the files of a run."""
+
+    def __init__(self, config: Mapping[str, Any], base: str | Path) -> None:
+        """
+        Args:
+            config: a configuration of :func:`loco.config.load`.
+            base: folder of the workflow, with the Snakefile.
+        """
+        self.config, self.base = config, Path(base)
+        self.run = config["run"]
+        self._building: list[str] = []  # models whose recipe is being made, to notice one that is made from itself
+        for name in dir(type(self)):
+            if name.endswith("_recipe") or name in _CACHED:
+                setattr(self, name, cache(getattr(self, name)))
+
+    # What there is
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """(dataset, scene) of all splits of the run, each once."""
+        return list(dict.fromkeys(place for split in self.run["splits"] for place in scenes(self.config, split)))
+
+    @cached_property
+    def labelled_places(self) -> list[Place]:
+        """Those whose dataset has labels."""
+        return [place for place in self.places if place[0] in self.datasets_with("labels")]
+
+    @cached_property
+    def encoders(self) -> dict[str, dict[str, Any]]:
+        """Name of every encoder whose features are stored -> its configuration."""
+        return {name: self._encoder_model(e) for e in self.config["experiments"] if (name := self.encoder(e))}
+
+    def datasets_with(self, block: str) -> list[str]:
+        """Names of the datasets whose configuration has this block."""
+        return [name for name, dataset in self.config["datasets"].items() if block in dataset]
+
+    def experiments_with(self, block: str) -> list[str]:
+        """Names of the experiments whose configuration has this block (``train`` or ``pca``)."""
+        return [name for name, experiment in self.config["experiments"].items() if block in experiment]
+
+    # Names of runs, checkpoints and metric files
+
+    def is_deterministic(self, experiment: str) -> bool:
+        """Whether no seed decides anything about an experiment's features."""
+        setup = self.config["experiments"][experiment]
+        return "train" not in setup and is_deterministic(setup["model"])
+
+    def run_name(self, experiment: str, seed: int) -> str:
+        """Name of one run of an experiment: by its seed, or ``deterministic``."""
+        return DETERMINISTIC if self._without_seed(experiment) else f"seed{seed}"
+
+    def checkpoint(self, experiment: str, split: str, seed: int) -> str:
+        """Name of the weights that an experiment is evaluated with: by what decides about them, and nothing else."""
+        name = self.run_name(experiment, seed)
+        return f"{training_split(self.config, split)}-{name}" if self._fitted_by(experiment) else name
+
+    def metric_file(self, benchmark: str, split: str, experiment: str, seed: int) -> str:
+        """The metric file of one run. Runs that cannot differ have one file: the same extractor on the same scenes."""
+        return paths.METRICS.format(
+            benchmark=benchmark,
+            split=self._tested_split(split),
+            experiment=experiment,
+            checkpoint=self.checkpoint(experiment, split, seed),
+        )
+
+    # Raw scenes
+
+    def simulate_recipe(self, dataset: str) -> Recipe:
+        setup = self.config["datasets"][dataset]
+        code = self.step_code("simulate", f"simulate/{WRITERS[setup['format']]}")
+        return Recipe("simulate", code, {"format": setup["format"], **setup["simulate"]})
+
+    def reconstruct_inputs(self, dataset: str, scene: str) -> Files:
+        images = Path(self.config["datasets"][dataset]["reconstruct"]["images"], scene)
+        if not images.is_dir():
+            raise ConfigError(
+                f"datasets.{dataset}.reconstruct.images: there is no folder {images}\n"
+                "  what to do: put the photographs of the scene there, or leave the scene out of the splits"
+            )
+        return {"images": str(images)}
+
+    def reconstruct_recipe(self, dataset: str) -> Recipe:
+        return Recipe("reconstruct", self.step_code("reconstruct"), self.config["datasets"][dataset]["reconstruct"])
+
+    def is_made(self, dataset: str) -> bool:
+        """Whether the raw scenes of a dataset are made by the workflow."""
+        return bool(self.config["datasets"][dataset].keys() & {"simulate", "reconstruct"})
+
+    def raw_files(self, dataset: str, scene: str) -> list[str]:
+        """The raw files of a scene: the folder that a rule makes, else those that are there. The check says what is
+        missing."""
+        return self._raw_files(raw_files, dataset, scene)
+
+    def raw_label_files(self, dataset: str, scene: str) -> list[str]:
+        """Likewise, the files with the labels of a scene."""
+        return self._raw_files(label_files, dataset, scene)
+
+    def raw_state(self, dataset: str, scene: str) -> str:
+        """Digest of the names, sizes and times of a scene's raw files: files may be rewritten within their folder."""
+        setup = self.config["datasets"][dataset]
+        return "" if self.is_made(dataset) else raw_state(setup["format"], Path(setup["raw"]), scene)
+
+    def label_state(self, dataset: str, scene: str) -> str:
+        """Likewise, of the files with the labels."""
+        setup = self.config["datasets"][dataset]
+        return "" if self.is_made(dataset) else label_state(setup["format"], Path(setup["raw"]), scene)
+
+    def check_scene_recipe(self, dataset: str) -> Recipe:
+        setup = self.config["datasets"][dataset]
+        settings = {"format": setup["format"], "raw": setup["raw"], **setup["check"]}
+        return Recipe("check_scene", self._raw_code("check_scene", dataset), settings, self._made_raw(dataset))
+
+    def check_labels_recipe(self, dataset: str) -> Recipe:
+        setup = self.config["datasets"][dataset]
+        settings = {"format": setup["format"], "raw": setup["raw"], **setup["check"]}
+        return Recipe("check_labels", self._raw_code("check_labels", dataset), settings, self._made_raw(dataset))
+
+    def prepared_sizes(self) -> dict[str, dict[str, int]]:
+        """Dataset -> what decides how much disk its scenes take: ``height``, ``width``, ``every``, ``stride``."""
+        return {
+            name: {key: setup["frames"].get(key, 1) for key in ("height", "width", "every")}
+            | {"stride": setup["patches"]["stride"]}
+            for name, setup in self.config["datasets"].items()
+        }
+
+    def manifest_recipes(self) -> dict[str, Recipe]:
+        """Dataset of the run -> the recipe of its manifests."""
+        return {dataset: self.check_scene_recipe(dataset) for dataset in dict.fromkeys(d for d, _ in self.places)}
+
+    # Frames, and what is made from them alone
+
+    def fuse_recipe(self, dataset: str) -> Recipe:
+        setup = self.config["datasets"][dataset]
+        settings = {"format": setup["format"], **setup["fuse"]}
+        inputs = {"check_scene": self.check_scene_recipe(dataset)}
+        return Recipe("fuse", self._raw_code("fuse", dataset), settings, inputs)
+
+    def frames_inputs(self, dataset: str, scene: str) -> Files:
+        fused = "fuse" in self.config["datasets"][dataset]
+        names = {"dataset": dataset, "scene": scene}
+        return {"manifest": paths.MANIFEST.format(**names), "mesh": paths.MESH.format(**names) if fused else []}
+
+    def frames_recipe(self, dataset: str) -> Recipe:
+        setup = self.config["datasets"][dataset]
+        inputs = {"check_scene": self.check_scene_recipe(dataset)}
+        inputs |= {"fuse": self.fuse_recipe(dataset)} if "fuse" in setup else {}
+        settings = {"format": setup["format"], **setup["frames"]}
+        return Recipe("frames", self._raw_code("frames", dataset), settings, inputs)
+
+    def correspondence_recipe(self, dataset: str, stride: int | str) -> Recipe:
+        tolerance = self.config["datasets"][dataset]["patches"]["overlap_tolerance"]
+        settings = {"stride": int(stride), "overlap_tolerance": tolerance}
+        return Recipe("correspondence", self.step_code("correspondence"), settings, self._from_frames(dataset))
+
+    def label_mapping(self, dataset: str) -> str:
+        """The table of raw labels of a dataset.
+
+        Raises:
+            ConfigError: it does not exist.
+        """
+        mapping = str(resolve(self.config["datasets"][dataset]["labels"]["mapping"], self.base))
+        if not Path(mapping).is_file():
+            raise ConfigError(
+                f"datasets.{dataset}.labels.mapping: there is no table {mapping}\n"
+                "  what to do: correct the path, or fetch the table"
+            )
+        return mapping
+
+    def label_recipe(self, dataset: str) -> Recipe:
+        mapping = file_fingerprint(self.label_mapping(dataset))
+        settings = {"format": self.config["datasets"][dataset]["format"], "mapping": mapping}
+        inputs = self._from_frames(dataset) | {"check_labels": self.check_labels_recipe(dataset)}
+        return Recipe("label", self._raw_code("label", dataset), settings, inputs)
+
+    # Models
+
+    def encoder(self, experiment: str) -> str | None:
+        """Name of the encoder whose stored features an experiment reads; None if it computes them."""
+        stored = self.config["experiments"][experiment].get("cache")
+        return settings_fingerprint(self._encoder_model(experiment))[:12] if stored else None
+
+    def encode_inputs(self, encoder: str, dataset: str, scene: str) -> Files:
+        return {
+            "frames": paths.FRAMES.format(dataset=dataset, scene=scene),
+            "weights": self._present(weight_files(self.encoders[encoder])),
+        }
+
+    def encode_recipe(self, encoder: str, dataset: str) -> Recipe:
+        model = self.encoders[encoder]
+        return Recipe("encode", self._model_code("encode", model), {"model": model}, self._from_frames(dataset))
+
+    def train_inputs(self, split: str, experiment: str) -> Files:
+        setup = self.config["experiments"][experiment]
+        files: Files = {}
+        for part in ("train", "val"):
+            places = scenes(self.config, split, part)
+            files |= {
+                f"{part}_frames": self.frames_of(places),
+                f"{part}_correspondences": self.correspondences_of(places, stride_of(setup["model"])),
+                f"{part}_encoded": self._encoded_of(experiment, places),
+            }
+        init = self._present([model_file(setup["train"]["init"])]) if "init" in setup["train"] else []
+        return files | {"weights": self._weights_of(experiment), "init": init}
+
+    def train_recipe(self, split: str, experiment: str, run: str) -> Recipe:
+        setup = self.config["experiments"][experiment]
+        settings = {
+            "model": setup["model"],
+            "train": setup["train"],
+            "seed": _seed_of(run),
+            "data": self._training_data(split),
+        }
+        inputs = self._scene_recipes(experiment, split, ("train", "val"), stride_of(setup["model"]))
+        inputs |= self._product("init", setup["train"].get("init"))
+        inputs |= self._pretrained(setup["model"])
+        return Recipe("train", self._model_code("train", setup["model"]), settings, inputs)
+
+    def fit_pca_inputs(self, split: str, experiment: str) -> Files:
+        places = scenes(self.config, split, "train")
+        return {
+            "frames": self.frames_of(places),
+            "encoded": self._encoded_of(experiment, places),
+            "weights": self._weights_of(experiment),
+        }
+
+    def fit_pca_recipe(self, split: str, experiment: str, run: str) -> Recipe:
+        setup = self.config["experiments"][experiment]
+        settings = {
+            "model": setup["model"],
+            "whiten": setup["pca"].get("whiten", False),
+            "seed": _seed_of(run),
+            "data": {"train": self._training_data(split)["train"]},
+        }
+        inputs = self._scene_recipes(experiment, split, ("train",)) | self._pretrained(setup["model"])
+        return Recipe("fit_pca", self._model_code("fit_pca", setup["model"]), settings, inputs)
+
+    def extract_inputs(self, experiment: str, checkpoint: str, dataset: str, scene: str) -> Files:
+        model: str | list[str] = []
+        if self._fitted_by(experiment):
+            model = paths.MODEL.format(**dict(zip(("split", "experiment", "run"), self._named(experiment, checkpoint))))
+        return {
+            "frames": paths.FRAMES.format(dataset=dataset, scene=scene),
+            "checkpoint": model,
+            "weights": self._weights_of(experiment),
+            "encoded": self._encoded_of(experiment, [(dataset, scene)]),
+        }
+
+    def extract_recipe(self, experiment: str, checkpoint: str, dataset: str) -> Recipe:
+        setup, fitted = self.config["experiments"][experiment], self._fitted_by(experiment)
+        inputs = self._from_frames(dataset) | self._pretrained(setup["model"])
+        if fitted:
+            inputs["model"] = fitted(*self._named(experiment, checkpoint))
+        if encoder := self.encoder(experiment):
+            inputs["encode"] = self.encode_recipe(encoder, dataset)
+        settings = {"model": setup["model"], "seed": None if fitted else _seed_of(checkpoint)}
+        return Recipe("extract", self._model_code("extract", setup["model"]), settings, inputs)
+
+    # Scores
+
+    def test_places(self, benchmark: str, split: str) -> list[Place]:
+        """(dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
+        return judged_scenes(self.config, split, benchmark)
+
+    def evaluate_inputs(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Files:
+        columns = zip(*self.evaluated_scenes(benchmark, split, experiment, checkpoint))
+        roles = ("frames", "correspondences", "features", "labels")
+        return {role: [path for path in column if path] for role, column in zip(roles, columns)}
+
+    def evaluated_scenes(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> list[list[str | None]]:
+        """Frames, correspondences, features and labels of each test scene of a benchmark; None where it needs none."""
+        patterns = {}
+        for dataset in dict.fromkeys(dataset for dataset, _ in self.test_places(benchmark, split)):
+            needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
+            names = {"dataset": dataset, "scene": "{}", "experiment": experiment, "checkpoint": checkpoint}
+            patterns[dataset] = [
+                paths.FRAMES.format(**names),
+                paths.CORRESPONDENCES.format(**names, stride=stride) if "places" in needs else None,
+                paths.FEATURES.format(**names),
+                paths.LABELS.format(**names) if "labels" in needs else None,
+            ]
+        return [
+            [pattern and pattern.replace("{}", scene) for pattern in patterns[dataset]]
+            for dataset, scene in self.test_places(benchmark, split)
+        ]
+
+    def evaluate_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
+        places = self.test_places(benchmark, split)
+        inputs = {}
+        for dataset in dict.fromkeys(dataset for dataset, _ in places):
+            needs = self._required(benchmark, dataset)
+            inputs[f"frames/{dataset}"] = self.frames_recipe(dataset)
+            inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
+            if "places" in needs:
+                stride = self.config["datasets"][dataset]["patches"]["stride"]
+                inputs[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
+            if "labels" in needs:
+                inputs[f"label/{dataset}"] = self.label_recipe(dataset)
+        settings = {
+            "benchmark": benchmark,
+            "settings": self.config["benchmarks"][benchmark],
+            "scenes": [list(place) for place in places],
+            "seed": _seed_of(checkpoint),
+        }
+        return Recipe("evaluate", self.step_code("evaluate", f"evaluation/{benchmark}"), settings, inputs)
+
+    def label_recipes(self) -> dict[str, Recipe]:
+        """Dataset of the run with labels -> the recipe of its labels."""
+        return {name: self.label_recipe(name) for name in dict.fromkeys(name for name, _ in self.labelled_places)}
+
+    # What is shared
+
+    def recipe_of(self, path: str | Path) -> Recipe | None:
+        """The recipe of a file of the workflow, by its path; None where this configuration has no such file."""
+        for pattern, recipe in self._recipes_by_pattern():
+            if (fields := paths.fields_of(pattern, str(path))) is not None:
+                try:
+                    if (
+                        "scene" in fields
+                        and fields["scene"] not in self.config["datasets"][fields["dataset"]]["scenes"]
+                    ):
+                        return None
+                    return recipe(**fields)
+                except (KeyError, ValueError, ConfigError):
+                    return None
+        return None
+
+    def _recipes_by_pattern(self) -> Iterator[tuple[str, Callable[..., Recipe]]]:
+        yield paths.RAW, lambda dataset, scene: self._made_raw(dataset).popitem()[1]
+        yield paths.MANIFEST, lambda dataset, scene: self.check_scene_recipe(dataset)
+        yield paths.LABEL_MANIFEST, lambda dataset, scene: self.check_labels_recipe(dataset)
+        yield paths.MESH, lambda dataset, scene: self.fuse_recipe(dataset)
+        yield paths.FRAMES, lambda dataset, scene: self.frames_recipe(dataset)
+        yield paths.CORRESPONDENCES, lambda dataset, stride, scene: self.correspondence_recipe(dataset, stride)
+        yield paths.LABELS, lambda dataset, scene: self.label_recipe(dataset)
+        yield paths.ENCODED, lambda encoder, dataset, scene: self.encode_recipe(encoder, dataset)
+        yield paths.MODEL, self._model_recipe
+        yield (
+            paths.FEATURES,
+            lambda experiment, checkpoint, dataset, scene: self.extract_recipe(experiment, checkpoint, dataset),
+        )
+        yield paths.METRICS, lambda **names: self.evaluate_recipe(**names)
+
+    def _model_recipe(self, split: str, experiment: str, run: str) -> Recipe:
+        fitted = self._fitted_by(experiment)
+        if fitted is None:
+            raise ConfigError(f"experiments.{experiment}: this experiment fits no weights, so there is no model file")
+        return fitted(split, experiment, run)
+
+    def _tested_split(self, split: str) -> str:
+        """The first split of the run that tests on the same scenes: their scores are the same.
+
+        A split that is added after the others changes no name, so nothing is scored again.
+        """
+        splits = self.config["splits"]
+        candidates = [*self.run["splits"], split]
+        return next(name for name in candidates if splits[name]["test"] == splits[split]["test"])
+
+    def _without_seed(self, experiment: str) -> bool:
+        """Whether no seed decides anything about what an experiment fits or computes."""
+        if "pca" in self.config["experiments"][experiment]:  # the head is found, not drawn
+            return is_deterministic(self._encoder_model(experiment))
+        return self.is_deterministic(experiment)
+
+    def _fitted_by(self, experiment: str) -> Callable[[str, str, str], Recipe] | None:
+        """What makes the recipe of an experiment's weights; None where they are as built."""
+        setup = self.config["experiments"][experiment]
+        return self.train_recipe if "train" in setup else self.fit_pca_recipe if "pca" in setup else None
+
+    def _named(self, experiment: str, checkpoint: str) -> tuple[str, str, str]:
+        """Split, experiment and run of the weights that a checkpoint is."""
+        split, _, run = checkpoint.rpartition("-")
+        return split, experiment, run
+
+    def _encoder_model(self, experiment: str) -> dict[str, Any]:
+        """The part of a model whose features can be stored: what it is without its head."""
+        model = self.config["experiments"][experiment]["model"]
+        return {key: model[key] for key in ("name", "backbone", "stride") if key in model}
+
+    def _training_data(self, split: str) -> dict[str, Any]:
+        """The scenes that a model of the split has seen. With other test scenes it is the same model."""
+        return {part: self.config["splits"][split].get(part, {}) for part in ("train", "val")}
+
+    def _from_frames(self, dataset: str) -> dict[str, Recipe]:
+        return {"frames": self.frames_recipe(dataset)}
+
+    def _made_raw(self, dataset: str) -> dict[str, Recipe]:
+        """The recipe of raw scenes that the workflow makes; nothing for a download."""
+        blocks = {"simulate": self.simulate_recipe, "reconstruct": self.reconstruct_recipe}
+        setup = self.config["datasets"][dataset]
+        return {block: recipe(dataset) for block, recipe in blocks.items() if block in setup}
+
+    def _scene_recipes(
+        self, experiment: str, split: str, parts: Iterable[str], stride: int | None = None
+    ) -> dict[str, Recipe]:
+        """Recipes of the scenes that a model is fitted to."""
+        recipes, encoder = {}, self.encoder(experiment)
+        for dataset in dict.fromkeys(dataset for dataset, _ in scenes(self.config, split, *parts)):
+            recipes[f"frames/{dataset}"] = self.frames_recipe(dataset)
+            if stride is not None:
+                recipes[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
+            if encoder:
+                recipes[f"encode/{dataset}"] = self.encode_recipe(encoder, dataset)
+        return recipes
+
+    def _pretrained(self, model: Mapping[str, Any]) -> dict[str, Recipe]:
+        """Recipes of the models of this workflow that a model is built from."""
+        if "models" in model:
+            return {role: recipe for part in model["models"] for role, recipe in self._pretrained(part).items()}
+        path = model.get("path") if model["name"] == "pretrained" else None
+        return self._product(f"pretrained/{path}", path)
+
+    def _product(self, role: str, path: str | None) -> dict[str, Recipe]:
+        """The recipe of a model file, in a role, where the workflow makes that file."""
+        fields = paths.fields_of(paths.MODEL, str(model_file(path))) if path else None
+        if fields is None:
+            return {}
+        fitted = self._fitted_by(fields["experiment"]) if fields["experiment"] in self.config["experiments"] else None
+        if fitted is None or fields["split"] not in self.config["splits"]:
+            raise ConfigError(f"{path}: no experiment and split of the configuration make this model")
+        if path in self._building:
+            raise ConfigError(f"{path}: this model would be made from itself")
+        self._building.append(path)
+        try:
+            return {role: fitted(**fields)}
+        finally:
+            self._building.remove(path)
+
+    def _required(self, benchmark: str, dataset: str) -> frozenset[str]:
+        """What a benchmark needs of the files of a dataset, of what that dataset provides at all."""
+        return frozenset().union(*BENCHMARKS[benchmark].requires) & provided_by(self.config["datasets"][dataset])
+
+    def frames_of(self, places: Iterable[Place]) -> list[str]:
+        return [paths.FRAMES.format(dataset=dataset, scene=scene) for dataset, scene in places]
+
+    def correspondences_of(self, places: Iterable[Place], stride: int) -> list[str]:
+        return [paths.CORRESPONDENCES.format(dataset=dataset, scene=scene, stride=stride) for dataset, scene in places]
+
+    def _encoded_of(self, experiment: str, places: Iterable[Place]) -> list[str]:
+        encoder = self.encoder(experiment)
+        names = [{"encoder": encoder, "dataset": dataset, "scene": scene} for dataset, scene in places]
+        return [paths.ENCODED.format(**name) for name in names] if encoder else []
+
+    def _weights_of(self, experiment: str) -> list[str]:
+        return self._present(weight_files(self.config["experiments"][experiment]["model"]))
+
+    def _present(self, files: Iterable[Path]) -> list[str]:
+        """Files of weights, which must be there, or be made by the workflow.
+
+        Snakemake would take the result of other weights for the right one where an input is missing.
+        """
+        files = list(files)
+        if missing := [str(f) for f in files if not f.exists() and paths.fields_of(paths.MODEL, str(f)) is None]:
+            raise ConfigError(
+                f"weights that are not there: {', '.join(missing)}\n  what to do: put them there, or correct the path"
+            )
+        return [str(file) for file in files]
+
+    def _raw_files(self, files: Callable[[str, Path, str], list[Path]], dataset: str, scene: str) -> list[str]:
+        if self.is_made(dataset):
+            return [paths.RAW.format(dataset=dataset, scene=scene)]
+        setup = self.config["datasets"][dataset]
+        return [str(path) for path in files(setup["format"], Path(setup["raw"]), scene) if path.exists()]
+
+    def _raw_code(self, step: str, dataset: str) -> str:
+        """Fingerprint of a step that reads raw scenes, with the reader of the dataset's format."""
+        return self.step_code(step, f"datasets/{FORMATS[self.config['datasets'][dataset]['format']].module}")
+
+    def _model_code(self, step: str, model: Mapping[str, Any]) -> str:
+        """Fingerprint of a step that builds a model, with the modules that are imported by name."""
+        return self.step_code(step, *(f"models/{module}" for module in modules_of(model)))
+
+    def step_code(self, step: str, *modules: str) -> str:
+        """Fingerprint of the code that a step runs, in place of Snakemake's own rerun trigger `code`: that one sees
+        neither the modules that a script imports, nor that only a comment or a time stamp has changed."""
+        files = [self.base / "workflow_scripts" / f"{step}.py", *(self.base / "loco" / f"{m}.py" for m in modules)]
+        return code_fingerprint(*files)
+
+
+def _seed_of(name: str) -> int | None:
+    """The seed in the name of a run or checkpoint; None if it has none."""
+    _, found, seed = name.rpartition("seed")
+    return int(seed) if found and seed.isdigit() and name != DETERMINISTIC else None

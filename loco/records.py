@@ -1,0 +1,212 @@
+"""Provenance records: every file between two steps states how it was made, and every step that reads it checks that.
+
+A :class:`Recipe` is how a file is to be made: the step, the fingerprint of its code, its settings, and the recipes of
+its inputs, down to the raw data. The plan (:mod:`loco.plan`) computes the recipe of every file of a run from the
+configuration. A :class:`Record` is how a file *was* made: its recipe, what it is of (dataset and scene, say), the
+content ids of its inputs, and the versions of the libraries. A file whose record does not hold the expected recipe is
+refused, so that a result of other settings, other code or another run cannot pass for one of this run.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from loco import __version__
+from loco.errors import DataError
+from loco.fingerprints import settings_fingerprint
+
+_COMPUTING = {"torch": "torch", "numpy": "numpy", "opencv": "opencv-python"}
+_SHOWN = 8  # differences that an error message lists
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a file is to be made.
+
+    Attributes:
+        step: name of the rule.
+        code: fingerprint of the step's code.
+        settings: all that decides the result beside the inputs; JSON-able.
+        inputs: role -> recipe of the inputs in this role. Files that differ in their scene alone have one recipe.
+    """
+
+    step: str
+    code: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Recipe] = field(default_factory=dict)
+
+    @cached_property
+    def id(self) -> str:
+        """Digest of the whole recipe."""
+        inputs = {role: recipe.id for role, recipe in self.inputs.items()}
+        return settings_fingerprint([self.step, self.code, self.settings, inputs])
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The step's own part: where it changes, Snakemake runs the step again."""
+        return {"code": self.code, "settings": dict(self.settings)}
+
+    def to_json(self) -> dict[str, Any]:
+        inputs = {role: recipe.to_json() for role, recipe in self.inputs.items()}
+        return {"step": self.step, "code": self.code, "settings": dict(self.settings), "inputs": inputs}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Recipe:
+        """Raises KeyError, TypeError or AttributeError where ``content`` is no recipe."""
+        inputs = {str(role): cls.from_json(recipe) for role, recipe in content["inputs"].items()}
+        return cls(str(content["step"]), str(content["code"]), dict(content["settings"]), inputs)
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a file was made.
+
+    Attributes:
+        recipe: as it was at the time.
+        subject: what the file is of: ``dataset`` and ``scene``, or ``split``, ``experiment`` and so on.
+        inputs: path -> content id of every file that was read.
+        versions: of Python and the libraries that compute.
+        device: the GPU, or ``cpu``.
+    """
+
+    recipe: Recipe
+    subject: Mapping[str, str]
+    inputs: Mapping[str, str]
+    versions: Mapping[str, str]
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.to_json(),
+            "subject": dict(self.subject),
+            "inputs": dict(self.inputs),
+            "versions": dict(self.versions),
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Record:
+        """Raises KeyError, TypeError or AttributeError where ``content`` is no record."""
+        parts = (dict(content[name]) for name in ("subject", "inputs", "versions"))
+        return cls(Recipe.from_json(content["recipe"]), *parts, str(content["device"]))
+
+
+def new_record(recipe: Recipe, subject: Mapping[str, str], inputs: Mapping[str | Path, str]) -> Record:
+    """Return the record of a file that is being written.
+
+    Args:
+        recipe: of the file.
+        subject: what it is of.
+        inputs: path -> content id of every file that it is made from.
+    """
+    return Record(recipe, dict(subject), {str(path): id for path, id in inputs.items()}, _versions(), _device())
+
+
+class SceneInput(Protocol):
+    """What a record takes from an open file of a scene (:class:`loco.storage.SceneFile`)."""
+
+    path: Path
+    dataset: str
+    scene: str
+    content_id: str
+
+
+def record_of_scene(recipe: Recipe, frames: SceneInput, others: Mapping[str | Path, str] | None = None) -> Record:
+    """Return the record of a file that is made from the open frames of a scene.
+
+    Args:
+        recipe: of the file.
+        frames: of the scene.
+        others: path -> content id of further files that it is made from.
+    """
+    subject = {"dataset": frames.dataset, "scene": frames.scene}
+    return new_record(recipe, subject, {frames.path: frames.content_id, **(others or {})})
+
+
+def require_recipe(
+    record: Record | None, expected: Recipe, subject: Mapping[str, str] | None = None, *, file: str | Path
+) -> None:
+    """Check that a file was made as the plan says, of what the plan says.
+
+    Args:
+        record: the file's; None where it has none.
+        expected: its recipe by the present code and configuration.
+        subject: what it must be of; None leaves this unchecked.
+        file: its path.
+
+    Raises:
+        DataError: it was not; the message has the values that differ, as found and as expected.
+    """
+    remedy = f"delete it and run the workflow again, or run `snakemake --cores N --forcerun {expected.step}`"
+    if record is None:
+        raise DataError("has no provenance record, so nothing tells how it was made", file=file, remedy=remedy)
+    if subject is not None and dict(record.subject) != dict(subject):
+        raise DataError(
+            "belongs elsewhere: it is a copy of, or was renamed from, another file",
+            file=file,
+            expected=_listed(subject),
+            found=_listed(record.subject),
+            remedy=remedy,
+        )
+    if record.recipe.id != expected.id:
+        lines = list(dict.fromkeys(differences(record.recipe, expected)))
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise DataError(
+            "was not made by the present code and configuration:\n    " + "\n    ".join([*lines[:_SHOWN], *more]),
+            file=file,
+            remedy=remedy,
+        )
+
+
+def differences(found: Recipe, expected: Recipe) -> Iterator[str]:
+    """Yield in what a recipe differs from the expected one, a line each, its own part before its inputs'."""
+    if found.step != expected.step:
+        yield f"it was made by the step `{found.step}`, expected `{expected.step}`"
+        return
+    step = f"step `{found.step}`"
+    if found.code != expected.code:
+        yield f"{step}: made by code {found.code[:12]}, expected {expected.code[:12]}"
+    have, want = dict(_flat(found.settings)), dict(_flat(expected.settings))
+    for key in sorted(have.keys() | want.keys()):
+        if have.get(key, _Absent) != want.get(key, _Absent):
+            yield f"{step}: made with {key} = {have.get(key, 'nothing')!r}, expected {want.get(key, 'nothing')!r}"
+    for role in sorted(found.inputs.keys() | expected.inputs.keys()):
+        if role not in found.inputs or role not in expected.inputs:
+            yield f"{step}: made {'without' if role in expected.inputs else 'from'} the input `{role}`"
+        elif found.inputs[role].id != expected.inputs[role].id:
+            yield from differences(found.inputs[role], expected.inputs[role])
+
+
+class _Absent:
+    """No value: a setting may be None."""
+
+
+def _flat(settings: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key -> value, of nested settings; lists of plain values stay whole."""
+    if isinstance(settings, Mapping) and (settings or not where):
+        for key, value in settings.items():
+            yield from _flat(value, f"{where}.{key}" if where else str(key))
+    else:
+        yield where, settings
+
+
+def _listed(subject: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in subject.items())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    installed = {name: metadata.version(distribution) for name, distribution in _COMPUTING.items()}
+    return {"python": platform.python_version(), "loco": __version__, **installed}
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")  # a step that has not imported it has computed on the CPU
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"

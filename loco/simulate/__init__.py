@@ -1,0 +1,30 @@
+"""Simulated scenes: furnished houses, photographed and written in the raw layouts of real datasets.
+
+The modules build on each other in this order: ``shapes`` and ``materials`` are used by ``furniture`` and
+``structure``; a floor ``plan`` is built and furnished (``furnish``) as a ``house``, lit (``lighting``) and rendered
+(``render``) from ``panoramas`` or by a ``handheld`` camera; ``sensor`` adds the noise of a real scanner; a writer
+(``raw_...``) stores the result in the layout of a dataset. Only writers know layouts. A new one is a module of this
+package and one line in ``catalogue``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from loco.simulate.catalogue import WRITERS
+
+
+def simulate_scene(format: str, directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
+    """Build a scene, render its images and write it in the raw layout of a dataset.
+
+    Args:
+        format: raw layout, a key of :data:`loco.simulate.catalogue.WRITERS`.
+        directory: output folder, created if missing. Each file appears whole or not at all.
+        scene: name of the scene; together with ``settings["seed"]`` it determines the content.
+        settings: ``datasets.<name>.simulate`` of the configuration.
+    """
+    module = import_module(f"{__name__}.{WRITERS[format]}")
+    getattr(module, f"simulate_{format}")(Path(directory), scene, settings)

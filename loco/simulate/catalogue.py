@@ -1,0 +1,15 @@
+"""The raw layouts that the simulator can write. Imports nothing, so that planning can read it."""
+
+from __future__ import annotations
+
+# Format -> module of `loco.simulate` that defines the function `simulate_<format>`. The module is imported when it is
+# used, so that a change of one writer reruns only the simulations that it wrote.
+WRITERS = {
+    "matterport3d": "raw_matterport3d",
+    "scannet": "raw_scannet",
+    "seven_scenes": "raw_posed_rgbd",
+    "tum_rgbd": "raw_posed_rgbd",
+    "posed_rgbd": "raw_posed_rgbd",
+    "colmap": "raw_colmap",
+    "hpatches": "raw_hpatches",
+}

@@ -1,0 +1,177 @@
+"""Houses: triangles that know their instance and material, and what is needed to light, render and label them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.simulate import structure
+from loco.simulate.furnish import STYLES, Style, furnish, open_doors
+from loco.simulate.materials import Material, noise_volume
+from loco.simulate.plan import UP, Room, make_plan, pose_at
+from loco.simulate.shapes import Floats
+from loco.simulate.site import Site
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An object: its category label (Matterport3D's raw labels), its room, and its object-to-world pose (4, 4)."""
+
+    label: str
+    room: int
+    pose: Floats
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A lamp that shines from ``position`` (3,); ``power`` (3,) is its radiant intensity."""
+
+    position: Floats
+    power: Floats
+    room: int
+
+
+@dataclass(frozen=True)
+class Pane:
+    """A window pane that lets daylight in: a rectangle from ``corner`` (3,) with edges ``across`` and ``up`` (3,)."""
+
+    corner: Floats
+    across: Floats
+    up: Floats
+    inward: Floats
+    radiance: Floats
+    room: int
+
+
+@dataclass(frozen=True)
+class House:
+    """World frame, metres, z up.
+
+    ``vertices`` (n, 3) and ``normals`` (n, 3) float32; per triangle ``triangles`` (m, 3), ``instance`` (m,) and
+    ``material`` (m,) int32, and ``tint`` (m, 3) float32, which multiplies the material's reflectance.
+    """
+
+    vertices: NDArray[np.float32]
+    normals: NDArray[np.float32]
+    triangles: NDArray[np.int32]
+    instance: NDArray[np.int32]
+    material: NDArray[np.int32]
+    tint: NDArray[np.float32]
+    instances: list[Instance]
+    materials: list[Material]
+    rooms: list[Room]
+    lamps: list[Lamp]
+    panes: list[Pane]
+    noise: Floats
+
+
+def scene_seed(seed: int, scene: str) -> list[int]:
+    """Entropy for ``np.random.default_rng`` that depends on both, and is the same on every machine."""
+    digest = hashlib.sha256(f"{seed}/{scene}".encode()).digest()
+    return np.frombuffer(digest, dtype="<u4").tolist()
+
+
+def build_house(entropy: list[int], settings: Mapping[str, Any]) -> House:
+    """A furnished house.
+
+    Args:
+        entropy: see :func:`scene_seed`.
+        settings: ``rooms``, how many; ``repetition`` in [0, 1], the chance that a piece of furniture, a room's style
+            or a material is copied from one that the house has already.
+    """
+    rng = np.random.default_rng([*entropy, 1])
+    return _Builder(make_plan(settings["rooms"], settings["repetition"], rng), settings["repetition"], rng).build()
+
+
+@dataclass
+class _Builder(Site):
+    """Builds the shell of each room, furnishes it and joins everything to a :class:`House`."""
+
+    panes: list[Pane] = field(default_factory=list)
+
+    def build(self) -> House:
+        styles: list[Style] = []
+        self.daylight = self.rng.uniform(2.0, 5.0) * self.rng.uniform([0.8, 0.92, 1.0], [1.0, 1.0, 1.2])
+        for index, room in enumerate(self.rooms):
+            styles.append(self._style(styles))
+            self._shell(index, room, styles[-1])
+        doors = open_doors(self)
+        for index, style in enumerate(styles):
+            furnish(self, index, style.kind, doors[index])
+        return self._assemble()
+
+    # The shell -------------------------------------------------------------------------------------------------------
+
+    def _style(self, styles: list[Style]) -> Style:
+        if styles and self.rng.random() < self.repetition:
+            return styles[int(self.rng.integers(len(styles)))]
+        used = {style.kind for style in styles}
+        kinds = [kind for kind in STYLES if kind not in used] or list(STYLES)
+        finish = [self.material(name) for name in ("wall", "floor", "ceiling", "trim")]
+        accent = self.material("wall") if self.rng.random() < 0.35 else finish[0]
+        return Style(kinds[int(self.rng.integers(len(kinds)))], *finish, accent)
+
+    def _shell(self, index: int, room: Room, style: Style) -> None:
+        self.add(structure.floor(room, style.floor), np.eye(4), index)
+        self.add(structure.ceiling(room, style.ceiling), np.eye(4), index)
+        special = int(self.rng.integers(4))
+        for side, wall in room.walls():
+            finish = style.accent if side == special else style.wall
+            self.add(structure.wall(room, side, finish, style.trim), np.eye(4), index)
+            for opening in (o for o in room.openings if o.wall == side):
+                pose = pose_at(wall.at((opening.low + opening.high) / 2), wall.facing)
+                if opening.to is None:
+                    self.add(structure.window(opening, self, style.trim), pose, index)
+                    corner = wall.at(opening.low, inward=-structure.PANE + 0.05, z=opening.bottom)
+                    across, up = opening.width * wall.along, (opening.top - opening.bottom) * UP
+                    self.panes.append(Pane(corner, across, up, wall.inward, self.daylight, index))
+                elif opening.mine:
+                    self.add(structure.door_frame(opening, style.trim), pose, index)
+
+    # Putting it together ---------------------------------------------------------------------------------------------
+
+    def _assemble(self) -> House:
+        vertices, normals, triangles, instance, material, tint = ([] for _ in range(6))
+        count = 0
+        for number, (design, pose, _) in enumerate(self.placed):
+            for part in design.parts:
+                size = len(part.solid.faces)
+                vertices.append(part.solid.vertices @ pose[:3, :3].T + pose[:3, 3])
+                normals.append(part.solid.normals @ pose[:3, :3].T)
+                triangles.append(part.solid.faces + count)
+                instance.append(np.full(size, number))
+                material.append(np.full(size, part.material))
+                tint.append(np.tile(part.tint, (size, 1)))
+                count += len(part.solid.vertices)
+        return House(
+            vertices=np.concatenate(vertices).astype(np.float32),
+            normals=np.concatenate(normals).astype(np.float32),
+            triangles=np.concatenate(triangles).astype(np.int32),
+            instance=np.concatenate(instance).astype(np.int32),
+            material=np.concatenate(material).astype(np.int32),
+            tint=np.concatenate(tint).astype(np.float32),
+            instances=[Instance(design.label, room, pose) for design, pose, room in self.placed],
+            materials=self.materials,
+            rooms=self.rooms,
+            lamps=self._lamps(),
+            panes=self.panes,
+            noise=noise_volume(self.rng),
+        )
+
+    def _lamps(self) -> list[Lamp]:
+        """Lamps of about one warm colour; some small ones are off, the ceiling's are on."""
+        warm = self.rng.uniform([1.0, 0.82, 0.6], [1.0, 0.95, 0.9])
+        lamps = []
+        for design, pose, room in self.placed:
+            if design.light is None:
+                continue
+            hangs = design.light[2] < 0
+            if hangs or self.rng.random() < 0.7:
+                power = self.rng.uniform(1.6, 3.2) if hangs else self.rng.uniform(0.3, 0.8)
+                lamps.append(Lamp((pose @ [*design.light, 1])[:3], power * warm, room))
+        return lamps

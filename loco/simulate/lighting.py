@@ -1,0 +1,166 @@
+"""Light in a house, found once: irradiance at every vertex from lamps, daylight and the surfaces around.
+
+Shadows are soft because lamps and panes are sampled as areas; light bounces between surfaces by gathering
+(radiosity solved by Jacobi iteration, with form factors from one fixed cosine-weighted set of rays a vertex).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import open3d as o3d
+from numpy.typing import NDArray
+
+from loco.simulate.house import House
+from loco.simulate.materials import reflectance
+from loco.simulate.shapes import Floats
+
+LAMP_SAMPLES, LAMP_RADIUS = 4, 0.12
+PANE_SAMPLES = (3, 4)  # across, up
+GATHER = 40
+BOUNCES = 3
+FAINT = 0.003  # light that would add less than this even without shadows is left out
+LIFT = 0.05  # metres
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Light:
+    """Irradiance (n, 3) at the vertices, divided by pi; ``lamps`` (n,) is the part that comes straight from lamps."""
+
+    irradiance: NDArray[np.float32]
+    lamps: NDArray[np.float32]
+
+
+def ray_scene(house: House) -> o3d.t.geometry.RaycastingScene:
+    """The house for ray casting on one thread."""
+    scene = o3d.t.geometry.RaycastingScene(nthreads=1)
+    scene.add_triangles(o3d.core.Tensor(house.vertices), o3d.core.Tensor(house.triangles.astype(np.uint32)))
+    return scene
+
+
+def light_house(house: House, scene: o3d.t.geometry.RaycastingScene) -> Light:
+    """Light every vertex of ``house``."""
+    origins = _lifted(house)
+    lamps, daylight = _from_lamps(house, scene, origins), _from_panes(house, scene, origins)
+    direct = lamps + daylight
+    triangle, faces_us = _gather(house, scene, origins)
+    albedo = triangle_reflectance(house)
+    total = direct
+    for _ in range(BOUNCES):
+        radiosity = albedo * total[house.triangles].mean(axis=1)
+        bounced = (radiosity[triangle] * faces_us[..., None]).mean(axis=1)
+        total = direct + bounced
+    return Light(total.astype(np.float32), lamps.mean(axis=1).astype(np.float32))
+
+
+def triangle_reflectance(house: House) -> Floats:
+    """Reflectance (m, 3) at the middle of each triangle."""
+    middle = house.vertices[house.triangles].mean(axis=1)
+    normal = house.normals[house.triangles].mean(axis=1)
+    return surface_reflectance(house, np.arange(len(house.triangles)), middle, normal)
+
+
+def surface_reflectance(house: House, triangle: NDArray, points: Floats, normals: Floats) -> Floats:
+    """Reflectance (n, 3) at world ``points`` (n, 3) on ``triangle`` (n,) with ``normals`` (n, 3)."""
+    rotations = np.stack([instance.pose[:3, :3] for instance in house.instances]).astype(np.float32)
+    origins = np.stack([instance.pose[:3, 3] for instance in house.instances]).astype(np.float32)
+    number = house.instance[triangle]
+    turn = rotations[number]
+    points = np.einsum("nij,ni->nj", turn, points - origins[number])
+    normals = np.einsum("nij,ni->nj", turn, normals)
+    colour = np.empty((len(triangle), 3), np.float32)
+    for material, at in _groups(house.material[triangle]):
+        colour[at] = reflectance(house.materials[material], points[at], normals[at], house.noise)
+    return np.minimum(colour * house.tint[triangle], 0.95)
+
+
+def _groups(keys: NDArray) -> list[tuple[int, NDArray]]:
+    """(key, indices) of equal keys."""
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    return [(int(keys[part[0]]), part) for part in np.split(order, starts[1:]) if len(part)]
+
+
+def _lifted(house: House) -> Floats:
+    """Points above each vertex where its light is measured.
+
+    They are ``LIFT`` above the surface, in front of flat things that hang on it and hide the vertex itself, and
+    a little off the surface's rim, so that they do not see through corners.
+    """
+    middle = house.vertices[house.triangles].mean(axis=1)
+    inside = np.zeros_like(house.vertices)
+    for corner in range(3):
+        np.add.at(inside, house.triangles[:, corner], middle - house.vertices[house.triangles[:, corner]])
+    length = np.linalg.norm(inside, axis=1, keepdims=True)
+    inside *= np.minimum(0.03, 0.4 * length) / np.maximum(length, 1e-9)
+    return house.vertices + inside + LIFT * house.normals
+
+
+def _from_lamps(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Floats) -> Floats:
+    total = np.zeros((len(origins), 3))
+    turns = 2 * np.pi * np.arange(LAMP_SAMPLES) / LAMP_SAMPLES
+    ring = LAMP_RADIUS * np.stack([np.cos(turns), np.sin(turns), np.zeros(LAMP_SAMPLES)], axis=1)
+    for lamp in house.lamps:
+        for offset in ring:
+            way = lamp.position + offset - origins
+            square = (way**2).sum(axis=1)
+            cosine = (way * house.normals).sum(axis=1) / np.sqrt(square)
+            strength = cosine / (square + 0.1) / LAMP_SAMPLES
+            total += _unshadowed(scene, origins, way, strength, lamp.power.max())[:, None] * lamp.power / np.pi
+    return total
+
+
+def _from_panes(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Floats) -> Floats:
+    total = np.zeros((len(origins), 3))
+    across, up = PANE_SAMPLES
+    for pane in house.panes:
+        area = np.linalg.norm(pane.across) * np.linalg.norm(pane.up) / (across * up)
+        for a in (np.arange(across) + 0.5) / across:
+            for b in (np.arange(up) + 0.5) / up:
+                way = pane.corner + a * pane.across + b * pane.up - origins
+                square = (way**2).sum(axis=1)
+                here, there = (way * house.normals).sum(axis=1), -(way @ pane.inward)
+                # area / 4 keeps the nearest vertices from blinding brightness, as the true integral over the area does
+                strength = here * np.maximum(there, 0) / square / (square + area / 4) * area
+                light = _unshadowed(scene, origins, way, strength, pane.radiance.max())
+                total += light[:, None] * pane.radiance / np.pi
+    return total
+
+
+def _unshadowed(
+    scene: o3d.t.geometry.RaycastingScene, origins: Floats, way: Floats, strength: Floats, power: float
+) -> Floats:
+    """``strength`` (n,) where nothing stands between ``origins`` and ``origins + way``, else 0."""
+    reached = np.flatnonzero(strength * power > FAINT)
+    rays = np.concatenate([origins[reached], way[reached]], axis=1).astype(np.float32)
+    hidden = scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=0.99, nthreads=1).numpy()
+    light = np.zeros(len(origins))
+    light[reached] = np.where(hidden, 0.0, strength[reached])
+    return light
+
+
+def _gather(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Floats) -> tuple[NDArray, NDArray]:
+    """What each vertex sees: triangles (n, GATHER), and 1 where their front is seen, else 0."""
+    k = np.arange(GATHER) + 0.5
+    radius, turn = np.sqrt(k / GATHER), k * np.pi * (3 - np.sqrt(5))
+    local = np.stack([radius * np.cos(turn), radius * np.sin(turn), np.sqrt(1 - k / GATHER)], axis=1)
+    triangle = np.zeros((len(origins), GATHER), np.int32)
+    front = np.zeros((len(origins), GATHER), np.float32)
+    for start in range(0, len(origins), CHUNK // GATHER):
+        part = slice(start, start + CHUNK // GATHER)
+        normal = house.normals[part].astype(np.float64)
+        other = np.where(np.abs(normal[:, :1]) < 0.8, [[1.0, 0, 0]], [[0, 1.0, 0]])
+        tangent = np.cross(normal, other)
+        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+        frame = np.stack([tangent, np.cross(normal, tangent), normal], axis=1)
+        directions = np.einsum("kj,nji->nki", local, frame)
+        sources = np.broadcast_to(origins[part][:, None], directions.shape)
+        rays = np.concatenate([sources, directions], axis=-1).astype(np.float32)
+        hits = scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        hit = np.isfinite(hits["t_hit"].numpy())
+        facing = (hits["primitive_normals"].numpy() * directions).sum(axis=-1)
+        triangle[part] = np.where(hit, hits["primitive_ids"].numpy(), 0)
+        front[part] = hit & (facing < 0)
+    return triangle, front

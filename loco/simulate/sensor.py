@@ -1,0 +1,78 @@
+"""What a real scanner makes of an ideal view: developed colour with noise, and depth with noise and holes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from loco.simulate.render import RenderedView
+from loco.simulate.shapes import Floats
+
+MIDDLE = 0.5  # scene brightness is exposed to this, where 1 would be 63 % of full scale
+RANGE = (5.5, 11.0)  # depth begins to fail at the first, and is gone at the second; metres
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """``gain`` on radiance and ``balance`` (3,) of the channels, the same for all images of a panorama."""
+
+    gain: float
+    balance: Floats
+
+
+def expose(brightness: float, rng: np.random.Generator) -> Exposure:
+    """Exposure by a meter that reads ``brightness``, off by up to some half a stop, and an imperfect white balance."""
+    stops = np.clip(rng.normal(0, 0.3), -0.6, 0.6)
+    return Exposure(MIDDLE / max(brightness, 1e-6) * 2.0**stops, np.exp(rng.normal(0, [0.06, 0.015, 0.06])))
+
+
+def develop(view: RenderedView, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The camera's image (h, w, 3): exposed, vignetted, with photon and read noise, a soft shoulder and gamma."""
+    height, width = view.depth.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    vignette = 1 - 0.13 * (x**2 + y**2)
+    light = view.radiance * vignette[..., None] * exposure.gain * exposure.balance
+    light = light + rng.standard_normal(light.shape, dtype=np.float32) * np.sqrt(3e-4 * light + 4e-6)
+    shown = 1 - np.exp(-np.maximum(light, 0))
+    return np.round(255 * shown ** (1 / 2.2)).astype(np.uint8)
+
+
+def sense(view: RenderedView, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Depth as a structured-light sensor gives it: (h, w) metres, 0 = none.
+
+    The noise grows with the square of the distance as measured by Nguyen et al. (3DIMPVT 2012). Nothing comes back
+    from panes, lamps and mirrors; often nothing from dark, glossy or oblique and from distant surfaces, in patches;
+    never from the rim of nearer things.
+    """
+    z = view.depth
+    height, width = z.shape
+    dark = 0.9 * np.clip((0.11 - view.reflectance) / 0.08, 0, 1)
+    oblique = np.clip((0.22 - view.cosine) / 0.22, 0, 1)
+    glossy = view.gloss * np.clip(1.5 * (1 - view.cosine) - 0.15, 0, 1)
+    far = np.clip((z - RANGE[0]) / (RANGE[1] - RANGE[0]), 0, 1)
+    likely = 1 - (1 - dark) * (1 - oblique) * (1 - glossy) * (1 - far)
+    likely[view.transparent | (view.gloss >= 1) | _rims(z)] = 1.0
+    # Holes come in patches: a smooth random field, made uniform, decides.
+    smooth = ndimage.gaussian_filter(rng.standard_normal((height, width)), width / 100, mode="wrap")
+    hole = likely > special.ndtr(smooth / smooth.std())
+    noisy = z + rng.standard_normal((height, width)) * depth_noise(z)
+    return np.where(hole | (z <= 0), 0, np.maximum(noisy, 0)).astype(np.float32)
+
+
+def depth_noise(z: Floats) -> Floats:
+    """Standard deviation of the noise at depth ``z``, both metres."""
+    return 0.0012 + 0.0019 * np.maximum(z - 0.4, 0) ** 2
+
+
+def _rims(z: Floats) -> NDArray[np.bool_]:
+    """Pixels within about a hundredth of the image width of a depth edge of 5 %."""
+    inverse = 1 / np.maximum(z, 0.1)
+    reach = max(1, round(z.shape[1] / 250))
+    high, low = ndimage.maximum_filter(inverse, 3), ndimage.minimum_filter(inverse, 3)
+    # On a plane inverse depth is linear in the image, so its second difference finds edges and spares slopes.
+    bend = np.abs(ndimage.laplace(inverse))
+    edge = (high > 1.05 * low) & (bend > 0.03 * inverse)
+    return ndimage.binary_dilation(edge, iterations=reach - 1) if reach > 1 else edge

@@ -1,0 +1,39 @@
+"""The check_table step: a table of the checks of all scenes, broken ones among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loco.records import Recipe
+from loco.results.checks import write_checks
+from loco.storage import Manifest, prepared_bytes, read_manifest
+
+Sizes = Mapping[str, Mapping[str, int]]  # dataset -> height, width, every, stride
+
+
+def run(manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], sizes: Sizes, out: Path) -> None:
+    """Write the table of the checks.
+
+    Args:
+        manifest_paths: manifests of all scenes.
+        recipes: dataset -> the recipe of its manifests.
+        sizes: dataset -> what decides how much disk its frames and correspondences take.
+        out: CSV to write; a Markdown table is written beside it.
+
+    Raises:
+        DataError: a manifest is damaged, or was not made as the plan says.
+    """
+    manifests = read_manifests(manifest_paths, recipes)
+    estimates = {manifest.place: _prepared_bytes(manifest, sizes[manifest.place[0]]) for manifest in manifests}
+    write_checks({manifest.place: manifest.content for manifest in manifests}, estimates, out.with_suffix(""))
+
+
+def read_manifests(paths: Sequence[Path], recipes: Mapping[str, Recipe]) -> list[Manifest]:
+    """Read the manifests of all scenes, each checked against the recipe of its dataset."""
+    return [read_manifest(path, recipes[path.parent.name]) for path in paths]
+
+
+def _prepared_bytes(manifest: Manifest, size: Mapping[str, int]) -> int:
+    images = len(range(manifest.content["images"])[:: size["every"]])
+    return prepared_bytes(images, (size["height"], size["width"]), size["stride"])

@@ -1,0 +1,96 @@
+"""The encode step: what the frozen part of a model makes of a scene's frames, computed once for all that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from loco.errors import ConfigError, DataError
+from loco.models.build import build_extractor
+from loco.models.extractor import Extractor, to_colours
+from loco.records import Recipe, record_of_scene
+from loco.steps.scene_inputs import weights_ids
+from loco.storage import Encoded, Frames
+
+BATCH = 8  # images at a time
+
+
+def run(recipe: Recipe, frames_path: Path, out: Path, weights: Sequence[Path] = ()) -> None:
+    """Write the encoded frames of a scene; ``recipe.settings["model"]`` is the configuration of the encoder.
+
+    ``weights`` are the local files that the encoder is built from, for the record.
+
+    Raises:
+        ConfigError, DataError: as :func:`encode_scene`; or the frames were not made as the plan says.
+    """
+    encode_scene(recipe.settings["model"], frames_path, out, recipe, weights)
+
+
+@torch.inference_mode()
+def encode_scene(
+    model: Mapping[str, Any],
+    frames_path: Path,
+    out: Path,
+    recipe: Recipe | None = None,
+    weights: Sequence[Path] = (),
+) -> None:
+    """Write the encoded frames of a scene, in half precision.
+
+    Args:
+        model: configuration of the extractor, of which only the encoder is used.
+        frames_path: file of :class:`loco.storage.Frames`.
+        out: file of :class:`loco.storage.Encoded` to write.
+        recipe: of the file; None writes no record and takes the frames as they are.
+        weights: local files that the encoder is built from, for the record.
+
+    Raises:
+        ConfigError: the model has no frozen encoder.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    extractor = build_extractor(model).to(device).eval()
+    if not extractor.frozen_encoder:
+        raise ConfigError(f"model {model['name']!r} has no frozen part to store; set `cache` to false")
+    with Frames(frames_path, recipe and recipe.inputs["frames"]) as frames:
+        maps = encoded_batches(extractor, frames, device)
+        first = next(maps)
+        sizes = dict(zip("chw", first.shape[1:])) | {"n": len(frames)}
+        facts, record = (
+            {"encoder": dict(model)},
+            recipe and record_of_scene(recipe, frames, others=weights_ids(weights)),
+        )
+        with Encoded.create(
+            out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record
+        ) as file:
+            for number, part in enumerate(chain([first], maps)):
+                file["encoded"][number * BATCH : (number + 1) * BATCH] = _halved(part, frames_path).cpu().numpy()
+
+
+def _halved(maps: Tensor, frames_path: Path) -> Tensor:
+    halved = maps.half()
+    if not torch.isfinite(halved).all():
+        raise DataError(
+            "the backbone's features of these frames are too large for half precision, or not finite",
+            file=frames_path,
+            expected=f"up to {torch.finfo(torch.half).max:g}",
+            found=f"up to {maps.abs().max():g}",
+            remedy="set `cache` to false, or take another layer or `norm: true`",
+        )
+    return halved
+
+
+def encoded_batches(
+    extractor: Extractor, frames: Frames, device: torch.device | str, encoded: Encoded | None = None
+) -> Iterator[Tensor]:
+    """The encoder's maps of the frames of a scene (b, c, h, w), a few at a time: those of ``encoded``, or computed."""
+    for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
+        part = slice(start, start + BATCH)
+        if encoded is None:
+            yield extractor.encode(to_colours(frames["rgb"][part], device)).maps
+        else:
+            yield torch.from_numpy(encoded["encoded"][part]).to(device)

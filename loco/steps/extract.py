@@ -1,0 +1,130 @@
+"""The extract step: features of a scene's frames, computed once and read by every benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from loco.errors import DataError
+from loco.geometry.patches import extent_of, grid_size
+from loco.models.build import build_extractor
+from loco.models.extractor import Extractor, to_colours
+from loco.models.stored import load
+from loco.records import Recipe, record_of_scene
+from loco.steps.scene_inputs import weights_ids
+from loco.storage import Encoded, Features, Frames
+from loco.storage.content_id import read_content_id
+
+BATCH = 8  # images at a time
+
+
+def run(
+    recipe: Recipe,
+    frames_path: Path,
+    out: Path,
+    checkpoint: Path | None = None,
+    encoded_path: Path | None = None,
+    weights: Sequence[Path] = (),
+) -> None:
+    """Write the features of a scene's frames.
+
+    ``recipe.settings`` are ``model``, the configuration of the extractor, and ``seed`` of its initial weights, None
+    where they decide nothing. The other arguments are those of :func:`extract_scene`.
+
+    Raises:
+        DataError: as :func:`extract_scene`; or an input was not made as the plan says.
+    """
+    settings = recipe.settings
+    extract_scene(settings["model"], checkpoint, frames_path, out, settings["seed"] or 0, encoded_path, recipe, weights)
+
+
+@torch.inference_mode()
+def extract_scene(
+    model: Mapping[str, Any],
+    checkpoint: Path | None,
+    frames_path: Path,
+    out: Path,
+    seed: int,
+    encoded_path: Path | None = None,
+    recipe: Recipe | None = None,
+    weights: Sequence[Path] = (),
+) -> None:
+    """Write the features of a scene's frames.
+
+    Args:
+        model: an experiment's ``model``.
+        checkpoint: its trained weights; None takes the extractor as it is made from ``seed``.
+        frames_path: file of :class:`loco.storage.Frames`.
+        out: file of :class:`loco.storage.Features` to write.
+        seed: of the initial weights.
+        encoded_path: file of :class:`loco.storage.Encoded`, what the frozen part of the model makes of the frames; None
+            to compute it.
+        recipe: of the file; None writes no record and takes the inputs as they are.
+        weights: local files that the extractor is built from, for the record.
+
+    Raises:
+        DataError: the checkpoint cannot be used, the encoded frames are of others, or features are not finite.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    recipes = recipe.inputs if recipe else {}
+    if checkpoint:
+        extractor = load(checkpoint, device, expected=recipes.get("model"))
+    else:
+        extractor = build_extractor(model, seed).to(device).eval()
+    with ExitStack() as files:
+        frames = files.enter_context(Frames(frames_path, recipes.get("frames")))
+        encoded = files.enter_context(Encoded(encoded_path, recipes.get("encode"))) if encoded_path else None
+        if encoded:
+            encoded.require_frames(frames)
+        rows, columns = grid_size(frames.size, extractor.stride)
+        sizes = {
+            "n": len(frames),
+            "h": rows,
+            "w": columns,
+            "c": extractor.dim,
+            "t": 0 if encoded else extractor.token_dim,
+        }
+        facts = {"model": dict(model), "extent": extent_of((rows, columns), extractor.stride)}
+        others = {encoded.path: encoded.content_id} if encoded else {}
+        others |= {checkpoint: read_content_id(checkpoint)} if checkpoint else {}
+        record = recipe and record_of_scene(recipe, frames, others | weights_ids(weights))
+        with Features.create(
+            out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record
+        ) as file:
+            for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
+                part = slice(start, start + BATCH)
+                maps, token = _features(extractor, frames, encoded, part, device)
+                _require_finite(maps, token, frames, start)
+                file["features"][part] = F.normalize(maps, dim=1).permute(0, 2, 3, 1).cpu().numpy()
+                file["norm"][part] = maps.norm(dim=1).cpu().numpy()
+                file["token"][part] = token.cpu().numpy()
+
+
+def _features(
+    extractor: Extractor, frames: Frames, encoded: Encoded | None, part: slice, device: str
+) -> tuple[Tensor, Tensor]:
+    """Maps (b, c, h, w) of some frames, of any length, and their class tokens (b, t), which are not stored with encoded
+    frames."""
+    images = to_colours(frames["rgb"][part], device) if extractor.needs_images or not encoded else None
+    if encoded:
+        maps = extractor.raw(images, torch.from_numpy(encoded["encoded"][part]).to(device))
+        return maps, maps.new_empty(len(maps), 0)
+    return extractor.with_class_token(images)
+
+
+def _require_finite(maps: Tensor, token: Tensor, frames: Frames, start: int) -> None:
+    if not (maps.isfinite().all() and token.isfinite().all()):
+        raise DataError(
+            "the extractor gives features that are not finite",
+            file=frames.path,
+            scene=frames.scene,
+            found=f"in frames {start} to {start + len(maps) - 1}",
+            remedy="look at the weights of its model: a training that diverged gives such features",
+        )

@@ -1,0 +1,96 @@
+"""Principal components of a backbone's features: the plain way to fewer channels, which a training has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loco.errors import ConfigError
+from loco.models.build import build_extractor
+from loco.models.extractor import Extractor
+from loco.models.heads import Linear
+from loco.models.stored import save_extractor
+from loco.records import Recipe, Record, new_record
+from loco.steps.encode import encoded_batches
+from loco.steps.scene_inputs import check_scenes, weights_ids
+from loco.storage import Encoded, Frames
+from loco.training.pca import components
+
+
+def run(
+    recipe: Recipe,
+    scenes: Sequence[Sequence[Path]],
+    out: Path,
+    subject: Mapping[str, str],
+    weights: Sequence[Path] = (),
+) -> None:
+    """Fit the principal components of an experiment.
+
+    Args:
+        recipe: of the model; its settings are ``model``, ``whiten``, ``seed`` and ``data``, the scenes by their part.
+        scenes: (frames,) or (frames, encoded) files of the training scenes.
+        out: ``model.safetensors`` to write.
+        subject: what the model is of, for its record.
+        weights: local files that the backbone is built from, for the record.
+
+    Raises:
+        ConfigError, DataError: as :func:`fit_pca`; or an input was not made as the plan says.
+    """
+    settings = recipe.settings
+    inputs = check_scenes(scenes, (Frames, Encoded), recipe) | weights_ids(weights)
+    record, facts = new_record(recipe, subject, inputs), {**subject, "data": settings["data"]}
+    fit_pca(settings["model"], scenes, out, settings["seed"] or 0, settings["whiten"], facts, record)
+
+
+@torch.inference_mode()
+def fit_pca(
+    model: Mapping[str, Any],
+    scenes: Sequence[Sequence[Path]],
+    out: Path,
+    seed: int = 0,
+    whiten: bool = False,
+    facts: Mapping[str, Any] | None = None,
+    record: Record | None = None,
+) -> None:
+    """Give a model's linear head the principal components of its backbone's features, and write the model.
+
+    Args:
+        model: a ``backbone`` that is not trained, with the head ``linear`` of at most its channels.
+        scenes: (frames,) files of the scenes whose features are analysed, or (frames, encoded) files.
+        out: ``model.safetensors`` to write.
+        seed: of a backbone's weights, where they are random.
+        whiten: divide each component by its standard deviation.
+        facts: to be written into the model file.
+        record: how the model is made.
+
+    Raises:
+        ConfigError: the model has no linear head, more components than channels, or more than the features vary in.
+        DataError: files that do not belong together.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    extractor = build_extractor(model, seed).to(device).eval()
+    if not (extractor.frozen_encoder and isinstance(extractor.head, Linear)):
+        raise ConfigError("principal components are of a `backbone` that is not trained, with the head `linear`")
+    layer = extractor.head.layer
+    if layer.out_features > layer.in_features:
+        raise ConfigError(f"{layer.in_features} channels have no {layer.out_features} principal components")
+    weight, bias, share = components(_maps(extractor, scenes, device), layer.out_features, whiten)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    own = {"seed": seed, "whiten": whiten, "explained_variance": round(share, 6)}
+    save_extractor(extractor, model, out, {**(facts or {}), **own}, record)
+
+
+def _maps(extractor: Extractor, scenes: Sequence[Sequence[Path]], device: str) -> Iterator[Tensor]:
+    for frames_path, *stored in scenes:
+        with ExitStack() as files:
+            frames = files.enter_context(Frames(frames_path))
+            encoded = files.enter_context(Encoded(*stored)) if stored else None
+            if encoded:
+                encoded.require_frames(frames)
+            yield from encoded_batches(extractor, frames, device, encoded)

@@ -1,0 +1,239 @@
+"""The frames step: a raw scene to frames of one size, with every hole of the depth filled or the frame dropped.
+
+Where images share no world frame, patches are given no 3D points: nothing needs the guesses that fill holes, so holes
+stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from loco.datasets import is_photographs, open_scene, provides
+from loco.datasets.ply import read_ply
+from loco.datasets.raw import Observations, RawFrame
+from loco.errors import DataError
+from loco.geometry.cameras import Camera, scale_intrinsics
+from loco.geometry.inpaint import inpaint_depth
+from loco.geometry.overlap import Thinning
+from loco.geometry.raycast import RayCaster
+from loco.geometry.register import register_depth
+from loco.records import Recipe, Record, new_record
+from loco.storage import Frames, read_manifest, read_mesh
+from loco.storage.scene_file import Writer
+
+SENSOR, MESH, INPAINTED = (Frames.SOURCES.index(name) for name in ("sensor", "mesh", "inpainted"))
+NEAREST, FARTHEST = 0.01, 20.0  # metres; sensor depths outside are holes
+Prepared = tuple[RawFrame, NDArray[np.uint8]]  # a frame, and where each depth comes from
+
+
+def run(
+    recipe: Recipe,
+    manifest_path: Path,
+    raw: Path,
+    out: Path,
+    dataset: str,
+    scene: str,
+    mesh_path: Path | None = None,
+    threads: int = 1,
+) -> None:
+    """Write the frames of a scene that passed its check.
+
+    Args:
+        recipe: of the frames; its settings are those of :func:`prepare_frames`, and ``format``.
+        manifest_path: what the check found.
+        raw: folder that holds the raw scenes.
+        out: file of :class:`loco.storage.Frames` to write.
+        dataset, scene: their names.
+        mesh_path: a mesh made from the scene's own depth, where the configuration asks for one.
+        threads: for the ray casting.
+
+    Raises:
+        DataError: an input was not made as the plan says, the scene did not pass its check, or no frame is left.
+    """
+    manifest = read_manifest(manifest_path, recipe.inputs["check_scene"])
+    manifest.require_passed()
+    inputs, mesh = {manifest_path: manifest.content_id}, None
+    if mesh_path is not None:
+        mesh, inputs[mesh_path] = read_mesh(mesh_path, recipe.inputs["fuse"])
+    record = new_record(recipe, {"dataset": dataset, "scene": scene}, inputs)
+    settings = {key: value for key, value in recipe.settings.items() if key != "format"}
+    prepare_frames(recipe.settings["format"], raw, scene, out, dataset, settings, mesh, threads, record)
+
+
+def prepare_frames(
+    format: str,
+    raw: Path,
+    scene: str,
+    out: Path,
+    dataset: str,
+    settings: Mapping[str, Any],
+    mesh: bytes | None = None,
+    threads: int = 1,
+    record: Record | None = None,
+) -> None:
+    """Write a scene's frames. Each image is read once, and one is held at a time.
+
+    Args:
+        format: raw layout, a key of :data:`loco.datasets.FORMATS`.
+        raw: folder that holds the raw scenes.
+        scene: name of the scene.
+        out: file of :class:`loco.storage.Frames` to write.
+        dataset: name of the dataset.
+        settings: ``height``, ``width`` (pixels); ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
+            ``max_hole_fraction``: a frame that the mesh leaves with more holes is dropped; ``max_overlap``: so is one
+            that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``scale``: metres a
+            unit of a sparse model. What was left out is named in the facts ``skipped``, ``dropped`` and ``thinned``.
+        mesh: a PLY file made from the scene's own depth, to fill holes with where the dataset has no mesh.
+        threads: for the ray casting.
+        record: how the file is made.
+
+    Raises:
+        DataError: the raw files are broken, or no frame is left.
+    """
+    source = open_scene(format, raw, scene)
+    names = source.names(settings["images"])[:: settings.get("every", 1)]
+    size = (settings["height"], settings["width"])
+    raw_frames = tqdm(source.frames(names), total=len(names), desc=scene, unit="image")
+    dropped: dict[str, float] = {}
+    thinned: dict[str, float] = {}
+    tracks = source.tracks()
+    if is_photographs(format):
+        prepared, tracks = photographs(raw_frames, size), np.empty((0, 3))
+    elif tracks is None:
+        surface = read_ply(mesh, file=out.parent / "mesh", scene=scene) if mesh is not None else source.mesh()
+        caster = RayCaster(surface, threads) if surface is not None else None
+        prepared = dense_frames(raw_frames, size, caster, settings, dropped, thinned, fill="places" in provides(format))
+        tracks = np.empty((0, 3))
+    else:
+        scale = settings.get("scale", 1.0)
+        prepared, tracks = sparse_frames(raw_frames, size, scale), tracks * scale
+    sizes = {"n": len(names), "h": size[0], "w": size[1], "t": len(tracks)}
+    with Frames.create(out, dataset, scene, sizes, record=record) as file:
+        file["track"][:] = tracks
+        if not _write(file, prepared, size):
+            raise DataError(
+                f"none of the {len(names)} frames is left",
+                scene=scene,
+                expected=f"at most {settings['max_hole_fraction']:.0%} of a frame's pixels without depth",
+                found=f"at least {min(dropped.values()):.0%}" if dropped else "no images",
+                remedy="raise `frames.max_hole_fraction`, or leave the scene out of the split",
+            )
+        file.facts |= {"skipped": dict(source.skipped), "dropped": dropped, "thinned": thinned}
+        file.facts |= {"max_hole_fraction": settings["max_hole_fraction"], "ground_truth": source.ground_truth()}
+
+
+def dense_frames(
+    frames: Iterable[RawFrame],
+    size: tuple[int, int],
+    caster: RayCaster | None,
+    settings: Mapping[str, Any],
+    dropped: dict[str, float],
+    thinned: dict[str, float],
+    fill: bool,
+) -> Iterator[Prepared]:
+    """Frames of ``size``, and where each depth comes from; without holes, if they are to be filled (``fill``).
+
+    A frame without any depth has nothing to fill them from. Those left out are entered in ``dropped`` (name -> share of
+    holes) and ``thinned`` (name -> an overlap beyond the limit).
+    """
+    thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
+    for raw_frame in frames:
+        frame, origin = prepare_frame(raw_frame, size, caster)
+        holes = float(np.mean(origin == 0))
+        if holes > settings["max_hole_fraction"] or (fill and holes == 1):
+            dropped[frame.name] = round(holes, 4)
+            continue
+        if thinning is not None:
+            overlap = thinning.overlap(frame.depth, frame.intrinsics, frame.pose)
+            if overlap > settings["max_overlap"]:
+                thinned[frame.name] = round(overlap, 4)
+                continue
+            thinning.add(frame.depth, frame.intrinsics, frame.pose)
+        if fill and holes:
+            frame.depth[:], origin[origin == 0] = inpaint_depth(frame.depth, frame.rgb), INPAINTED
+        yield frame, origin
+
+
+def prepare_frame(frame: RawFrame, size: tuple[int, int], caster: RayCaster | None) -> Prepared:
+    """Resize a frame, bring its depth to the colour camera, and fill holes from the mesh.
+
+    Colour is averaged over the area of each new pixel. Depth is read where the new pixel centres lie on the depth
+    image, never averaged across an edge or a hole (:func:`loco.geometry.register.register_depth`).
+
+    Returns:
+        The frame of ``size``, and where each depth comes from (h, w), an index of ``Frames.SOURCES``.
+    """
+    intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
+    rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
+    with np.errstate(invalid="ignore"):
+        usable = np.where((frame.depth >= NEAREST) & (frame.depth <= FARTHEST), frame.depth, 0)
+    depth = register_depth(usable, frame.camera_of_depth, Camera(intrinsics, frame.pose), size)
+    origin = np.where(depth > 0, SENSOR, 0).astype(np.uint8)
+    if caster is not None and (depth == 0).any():
+        seen = caster.cast(intrinsics, frame.pose, size, mask=depth == 0).depth
+        depth = np.where(seen > 0, seen, depth)
+        origin[seen > 0] = MESH
+    return replace(frame, rgb=rgb, depth=depth.astype(np.float32), intrinsics=intrinsics, depth_camera=None), origin
+
+
+def sparse_frames(frames: Iterable[RawFrame], size: tuple[int, int], scale: float) -> Iterator[Prepared]:
+    """Frames of ``size`` with their observations of a sparse model, of ``scale`` metres a unit, and without depth."""
+    nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    for frame in frames:
+        height, width = frame.rgb.shape[:2]
+        pose = frame.pose.copy()
+        pose[:3, 3] *= scale
+        uv = frame.observations.uv * (size[1] / width, size[0] / height)
+        yield (
+            replace(
+                frame,
+                rgb=cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA),
+                depth=nothing[0],
+                intrinsics=scale_intrinsics(frame.intrinsics, (height, width), size),
+                pose=pose,
+                observations=Observations(uv, frame.observations.track),
+            ),
+            nothing[1],
+        )
+
+
+def photographs(frames: Iterable[RawFrame], size: tuple[int, int]) -> Iterator[Prepared]:
+    """Frames of ``size`` without depth and pose; their intrinsics take raw pixels to those of the frame."""
+    nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    for frame in frames:
+        rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
+        intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
+        yield replace(frame, rgb=rgb, depth=nothing[0], intrinsics=intrinsics), nothing[1]
+
+
+def _write(file: Writer, prepared: Iterable[Prepared], size: tuple[int, int]) -> int:
+    """Fill the arrays of a file of frames that is being made; returns how many frames there were."""
+    names: list[str] = []
+    cameras: list[Camera] = []
+    observed: list[tuple[NDArray, NDArray, NDArray]] = []
+    for frame, origin in prepared:
+        k = len(names)
+        file["rgb"][k], file["depth"][k], file["source"][k] = frame.rgb, frame.depth, origin
+        names.append(frame.name)
+        cameras.append(Camera(frame.intrinsics, frame.pose))
+        if frame.observations is not None:
+            uv, track = frame.observations
+            observed.append((np.full(len(track), k), track, uv))
+    if not names:
+        return 0
+    for array in ("intrinsics", "pose", "rgb", "depth", "source"):
+        file[array].resize(len(names))
+    file["intrinsics"][:], file["pose"][:] = (np.array(each) for each in zip(*cameras))
+    file.facts["names"] = names
+    for array, parts in zip(("frame", "track", "uv"), zip(*observed)):
+        file[f"observation_{array}"].resize(sum(map(len, parts)))
+        file[f"observation_{array}"][:] = np.concatenate(parts)
+    return len(names)

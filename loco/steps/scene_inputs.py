@@ -1,0 +1,92 @@
+"""What the steps after the frames share: check their inputs before any of them is used, and identify them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from loco.errors import DataError
+from loco.records import Recipe
+from loco.storage import Correspondences, Encoded, Features, Frames, Labels, SceneFile
+from loco.storage.content_id import read_content_id
+from loco.storage.reading import REGENERATE, reading
+
+STEPS: dict[type[SceneFile], str] = {
+    Frames: "frames",
+    Correspondences: "correspondence",
+    Labels: "label",
+    Features: "extract",
+    Encoded: "encode",
+}  # the step that writes each kind, and the start of its role in a recipe
+
+
+def check_scenes(
+    scenes: Iterable[Sequence[Path | None]], kinds: Sequence[type[SceneFile]], recipe: Recipe
+) -> dict[Path, str]:
+    """Open the files of each scene once, and check that they were made as the plan says, from the same frames.
+
+    Args:
+        scenes: the files of each scene, in the order of ``kinds``, of which the first is that of the frames. None, or
+            a shorter list, where a scene has no file of a kind.
+        kinds: the class of each file.
+        recipe: of what is made from them; its inputs have the roles ``<step>/<dataset>``.
+
+    Returns:
+        Path -> content id of every file.
+
+    Raises:
+        DataError: a file is missing or damaged, was not made as expected, or is of other frames than its neighbours.
+    """
+    found: dict[Path, str] = {}
+    for paths in tqdm(list(scenes), desc="check inputs", unit="scene", delay=2):
+        frames: SceneFile | None = None
+        for kind, path in zip(kinds, paths):
+            if path is None:
+                continue
+            with kind(path) as file:
+                role = f"{STEPS[kind]}/{file.dataset}"
+                if role not in recipe.inputs:
+                    raise DataError(
+                        "is of another dataset than the plan says", file=path, found=file.dataset, remedy=REGENERATE
+                    )
+                file.require_recipe(recipe.inputs[role])
+                if frames is not None:
+                    file.require_frames(frames)
+                frames = frames or file
+                found[path] = file.content_id
+    return found
+
+
+def weights_ids(weights: Iterable[Path]) -> dict[Path, str]:
+    """Identify the files of weights that a model is built from.
+
+    A model of this project has a content id. Other files are identified by size and modification time: they may be
+    large, and every job would have to read them whole.
+
+    Returns:
+        Path -> content id, or ``<bytes> bytes, modified <nanoseconds>``.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    return {path: _content_id(path) or stat_identity(path) for path in weights}
+
+
+def stat_identity(path: Path) -> str:
+    """Identify a file by its size and the time of its last modification, without reading it.
+
+    Raises:
+        DataError: it is missing.
+    """
+    with reading(path):
+        status = path.stat()
+    return f"{status.st_size} bytes, modified {status.st_mtime_ns}"
+
+
+def _content_id(path: Path) -> str | None:
+    try:
+        return read_content_id(path)
+    except DataError:  # not a file of this project
+        return None

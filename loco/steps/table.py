@@ -1,0 +1,43 @@
+"""The table step: scores of one benchmark, over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loco.records import Recipe
+from loco.results.metrics import as_rows, read_metrics
+from loco.results.published import Published, read_published
+from loco.results.tables import write_tables
+
+Rows = Mapping[str, Sequence[tuple[str, str]]]  # metric file -> the (split, name) of each row that it is shown as
+
+
+def run(
+    recipes: Mapping[str, Recipe],
+    rows: Rows,
+    titles: Mapping[str, str],
+    out: Path,
+    published: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the table of a benchmark.
+
+    Args:
+        recipes: metric file -> its recipe.
+        rows: metric file -> the rows that it is shown as.
+        titles: name of a row -> what the table calls it.
+        out: CSV to write; Markdown and LaTeX are written beside it.
+        published: ``file`` of published numbers (None for none), ``datasets`` and ``methods`` that may be shown
+            (:class:`loco.results.published.Published`).
+
+    Raises:
+        DataError: a metric file is damaged, or was not made as the plan says.
+    """
+    metrics = as_rows([read_metrics(path, recipes[path]) for path in rows], rows)
+    shown = Published([], {}, {})
+    if published and published["file"]:
+        wanted = {name for names in published["datasets"].values() for name in names}
+        numbers = [number for number in read_published(Path(published["file"])) if number.dataset in wanted]
+        shown = Published(numbers, published["datasets"], published["methods"])
+    write_tables(metrics, titles, out.with_suffix(""), shown)

@@ -1,0 +1,58 @@
+"""The train step: fit the network of an experiment on the scenes of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loco.fingerprints import settings_fingerprint
+from loco.models.stored import require_model
+from loco.records import Recipe, new_record
+from loco.steps.scene_inputs import check_scenes, weights_ids
+from loco.storage import Correspondences, Encoded, Frames
+from loco.training.run import train
+from loco.weights import model_file
+
+KINDS = (Frames, Correspondences, Encoded)
+
+
+def run(
+    recipe: Recipe,
+    train_scenes: Sequence[Sequence[Path]],
+    val_scenes: Sequence[Sequence[Path]],
+    out: Path,
+    subject: Mapping[str, str],
+    threads: int,
+    weights: Sequence[Path] = (),
+) -> None:
+    """Train an experiment; resume it where it was stopped.
+
+    Args:
+        recipe: of the model; its settings are ``model`` and ``train`` of the experiment, ``seed``, and ``data``, the
+            scenes by their part.
+        train_scenes: (frames, correspondences) or (frames, correspondences, encoded) files of the training scenes.
+        val_scenes: likewise, of the scenes to validate on.
+        out: ``model.safetensors`` to write; log and TensorBoard files go beside it.
+        subject: what the model is of, for its record.
+        threads: for the computation on the CPU, of all processes.
+        weights: local files that the network is built from.
+
+    Raises:
+        DataError: as :func:`loco.training.train`; or an input was not made as the plan says.
+    """
+    settings = recipe.settings
+    inputs = check_scenes([*train_scenes, *val_scenes], KINDS, recipe) | weights_ids(weights)
+    if "init" in settings["train"]:
+        start = model_file(settings["train"]["init"])
+        inputs[start] = require_model(start, recipe.inputs.get("init")).content_id
+    train(
+        {"model": settings["model"], "train": settings["train"]},
+        train_scenes,
+        val_scenes,
+        out_dir=out.parent,
+        seed=settings["seed"],
+        state_fingerprint=settings_fingerprint([recipe.id, {str(path): id for path, id in inputs.items()}]),
+        threads=threads,
+        facts={**subject, "data": settings["data"]},
+        record=new_record(recipe, subject, inputs),
+    )

@@ -1,0 +1,36 @@
+"""The training_curve step: loss and validation score against the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loco.errors import DataError
+from loco.models.stored import require_model
+from loco.records import Recipe
+from loco.results.plots import training_curve
+from loco.storage.reading import REGENERATE
+from loco.storage.training_log import curve_digest
+
+
+def run(recipes: Mapping[str, Recipe], runs: Sequence[tuple[Path, Path]], titles: Mapping[str, str], out: Path) -> None:
+    """Draw the training curves of a split into ``out`` (SVG) and a PNG beside it.
+
+    Args:
+        recipes: model file -> its recipe.
+        runs: (log, model) of each training, ``<experiment>/<run>/log.csv``.
+        titles: experiment -> what the figure calls it.
+        out: SVG to write.
+
+    Raises:
+        DataError: a model was not made as the plan says, or a log does not belong to its model.
+    """
+    curves: dict[str, list[Path]] = {}
+    for log, model in runs:
+        stated, found = require_model(model, recipes[str(model)]).facts["log"], curve_digest(log)
+        if stated != found:
+            raise DataError(
+                "is not the log of the model beside it", file=log, expected=stated, found=found, remedy=REGENERATE
+            )
+        curves.setdefault(log.parent.parent.name, []).append(log)
+    training_curve(curves, titles, out.with_suffix(""))

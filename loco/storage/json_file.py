@@ -1,0 +1,119 @@
+"""JSON documents between the steps (manifests, metrics): with a format, a version, a record and a content id."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
+
+from loco.errors import DataError
+from loco.records import Recipe, Record, require_recipe
+from loco.storage.atomic import atomic_path
+from loco.storage.content_id import BLANK, read_content_id, seal, verified_bytes
+from loco.storage.reading import REGENERATE, reading
+
+LARGEST = 2**63  # integers beyond fit into no array and no float
+# JSON Schema takes 1.0 for an integer; here an integer is written without a point.
+_Validator = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A JSON document that was read: its content, its content id, and how it was made (None if it does not say)."""
+
+    path: Path
+    content: dict[str, Any]
+    content_id: str
+    record: Record | None
+
+
+def write_json(
+    path: str | Path, content: Mapping[str, Any], format: str, version: int, record: Record | None = None
+) -> None:
+    """Write a document to ``path``, atomically. NaN is refused: JSON has none."""
+    head = {"content_id": BLANK, "format": format, "version": version}
+    body = {"record": record.to_json() if record else None, "content": content}
+    text = json.dumps(head)[:-1] + ",\n" + json.dumps(body, indent=1, sort_keys=True, allow_nan=False)[1:] + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        seal(temporary)
+
+
+def read_json(
+    path: str | Path,
+    format: str,
+    version: int,
+    expected: Recipe | None = None,
+    schema: Mapping[str, Any] | None = None,
+) -> Document:
+    """Read a document, whole.
+
+    Args:
+        path: the file.
+        format, version: that it must have.
+        schema: JSON Schema of its content; ``integer`` means a number without a point. None accepts any
+            object.
+        expected: how it must have been made; None to take it as it is.
+
+    Raises:
+        DataError: it is missing, damaged, of another format or version, or was not made as expected.
+    """
+    text = verified_bytes(path)
+    with reading(path):
+        document = _parse(text.decode())
+        found = f"{document['format']} version {document['version']}"
+        if found != f"{format} version {version}":
+            raise DataError(
+                "is of another format or version",
+                file=path,
+                expected=f"{format} version {version}",
+                found=found,
+                remedy=REGENERATE,
+            )
+        record = Record.from_json(document["record"]) if document["record"] is not None else None
+        content = document["content"]
+    if (fault := best_match(_Validator({**(schema or {}), "type": "object"}).iter_errors(content))) is not None:
+        place = fault.json_path.removeprefix("$").removeprefix(".") or "the top level"
+        problem = f"has unexpected content at {place}: {shorten(fault.message, 200)}"
+        raise DataError(problem, file=path, remedy=REGENERATE)
+    if expected is not None:
+        require_recipe(record, expected, file=path)
+    return Document(Path(path), content, read_content_id(path), record)
+
+
+def _parse(text: str) -> Any:
+    """Parse strict JSON: no NaN, no numbers that overflow.
+
+    Raises:
+        ValueError, RecursionError: it is not strict JSON, or is nested too deeply.
+    """
+    content = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_bounded)
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a surrogate pair is no character, and cannot be written
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
+
+
+def _no_number(token: str) -> Any:
+    raise ValueError(f"{token} is not JSON")
+
+
+def _finite(token: str) -> float:
+    number = float(token)
+    return number if isfinite(number) else _no_number(token)
+
+
+def _bounded(token: str) -> int:
+    number = int(token)
+    return number if abs(number) < LARGEST else _no_number(token)

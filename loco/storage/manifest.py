@@ -1,0 +1,81 @@
+"""Manifests: what the check of a raw scene found (``results/manifests``). A broken scene has one, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loco.errors import DataError
+from loco.records import Recipe, Record
+from loco.storage.json_file import read_json, write_json
+
+_FORMAT, _VERSION = "loco-manifest", 1
+_COUNT, _TEXTS = {"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "string"}}
+# What every format states; formats add counts of their own.
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "dataset": {"type": "string"},
+        "scene": {"type": "string"},
+        "ok": {"type": "boolean"},
+        "problems": _TEXTS,
+        "notes": _TEXTS,
+        "files": {"type": "array", "items": {"type": "object", "properties": {"bytes": _COUNT}, "required": ["bytes"]}},
+        "digest": {"type": "string"},
+        "images": _COUNT,
+    },
+    "required": ["dataset", "scene", "ok", "problems", "files", "digest"],
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read.
+
+    Attributes:
+        path: the file.
+        content: see :func:`loco.datasets.check_scene`; and ``dataset``, its name.
+        content_id: digest of the manifest, and so of all that it states of the raw files.
+        record: how it was made.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    content_id: str
+    record: Record | None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """(dataset, scene)."""
+        return self.content["dataset"], self.content["scene"]
+
+    def require_passed(self) -> None:
+        """Refuse a scene whose check found problems.
+
+        Raises:
+            DataError: the manifest lists some.
+        """
+        if not self.content["ok"]:
+            raise DataError(
+                "the scene did not pass its check:\n- " + "\n- ".join(map(str, self.content["problems"])),
+                scene=self.content["scene"],
+                file=self.path,
+                remedy="repair or download the files above; the check then runs again by itself",
+            )
+
+
+def write_manifest(path: str | Path, content: Mapping[str, Any], record: Record | None = None) -> None:
+    """Write what a check found to ``path``, atomically."""
+    write_json(path, content, _FORMAT, _VERSION, record)
+
+
+def read_manifest(path: str | Path, expected: Recipe | None = None) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DataError: it is missing, damaged, not of the structure of a manifest, or not made as expected.
+    """
+    document = read_json(path, _FORMAT, _VERSION, expected, _SCHEMA)
+    return Manifest(document.path, document.content, document.content_id, document.record)

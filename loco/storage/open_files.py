@@ -1,0 +1,127 @@
+"""A bounded set of open scene files, so that a split of any number of scenes needs few file descriptors."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from loco.errors import DataError
+from loco.storage.scene_file import Frames, SceneFile
+
+CAPACITY = 64  # well below the usual limit of 1,024 descriptors (256 on macOS), for each process
+
+File = TypeVar("File", bound=SceneFile)
+
+
+class OpenFiles:
+    """A least-recently-used cache of open scene files.
+
+    A file that leaves the cache is closed when the last reference to it is dropped, so a caller may go on using one
+    that it holds. To keep the number of descriptors bounded, callers get a file again for each use and hold neither
+    files nor their datasets for many scenes.
+
+    HDF5 files must not be shared by processes: a process that was forked closes the files of its parent on its first
+    access and opens its own. For use from one thread.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        """
+        Args:
+            capacity: largest number of files that the cache keeps open.
+        """
+        self.capacity = capacity
+        self._files: OrderedDict[tuple[type[SceneFile], Path], tuple[tuple[int, ...], SceneFile]] = OrderedDict()
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def get(self, kind: type[File], path: str | Path) -> File:
+        """Return an open file, opening it if necessary.
+
+        A file that has been replaced since it was opened is opened anew.
+
+        Args:
+            kind: class of the file.
+            path: its path.
+
+        Raises:
+            DataError: the file is missing or is not a valid file of this kind.
+        """
+        if self._process != os.getpid():
+            self.close()
+            self._process = os.getpid()
+        key = (kind, Path(path))
+        version, file = self._files.pop(key, (None, None))
+        current = _version(key[1])
+        if file is None or version != current:
+            file = None  # closes the file of the old version before the new one is opened
+            while len(self._files) >= self.capacity:
+                self._files.popitem(last=False)
+            file = kind(key[1])
+        self._files[key] = (current, file)
+        return file
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._files:
+            self._files.popitem()[1][1].close()
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Numbers that change when a file is replaced; empty if there is none, which opening it reports."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+OPEN_FILES = OpenFiles()  # of this process: descriptors are limited per process
+
+
+@dataclass(frozen=True)
+class LazyFiles:
+    """The files of a scene, opened when they are accessed and closed when enough others have been used since.
+
+    Any number of scenes can be kept. Get a file anew for each use. Subclasses add the paths of further files and
+    properties that open them.
+
+    Raises:
+        DataError: on access, if a file is missing or invalid, describes other frames, or has been replaced by one of
+            other content since its first access.
+    """
+
+    frames_path: Path
+
+    @property
+    def frames(self) -> Frames:
+        return self.opened(Frames, self.frames_path)
+
+    def opened(self, kind: type[File], path: Path) -> File:
+        """Return a file of the scene, open."""
+        file = OPEN_FILES.get(kind, path)
+        first = self._content_ids.get(path)
+        if first is None:
+            if path != self.frames_path:
+                file.require_frames(self.frames)
+            self._content_ids[path] = file.content_id
+        elif first != file.content_id:
+            raise DataError(
+                "has been replaced while it was in use",
+                file=path,
+                scene=file.scene,
+                expected=f"content {first[:12]}",
+                found=f"content {file.content_id[:12]}",
+                remedy="run the workflow again, and change no files while it runs",
+            )
+        return file
+
+    @cached_property
+    def _content_ids(self) -> dict[Path, str]:
+        """Those of the files that have been opened so far."""
+        return {}

@@ -1,0 +1,57 @@
+"""Raw scenes that the workflow makes (``results/raw``): folders of files, with a record beside them.
+
+The record is a JSON document that lists the SHA-256 of every file, so its content id stands for the whole folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from loco.errors import DataError
+from loco.records import Recipe, Record
+from loco.storage.json_file import Document, read_json, write_json
+from loco.storage.reading import REGENERATE, reading
+
+RECORD = ".record.json"
+_FORMAT, _VERSION = "loco-raw-scene", 1
+_MARKER = ".snakemake_timestamp"  # what Snakemake leaves in folders that a rule makes
+
+
+def write_folder_record(folder: Path, record: Record | None = None) -> None:
+    """Write the record of a finished folder into it."""
+    write_json(folder / RECORD, {"files": _digests(folder)}, _FORMAT, _VERSION, record)
+
+
+def read_folder_record(folder: Path, expected: Recipe | None = None) -> Document:
+    """Read the record of a folder, without reading the files.
+
+    Raises:
+        DataError: there is none, or the folder was not made as expected.
+    """
+    return read_json(folder / RECORD, _FORMAT, _VERSION, expected)
+
+
+def verify_folder(folder: Path) -> None:
+    """Read all files of a folder and check them against its record.
+
+    Raises:
+        DataError: one was changed, removed or added.
+    """
+    stated, found = read_folder_record(folder).content["files"], _digests(folder)
+    if wrong := sorted(name for name in stated.keys() | found.keys() if stated.get(name) != found.get(name)):
+        raise DataError(
+            f"holds {len(wrong)} files that were changed, removed or added after it was made",
+            file=folder,
+            found=", ".join(wrong[:3]),
+            remedy=REGENERATE,
+        )
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in (RECORD, _MARKER):
+            with reading(path), path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

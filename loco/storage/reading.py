@@ -1,0 +1,70 @@
+"""Errors of reading, in one form: every failure names the file, the system's reason, and how to fix that reason."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loco.errors import DataError, LocoError
+
+REGENERATE = "delete it and run the workflow again"
+# Reasons that have nothing to do with what is in the file, and how to fix them.
+_ENVIRONMENT = {
+    errno.ENOENT: "run the step that makes it, or correct the path",
+    errno.EACCES: "give yourself permission to read it and its folders",
+    errno.EPERM: "give yourself permission to read it and its folders",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`)",
+    errno.ENFILE: "close programs that hold many files open, or run on another machine",
+    errno.ENOLCK: "the file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE",
+    errno.ENOMEM: "free some memory, or run fewer jobs at once",
+    errno.EIO: "the disk or the network file system failed: run again, and check the disk if it fails again",
+    errno.ESTALE: "the network file system failed: run again",
+    errno.ELOOP: "correct the symbolic link",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "correct the path: one of its folders is a file",
+    errno.ENAMETOOLONG: "use a shorter path",
+}
+
+
+@contextmanager
+def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE) -> Iterator[None]:
+    """Turn every error within, while ``path`` is read, into a DataError that names the file.
+
+    Args:
+        path: the file.
+        scene: the scene that it belongs to.
+        remedy: how to fix a file whose content is bad.
+
+    Raises:
+        DataError: with ``remedy`` where the content is bad; where the system is at fault, with how to fix that.
+    """
+    try:
+        yield
+    except LocoError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError) as error:
+        number = error_number(error)
+        reason = "is not valid JSON" if isinstance(error, json.JSONDecodeError) else "cannot be read"
+        raise DataError(
+            f"{reason}: {type(error).__name__}: {first_line(error)}",
+            file=path,
+            scene=scene,
+            remedy=_ENVIRONMENT.get(number, remedy),
+        ) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The system's error number behind an error; HDF5 states it in the text alone."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    in_text = re.search(r"errno = (\d+)", str(error))
+    return getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters."""
+    return (str(error).splitlines() or [""])[0][:300]

@@ -1,0 +1,26 @@
+"""The log of a training (``log.csv``), and the digest by which a model states which log is its own."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+from loco.storage.reading import reading
+
+LOG_COLUMNS = [
+    "step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
+]  # fmt: skip
+MEASURED = {"pairs_per_second", "data_share", "peak_gb"}  # of the machine: these differ from run to run
+
+
+def curve_digest(log: Path) -> str:
+    """Return the SHA-256 of what a log says of the training itself: two runs of one training have the same.
+
+    Raises:
+        DataError: the log cannot be read.
+    """
+    kept = [column for column in LOG_COLUMNS if column not in MEASURED]
+    with reading(log), log.open(encoding="utf-8", newline="") as file:
+        rows = [[row[column] for column in kept] for row in csv.DictReader(file)]
+    return hashlib.sha256("\n".join(",".join(row) for row in rows).encode()).hexdigest()

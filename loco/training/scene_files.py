@@ -1,0 +1,64 @@
+"""The files of a scene that training reads, opened when they are accessed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import DataError
+from loco.geometry.image_pairs import overlapping_pairs
+from loco.storage import Correspondences, Encoded
+from loco.storage.open_files import LazyFiles
+
+
+@dataclass(frozen=True)
+class SceneFiles(LazyFiles):
+    """A scene's frames, correspondences and, if stored, encoded frames."""
+
+    correspondences_path: Path
+    encoded_path: Path | None = None
+
+    @property
+    def correspondences(self) -> Correspondences:
+        return self.opened(Correspondences, self.correspondences_path)
+
+    @property
+    def encoded(self) -> Encoded | None:
+        return None if self.encoded_path is None else self.opened(Encoded, self.encoded_path)
+
+    def pairs(self, min_overlap: float, min_baseline: float) -> NDArray[np.bool_]:
+        """(n, n): which images may follow each other in a batch (:func:`overlapping_pairs`)."""
+        return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"][:], min_overlap, min_baseline)
+
+
+def open_scenes(paths: Sequence[Sequence[Path]]) -> list[SceneFiles]:
+    """Scenes by their (frames, correspondences) or (frames, correspondences, encoded) files.
+
+    Every file is opened once, to check it.
+
+    Raises:
+        DataError: the files of a scene do not belong together, or scenes differ in the size of their images.
+    """
+    scenes = [SceneFiles(*map(Path, files)) for files in paths]
+    sizes = [_checked_size(scene) for scene in scenes]
+    for scene, size in zip(scenes, sizes):
+        if size != sizes[0]:
+            raise DataError(
+                "has images of another size than the first scene of the split",
+                file=scene.frames_path,
+                scene=scene.frames.scene,
+                expected=sizes[0],
+                found=size,
+                remedy="give the datasets of one split the same `frames.height` and `frames.width`",
+            )
+    return scenes
+
+
+def _checked_size(scene: SceneFiles) -> tuple[int, int]:
+    """(height, width) of a scene's images, pixels; its files are opened, and so are checked."""
+    scene.correspondences, scene.encoded  # noqa: B018
+    return scene.frames.size

@@ -1,0 +1,173 @@
+"""Verify a folder of results: read every file whole, and compare its record with its inputs and the configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from loco import paths
+from loco.errors import DataError
+from loco.plan import Plan
+from loco.records import Record, differences
+from loco.steps.scene_inputs import weights_ids
+from loco.storage import (
+    Correspondences,
+    Encoded,
+    Features,
+    Frames,
+    Labels,
+    SceneFile,
+    read_folder_record,
+    read_manifest,
+    temporary_files,
+)
+from loco.storage.content_id import verified_bytes, verify_content_id
+from loco.storage.mesh_file import mesh_record
+from loco.storage.raw_folder import RECORD, verify_folder
+from loco.storage.training_log import curve_digest
+
+SCENE_FILES: dict[str, type[SceneFile]] = {
+    paths.FRAMES: Frames,
+    paths.CORRESPONDENCES: Correspondences,
+    paths.LABELS: Labels,
+    paths.ENCODED: Encoded,
+    paths.FEATURES: Features,
+}
+Kind = Literal["damaged", "outdated", "other configuration", "left behind"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with a file.
+
+    ``damaged``: its content is not what was written. ``outdated``: one of its inputs was made anew since. ``other
+    configuration``: the present code or configuration would make it otherwise, or not at all. ``left behind``: a
+    temporary file of a job that was killed.
+    """
+
+    kind: Kind
+    file: Path
+    problem: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A file that is as it was written."""
+
+    file: Path
+    content_id: str
+    record: Record | None
+
+
+def verify(results: Path, plan: Plan | None, jobs: int | None = None) -> tuple[int, list[Finding]]:
+    """Verify all files of a results folder.
+
+    Args:
+        results: the folder ``results`` of a working directory.
+        plan: of the configuration that the files should belong to; None leaves this unchecked.
+        jobs: processes that read; one for each processor unless given.
+
+    Returns:
+        How many files were read, and what was found, sorted by file.
+    """
+    files = list(_files(results))
+    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+        outcomes = list(tqdm(pool.map(_verify_file, files, [results] * len(files)), total=len(files), unit="file"))
+    whole = [outcome for outcome in outcomes if isinstance(outcome, Verified)]
+    found = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
+    ids = {_name(results, outcome.file): outcome.content_id for outcome in whole}
+    for outcome in whole:
+        found += _outdated(outcome, ids, results.parent)
+        found += _of_other_configuration(outcome, _name(results, outcome.file), plan) if plan else []
+    found += [Finding("left behind", file, "a temporary file of a killed job") for file in temporary_files(results)]
+    return len(files), sorted(found, key=lambda finding: (str(finding.file), finding.kind))
+
+
+def _files(results: Path) -> Iterator[Path]:
+    """The files, and the folders of raw scenes, that have a record."""
+    for file in sorted(results.rglob("*")):
+        name = _name(results, file)
+        if file.name.startswith("."):  # temporary
+            continue
+        if any(paths.fields_of(pattern, name) for pattern in paths.PATTERNS if pattern != paths.CURVE):
+            if name.startswith("results/raw/") and not (file / RECORD).is_file():
+                continue
+            yield file
+
+
+def _name(results: Path, file: Path) -> str:
+    """The path of a file as the plan has it."""
+    return (Path("results") / file.relative_to(results)).as_posix()
+
+
+def _verify_file(file: Path, results: Path) -> Verified | Finding:
+    name = _name(results, file)
+    try:
+        return _read(file, name)
+    except DataError as error:
+        return Finding("damaged", file, error.problem)
+
+
+def _read(file: Path, name: str) -> Verified:
+    """Read a file whole.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if paths.fields_of(paths.RAW, name):
+        verify_folder(file)
+        document = read_folder_record(file)
+        return Verified(file, document.content_id, document.record)
+    content_id = verify_content_id(file)
+    for pattern, kind in SCENE_FILES.items():
+        if paths.fields_of(pattern, name):
+            with kind(file) as opened:
+                return Verified(file, content_id, opened.record)
+    if paths.fields_of(paths.MESH, name):
+        return Verified(file, content_id, mesh_record(file, verified_bytes(file)))
+    if paths.fields_of(paths.MODEL, name):
+        from loco.models.stored import require_model  # torch takes seconds to import
+
+        model = require_model(file)
+        log = file.with_name("log.csv")
+        if "log" in model.facts and curve_digest(log) != model.facts["log"]:
+            raise DataError("the log.csv beside it is not its own", file=log)
+        return Verified(file, content_id, model.record)
+    if paths.fields_of(paths.METRICS, name):
+        from loco.results.metrics import read_metrics
+
+        return Verified(file, content_id, read_metrics(file).record)
+    return Verified(file, content_id, read_manifest(file).record)
+
+
+def _outdated(verified: Verified, ids: dict[str, str], working_directory: Path) -> Iterator[Finding]:
+    for path, id in verified.record.inputs.items() if verified.record else ():
+        outside = working_directory / path  # weights, which may have been removed since
+        if ids.get(path, id) != id or (path not in ids and outside.is_file() and weights_ids([outside])[outside] != id):
+            yield Finding("outdated", verified.file, f"was made from another {path} than is there now")
+
+
+def _of_other_configuration(verified: Verified, name: str, plan: Plan) -> Iterable[Finding]:
+    recipe = plan.recipe_of(name)
+    if recipe is None:
+        problem = "the configuration has no such file"
+    elif verified.record is None:
+        problem = "has no provenance record"
+    else:
+        problem = "; ".join(list(dict.fromkeys(differences(verified.record.recipe, recipe)))[:3])
+    return [Finding("other configuration", verified.file, problem)] if problem else []
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """Return the findings as text, grouped by kind."""
+    lines = []
+    for kind in dict.fromkeys(finding.kind for finding in findings):
+        own = [finding for finding in findings if finding.kind == kind]
+        lines += [f"{kind}: {len(own)}", *(f"  {finding.file}: {finding.problem}" for finding in own)]
+    return "\n".join(lines)

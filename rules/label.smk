@@ -1,0 +1,125 @@
+rule check_labels:
+    """Look at the files with the labels of a raw scene. Frames do not depend on them."""
+    input:
+        raw=of(plan.raw_label_files),
+    output:
+        manifest=paths.LABEL_MANIFEST,
+    log:
+        "results/logs/check_labels/{dataset}/{scene}.log",
+    benchmark:
+        "results/benchmarks/check_labels/{dataset}/{scene}.tsv"
+    wildcard_constraints:
+        dataset=one_of(plan.datasets_with("labels")),
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        own=own(plan.check_labels_recipe),
+        recipe=of(plan.check_labels_recipe),
+        raw=lambda wildcards: config["datasets"][wildcards.dataset]["raw"],
+        state=of(plan.label_state),
+    script:
+        "../workflow_scripts/check_labels.py"
+
+
+rule label:
+    """Which object and which category every pixel of a scene's frames shows."""
+    input:
+        frames=paths.FRAMES,
+        manifest=paths.LABEL_MANIFEST,
+        # The manifest has a digest of the raw files: a time stamp alone must not start all over.
+        raw=ancient(of(plan.raw_label_files)),
+        mapping=of(plan.label_mapping),
+    output:
+        labels=paths.LABELS,
+    log:
+        "results/logs/label/{dataset}/{scene}.log",
+    benchmark:
+        "results/benchmarks/label/{dataset}/{scene}.tsv"
+    wildcard_constraints:
+        dataset=one_of(plan.datasets_with("labels")),
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        own=own(plan.label_recipe),
+        recipe=of(plan.label_recipe),
+        raw=lambda wildcards: config["datasets"][wildcards.dataset]["raw"],
+    script:
+        "../workflow_scripts/label.py"
+
+
+rule label_counts:
+    """Tables of the labels: a line for each scene of the run, and totals of the categories."""
+    input:
+        [paths.LABELS.format(dataset=dataset, scene=scene) for dataset, scene in plan.labelled_places],
+    output:
+        scenes=report(
+            "results/tables/labels.csv", caption="../report/labels.rst", category="Data", labels={"shows": "scenes"}
+        ),
+        scenes_markdown="results/tables/labels.md",
+        categories=report(
+            "results/tables/label_categories.csv",
+            caption="../report/labels.rst",
+            category="Data",
+            labels={"shows": "categories"},
+        ),
+        categories_markdown="results/tables/label_categories.md",
+    log:
+        "results/logs/label_counts.log",
+    benchmark:
+        "results/benchmarks/label_counts.tsv"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        code=plan.step_code("label_counts"),
+        recipes=hidden(plan.label_recipes),
+    script:
+        "../workflow_scripts/label_counts.py"
+
+
+rule label_views:
+    """Photos of a scene beside the maps of its objects and categories."""
+    input:
+        frames=paths.FRAMES,
+        labels=paths.LABELS,
+    output:
+        svg=report(
+            "results/figures/labels/{dataset}/{scene}.svg",
+            caption="../report/label_views.rst",
+            category="Data",
+            labels={"shows": "labels", "dataset": "{dataset}", "scene": "{scene}"},
+        ),
+        png="results/figures/labels/{dataset}/{scene}.png",
+    log:
+        "results/logs/label_views/{dataset}/{scene}.log",
+    benchmark:
+        "results/benchmarks/label_views/{dataset}/{scene}.tsv"
+    wildcard_constraints:
+        dataset=one_of(plan.datasets_with("labels")),
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        code=plan.step_code("label_views"),
+        frames=of(plan.frames_recipe),
+        labels=of(plan.label_recipe),
+        views=config["figures"]["views"],
+    script:
+        "../workflow_scripts/label_views.py"
+
+
+rule labels:
+    """Labels of all scenes of the run whose dataset has a `labels` block: maps, tables and figures."""
+    input:
+        rules.label_counts.output,
+        [f"results/figures/labels/{dataset}/{scene}.svg" for dataset, scene in plan.labelled_places],

@@ -1,0 +1,258 @@
+"""The plan of a run, from a configuration alone: nothing is run, and no file needs to be there."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from loco import paths
+from loco.config import load
+from loco.errors import ConfigError
+from loco.plan import Plan
+from loco.summary import Summary
+
+ROOT = Path(__file__).parents[2]
+SIFT = {"title": "SIFT", "model": {"name": "dense_sift", "stride": 4, "keypoint_size": 4}}
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """Plan the tiny run with changes."""
+    monkeypatch.chdir(tmp_path)
+    base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    update_config(base, yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text()))
+
+    def plan(**changes) -> Plan:
+        config = copy.deepcopy(base)
+        update_config(config, copy.deepcopy(changes))
+        return Plan(load(config, ROOT), ROOT)
+
+    return plan
+
+
+def frames_settings(**changes):
+    return {"datasets": {"tiny": {"frames": changes}}}
+
+
+def test_a_scene_goes_from_raw_files_to_scores(make):
+    plan = make()
+    frames = "results/frames/tiny/cedar.h5"
+    correspondences = "results/correspondences/tiny/stride4/cedar.h5"
+    features = "results/features/quick/tiny-seed0/tiny/cedar.h5"
+    assert plan.raw_files("tiny", "cedar") == ["results/raw/tiny/cedar"]
+    assert plan.frames_inputs("tiny", "cedar") == {"manifest": "results/manifests/tiny/cedar.json", "mesh": []}
+    assert plan.extract_inputs("quick", "tiny-seed0", "tiny", "cedar") == {
+        "frames": frames,
+        "checkpoint": "results/train/tiny/quick/seed0/model.safetensors",
+        "weights": [],
+        "encoded": [],
+    }
+    assert plan.evaluate_inputs("location_consistency", "tiny", "quick", "tiny-seed0") == {
+        "frames": [frames],
+        "correspondences": [correspondences],
+        "features": [features],
+        "labels": [],
+    }
+    assert plan.train_inputs("tiny", "quick")["train_frames"] == ["results/frames/tiny/ash.h5"]
+
+
+def test_every_file_of_a_run_has_a_recipe_by_its_path(make):
+    plan = make()
+    files = [plan.metric_file(benchmark, "tiny", "quick", 0) for benchmark in plan.run["benchmarks"]]
+    waiting, seen = list(files), set()
+    while waiting:
+        path = waiting.pop()
+        if path not in seen:
+            seen.add(path)
+            assert plan.recipe_of(path) is not None, path
+            waiting += inputs_of(plan, path)
+    assert {path.split("/")[1] for path in seen} == {
+        *("metrics", "features", "frames", "correspondences", "train", "manifests", "raw"),
+    }
+    assert plan.recipe_of("results/frames/other/cedar.h5") is None
+    assert plan.recipe_of("results/frames/tiny/oak.h5") is None
+    assert plan.recipe_of("results/tables/checks.csv") is None
+
+
+def inputs_of(plan: Plan, path: str) -> list[str]:
+    """The files that a file is made from, by the plan's own methods."""
+    for pattern, ask in {
+        paths.METRICS: plan.evaluate_inputs,
+        paths.FEATURES: plan.extract_inputs,
+        paths.FRAMES: plan.frames_inputs,
+        paths.CORRESPONDENCES: lambda dataset, scene, stride: {"frames": [f"results/frames/{dataset}/{scene}.h5"]},
+        paths.MANIFEST: lambda dataset, scene: {"raw": plan.raw_files(dataset, scene)},
+        paths.MODEL: lambda split, experiment, run: plan.train_inputs(split, experiment),
+    }.items():
+        fields = paths.fields_of(pattern, path)
+        if fields:
+            found = ask(**fields).values()
+            return [file for files in found for file in ([files] if isinstance(files, str) else files)]
+    return []
+
+
+CHANGES = {  # a change -> the steps whose recipes it changes, of those of the tiny run
+    "simulated scenes": ({"datasets": {"tiny": {"simulate": {"seed": 2}}}}, {"simulate", "check", "frames", "points"}),
+    "check": ({"datasets": {"tiny": {"check": {"decode": "sample"}}}}, {"check", "frames", "points"}),
+    "frames": (frames_settings(max_hole_fraction=0.8), {"frames", "points"}),
+    "overlap": ({"datasets": {"tiny": {"patches": {"overlap_tolerance": 0.06}}}}, {"points"}),
+    "training": ({"experiments": {"quick": {"train": {"steps": 4}}}}, set()),
+    "benchmark": ({"benchmarks": {"location_consistency": {"bootstrap": 60}}}, None),
+    "title": ({"experiments": {"quick": {"title": "other"}}}, None),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_reaches_what_stands_below_it_and_nothing_else(make, name):
+    changes, scene_steps = CHANGES[name]
+    before, after = make(), make(**changes)
+    recipes = {
+        "simulate": lambda plan: plan.simulate_recipe("tiny"),
+        "check": lambda plan: plan.check_scene_recipe("tiny"),
+        "frames": lambda plan: plan.frames_recipe("tiny"),
+        "points": lambda plan: plan.correspondence_recipe("tiny", 4),
+        "model": lambda plan: plan.train_recipe("tiny", "quick", "seed0"),
+        "trained features": lambda plan: plan.extract_recipe("quick", "tiny-seed0", "tiny"),
+        "untrained features": lambda plan: plan.extract_recipe("untrained", "seed0", "tiny"),
+        "scores": lambda plan: plan.evaluate_recipe("location_consistency", "tiny", "quick", "tiny-seed0"),
+    }
+    changed = {step for step, recipe in recipes.items() if recipe(before).id != recipe(after).id}
+    if scene_steps is None:
+        assert changed == ({"scores"} if name == "benchmark" else set())
+        return
+    features = {"untrained features"} if "frames" in scene_steps else set()
+    assert changed == scene_steps | features | {"model", "trained features", "scores"}
+
+
+def test_raw_folders_count(make):
+    """Without Snakemake's own notes, scenes of another folder would pass for those of this one."""
+    dataset = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["datasets"]["tiny"]
+    real = {key: value for key, value in dataset.items() if key != "simulate"}
+    one, other = (make(datasets={"real": {**real, "raw": raw}}).frames_recipe("real") for raw in ("a", "b"))
+    assert one.id != other.id
+
+
+def test_a_deterministic_extractor_is_extracted_and_scored_once(make):
+    plan = make(
+        run={"splits": ["tiny", "again"], "experiments": ["sift", "untrained", "quick"], "seeds": [0, 1, 2]},
+        splits={"again": {"trained_on": "tiny", "test": {"tiny": ["cedar"]}}},
+        experiments={"sift": SIFT},
+    )
+    rows = Summary(plan).metric_rows("location_consistency")
+    folder = "results/metrics/location_consistency/tiny"
+    both = [("tiny", "sift"), ("again", "sift")]
+    assert rows[f"{folder}/sift/deterministic.json"] == both
+    assert {path for path in rows if "/untrained/" in path} == {f"{folder}/untrained/seed{n}.json" for n in range(3)}
+    assert {path for path in rows if "/quick/" in path} == {f"{folder}/quick/tiny-seed{n}.json" for n in range(3)}
+    assert len(rows) == 7
+    features = {plan.evaluate_inputs(**paths.fields_of(paths.METRICS, path))["features"][0] for path in rows}
+    assert len(features) == 7
+    assert plan.is_deterministic("sift")
+    assert not plan.is_deterministic("untrained")
+    assert not plan.is_deterministic("quick")
+
+
+def test_a_second_seed_of_a_deterministic_extractor_is_no_new_file(make):
+    one, two = (
+        make(run={"experiments": ["sift"], "seeds": seeds}, experiments={"sift": SIFT}) for seeds in ([0], [0, 1])
+    )
+    assert Summary(one).metric_rows("location_consistency") == Summary(two).metric_rows("location_consistency")
+
+
+def test_models_of_the_workflow_bring_their_recipe_along(make):
+    path = "results/train/tiny/quick/seed0/model.safetensors"
+    tuned = {"title": "tuned", "model": {"name": "compact_cnn", "dim": 16}, "train": {**TRAIN, "init": path}}
+    changes = {"experiments": {"tuned": tuned}, "run": {"experiments": ["quick", "tuned"]}}
+    plan = make(**changes)
+    assert plan.train_inputs("tiny", "tuned")["init"] == [path]
+    recipe = plan.train_recipe("tiny", "tuned", "seed0")
+    assert recipe.inputs["init"].id == plan.train_recipe("tiny", "quick", "seed0").id
+    changes["experiments"]["quick"] = {"train": {"steps": 4}}
+    assert make(**changes).train_recipe("tiny", "tuned", "seed0").id != recipe.id
+
+
+TRAIN = {
+    "loss": {"name": "exact", "rho": 0.2, "kappa": 5.0, "tau": 0.02},
+    "steps": 3,
+    "batch": {"scenes": 1, "images_per_scene": 3, "min_overlap": 0.1, "min_baseline": 0.1, "patches_per_image": 64},
+    "optimiser": {"lr": 1.0e-3, "weight_decay": 0.05, "warmup_steps": 1, "clip": 1.0},
+    "validate_every": 2,
+    "save_every": 2,
+}
+
+
+def test_a_model_made_from_itself_is_refused(make):
+    path = "results/train/tiny/loop/seed0/model.safetensors"
+    loop = {"title": "loop", "model": {"name": "compact_cnn", "dim": 16}, "train": {**TRAIN, "init": path}}
+    plan = make(experiments={"loop": loop}, run={"experiments": ["loop"]})
+    with pytest.raises(ConfigError, match="made from itself"):
+        plan.train_recipe("tiny", "loop", "seed0")
+
+
+def test_weights_that_vanish_after_the_configuration_was_loaded_are_an_error(make, tmp_path):
+    """Snakemake would take the output that is there for the right one."""
+    (tmp_path / "start.safetensors").write_bytes(b"x")
+    tuned = {
+        "title": "tuned",
+        "model": {"name": "compact_cnn", "dim": 16},
+        "train": {**TRAIN, "init": "start.safetensors"},
+    }
+    plan = make(experiments={"tuned": tuned}, run={"experiments": ["tuned"]})
+    assert plan.train_inputs("tiny", "tuned")["init"] == ["start.safetensors"]
+    (tmp_path / "start.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"start\.safetensors"):
+        plan.train_inputs("tiny", "tuned")
+
+
+def test_stored_encodings_are_inputs_of_all_that_reads_them(make, tmp_path):
+    (tmp_path / "dino").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "dino" / name).touch()
+    backbone = {"name": "transformers", "path": str(tmp_path / "dino")}
+    model = {"name": "backbone", "backbone": backbone, "stride": 8, "head": {"name": "linear", "dim": 4}}
+    plan = make(
+        experiments={"pca": {"title": "PCA", "model": model, "cache": True, "pca": {}}}, run={"experiments": ["pca"]}
+    )
+    (encoder,) = plan.encoders
+    stored = f"results/encoded/{encoder}/tiny/ash.h5"
+    assert plan.fit_pca_inputs("tiny", "pca")["encoded"] == [stored]
+    assert plan.recipe_of(stored).step == "encode"
+    assert sorted(plan.encode_inputs(encoder, "tiny", "ash")["weights"]) == [
+        str(tmp_path / "dino" / name) for name in ("config.json", "model.safetensors")
+    ]
+    # The components are found, not drawn: no seed decides anything.
+    assert plan.checkpoint("pca", "tiny", 3) == "tiny-deterministic"
+    assert plan.fit_pca_recipe("tiny", "pca", "deterministic").settings["seed"] is None
+
+
+def test_labels_have_a_check_of_their_own(make, tmp_path):
+    (tmp_path / "table.tsv").write_text("raw_category\tmpcat40\nwall\twall\n")
+    plan = make(datasets={"tiny": {"labels": {"mapping": "table.tsv"}}})
+    recipe = plan.label_recipe("tiny")
+    assert set(recipe.inputs) == {"frames", "check_labels"}
+    assert plan.recipe_of("results/label_manifests/tiny/ash.json").id == recipe.inputs["check_labels"].id
+    (tmp_path / "table.tsv").write_text("raw_category\tmpcat40\nwall\tfloor\n")
+    assert make(datasets={"tiny": {"labels": {"mapping": "table.tsv"}}}).label_recipe("tiny").id != recipe.id
+    (tmp_path / "table.tsv").unlink()
+    with pytest.raises(ConfigError, match=r"datasets.tiny.labels.mapping"):
+        plan.label_mapping("tiny")
+
+
+def test_paths_and_patterns_are_inverse():
+    fields = {"experiment": "a", "checkpoint": "b-seed0", "dataset": "c", "scene": "d.e"}
+    assert paths.fields_of(paths.FEATURES, paths.FEATURES.format(**fields)) == fields
+    assert paths.fields_of(paths.FEATURES, "results/features/a/b/c.h5") is None
+    assert len(set(paths.PATTERNS)) == 12
+
+
+def test_planning_imports_nothing_heavy():
+    heavy = ("torch", "cv2", "open3d", "h5py", "pandas", "numpy")
+    program = f"import sys, loco.plan, loco.summary; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,53 @@
+"""What Snakemake does before any job runs: which files it opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import ViTConfig, ViTModel
+
+from tests.workflow.conftest import TINY, World
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+# Python imports this module when it starts, in Snakemake and in all Python processes below it.
+RECORD = """
+import os, sys
+_log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def _opened(event, arguments):
+    if event in ("open", "os.listdir", "mmap.__new__") and isinstance(arguments[0], str):
+        os.write(_log, (event + " " + os.path.abspath(arguments[0]) + "\\n").encode())
+sys.addaudithook(_opened)
+"""
+
+
+@pytest.fixture
+def recorded(finished: World, tmp_path: Path) -> World:
+    """A finished world with a training that starts from weights, and a model that is built on a backbone."""
+    world = finished.clone(tmp_path / "world")
+    weights = world.directory / "weights"
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, patch_size=10)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(weights / "vit")
+    start = weights / "start.safetensors"
+    start.write_bytes(b"weights that nothing should read")
+    backbone = {"name": "transformers", "path": str(weights / "vit")}
+    frozen = {"title": "frozen", "model": {"name": "backbone", "backbone": backbone, "stride": 10}, "cache": True}
+    experiments = {"frozen": frozen, "quick": {"train": {"init": str(start)}}}
+    world.overlay({"experiments": experiments, "run": {"experiments": ["quick", "frozen"]}})
+    return world
+
+
+@pytest.mark.parametrize("target", ["results/manifests/tiny/ash.json", "tables"])
+def test_no_weights_models_or_results_are_opened(recorded, tmp_path, target):
+    log = tmp_path / "opened"
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook/sitecustomize.py").write_text(RECORD.format(log=str(log)))
+    done = recorded.snakemake("--cores", "1", "--dry-run", "--", target, modules=[tmp_path / "hook"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    opened = [Path(line.partition(" ")[2]) for line in log.read_text().splitlines() if line.startswith("open")]
+    assert TINY in opened
+    assert recorded.workflow / "rules/train.smk" in opened
+    below = {str(path.relative_to(recorded.directory)) for path in opened if path.is_relative_to(recorded.directory)}
+    assert not {name for name in below if name.endswith((".safetensors", ".h5", ".zip", ".bin", ".pth"))}
+    assert not {name for name in below if name.startswith("results/") and not name.startswith("results/logs")}
