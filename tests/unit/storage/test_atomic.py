@@ -95,7 +95,8 @@ def test_files_of_another_machine_are_removed_when_nothing_has_written_to_them_f
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_job_that_is_asked_to_stop_leaves_nothing(tmp_path, number):
     program = f"""
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from loco.logs import job
 with job({str(tmp_path / "log")!r}):
     from loco.storage import atomic_path
