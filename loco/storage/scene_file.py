@@ -115,8 +115,8 @@ class SceneFile:
                 self._check_digests()
                 self._check_values()
                 _CHECKED.add(state)
+            self.require_recipe(expected)
             on_failure.pop_all()
-        self.require_recipe(expected)
 
     def require_recipe(self, expected: Recipe | None) -> None:
         """Check how the file was made; None leaves it unchecked.
