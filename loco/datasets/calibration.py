@@ -22,6 +22,7 @@ Size = tuple[int, int]  # (height, width), pixels
 # Principal points of real cameras, relative to the centre of the image: within a few per cent; the largest published
 # one that is known here is 1.11 (rgb camera of a Kinect, y alone).
 FARTHEST = 0.2  # from 1, in any direction
+ODD = 0.1  # from 1, in any direction: noted
 RESIZED = 0.05  # from 1, if both coordinates are off by the same factor, the mark of a resize
 ALIKE = 0.1  # two factors that differ by less are the same one
 
@@ -85,6 +86,19 @@ def size_meant(intrinsics: NDArray[np.float64], size: Size) -> Size | None:
     resized = np.abs(off).min() >= RESIZED and off[0] * off[1] > 0 and np.ptp(factors) <= ALIKE * factors.min()
     width, height = np.round(2 * intrinsics[:2, 2]).astype(int).tolist()
     return (height, width) if far or resized else None
+
+
+def odd_centre(lens: Lens, size: Size) -> str | None:
+    """Return a note on a principal point that is far off the centre of images of ``size``; None if it is not."""
+    off = np.abs(2 * lens.intrinsics[:2, 2] / size[::-1] - 1)
+    if lens.size is not None or lens.file is None or off.max() <= ODD:
+        return None
+    name, direction = lens.file.name, ("horizontally", "vertically")[off.argmax()]
+    return (
+        f"the principal point in {name} is {off.max():.0%} off the centre of the images ({direction}): right if they "
+        f"were cropped, wrong if {name} is of the images before a crop; append `{size[1]} {size[0]}` to {name} to "
+        "confirm it"
+    )
 
 
 def require_size(

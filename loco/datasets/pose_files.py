@@ -27,7 +27,7 @@ def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[
         raise _count_error(file, scene, "3 x 3 numbers, or these and the width and height of the images", len(words))
     numbers = _numbers(words, file, scene)
     matrix, (width, height) = numbers[:9].reshape(3, 3), numbers[9:] if len(words) == 11 else (1, 1)
-    if not (is_camera(matrix) and min(width, height) >= 1 and width % 1 == height % 1 == 0):
+    if not (is_camera(matrix) and all(side >= 1 and float(side).is_integer() for side in (width, height))):
         raise DataError(
             "is no matrix of intrinsics",
             file=file,

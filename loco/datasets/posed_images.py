@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.datasets.calibration import Lens, Size, distortion_file, read_lens, require_size
+from loco.datasets.calibration import Lens, Size, distortion_file, odd_centre, read_lens, require_size
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.distortion import Undistortion
 from loco.datasets.files import read_bytes
@@ -310,6 +310,8 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
             fitted = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene))
             if fitted and not sizes:
                 found.attempt(_bind(_undistortions, rig, fitted, found.scene))
+                odd = (odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), fitted) if lens)
+                found.notes += filter(None, odd)
             sizes = fitted or sizes
 
 

@@ -167,7 +167,8 @@ class _Exported:
             raise _export_error(
                 f"is not of the size of the other {kind} images", file, self._scene, size, image.shape[:2]
             )
-        require_scan_size(kind, size, intrinsics, file, self._scene)
+        of_camera = self._folder / "intrinsic" / f"intrinsic_{kind}.txt"
+        require_scan_size(kind, size, intrinsics, of_camera, self._scene)
         return image
 
 
