@@ -21,6 +21,7 @@ from loco.errors import DataError
 Size = tuple[int, int]  # (height, width), pixels
 # Principal points of real cameras, relative to the centre of the image: within a few per cent; the largest published
 # one that is known here is 1.11 (rgb camera of a Kinect, y alone).
+FOCAL = (0.1, 50.0)  # of the side of the image; fields of view of 157 and of 1.1 degrees
 FARTHEST = 0.2  # from 1, in any direction
 ODD = 0.1  # from 1, in any direction: noted
 RESIZED = 0.05  # from 1, if both coordinates are off by the same factor, the mark of a resize
@@ -104,7 +105,7 @@ def odd_centre(lens: Lens, size: Size) -> str | None:
 def require_size(
     intrinsics: NDArray[np.float64], size: Size, what: str, *, file: Path, scene: str, remedy: str
 ) -> None:
-    """Refuse intrinsics that are of images of another size (:func:`size_meant`).
+    """Refuse intrinsics that are of images of another size (:func:`size_meant`), or of no camera.
 
     Args:
         intrinsics: (3, 3), pixels.
@@ -126,4 +127,14 @@ def require_size(
             expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
             found="({:.1f}, {:.1f}), as of images of about {} x {}".format(*intrinsics[:2, 2], *meant[::-1]),
             remedy=remedy,
+        )
+    fields = intrinsics.diagonal()[:2] / size[::-1]
+    if not (fields.min() >= FOCAL[0] and fields.max() <= FOCAL[1]):
+        raise DataError(
+            f"{what} has a focal length that no camera of such images has",
+            file=file,
+            scene=scene,
+            expected=f"{FOCAL[0]} to {FOCAL[1]} times the {size[1]} x {size[0]} pixels of the images",
+            found="{:g}, {:g}".format(*intrinsics.diagonal()),
+            remedy="state it in pixels, not in millimetres",
         )

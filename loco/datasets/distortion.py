@@ -37,6 +37,7 @@ OTHER_NAMES = {
 }
 MOST_EMPTY = 0.5  # fraction of an undistorted image that the lens does not see; with more, the coefficients are wrong
 STEPS = 4096  # at which the distorted radius is computed, to find where it stops growing
+BLOCK = 1 << 20  # pixels whose rays are computed together
 OUTSIDE = -2.0  # pixels; where the lens sees nothing, images are read from there
 
 
@@ -126,11 +127,16 @@ class Undistortion:
         Raises:
             DataError: the lens would not see most of the undistorted image.
         """
-        centres = np.concatenate([pixel_centres(*size), np.ones((*size, 1))], axis=-1).reshape(-1, 3)
-        rays = centres @ np.linalg.inv(intrinsics).T
-        uv = distortion.distort(rays[:, :2]) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
-        with np.errstate(invalid="ignore"):
-            empty = ~((uv >= 0) & (uv < size[::-1])).all(axis=1)
+        inverse = np.linalg.inv(intrinsics)
+        self._uv = np.empty((*size, 2), np.float32)  # where the image shows each pixel of the pinhole camera
+        for top in range(0, size[0], rows := max(1, BLOCK // size[1])):
+            block = self._uv[top : top + rows]
+            centres = pixel_centres(*block.shape[:2]).reshape(-1, 2) + np.array([0, top])
+            rays = centres @ inverse[:2, :2].T + inverse[:2, 2]
+            uv = distortion.distort(rays) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
+            # Rounded, so that the centre of a pixel reads that pixel alone.
+            block[:] = np.nan_to_num(np.round(uv, 4), nan=OUTSIDE).reshape(block.shape)
+        empty = ~((self._uv >= 0) & (self._uv < size[::-1])).all(axis=-1)
         if empty.mean() > MOST_EMPTY:
             raise DataError(
                 f"with this distortion the images show only {1 - empty.mean():.0%} of what a camera without it sees",
@@ -140,16 +146,14 @@ class Undistortion:
                 found=" ".join([distortion.model, *(f"{value:g}" for value in distortion.coefficients)]),
                 remedy="correct the model, or the order and the signs of its coefficients",
             )
-        self._uv = np.where(empty[:, None], OUTSIDE, uv).reshape(*size, 2)
-        # OpenCV counts from the centre of the first pixel.
-        self._map = np.where(empty[:, None], OUTSIDE, uv - 0.5).reshape(*size, 2).astype(np.float32)
+        self._uv[empty] = OUTSIDE
 
     def color(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image (H, W, 3) without distortion; black where the lens sees nothing."""
-        inside = (self._uv >= 0).all(axis=-1)
-        # The outermost half pixel is between the last pixel and nothing.
-        straight = cv2.remap(rgb, self._map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return straight * inside[..., None].astype(np.uint8)
+        # OpenCV counts from the centre of the first pixel. The outermost half pixel is not mixed with black.
+        straight = cv2.remap(rgb, self._uv - 0.5, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        straight[self._uv[..., 0] == OUTSIDE] = 0
+        return straight
 
     def depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """The depth image (h, w) without distortion, metres; 0 where there is none. z-depths do not change."""

@@ -17,10 +17,10 @@ from loco.datasets.layouts import natural
 from loco.errors import DataError
 
 ORDERS = {
-    "natural order (2 before 10)": lambda file: natural(file.name),
-    "plain order (10 before 2)": lambda file: file.name,
-    "plain order of the names without suffix": lambda file: file.stem,
-    "plain order regardless of case": lambda file: file.name.casefold(),
+    "natural order (2 before 10)": lambda file: natural(str(file)),
+    "plain order (10 before 2)": str,
+    "plain order of the names without suffix": lambda file: str(file.with_suffix("")),
+    "plain order regardless of case": lambda file: str(file).casefold(),
 }
 
 
@@ -83,20 +83,27 @@ def require_one_order(images: Mapping[str, Path], *, table: Path, scene: str) ->
     Raises:
         DataError: two of :data:`ORDERS` differ. It names both at the first place where they do.
     """
-    orders = {label: sorted(images.values(), key=key) for label, key in ORDERS.items()}
-    (first, expected), *others = orders.items()
+    difference = order_difference(list(images.values()))
+    if difference:
+        raise DataError(
+            f"its rows cannot be matched to {_folder(images)}/: the order of the names there is ambiguous",
+            file=table,
+            scene=scene,
+            expected="names in one order only, such as numbers with equally many digits",
+            found=difference,
+            remedy="begin each row with the name of its image, or rename the images",
+        )
+
+
+def order_difference(files: Sequence[Path]) -> str | None:
+    """Return the first place where two of :data:`ORDERS` of these files differ, or None if the order is unambiguous."""
+    (first, expected), *others = ((label, sorted(files, key=key)) for label, key in ORDERS.items())
     for other, order in others:
-        if order != expected:
-            place = next(k for k, (a, b) in enumerate(zip(expected, order)) if a != b)
-            raise DataError(
-                f"its rows cannot be matched to {_folder(images)}/: the order of the names there is ambiguous",
-                file=table,
-                scene=scene,
-                expected="names in one order only, such as numbers with equally many digits",
-                found=f"number {place + 1} is {few([expected[place].name])} in {first}, and "
-                f"{few([order[place].name])} in {other}",
-                remedy="begin each row with the name of its image, or rename the images",
-            )
+        for place, (one, another) in enumerate(zip(expected, order), start=1):
+            if one != another:
+                names = few([one.name]), few([another.name])
+                return f"number {place} is {names[0]} in {first}, and {names[1]} in {other}"
+    return None
 
 
 def _known_keys(keys: Sequence[str], images: Mapping[str, Path], table: Path, scene: str) -> dict[str, str]:

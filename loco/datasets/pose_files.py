@@ -58,7 +58,7 @@ def is_rigid(matrix: NDArray[np.float64]) -> bool:
         np.isfinite(matrix).all()
         and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
         and np.linalg.det(rotation) > 0
-        and np.allclose(matrix[3], [0, 0, 0, 1], atol=NEARLY_ONE)
+        and np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6)  # no rounding changes these
     )
 
 

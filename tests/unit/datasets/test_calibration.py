@@ -108,6 +108,13 @@ def test_the_error_names_both_sizes():
         require_size(k, (720, 1280), "K.txt", file=Path("K.txt"), scene="s", remedy="scale it")
 
 
+@pytest.mark.parametrize("focal", [(4.2, 4.2), (0.0042, 0.0042), (1e6, 1e6), (700, 7e5)])
+def test_focal_lengths_in_another_unit(focal):
+    k = np.array([[focal[0], 0, 480], [0, focal[1], 270], [0, 0, 1]])
+    with pytest.raises(DataError, match=r"focal length[\s\S]*960 x 540[\s\S]*in pixels"):
+        require_size(k, (540, 960), "K.txt", file=Path("K.txt"), scene="s", remedy="")
+
+
 CAMERA = "700 0 480\n0 700 270\n0 0 1\n"
 
 

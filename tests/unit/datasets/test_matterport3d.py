@@ -290,6 +290,22 @@ def test_orientations_are_ignored(raw):
     assert "EXIF orientation (36 with orientation 3)" in check_scene("matterport3d", raw, "house", "all")["notes"][0]
 
 
+@pytest.mark.parametrize("change", [{12: 0.004}, {15: 1.004}, {0: "nan"}, {5: 1.5}])
+def test_poses_of_the_conf_are_rigid(raw, change):
+    """Numbers of the first matrix by their places."""
+
+    def edit(conf: str) -> str:
+        lines = [line.split() for line in conf.splitlines()]
+        words = next(words for words in lines if words and words[0] == "scan")
+        for place, value in change.items():
+            words[3 + place] = str(value)
+        return "\n".join(map(" ".join, lines))
+
+    edit_conf(raw, edit)
+    problems = "".join(check_scene("matterport3d", raw, "house", "sample")["problems"])
+    assert "not a rotation and a translation" in problems or "not finite" in problems
+
+
 def test_the_largest_depth_means_none(raw):
     """It would be 16.38 m, and so in range."""
     depth = np.full((64, 80), 4000, np.uint16)
