@@ -3,10 +3,10 @@
 A file of one line states it: the model, followed by its coefficients in OpenCV's order.
 
 - ``radial-tangential k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tau_x tau_y]]]]`` (docs.opencv.org, "Camera Calibration
-  and 3D Reconstruction"): 4, 5, 8, 12 or 14 coefficients. ROS calls it ``plumb_bob`` or ``rational_polynomial``, Kalibr
-  ``radtan``; these names are read as well.
-- ``fisheye k1 k2 k3 k4`` (the same, "Fisheye camera model"; Kannala and Brandt, 2006). ROS and Kalibr call it
-  ``equidistant``.
+  and 3D Reconstruction"): 4, 5, 8, 12 or 14 coefficients.
+- ``fisheye k1 k2 k3 k4`` (the same, "Fisheye camera model"; Kannala and Brandt, 2006).
+
+The names that ROS, Kalibr and COLMAP give them are read as well (:data:`OTHER_NAMES`).
 
 Images are resampled as a pinhole camera of the same size, focal length and principal point would have taken them, as
 those of COLMAP are (:mod:`loco.datasets.colmap`). What that camera sees beyond the image is black and without depth;
@@ -29,12 +29,17 @@ from loco.geometry.patches import sample_depth
 
 RADIAL_TANGENTIAL, FISHEYE = "radial-tangential", "fisheye"
 COEFFICIENTS = {RADIAL_TANGENTIAL: (4, 5, 8, 12, 14), FISHEYE: (4,)}
-OTHER_NAMES = {
+OTHER_NAMES = {  # of Kalibr, ROS and COLMAP
     "radtan": RADIAL_TANGENTIAL,
-    "plumb_bob": RADIAL_TANGENTIAL,
-    "rational_polynomial": RADIAL_TANGENTIAL,
+    "plumb-bob": RADIAL_TANGENTIAL,
+    "rational-polynomial": RADIAL_TANGENTIAL,
+    "opencv": RADIAL_TANGENTIAL,
+    "full-opencv": RADIAL_TANGENTIAL,
+    "equi": FISHEYE,
     "equidistant": FISHEYE,
+    "opencv-fisheye": FISHEYE,
 }
+NOTED_EMPTY = 0.02  # fraction of an undistorted image that the lens does not see, and that is noted
 MOST_EMPTY = 0.5  # fraction of an undistorted image that the lens does not see; with more, the coefficients are wrong
 STEPS = 4096  # at which the distorted radius is computed, to find where it stops growing
 BLOCK = 1 << 20  # pixels whose rays are computed together
@@ -87,7 +92,8 @@ def read_distortion(file: Path, scene: str) -> Distortion:
         DataError: the file does not hold a known model and as many finite coefficients as it has.
     """
     name, *words = read_text(file, scene).split() or [""]
-    model = OTHER_NAMES.get(name, name)
+    model = name.lower().replace("_", "-")
+    model = OTHER_NAMES.get(model, model)
     try:
         coefficients = tuple(float(word) for word in words)
     except ValueError:
@@ -106,7 +112,11 @@ def read_distortion(file: Path, scene: str) -> Distortion:
 
 
 class Undistortion:
-    """Resamples the images of one size that a lens took."""
+    """Resamples the images of one size that a lens took.
+
+    Attributes:
+        empty: fraction of the undistorted image that the lens does not see.
+    """
 
     def __init__(
         self,
@@ -147,6 +157,7 @@ class Undistortion:
                 remedy="correct the model, or the order and the signs of its coefficients",
             )
         self._uv[empty] = OUTSIDE
+        self.empty = float(empty.mean())
 
     def color(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The image (H, W, 3) without distortion; black where the lens sees nothing."""
@@ -158,3 +169,13 @@ class Undistortion:
     def depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
         """The depth image (h, w) without distortion, metres; 0 where there is none. z-depths do not change."""
         return sample_depth(depth, self._uv)[0].astype(np.float32)
+
+
+def empty_note(color: Undistortion) -> str | None:
+    """Return a note on undistorted colour images that show much black; None if they do not."""
+    if color.empty <= NOTED_EMPTY:
+        return None
+    return (
+        f"the lens of the colour camera sees {1 - color.empty:.0%} of the undistorted images; the rest, at their border, is "
+        "black, and its depth is filled like other holes: undistort the images to a smaller field of view to avoid this"
+    )

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from loco.datasets.calibration import Lens, Size, distortion_file, odd_centre, read_lens, require_size
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.distortion import Undistortion
+from loco.datasets.distortion import Undistortion, empty_note
 from loco.datasets.files import read_bytes
 from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth, depth_in_metres
 from loco.datasets.layouts import natural
@@ -309,7 +309,8 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
         if rig is not None and color is not None and depth is not None:
             fitted = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene))
             if fitted and not sizes:
-                found.attempt(_bind(_undistortions, rig, fitted, found.scene))
+                undistortions = found.attempt(_bind(_undistortions, rig, fitted, found.scene)) or ()
+                found.notes += filter(None, map(empty_note, filter(None, undistortions[:1])))
                 odd = (odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), fitted) if lens)
                 found.notes += filter(None, odd)
             sizes = fitted or sizes

@@ -131,6 +131,11 @@ def test_a_camera_with_its_size_and_distortion(name, tmp_path):
     assert read_lens(file, "s").distortion == (FISHEYE, (0.1, -0.02, 0.003, 0.0))
     lens.write_text("plumb_bob -0.1 0.02 1e-3 2e-3 0.05")
     assert read_lens(file, "s").distortion == (RADIAL_TANGENTIAL, (-0.1, 0.02, 0.001, 0.002, 0.05))
+    for other in ("Radial_Tangential", "radtan", "rational_polynomial", "OPENCV"):
+        lens.write_text(f"{other} -0.1 0.02 1e-3 2e-3\n")
+        assert read_lens(file, "s").distortion == (RADIAL_TANGENTIAL, (-0.1, 0.02, 0.001, 0.002))
+    lens.write_text("OPENCV_FISHEYE 0 0 0 0")
+    assert read_lens(file, "s").distortion.model == FISHEYE
     file.unlink()
     with pytest.raises(DataError, match=rf"there is no {name} beside it"):
         read_lens(file, "s")

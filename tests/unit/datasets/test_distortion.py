@@ -222,6 +222,18 @@ def test_coefficients_that_no_camera_of_these_images_has(coefficients, tmp_path)
     assert "distortion.txt" in "".join(check_scene("posed_rgbd", tmp_path, "s", "sample")["problems"])
 
 
+@pytest.mark.parametrize(("name", "noted"), [("5", True), ("fisheye", False)])
+def test_black_borders_are_noted(name, noted, tmp_path):
+    """A pincushion lens sees less than the pinhole camera, a fisheye more."""
+    write_images(tmp_path / "s", "posed_rgbd", *photograph(LENSES[name], "color"))
+    write_camera(tmp_path / "s" / "K.txt", K, LENSES[name])
+    notes = check_scene("posed_rgbd", tmp_path, "s", "all").get("notes", [])
+    scene = open_scene("posed_rgbd", tmp_path, "s")
+    (frame,) = scene.frames(scene.names("all"))
+    lit = frame.rgb.any(axis=-1).mean()
+    assert [f"sees {lit:.0%} of the undistorted images" in note for note in notes] == [True] * noted
+
+
 def test_skew_is_kept():
     """A ray is where the matrix with its skew puts it, before and after."""
     skewed = np.array([[110.0, 3, 82], [0, 112.0, 58], [0, 0, 1]])
