@@ -72,7 +72,9 @@ def training_lock(folder: Path) -> Iterator[Lock]:
         try:
             yield lock
         finally:
-            if not lock.descriptors:
+            if lock.descriptors:
+                file.truncate(0)
+            else:
                 lock.path.unlink(missing_ok=True)
 
 
