@@ -176,6 +176,7 @@ def empty_note(color: Undistortion) -> str | None:
     if color.empty <= NOTED_EMPTY:
         return None
     return (
-        f"the lens of the colour camera sees {1 - color.empty:.0%} of the undistorted images; the rest, at their border, "
-        "is black, and its depth is filled like other holes: undistort the images to a smaller field of view to avoid it"
+        f"the lens of the colour camera sees {1 - color.empty:.0%} of the undistorted images; the rest, at their "
+        "border, is black, and its depth is filled like other holes: undistort the images to a smaller field of view "
+        "to avoid this"
     )

@@ -309,11 +309,15 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
         if rig is not None and color is not None and depth is not None:
             fitted = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene))
             if fitted and not sizes:
-                undistortions = found.attempt(_bind(_undistortions, rig, fitted, found.scene)) or ()
-                found.notes += filter(None, map(empty_note, filter(None, undistortions[:1])))
-                odd = (odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), fitted) if lens)
-                found.notes += filter(None, odd)
+                found.notes += found.attempt(_bind(_lens_notes, rig, fitted, found.scene)) or []
             sizes = fitted or sizes
+
+
+def _lens_notes(rig: Rig, sizes: Sizes, scene: str) -> list[str]:
+    """What is odd about the cameras, for images of these sizes; raises DataError if a distortion cannot be right."""
+    of_color, _ = _undistortions(rig, sizes, scene)
+    odd = [odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), sizes) if lens]
+    return [note for note in (*odd, of_color and empty_note(of_color)) if note]
 
 
 def _bind(function: Callable, *arguments: Any) -> Callable[[], Any]:
