@@ -58,13 +58,17 @@ class DenseSmoothAP(AllPairsLoss):
         weight[patches.image_ids[i] == patches.image_ids[j]] = self.same_image
         positive = together & (distance <= scale.rho) & (weight > 0)
         negative = together & (distance > scale.rho) & (distance <= scale.kappa)
-        s_p, s_n, weight = similarity[positive], similarity[negative], weight[positive]
+        weight = weight[positive]
+        ap = self.smooth_ap(similarity[positive], similarity[negative], weight)
+        return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
+
+    def smooth_ap(self, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
+        """Return the AP (p,) of positives by their scores (p,), those of the negatives (n,), and weights (p,)."""
         r_p = (weight * torch.sigmoid((s_p[None] - s_p[:, None]) / self.tau)).sum(dim=1)
         if not self.own_term:
             r_p = r_p - 0.5 * weight
         r_n = self.ratio * torch.sigmoid((s_n[None] - s_p[:, None]) / self.tau).sum(dim=1)
-        ap = (1 + r_p) / (1 + r_p + r_n)
-        return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
+        return (1 + r_p) / (1 + r_p + r_n)
 
 
 class _Ranked(NamedTuple):

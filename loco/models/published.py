@@ -64,8 +64,8 @@ _BACKBONES = {  # by channels and patch
     (1024, 14): "dinov2_vitl14",
 }
 
-# What Lightning and its configuration store in a checkpoint beside the weights. None of it is imported or called: objects
-# without behaviour replace it.
+# What Lightning and its configuration store in a checkpoint beside the weights. None of it is imported or called:
+# objects without behaviour replace it.
 _DESCRIPTIONS = re.compile(
     r"(src|omegaconf|yacs|hydra|lightning|lightning_fabric|pytorch_lightning)\..+"
     r"|collections\.(defaultdict|deque)|typing\.\w+|_?operator\.getitem|enum\.\w+|pathlib\.\w*Path"
@@ -155,7 +155,7 @@ def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
 def read_weights(path: str | Path) -> Weights:
     """Return the tensors of a checkpoint by name, without ``model.`` and ``module.`` at the start of the names.
 
-    The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. Nothing in it is run.
+    The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. Nothing is run.
 
     Raises:
         DataError: the file is broken, has no weights, or names objects that are neither weights nor known settings.
