@@ -8,6 +8,7 @@ dropped.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ _TRANSFORMERS = {
     "dinov3_vit": _Names("model.layer", "norm", "norm1"),
 }
 _TYPES = [*_TRANSFORMERS, "resnet"]
+_LEARNT_POSITIONS = ("vit", "dinov2")  # a table that is interpolated; with registers, DINOv2's code does so otherwise
 
 
 def load_hub(
@@ -64,6 +66,8 @@ def load_hub(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     revision: str | None = None,
+    interpolate_offset: float = 0.0,
+    concat_class_token: bool = False,
 ) -> Backbone:
     """A backbone of the hub or of a folder with ``config.json`` and ``model.safetensors``.
 
@@ -78,6 +82,9 @@ def load_hub(
         pretrained: False leaves the weights random and needs ``config.json`` alone.
         mean, std: that the three colours in [0, 1] are normalised by; those of the model unless given.
         revision: branch, tag or commit of a model on the hub; its main branch unless given.
+        interpolate_offset: added to the number of rows and columns by whose ratio position embeddings are interpolated.
+            The code of DINO and DINOv2 adds 0.1; transformers adds 0, which maps corners to corners.
+        concat_class_token: put the class token before the channels of each patch (as DINOv2's linear probe).
 
     Raises:
         ConfigError: unknown layer or facet, a type of model that is not supported, a revision of a folder.
@@ -94,8 +101,10 @@ def load_hub(
     if config.model_type == "resnet":
         if facet != "token" or norm:
             raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")
+        if interpolate_offset or concat_class_token:
+            raise ConfigError("a ResNet has neither positions nor a class token to add; leave these options out")
         return ResNet(model, layer, *colours)
-    return VisionTransformer(model, layer, facet, norm, *colours)
+    return VisionTransformer(model, layer, facet, norm, *colours, interpolate_offset, concat_class_token)
 
 
 class VisionTransformer(Backbone):
@@ -112,6 +121,8 @@ class VisionTransformer(Backbone):
         norm: bool | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        interpolate_offset: float = 0.0,
+        concat_class_token: bool = False,
     ) -> None:
         """See :func:`load_hub`; parts of ``model`` become parts of this."""
         super().__init__(mean, std)
@@ -120,8 +131,16 @@ class VisionTransformer(Backbone):
         blocks = model.get_submodule(names.blocks)
         layer = check_layer(layer, len(blocks), f"this model ({config.model_type})")
         norm = norm if norm is not None else layer == len(blocks) and facet == "token"
-        self.dim, self.stride = config.hidden_size, config.patch_size
-        self.token_dim = self.dim
+        if interpolate_offset and config.model_type not in _LEARNT_POSITIONS:
+            raise ConfigError(
+                f"`interpolate_offset` is of {' and '.join(_LEARNT_POSITIONS)} models, found one of the type "
+                f"{config.model_type!r}; remove it"
+            )
+        if concat_class_token and facet != "token":
+            raise ConfigError(f"`concat_class_token` belongs to the tokens, not to the facet {facet!r}")
+        self.token_dim, self.stride = config.hidden_size, config.patch_size
+        self.interpolate_offset, self.concat_class_token = interpolate_offset, concat_class_token
+        self.dim = self.token_dim * (2 if concat_class_token else 1)
         self.blocks = blocks[:layer]
         if facet != "token":
             last = self.blocks[-1]
@@ -140,15 +159,32 @@ class VisionTransformer(Backbone):
     def forward(self, images: Tensor) -> Encoding:
         tokens = self._tokens(self.normalised(images))
         height, width = (side // self.stride for side in images.shape[2:])
-        return Encoding(to_grid(tokens[:, self._extra_tokens :], height, width), tokens[:, 0])
+        maps, token = to_grid(tokens[:, self._extra_tokens :], height, width), tokens[:, 0]
+        if self.concat_class_token:
+            maps = torch.cat([token[:, :, None, None].expand(-1, -1, height, width), maps], dim=1)
+        return Encoding(maps, token)
 
     def _tokens(self, images: Tensor) -> Tensor:
         """All tokens (b, n, dim) of normalised images: class token, registers, then patches in reading order."""
-        tokens = self.embeddings(images, **self._resizes)
+        tokens = self._embedded(images) if self.interpolate_offset else self.embeddings(images, **self._resizes)
         positions = {"position_embeddings": self.rotary(images)} if self.rotary is not None else {}
         for block in self.blocks:
             tokens = block(tokens, **positions)
         return self.norm(tokens)
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Tokens before the first block, positions interpolated by the ratio (cells + offset) / cells, as in DINO's code."""
+        own, table = self.embeddings, self.embeddings.position_embeddings
+        patches = own.patch_embeddings(images)
+        tokens = torch.cat([own.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        cells = [side // self.stride for side in images.shape[2:]]
+        trained = math.isqrt(table.shape[1] - 1)
+        if cells != [trained, trained]:
+            grid = to_grid(table[:, 1:], trained, trained)
+            ratio = [(count + self.interpolate_offset) / trained for count in cells]
+            stretched = F.interpolate(grid, scale_factor=ratio, mode="bicubic", align_corners=False)
+            table = torch.cat([table[:, :1], stretched.flatten(2).mT], dim=1)
+        return own.dropout(tokens + table)
 
 
 class _Facet(nn.Module):

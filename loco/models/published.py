@@ -21,8 +21,9 @@ published                                             here
 ``norm.*``, ``mask_token``, ``head.*``                nothing: not used by these models
 ====================================================  =====================================================
 
-The outputs are those of the published code where images are whole patches and the grid is that of the pretraining. On
-other grids the positions differ a little: DINO's own code stretches them by a further tenth of a patch.
+The outputs are those of the published code if images consist of whole patches: position embeddings are interpolated to
+other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here, and
+around the centre there.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | No
         "name": "backbone",
         "backbone": {
             **({"layer": blocks} if kind == "locus" else {}),
+            **({"interpolate_offset": 0.1} if not backbone or backbone.get("name") == "transformers" else {}),
             "norm": False,
             **(backbone or _default_backbone(channels, patch, path)),
         },

@@ -550,3 +550,64 @@ def test_other_preprocessors_are_refused(models, tmp_path, settings):
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     with pytest.raises((ConfigError, DataError), match="preprocessor_config"):
         build(folder)
+
+
+def dino_positions(table, rows, columns, offset=0.1):
+    """DINO's interpolation in float64: bicubic (a = -0.75), cell r at (r + 0.5) n / (rows + offset) - 0.5 of n."""
+    n = math.isqrt(table.shape[1] - 1)
+    grid = table[0, 1:].double().numpy().reshape(n, n, -1)
+
+    def weight(x):
+        x, a = abs(x), -0.75
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1 if x <= 1 else a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+    def matrix(count):
+        out = np.zeros((count, n))
+        for row in range(count):
+            place = (row + 0.5) * n / (count + offset) - 0.5
+            for near in range(math.floor(place) - 1, math.floor(place) + 3):
+                out[row, min(max(near, 0), n - 1)] += weight(place - near)
+        return out
+
+    return np.einsum("ri,qj,ijc->rqc", matrix(rows), matrix(columns), grid)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3), None])
+def test_positions_are_interpolated_as_in_the_code_of_dino(models, kind, shape):
+    model, folder = models[kind]
+    backbone, plain = build(folder, interpolate_offset=0.1), build(folder)
+    table = model.embeddings.position_embeddings.detach()
+    n = math.isqrt(table.shape[1] - 1)
+    x = images(backbone.stride, *(shape or (n, n)))
+    if shape is None:  # the grid of the pretraining: nothing to interpolate
+        assert torch.equal(backbone(x).maps, plain(x).maps)
+        return
+    patches = model.embeddings.patch_embeddings((x - MEAN) / STD).detach()
+    found = backbone._embedded(backbone.normalised(x))[:, 1:] - patches
+    expected = dino_positions(table, *shape).reshape(1, shape[0] * shape[1], -1)
+    np.testing.assert_allclose(found.detach().numpy(), np.broadcast_to(expected, found.shape), atol=1e-5)
+    difference = (backbone(x).maps - plain(x).maps).norm() / plain(x).maps.norm()
+    assert 1e-4 < difference < 0.2
+
+
+@pytest.mark.parametrize("kind", ["dinov2_with_registers", "dinov3_vit", "resnet"])
+def test_other_models_have_no_such_positions(models, kind):
+    with pytest.raises(ConfigError, match=r"interpolate_offset|leave these options out"):
+        build(models[kind][1], interpolate_offset=0.1)
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_the_class_token_is_put_before_each_patch(models, kind):
+    plain, joined = build(models[kind][1]), build(models[kind][1], concat_class_token=True)
+    x = images(plain.stride)
+    maps, token = plain(x)
+    found = joined(x).maps
+    assert joined.dim == found.shape[1] == 2 * plain.dim
+    assert torch.equal(found[:, plain.dim :], maps)
+    assert (found[:, : plain.dim] == token[:, :, None, None]).all()
+
+
+def test_a_facet_has_no_class_token_to_put_before_it(models):
+    with pytest.raises(ConfigError, match="concat_class_token"):
+        build(models["vit"][1], facet="value", concat_class_token=True)
