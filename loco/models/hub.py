@@ -173,7 +173,7 @@ class VisionTransformer(Backbone):
         return self.norm(tokens)
 
     def _embedded(self, images: Tensor) -> Tensor:
-        """Tokens before the first block, positions interpolated by the ratio (cells + offset) / cells, as in DINO's code."""
+        """Tokens before the first block; positions are interpolated by (cells + offset) / cells, as in DINO's code."""
         own, table = self.embeddings, self.embeddings.position_embeddings
         patches = own.patch_embeddings(images)
         tokens = torch.cat([own.cls_token.expand(len(images), -1, -1), patches], dim=1)

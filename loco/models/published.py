@@ -22,8 +22,8 @@ published                                             here
 ====================================================  =====================================================
 
 The outputs are those of the published code if images consist of whole patches: position embeddings are interpolated to
-other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here, and
-around the centre there.
+other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here,
+and around the centre there.
 """
 
 from __future__ import annotations
