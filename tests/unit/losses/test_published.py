@@ -188,3 +188,13 @@ def test_a_batch_without_positives_has_no_landmarks():
 def test_landmark_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="landmarks must be"):
         build_loss("landmarks", rho=RHO, kappa=KAPPA, tau=TAU, **options)
+
+
+def test_blocks_of_positives_change_neither_value_nor_gradient(monkeypatch):
+    inputs = batch()
+    criterion = build_loss("dense", rho=RHO, kappa=KAPPA, tau=TAU, own_term=False, same_image=0.5)
+    whole, gradient, _ = value_and_gradient(criterion, *inputs)
+    monkeypatch.setattr("loco.losses.dense.BLOCK", 7 * len(inputs[0]) ** 2 // 10)
+    blocks, other, _ = value_and_gradient(criterion, *inputs)
+    assert blocks.item() == pytest.approx(whole.item(), rel=1e-12)
+    torch.testing.assert_close(other, gradient, rtol=1e-9, atol=1e-12)
