@@ -21,8 +21,8 @@ class LandmarkSmoothAP(DenseSmoothAP):
     image of the landmark count, except for the landmark itself. (The release also drops positives that are landmarks
     themselves, which is a mistake.)
 
-    The time is that of all positive pairs times all pairs; the memory that of the pairs. The draws depend on ``seed`` and
-    the number of calls, which is part of the state of the module.
+    The time is that of all positive pairs times all pairs; the memory that of the pairs. The draws depend on ``seed``
+    and the number of calls, which is part of the state of the module.
     """
 
     takes_several_scales = False

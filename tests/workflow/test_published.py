@@ -1,4 +1,11 @@
-"""config/published.yaml as it is shipped, on small simulated scenes: from raw files to tables."""
+"""config/published.yaml as it is shipped, on small simulated scenes: from raw files to tables.
+
+Paths are overridden (simulated scenes instead of the download, a small random network instead of the one on the hub),
+and sizes of the training that would take hours: two steps of four images, a narrow residual network, and few landmarks.
+Of the experiments, one per training loss and the frozen backbone are run; the others differ from them in numbers alone,
+which tests/unit/test_published_config.py checks. Everything else is as shipped: images, grid, losses, optimiser,
+benchmarks.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +24,8 @@ from tests.workflow.conftest import ROOT, World
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
-TRAINED = ("loco_paper", "loco_released", "exact_residual", "locus_fine", "locus_coarse")
+TRAINED = ("loco_released", "locus_fine")
 LANDMARKS = 8
-# Sizes of the training alone, which would take hours here: two steps of four images, a narrow residual network, and few
-# landmarks. Everything else is as shipped: the size of the images, the grid, the losses, the optimiser, the benchmarks.
 SMALL = {"steps": 2, "validate_every": 1, "save_every": 2}
 NARROW = {"widths": [4, 4, 4, 4, 4]}
 SCENES = ["ash", "birch", "cedar"]
@@ -28,7 +33,7 @@ SCENES = ["ash", "birch", "cedar"]
 
 def paths(folder: Path) -> dict[str, Any]:
     """Where the data lie: simulated scenes for the download, and a random network for the backbone."""
-    simulated = {"seed": 1, "rooms": 1, "panoramas": 2, "image": {"height": 128, "width": 160}, "repetition": 0.3}
+    simulated = {"seed": 1, "rooms": 1, "panoramas": 2, "image": {"height": 96, "width": 120}, "repetition": 0.3}
     dataset = {
         "raw": "results/raw/matterport3d",
         "scenes": SCENES,
@@ -38,7 +43,7 @@ def paths(folder: Path) -> dict[str, Any]:
     parts = {part: {"matterport3d": [scene]} for part, scene in zip(("train", "val", "test"), SCENES)}
     experiments = {name: {"model": {"backbone": {"path": str(folder)}}} for name in (*TRAINED, "dino")}
     return {
-        "run": {"seeds": [0]},
+        "run": {"seeds": [0], "experiments": [*TRAINED, "dino"]},
         "datasets": {"matterport3d": dataset},
         "splits": {"matterport3d": parts},
         "experiments": experiments,
@@ -64,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The tables of config/published.yaml."""
     world = World.new(tmp_path_factory.mktemp("published"))
     config = ViTConfig(
-        hidden_size=16, num_hidden_layers=12, num_attention_heads=2, intermediate_size=32, image_size=224, patch_size=8
+        hidden_size=8, num_hidden_layers=12, num_attention_heads=1, intermediate_size=8, image_size=224, patch_size=8
     )
     backbone = world.directory / "backbone"
     with torch.random.fork_rng():
