@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from loco.datasets import conventions_of, is_photographs, open_scene, provides
+from loco.datasets.crop import crop_to_aspect
 from loco.datasets.ply import read_ply
 from loco.datasets.raw import Observations, RawFrame
 from loco.errors import DataError
@@ -91,7 +92,8 @@ def prepare_frames(
         scene: name of the scene.
         out: file of :class:`loco.storage.Frames` to write.
         dataset: name of the dataset.
-        settings: ``height``, ``width`` (pixels); ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
+        settings: ``height``, ``width`` (pixels); ``crop``, to crop to their proportions instead of resizing each side
+            by a factor of its own; ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
             ``max_hole_fraction``: a frame that the mesh leaves with more holes is dropped; ``max_overlap``: so is one
             that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``scale``: metres a
             unit of a sparse model. What was left out is named in the facts ``skipped``, ``dropped`` and ``thinned``.
@@ -107,6 +109,8 @@ def prepare_frames(
     names = source.names(settings["images"])[:: settings.get("every", 1)]
     size = (settings["height"], settings["width"])
     raw_frames = tqdm(source.frames(names), total=len(names), desc=scene, unit="image")
+    if settings.get("crop"):
+        raw_frames = (crop_to_aspect(frame, size) for frame in raw_frames)
     dropped: dict[str, float] = {}
     thinned: dict[str, float] = {}
     tracks = source.tracks()
