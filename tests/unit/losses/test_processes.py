@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from loco.losses import ExactSmoothAP, RankingLoss, build_loss, tiles
-from loco.losses.pairs import select
+from loco.losses.inputs import select
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 CRITERIA = {
@@ -119,7 +119,7 @@ class TestTogether:
 
 
 def test_shares_of_the_blocks_are_disjoint_and_complete(monkeypatch):
-    batch = select(*patches(300, scenes=2))
+    batch = select(*patches(300, scenes=2)).patches
     exact = ExactSmoothAP(RHO, KAPPA, 0.05)
 
     def blocks(process: int, processes: int) -> list:
