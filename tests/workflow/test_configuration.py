@@ -36,10 +36,6 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
         "experiments: {quick: {train: {optimiser: {lr: 0.1, clip: 1.0, lr: 0.2}}}}",
         ["experiments.quick.train.optimiser.lr", "twice"],
     ),
-    "no limit written as infinity": (
-        "experiments: {quick: {train: {loss: {kappa: .inf}}}}",
-        ["experiments.quick.train.loss.kappa", ".inf"],
-    ),
     "not a number": ("experiments: {quick: {train: {optimiser: {lr: .nan}}}}", ["train.optimiser.lr", ".nan"]),
     "infinite clipping": (
         "experiments: {quick: {train: {optimiser: {clip: .inf}}}}",
