@@ -13,7 +13,7 @@ from loco.losses.pairs import RankingLoss
 from loco.losses.patches import Patches
 
 _REMEMBERED = 256  # calls; more than a step makes before its backward pass
-_SAME = 1e-6  # relative difference of sums over the same points, at most
+_ROUNDING = 1e-4  # largest relative difference of sums over the same rows, which a GPU may compute anew otherwise
 
 
 class DrawingLoss(RankingLoss):
@@ -34,20 +34,25 @@ class DrawingLoss(RankingLoss):
 
     def call_number(self, patches: Patches) -> int:
         """Return the number of this call, and count it unless it repeats an earlier one."""
-        summary = _Summary.of(patches)
-        if torch._C._current_graph_task_id() != -1 and (repeated := self._repeated(summary)):
-            repeated.times += 1
-            return repeated.number
+        if self._recent and torch._C._current_graph_task_id() != -1 and (call := self._repeated(_Summary.of(patches))):
+            call.times += 1
+            return call.number
         number = int(self.calls)
         self.calls += 1
-        self._recent.append(_Call(number, summary))
+        if _is_checkpointed():
+            self._recent.append(_Call(number, _Summary.of(patches)))
         return number
 
     def _repeated(self, summary: _Summary) -> _Call | None:
-        """The call on the same points with the nearest features; of equal ones the least repeated, then the last."""
-        same = [call for call in self._recent if call.summary.has_same_points(summary)]
-        order = [(float((call.summary.features - summary.features).norm()), call.times, -call.number) for call in same]
+        """The call on the same points, with the same features if any; of several the least repeated, then the last."""
+        same = [call for call in self._recent if _differ_by(call.summary.points, summary.points) < _ROUNDING]
+        order = [(call.summary.features_differ(summary), call.times, -call.number) for call in same]
         return same[order.index(min(order))] if same else None
+
+
+def _is_checkpointed() -> bool:
+    """Whether this forward pass may be repeated: it keeps no graph (the reentrant form), or hooks store its tensors."""
+    return not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 @dataclass
@@ -73,5 +78,14 @@ class _Summary(NamedTuple):
         sums = [(weights.to(part.dtype) @ part).double().cpu() for part in (points, ids, features)]
         return cls(torch.cat([torch.tensor([len(points)]), *sums[:2]]), sums[2])
 
-    def has_same_points(self, other: _Summary) -> bool:
-        return bool((self.points - other.points).abs().le(_SAME * self.points.abs()).all())
+    def features_differ(self, other: _Summary) -> int:
+        """0 for equal features, 1 for equal ones up to rounding, 2 for others."""
+        difference = _differ_by(self.features, other.features)
+        return int(difference > 0) + int(difference > _ROUNDING)
+
+
+def _differ_by(sums: Tensor, other: Tensor) -> float:
+    """Largest relative difference."""
+    if sums.shape != other.shape:
+        return torch.inf
+    return float(((sums - other).abs() / (1 + sums.abs())).max()) if len(sums) else 0.0

@@ -13,7 +13,6 @@ _REFUSAL = (
     "the gradient of this ranking loss cannot be differentiated: second derivatives (gradient penalties, Hessians) are "
     "implemented for DenseSmoothAP and InfoNCE alone"
 )
-_BATCHED = "the gradient of this ranking loss cannot be computed under vmap (vectorize=True, is_grads_batched=True)"
 
 
 def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
@@ -30,8 +29,6 @@ def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[
 
     @wraps(backward)
     def once(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
-        if any(torch._C._functorch.is_batchedtensor(tensor) for tensor in incoming):
-            raise RuntimeError(_BATCHED)
         with torch.no_grad():
             gradient, *others = backward(ctx, *incoming)
         if torch.is_grad_enabled():
