@@ -13,8 +13,8 @@ REFUSED = "cannot be differentiated|cannot be transformed"
 
 
 def loss_of(name):
-    """The loss of some patches as a function of their features (12, 4), and features."""
-    features, points, *_ = patches(12, 1)
+    """The loss of some patches as a function of their features (8, 4), and features."""
+    features, points, *_ = patches(8, 1)
     return lambda x: build_loss(name, rho=0.8, kappa=3.0, tau=0.1)(x, points)[0], features
 
 
@@ -37,7 +37,7 @@ WAYS = {
     "functional.hvp": lambda loss, x: functional.hvp(loss, x, torch.ones_like(x)),
     "functional.vhp": lambda loss, x: functional.vhp(loss, x, torch.ones_like(x)),
     "functional.jvp": lambda loss, x: functional.jvp(loss, x, torch.ones_like(x)),
-    "gradgradcheck": lambda loss, x: torch.autograd.gradgradcheck(loss, x[:4].clone().requires_grad_()),
+    "gradgradcheck": lambda loss, x: torch.autograd.gradgradcheck(loss, x.clone().requires_grad_()),
     "func.grad": lambda loss, x: torch.func.grad(loss)(x),
     "func.hessian": lambda loss, x: torch.func.hessian(loss)(x),
     "func.jacfwd": lambda loss, x: torch.func.jacfwd(loss)(x),
