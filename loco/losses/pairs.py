@@ -1,4 +1,4 @@
-"""What the ranking losses share: their inputs, the classes of pairs, and the smooth average precision.
+"""What the ranking losses share: their options, the classes of pairs, and the smooth average precision.
 
 Patches i and j of one scene, at distance r = |p_i - p_j|, form a *positive* pair if r <= rho, a *negative* pair if
 rho < r <= kappa, and take no part beyond. A pair's score is s = f_i . f_j. With sigma(x) = 1 / (1 + exp(-x / tau)), the
