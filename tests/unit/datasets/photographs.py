@@ -38,7 +38,7 @@ def photograph(renderer: Renderer, poses: NDArray[np.float64], size: tuple[int, 
     rng = np.random.default_rng(0)
     exposure = expose(renderer.brightness(poses[0, :3, 3]), rng)
     height, width = size
-    focal = 0.9 * width
+    focal = 0.90625 * width
     intrinsics = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     folder.mkdir(parents=True, exist_ok=True)
     for k, pose in enumerate(poses):
