@@ -200,7 +200,6 @@ def test_numbers_that_are_not_finite(path: str, value: Any, expected: str) -> No
     assert expected in problem
 
 
-@pytest.mark.parametrize("unlimited", [float("inf"), None])
 @pytest.mark.parametrize(
     "path",
     [
@@ -211,8 +210,9 @@ def test_numbers_that_are_not_finite(path: str, value: Any, expected: str) -> No
         "benchmarks.landmark_retrieval.kappa",
     ],
 )
-def test_no_limit_is_null_in_a_loaded_configuration(path: str, unlimited: float | None) -> None:
-    loaded: Any = load(changed(path, unlimited), ROOT)
+def test_no_limit_is_null_in_a_loaded_configuration(path: str) -> None:
+    loaded: Any = load(changed(path, float("inf")), ROOT)
+    assert loaded == load(changed(path, None), ROOT)
     for key in path.split("."):
         loaded = loaded[key]
     assert loaded is None
