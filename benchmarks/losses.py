@@ -126,7 +126,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 def runner(task: dict[str, Any], features: Tensor, points: Tensor) -> Callable[[], tuple[Tensor, dict[str, Any]]]:
     if task.get("blocks"):
         return lambda: by_blocks(features, points, task["kappa"])
-    criterion = build_loss(task["loss"], rho=RHO, kappa=task["kappa"], tau=TAU, **task["options"])
+    criterion = build_loss(task["loss"], rho=RHO, kappa=task["kappa"], tau=TAU, normalise=False, **task["options"])
     state = {name: value.clone() for name, value in criterion.state_dict().items()}
     patches = Patches(features, points, torch.zeros(len(features), dtype=torch.int64), torch.arange(len(features)))
 

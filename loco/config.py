@@ -24,7 +24,7 @@ from loco.config_queries import (
     training_split,
     variant_experiment,
 )
-from loco.config_schema import SCHEMA, name_pattern, plain_copy, schema_problems
+from loco.config_schema import SCHEMA, infinity_to_null, name_pattern, plain_copy, schema_problems
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 
@@ -58,7 +58,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
 
     Returns:
         A copy of plain dicts in the order of their keys: every scene list is a list of names, every integer an int, and
-        the variants of ablations are experiments.
+        the variants of ablations are experiments, and "no limit" is null.
 
     Raises:
         ConfigError: lists all problems, each with its key.
@@ -72,7 +72,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
         raise ConfigError(
             "\n".join(["the configuration cannot be used as it stands:", *(f"  - {p}" for p in problems)])
         )
-    return json.loads(json.dumps(config, sort_keys=True))
+    return json.loads(json.dumps(infinity_to_null(config), sort_keys=True, allow_nan=False))
 
 
 def _problems(config: dict[str, Any], base: Path) -> list[str]:

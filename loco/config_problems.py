@@ -256,11 +256,11 @@ def _has_weights_to_train(model: dict[str, Any]) -> bool:
 
 
 def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
-    rhos, kappas = ([radius] if isinstance(radius, (int, float)) else radius for radius in (loss["rho"], loss["kappa"]))
+    rhos, kappas = (radius if isinstance(radius, list) else [radius] for radius in (loss["rho"], loss["kappa"]))
     if len(rhos) != len(kappas):
         yield f"{name}: each scale has a rho and a kappa, found {len(rhos)} and {len(kappas)}"
     for rho, kappa in zip(rhos, kappas):
-        if rho >= kappa:
+        if kappa is not None and rho >= kappa:
             yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
 
 

@@ -28,8 +28,8 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
     """Return a copy of plain dicts, lists, texts and numbers.
 
     Returns:
-        The copy, where every number that is not finite is None; the problems (keys and values of other types); and the
-        numbers that are not finite by their keys, for :func:`schema_problems`.
+        The copy, where infinity (`.inf`) stays and any other number that is not finite is None; the problems (keys and
+        values of other types); and the numbers that are None now by their keys, for :func:`schema_problems`.
 
     Raises:
         ConfigError: the configuration contains itself, or is too large or too deeply nested.
@@ -54,6 +54,8 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
             return {str(key): copy(item, (*keys, str(key))) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [copy(item, (*keys, number)) for number, item in enumerate(value)]
+        if _is_infinite(value):
+            return math.inf
         if isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
             not_finite[keys] = value
             return None
@@ -81,10 +83,18 @@ def schema_problems(
     errors = sorted(validator.iter_errors(config), key=lambda error: error.json_path)
     if _convert_whole_floats(config, errors):
         return schema_problems(config, schema_file, not_finite)
-    null_refused = {tuple(error.absolute_path) for error in errors}
-    problems = [_not_finite_problem(keys, value, keys not in null_refused) for keys, value in not_finite.items()]
+    problems = [_not_finite_problem(keys, value) for keys, value in not_finite.items()]
     others = [error for error in errors if tuple(error.absolute_path) not in not_finite]
     return problems + [problem for error in others for problem in _in_words(error)]
+
+
+def infinity_to_null(value: Any) -> Any:
+    """Return a copy of a configuration where null is the one form of "no limit": JSON has no infinity."""
+    if isinstance(value, dict):
+        return {key: infinity_to_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [infinity_to_null(item) for item in value]
+    return None if _is_infinite(value) else value
 
 
 def name_pattern(schema_file: Path) -> str:
@@ -138,11 +148,25 @@ def _matches_whole(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Valida
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
+def _has_type(validator: Any, types: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Infinity is of no type, and accepted where the schema has the keyword `unlimited` beside `type`."""
+    if not (_is_infinite(value) and schema.get("unlimited")):
+        yield from Draft202012Validator.VALIDATORS["type"](validator, types, value, schema)
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and value == math.inf
+
+
+def _is_finite_number(checker: Any, value: Any) -> bool:
+    return Draft202012Validator.TYPE_CHECKER.is_type(value, "number") and not _is_infinite(value)
+
+
 # JSON schema accepts 3.0 as an integer; the code does not.
 _Validator = validators.extend(
     Draft202012Validator,
-    {"pattern": _matches_whole},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+    {"pattern": _matches_whole, "type": _has_type},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_finite_number}),
 )
 
 
@@ -175,17 +199,18 @@ def _types(error: ValidationError) -> list[str]:
     return [error.validator_value] if isinstance(error.validator_value, str) else list(error.validator_value)
 
 
-def _not_finite_problem(keys: Keys, value: float, null_allowed: bool) -> str:
+def _not_finite_problem(keys: Iterable[str | int], value: float) -> str:
     if value != value:  # .nan; math.isnan fails for huge integers
         return f"{dotted(keys)}: expected a finite number, found .nan"
-    # In a variant of an ablation, null removes the key.
-    remedy = "null" if null_allowed and keys[0] != "ablations" else "a large number"
-    return f"{dotted(keys)}: expected a finite number, found an infinite one (.inf); for no limit write {remedy}"
+    return f"{dotted(keys)}: expected a finite number, found an infinite one (.inf); for no limit write a large number"
 
 
 def _in_words(error: ValidationError) -> Iterator[str]:
     where = dotted(error.absolute_path)
     found = error.instance
+    if _is_infinite(found):
+        yield _not_finite_problem(error.absolute_path, found)
+        return
     match error.validator:
         case "additionalProperties":
             known = list(error.schema["properties"])

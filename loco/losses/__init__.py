@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from loco.losses.dense import DenseSmoothAP
+from loco.losses.draws import DrawingLoss
 from loco.losses.exact import ExactSmoothAP
 from loco.losses.info_nce import InfoNCE
 from loco.losses.landmark import LandmarkSmoothAP
@@ -27,9 +28,10 @@ LOSSES: dict[str, type[RankingLoss]] = {
 }
 
 
-def build_loss(name: str, **options: Any) -> RankingLoss:
-    """A loss by its name in the configuration, with its options."""
-    return LOSSES[name](**options)
+def build_loss(name: str, seed: int = 0, **options: Any) -> RankingLoss:
+    """Build a loss by its name in the configuration, with its options; ``seed`` is that of its draws, if it draws."""
+    draws = {"seed": seed} if issubclass(LOSSES[name], DrawingLoss) else {}
+    return LOSSES[name](**draws, **options)
 
 
 __all__ = [

@@ -22,17 +22,20 @@ class DenseSmoothAP(AllPairsLoss):
     With ``own_term`` a pair also competes with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
 
+    takes_transforms = True
+
     def __init__(
         self,
         rho: float | Sequence[float],
-        kappa: float | Sequence[float],
+        kappa: float | Sequence[float | None] | None,
         tau: float,
         own_term: bool = False,
         same_image: float = 0.0,
         ratio: float = 1.0,
         group: Group = None,
+        normalise: bool = True,
     ) -> None:
-        super().__init__(rho, kappa, tau, same_image, ratio, group)
+        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise)
         self.own_term = own_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:

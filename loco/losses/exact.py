@@ -23,11 +23,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from loco.losses import histograms
+from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
-from loco.losses.pairs import AllPairsLoss, mean_of_scales, nothing_to_rank, wide_type
+from loco.losses.inputs import wide_type
+from loco.losses.pairs import AllPairsLoss, mean_of_scales, nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.processes import Group, add_up
 from loco.losses.tiles import Classes, Walk
@@ -45,21 +46,23 @@ class ExactSmoothAP(AllPairsLoss):
     def __init__(
         self,
         rho: float | Sequence[float],
-        kappa: float | Sequence[float],
+        kappa: float | Sequence[float | None] | None,
         tau: float,
         tile: int | None = None,
         same_image: float = 0.0,
         ratio: float = 1.0,
         group: Group = None,
+        normalise: bool = True,
     ) -> None:
         """``tile``: patches along the side of a tile; None for what suits the device. The rest as in the base class."""
-        super().__init__(rho, kappa, tau, same_image, ratio, group)
+        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise)
         self.tile = tile
         self.classes = Classes(self.scales, same_image)
         self.grid = Grid.for_tau(tau)
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        mean_ap, positives, negatives = _MeanAP.apply(patches.features, self, self._walk(patches))
+        source = patches.features[:0].clone()  # stands for the features where their derivative is refused
+        mean_ap, positives, negatives = _MeanAP.apply(patches.features, source, self, self._walk(patches))
         if not positives.any():
             return nothing_to_rank(patches.features, int(negatives.sum()))
         return mean_of_scales(self.scales, mean_ap, positives, negatives)
@@ -120,10 +123,12 @@ class _MeanAP(torch.autograd.Function):
     """Mean smooth AP of the positive pairs at each scale, and the numbers of pairs; the gradient by a second walk."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, criterion: ExactSmoothAP, walk: Walk) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, features: Tensor, source: Tensor, criterion: ExactSmoothAP, walk: Walk
+    ) -> tuple[Tensor, Tensor, Tensor]:
         features = features[walk.order]
         tables = criterion.tables(walk, features)
-        ctx.save_for_backward(features)
+        ctx.save_for_backward(features, source)
         ctx.criterion, ctx.walk, ctx.tables = criterion, walk, tables
         mean_ap = torch.stack([table.mean_ap for table in tables]).to(wide_type(features))
         positives, negatives = torch.stack([table.pairs for table in tables], dim=1)
@@ -131,16 +136,16 @@ class _MeanAP(torch.autograd.Function):
         return mean_ap, positives, negatives
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        (features,) = ctx.saved_tensors
+    @first_order
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        features, _ = ctx.saved_tensors
         grad = add_up(grad.double(), ctx.criterion.group)  # the blocks of this process count for the losses of all
         slopes = sum(g * table.slopes() for g, table in zip(grad, ctx.tables))
         with torch.autocast(features.device.type, enabled=False):
             sorted_gradient = ctx.criterion.gradient(ctx.walk, features, slopes)
         gradient = torch.empty_like(features)
         gradient[ctx.walk.order] = sorted_gradient.to(features.dtype)
-        return gradient, None, None
+        return gradient, None, None, None
 
 
 class Tables:

@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from loco.losses.pairs import RankingLoss, nothing_to_rank
+from loco.losses.draws import DrawingLoss
+from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
 
-class InfoNCE(RankingLoss):
+class InfoNCE(DrawingLoss):
     """Contrastive loss (van den Oord et al., 2018) with the pairs of a ranking loss, many positives a query.
 
     For query i with positives P_i and negatives N_i, and e_k = exp(s_ik / tau), the mean over its positives j of
@@ -30,9 +31,10 @@ class InfoNCE(RankingLoss):
     The loss pushes hardest where a ranking is worst, where the slope of an average precision vanishes: a start for
     networks that know nothing yet.
 
-    The log counts the pairs of the queries before any is drawn, once for each; ``mean_ap`` is not measured. The draws
-    depend on ``seed`` and on the number of calls, which is part of the module's state.
+    The log counts the pairs of the queries before any is drawn, once for each; ``mean_ap`` is not measured.
     """
+
+    takes_transforms = True
 
     def __init__(
         self,
@@ -45,10 +47,11 @@ class InfoNCE(RankingLoss):
         beta: float = 0.0,
         seed: int = 0,
         group: Group = None,
+        normalise: bool = True,
     ) -> None:
         """
         Args:
-            rho, kappa, group: as in :class:`loco.losses.pairs.RankingLoss`.
+            rho, kappa, group, normalise: as in :class:`loco.losses.pairs.RankingLoss`.
             tau: temperature of the softmax.
             queries: number of query patches drawn; one without a positive is passed over.
             positives, negatives: largest numbers drawn for each query; None for all.
@@ -58,16 +61,14 @@ class InfoNCE(RankingLoss):
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or beta < 0.
         """
-        super().__init__(rho, kappa, tau, group=group)
+        super().__init__(rho, kappa, tau, group=group, normalise=normalise, seed=seed)
         if beta < 0:
             raise ValueError(f"the concentration beta must not be negative, found {beta}")
         self.queries, self.positives, self.negatives = queries, positives, negatives
-        self.beta, self.seed = beta, seed
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.beta = beta
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + int(self.calls))
-        self.calls += 1
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.call_number(patches))
         queries = torch.randperm(len(patches.features), generator=generator)[: self.queries]
         queries = queries.to(patches.features.device)
         losses, log = [], {"positives": 0, "negatives": 0, "mean_ap": float("nan")}

@@ -60,7 +60,7 @@ class _Pairs:
 
     def __init__(self, walk: Walk, grid: Grid) -> None:
         self.walk, self.grid = walk, grid
-        self.radii = torch.tensor([radius**2 for radius in walk.radii]).to(walk.points)
+        self.radii = torch.tensor([radius * radius for radius in walk.radii]).to(walk.points)
 
     def launch(self, kernel: Any, block: Block, similarity: Tensor, *own: Any, **constants: int) -> None:
         """Run a kernel for each pair of a block; ``similarity`` is float32."""

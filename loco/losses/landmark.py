@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from loco.losses.dense import DenseSmoothAP
+from loco.losses.draws import DrawingLoss
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
 
-class LandmarkSmoothAP(DenseSmoothAP):
+class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
     """Smooth AP over the pairs of a landmark and a patch, all landmarks together.
 
     As in the release of LoCUS (github.com/dakloepfer/locus), landmarks are drawn from the first image of each scene,
@@ -21,16 +22,17 @@ class LandmarkSmoothAP(DenseSmoothAP):
     image of the landmark count, except for the landmark itself. (The release also drops positives that are landmarks
     themselves, which is a mistake.)
 
-    The time is that of all positive pairs times all pairs; the memory that of the pairs. The draws depend on ``seed``
-    and the number of calls, which is part of the state of the module.
+    The time is that of all positive pairs times all pairs; the memory that of the pairs. The draws are those of a
+    :class:`loco.losses.draws.DrawingLoss`.
     """
 
     takes_several_scales = False
+    takes_transforms = False
 
     def __init__(
         self,
         rho: float,
-        kappa: float,
+        kappa: float | None,
         tau: float,
         landmarks: int = 64,
         patches: float = 0.1,
@@ -38,10 +40,11 @@ class LandmarkSmoothAP(DenseSmoothAP):
         seed: int = 0,
         ratio: float = 1.0,
         group: Group = None,
+        normalise: bool = True,
     ) -> None:
         """
         Args:
-            rho, kappa, tau, own_term, ratio, group: as in :class:`loco.losses.dense.DenseSmoothAP`.
+            rho, kappa, tau, own_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
             landmarks: number of patches that are drawn as landmarks.
             patches: fraction of the patches that landmarks are compared with, in addition to their positives.
             seed: of the draws.
@@ -49,15 +52,13 @@ class LandmarkSmoothAP(DenseSmoothAP):
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or an option that is out of its range.
         """
-        super().__init__(rho, kappa, tau, own_term, 1.0, ratio, group)
+        super().__init__(rho, kappa, tau, own_term, 1.0, ratio, group, normalise, seed=seed)
         if landmarks < 1 or not 0 < patches <= 1:
             raise ValueError(f"landmarks must be 1 or more and patches in (0, 1], found {landmarks} and {patches}")
-        self.landmarks, self.patches, self.seed = landmarks, patches, seed
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.landmarks, self.patches = landmarks, patches
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([self.seed, int(self.calls)])
-        self.calls += 1
+        rng = np.random.default_rng([self.seed, self.call_number(patches)])
         rows, positive, negative = self.draw(patches, rng)
         count = int(negative.sum())
         if not positive.any():

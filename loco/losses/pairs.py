@@ -1,4 +1,4 @@
-"""What the ranking losses share: their inputs, the classes of pairs, and the smooth average precision.
+"""What the ranking losses share: their options, the classes of pairs, and the smooth average precision.
 
 Patches i and j of one scene, at distance r = |p_i - p_j|, form a *positive* pair if r <= rho, a *negative* pair if
 rho < r <= kappa, and take no part beyond. A pair's score is s = f_i . f_j. With sigma(x) = 1 / (1 + exp(-x / tau)), the
@@ -15,18 +15,20 @@ ratio c makes up for a batch whose share of negatives is not that of the scenes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from loco.losses.inputs import Selection, require_unit_rows, select, unit_rows, wide_type
 from loco.losses.patches import Patches
-from loco.losses.processes import Group, gather_patches, place
+from loco.losses.processes import Group, gather_patches
 
 
 class Scale(NamedTuple):
-    """Radii of the positive and of the negative pairs, metres."""
+    """Radii of the positive and of the negative pairs, metres; ``kappa`` may be infinite."""
 
     rho: float
     kappa: float
@@ -36,27 +38,31 @@ class RankingLoss(torch.nn.Module):
     """Base of the ranking losses: a radius for positives, one for negatives, a temperature."""
 
     takes_several_scales = False
-    takes_half = False  # else features of half precision are widened for it
+    takes_half = False  # on a GPU; else features of half precision are widened for it
+    takes_transforms = False  # those of torch.func
 
     def __init__(
         self,
         rho: float | Sequence[float],
-        kappa: float | Sequence[float],
+        kappa: float | Sequence[float | None] | None,
         tau: float,
         same_image: float = 0.0,
         ratio: float = 1.0,
         group: Group = None,
+        normalise: bool = True,
     ) -> None:
         """
         Args:
             rho: pairs up to this distance are positive, metres. Several radii, with as many ``kappa``, are several
                 scales: the loss is the mean of theirs.
-            kappa: pairs beyond this distance are ignored, metres.
+            kappa: pairs beyond this distance are ignored, metres; infinity or None: all pairs of a scene count.
             tau: temperature of the sigmoid, in units of similarity.
             same_image: weight of the positive pairs within one image, 0 (left out) to 1.
             ratio: factor c of the negatives.
             group: processes whose patches form one batch, each calling the loss with its own
                 (:mod:`loco.losses.processes`); None for this process alone.
+            normalise: divide the features by their lengths; the gradient is that of the features as they were passed.
+                If false, the loss requires rows of unit length, and uses them as they are.
 
         Raises:
             ValueError: not 0 < rho < kappa, or another option out of its range.
@@ -65,14 +71,16 @@ class RankingLoss(torch.nn.Module):
         self.scales = _scales(rho, kappa)
         if len(self.scales) > 1 and not self.takes_several_scales:
             raise ValueError(f"{type(self).__name__} takes one scale: rho and kappa must be numbers")
-        if not tau > 0:
-            raise ValueError(f"the temperature tau must be positive, found {tau}")
+        if not 0 < tau < math.inf:
+            raise ValueError(f"the temperature tau must be positive and finite, found {tau}")
         if not 0 <= same_image <= 1:
             raise ValueError(f"the weight same_image must lie in [0, 1], found {same_image}")
-        if not ratio > 0:
-            raise ValueError(f"the ratio must be positive, found {ratio}")
-        self.rho, self.kappa, self.tau, self.same_image, self.ratio = rho, kappa, tau, same_image, ratio
-        self.group = group
+        if not 0 < ratio < math.inf:
+            raise ValueError(f"the ratio must be positive and finite, found {ratio}")
+        radii = [[scale.rho for scale in self.scales], [scale.kappa for scale in self.scales]]
+        self.rho, self.kappa = radii if isinstance(rho, Sequence) else (radius for (radius,) in radii)
+        self.tau, self.same_image, self.ratio = tau, same_image, ratio
+        self.group, self.normalise = group, normalise
 
     @torch.compiler.disable  # it is matrix products and table look-ups, whose number depends on the points
     def forward(
@@ -85,34 +93,64 @@ class RankingLoss(torch.nn.Module):
     ) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch of patches.
 
+        A batch is a list of patches, or feature maps as a network returns them. Both give the same loss.
+
         Args:
-            features: (n, d), unit rows. Half precision is widened: the loss computes in float32, or float64, under
-                autocast too. The gradient has their own type.
-            points: (n, 3), metres, world frame of their scene.
-            scene_ids: (n,) integers; patches of different scenes never form pairs. One scene if None.
-            valid: (n,) bool; patches without a 3D point form no pairs. All valid if None.
-            image_ids: (n,) integers, different for different images of all scenes and processes: see ``same_image``.
-                Every patch is its own image if None.
+            features: (n, d), or maps (b, d, h, w). Their length does not matter, unless ``normalise`` is false. Half
+                precision is widened: the loss computes in float32, or float64, under autocast too. The gradient has
+                their own type.
+            points: (n, 3), or (b, h, w, 3); metres, world frame of their scene; floating-point numbers or integers.
+                They are constants: no gradient is computed for them. A patch with a coordinate that is not finite
+                forms no pairs.
+            scene_ids: (n,), or (b, h, w), or one per map (b,), integers; patches of different scenes never form pairs.
+                One scene if None.
+            valid: (n,) or (b, h, w), bool; patches without a 3D point form no pairs. All valid if None.
+            image_ids: (n,), (b, h, w) or (b,), integers, different for different images of all scenes and processes:
+                see ``same_image``. Every patch is its own image if None, those of a map too.
 
         Returns:
             The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs of
             any weight but 0, summed over the scales), ``mean_ap``; of several scales also ``mean_ap_<rho>``. Without a
             positive pair there is nothing to rank: a scale takes no part in the mean, and if there is no other the loss
-            is 0, with zero gradient. Its ``mean_ap`` is NaN. All are of the whole batch of a group.
+            is 0, with zero gradient. Its ``mean_ap`` is NaN. If a feature of a patch that could form pairs is not
+            finite, the loss and its gradient are NaN, so a ``GradScaler`` skips the step. All are of the whole batch of
+            a group.
 
         Raises:
-            ValueError: the shapes do not fit together.
+            ValueError: the shapes or types do not fit together; rows that are not of unit length with
+                ``normalise=False``.
+            RuntimeError: a transform of ``torch.func`` is applied to a loss that supports none.
         """
+        self._require_no_transform()
         with torch.autocast(features.device.type, enabled=False):
-            patches, _ = self._batch(features, points, scene_ids, valid, image_ids)
-            return self.loss(patches)
+            patches, is_finite, _, _ = self._batch(features, points, scene_ids, valid, image_ids)
+            return self.loss(patches) if is_finite else self._not_finite(patches)
 
-    def _batch(self, features: Tensor, points: Tensor, *rest: Tensor | None) -> tuple[Patches, slice]:
-        """The patches of the whole batch, and which of them are this process's."""
-        patches, mine = gather_patches(select(features, points, *rest, self.group), self.group)
-        if not self.takes_half:
-            patches = patches._replace(features=patches.features.to(wide_type(features)))
-        return patches, mine
+    def _batch(self, features: Tensor, points: Tensor, *rest: Tensor | None) -> tuple[Patches, bool, Selection, slice]:
+        """The patches of the whole batch, whether their features are finite, this process's, and where these are."""
+        selection = select(features, points, *rest, self.group)
+        patches, mine = gather_patches(selection.patches, self.group)
+        rows, narrow = patches.features, self.takes_half and features.is_cuda
+        if self.normalise:
+            rows, is_finite = unit_rows(rows.to(wide_type(rows)))
+        else:
+            is_finite = require_unit_rows(rows)
+        rows = rows.to(features.dtype if narrow else wide_type(features))
+        return patches._replace(features=rows), is_finite, selection, mine
+
+    def _not_finite(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+        """A loss that is NaN, and so is its gradient; the pairs are counted as they are."""
+        with torch.no_grad():
+            _, log = self.loss(patches._replace(features=torch.zeros_like(patches.features)))
+        log |= {key: math.nan for key in log if key.startswith("mean_ap")}
+        return patches.features.sum(dtype=wide_type(patches.features)) * math.nan, log
+
+    def _require_no_transform(self) -> None:
+        if not self.takes_transforms and torch._C._are_functorch_transforms_active():
+            raise RuntimeError(
+                f"{type(self).__name__} cannot be transformed by torch.func (grad, hessian, jacfwd, vmap): it has "
+                "first derivatives by torch.autograd alone. Call backward() or torch.autograd.grad"
+            )
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         raise NotImplementedError
@@ -137,64 +175,29 @@ class AllPairsLoss(RankingLoss):
     ) -> Tensor:
         """Mean AP over the positive pairs of each patch, of all scales, weighted as in the loss.
 
-        LoCUS (ICCV 2023) takes the patches that do best for landmarks. Arguments as of a call. Returns (n,), NaN for a
-        patch without a positive pair.
+        LoCUS (ICCV 2023) takes the patches that do best for landmarks. Arguments as of a call. Returns (n,), or
+        (b, h, w) for maps; NaN for a patch without a positive pair, and for all if a feature is not finite.
         """
+        self._require_no_transform()
         with torch.autocast(features.device.type, enabled=False):
-            patches, mine = self._batch(features, points, scene_ids, valid, image_ids)
-            precision = self.precision(patches)[mine]
-        if valid is None:
-            return precision
-        return precision.new_full((len(features),), float("nan")).masked_scatter_(valid.bool(), precision)
+            patches, is_finite, selection, mine = self._batch(features, points, scene_ids, valid, image_ids)
+            rows = patches.features
+            precision = self.precision(patches) if is_finite else rows.new_full(rows.shape[:1], math.nan)
+        return selection.scatter(precision.to(wide_type(rows))[mine])
 
     def precision(self, patches: Patches) -> Tensor:
         raise NotImplementedError
 
 
-def _scales(rho: float | Sequence[float], kappa: float | Sequence[float]) -> list[Scale]:
+def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] | None) -> list[Scale]:
     rhos, kappas = (list(radius) if isinstance(radius, Sequence) else [radius] for radius in (rho, kappa))
+    kappas = [math.inf if radius is None else radius for radius in kappas]
     if len(rhos) != len(kappas) or not rhos or len(set(rhos)) < len(rhos):
         raise ValueError(f"each scale must have its own rho and a kappa, found rho = {rho}, kappa = {kappa}")
     for near, far in zip(rhos, kappas):
         if not 0 < near < far:
             raise ValueError(f"the radii must satisfy 0 < rho < kappa, found rho = {near}, kappa = {far}")
     return [Scale(*radii) for radii in zip(rhos, kappas)]
-
-
-def select(
-    features: Tensor,
-    points: Tensor,
-    scene_ids: Tensor | None,
-    valid: Tensor | None,
-    image_ids: Tensor | None,
-    group: Group = None,
-) -> Patches:
-    """Check the inputs of a ranking loss and keep the valid patches."""
-    n, device = len(features), features.device
-    shapes = {
-        "features (n, d)": features.ndim == 2,
-        "points (n, 3)": points.shape == (n, 3),
-        "scene_ids (n,)": scene_ids is None or scene_ids.shape == (n,),
-        "valid (n,)": valid is None or valid.shape == (n,),
-        "image_ids (n,)": image_ids is None or image_ids.shape == (n,),
-    }
-    if wrong := [name for name, right in shapes.items() if not right]:
-        names = (name.split()[0] for name in shapes)
-        given = zip(names, (features, points, scene_ids, valid, image_ids))
-        found = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in given if tensor is not None)
-        raise ValueError(f"wrong shape of {', '.join(wrong)}; found {found}")
-    if scene_ids is None:
-        scene_ids = torch.zeros(n, dtype=torch.int64, device=device)
-    if image_ids is None:
-        process, _ = place(group)
-        image_ids = torch.arange(n, device=device) + (process << 40)
-    keep = slice(None) if valid is None else valid.bool()
-    return Patches(features[keep], points[keep], scene_ids[keep], image_ids[keep])
-
-
-def wide_type(features: Tensor) -> torch.dtype:
-    """Float32, or float64 as it is."""
-    return torch.promote_types(features.dtype, torch.float32)
 
 
 def nothing_to_rank(features: Tensor, negatives: int) -> tuple[Tensor, dict[str, float]]:

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, distributed
-from torch.autograd.function import once_differentiable
 
+from loco.losses.first_order import first_order
 from loco.losses.patches import Patches
 
 Group: TypeAlias = "distributed.ProcessGroup | None"
@@ -70,7 +70,7 @@ class _Gather(torch.autograd.Function):
         return _gather(rows, counts, group)
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         parts = [_padded(part, max(ctx.counts)) for part in grad.split(ctx.counts)]
         mine = torch.empty_like(parts[0])

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from loco.losses.pairs import RankingLoss, nothing_to_rank
+from loco.losses.draws import DrawingLoss
+from loco.losses.first_order import first_order
+from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
@@ -28,12 +29,8 @@ _CHUNK = 1024  # pairs whose features are gathered at once
 _TRIALS = 500_000  # pairs that are tried at once
 
 
-class SampledSmoothAP(RankingLoss):
-    """Smooth AP of sampled anchors against sampled pairs.
-
-    The draws depend on ``seed``, on the device's generator and on the number of calls, which is part of the module's
-    state: a resumed training draws what an unbroken one would.
-    """
+class SampledSmoothAP(DrawingLoss):
+    """Smooth AP of sampled anchors against sampled pairs."""
 
     def __init__(
         self,
@@ -51,10 +48,11 @@ class SampledSmoothAP(RankingLoss):
         population: Sequence[float] | None = None,
         ratio: float = 1.0,
         group: Group = None,
+        normalise: bool = True,
     ) -> None:
         """
         Args:
-            rho, kappa, tau, ratio, group: as in :class:`loco.losses.pairs.RankingLoss`.
+            rho, kappa, tau, ratio, group, normalise: as in :class:`loco.losses.pairs.RankingLoss`.
             anchors: number of positive pairs that are ranked.
             max_positives, max_negatives: largest numbers of unsaturated pairs drawn for each anchor.
             pool: largest number of positive, and of negative, pairs of the batch that are looked at.
@@ -72,7 +70,7 @@ class SampledSmoothAP(RankingLoss):
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or unknown ``corrections``, or a population that is
                 not two positive numbers.
         """
-        super().__init__(rho, kappa, tau, same_image, ratio, group)
+        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, seed=seed)
         if population is not None and not (len(population) == 2 and min(population) > 0):
             raise ValueError(f"the population must be two positive numbers of pairs, found {population}")
         self.population = population
@@ -81,12 +79,10 @@ class SampledSmoothAP(RankingLoss):
         self.anchors, self.pool = anchors, pool
         self.max_positives, self.max_negatives = max_positives, max_negatives
         self.delta = -tau * math.log(2 / (1 + math.sqrt(1 - saturation)) - 1) if saturation else math.inf
-        self.corrections, self.seed = corrections, seed
-        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.corrections = corrections
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([self.seed, int(self.calls)])
-        self.calls += 1
+        rng = np.random.default_rng([self.seed, self.call_number(patches)])
         pairs = draw_pools(patches, self.rho, self.kappa, self.pool, rng, self.same_image)
         if not pairs.n_positive:
             return nothing_to_rank(patches.features, pairs.n_negative)
@@ -265,7 +261,7 @@ class _PairSimilarity(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         features, pairs = ctx.saved_tensors
         both_ways = torch.cat([pairs, pairs.flip(1)]).T

@@ -21,8 +21,9 @@ from loco.losses.processes import Group, place
 class Classes:
     """The classes of pairs, and what each is to each of K scales.
 
-    The class of a pair is the number of radii, of all scales, below its distance. For two patches of one image it is
-    that plus :attr:`across`, the number of classes across images.
+    The class of a pair is the number of radii, of all scales, below its distance. The last class holds pairs beyond all
+    radii, which count for no scale, and what is no pair. For two patches of one image the class is that plus
+    :attr:`across`, the number of classes across images.
     """
 
     def __init__(self, scales: list[Scale], same_image: float) -> None:
@@ -31,9 +32,10 @@ class Classes:
         self.number = 2 * self.across
         self.positive_within = max(scale.rho for scale in scales)
         self.image_matters_within = self.positive_within if same_image != 1 else 0.0
-        upto = torch.tensor([*self.radii, torch.inf], dtype=torch.float64)
+        upto = torch.tensor(self.radii, dtype=torch.float64)
         rho, kappa = torch.tensor(scales, dtype=torch.float64).T[:, :, None]
-        positive, negative = (upto <= rho).double(), ((upto > rho) & (upto <= kappa)).double()
+        within = (upto <= rho, (upto > rho) & (upto <= kappa))
+        positive, negative = (torch.nn.functional.pad(part.double(), (0, 1)) for part in within)
         self.positive = torch.cat([positive, same_image * positive], dim=1)  # weights, (K, number)
         self.negative = torch.cat([negative, negative], dim=1)
 
@@ -56,8 +58,7 @@ class Walk:
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
         self.process, self.processes = place(group)
-        points = patches.points.detach()
-        points = points if points.dtype == torch.float64 else points.float()
+        points = patches.points
         host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
         tiles = list(_tiles(host_points, host_scenes, tile))
         order = np.concatenate([np.empty(0, np.int64), *tiles])
@@ -96,7 +97,7 @@ class Walk:
             x, y, z = (axis[i, None] - axis[None, j] for axis in self.points)
             squared = x.square_().addcmul_(y, y).addcmul_(z, z)
             for radius in open_radii:
-                classes += squared > radius**2
+                classes += squared > radius * radius  # which may be infinite, where radius**2 raises an error
         if tell_images:
             classes.add_(self.image_ids[i, None] == self.image_ids[None, j], alpha=self.across)
         if i == j:  # a pair of one tile counts once, and no patch is its own pair

@@ -376,9 +376,12 @@ def _draw_variants(
 def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:
     """Where the variants stand on the axis, and whether they are numbers."""
     try:
-        return {name: float(name) for name in names}, True
+        places = {name: float(name) for name in names}
     except ValueError:
-        return {name: float(k) for k, name in enumerate(names)}, False
+        places = {}
+    if places and np.isfinite(list(places.values())).all():  # not of a variant without limit, called `inf`
+        return places, True
+    return {name: float(k) for k, name in enumerate(names)}, False
 
 
 def _experiments(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> list[str]:

@@ -40,7 +40,7 @@ class RankingModule(pl.LightningModule):
         """
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-            seed: of the initial weights, and of what the network draws. (What a loss draws, it draws of each batch.)
+            seed: of the initial weights, and of what the network and the losses draw.
             validation: scenes whose mAP is measured every ``validate_every`` steps.
             out_dir: where a batch that breaks the training is written.
         """
@@ -51,10 +51,10 @@ class RankingModule(pl.LightningModule):
             load_weights(self.extractor, model_file(self.settings["init"]))
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
-        self.criterion = build_loss(**self.settings["loss"])
+        self.criterion = build_loss(**self.settings["loss"], seed=seed, normalise=False)  # the extractor's are unit
         warmup = self.settings.get("warmup")
         self.warmup_steps = warmup["steps"] if warmup else 0
-        self.warmup = build_loss(**warmup["loss"]) if warmup else None
+        self.warmup = build_loss(**warmup["loss"], seed=seed, normalise=False) if warmup else None
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.history: History = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from copy import deepcopy
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 from loco.config import load
 from loco.errors import ConfigError
+from loco.losses import build_loss
 
 ROOT = Path(__file__).parents[2]
 DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
@@ -177,12 +179,14 @@ def test_every_integer_of_the_schema_has_a_maximum() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("experiments.exact.train.loss.kappa", float("inf"), "for no limit write a large number"),
-        ("experiments.exact.train.loss.kappa", [5.0, float("inf")], "for no limit write a large number"),
-        ("experiments.exact.train.optimiser.clip", float("-inf"), "for no limit write null"),
+        ("experiments.exact.train.loss.rho", float("inf"), "for no limit write a large number"),
+        ("experiments.exact.train.loss.rho", [5.0, float("inf")], "for no limit write a large number"),
+        ("experiments.exact.train.loss.kappa", float("-inf"), "for no limit write a large number"),
+        ("experiments.exact.train.optimiser.clip", float("-inf"), "for no limit write a large number"),
+        ("experiments.exact.train.steps", float("inf"), "for no limit write a large number"),
+        ("experiments.exact.title", float("inf"), "for no limit write a large number"),
+        ("figures.scene", float("inf"), "for no limit write a large number"),  # where null has another meaning
         ("experiments.exact.train.loss.tau", float("nan"), "expected a finite number, found .nan"),
-        ("benchmarks.landmark_retrieval.kappa", float("inf"), "for no limit write null"),
-        ("experiments.exact.train.batch.patches_per_image", float("inf"), "for no limit write null"),
         ("run.seeds", [float("nan")], "expected a finite number, found .nan"),
         ("experiments.exact.train.loss.kappa", 10**400, "for no limit write a large number"),
         ("experiments.exact.title", float("nan"), "expected a finite number, found .nan"),
@@ -195,16 +199,45 @@ def test_numbers_that_are_not_finite(path: str, value: Any, expected: str) -> No
     assert expected in problem
 
 
-def test_no_limit_in_a_variant_is_not_null() -> None:
-    variants = [{"name": "x"}, {"name": "y", "train": {"loss": {"kappa": float("inf")}}}]
-    ablation = {"title": "a", "experiment": "exact", "split": "houses", "seeds": [0], "variants": variants}
-    (problem,) = problems(changed("ablations", {"a": ablation}))
-    assert problem.startswith("ablations.a.variants.1.train.loss.kappa: ")
-    assert problem.endswith("for no limit write a large number")  # null would remove the key
+@pytest.mark.parametrize(
+    "path",
+    [
+        "experiments.exact.train.loss.kappa",
+        "experiments.exact.train.warmup.loss.kappa",
+        "experiments.sampled.train.loss.kappa",
+        "experiments.exact.train.batch.patches_per_image",
+        "experiments.exact.train.optimiser.clip",
+        "benchmarks.landmark_retrieval.kappa",
+    ],
+)
+def test_no_limit_is_null_in_a_loaded_configuration(path: str) -> None:
+    loaded: Any = load(changed(path, float("inf")), ROOT)
+    assert loaded == load(changed(path, None), ROOT)
+    for key in path.split("."):
+        loaded = loaded[key]
+    assert loaded is None
+
+
+def test_no_limit_at_one_of_several_scales() -> None:
+    loss = {"name": "exact", "rho": [0.1, 0.2], "kappa": [5.0, float("inf")], "tau": 0.05}
+    loaded = load(changed("experiments.exact.train.loss", loss), ROOT)["experiments"]["exact"]["train"]["loss"]
+    assert build_loss(**loaded).kappa == [5.0, math.inf]
+
+
+def test_no_limit_in_a_variant_does_not_remove_the_key_as_null_does() -> None:
+    def ablation(**loss: float | None) -> dict[str, Any]:
+        variants = [{"name": "x"}, {"name": "y", "train": {"loss": loss}}]
+        return {"a": {"title": "a", "experiment": "exact", "split": "houses", "seeds": [0], "variants": variants}}
+
+    loaded = load(changed("ablations", ablation(kappa=float("inf"))), ROOT)
+    assert loaded["experiments"]["a.y"]["train"]["loss"]["kappa"] is None
+    assert "lacks the key `kappa`" in problems(changed("ablations", ablation(kappa=None)))[0]
+    (problem,) = problems(changed("ablations", ablation(tau=float("inf"))))
+    assert problem.startswith("experiments.a.y.train.loss.tau: expected a finite number")
 
 
 def test_all_of_these_are_listed_together() -> None:
-    config = changed("experiments.exact.train.loss.kappa", float("inf"))
+    config = changed("experiments.exact.train.loss.rho", float("inf"))
     config["run"]["sedes"] = 1
     config["datasets"][800] = config["datasets"]["houses"]
     config["figures"]["views"] = float("nan")

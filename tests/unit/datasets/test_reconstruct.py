@@ -11,43 +11,26 @@ import pytest
 from loco.datasets import check_scene, open_scene
 from loco.datasets.reconstruct import reconstruct
 from loco.errors import DataError
-from loco.simulate.house import build_house, scene_seed
 from loco.simulate.render import Renderer
-from loco.simulate.sensor import develop, expose
+from tests.unit.datasets.photographs import photograph, room, sideways
 
 IMAGES = 14
 
 
 @pytest.fixture(scope="module")
 def renderer() -> Renderer:
-    return Renderer(build_house(scene_seed(5, "room"), {"rooms": 1, "repetition": 0.3}))
+    return room("room")
 
 
 @pytest.fixture(scope="module")
 def poses(renderer) -> np.ndarray:
-    """Sideways through a room along one wall, looking at the wall opposite."""
-    room = renderer.house.rooms[0]
-    along = np.linspace(-1, 1, IMAGES)
-    poses = np.tile(np.eye(4), (IMAGES, 1, 1))
-    for pose, f in zip(poses, along):
-        y = (room.low[1] + room.high[1]) / 2 + 0.3 * f * (room.high[1] - room.low[1])
-        pose[:3, 3] = room.low[0] + 0.6 + 0.2 * np.cos(3 * f), y, 1.5 + 0.15 * np.sin(5 * f)
-        forward = np.array([room.high[0], y - 0.5 * f, 1.0]) - pose[:3, 3]
-        forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [0, 0, 1])
-        right /= np.linalg.norm(right)
-        pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-    return poses
+    return sideways(renderer, IMAGES)
 
 
 @pytest.fixture(scope="module")
 def photographs(renderer, poses, tmp_path_factory) -> Path:
-    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    exposure = expose(renderer.brightness(poses[0, :3, 3]), rng)
-    intrinsics = np.array([[290, 0, 160], [0, 290, 128], [0, 0, 1.0]])
-    for k, pose in enumerate(poses):
-        image = develop(renderer.render(intrinsics, pose, (256, 320)), exposure, rng)
-        cv2.imwrite(str(folder / f"{k:02d}.jpg"), image[..., ::-1])
+    folder = tmp_path_factory.mktemp("photographs")
+    photograph(renderer, poses, (256, 320), folder)
     return folder
 
 

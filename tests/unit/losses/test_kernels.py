@@ -81,3 +81,21 @@ def test_exact_on_a_gpu_agrees_with_dense(dtype):
         assert (gradient.cpu().double() - true_gradient).norm() <= allowed
         assert again == loss
         assert torch.equal(gradient, same_gradient)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_kernels_meet_no_feature_or_point_that_is_not_finite(interpreted, value):
+    Fused.kernels = interpreted
+    features, points, *_ = patches(70, dtype=torch.float32)
+    fused, plain = (kind(RHO, float("inf"), 0.05, tile=33) for kind in (Fused, ExactSmoothAP))
+    points[9] = value
+    loss, _, log = value_and_gradient(fused, features, points)
+    truth, _, true_log = value_and_gradient(plain, features, points)
+    assert loss.item() == pytest.approx(truth.item(), abs=1e-6)
+    assert log == pytest.approx(true_log, abs=1e-6)
+    assert log["positives"] + log["negatives"] == 69 * 68 // 2
+    features[3, 0] = value
+    loss, gradient, log = value_and_gradient(fused, features, points)
+    assert loss.isnan()
+    assert gradient[torch.arange(70) != 9].isnan().all()
+    assert (log["positives"], log["negatives"]) == (true_log["positives"], true_log["negatives"])

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from loco.losses import ExactSmoothAP, RankingLoss, build_loss, tiles
-from loco.losses.pairs import select
+from loco.losses.inputs import select
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 CRITERIA = {
@@ -36,6 +36,8 @@ def work(process: int, folder: str, shares: list[int]) -> None:
     found["precision"] = criterion("exact", group).patch_precision(*batch)
     found["anonymous"] = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05, group=group), *batch[:4])
     found["nothing"] = value_and_gradient(ExactSmoothAP(1e-9, 1e-8, 0.05, group=group), *batch)
+    found["lost"] = {name: value_and_gradient(criterion(name, group), *lose(batch, process == 0)) for name in CRITERIA}
+    found["broken"] = value_and_gradient(criterion("exact", group), *lose(batch, process == 0, of_features=True))
     found["network"] = network_gradient(DistributedDataParallel(network()), criterion("exact", group), batch)
     # One process scales its loss: what arrives is the gradient of the sum.
     features = batch[0].clone().requires_grad_()
@@ -43,6 +45,13 @@ def work(process: int, folder: str, shares: list[int]) -> None:
     found["scaled"] = features.grad
     torch.save(found, f"{folder}/{process}.pt")
     distributed.destroy_process_group()
+
+
+def lose(batch: tuple, here: bool, of_features: bool = False) -> list[torch.Tensor]:
+    """The batch, of whose first patches the points, or the features, are not finite if they are ``here``."""
+    batch = [part.clone() for part in batch]
+    batch[0 if of_features else 1][: 12 * here] = float("nan")
+    return batch
 
 
 def network() -> torch.nn.Linear:
@@ -90,6 +99,20 @@ class TestTogether:
         assert alone[2]["positives"] > 15
         assert_same([process[name] for process in self.found], alone)
 
+    @pytest.mark.parametrize("name", CRITERIA)
+    def test_points_that_are_not_finite_on_one_process(self, name):
+        alone = value_and_gradient(criterion(name), *lose(self.batch, True))
+        assert alone[2]["positives"] > 10
+        assert_same([process["lost"][name] for process in self.found], alone)
+
+    def test_features_that_are_not_finite_on_one_process(self):
+        shares = self.batch[3].split(SHARES[len(self.found)])
+        for process, valid in zip(self.found, shares):
+            loss, gradient, _ = process["broken"]
+            assert loss.isnan()
+            assert gradient[valid].isnan().all()
+            assert (gradient[~valid] == 0).all()
+
     def test_images_without_a_number_are_different_ones(self):
         alone = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05), *self.batch[:4])
         assert_same([process["anonymous"] for process in self.found], alone)
@@ -119,7 +142,7 @@ class TestTogether:
 
 
 def test_shares_of_the_blocks_are_disjoint_and_complete(monkeypatch):
-    batch = select(*patches(300, scenes=2))
+    batch = select(*patches(300, scenes=2)).patches
     exact = ExactSmoothAP(RHO, KAPPA, 0.05)
 
     def blocks(process: int, processes: int) -> list:

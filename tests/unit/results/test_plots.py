@@ -167,6 +167,7 @@ def test_binned_recall_against_brute_force() -> None:
 def test_variants_stand_at_their_numbers_or_in_their_order() -> None:
     assert plots._places(["0.5", "10", "2"]) == ({"0.5": 0.5, "10": 10.0, "2": 2.0}, True)
     assert plots._places(["exact", "0.5"]) == ({"exact": 0.0, "0.5": 1.0}, False)
+    assert plots._places(["0.5", "inf"]) == ({"0.5": 0.0, "inf": 1.0}, False)
 
 
 def test_pairs_are_averaged_over_seeds_and_those_without_matches_left_out() -> None:

@@ -1,0 +1,50 @@
+"""Refuse second derivatives of custom functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_REFUSAL = (
+    "the gradient of this ranking loss cannot be differentiated: second derivatives (gradient penalties, Hessians) are "
+    "implemented for DenseSmoothAP and InfoNCE alone"
+)
+
+
+def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Decorate the ``backward`` of a custom function whose gradient cannot be differentiated.
+
+    The gradient can be computed with ``create_graph=True``; an error is raised where it is differentiated in turn.
+    PyTorch's ``once_differentiable`` does so only if the incoming gradient requires one, and takes the gradient for a
+    constant otherwise, although it depends on what the function saved.
+
+    Args:
+        backward: returns the gradient of the first input, and None for the others. Among the tensors that the function
+            saved must be one that depends on this input, unless the function is linear.
+    """
+
+    @wraps(backward)
+    def once(ctx: Any, *incoming: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            gradient, *others = backward(ctx, *incoming)
+        if torch.is_grad_enabled():
+            gradient = _Refused.apply(gradient, *ctx.saved_tensors, *incoming)
+        return gradient, *others
+
+    return once
+
+
+class _Refused(torch.autograd.Function):
+    """A gradient, as a function of what it depends on, that has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *_: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, ...]:
+        raise RuntimeError(_REFUSAL)

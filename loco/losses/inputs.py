@@ -1,0 +1,154 @@
+"""Check and convert the inputs of a ranking loss, once for all losses: layouts, types, patches in pairs, norms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from loco.losses.patches import Patches
+from loco.losses.processes import Group, place
+
+SHORTEST_ROW = 1e-12  # shorter rows count as zero, as in torch.nn.functional.normalize
+_UNIT_TOLERANCE = 1e-4  # beside the rounding of the type; scores stay inside the grid of the exact loss
+
+
+class Selection(NamedTuple):
+    """The patches of this process that can form pairs, and where they were among the inputs."""
+
+    patches: Patches
+    keep: Tensor  # (n,) bool; which of the n rows, or of the n = b h w cells, they are
+    shape: torch.Size  # (n,), or (b, h, w) of feature maps
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Return ``values`` (m,) of the patches in the layout of the inputs, NaN elsewhere."""
+        everywhere = values.new_full(self.keep.shape, torch.nan)
+        return everywhere.masked_scatter_(self.keep, values).view(self.shape)
+
+
+def select(
+    features: Tensor,
+    points: Tensor,
+    scene_ids: Tensor | None = None,
+    valid: Tensor | None = None,
+    image_ids: Tensor | None = None,
+    group: Group = None,
+) -> Selection:
+    """Check the inputs of a ranking loss and select the patches that can form pairs.
+
+    These are the valid ones whose points are finite. Points are widened to float32 at least, and integers to float64.
+
+    Args:
+        features, points, scene_ids, valid, image_ids: as of :meth:`loco.losses.RankingLoss.forward`.
+        group: ranks whose patches form one batch.
+
+    Returns:
+        The selection; features keep their values and type.
+
+    Raises:
+        ValueError: the shapes do not fit together; features that are not of a floating-point type, points that are
+            complex or boolean, ids that are not integers.
+    """
+    named = {"points": points, "scene_ids": scene_ids, "valid": valid, "image_ids": image_ids}
+    given = {name: torch.as_tensor(x, device=features.device) for name, x in named.items() if x is not None}
+    shape = _checked_shape(features, given)
+    if not features.is_floating_point():
+        raise ValueError(f"features must have a floating-point type, found {features.dtype}")
+    if features.ndim == 4:
+        features = features.permute(0, 2, 3, 1).flatten(0, 2)
+    n, (process, _) = len(features), place(group)
+    patches = Patches(
+        features,
+        _widened(given["points"]).reshape(n, 3),
+        _ids("scene_ids", given.get("scene_ids", torch.zeros(shape, device=features.device)), shape),
+        _ids("image_ids", given.get("image_ids", torch.arange(n, device=features.device).view(shape)), shape),
+    )
+    if "image_ids" not in given:
+        patches = patches._replace(image_ids=patches.image_ids + (process << 40))
+    keep = patches.points.isfinite().all(dim=1)
+    if "valid" in given:
+        keep = keep & given["valid"].bool().flatten()
+    if not keep.all():
+        patches = Patches(*(part[keep] for part in patches))
+    return Selection(patches, keep, shape)
+
+
+def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
+    """The shape of the patches, (n,) or (b, h, w)."""
+    if features.ndim not in (2, 4):
+        raise ValueError(f"wrong shape of features (n, d) or (b, d, h, w); found features {tuple(features.shape)}")
+    is_map = features.ndim == 4
+    shape = torch.Size((features.shape[0], *features.shape[2:])) if is_map else features.shape[:1]
+    layout = "b, h, w" if is_map else "n"
+    one = f"({layout})" if is_map else f"({layout},)"
+    allowed = {"points": ([(*shape, 3)], f"points ({layout}, 3)"), "valid": ([shape], f"valid {one}")}
+    for name in ("scene_ids", "image_ids"):
+        allowed[name] = ([shape, shape[:1]], f"{name} {one} or (b,)" if is_map else f"{name} {one}")
+    wrong = [allowed[name][1] for name, tensor in others.items() if tensor.shape not in allowed[name][0]]
+    if wrong:
+        found = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {"features": features, **others}.items())
+        raise ValueError(f"wrong shape of {', '.join(wrong)}; found {found}")
+    return shape
+
+
+def _widened(points: Tensor) -> Tensor:
+    if points.is_complex() or points.dtype == torch.bool:
+        raise ValueError(f"points must be real numbers, found {points.dtype}")
+    if not points.is_floating_point() or points.dtype == torch.float64:
+        return points.detach().double()
+    return points.detach().float()
+
+
+def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
+    """One int64 number per patch, (n,), of numbers per patch or per image."""
+    whole = ids.long()
+    if ids.is_complex() or (ids.is_floating_point() and not (whole == ids).all()):
+        raise ValueError(f"{name} must be integers; found {ids.dtype} with other values")
+    return whole.view(-1, *[1] * (len(shape) - ids.ndim), *ids.shape[1:]).expand(shape).flatten()
+
+
+def unit_rows(features: Tensor) -> tuple[Tensor, bool]:
+    """Divide rows by their lengths, differentiably.
+
+    Args:
+        features: (n, d), float32 or float64.
+
+    Returns:
+        The unit rows (n, d), and whether all are finite. A row of zeros (shorter than :data:`SHORTEST_ROW`) stays
+        zero: it has similarity 0 to every row, and gradient 0.
+    """
+    norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    return features / norm.masked_fill(norm < SHORTEST_ROW, torch.inf), bool(norm.isfinite().all())
+
+
+def require_unit_rows(features: Tensor) -> bool:
+    """Check that rows are L2-normalised, as :func:`torch.nn.functional.normalize` returns them: of length 1, or zero.
+
+    Lengths may differ from 1 by 1e-4, beside the rounding of the type (bfloat16: 0.004).
+
+    Args:
+        features: (n, d), of any floating-point type.
+
+    Returns:
+        Whether all rows are finite; rows that are not pass.
+
+    Raises:
+        ValueError: a row has another length.
+    """
+    norm = torch.linalg.vector_norm(features.detach(), dim=1, dtype=wide_type(features))
+    off = (norm - 1).abs().masked_fill_(norm == 0, 0)
+    worst = float(off.nan_to_num(0, 0).max()) if len(off) else 0.0
+    tolerance = _UNIT_TOLERANCE + torch.finfo(features.dtype).eps / 2
+    if worst > tolerance:
+        length = float(norm[off.nan_to_num(0, 0).argmax()])
+        raise ValueError(
+            f"with normalise=False the rows of the features must have length 1, to {tolerance:.1g}; found a row of "
+            f"length {length:.6g}: apply torch.nn.functional.normalize, or leave it to the loss (normalise=True)"
+        )
+    return bool(norm.isfinite().all())
+
+
+def wide_type(features: Tensor) -> torch.dtype:
+    """Return the type in which losses compute: float32, or float64 for float64."""
+    return torch.promote_types(features.dtype, torch.float32)
