@@ -36,7 +36,7 @@ from loco.datasets.checklist import few
 from loco.datasets.files import read_bytes
 from loco.datasets.matlab import read_cells
 from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images_of, other_files, read_array
-from loco.datasets.pose_files import read_text
+from loco.datasets.pose_files import read_number, read_text
 from loco.errors import DataError
 
 MOST_POSITIVES = 10_000_000  # of all queries together; a file of a few bytes can name one long list many times
@@ -59,7 +59,12 @@ class PlaceRecognitionScene(Photographs):
 
     database: ClassVar[tuple[str, ...]] = ()  # folders, one after the other
     queries: ClassVar[tuple[str, ...]] = ()
-    remedy = (
+    remedy = "check the images and the ground truth of the set (docs/datasets.md lists the files of each)"
+    published = (
+        "baidu_datasets|gardens|17places|pitts30k|st_lucia|Oxford_Robotcar|hawkins_long_corridor|laurel_caverns|eiffel"
+        "|test_40_midref_rot(0|90)|VPAir"
+    )
+    download = (
         "fetch the set's archive from AnyLoc's public release (github.com/AnyLoc/AnyLoc, Datasets-All), and unpack it"
     )
 
@@ -272,7 +277,7 @@ def _camera_centre(file: Path, scene: str) -> list[float]:
     """The centre of a camera, metres: of its file's lines (intrinsics, rotation, centre, size) the last but one."""
     lines = [line for line in read_text(file, scene).splitlines() if line.strip()]
     try:
-        centre = [float(word) for word in lines[-2].split()]
+        centre = [read_number(word) for word in lines[-2].split()]
     except (IndexError, ValueError):
         centre = []
     if len(centre) != 3 or not np.isfinite(centre).all():
@@ -383,5 +388,5 @@ def _require_count(found: int, expected: int, what: str, file: Path, scene: str)
 
 
 def _truth_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
-    remedy = PlaceRecognitionScene.remedy
+    remedy = PlaceRecognitionScene.remedy_of(scene)
     return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)

@@ -23,13 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.files import read_bytes
-from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.files import RESTORE, read_bytes
+from loco.datasets.images import CONVERT, LARGEST_FILE, decode_color, decode_depth, unread_images
 from loco.datasets.layouts import natural
 from loco.datasets.pose_files import read_intrinsics
 from loco.datasets.raw import Images, RawFrame
 from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
+from loco.files import is_data
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
 
@@ -68,10 +69,14 @@ class Shot:
 
 
 class Listing(NamedTuple):
-    """The frames of a scene in their order, and those that cannot be used (name -> why)."""
+    """The frames of a scene in their order, and those that cannot be used (name -> why).
+
+    ``absent`` are the images that a list of the scene names and that are not there; their frames are skipped.
+    """
 
     shots: list[Shot]
     skipped: dict[str, str]
+    absent: Sequence[Path] = ()
 
 
 class PosedImages(SceneFolder):
@@ -81,7 +86,7 @@ class PosedImages(SceneFolder):
         """Raises DataError if a file is missing or broken."""
         super().__init__(raw, scene)
         self.rig = self.cameras(self.folder, scene)
-        self.shots, self._skipped = self.listing(self.folder, scene)
+        self.shots, self._skipped, _ = self.listing(self.folder, scene)
 
     # What a layout says ----------------------------------------------------------------------------------------------
 
@@ -114,10 +119,17 @@ class PosedImages(SceneFolder):
         # What is missing has been said, and without it there may be no cameras and no list of frames.
         rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene))
         listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
-        shots, skipped = listing or Listing([], {})
+        shots, skipped, absent = listing or Listing([], {})
+        if absent:
+            _report_absent(found, absent, shots, cls.remedy_of(scene))
         if listing and not shots:
-            found.add("no frame can be used", file=folder, found=f"{len(skipped)} frames were lost", remedy=cls.remedy)
-        _check_images(found, shots, rig, cls.remedy)
+            found.add(
+                "no frame can be used",
+                file=folder,
+                found=f"{len(skipped)} frames were lost",
+                remedy=cls.remedy_of(scene),
+            )
+        _check_images(found, shots, rig, cls.remedy_of(scene))
         found.attempt(lambda: cls.read_mesh(folder, scene))
         return {"images": len(shots), "lost": len(skipped)}
 
@@ -173,7 +185,16 @@ def read_rig(folder: Path, scene: str, units: float, color: Lens | None = None, 
 
 def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Path]:
     """The images of a folder by their names without suffix, in their natural order (2 before 10)."""
-    files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and is_data(file.name)]
+    if not files and (unread := unread_images(sorted(file.name for file in folder.iterdir() if is_data(file.name)))):
+        raise DataError(
+            "holds only images of kinds that are not read",
+            file=folder,
+            scene=scene,
+            expected=f"files that end in {', '.join(suffixes)}",
+            found=few(unread),
+            remedy=CONVERT,
+        )
     images: dict[str, Path] = {}
     for file in sorted(files, key=lambda file: natural(file.name)):
         if file.stem in images:
@@ -193,9 +214,7 @@ def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
 
 
 def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
-    return decode_depth(
-        read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy="write or download it again"
-    )
+    return decode_depth(read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy=RESTORE)
 
 
 Sizes = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of colour and of depth
@@ -259,6 +278,15 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
         )
         if rig is not None and color is not None and depth is not None:
             sizes = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene)) or sizes
+
+
+def _report_absent(found: Checklist, absent: Sequence[Path], shots: Sequence[Shot], remedy: str) -> None:
+    """A note on images that a list names and that are not there; a problem if most are: the scene is incomplete."""
+    text = f"{len(absent)} images that a list names are missing: {few([file.name for file in absent])}"
+    if len(absent) > len(shots):
+        found.add(text, file=absent[0].parent, found=f"{len(shots)} frames whose images are there", remedy=remedy)
+    else:
+        found.note(f"{text}; their frames are skipped")
 
 
 def _bind(function: Callable, *arguments: Any) -> Callable[[], Any]:

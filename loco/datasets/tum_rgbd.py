@@ -7,7 +7,8 @@ the camera-to-world pose of the colour camera at 100 Hz.
 None of the three keeps time with the others. Colour and depth are paired as the benchmark's own tool does: those
 nearest in time first, each used once, at most 0.02 s apart. A pose is interpolated between the two around its time,
 both at most 0.02 s away: positions linearly, rotations at a constant rate. Depth gets the pose of its *own* time, so
-that a moving camera does not shift it against colour. Images without a partner or a pose are skipped.
+that a moving camera does not shift it against colour. Images without a partner or a pose are skipped, and so are
+frames whose images are not there.
 
 The intrinsics are those that the benchmark publishes for the camera of its name, freiburg1 to 3, pixel centres at
 integers. The lenses of the first two distort; registered depth is distorted alike, and both are straightened here.
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from loco.datasets.pose_files import HALF_A_PIXEL, centred, read_numbers, read_table
+from loco.datasets.pose_files import HALF_A_PIXEL, centred, read_number, read_numbers, read_table
 from loco.datasets.posed_images import COLOR_CAMERA, Lens, Listing, PosedImages, Rig, Shot, read_rig
 from loco.errors import DataError
 from loco.geometry.patches import sample_depth
@@ -46,7 +47,9 @@ class TumRgbdScene(PosedImages):
     """A sequence of TUM RGB-D."""
 
     format = "tum_rgbd"
-    remedy = (
+    remedy = "check rgb.txt, depth.txt, groundtruth.txt and the images that they name; `raw` names the folder above"
+    published = "rgbd_dataset_freiburg[123]_.*"
+    download = (
         "download the sequence's tgz from https://cvg.cit.tum.de/data/datasets/rgbd-dataset/download and unpack it; "
         "let `raw` name the folder above"
     )
@@ -71,7 +74,7 @@ class TumRgbdScene(PosedImages):
                 scene=scene,
                 expected=f"time stamps between {colors.times[0]:f} and {colors.times[-1]:f}, as in {RGB}",
                 found=f"{depths.times[0]:f} to {depths.times[-1]:f}",
-                remedy=TumRgbdScene.remedy,
+                remedy=TumRgbdScene.remedy_of(scene),
             )
         way = _read_trajectory(folder / POSES, scene)
         poses, known = way.at(colors.times)
@@ -151,7 +154,7 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
     for stamp, image in read_table(folder / name, scene, 2):
         problem = None
         try:
-            time = float(stamp)
+            time = read_number(stamp)
         except ValueError:
             problem = f"{stamp!r} is no time"
         else:
@@ -168,12 +171,12 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
                 file=folder / name,
                 scene=scene,
                 expected="lines of a time stamp in seconds and an image file, as rgb/1305031102.175304.png",
-                remedy=TumRgbdScene.remedy,
+                remedy=TumRgbdScene.remedy_of(scene),
             )
         listed[time] = folder / path
         stems.add(path.stem)
     if not listed:
-        raise DataError("lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy)
+        raise DataError("lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy_of(scene))
     times = sorted(listed)
     return _Images(np.array(times), [listed[time] for time in times])
 
@@ -191,6 +194,6 @@ def _read_trajectory(file: Path, scene: str) -> Trajectory:
             scene=scene,
             expected="lines of `time tx ty tz qx qy qz qw`",
             found=" ".join(f"{value:g}" for value in rows[off.argmax()]) if len(rows) else None,
-            remedy=TumRgbdScene.remedy,
+            remedy=TumRgbdScene.remedy_of(scene),
         )
     return Trajectory(rows[:, 0], rows[:, 1:4], Rotation.from_quat(rows[:, 4:]))
