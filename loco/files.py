@@ -36,6 +36,12 @@ def is_data(path: str | PurePath) -> bool:
     return not any(_is_clutter(part) for part in parts)
 
 
+def is_plain_path(path: str | PurePath) -> bool:
+    """Return whether Snakemake and a terminal take a path as it is: without braces (wildcards), control characters."""
+    text = str(path)
+    return text.isprintable() and not {"{", "}"} & set(text)
+
+
 def _is_clutter(name: str) -> bool:
     hidden = name.startswith(".") and name not in (".", "..")
     lower = name.lower()

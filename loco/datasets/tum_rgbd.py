@@ -17,6 +17,7 @@ integers. The lenses of the first two distort; registered depth is distorted ali
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -79,11 +80,16 @@ class TumRgbdScene(PosedImages):
         way = _read_trajectory(folder / POSES, scene)
         poses, known = way.at(colors.times)
         depth_poses, depth_known = way.at(depths.times)
-        found = Listing([], {})
+        absent = [file for file in (*colors.files, *depths.files) if not os.path.lexists(file)]
+        found, gone = Listing([], {}, absent), set(absent)
         for i, color in enumerate(colors.files):
             j = pairs.get(i)
-            if j is None:
+            if color in gone:
+                found.skipped[color.stem] = "its image is missing"
+            elif j is None:
                 found.skipped[color.stem] = f"no depth image within {APART} s"
+            elif depths.files[j] in gone:
+                found.skipped[color.stem] = "its depth image is missing"
             elif not (known[i] and depth_known[j]):
                 found.skipped[color.stem] = f"no ground truth within {APART} s"
             else:
