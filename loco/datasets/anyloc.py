@@ -40,6 +40,7 @@ from loco.datasets.pose_files import read_number, read_text
 from loco.errors import DataError
 
 MOST_POSITIVES = 10_000_000  # of all queries together; a file of a few bytes can name one long list many times
+FARTHEST = 1e9  # metres
 Images = Mapping[str, Path]  # by their names, in order
 
 
@@ -280,7 +281,7 @@ def _camera_centre(file: Path, scene: str) -> list[float]:
         centre = [read_number(word) for word in lines[-2].split()]
     except (IndexError, ValueError):
         centre = []
-    if len(centre) != 3 or not np.isfinite(centre).all():
+    if len(centre) != 3 or not _are_places(centre):
         found = lines[-2][:80] if len(lines) > 1 else f"{len(lines)} lines"
         raise _truth_error(
             "has no camera's centre in the last line but one", file, scene, "three numbers, metres", found
@@ -293,7 +294,7 @@ def _utm(file: Path, scene: str) -> list[float]:
         place = [float(word) for word in file.name.split("@")[1:3]]
     except ValueError:
         place = []
-    if len(place) != 2 or not np.isfinite(place).all():
+    if len(place) != 2 or not _are_places(place):
         raise _truth_error("does not name its place", file, scene, "@easting@northing@..., metres", file.name)
     return place
 
@@ -310,7 +311,7 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
         if not isinstance(images, list) or isinstance(positions, list):
             expected = "`dbStruct`: names of images and their positions, twice"
             raise _truth_error("has cells of other contents", file, scene, expected)
-        if positions.shape != (len(images), 2) or not np.isfinite(positions).all():
+        if positions.shape != (len(images), 2) or not _are_places(positions):
             expected = f"({len(images)}, 2) finite numbers, one row an image"
             raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
     return names, places, query_names, query_places
@@ -329,13 +330,18 @@ def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
     return images
 
 
+def _are_places(numbers: Sequence[float] | NDArray) -> bool:
+    """Whether numbers are coordinates of places on Earth, whose squares can be added up."""
+    return bool((np.abs(numbers) < FARTHEST).all())
+
+
 def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
     """The first two numbers of each row, (n, 2)."""
     try:
         places = rows[:, :2].astype(np.float64)
     except (IndexError, TypeError, ValueError, OverflowError):
         places = np.empty((0, 0))
-    if places.shape[1] != 2 or not np.isfinite(places).all():
+    if places.shape[1] != 2 or not _are_places(places):
         raise _truth_error("holds no positions", file, scene, "rows that begin with x and y, metres", rows.shape)
     return places
 

@@ -47,7 +47,7 @@ class Archive:
         if os.path.isfile(path):
             self.path = path
             self._zip = self._open(path)
-            self.sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.is_dir()}
+            self.sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.filename.endswith("/")}
         elif os.path.isdir(unpacked):
             self.path = unpacked
             self.sizes = {f"{prefix}{name}": size for name, size in _files_in(unpacked)}
