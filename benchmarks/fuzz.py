@@ -27,7 +27,6 @@ from pathlib import Path
 
 from benchmarks.fuzz_targets import BROKEN, ROOT, TARGETS, Target
 
-SECONDS = 20  # CPU time of one mutation
 MEMORY = 1 << 30  # bytes above what a worker takes before it reads anything
 EXTREME = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1)
 WORDS = (
@@ -107,7 +106,7 @@ def reseal(file: Path) -> None:
 # --- the worker: one process, many mutations -------------------------------------------------------------------------
 
 
-def work(name: str, target: Target, seed: int, first: int, last: int) -> None:
+def work(name: str, target: Target, seed: int, first: int, last: int, seconds: float) -> None:
     """Read mutations ``first`` to ``last`` - 1; report the number of each before, and its outcome after it."""
     from loco.errors import LocoError
 
@@ -127,7 +126,7 @@ def work(name: str, target: Target, seed: int, first: int, last: int) -> None:
             if rng.random() < 0.5:
                 reseal(file)
             _report(number=number, file=file.name)
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whose signal ends the process, whatever it is in
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # whose signal ends the process, whatever it is in
             try:
                 target.read(folder)
                 outcome, text = "read", ""
@@ -156,12 +155,22 @@ def _report(**facts: object) -> None:
 # --- the campaign ----------------------------------------------------------------------------------------------------
 
 
-def campaign(name: str, seed: int, first: int, last: int) -> tuple[Counter[str], int, list[str]]:
+def campaign(name: str, seed: int, first: int, last: int, seconds: float) -> tuple[Counter[str], int, list[str]]:
     """Read mutations of a target in as many workers as needed: outcomes, peak memory in kB, and the faults."""
     outcomes: Counter[str] = Counter()
     peak, faults = 0, []
     while first < last:
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--work", name, "--seed", str(seed)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.fuzz",
+            "--work",
+            name,
+            "--seed",
+            str(seed),
+            "--seconds",
+            str(seconds),
+        ]
         with tempfile.TemporaryFile() as errors:
             worker = subprocess.run(
                 [*command, "--from", str(first), "--to", str(last)], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
@@ -194,17 +203,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=1000, help="of all targets together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="CPU time of a mutation; more is a hang")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=[*TARGETS, *BROKEN], metavar="TARGET")
     parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first mutation of each target")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--to", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work, (TARGETS | BROKEN)[options.work], options.seed, options.first, options.to)
+        work(options.work, (TARGETS | BROKEN)[options.work], options.seed, options.first, options.to, options.seconds)
         return
     each, faults, total, highest = -(-options.mutations // len(options.targets)), [], Counter(), 0
     for name in options.targets:
-        outcomes, peak, found = campaign(name, options.seed, options.first, options.first + each)
+        outcomes, peak, found = campaign(name, options.seed, options.first, options.first + each, options.seconds)
         counts = ", ".join(f"{outcome}: {count}" for outcome, count in sorted(outcomes.items()))
         print(f"{name:<22} {counts}; peak {peak / 1024:.0f} MB above the baseline", flush=True)
         for fault in found:

@@ -34,6 +34,7 @@ from loco.files import is_data
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
 LARGEST_FILE = 1 << 26  # bytes; the largest published ground truth takes 82 kB
+LARGEST_PICKLE = 1 << 22  # bytes of an array of objects: a byte can take 64 in memory
 NUMBER = re.compile(r"[<>=|]?([biuf][1248])")  # of the types that a stored array may have
 
 
@@ -169,7 +170,11 @@ def read_array(file: Path, scene: str) -> NDArray:
 
 
 def _unpickle(program: bytes) -> NDArray:
+    if len(program) > LARGEST_PICKLE:
+        raise pickle.UnpicklingError(f"it has {len(program)} bytes, expected {LARGEST_PICKLE} at most")
     for step, argument, _ in pickletools.genops(program):  # fails where more bytes are stated than there are
+        if "SET" in step.name or "DICT" in step.name:  # a byte would take up to 216
+            raise pickle.UnpicklingError("it holds a set or a dictionary, which no array of numbers needs")
         if "PUT" in step.name and argument > len(program):  # memory for so many numbers would be taken
             raise pickle.UnpicklingError(f"it keeps something under the number {argument}")
     loaded = _Unpickler(BytesIO(program)).load()
