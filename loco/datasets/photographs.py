@@ -173,8 +173,8 @@ def _unpickle(program: bytes) -> NDArray:
     if len(program) > LARGEST_PICKLE:
         raise pickle.UnpicklingError(f"it has {len(program)} bytes, expected {LARGEST_PICKLE} at most")
     for step, argument, _ in pickletools.genops(program):  # fails where more bytes are stated than there are
-        if "SET" in step.name or "DICT" in step.name:  # a byte would take up to 216
-            raise pickle.UnpicklingError("it holds a set or a dictionary, which no array of numbers needs")
+        if step.name in ("EMPTY_SET", "FROZENSET"):  # a byte would take 216
+            raise pickle.UnpicklingError("it holds a set, which no array of numbers needs")
         if "PUT" in step.name and argument > len(program):  # memory for so many numbers would be taken
             raise pickle.UnpicklingError(f"it keeps something under the number {argument}")
     loaded = _Unpickler(BytesIO(program)).load()

@@ -33,7 +33,7 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
     vertices, lengths, corners = polygons
     if not (lengths >= 3).any():
         raise DataError(
-            f"{what} is a point cloud: it has vertices, but no faces of three corners or more",
+            f"{what} has no triangles: it is a point cloud, with vertices but no faces",
             file=file,
             scene=scene,
             expected="a surface of triangles or polygons",

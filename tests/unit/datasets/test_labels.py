@@ -454,5 +454,5 @@ def test_unusable_tables_are_refused(tmp_path, content, message):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"cannot be read[\s\S]*t.tsv"):
+    with pytest.raises(DataError, match=r"is missing[\s\S]*t.tsv[\s\S]*labels.mapping"):
         read_mapping(tmp_path / "t.tsv")
