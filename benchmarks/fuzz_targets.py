@@ -425,7 +425,7 @@ def read_models(folder: Path) -> None:
 
     yield_errors(lambda: load(folder / "model.safetensors"))
     yield_errors(lambda: croco._read(folder / "published.ckpt"))
-    published._read(folder / "published.ckpt")  # to build a model of it takes its backbone
+    published.read_weights(folder / "published.ckpt")  # to build a model of it takes its backbone
 
 
 # --- broken targets, by which the fuzzer itself is tested -------------------------------------------------------------
