@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from loco import __version__
 from loco.cli_results import clean_options, clean_results, verify_options, verify_results
-from loco.errors import ConfigError, DataError, LocoError
+from loco.errors import ConfigError, DataError, LocoError, printable_lines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (LocoError, OSError) as error:
-        lines = (line.strip() for line in str(error).splitlines())
+        lines = (line.strip() for line in printable_lines(str(error)).splitlines())
         print(f"loco {arguments.command}: {'; '.join(line for line in lines if line)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
@@ -227,10 +227,11 @@ class _Photo(NamedTuple):
 def _read_photo(path: Path, max_size: int | None) -> _Photo:
     import cv2
 
+    from loco.datasets.files import read_bytes
     from loco.datasets.images import decode_color
 
     try:
-        rgb = decode_color(path.read_bytes(), file=path, scene=None)
+        rgb = decode_color(read_bytes(path), file=path, scene=None)
     except DataError as error:
         raise DataError(error.problem, file=path, remedy="give a JPEG, or PNG or TIFF of 8 or 16 bits") from error
     height, width = rgb.shape[:2]

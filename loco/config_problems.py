@@ -22,7 +22,10 @@ from loco.config_queries import (
 from loco.config_schema import hint
 from loco.datasets.catalogue import FORMATS
 from loco.evaluation.catalogue import BENCHMARKS
+from loco.files import decode_text, is_plain_path
 from loco.models.catalogue import stride_of
+
+PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # of files and folders that are inputs of rules
 
 
 def share_training(splits: dict[str, Any]) -> Iterator[str]:
@@ -63,6 +66,7 @@ def cross_check(config: dict[str, Any]) -> Iterator[str]:
     for kind in ("splits", "experiments", "benchmarks"):
         names = config["run"][kind]
         yield from (f"run.{kind}: `{n}` is not defined{hint(n, config[kind])}" for n in names if n not in config[kind])
+    yield from _path_problems(config, "")
     for name, dataset in config["datasets"].items():
         yield from (f"datasets.{name}.{problem}" for problem in _dataset_problems(name, dataset))
     identities = scene_identities(config, _used_places(config))
@@ -78,10 +82,25 @@ def cross_check(config: dict[str, Any]) -> Iterator[str]:
     yield from _run_problems(config)
 
 
+def _path_problems(value: Any, where: str) -> Iterator[str]:
+    """Paths that become inputs of rules, and that Snakemake or a terminal would take for something else."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key in PATH_KEYS and isinstance(item, str) and not is_plain_path(item):
+                yield (
+                    f"{where}{key}: {item!r} holds braces or control characters; Snakemake reads `{{...}}` as a "
+                    "wildcard: rename the folder, or name a symbolic link to it"
+                )
+            yield from _path_problems(item, f"{where}{key}.")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _path_problems(item, f"{where}{number}.")
+
+
 def published_problems(config: dict[str, Any], base: Path) -> Iterator[str]:
     named = {name: e["published"] for name, e in config["experiments"].items() if "published" in e}
     files = sorted((base / "config/published_results").glob("*.csv")) if named else []
-    known = {line["method"] for file in files for line in csv.DictReader(file.read_text(encoding="utf-8").splitlines())}
+    known = {line["method"] for file in files for line in csv.DictReader(decode_text(file.read_bytes()).splitlines())}
     for name, method in named.items():
         if method not in known:
             unknown = f"`{method}` is no method of config/published_results"

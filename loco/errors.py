@@ -6,7 +6,13 @@ from pathlib import Path
 
 
 class LocoError(Exception):
-    """Base of every error that a user's data or settings can cause. Shown without a traceback."""
+    """Base of every error that a user's data or settings can cause. Shown without a traceback.
+
+    Its text has no control characters but line breaks: names and contents of files could otherwise control a terminal.
+    """
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())
 
 
 class ConfigError(LocoError):
@@ -38,7 +44,12 @@ class DataError(LocoError):
         facts = {"file": file, "scene": scene, "expected": expected, "found": found, "what to do": remedy}
         lines = [problem, *(f"  {name}: {printable(str(fact))}" for name, fact in facts.items() if fact is not None)]
         super().__init__("\n".join(lines))
-        self.problem = problem
+        self.problem = printable_lines(problem)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text in which control characters are escaped, except line breaks."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def printable(text: str) -> str:

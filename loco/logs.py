@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loco.errors import LocoError
+from loco.errors import LocoError, printable_lines
 from loco.parent_process import watch_parent
 
 
@@ -31,7 +31,9 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ[variable] = str(threads)
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=log, filemode="w", format="%(asctime)s %(levelname)s %(message)s", force=True)
+    handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(True)
     logger = logging.getLogger("loco")
     logger.setLevel(logging.INFO)
@@ -50,6 +52,13 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
         logger.exception("stopped by a bug:")
         sys.exit(1)
     logger.info("finished")
+
+
+class _Printable(logging.Formatter):
+    """Escapes control characters, which names of files and messages of libraries may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 def _exit(number: int, _: object) -> None:

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from loco.files import is_data
+
 WEIGHTS = "model.safetensors"  # the name of a model file in a folder of its own
 RESULTS = "results"  # below the working directory: what is missing there is an output of this workflow
 # Short names of backbones on the hub, the keys of loco.models.backbones.KNOWN (not imported here: torch is slow).
@@ -53,7 +55,8 @@ def _weight_files(kind: str, path: str) -> list[Path]:
         return [model_file(path)]
     folder = Path(os.path.expanduser(path)) if kind == "transformers" else Path(path)
     if folder.is_dir():
-        return [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
+        found = (sorted(folder.glob(pattern)) for pattern in ("*.safetensors", "*.json"))
+        return [file for files in found for file in files if is_data(file.name)]
     return [] if kind == "transformers" and (path in SHORT_NAMES or hub_name(path)) else [folder]
 
 
@@ -131,7 +134,7 @@ def _folder_problem(folder: str, pretrained: bool) -> str | None:
         return f"the folder {folder} cannot be read: {error.strerror}"
     if "config.json" not in names:
         return adapter_problem(folder) or f"the folder {folder} has no config.json"
-    if pretrained and not any(name.endswith(".safetensors") for name in names):
+    if pretrained and not any(name.endswith(".safetensors") and is_data(name) for name in names):
         return f"the folder {folder} has no weights (*.safetensors)"
     return None
 

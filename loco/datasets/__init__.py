@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loco.datasets import identity
 from loco.datasets.catalogue import FORMATS
 from loco.datasets.files import system_error
+from loco.files import is_plain_path
 
 if TYPE_CHECKING:
     from loco.datasets.raw import RawScene
@@ -50,12 +51,17 @@ def is_photographs(format: str) -> bool:
 def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
     """Return the files and folders that the frames of ``scene`` are made from, present or not, each once.
 
+    Where Snakemake would not take a path as it is (:func:`loco.files.is_plain_path`), the folder that holds it.
+
     Args:
         format: a key of :data:`FORMATS`.
         raw: folder that holds the scenes.
         scene: name of the scene.
     """
-    return list(dict.fromkeys(source.path for source in FORMATS[format].sources(raw / scene, scene)))
+    found = (source.path for source in FORMATS[format].sources(raw / scene, scene))
+    # A folder inside of the scene may have any name; the digest of `raw_state` covers it all the same.
+    plain = (next(filter(is_plain_path, (path, *path.parents))) for path in found)
+    return list(dict.fromkeys(plain))
 
 
 def raw_state(format: str, raw: Path, scene: str) -> str:

@@ -36,10 +36,11 @@ from loco.datasets.checklist import few
 from loco.datasets.files import read_bytes
 from loco.datasets.matlab import read_cells
 from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images_of, other_files, read_array
-from loco.datasets.pose_files import read_text
+from loco.datasets.pose_files import read_number, read_text
 from loco.errors import DataError
 
 MOST_POSITIVES = 10_000_000  # of all queries together; a file of a few bytes can name one long list many times
+FARTHEST = 1e9  # metres
 Images = Mapping[str, Path]  # by their names, in order
 
 
@@ -59,7 +60,12 @@ class PlaceRecognitionScene(Photographs):
 
     database: ClassVar[tuple[str, ...]] = ()  # folders, one after the other
     queries: ClassVar[tuple[str, ...]] = ()
-    remedy = (
+    remedy = "check the images and the ground truth of the set (docs/datasets.md lists the files of each)"
+    published = (
+        "baidu_datasets|gardens|17places|pitts30k|st_lucia|Oxford_Robotcar|hawkins_long_corridor|laurel_caverns|eiffel"
+        "|test_40_midref_rot(0|90)|VPAir"
+    )
+    download = (
         "fetch the set's archive from AnyLoc's public release (github.com/AnyLoc/AnyLoc, Datasets-All), and unpack it"
     )
 
@@ -272,10 +278,10 @@ def _camera_centre(file: Path, scene: str) -> list[float]:
     """The centre of a camera, metres: of its file's lines (intrinsics, rotation, centre, size) the last but one."""
     lines = [line for line in read_text(file, scene).splitlines() if line.strip()]
     try:
-        centre = [float(word) for word in lines[-2].split()]
+        centre = [read_number(word) for word in lines[-2].split()]
     except (IndexError, ValueError):
         centre = []
-    if len(centre) != 3 or not np.isfinite(centre).all():
+    if len(centre) != 3 or not _are_places(centre):
         found = lines[-2][:80] if len(lines) > 1 else f"{len(lines)} lines"
         raise _truth_error(
             "has no camera's centre in the last line but one", file, scene, "three numbers, metres", found
@@ -288,7 +294,7 @@ def _utm(file: Path, scene: str) -> list[float]:
         place = [float(word) for word in file.name.split("@")[1:3]]
     except ValueError:
         place = []
-    if len(place) != 2 or not np.isfinite(place).all():
+    if len(place) != 2 or not _are_places(place):
         raise _truth_error("does not name its place", file, scene, "@easting@northing@..., metres", file.name)
     return place
 
@@ -305,7 +311,7 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
         if not isinstance(images, list) or isinstance(positions, list):
             expected = "`dbStruct`: names of images and their positions, twice"
             raise _truth_error("has cells of other contents", file, scene, expected)
-        if positions.shape != (len(images), 2) or not np.isfinite(positions).all():
+        if positions.shape != (len(images), 2) or not _are_places(positions):
             expected = f"({len(images)}, 2) finite numbers, one row an image"
             raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
     return names, places, query_names, query_places
@@ -324,13 +330,18 @@ def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
     return images
 
 
+def _are_places(numbers: Sequence[float] | NDArray) -> bool:
+    """Whether numbers are coordinates of places on Earth, whose squares can be added up."""
+    return bool((np.abs(numbers) < FARTHEST).all())
+
+
 def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
     """The first two numbers of each row, (n, 2)."""
     try:
         places = rows[:, :2].astype(np.float64)
     except (IndexError, TypeError, ValueError, OverflowError):
         places = np.empty((0, 0))
-    if places.shape[1] != 2 or not np.isfinite(places).all():
+    if places.shape[1] != 2 or not _are_places(places):
         raise _truth_error("holds no positions", file, scene, "rows that begin with x and y, metres", rows.shape)
     return places
 
@@ -383,5 +394,5 @@ def _require_count(found: int, expected: int, what: str, file: Path, scene: str)
 
 
 def _truth_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
-    remedy = PlaceRecognitionScene.remedy
+    remedy = PlaceRecognitionScene.remedy_of(scene)
     return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)

@@ -11,20 +11,24 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from loco.datasets.files import read_bytes, system_error
+from loco.datasets.files import LARGEST_JSON, RESTORE, read_bytes, system_error
 from loco.errors import DataError
+from loco.files import is_data
 
 # Largest size in bytes of a file of each kind, many times that of any file of these datasets. A zip can claim more: a
 # member of 1 GB may take 1 MB in it.
-LARGEST = {".jpg": 1 << 27, ".png": 1 << 27, ".json": 1 << 30, ".ply": 1 << 31}
+LARGEST = {".jpg": 1 << 27, ".png": 1 << 27, ".json": LARGEST_JSON, ".ply": 1 << 29}
 LARGEST_OTHER = 1 << 27
-LARGEST_RATIO = 200  # of the members' bytes to the zip's; text and meshes reach about 10
-RATIO_FROM = 1 << 30  # bytes of all members; less is harmless whatever the ratio
+LARGEST_RATIO = 200  # of a member's, and of all members' bytes to those in the zip; text and meshes reach about 10
+RATIO_FROM = 1 << 27  # bytes of a member or of all; fewer are harmless whatever the ratio
 BLOCK = 1 << 20  # bytes that are read at once
 
 
 class Archive:
-    """Files by their path in a zip; from the zip or, where there is none, from the folder that it was unpacked to."""
+    """Files by their path in a zip; from the zip or, where there is none, from the folder that it was unpacked to.
+
+    What is no data (:func:`loco.files.is_data`) is left out, and never read.
+    """
 
     def __init__(self, path: Path, unpacked: Path, prefix: str, scene: str) -> None:
         """
@@ -43,14 +47,15 @@ class Archive:
         if os.path.isfile(path):
             self.path = path
             self._zip = self._open(path)
-            self.sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.is_dir()}
+            self.sizes = {m.filename: m.file_size for m in self._zip.infolist() if not m.filename.endswith("/")}
         elif os.path.isdir(unpacked):
             self.path = unpacked
             self.sizes = {f"{prefix}{name}": size for name, size in _files_in(unpacked)}
         else:
             os.stat(path)  # raises the reason: it is missing, or a folder above it cannot be entered
-            raise DataError("is not a zip file", file=path, scene=scene, remedy="download it again")
+            raise DataError("is not a zip file", file=path, scene=scene, remedy=RESTORE)
         self._refuse_unsafe()
+        self._refuse_bombs()
 
     def _open(self, path: Path) -> zipfile.ZipFile:
         try:
@@ -68,23 +73,34 @@ class Archive:
             f"is not a whole zip ({error}; {os.path.getsize(path)} bytes): truncated, or not a zip at all",
             file=path,
             scene=self.scene,
-            remedy="download it again",
+            remedy=RESTORE,
         )
 
     def _refuse_unsafe(self) -> None:
-        for name, size in self.sizes.items():
+        """Refuse members that no archive of data holds, and leave out those that are no data."""
+        for name, size in list(self.sizes.items()):
             parts = PurePosixPath(name.replace("\\", "/"))
             if not parts.parts:
                 problem = f"holds a member without a name: {name!r}"
             elif parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
                 problem = f"holds a member whose path leaves the folder: {name!r}"
+            elif not is_data(name):
+                del self.sizes[name]
+                continue
             elif size > _limit(name):
                 problem = f"holds a member of {size} bytes, more than any file of this dataset: {name!r}"
             else:
                 continue
             self._refuse(problem)
+
+    def _refuse_bombs(self) -> None:
+        if self._zip is None:
+            return
+        for name, size in self.sizes.items():
+            if size > max(RATIO_FROM, LARGEST_RATIO * self._zip.getinfo(name).compress_size):
+                self._refuse(f"holds a member of {size} bytes, more than {LARGEST_RATIO} times its size: {name!r}")
         total = sum(self.sizes.values())
-        if self._zip is not None and total > max(RATIO_FROM, LARGEST_RATIO * os.path.getsize(self.path)):
+        if total > max(RATIO_FROM, LARGEST_RATIO * os.path.getsize(self.path)):
             self._refuse(f"unpacks to {total} bytes, more than {LARGEST_RATIO} times its size")
 
     def _refuse(self, problem: str) -> None:
@@ -95,17 +111,23 @@ class Archive:
     def __contains__(self, name: str) -> bool:
         return name in self.sizes
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes | bytearray:
         """Bytes of one member.
 
         Raises:
             DataError: the member is missing, unreadable, or its checksum does not match.
         """
         if name not in self.sizes:
-            raise DataError(f"holds no file {name!r}", file=self.path, scene=self.scene, remedy="download it again")
+            raise DataError(f"holds no file {name!r}", file=self.path, scene=self.scene, remedy=RESTORE)
         if self._zip is None:
             return read_bytes(self.path / name.removeprefix(self._prefix), self.scene, limit=_limit(name))
-        return b"".join(self._blocks(name))
+        content = bytearray(self.sizes[name])  # filled in place: joined blocks would take the memory twice
+        end = 0
+        for block in self._blocks(name):
+            content[end : end + len(block)] = block
+            end += len(block)
+        del content[end:]
+        return content
 
     def broken_members(self) -> list[DataError]:
         """Members that cannot be read or whose checksum fails. A folder has no checksums: always empty."""
@@ -135,18 +157,18 @@ class Archive:
 
     def _broken_member(self, name: str, error: Exception) -> DataError:
         problem = f"member {name!r} cannot be read: {error or type(error).__name__}"
-        return DataError(problem, file=self.path, scene=self.scene, remedy="download it again")
+        return DataError(problem, file=self.path, scene=self.scene, remedy=RESTORE)
 
 
 def _files_in(folder: Path) -> Iterator[tuple[str, int]]:
-    """Paths from ``folder`` and sizes of the files in it and its subfolders, sorted; hidden ones do not count."""
+    """Paths from ``folder`` and sizes of the files in it and its subfolders, sorted, without what is no data."""
 
     def refuse(error: OSError) -> None:
         raise error
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
+        folders[:] = sorted(filter(is_data, folders))
+        for name in sorted(filter(is_data, names)):
             file = Path(parent, name)
             yield file.relative_to(folder).as_posix(), os.stat(file).st_size
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from loco.datasets.files import system_error
 from loco.datasets.identity import Source, describe, digest_of
-from loco.errors import DataError
+from loco.errors import DataError, printable
 
 T = TypeVar("T")
 Decode = Literal["sample", "all"]
@@ -40,7 +40,7 @@ class Checklist:
         except OSError as error:
             self.add_error(system_error(error, scene=self.scene))
         except MemoryError:
-            remedy = "give the job more memory; if the files are small, download them again"
+            remedy = "give the job more memory; if the files are small, replace them with intact copies"
             self.add_error(DataError("does not fit into memory", scene=self.scene, remedy=remedy))
         except Exception as error:
             log.exception("the check of %s met an unforeseen error", self.scene)
@@ -48,8 +48,8 @@ class Checklist:
                 DataError(
                     f"the scene cannot be read: {type(error).__name__}: {error}",
                     scene=self.scene,
-                    remedy="download the scene again; if its files are whole, report the traceback in the log of this "
-                    "check",
+                    remedy="compare its files with docs/datasets.md; if they are whole, report the traceback in the "
+                    "log of this check",
                 )
             )
         return None
@@ -60,7 +60,7 @@ class Checklist:
 
     def note(self, text: str) -> None:
         """Remember a peculiarity that does no harm, such as files that are left out."""
-        self.notes.append(text)
+        self.notes.append(printable(text))
 
     def chosen(self, items: Sequence[T]) -> list[T]:
         """The images to decode: all, or a sample spread evenly, first and last included."""
@@ -110,7 +110,7 @@ def require_passed(manifest: Mapping[str, Any]) -> None:
         raise DataError(
             f"scene {manifest['scene']!r} did not pass its check:\n- " + "\n- ".join(manifest["problems"]),
             scene=manifest["scene"],
-            remedy="fix or download the files above; the check then runs again by itself",
+            remedy="repair or replace the files above; the check then runs again by itself",
         )
 
 

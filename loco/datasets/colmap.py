@@ -2,7 +2,8 @@
 
 ``<raw>/<scene>/images/`` holds the photographs, ``<raw>/<scene>/sparse/0/`` (or ``sparse/``) the model: ``cameras``,
 ``images`` and ``points3D``, with ``rigs`` and ``frames`` since COLMAP 3.12, as ``.bin`` or ``.txt``
-(https://colmap.github.io/format.html). Read with pycolmap.
+(https://colmap.github.io/format.html). Read with pycolmap. If ``sparse/`` holds several models, as where photographs
+did not connect, the one with the most photographs is read.
 
 COLMAP's conventions are those of :mod:`loco`: OpenCV axes, and the centre of the top-left pixel at (0.5, 0.5). Only its
 poses are world-to-camera. Its unit of length is arbitrary; the depth step scales it. It ignores the orientation that a
@@ -27,11 +28,13 @@ import pycolmap
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.files import read_bytes, require_regular, system_error
-from loco.datasets.images import LARGEST_FILE, decode_color
-from loco.datasets.layouts import MODEL_NEEDED, model_files
+from loco.datasets.colmap_text import read_text_model
+from loco.datasets.files import read_bytes, system_error
+from loco.datasets.images import LARGEST_FILE, decode_color, unread_images
+from loco.datasets.layouts import MODEL_NEEDED, model_files, model_sizes
 from loco.datasets.raw import Images, Observations, RawFrame, RawScene
 from loco.errors import DataError
+from loco.files import is_data, open_regular
 from loco.geometry.cameras import pixel_centres
 
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -104,7 +107,16 @@ class ColmapScene(RawScene):
 
 def photographs(folder: Path) -> list[Path]:
     """Files in ``folder`` and below that are named like images, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTOGRAPHS and path.is_file())
+    return sorted(file for file in _data_files(folder) if file.suffix.lower() in PHOTOGRAPHS)
+
+
+def unread_photographs(folder: Path) -> list[str]:
+    """Names of the files in ``folder`` and below that are images of kinds that are not read, such as HEIC."""
+    return unread_images(sorted(file.relative_to(folder).as_posix() for file in _data_files(folder)))
+
+
+def _data_files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if is_data(path.relative_to(folder)) and path.is_file())
 
 
 # --- the model -------------------------------------------------------------------------------------------------------
@@ -141,7 +153,7 @@ def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
                 _check_records(file)
             model.read_binary(place)
         else:
-            model.read_text(place)
+            model = read_text_model(files, scene)
         _check_values(model)
         model.update_point_3d_errors()
     except DataError:
@@ -155,8 +167,7 @@ def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
 def _require_readable(file: Path, scene: str) -> None:
     """Raises DataError where pycolmap could not open a file, or would wait for a pipe."""
     try:
-        require_regular(file, os.stat(file), scene)
-        with file.open("rb"):
+        with open_regular(file, scene):
             pass
     except OSError as error:
         raise system_error(error, file, scene) from error
@@ -368,8 +379,17 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
             found=f"{listed} points, none of them such",
             remedy=REMEDY,
         )
+    _note_models(found, opened.folder)
     _check_photographs(found, opened)
     return {"images": len(names), "skipped": len(opened.skipped), "points": points}
+
+
+def _note_models(found: Checklist, folder: Path) -> None:
+    sizes = model_sizes(folder)
+    if len(sizes) > 1:
+        place = model_files(folder)[0].parent
+        listed = ", ".join(f"{other.relative_to(folder)} of {size}" for other, size in sizes.items() if other != place)
+        found.note(f"{place.relative_to(folder)} of {sizes[place]} images is read, the largest model; beside: {listed}")
 
 
 def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
@@ -385,5 +405,7 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
             file=opened.folder / "images",
             remedy=RESTORE,
         )
+    if unread := unread_photographs(opened.folder / "images"):
+        found.note(f"{len(unread)} images are of kinds that are not read: {few(unread)}")
     for name in found.chosen(present):
         found.attempt(lambda name=name: _read_photograph(opened.folder, found.scene, opened.images[name]))

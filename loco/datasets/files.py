@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-import stat
+import re
 from pathlib import Path
+from typing import Any
 
 from loco.errors import DataError
+from loco.files import decode_text, open_regular
 
+LARGEST_JSON = 1 << 26  # bytes of a JSON document; those of these datasets have up to 15 MB
+MOST_VALUES, MOST_CONTAINERS = 1 << 24, 1 << 20  # in one: an empty list of two bytes takes 64 in memory
 LARGEST_FILE = 4 << 30  # bytes; no single file of these datasets that is read whole comes near this size
-MISSING = "write or download it again"
+MISSING = "put the file there; docs/datasets.md lists the files of a scene"
+RESTORE = "replace it with an intact copy: export, copy or download it again"
 REMEDIES = {
     errno.EACCES: "make it readable for the user who runs the workflow, as well as every folder above it",
     errno.EPERM: "make it readable for the user who runs the workflow, as well as every folder above it",
@@ -34,37 +40,53 @@ def read_bytes(file: Path, scene: str | None = None, *, limit: int = LARGEST_FIL
             block or never end).
     """
     try:
-        status = os.stat(file)
-        require_regular(file, status, scene)
-        if status.st_size > limit:
-            raise DataError(
-                "is too large",
-                file=file,
-                scene=scene,
-                expected=f"at most {limit} bytes",
-                found=f"{status.st_size} bytes",
-                remedy="write or download it again",
-            )
-        with open(file, "rb") as stream:
+        with open_regular(file, scene) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > limit:
+                raise DataError(
+                    "is too large",
+                    file=file,
+                    scene=scene,
+                    expected=f"at most {limit} bytes",
+                    found=f"{size} bytes",
+                    remedy=RESTORE,
+                )
             return stream.read()
     except OSError as error:
         raise system_error(error, file, scene, missing) from error
 
 
-def require_regular(file: Path | str, found: os.stat_result, scene: str | None = None) -> None:
-    """Refuse a pipe, a device, a socket or a folder where a file belongs.
+def parse_json(data: bytes | bytearray) -> Any:
+    """Return the content of a JSON document that is not to be trusted; a byte order mark is allowed.
 
     Raises:
-        DataError: the status ``found`` is not that of a regular file.
+        ValueError: it is not JSON, nested too deeply, or larger than :data:`LARGEST_JSON`, :data:`MOST_VALUES` or
+            :data:`MOST_CONTAINERS` allow.
     """
-    if not stat.S_ISREG(found.st_mode):
-        raise DataError(
-            "cannot be read: it is not a regular file",
-            file=file,
-            scene=scene,
-            found=stat.filemode(found.st_mode),
-            remedy="put the file itself in its place",
-        )
+    if len(data) > LARGEST_JSON:
+        raise ValueError(f"it has {len(data)} bytes, more than {LARGEST_JSON}")
+    if data.count(b",") > MOST_VALUES or data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
+        raise ValueError("it holds more lists and values than any file of these datasets")
+    try:
+        text = decode_text(data, errors="strict")
+        content = json.loads(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a surrogate pair is no character, and cannot be written
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def where_from(scene: str, published: str, download: str, own: str) -> str:
+    """Return what to do about missing files: where to download them, if the scene has the name of a published one.
+
+    Args:
+        scene: its name.
+        published: regular expression of the names of a dataset.
+        download: what to do for these.
+        own: what to do for any other scene, such as a recording of the user's own.
+    """
+    return download if re.fullmatch(published, scene) else own
 
 
 def system_error(
@@ -82,5 +104,7 @@ def system_error(
     file = error.filename if file is None else file
     if isinstance(error, FileNotFoundError):
         return DataError("is missing", file=file, scene=scene, remedy=missing)
+    if isinstance(error, NotADirectoryError):
+        return DataError("cannot be read: a part of its path is a file", file=file, scene=scene, remedy=missing)
     remedy = REMEDIES.get(error.errno, "check the disk or the network file system, and run the workflow again")
     return DataError(f"cannot be read: {reason}", file=file, scene=scene, remedy=remedy)

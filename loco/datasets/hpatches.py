@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.files import RESTORE
 from loco.datasets.photographs import Listing, Photographs
 from loco.datasets.pose_files import read_matrix
 from loco.errors import DataError
@@ -33,7 +34,7 @@ class HPatchesScene(Photographs):
     """
 
     format = "hpatches"
-    remedy = "fetch hpatches-sequences-release (github.com/hpatches/hpatches-dataset) and unpack it"
+    remedy = "a sequence consists of 1.ppm to 6.ppm and H_1_2 to H_1_6 (docs/datasets.md): complete its folder"
 
     @classmethod
     def listing(cls, folder: Path, scene: str) -> Listing:
@@ -64,6 +65,6 @@ def _homography(file: Path, scene: str) -> NDArray[np.float64]:
             scene=scene,
             expected="an invertible 3 x 3 matrix",
             found=" ".join(f"{value:g}" for value in matrix.ravel()),
-            remedy="download it again",
+            remedy=RESTORE,
         )
     return HALF_A_PIXEL @ matrix @ np.linalg.inv(HALF_A_PIXEL)

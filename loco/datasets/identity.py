@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from loco.datasets.files import require_regular
+from loco.errors import printable
+from loco.files import is_data, open_regular
 
 IdentifiedBy = Literal["sha256", "size and modification time"]
 DEEPEST = 32  # levels of folders; symbolic links can form a ring
@@ -24,7 +25,8 @@ class Source(NamedTuple):
 
     Attributes:
         path: of the file or folder.
-        suffixes: of the folder's files that count, in lower case; all files if empty. Hidden files never count.
+        suffixes: of the folder's files that count, in lower case; all files if empty. What is no data
+            (:func:`loco.files.is_data`) never counts.
         images: whether it is a folder of images, which may be too large to be read for every check.
         needed: whether the scene is broken without it.
     """
@@ -76,14 +78,13 @@ def describe(source: Source, root: Path, *, content: bool, scene: str | None = N
     identified: IdentifiedBy = "sha256" if by_content else "size and modification time"
     facts = {"bytes": size, "identified_by": identified}
     if not os.path.isdir(source.path):
-        ((path, status),) = files
-        return {"name": _name(path, root), **facts, "digest": _content(path, status, scene)}
+        ((path, _),) = files
+        return {"name": printable(_name(path, root)), **facts, "digest": _content(path, scene)}
     identities = [
-        [_name(path, source.path), _content(path, status, scene) if by_content else _state(status)]
-        for path, status in files
+        [_name(path, source.path), _content(path, scene) if by_content else _state(status)] for path, status in files
     ]
     of_kind = "".join(f"/*{suffix}" for suffix in source.suffixes[:1])
-    name = f"{_name(source.path, root)}{of_kind}"
+    name = printable(f"{_name(source.path, root)}{of_kind}")
     return {"name": name, "files": len(files), **facts, "digest": _sha256(identities)}
 
 
@@ -112,7 +113,7 @@ def _in_folder(
 ) -> Iterator[tuple[str, os.stat_result]]:
     try:
         with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".")]
+            entries = [entry for entry in found if is_data(entry.name)]
     except OSError as error:
         on_error(error)
         return
@@ -127,9 +128,8 @@ def _in_folder(
             on_error(error)
 
 
-def _content(path: str, status: os.stat_result, scene: str | None) -> str:
-    require_regular(path, status, scene)
-    with open(path, "rb") as file:
+def _content(path: str, scene: str | None) -> str:
+    with open_regular(path, scene) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

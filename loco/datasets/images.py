@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import struct
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.files import RESTORE
 from loco.datasets.orientation import as_stored
 from loco.errors import DataError
 
@@ -20,6 +22,28 @@ LARGEST_IMAGE = 100_000_000  # pixels; 300 MB once decoded. The images of these 
 LARGEST_DEPTH = 65535  # of a 16-bit image
 LARGEST_FILE = 1 << 28  # bytes of an image file
 KINDS = "PNG, JPEG, BMP, PNM, TIFF or WebP"
+# Images that cameras and telephones write and that are not read here.
+UNREAD = frozenset(
+    {
+        *(".heic", ".heif", ".hif", ".avif", ".jxl", ".gif", ".jp2"),
+        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+    }
+)
+CONVERT = "convert them to JPEG or PNG, for example with `magick mogrify -format jpg`"
+_OTHER_KINDS = {  # bytes at a place of a file -> what it is
+    (4, b"ftyphei"): "HEIC",
+    (4, b"ftyphev"): "HEIC",
+    (4, b"ftypmif1"): "HEIF",
+    (4, b"ftypmsf1"): "HEIF",
+    (4, b"ftypavif"): "AVIF",
+    (0, b"GIF8"): "GIF",
+    (0, b"\xff\x0a"): "JPEG XL",
+    (4, b"JXL "): "JPEG XL",
+    (0, b"%PDF"): "PDF",
+    (0, b"PK\x03\x04"): "a zip file",
+    (0, b"\0\x05\x16\x07"): "metadata of macOS",
+    (0, b"version https://git-lfs"): "a pointer of Git LFS, not the file itself",
+}
 _PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
 
@@ -94,12 +118,22 @@ def stated_size(data: bytes) -> tuple[int, int] | None:
         return None
 
 
+def unread_images(names: Iterable[str]) -> list[str]:
+    """The names of images that are not read, by their suffixes, such as HEIC and the raw files of cameras."""
+    return [name for name in names if PurePosixPath(name).suffix.lower() in UNREAD]
+
+
 def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -> NDArray:
     if not data:
         raise _image_error(f"image {name!r} is empty", file, scene, found="0 bytes")
     size = stated_size(data)
     if size is None:
-        raise _image_error(f"image {name!r} cannot be decoded", file, scene, f"a whole {KINDS} image", len(data))
+        kind = next((kind for (at, mark), kind in _OTHER_KINDS.items() if data.startswith(mark, at)), None)
+        found = f"{kind}, which is not read" if kind else len(data)
+        remedy = CONVERT if kind and kind[:4] in ("HEIC", "HEIF", "AVIF", "GIF", "JPEG") else RESTORE
+        raise _image_error(
+            f"image {name!r} cannot be decoded", file, scene, f"a whole {KINDS} image", found, remedy=remedy
+        )
     if size[0] * size[1] > LARGEST_IMAGE:
         expected = f"at most {LARGEST_IMAGE} pixels"
         raise _image_error(f"image {name!r} is too large", file, scene, expected, f"{size[1]} x {size[0]}")
@@ -155,8 +189,12 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _image_error(
-    problem: str, file: Path, scene: str | None, expected: object = None, found: object = None
+    problem: str,
+    file: Path,
+    scene: str | None,
+    expected: object = None,
+    found: object = None,
+    remedy: str = RESTORE,
 ) -> DataError:
     found = f"{found} bytes" if isinstance(found, int) else found
-    remedy = "download the file again"
     return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)

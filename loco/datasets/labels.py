@@ -8,6 +8,7 @@ category is a *thing* with an identity of its own.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.files import read_bytes
 from loco.errors import DataError
+from loco.files import decode_text
+
+LARGEST_TABLE = 1 << 26  # bytes; the published tables have up to 500 kB
 
 # In the order of their numbers: a semantic map holds indices of this.
 MPCAT40 = (
@@ -46,10 +51,10 @@ def read_mapping(path: Path) -> dict[str, str]:
         DataError: it cannot be read, lacks a column, names an unknown category, or gives a label two categories.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, delimiter="\t", strict=True)
-            columns, rows = table.fieldnames or [], [(table.line_num, row) for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = decode_text(read_bytes(path, limit=LARGEST_TABLE, missing="correct `labels.mapping`"), errors="strict")
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+        columns, rows = table.fieldnames or [], [(table.line_num, row) for row in table]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the table of labels cannot be read: {error}", file=path) from error
     if not {RAW, CATEGORY} <= set(columns):
         raise DataError(

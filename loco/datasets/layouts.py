@@ -7,6 +7,7 @@ files hold is documented in the reader of each format.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from loco.datasets.files import read_bytes
 from loco.datasets.identity import Source
 from loco.errors import DataError
+from loco.files import decode_text, is_data, open_regular
 
 Layout = Callable[[Path, str], list[Source]]
 LARGEST_LIST = 1 << 26  # bytes of a list of images
@@ -74,6 +76,7 @@ def _zip_or_folder(folder: Path, scene: str, kind: str, suffixes: tuple[str, ...
 # --- ScanNet ---------------------------------------------------------------------------------------------------------
 
 MESH, SEGMENTS, AGGREGATION = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
+FLAT_INTRINSICS = ("intrinsics_color.txt", "intrinsics_depth.txt")  # of scannet_frames_25k, beside the images
 EXPORTED = {"color": ".jpg", "depth": ".png", "pose": ".txt"}
 
 
@@ -84,6 +87,9 @@ def scannet(folder: Path, scene: str) -> list[Source]:
     if exported is None or os.path.isfile(sens):
         return [Source(sens), mesh]
     kinds = [Source(exported / kind, (suffix,), images=kind != "pose") for kind, suffix in EXPORTED.items()]
+    cameras = [exported / name for name in FLAT_INTRINSICS]
+    if any(map(os.path.isfile, cameras)) and not os.path.isdir(exported / "intrinsic"):
+        return [*kinds, *map(Source, cameras), mesh]
     return [*kinds, Source(exported / "intrinsic", (".txt",)), mesh]
 
 
@@ -135,7 +141,7 @@ def tum_rgbd(folder: Path, scene: str) -> list[Source]:
 def _listed_folders(file: Path) -> set[str]:
     """Folders of the images that a list of TUM RGB-D names; those outside of the scene are refused by the reader."""
     try:
-        text = read_bytes(file, limit=LARGEST_LIST).decode("utf-8", errors="replace")
+        text = decode_text(read_bytes(file, limit=LARGEST_LIST))
     except DataError:
         return set()
     lines = (line.split() for line in text.splitlines() if not line.lstrip().startswith("#"))
@@ -147,6 +153,7 @@ def _listed_folders(file: Path) -> set[str]:
 # --- COLMAP ----------------------------------------------------------------------------------------------------------
 
 MODEL_NEEDED, MODEL_OPTIONAL = ("cameras", "images", "points3D"), ("rigs", "frames")
+MODEL_KINDS = (".bin", ".txt")
 
 
 def colmap(folder: Path, scene: str) -> list[Source]:
@@ -154,12 +161,45 @@ def colmap(folder: Path, scene: str) -> list[Source]:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a scene's model, present or not: of the paths and file types, those of which most are there."""
-    places = [folder / "sparse" / "0", folder / "sparse"]
+    """The files of a scene's model, present or not.
+
+    Of several models the one with the most images; if none is complete, that of which most files are there.
+    """
+    sizes = model_sizes(folder)
+    places = [max(sizes, key=lambda place: sizes[place])] if sizes else _model_places(folder)
     names = (*MODEL_NEEDED, *MODEL_OPTIONAL)
-    kinds = [[place / f"{name}{kind}" for name in names] for place in places for kind in (".bin", ".txt")]
+    kinds = [[place / f"{name}{kind}" for name in names] for place in places for kind in MODEL_KINDS]
     best = max(kinds, key=lambda files: sum(os.path.isfile(file) for file in files))
     return [file for file in best if file.stem in MODEL_NEEDED or os.path.isfile(file)]
+
+
+def model_sizes(folder: Path) -> dict[Path, int]:
+    """Folder of each complete model of a scene -> how many images it has. A single model is not opened: 0."""
+    complete = {}
+    for place in _model_places(folder):
+        kinds = [kind for kind in MODEL_KINDS if all(os.path.isfile(place / f"{name}{kind}") for name in MODEL_NEEDED)]
+        if kinds:
+            complete[place] = place / f"images{kinds[0]}"
+    return {place: _count_images(file) if len(complete) > 1 else 0 for place, file in complete.items()}
+
+
+def _model_places(folder: Path) -> list[Path]:
+    sparse = folder / "sparse"
+    others = sorted((name for name in _folders(sparse) if name != "0"), key=natural)
+    return [sparse / "0", sparse, *(sparse / name for name in others)]
+
+
+def _count_images(file: Path) -> int:
+    """How many images a file of a COLMAP model states; 0 where it cannot be read."""
+    try:
+        with open_regular(file) as opened:
+            if file.suffix == ".bin":
+                return int.from_bytes(opened.read(8), "little")
+            lines = (line for line in opened if not line.startswith((b"#", codecs.BOM_UTF8 + b"#")))
+            # The line after that of an image lists its points, and may be empty.
+            return sum(1 for line in lines if line.strip() and next(lines, b"") is not None)
+    except (OSError, DataError):
+        return 0
 
 
 # --- photographs -----------------------------------------------------------------------------------------------------
@@ -179,6 +219,6 @@ def _folders(folder: Path) -> list[str]:
     """Names of the folders in a folder, sorted; none where it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if entry.is_dir() and is_data(entry.name))
     except OSError:
         return []

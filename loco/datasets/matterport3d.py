@@ -8,7 +8,6 @@ is 16-bit PNG in units of 0.25 mm, of which 0 and 65535 mean none.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from numpy.typing import NDArray
 from loco.datasets.archive import Archive
 from loco.datasets.calibration import require_size
 from loco.datasets.checklist import Checklist, few
+from loco.datasets.files import RESTORE, parse_json
 from loco.datasets.images import decode_color, decode_depth, depth_in_metres
 from loco.datasets.layouts import CAMERAS, COLOR, DEPTH, REGIONS, unpacked
 from loco.datasets.ply import read_ply
-from loco.datasets.pose_files import is_camera, is_rigid
+from loco.datasets.pose_files import is_camera, is_rigid, read_number
 from loco.datasets.raw import Images, LabelledMesh, RawFrame, RawScene
 from loco.datasets.segments import Objects, segment_numbers, segment_objects
 from loco.errors import DataError
+from loco.files import decode_text
 from loco.geometry.mesh import Mesh
 
 KINDS = (COLOR, DEPTH, CAMERAS, REGIONS)
@@ -94,7 +95,7 @@ class Matterport3DScene(RawScene):
                     scene=self.scene,
                     expected=rgb.shape[:2],
                     found=depth.shape,
-                    remedy="download both zips again",
+                    remedy="take both zips from one download or export",
                 )
             _require_size(scan, rgb.shape[:2], self.archives[CAMERAS].path, self.scene)
             intrinsics = scan.intrinsics.copy()
@@ -143,7 +144,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
     name = f"{scene}/{CAMERAS}/{scene}.conf"
     scans: list[Scan] = []
     announced = intrinsics = None
-    for number, line in enumerate(archive.read(name).decode("utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(decode_text(archive.read(name)).splitlines(), start=1):
         keyword, *values = line.split() or [""]
         try:
             if keyword == "n_images":
@@ -161,7 +162,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
                 scene=scene,
                 expected="`intrinsics_matrix` with 9 numbers, or `scan <depth.png> <color.jpg>` with 16",
                 found=line[:80],
-                remedy="download it again",
+                remedy=RESTORE,
             ) from error
     if not scans or announced not in (None, len(scans)):
         raise DataError(
@@ -170,7 +171,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
             scene=scene,
             expected=f"{announced} images" if announced else "at least one image",
             found=f"{len(scans)} `scan` lines",
-            remedy="download it again",
+            remedy=RESTORE,
         )
     return scans
 
@@ -190,7 +191,7 @@ def _scan(values: list[str], intrinsics: NDArray | None) -> Scan:
 def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
     if len(values) != shape[0] * shape[1]:
         raise ValueError(f"{len(values)} numbers instead of {shape[0] * shape[1]}")
-    numbers = np.array([float(value) for value in values]).reshape(shape)
+    numbers = np.array([read_number(value) for value in values]).reshape(shape)
     if not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")
     return numbers
@@ -198,7 +199,10 @@ def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
 
 def _require_size(scan: Scan, size: tuple[int, int], file: Path, scene: str) -> None:
     """Refuse intrinsics of images of another size."""
-    what, remedy = f"the camera of {scan.color_name!r}", "download the camera parameters and the images again"
+    what, remedy = (
+        f"the camera of {scan.color_name!r}",
+        "take the camera parameters and the images from one download or export",
+    )
     require_size(scan.intrinsics, size, what, file=file, scene=scene, remedy=remedy)
 
 
@@ -209,7 +213,7 @@ def _read_color(archive: Archive, scene: str, name: str) -> NDArray[np.uint8]:
 
 def _read_depth(archive: Archive, scene: str, name: str) -> NDArray[np.uint16]:
     data = archive.read(f"{scene}/{DEPTH}/{name}")
-    return decode_depth(data, file=archive.path, scene=scene, name=name, remedy="download it again")
+    return decode_depth(data, file=archive.path, scene=scene, name=name, remedy=RESTORE)
 
 
 def _regions(archive: Archive) -> list[str]:
@@ -219,9 +223,7 @@ def _regions(archive: Archive) -> list[str]:
         if match := re.search(r"(?:^|/)region(\d+)\.ply$", name):
             found[int(match[1])] = name
     if not found:
-        raise DataError(
-            "holds no region mesh", file=archive.path, expected="region0.ply, ...", remedy="download it again"
-        )
+        raise DataError("holds no region mesh", file=archive.path, expected="region0.ply, ...", remedy=RESTORE)
     return [found[number] for number in sorted(found)]
 
 
@@ -251,13 +253,13 @@ def _joined(meshes: Sequence[Mesh]) -> Mesh:
 
 def _read_json(archive: Archive, name: str, scene: str, key: str) -> list:
     try:
-        return list(json.loads(archive.read(name))[key])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return list(parse_json(archive.read(name))[key])
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{name!r} is not JSON with the list {key!r}: {error}",
             file=archive.path,
             scene=scene,
-            remedy="download it again",
+            remedy=RESTORE,
         ) from error
 
 
@@ -317,5 +319,5 @@ def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str
             found.add(
                 f"{len(which)} {fault}: {few(which)}",
                 file=archive.path,
-                remedy="download this zip and the camera parameters again",
+                remedy="take this zip and the camera parameters from one download or export",
             )

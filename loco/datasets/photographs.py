@@ -23,16 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.files import read_bytes
+from loco.datasets.files import RESTORE, read_bytes
+from loco.datasets.images import CONVERT, decode_color, unread_images
 from loco.datasets.images import LARGEST_FILE as LARGEST_IMAGE_FILE
-from loco.datasets.images import decode_color
 from loco.datasets.layouts import natural
 from loco.datasets.raw import Images, RawFrame
 from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
+from loco.files import is_data
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
 LARGEST_FILE = 1 << 26  # bytes; the largest published ground truth takes 82 kB
+LARGEST_PICKLE = 1 << 22  # bytes of an array of objects: a byte can take 64 in memory
 NUMBER = re.compile(r"[<>=|]?([biuf][1248])")  # of the types that a stored array may have
 
 
@@ -75,7 +77,7 @@ class Photographs(SceneFolder):
         images, _, counts, notes = listed or Listing({}, {}, {})
         for text in notes:
             found.note(text)
-        _check_images(found, images, cls.remedy)
+        _check_images(found, images, cls.remedy_of(scene))
         return {"images": len(images), **counts}
 
     def names(self, images: Images) -> list[str]:
@@ -99,12 +101,14 @@ def images_of(folder: Path, root: Path, scene: str) -> dict[str, Path]:
     """
     files = [file for file in _visible(folder) if file.suffix.lower() in SUFFIXES]
     if not files:
+        unread = unread_images(other_files(folder))
         raise DataError(
             "holds no images",
             file=folder,
             scene=scene,
             expected=f"files that end in {', '.join(SUFFIXES)}",
-            remedy="unpack the archive again",
+            found=f"{len(unread)} of kinds that are not read: {few(unread)}" if unread else "none",
+            remedy=CONVERT if unread else "unpack the archive again",
         )
     names = {file.relative_to(root).as_posix(): file for file in files}
     return dict(sorted(names.items(), key=lambda item: natural(item[0])))
@@ -116,7 +120,7 @@ def other_files(folder: Path) -> list[str]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return (file for file in folder.rglob("*") if file.is_file() and is_data(file.relative_to(folder)))
 
 
 def _read_image(file: Path, scene: str) -> NDArray[np.uint8]:
@@ -166,7 +170,11 @@ def read_array(file: Path, scene: str) -> NDArray:
 
 
 def _unpickle(program: bytes) -> NDArray:
+    if len(program) > LARGEST_PICKLE:
+        raise pickle.UnpicklingError(f"it has {len(program)} bytes, expected {LARGEST_PICKLE} at most")
     for step, argument, _ in pickletools.genops(program):  # fails where more bytes are stated than there are
+        if step.name in ("EMPTY_SET", "FROZENSET"):  # a byte would take 216
+            raise pickle.UnpicklingError("it holds a set, which no array of numbers needs")
         if "PUT" in step.name and argument > len(program):  # memory for so many numbers would be taken
             raise pickle.UnpicklingError(f"it keeps something under the number {argument}")
     loaded = _Unpickler(BytesIO(program)).load()
@@ -249,5 +257,5 @@ class _TypeOf:
 
 
 def _array_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
-    remedy = "download it again"
+    remedy = RESTORE
     return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=remedy)

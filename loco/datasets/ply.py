@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-import trimesh
 
+from loco.datasets.files import RESTORE
+from loco.datasets.ply_file import parse_ply, triangulate
 from loco.errors import DataError
 from loco.geometry.mesh import Mesh
 
 
-def read_ply(data: bytes, *, file: Path, scene: str, name: str | None = None) -> Mesh:
-    """The triangle mesh of a PLY.
+def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | None = None) -> Mesh:
+    """The triangle mesh of a PLY; quads and other polygons are divided into triangles.
 
     Args:
         data: its bytes.
@@ -22,23 +22,33 @@ def read_ply(data: bytes, *, file: Path, scene: str, name: str | None = None) ->
         name: of the member, where ``file`` is an archive.
 
     Raises:
-        DataError: it has no triangles, a vertex that is not finite, or a triangle without its vertex.
+        DataError: it is not a PLY file, damaged, a point cloud, or has a vertex that is not finite, or a face without
+            its vertex.
     """
     what = f"mesh {name!r}" if name else "the mesh"
     try:
-        mesh = trimesh.load(io.BytesIO(data), file_type="ply", process=False)
-        vertices, triangles = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
-    except Exception as error:  # trimesh raises many kinds for broken files
+        polygons = parse_ply(data)
+    except ValueError as error:
+        raise DataError(f"{what} cannot be read: {error}", file=file, scene=scene, remedy=RESTORE) from error
+    vertices, lengths, corners = polygons
+    if not (lengths >= 3).any():
         raise DataError(
-            f"{what} cannot be read: {error}", file=file, scene=scene, remedy="download it again"
-        ) from error
+            f"{what} has no triangles: it is a point cloud, with vertices but no faces",
+            file=file,
+            scene=scene,
+            expected="a surface of triangles or polygons",
+            found=f"{len(vertices)} vertices, {len(lengths)} faces",
+            remedy="export the surface that was meshed from these points, or leave the file out where it is optional",
+        )
     faults = {
-        "has no triangles": len(triangles) == 0,
-        "has vertices that are not finite": not np.isfinite(vertices).all(),
-        "has triangles without their vertices": len(triangles) > 0
-        and not 0 <= triangles.min() <= triangles.max() < len(vertices),
+        "has vertices that are not finite": not (np.abs(vertices) < np.finfo(np.float32).max).all(),
+        "has triangles without their vertices": not 0 <= corners.min() <= corners.max() < len(vertices),
     }
     for fault, present in faults.items():
         if present:
-            raise DataError(f"{what} {fault}", file=file, scene=scene, remedy="download it again")
-    return Mesh(vertices, triangles.astype(np.uint32))
+            raise DataError(f"{what} {fault}", file=file, scene=scene, remedy=RESTORE)
+    try:
+        triangles = triangulate(polygons)
+    except ValueError as error:
+        raise DataError(f"{what} cannot be read: {error}", file=file, scene=scene, remedy=RESTORE) from error
+    return Mesh(vertices.astype(np.float32), triangles.astype(np.uint32))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.datasets.files import read_bytes
+from loco.datasets.files import RESTORE, read_bytes
 from loco.errors import DataError
+from loco.files import decode_text
 
 DEPTH_TO_COLOR = "depth_to_color.txt"
 HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # of a principal point
 NEARLY_ONE = 1e-2  # rounded numbers make a rotation matrix slightly other than one
 MAX_SKEW = 0.05  # of a camera, as a fraction of its focal length
-LARGEST_TEXT = 1 << 28  # bytes
+_NOT_FINITE = re.compile(r"[+-]?(?:1\.#(?:(?P<infinite>INF)|IND|QNAN|SNAN)\d*|nan\([^)\s]*\))", re.IGNORECASE)
+LARGEST_TEXT = 1 << 26  # bytes
 
 
 def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[int, int] | None]:
@@ -127,7 +131,7 @@ def read_table(file: Path, scene: str, columns: int) -> list[list[str]]:
                 scene=scene,
                 expected=f"{columns} values",
                 found=f"{len(words)}: {line[:80]}",
-                remedy="write or download it again",
+                remedy=RESTORE,
             )
         rows.append(words)
     return rows
@@ -177,8 +181,23 @@ def _split_name(line: str, columns: int) -> tuple[str, list[str]] | tuple[list[s
 
 
 def read_text(file: Path, scene: str) -> str:
-    """The text of a file; bytes that are not UTF-8 are replaced."""
-    return read_bytes(file, scene, limit=LARGEST_TEXT).decode("utf-8", errors="replace")
+    """The text of a file (:func:`loco.files.decode_text`); bytes that are no text are replaced."""
+    return decode_text(read_bytes(file, scene, limit=LARGEST_TEXT))
+
+
+def read_number(word: str) -> float:
+    """Return the number that a word is; NaN and infinity also as the C library of Windows writes them.
+
+    Examples of the latter are ``-1.#IND``, ``1.#QNAN``, ``1.#INF00`` and ``-nan(ind)``.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if match := _NOT_FINITE.fullmatch(word):
+        return math.inf if match["infinite"] else math.nan
+    if "_" in word:  # which Python reads past
+        raise ValueError(f"could not convert string to float: {word!r}")
+    return float(word)
 
 
 def _count_error(file: Path, scene: str, expected: str, found: int) -> DataError:
@@ -188,8 +207,8 @@ def _count_error(file: Path, scene: str, expected: str, found: int) -> DataError
 
 def _numbers(words: list[str], file: Path, scene: str) -> NDArray[np.float64]:
     try:
-        return np.array([float(word) for word in words])
+        return np.array([read_number(word) for word in words])
     except ValueError as error:
         raise DataError(
-            f"holds something that is no number: {error}", file=file, scene=scene, remedy="write or download it again"
+            f"holds something that is no number: {error}", file=file, scene=scene, remedy=RESTORE
         ) from error

@@ -29,13 +29,21 @@ from numpy.typing import NDArray
 from loco.datasets.calibration import Lens, Size, distortion_file, odd_centre, read_lens, require_size
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.distortion import Undistortion, empty_note
-from loco.datasets.files import read_bytes
-from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth, depth_in_metres
+from loco.datasets.files import RESTORE, read_bytes
+from loco.datasets.images import (
+    CONVERT,
+    LARGEST_FILE,
+    decode_color,
+    decode_depth,
+    depth_in_metres,
+    unread_images,
+)
 from loco.datasets.layouts import natural
 from loco.datasets.pose_files import read_matrix
 from loco.datasets.raw import Images, RawFrame
 from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
+from loco.files import is_data
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.mesh import Mesh
 
@@ -70,10 +78,14 @@ class Shot:
 
 
 class Listing(NamedTuple):
-    """The frames of a scene in their order, and those that cannot be used (name -> why)."""
+    """The frames of a scene in their order, and those that cannot be used (name -> why).
+
+    ``absent`` are the images that a list of the scene names and that are not there; their frames are skipped.
+    """
 
     shots: list[Shot]
     skipped: dict[str, str]
+    absent: Sequence[Path] = ()
 
 
 class PosedImages(SceneFolder):
@@ -91,7 +103,7 @@ class PosedImages(SceneFolder):
         """
         super().__init__(raw, scene)
         self.rig = self.cameras(self.folder, scene, depth_scale)
-        self.shots, self._skipped = self.listing(self.folder, scene)
+        self.shots, self._skipped, _ = self.listing(self.folder, scene)
 
     # What a layout says ----------------------------------------------------------------------------------------------
 
@@ -122,10 +134,17 @@ class PosedImages(SceneFolder):
         # What is missing has been said, and without it there may be no cameras and no list of frames.
         rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene, depth_scale))
         listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
-        shots, skipped = listing or Listing([], {})
+        shots, skipped, absent = listing or Listing([], {})
+        if absent:
+            _report_absent(found, absent, shots, cls.remedy_of(scene))
         if listing and not shots:
-            found.add("no frame can be used", file=folder, found=f"{len(skipped)} frames were lost", remedy=cls.remedy)
-        _check_images(found, shots, rig, cls.remedy)
+            found.add(
+                "no frame can be used",
+                file=folder,
+                found=f"{len(skipped)} frames were lost",
+                remedy=cls.remedy_of(scene),
+            )
+        _check_images(found, shots, rig, cls.remedy_of(scene))
         found.attempt(lambda: cls.read_mesh(folder, scene))
         scale = {} if rig is None else {"depth_scale": rig.scale.units, "depth_scale_from": rig.scale.stated_by}
         return {"images": len(shots), "lost": len(skipped), **scale}
@@ -225,7 +244,16 @@ def _undistortion(lens: Lens, size: Size, scene: str) -> Undistortion | None:
 
 def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Path]:
     """The images of a folder by their names without suffix, in their natural order (2 before 10)."""
-    files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and not file.name.startswith(".")]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and is_data(file.name)]
+    if not files and (unread := unread_images(sorted(file.name for file in folder.iterdir() if is_data(file.name)))):
+        raise DataError(
+            "holds only images of kinds that are not read",
+            file=folder,
+            scene=scene,
+            expected=f"files that end in {', '.join(suffixes)}",
+            found=few(unread),
+            remedy=CONVERT,
+        )
     images: dict[str, Path] = {}
     for file in sorted(files, key=lambda file: natural(file.name)):
         if file.stem in images:
@@ -245,9 +273,7 @@ def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
 
 
 def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
-    return decode_depth(
-        read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy="write or download it again"
-    )
+    return decode_depth(read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy=RESTORE)
 
 
 def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -> Sizes:
@@ -318,6 +344,15 @@ def _lens_notes(rig: Rig, sizes: Sizes, scene: str) -> list[str]:
     of_color, _ = _undistortions(rig, sizes, scene)
     odd = [odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), sizes) if lens]
     return [note for note in (*odd, of_color and empty_note(of_color)) if note]
+
+
+def _report_absent(found: Checklist, absent: Sequence[Path], shots: Sequence[Shot], remedy: str) -> None:
+    """A note on images that a list names and that are not there; a problem if most are: the scene is incomplete."""
+    text = f"{len(absent)} images that a list names are missing: {few([file.name for file in absent])}"
+    if len(absent) > len(shots):
+        found.add(text, file=absent[0].parent, found=f"{len(shots)} frames whose images are there", remedy=remedy)
+    else:
+        found.note(f"{text}; their frames are skipped")
 
 
 def _bind(function: Callable, *arguments: Any) -> Callable[[], Any]:

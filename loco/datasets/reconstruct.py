@@ -20,8 +20,9 @@ from typing import Any
 import pycolmap
 
 from loco.datasets.checklist import few
-from loco.datasets.colmap import MIN_IMAGES, photographs
+from loco.datasets.colmap import MIN_IMAGES, photographs, unread_photographs
 from loco.datasets.frame_order import order_difference
+from loco.datasets.images import CONVERT
 from loco.errors import DataError
 
 MAX_IMAGE_SIZE = 1600  # longer side at which features are looked for, pixels
@@ -50,15 +51,19 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
         DataError: there are too few photographs, their order is ambiguous, one cannot be used, or they do not overlap
             enough for any model.
     """
-    found = photographs(images)
+    found, unread = photographs(images), unread_photographs(images)
+    if unread:
+        logger.warning("%d images are of kinds that are not read: %s", len(unread), few(unread))
     if len(found) < MIN_IMAGES:
         raise DataError(
             "too few photographs to reconstruct anything from",
             file=images,
             scene=out.name,
             expected=f"at least {MIN_IMAGES}, and better dozens",
-            found=len(found),
-            remedy="put the photographs of the scene into this folder",
+            found=f"{len(found)}, and {len(unread)} of kinds that are not read: {few(unread)}"
+            if unread
+            else len(found),
+            remedy=CONVERT if unread else "put the photographs of the scene into this folder",
         )
     if settings["matcher"] == "sequential":
         _require_one_order(images, found, out.name)

@@ -1,7 +1,8 @@
 """ScanNet in its raw download layout, or with its images exported.
 
 ``<raw>/<scan>/`` holds ``<scan>.sens`` (:mod:`loco.datasets.sens`), or the folders ``color``, ``depth``, ``pose`` and
-``intrinsic`` that ScanNet's ``SensReader/python/reader.py`` exports it to, there or in one folder inside; the mesh
+``intrinsic`` that ScanNet's ``SensReader/python/reader.py`` exports it to, there or in one folder inside, or as in
+``scannet_frames_25k`` with ``intrinsics_color.txt`` and ``intrinsics_depth.txt`` beside the images; the mesh
 ``<scan>_vh_clean_2.ply``; and its labels, ``<scan>.aggregation.json`` with ``<scan>_vh_clean_2.0.010000.segs.json``.
 The test scans have no labels. ``<scan>_vh_clean.aggregation.json`` is of another, finer mesh and not read.
 
@@ -12,7 +13,6 @@ its centre at ``i``, so half a pixel is added to the principal points here.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from loco.datasets.calibration import require_size
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.files import read_bytes
+from loco.datasets.files import LARGEST_JSON, RESTORE, parse_json, read_bytes, where_from
 from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth, depth_in_metres
-from loco.datasets.layouts import AGGREGATION, EXPORTED, MESH, SEGMENTS, exported_folder
+from loco.datasets.layouts import AGGREGATION, EXPORTED, FLAT_INTRINSICS, MESH, SEGMENTS, exported_folder
 from loco.datasets.ply import read_ply
-from loco.datasets.pose_files import centred, is_camera, is_rigid, read_text
+from loco.datasets.pose_files import centred, is_camera, is_rigid, read_number, read_text
 from loco.datasets.raw import Images, LabelledMesh, RawFrame, RawScene
 from loco.datasets.segments import segment_numbers, segment_objects
 from loco.datasets.sens import SensFile
@@ -38,8 +38,8 @@ from loco.errors import DataError
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
 
+PUBLISHED = r"scene\d{4}_\d{2}"  # names of scans
 MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
-LARGEST_JSON = 1 << 30  # bytes
 
 
 class ScanNetScene(RawScene):
@@ -145,12 +145,11 @@ class _Exported:
 
     def __init__(self, folder: Path, scene: str) -> None:
         self._folder, self._scene = folder, scene
-        self._numbers = _exported_numbers(folder, scene)
+        self._files = _exported_files(folder, scene)
         self._sizes: dict[str, tuple[int, ...]] = {}
-        self.names = [f"{number:06d}" for number in self._numbers]
-        self.poses = _read_poses([folder / "pose" / f"{number}.txt" for number in self._numbers], scene)
-        files = {name: folder / "intrinsic" / f"{name}.txt" for name in MATRICES}
-        self.rig = _rig({name: _read_matrix(file, scene) for name, file in files.items()}, folder / "intrinsic", scene)
+        self.names = [f"{number:06d}" for number in self._files["pose"]]
+        self.poses = _read_poses(list(self._files["pose"].values()), scene)
+        self.rig, self.flat = _exported_rig(folder, scene), _is_flat(folder)
 
     def color(self, k: int) -> NDArray[np.uint8]:
         return self._image("color", k, decode_color, self.rig.color)
@@ -160,7 +159,7 @@ class _Exported:
         return depth_in_metres(self._image("depth", k, decode, self.rig.depth), self.depth_scale)
 
     def _image(self, kind: str, k: int, decode: Callable[..., NDArray], intrinsics: NDArray) -> NDArray:
-        file = self._folder / kind / f"{self._numbers[k]}{EXPORTED[kind]}"
+        file = self._files[kind][int(self.names[k])]
         image = decode(read_bytes(file, self._scene, limit=LARGEST_FILE), file=file, scene=self._scene)
         size = self._sizes.setdefault(kind, image.shape[:2])
         if image.shape[:2] != size:
@@ -189,15 +188,18 @@ def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
     )
 
 
-def _exported_numbers(folder: Path, scene: str) -> list[int]:
-    """Numbers of the exported frames, the same in all folders."""
-    numbers = {}
+def _exported_files(folder: Path, scene: str) -> dict[str, dict[int, Path]]:
+    """Kind -> number -> file of the exported frames, in the order of their numbers, which are the same in all kinds."""
+    numbers: dict[str, dict[int, Path]] = {kind: {} for kind in EXPORTED}
     for kind, suffix in EXPORTED.items():
-        files = (folder / kind).iterdir() if (folder / kind).is_dir() else []
-        matches = (re.fullmatch(rf"(0|[1-9][0-9]*){re.escape(suffix)}", file.name) for file in files)
-        numbers[kind] = {int(match[1]) for match in matches if match}
-    every = set.union(*numbers.values())
-    lacking = [f"{kind}/{n}{EXPORTED[kind]}" for kind in EXPORTED for n in sorted(every - numbers[kind])]
+        for file in sorted((folder / kind).iterdir()) if (folder / kind).is_dir() else []:
+            if match := re.fullmatch(rf"([0-9]{{1,9}}){re.escape(suffix)}", file.name):
+                other = numbers[kind].setdefault(int(match[1]), file)
+                if other != file:
+                    what = f"two files have the number {int(match[1])}"
+                    raise _export_error(what, folder / kind, scene, "each number once", f"{other.name}, {file.name}")
+    every = set().union(*numbers.values())
+    lacking = [f"{kind}/{n}{EXPORTED[kind]}" for kind in EXPORTED for n in sorted(every - numbers[kind].keys())]
     if lacking:
         raise _export_error(
             f"{len(lacking)} exported files are missing: {few(lacking)}",
@@ -206,7 +208,25 @@ def _exported_numbers(folder: Path, scene: str) -> list[int]:
             "the same numbers in each folder",
             ", ".join(f"{len(found)} in {kind}" for kind, found in numbers.items()),
         )
-    return sorted(every)
+    return {kind: {number: found[number] for number in sorted(every)} for kind, found in numbers.items()}
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether the intrinsics are beside the folders of images, as in ``scannet_frames_25k``."""
+    return not (folder / "intrinsic").is_dir() and any((folder / name).is_file() for name in FLAT_INTRINSICS)
+
+
+def _exported_rig(folder: Path, scene: str) -> Rig:
+    """The cameras of an export: of the exporter, or of ``scannet_frames_25k``, which leaves the extrinsics out.
+
+    In the latter both cameras are taken to be at one place, as the exports of almost all scans state.
+    """
+    if _is_flat(folder):
+        files = dict(zip(("intrinsic_color", "intrinsic_depth"), (folder / name for name in FLAT_INTRINSICS)))
+        matrices = {"extrinsic_color": np.eye(4), "extrinsic_depth": np.eye(4)}
+        return _rig(matrices | {name: _read_matrix(file, scene) for name, file in files.items()}, folder, scene)
+    files = {name: folder / "intrinsic" / f"{name}.txt" for name in MATRICES}
+    return _rig({name: _read_matrix(file, scene) for name, file in files.items()}, folder / "intrinsic", scene)
 
 
 def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
@@ -230,7 +250,9 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
 def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
     """A matrix (4, 4) from a text file; its numbers may be infinite or NaN."""
     try:
-        rows = [[float(word) for word in line.split()] for line in read_text(file, scene).splitlines() if line.strip()]
+        rows = [
+            [read_number(word) for word in line.split()] for line in read_text(file, scene).splitlines() if line.strip()
+        ]
     except ValueError as error:
         raise _export_error(f"cannot be read: {error}", file, scene) from error
     if [len(row) for row in rows] != [4, 4, 4, 4]:
@@ -313,8 +335,8 @@ def _groups(file: Path, scene: str) -> list:
 
 def _read_json(file: Path, scene: str, key: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_bytes(file, scene, limit=LARGEST_JSON))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(read_bytes(file, scene, limit=LARGEST_JSON))
+    except ValueError as error:
         raise _json_error(f"is not JSON: {error}", file, scene) from error
     if not (isinstance(content, dict) and isinstance(content.get(key), list)):
         raise _json_error(f"has no list {key!r}", file, scene)
@@ -336,8 +358,10 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
                 "no image has a pose",
                 file=raw / scene,
                 found=f"{len(scan.skipped)} images without",
-                remedy="download or export the scan again, or leave it out of the split",
+                remedy="write infinite or NaN poses for lost frames alone, or leave the scan out of the split",
             )
+        if isinstance(scan.recording, _Exported) and scan.recording.flat:
+            found.note("there are no extrinsics: the colour and the depth camera are taken to be at one place")
     mesh = found.attempt(lambda: _read_mesh(raw / scene, scene))
     if not os.path.lexists(raw / scene / f"{scene}{MESH}"):
         found.note(f"there is no {scene}{MESH} to fill holes of the depth with")
@@ -353,18 +377,22 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
 
 
 def _download(scene: str, kind: str) -> str:
-    return (
+    own = f"put {scene}{kind} there, or the folders that it is exported to; `raw` names the folder that holds the scans"
+    download = (
         f"sign the terms of use (github.com/ScanNet/ScanNet), run `download-scannet.py -o <folder> --id {scene} "
         f"--type {kind}`, and let `raw` name the folder that holds the scans (<folder>/scans or <folder>/scans_test)"
     )
+    return where_from(scene, PUBLISHED, download, own)
 
 
 def export_remedy(scene: str) -> str:
-    return (
+    own = "write color/N.jpg, depth/N.png and pose/N.txt of each frame, and the intrinsics (docs/datasets.md)"
+    download = (
         f"keep {scene}.sens itself in the folder of the scan, or export it again (ScanNet, SensReader/python): "
         f"`reader.py --filename {scene}.sens --output_path <folder> --export_depth_images --export_color_images "
         "--export_poses --export_intrinsics`"
     )
+    return where_from(scene, PUBLISHED, download, own)
 
 
 def _export_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
@@ -372,8 +400,8 @@ def _export_error(problem: str, file: Path, scene: str, expected: object = None,
 
 
 def _camera_error(problem: str, file: Path, scene: str, found: object) -> DataError:
-    return DataError(problem, file=file, scene=scene, found=found, remedy="download or export it again")
+    return DataError(problem, file=file, scene=scene, found=found, remedy=RESTORE)
 
 
 def _json_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
-    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy="download it again")
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=RESTORE)

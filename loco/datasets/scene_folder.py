@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from loco.datasets.checklist import Checklist
+from loco.datasets.files import where_from
 from loco.datasets.raw import RawScene
 from loco.errors import DataError
 
@@ -14,7 +15,9 @@ from loco.errors import DataError
 class SceneFolder(RawScene):
     """A scene in a folder of its own, without labels and sparse model."""
 
-    remedy: ClassVar[str]  # where the files come from
+    remedy: ClassVar[str]  # what to do for a scene of the user's own
+    published: ClassVar[str] = ""  # regular expression of the names that the scenes of the dataset have
+    download: ClassVar[str] = ""  # what to do for these
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a needed file is missing."""
@@ -35,9 +38,14 @@ class SceneFolder(RawScene):
         return [source.path for source in sources if source.needed and not os.path.lexists(source.path)]
 
     @classmethod
+    def remedy_of(cls, scene: str) -> str:
+        """What to do about files of a scene that are missing or broken."""
+        return where_from(scene, cls.published, cls.download, cls.remedy)
+
+    @classmethod
     def is_missing(cls, file: Path, scene: str) -> DataError:
         """The error to raise where this file is."""
-        return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy)
+        return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy_of(scene))
 
     @classmethod
     def note_missing(cls, folder: Path, scene: str, found: Checklist) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.files import RESTORE
 from loco.errors import DataError
 
 
@@ -44,12 +45,10 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
             scene=scene,
             expected=f"{count} segment numbers",
             found=len(values),
-            remedy="download it again",
+            remedy=RESTORE,
         )
     if not _whole(values):
-        raise DataError(
-            f"{name!r} holds segments that are no whole numbers", file=file, scene=scene, remedy="download it again"
-        )
+        raise DataError(f"{name!r} holds segments that are no whole numbers", file=file, scene=scene, remedy=RESTORE)
     return np.array(values, np.int64)
 
 
@@ -75,7 +74,7 @@ def segment_objects(
     """
 
     def broken(problem: str) -> DataError:
-        return DataError(f"{name!r}: {problem}", file=file, scene=scene, remedy="download it again")
+        return DataError(f"{name!r}: {problem}", file=file, scene=scene, remedy=RESTORE)
 
     labels: list[str] = []
     owner: dict[int, int] = {}  # segment -> object

@@ -8,7 +8,6 @@ inertial sensor, which are left alone. Matrices stand here as they do in the fil
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,9 +19,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.datasets.files import require_regular, system_error
+from loco.datasets.files import RESTORE, system_error
 from loco.datasets.images import LARGEST_IMAGE, decode_color
 from loco.errors import DataError
+from loco.files import open_regular
 
 VERSION = 4
 COLOR_COMPRESSIONS = ("raw", "png", "jpeg")
@@ -173,8 +173,7 @@ class SensFile:
     def _opened(self) -> Iterator[BinaryIO]:
         """The open file; a refusal of the system, at any time, is a DataError."""
         try:
-            require_regular(self.path, os.stat(self.path), self.scene)
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path, self.scene) as file:
                 yield file
         except OSError as error:
             raise system_error(error, self.path, self.scene) from error
@@ -212,7 +211,5 @@ class SensFile:
     def _truncated(self, where: str, expected: int, found: int) -> DataError:
         return self._error(f"ends within {where}", f"at least {expected} bytes", f"{found} bytes")
 
-    def _error(
-        self, problem: str, expected: object = None, found: object = None, remedy: str = "download it again"
-    ) -> DataError:
+    def _error(self, problem: str, expected: object = None, found: object = None, remedy: str = RESTORE) -> DataError:
         return DataError(problem, file=self.path, scene=self.scene, expected=expected, found=found, remedy=remedy)

@@ -47,7 +47,9 @@ class SevenScenesScene(PosedImages):
     """A scene of 7-Scenes."""
 
     format = "seven_scenes"
-    remedy = (
+    remedy = "put seq-NN/frame-NNNNNN.{color.png,depth.png,pose.txt} of each frame there (unpack seq-NN.zip)"
+    published = "chess|fire|heads|office|pumpkin|redkitchen|stairs"
+    download = (
         "download the scene's zip from https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/ and "
         "unpack it, and each seq-XX.zip in it; let `raw` name the folder above"
     )
@@ -100,6 +102,6 @@ def _frames(sequence: Path, scene: str) -> list[str]:
             scene=scene,
             expected="frame-NNNNNN.color.png, .depth.png and .pose.txt of each frame",
             found=", ".join(f"{sum(part in p for p in parts.values())} {part}" for part in PARTS),
-            remedy=SevenScenesScene.remedy,
+            remedy=SevenScenesScene.remedy_of(scene),
         )
     return stems

@@ -7,7 +7,8 @@ units of 0.2 mm (or as ``depth_scale`` states) and registered to colour by the d
 None of the three keeps time with the others. Colour and depth are paired as the benchmark's own tool does: those
 nearest in time first, each used once, at most 0.02 s apart. A pose is interpolated between the two around its time,
 both at most 0.02 s away: positions linearly, rotations at a constant rate. Depth gets the pose of its *own* time, so
-that a moving camera does not shift it against colour. Images without a partner or a pose are skipped.
+that a moving camera does not shift it against colour. Images without a partner or a pose are skipped, and so are
+frames whose images are not there.
 
 The intrinsics are those that the benchmark publishes for the camera of its name, freiburg1 to 3, pixel centres at
 integers. The lenses of the first two distort; registered depth is distorted alike, and both are undistorted here.
@@ -17,6 +18,7 @@ integers. The lenses of the first two distort; registered depth is distorted ali
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,7 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from loco.datasets.calibration import Lens
 from loco.datasets.distortion import RADIAL_TANGENTIAL, Distortion
-from loco.datasets.pose_files import centred, read_depth_to_color, read_numbers, read_table
+from loco.datasets.pose_files import centred, read_depth_to_color, read_number, read_numbers, read_table
 from loco.datasets.posed_images import COLOR_CAMERA, Listing, PosedImages, Rig, Shot, read_depth_scale, read_rig
 from loco.errors import DataError
 
@@ -54,7 +56,9 @@ class TumRgbdScene(PosedImages):
     """A sequence of TUM RGB-D."""
 
     format = "tum_rgbd"
-    remedy = (
+    remedy = "check rgb.txt, depth.txt, groundtruth.txt and the images that they name; `raw` names the folder above"
+    published = "rgbd_dataset_freiburg[123]_.*"
+    download = (
         "download the sequence's tgz from https://cvg.cit.tum.de/data/datasets/rgbd-dataset/download and unpack it; "
         "let `raw` name the folder above"
     )
@@ -79,17 +83,22 @@ class TumRgbdScene(PosedImages):
                 scene=scene,
                 expected=f"time stamps between {colors.times[0]:f} and {colors.times[-1]:f}, as in {RGB}",
                 found=f"{depths.times[0]:f} to {depths.times[-1]:f}",
-                remedy=TumRgbdScene.remedy,
+                remedy=TumRgbdScene.remedy_of(scene),
             )
         depth_to_color = read_depth_to_color(folder, scene, np.eye(4))
         way = _read_trajectory(folder / POSES, scene)
         poses, known = way.at(colors.times)
         depth_poses, depth_known = way.at(depths.times)
-        found = Listing([], {})
+        absent = [file for file in (*colors.files, *depths.files) if not os.path.lexists(file)]
+        found, gone = Listing([], {}, absent), set(absent)
         for i, color in enumerate(colors.files):
             j = pairs.get(i)
-            if j is None:
+            if color in gone:
+                found.skipped[color.stem] = "its image is missing"
+            elif j is None:
                 found.skipped[color.stem] = f"no depth image within {APART} s"
+            elif depths.files[j] in gone:
+                found.skipped[color.stem] = "its depth image is missing"
             elif not (known[i] and depth_known[j]):
                 found.skipped[color.stem] = f"no ground truth within {APART} s"
             else:
@@ -149,7 +158,7 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
     for stamp, image in read_table(folder / name, scene, 2):
         problem = None
         try:
-            time = float(stamp)
+            time = read_number(stamp)
         except ValueError:
             problem = f"{stamp!r} is no time"
         else:
@@ -166,12 +175,12 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
                 file=folder / name,
                 scene=scene,
                 expected="lines of a time stamp in seconds and an image file, as rgb/1305031102.175304.png",
-                remedy=TumRgbdScene.remedy,
+                remedy=TumRgbdScene.remedy_of(scene),
             )
         listed[time] = folder / path
         stems.add(path.stem)
     if not listed:
-        raise DataError("lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy)
+        raise DataError("lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy_of(scene))
     times = sorted(listed)
     return _Images(np.array(times), [listed[time] for time in times])
 
@@ -189,6 +198,6 @@ def _read_trajectory(file: Path, scene: str) -> Trajectory:
             scene=scene,
             expected="lines of `time tx ty tz qx qy qz qw`",
             found=" ".join(f"{value:g}" for value in rows[off.argmax()]) if len(rows) else None,
-            remedy=TumRgbdScene.remedy,
+            remedy=TumRgbdScene.remedy_of(scene),
         )
     return Trajectory(rows[:, 0], rows[:, 1:4], Rotation.from_quat(rows[:, 4:]))

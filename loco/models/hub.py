@@ -27,6 +27,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from loco.errors import ConfigError, DataError
+from loco.files import is_data, open_regular
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, KNOWN, Backbone, check_layer, to_grid
 from loco.models.finite import require_finite
 from loco.models.parts import Encoding
@@ -283,10 +284,15 @@ def _nearest(name: str) -> str:
     return f"did you mean {near[0]}? Else " if near else ""
 
 
+def _read_bytes(file: Path) -> bytes:
+    with open_regular(file) as opened:
+        return opened.read()
+
+
 def _read_config(folder: Path) -> PreTrainedConfig:
     file = folder / "config.json"
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(_read_bytes(file))
         kind = settings.get("model_type")
         if kind not in _TYPES:
             raise ConfigError(f"{file}: model type {kind!r} is not supported; supported are: {', '.join(_TYPES)}")
@@ -327,7 +333,7 @@ def _read_colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     if not file.is_file():
         return IMAGENET_MEAN, IMAGENET_STD
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(_read_bytes(file))
         if settings.get("do_flip_channel_order"):
             raise ConfigError(f"{file}: `do_flip_channel_order` (colours in the order BGR) is not supported")
         mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
@@ -350,7 +356,7 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
     settings = {"dtype": torch.float32, "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None}
     if not pretrained:
         return AutoModel.from_config(config, **settings)
-    if not any(folder.glob("*.safetensors")):
+    if not any(is_data(file.name) for file in folder.glob("*.safetensors")):
         pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         raise DataError(
             "holds no weights in safetensors; pickles are not read: they can run code",

@@ -41,6 +41,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from loco.errors import ConfigError, DataError
+from loco.files import open_regular
 from loco.models.backbones import build_backbone
 from loco.models.build import build_extractor
 from loco.models.extractor import Extractor
@@ -178,11 +179,15 @@ def read_weights(path: str | Path) -> Weights:
 
 def _unpickle(path: str | Path) -> Any:
     try:
+        with open_regular(path):
+            pass
         beside = _named_objects(path)
         if foreign := sorted(name for name in beside if not _DESCRIPTIONS.fullmatch(name)):
             raise pickle.UnpicklingError(f"it names {_shown(foreign)}")
         with safe_globals([(_stand_in(name), name) for name in beside]):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         problem = str(error).partition("WeightsUnpickler error:")[2] or str(error)
         raise DataError(

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loco.errors import ConfigError, DataError
+from loco.files import open_regular
 from loco.fingerprints import file_fingerprint
 from loco.models.build import build_extractor
 from loco.models.catalogue import STORABLE, parts_of
@@ -153,7 +154,7 @@ def read_content(path: str | Path) -> dict[str, Any] | None:
         DataError: it is broken, no safetensors file, or its configuration is not that of a model.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_regular(path), safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if _FORMAT not in metadata:
             return None

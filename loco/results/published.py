@@ -8,6 +8,7 @@ benchmark's settings are those that make the two comparable.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -18,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from loco.errors import DataError
+from loco.files import decode_text, open_regular
 
 KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # tell the lines of a table apart
 _NULLABLE = {"n": "Int64", "seeds": "Int64", "deterministic": "boolean"}  # blank in lines of published numbers alone
@@ -79,10 +81,10 @@ def read_published(path: str | Path) -> list[Number]:
     """
     expected = [column.name for column in fields(Number)]
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            found, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
-    except (OSError, ValueError, csv.Error) as error:
+        with open_regular(path) as file:
+            reader = csv.DictReader(io.StringIO(decode_text(file.read(), errors="strict"), newline=""), strict=True)
+        found, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
+    except (OSError, DataError, ValueError, csv.Error) as error:
         raise DataError(f"the published numbers cannot be read: {error}", file=path) from error
     if found != expected:
         raise DataError("the published numbers have other columns", file=path, expected=expected, found=found)

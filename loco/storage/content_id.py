@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 
 from loco.errors import DataError
+from loco.files import open_regular
 from loco.storage.reading import REGENERATE, reading
 
 HEAD = 4096  # bytes at the start of a file that hold the id
@@ -47,7 +48,7 @@ def read_content_id(path: str | Path) -> str:
     Raises:
         DataError: the file cannot be read, or it states none (a file of version 0.1 of this project, say).
     """
-    with reading(path), open(path, "rb") as file:
+    with reading(path), open_regular(path) as file:
         return _stated(path, file.read(HEAD))[1]
 
 
@@ -57,7 +58,7 @@ def verify_content_id(path: str | Path) -> str:
     Raises:
         DataError: the file cannot be read, states no id, or was changed or damaged after it was written.
     """
-    with reading(path), open(path, "rb") as file:
+    with reading(path), open_regular(path) as file:
         start, stated = _stated(path, file.read(HEAD))
         found = _digest(file, start)
     if found != stated:

@@ -62,7 +62,7 @@ class Manifest:
                 "the scene did not pass its check:\n- " + "\n- ".join(map(str, self.content["problems"])),
                 scene=self.content["scene"],
                 file=self.path,
-                remedy="repair or download the files above; the check then runs again by itself",
+                remedy="repair or replace the files above; the check then runs again by itself",
             )
 
 

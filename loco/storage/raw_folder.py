@@ -9,13 +9,13 @@ import hashlib
 from pathlib import Path
 
 from loco.errors import DataError
+from loco.files import is_data, open_regular
 from loco.records import Recipe, Record
 from loco.storage.json_file import Document, read_json, write_json
 from loco.storage.reading import REGENERATE, reading
 
 RECORD = ".record.json"
 _FORMAT, _VERSION = "loco-raw-scene", 1
-_MARKER = ".snakemake_timestamp"  # what Snakemake leaves in folders that a rule makes
 
 
 def write_folder_record(folder: Path, record: Record | None = None) -> None:
@@ -51,7 +51,7 @@ def verify_folder(folder: Path) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in (RECORD, _MARKER):
-            with reading(path), path.open("rb") as file:
+        if path.is_file() and is_data(path.relative_to(folder)):  # neither the record nor Snakemake's marker
+            with reading(path), open_regular(path) as file:
                 digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from loco.storage.hdf5_file import CheckedFile
 from loco.storage.reading import REGENERATE, reading
 
 _CHECKED: set[tuple[str | int, ...]] = set()  # files that this process has checked: they may be opened again and again
+_HARMLESS = 1 << 26  # bytes of an array that is read whatever the size of its file
+_LARGEST_RATIO = 1100  # of the bytes of an array to those in the file; DEFLATE reaches 1032
+_LARGEST_FRAME = 1 << 29  # bytes of one frame of an array
 _USER_BLOCK = 512  # bytes before the HDF5 data, where the content id stands
 
 
@@ -102,6 +106,7 @@ class SceneFile:
         with ExitStack() as on_failure, reading(self.path):
             self._file = on_failure.enter_context(h5py.File(self.path, "r", locking=False))
             self._check_format()
+            self._require_own_data()
             self.facts: dict[str, Any] = _read_json(self._file["facts"])
             record = _read_json(self._file["record"])
             self.record = Record.from_json(record) if record is not None else None
@@ -140,6 +145,22 @@ class SceneFile:
                 found=f"{found[0]} version {found[1]}",
                 remedy=REGENERATE,
             )
+
+    def _require_own_data(self) -> None:
+        """Refuse data that are in other files, and sizes that this file cannot hold, before any of it is read."""
+        length = self.path.stat().st_size
+        for name in (*self.arrays, "facts", "record", "digests"):
+            if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
+                raise self._unfit(f"`{name}` is a link", "an array in this file", "a link, or nothing")
+            array = self._file[name]
+            if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
+                raise self._unfit(f"`{name}` is not an array in this file", "an array", "a group, or other files")
+            most = max(_HARMLESS, _LARGEST_RATIO * length if array.compression else length)
+            if array.nbytes > most or array.dtype.hasobject:
+                raise self._unfit(f"`{name}` is too large for this file", f"at most {most} bytes", array.nbytes)
+            one = array.nbytes // max(len(array), 1) if array.shape else array.nbytes
+            if array.compression and max(one, _bytes_of_chunk(array)) > _LARGEST_FRAME:
+                raise self._unfit(f"`{name}` is too large", f"at most {_LARGEST_FRAME} bytes per frame", one)
 
     def _check_arrays(self) -> None:
         sizes: dict[str, int] = {}
@@ -322,6 +343,10 @@ def _write_text(file: h5py.File, name: str, text: str) -> None:
 
 def _read_text(file: h5py.File, name: str) -> str:
     return bytes(file.attrs[name]).decode()
+
+
+def _bytes_of_chunk(dataset: h5py.Dataset) -> int:
+    return math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
 
 
 def _digest(dataset: h5py.Dataset) -> str:

@@ -501,3 +501,14 @@ def test_every_key_is_described() -> None:
         return own.union(*(keys(value, key) for key, value in config.items()))
 
     assert keys({k: v for k, v in DEMO.items() if k != "splits"}) <= named
+
+
+@pytest.mark.parametrize("path", ["data/{x}", "data}", "data/\x1b[2J"])
+def test_paths_that_snakemake_would_not_take_as_they_are_are_named(path):
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    first = next(iter(config["datasets"]))
+    config["datasets"]["own"] = {**config["datasets"][first], "raw": path}
+    del config["datasets"]["own"]["simulate"]
+    with pytest.raises(ConfigError, match=r"datasets\.own\.raw: .* holds braces or control characters") as caught:
+        load(config, ROOT)
+    assert all(character.isprintable() or character == "\n" for character in str(caught.value))

@@ -338,7 +338,7 @@ CAMERA = "training_gt/8.camera"
 @pytest.mark.parametrize(
     ("format", "damage", "message"),
     [
-        ("baidu", lambda f: shutil.rmtree(f / "query_gt"), r"query_gt is missing[\s\S]*github.com/AnyLoc/AnyLoc"),
+        ("baidu", lambda f: shutil.rmtree(f / "query_gt"), r"query_gt is missing[\s\S]*docs/datasets.md"),
         ("baidu", lambda f: (f / CAMERA).unlink(), r"is missing[\s\S]*8.camera"),
         ("baidu", lambda f: (f / CAMERA).write_text("1 2 3\n"), r"no camera's centre[\s\S]*found: 1 lines"),
         ("baidu", lambda f: (f / CAMERA).write_text("1 2\n1920 1080\n"), r"no camera's centre[\s\S]*found: 1 2"),

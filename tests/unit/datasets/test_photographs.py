@@ -71,9 +71,10 @@ def test_manifest(raw):
 
 
 def test_files_beside_the_images_are_named(raw):
-    (raw / "summer" / "images" / "Thumbs.db").write_bytes(b"x")
+    for name in ("notes.txt", "Thumbs.db"):
+        (raw / "summer" / "images" / name).write_bytes(b"x")
     (raw / "summer" / "images" / ".hidden").write_bytes(b"x")
-    assert other_files(raw / "summer" / "images") == ["Thumbs.db"]
+    assert other_files(raw / "summer" / "images") == ["notes.txt"]
 
 
 def test_no_unreadable_image_goes_unsaid(raw):

@@ -25,9 +25,10 @@ import scipy.io
 from loco.datasets import anyloc, archive, check_labels, check_scene, open_scene
 from loco.datasets.archive import Archive
 from loco.datasets.checklist import Checklist
-from loco.datasets.files import read_bytes, system_error
+from loco.datasets.files import parse_json, read_bytes, system_error
 from loco.datasets.images import decode_color, stated_size
 from loco.datasets.matlab import read_cells
+from loco.datasets.photographs import read_array
 from loco.errors import DataError, printable
 
 COLOR, DEPTH, REGIONS = "undistorted_color_images", "undistorted_depth_images", "region_segmentations"
@@ -472,3 +473,73 @@ def test_pickles_do_not_run(tmp_path):
     file.write_bytes(pickle.dumps(Runs()))
     assert not check_scene("gardens", tmp_path, "gardens", "all")["ok"]
     assert not (tmp_path / "made").exists()
+
+
+# --- bombs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + b"[]," * 2_000_000 + b"1]",  # 128 MB of lists in 6 MB
+        b"[" + b"0," * 20_000_000 + b"1]",
+        b" " * (1 << 26) + b"[1]",
+        b'["\\ud800"]',
+        b"[" * 100_000,
+    ],
+)
+def test_json_that_takes_much_memory_is_refused(content):
+    with pytest.raises(ValueError, match=r"more|bytes|surrogates|nested"):
+        parse_json(content)
+    assert parse_json(b'\xef\xbb\xbf{"a": [1, 2]}') == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "program", [b"]" * (5 << 20), b"\x8f" * 1000 + b".", b"(" + b"}" * 1000 + b"l."]
+)  # lists, sets and dicts: each byte takes up to 216 in memory
+def test_pickles_of_many_objects_are_refused(tmp_path, program):
+    rows = np.empty(1, object)
+    np.save(tmp_path / "a.npy", rows, allow_pickle=True)
+    head = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(head[: head.index(b"\n") + 1] + b"\x80\x02" + program)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_array(tmp_path / "a.npy", "s")
+
+
+def test_a_member_that_unpacks_to_far_more_than_its_size_is_refused(raw, monkeypatch):
+    monkeypatch.setattr(archive, "RATIO_FROM", 1 << 20)
+    bomb(raw / "house" / f"{REGIONS}.zip", "house/region_segmentations/region9.ply", 20 << 20)
+    assert re.search(r"holds a member of 20971520 bytes, more than 200 times its size", problems(raw))
+
+
+def test_bombs_that_are_no_data_are_not_read(raw, monkeypatch):
+    monkeypatch.setattr(archive, "RATIO_FROM", 1 << 20)
+    bomb(raw / "house" / f"{REGIONS}.zip", "__MACOSX/._big.ply", 20 << 20)
+    assert check_scene("matterport3d", raw, "house", "all")["ok"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop", "pipe", "null", "part"])
+@pytest.mark.parametrize(
+    "format", ["posed_rgbd", "tum_rgbd", "seven_scenes", "scannet", "colmap", "gardens", "hpatches"]
+)
+def test_what_is_no_file_in_the_place_of_any_file_is_a_problem(format, kind, tmp_path, pristine):
+    """Each needed file in turn; the check of the scene goes on, and nothing hangs."""
+    write_scene(format, tmp_path / "r" / "v_s", pristine)
+    for file in [path for path in (tmp_path / "r").rglob("*") if path.is_file()]:
+        content = file.read_bytes()
+        file.unlink()
+        match kind:
+            case "folder":
+                file.mkdir()
+            case "loop":
+                file.symlink_to(file.name)
+            case "pipe":
+                os.mkfifo(file)
+            case "null":
+                file.symlink_to("/dev/null")
+            case "part":
+                file.symlink_to("/etc/passwd/x")
+        manifest = check_scene(format, tmp_path / "r", "v_s", "all")
+        assert not any("report the traceback" in problem for problem in manifest["problems"]), manifest["problems"]
+        file.rmdir() if kind == "folder" else file.unlink()
+        file.write_bytes(content)

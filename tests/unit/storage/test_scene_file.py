@@ -180,3 +180,37 @@ def test_values_that_were_edited_in_place_are_noticed(tmp_path):
         file["pose"][1, 0, 3] += 0.5
     with pytest.raises(DataError, match="`pose` was changed after it was written"):
         Frames(path)
+
+
+def with_frames(path):
+    with Frames.create(path, "d", "s", {"n": 2, "h": 4, "w": 4}, {"names": ["a", "b"]}) as file:
+        for name in ("rgb", "depth", "source", "pose", "intrinsics"):
+            file[name][...] = np.ones(file[name].shape, file[name].dataset.dtype)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual", "group", "absurd"])
+def test_data_of_other_files_and_absurd_sizes_are_refused(tmp_path, kind):
+    """Before anything is read: another file could be any file of the user."""
+    path = with_frames(tmp_path / "a.h5")
+    (tmp_path / "secret").write_bytes(bytes(96))
+    with h5py.File(path, "r+") as file:
+        del file["rgb"]
+        shape = (2, 4, 4, 3)
+        match kind:
+            case "external link":
+                file["rgb"] = h5py.ExternalLink(str(with_frames(tmp_path / "b.h5")), "rgb")
+            case "soft link":
+                file["rgb"] = h5py.SoftLink("/depth")
+            case "external storage":
+                file.create_dataset("rgb", shape, "u1", external=[(str(tmp_path / "secret"), 0, 96)])
+            case "virtual":
+                layout = h5py.VirtualLayout(shape, "u1")
+                layout[:] = h5py.VirtualSource(str(tmp_path / "a.h5"), "depth", shape)
+                file.create_virtual_dataset("rgb", layout)
+            case "group":
+                file.create_group("rgb")
+            case "absurd":
+                file.create_dataset("rgb", (2, 40_000, 40_000, 3), "u1", chunks=(1, 100, 100, 3), compression="gzip")
+    with pytest.raises(DataError, match=r"link|not an array in this file|too large"):
+        Frames(path)

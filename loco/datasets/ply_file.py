@@ -1,0 +1,287 @@
+"""Parse PLY files without trusting them: text or binary, polygons of any number of corners, other elements between.
+
+The format is Greg Turk's (paulbourke.net/dataformats/ply). Counts are compared with the size of the file before any
+memory is taken for them. Bytes behind the last element are ignored, as most readers do: some programs append a line
+break.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+TYPES = {
+    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
+    **{"float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"},
+    **{"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8"},
+}
+LARGEST_HEADER = 1 << 16  # bytes
+MOST_CORNERS = 1 << 12  # of a polygon
+MOST_MIXED = 5_000_000  # records whose lists differ in length: these are read one by one
+FLAT = 1e-6  # a triangle that is smaller, as a fraction of its polygon's area, counts as none
+CORNERS = ("vertex_indices", "vertex_index")
+_END = re.compile(rb"^end_header[ \t]*(\r\n|\n|\r)", re.MULTILINE)
+
+
+class Property(NamedTuple):
+    """A property of an element; ``length`` is the type of a list's length, None of a single number."""
+
+    name: str
+    type: str
+    length: str | None = None
+
+
+class Element(NamedTuple):
+    """An element: how many records of which properties follow."""
+
+    name: str
+    count: int
+    properties: list[Property]
+
+
+class Polygons(NamedTuple):
+    """Vertices (v, 3) float64, and the corners of all faces in one row: face i has ``lengths[i]`` of ``corners``."""
+
+    vertices: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    corners: NDArray[np.int64]
+
+
+def parse_ply(data: bytes | bytearray) -> Polygons:
+    """Return the vertices and faces of a PLY file; no faces where it has none.
+
+    Raises:
+        ValueError: it is not a PLY file, cut short or damaged.
+    """
+    elements, order, at = _header(data)
+    content = _Content(memoryview(data)[at:], order)
+    vertices, lengths, corners = None, np.empty(0, np.int64), np.empty(0, np.int64)
+    for element in elements:
+        columns = content.read(element)
+        if element.name == "vertex" and columns:
+            if not {"x", "y", "z"} <= columns.keys() or any(columns[axis].lengths is not None for axis in "xyz"):
+                raise ValueError("its vertices have no x, y and z")
+            vertices = np.stack([content.values(columns[axis]).astype(np.float64) for axis in "xyz"], axis=1)
+        found = next((columns[name] for name in CORNERS if name in columns), None)
+        if element.name == "face" and found is not None and found.lengths is not None:
+            lengths, corners = found.lengths, _whole(content.values(found))
+        if vertices is not None and len(lengths):
+            break  # what follows is not needed
+    if vertices is None:
+        raise ValueError("it has no vertices")
+    return Polygons(vertices, lengths, corners)
+
+
+def _whole(values: NDArray) -> NDArray[np.int64]:
+    """Numbers of vertices; in a text, and where a writer chose so, they are stored as floating-point numbers."""
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise ValueError("a face names a vertex by something that is no whole number")
+    if len(values) and not abs(float(values.max())) + abs(float(values.min())) < 1 << 62:
+        raise ValueError("a face names a vertex by an impossible number")
+    return values.astype(np.int64)
+
+
+def triangulate(polygons: Polygons) -> NDArray[np.int64]:
+    """Return triangles (t, 3), in the order of the faces they are part of; faces of fewer than 3 corners have none.
+
+    A polygon becomes the fan of triangles around that corner from which the smallest triangle is largest, so that
+    no triangle of a quad that is not convex covers what is outside of it.
+
+    Raises:
+        ValueError: a polygon has no corner from which all of it can be seen, or too many corners.
+    """
+    vertices, lengths, corners = polygons
+    starts = np.cumsum(lengths) - lengths
+    if len(lengths) and lengths.max() > MOST_CORNERS:
+        raise ValueError(f"a face has {lengths.max()} corners; more than {MOST_CORNERS} are not read")
+    faces, triangles = [np.empty(0, np.int64)], [np.empty((0, 3), np.int64)]
+    for sides in np.unique(lengths[lengths >= 3]).tolist():
+        chosen = np.flatnonzero(lengths == sides)
+        polygon = corners[starts[chosen, None] + np.arange(sides)]
+        fans = polygon[:, None] if sides == 3 else _fans(polygon, vertices)
+        faces.append(np.repeat(chosen, sides - 2))
+        triangles.append(fans.reshape(-1, 3))
+    order = np.argsort(np.concatenate(faces), kind="stable")
+    return np.concatenate(triangles)[order]
+
+
+def _fans(polygon: NDArray[np.int64], vertices: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Triangles (n, sides - 2, 3) of polygons (n, sides)."""
+    vertices = vertices / max(np.abs(vertices).max(), np.finfo(float).tiny)  # so that no product overflows
+    count, sides = polygon.shape
+    points = vertices[polygon]
+    points = points - points[:, :1]
+    normal = np.cross(points, np.roll(points, -1, axis=1)).sum(axis=1)  # twice the area, along the normal (Newell)
+    size = np.linalg.norm(normal, axis=1)
+    direction = normal / np.maximum(size, np.finfo(float).tiny)[:, None]
+    best, fan = np.full(count, -np.inf), np.zeros(count, np.int64)
+    for apex in range(sides):
+        around = np.roll(points, -apex, axis=1)
+        arms = around[:, 1:] - around[:, :1]
+        smallest = (np.cross(arms[:, :-1], arms[:, 1:]) @ direction[:, :, None])[..., 0].min(axis=1)
+        better = smallest > best + FLAT * size
+        best, fan = np.where(better, smallest, best), np.where(better, apex, fan)
+    if (best < -FLAT * size).any():
+        raise ValueError("a face is a polygon that no fan of triangles fills; triangulate the mesh where it was made")
+    turned = np.take_along_axis(polygon, (fan[:, None] + np.arange(sides)) % sides, axis=1)
+    apexes = np.broadcast_to(turned[:, :1], (count, sides - 2))
+    return np.stack([apexes, turned[:, 1:-1], turned[:, 2:]], axis=2)
+
+
+# --- the header ------------------------------------------------------------------------------------------------------
+
+
+def _header(data: bytes | bytearray) -> tuple[list[Element], str, int]:
+    """The elements, the order of bytes ("" for text), and where the content begins."""
+    head = bytes(data[:LARGEST_HEADER]).removeprefix(b"\xef\xbb\xbf")
+    skipped = min(len(data), LARGEST_HEADER) - len(head)
+    end = _END.search(head)
+    if not head.startswith(b"ply") or end is None:
+        raise ValueError("it is not a PLY file" if not head.startswith(b"ply") else "its header does not end")
+    order, elements = None, []
+    for line in head[: end.start()].decode("ascii", "replace").splitlines()[1:]:
+        match line.split():
+            case [] | ["comment" | "obj_info", *_]:
+                pass
+            case ["format", kind, _]:
+                order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}.get(kind)
+            case ["element", name, count] if count.isdecimal() and len(count) < 19:
+                elements.append(Element(name, int(count), []))
+            case ["property", "list", length, kind, name] if elements and {length, kind} <= TYPES.keys():
+                elements[-1].properties.append(Property(name, TYPES[kind], TYPES[length]))
+            case ["property", kind, name] if elements and kind in TYPES:
+                elements[-1].properties.append(Property(name, TYPES[kind]))
+            case _:
+                raise ValueError(f"its header cannot be understood: {line[:80]!r}")
+    if order is None:
+        raise ValueError("its header states no known format")
+    for element in elements:
+        names = [each.name for each in element.properties]
+        if len(set(names)) < len(names) or (not names and element.count):
+            raise ValueError(f"its header lists no properties of {element.name!r}, or one twice")
+    return elements, order, skipped + end.end()
+
+
+# --- the content -----------------------------------------------------------------------------------------------------
+
+
+class _Column(NamedTuple):
+    """Where the values of a property begin, one position per record, and how many there are; None means one."""
+
+    type: str
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64] | None
+
+
+class _Content:
+    """The records of a file, one element after the other. Positions count bytes, or in a text its numbers."""
+
+    def __init__(self, data: memoryview, order: str) -> None:
+        self._order, self._at = order, 0
+        self._units = np.frombuffer(data, np.uint8) if order else _numbers(bytes(data))
+
+    def read(self, element: Element) -> dict[str, _Column]:
+        """Find the values of the next element, and move to the end of it.
+
+        Raises:
+            ValueError: the file ends before, or a list has an impossible length.
+        """
+        smallest = sum(self._width(each.length or each.type) for each in element.properties)
+        if element.count * smallest > len(self._units) - self._at:
+            raise ValueError(f"it ends within its {element.count} records of {element.name!r}")
+        if not element.count:
+            return {}
+        return self._alike(element) or self._one_by_one(element)
+
+    def values(self, column: _Column) -> NDArray:
+        """The values of a property; of a list those of all records in one row."""
+        if column.lengths is None:
+            return self._gather(column.type, column.starts)
+        before = np.cumsum(column.lengths) - column.lengths
+        within = np.arange(column.lengths.sum()) - np.repeat(before, column.lengths)
+        return self._gather(column.type, np.repeat(column.starts, column.lengths) + within * self._width(column.type))
+
+    def _alike(self, element: Element) -> dict[str, _Column] | None:
+        """The columns of records whose lists are as long as those of the first; None if some are not."""
+        offsets, lengths, width = {}, {}, 0
+        for each in element.properties:
+            if each.length:
+                lengths[each.name] = self._length(each.length, self._at + width), width
+                width += self._width(each.length)
+            offsets[each.name] = width
+            width += self._width(each.type) * (lengths[each.name][0] if each.length else 1)
+        if element.count * width > len(self._units) - self._at:
+            return None
+        records = self._at + width * np.arange(element.count)
+        for each in element.properties:
+            if each.length:
+                length, offset = lengths[each.name]
+                if (self._gather(each.length, records + offset) != length).any():
+                    return None
+        self._at += element.count * width
+        return {
+            each.name: _Column(
+                each.type,
+                records + offsets[each.name],
+                np.full(element.count, lengths[each.name][0]) if each.length else None,
+            )
+            for each in element.properties
+        }
+
+    def _one_by_one(self, element: Element) -> dict[str, _Column]:
+        if element.count > MOST_MIXED:
+            raise ValueError(f"it holds more than {MOST_MIXED} polygons that differ in their numbers of corners")
+        starts = {each.name: array("q") for each in element.properties}
+        lengths = {each.name: array("q") for each in element.properties if each.length}
+        for _ in range(element.count):
+            for each in element.properties:
+                length = 1
+                if each.length:
+                    length = self._length(each.length, self._at)
+                    lengths[each.name].append(length)
+                    self._at += self._width(each.length)
+                starts[each.name].append(self._at)
+                self._at += length * self._width(each.type)
+            if self._at > len(self._units):
+                raise ValueError(f"it ends within its {element.count} records of {element.name!r}")
+        return {
+            each.name: _Column(
+                each.type, np.array(starts[each.name]), np.array(lengths[each.name]) if each.length else None
+            )
+            for each in element.properties
+        }
+
+    def _length(self, kind: str, at: int) -> int:
+        width = self._width(kind)
+        if at + width <= len(self._units):
+            found = self._units[at : at + width].view(self._order + kind)[0] if self._order else self._units[at]
+            if 0 <= found <= len(self._units) and found == int(found):
+                return int(found)
+        raise ValueError("it is cut short, or a list in it has an impossible length")
+
+    def _gather(self, kind: str, starts: NDArray[np.int64]) -> NDArray:
+        if not self._order:
+            return self._units[starts]
+        width = self._width(kind)
+        found = np.empty((len(starts), width), np.uint8)
+        for k in range(width):
+            found[:, k] = self._units[starts + k]
+        return found.view(self._order + kind)[:, 0]
+
+    def _width(self, kind: str) -> int:
+        return int(kind[1:]) if self._order else 1
+
+
+def _numbers(text: bytes) -> NDArray[np.float64]:
+    """All numbers of a text, as far as it consists of numbers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # older versions of NumPy only warn of what is no number
+        try:
+            return np.fromstring(text, np.float64, sep=" ")
+        except (ValueError, DeprecationWarning):
+            raise ValueError("it holds something that is no number") from None
