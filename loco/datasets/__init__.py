@@ -102,13 +102,15 @@ def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "
 
 
 def open_scene(format: str, raw: Path, scene: str) -> RawScene:
-    """Open a scene for reading.
+    """Open a scene for reading, in local coordinates (:mod:`loco.datasets.local`).
 
     Raises:
         DataError: its files are missing, unreadable or broken.
     """
+    from loco.datasets.local import in_local_coordinates
+
     try:
-        return reader(format)(raw, scene)
+        return in_local_coordinates(reader(format)(raw, scene))
     except OSError as error:
         raise system_error(error, scene=scene) from error
 

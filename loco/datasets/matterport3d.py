@@ -82,6 +82,9 @@ class Matterport3DScene(RawScene):
     def names(self, images: Images) -> list[str]:
         return [scan.name for scan in self.scans if images == "all" or scan.horizontal]
 
+    def poses(self) -> NDArray[np.float64]:
+        return np.array([scan.pose @ FLIP_YZ for scan in self.scans])
+
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         scans = {scan.name: scan for scan in self.scans}
         for scan in (scans[name] for name in names):

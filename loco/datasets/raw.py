@@ -77,9 +77,13 @@ class RawScene(ABC):
         format: key of :data:`loco.datasets.catalogue.FORMATS`.
         scene: name of the scene.
         folder: that holds its files.
+        metric: whether the unit of its coordinates is the metre.
+        origin: of its coordinates in those of its files (:mod:`loco.datasets.local`).
     """
 
     format: ClassVar[str]
+    metric: ClassVar[bool] = True
+    origin: NDArray[np.float64] = np.zeros(3)
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Subclasses raise DataError if a file is missing or broken."""
@@ -93,11 +97,15 @@ class RawScene(ABC):
     # Check -----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+    def check(cls, raw: Path, scene: str, decode: Decode, accept_geometry: bool = False) -> dict[str, Any]:
         """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`)."""
+        from loco.datasets.geometry import check_geometry
+
         found = Checklist(cls.format, scene, decode)
-        counts = found.attempt(lambda: cls.inspect(raw, scene, found)) or {}
-        return found.manifest(raw / scene, cls.sources(raw / scene, scene), {"images": 0, **counts})
+        facts = {"images": 0, **(found.attempt(lambda: cls.inspect(raw, scene, found)) or {})}
+        if not found.problems:  # otherwise the scene may not open
+            facts |= found.attempt(lambda: check_geometry(cls(raw, scene), found, accept_geometry)) or {}
+        return found.manifest(raw / scene, cls.sources(raw / scene, scene), facts)
 
     @classmethod
     def check_labels(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
@@ -134,6 +142,13 @@ class RawScene(ABC):
     @abstractmethod
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         """These images, one by one in this order; each file is read once."""
+
+    def poses(self) -> NDArray[np.float64] | None:
+        """Poses (n, 4, 4) of the colour cameras of ``names("all")``, or None where images share no world frame.
+
+        They are camera-to-world, in double precision, and no image is read for them.
+        """
+        return None
 
     def mesh(self) -> Mesh | None:
         """The scene's surface, or None where the dataset has none."""

@@ -31,7 +31,7 @@ def run(recipe: Recipe, manifest_path: Path, raw: Path, out: Path, dataset: str,
 def fuse_scene(
     format: str, raw: Path, scene: str, out: Path, settings: Mapping[str, Any], record: Record | None = None
 ) -> None:
-    """Write the mesh of a scene's depth images. Each image is read once.
+    """Write the mesh of a scene's depth images, in its local coordinates. Each image is read once.
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
@@ -65,4 +65,4 @@ def fuse_scene(
             remedy="raise `fuse.max_depth` or `fuse.voxel`, or look at the depth images and poses",
         ) from error
     ply = trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False).export(file_type="ply")
-    write_mesh(out, ply, record)
+    write_mesh(out, ply, record, source.origin)
