@@ -74,7 +74,9 @@ def label_state(format: str, raw: Path, scene: str) -> str:
     return identity.raw_state(_label_sources(format, raw, scene), raw / scene)
 
 
-def check_scene(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
+def check_scene(
+    format: str, raw: Path, scene: str, decode: Literal["sample", "all"], accept_geometry: bool = False
+) -> dict[str, Any]:
     """Check the raw files that a scene's frames are made from, and describe them.
 
     Args:
@@ -83,14 +85,16 @@ def check_scene(format: str, raw: Path, scene: str, decode: Literal["sample", "a
         scene: name of the scene.
         decode: decode a sample of the images, or all of them. Folders of images are identified by sizes and
             modification times with "sample", by the bytes of every file with "all".
+        accept_geometry: frames that do not agree with each other (:mod:`loco.datasets.geometry`) are a note, no
+            problem.
 
     Returns:
         The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``notes`` (where
         there are any), ``files`` (one entry per file, and per folder of files:
         :func:`loco.datasets.identity.describe`), ``digest`` (of all entries), ``images`` (how many can be used),
-        ``decoded`` and further counts. Broken data are listed, not raised.
+        ``decoded``, ``origin`` and ``geometry`` (where images share a world frame), and further counts. Broken data are listed, not raised.
     """
-    return reader(format).check(raw, scene, decode)
+    return reader(format).check(raw, scene, decode, accept_geometry)
 
 
 def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:

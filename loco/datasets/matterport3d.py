@@ -59,6 +59,7 @@ class Matterport3DScene(RawScene):
     """A scene of Matterport3D (:class:`loco.datasets.raw.RawScene`)."""
 
     format = "matterport3d"
+    opengl = True
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a file is missing or the .conf is broken."""

@@ -78,11 +78,13 @@ class RawScene(ABC):
         scene: name of the scene.
         folder: that holds its files.
         metric: whether the unit of its coordinates is the metre.
+        opengl: whether the camera axes of its files are OpenGL's (y up, z backward).
         origin: of its coordinates in those of its files (:mod:`loco.datasets.local`).
     """
 
     format: ClassVar[str]
     metric: ClassVar[bool] = True
+    opengl: ClassVar[bool] = False
     origin: NDArray[np.float64] = np.zeros(3)
 
     def __init__(self, raw: Path, scene: str) -> None:

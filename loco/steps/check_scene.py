@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from loco.datasets import check_scene
@@ -13,7 +14,7 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     """Check a raw scene. Problems go into the manifest, so that one broken scene does not stop the others.
 
     Args:
-        recipe: of the manifest; its settings are ``format`` and ``decode``.
+        recipe: of the manifest; its settings are ``format``, ``decode`` and ``accept_geometry``.
         raw: folder that holds the raw scenes.
         out: manifest to write.
         dataset, scene: their names.
@@ -21,4 +22,5 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     Raises:
         DataError: the scene was made by the workflow, and not as the plan says.
     """
-    write_check(check_scene, recipe, raw, out, dataset, scene)
+    accept = recipe.settings.get("accept_geometry", False)
+    write_check(partial(check_scene, accept_geometry=accept), recipe, raw, out, dataset, scene)
