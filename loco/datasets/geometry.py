@@ -102,7 +102,7 @@ def _diagnose(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
     for frame in scene.frames([names[k] for k in chosen]):
         depths.append(frame.depth)
         cameras.append(frame.camera_of_depth)
-    views = Views(depths, [camera.intrinsics for camera in cameras])
+    views = Views(depths, [camera.intrinsics for camera in cameras], rows_from_bottom=scene.opengl)
     of_depth = np.array([camera.pose for camera in cameras])
     in_color = np.linalg.inv(poses[chosen]) @ of_depth
 
@@ -170,7 +170,8 @@ _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
         "invert each pose, then change the sign of its second and third column",
     ),
     "shift": lambda amount: (
-        f"poses look shifted: the pose of a frame looks {abs(amount):.0f} frames {'late' if amount > 0 else 'early'}",
+        f"poses look shifted against the frames by {abs(amount):.0f}: the pose of a frame is that of the frame "
+        f"{abs(amount):.0f} {'before' if amount > 0 else 'after'} it",
         "give each frame its own pose",
     ),
     "reversed": lambda _: ("poses look reversed: the first frame has the last pose", "reverse the order of the poses"),

@@ -78,7 +78,7 @@ class RawScene(ABC):
         scene: name of the scene.
         folder: that holds its files.
         metric: whether the unit of its coordinates is the metre.
-        opengl: whether the camera axes of its files are OpenGL's (y up, z backward).
+        opengl: whether its files follow OpenGL: camera axes with y up and z backward, rows counted from the bottom.
         origin: of its coordinates in those of its files (:mod:`loco.datasets.local`).
     """
 

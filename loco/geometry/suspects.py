@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,13 @@ GAIN, LEAST_GAIN = 1.2, 0.02  # by which a repair must raise the net agreement: 
 FEWER_CONTRADICTIONS = 0.5  # fraction of contradictions that a repair may leave
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenGL's camera axes (y up, z backward) and OpenCV's
 SCALES = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.5)
-ZOOMS = (2.0, 1.75, 1.5, 4 / 3, 1.2)
+ZOOMS = (2.0, 1.75, 1.5, 4 / 3, 1.25, 1.1)
 SHIFTS = (1, -1, 2, -2)
-REFINED = np.geomspace(0.92, 1.08, 9)  # around the best scale and zoom
-STANDARD = 0.03  # a scale or zoom this near to a standard one is taken to be that one
+COARSE, FINALISTS = 5, 4  # each n-th point ranks the suspects, of which so many are compared by all points
+REFINED = np.geomspace(0.9, 1.1, 9)  # around the best scale and zoom
+STANDARD = 0.05  # a factor this near to one of these is stated as that one
+BETTER = 1.05  # by which the net agreement must be raised for a factor that is not one of the above
+CONVINCING = 0.995  # consistency that no repair can raise by much
 
 
 class Suspect(NamedTuple):
@@ -37,10 +40,10 @@ class Suspect(NamedTuple):
     poses: Floats
     amount: float = 1.0
 
-    def agreement(self, views: Views) -> Agreement:
+    def agreement(self, views: Views, every: int = 1) -> Agreement:
         scale = self.amount if self.fault == "depth" else 1.0
         zoom = self.amount if self.fault == "intrinsics" else 1.0
-        return views.agreement(self.poses, scale, zoom)
+        return views.agreement(self.poses, scale, zoom, every)
 
 
 class Diagnosis(NamedTuple):
@@ -65,21 +68,30 @@ def diagnose(views: Views, poses: Floats, moved: Callable[[NDArray[np.int64]], F
 
     Args:
         views: the sample of m frames.
-        poses: (m, 4, 4), their poses, in the camera axes of their files.
+        poses: (m, 4, 4), their poses, camera-to-world.
         moved: numbers (m,) of frames of the scene -> the poses (m, 4, 4) that the sample would have if each of its
             frames had the pose of that frame.
-        frames: (m,), the numbers of the sample; and ``frames[-1]`` at most ``n - 1`` of the scene's n frames.
+        frames: (m,), the numbers of the sample.
     """
     found = views.agreement(poses)
-    tried = [(suspect, suspect.agreement(views)) for suspect in _suspects(poses, moved, frames)]
-    suspect, best = max(tried, key=lambda item: item[1].net)
+    if found.consistency >= CONVINCING:
+        return Diagnosis(found)
+    suspect, best = _best(views, list(_suspects(poses, moved, frames)))
     if suspect.fault in ("depth", "intrinsics"):
         nearby = [suspect._replace(amount=suspect.amount * factor) for factor in REFINED]
-        suspect, best = max(((s, s.agreement(views)) for s in nearby), key=lambda item: item[1].net)
+        refined = _best(views, nearby)
+        if refined[1].net > BETTER * best.net:
+            suspect, best = refined
         suspect = suspect._replace(amount=_standard(suspect.amount))
     if _repairs(best, found):
         return Diagnosis(found, suspect.fault, suspect.amount, best)
     return Diagnosis(found, "unknown" if found.pairs and found.consistency < LEAST_CONSISTENCY else None)
+
+
+def _best(views: Views, suspects: Sequence[Suspect]) -> tuple[Suspect, Agreement]:
+    """The suspect without whose mistake the frames agree best: chosen from few points, then from all of them."""
+    ranked = sorted(suspects, key=lambda suspect: -suspect.agreement(views, every=COARSE).net)[:FINALISTS]
+    return max(((suspect, suspect.agreement(views)) for suspect in ranked), key=lambda item: item[1].net)
 
 
 def _suspects(poses: Floats, moved: Callable[[NDArray], Floats], frames: NDArray) -> Iterator[Suspect]:
@@ -105,7 +117,6 @@ def _repairs(repaired: Agreement, found: Agreement) -> bool:
 
 
 def _standard(amount: float) -> float:
-    """The standard factor that is near ``amount``, or else two digits of it."""
     known = [factor for value in (*SCALES, *ZOOMS) for factor in (value, 1 / value)]
     nearest = min(known, key=lambda value: abs(np.log(value / amount)))
-    return nearest if abs(np.log(nearest / amount)) <= STANDARD else float(f"{amount:.2g}")
+    return nearest if abs(np.log(nearest / amount)) <= STANDARD else amount

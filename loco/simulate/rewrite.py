@@ -162,3 +162,18 @@ def _write(file: Path, rows: Floats) -> None:
 
 def _text(numbers: Floats) -> bytes:
     return " ".join(repr(float(number)) for number in np.ravel(numbers)).encode()
+
+
+def shuffle_frames(format: str, folder: Path, scene: str, rng: np.random.Generator) -> None:
+    """Give every frame the pose of another one, drawn at random."""
+    if format != "tum_rgbd":
+        rewrite_poses(format, folder, scene, lambda poses: poses[rng.permutation(len(poses))])
+        return
+    # Poses belong to times: colour and depth images change places in the same way.
+    permutation = None
+    for name in ("rgb.txt", "depth.txt"):
+        lines = (folder / name).read_text().splitlines()
+        head, rows = [x for x in lines if x[0] == "#"], [x.split() for x in lines if x[0] != "#"]
+        permutation = rng.permutation(len(rows)) if permutation is None else permutation
+        shuffled = [f"{time} {rows[k][1]}" for (time, _), k in zip(rows, permutation)]
+        (folder / name).write_text("\n".join([*head, *shuffled, ""]))
