@@ -92,7 +92,8 @@ def check_scene(
         The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``notes`` (where
         there are any), ``files`` (one entry per file, and per folder of files:
         :func:`loco.datasets.identity.describe`), ``digest`` (of all entries), ``images`` (how many can be used),
-        ``decoded``, ``origin`` and ``geometry`` (where images share a world frame), and further counts. Broken data are listed, not raised.
+        ``decoded``, ``origin`` and ``geometry`` (where images share a world frame), and further counts. Broken data are
+        listed, not raised.
     """
     return reader(format).check(raw, scene, decode, accept_geometry)
 
