@@ -8,6 +8,7 @@ This package imports a reader, and the libraries that it needs, only to check or
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,7 +96,9 @@ def check_scene(
         ``decoded``, ``origin`` and ``geometry`` (where images share a world frame), and further counts. Broken data are
         listed, not raised.
     """
-    return reader(format).check(raw, scene, decode, accept_geometry)
+    from loco.datasets.geometry import check_geometry
+
+    return reader(format).check(raw, scene, decode, partial(check_geometry, accept=accept_geometry))
 
 
 def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:

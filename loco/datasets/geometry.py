@@ -55,7 +55,7 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
             facts["geometry"]["repaired"] = _numbers(diagnosis.repaired)
         error = _error(diagnosis, scene)
         if accept:
-            found.note(f"{error.problem} ({error.found}); accepted by `check.accept_geometry`")
+            found.note(f"accepted by `check.accept_geometry`: {error.problem}")
         else:
             found.add_error(error)
     return facts
@@ -65,7 +65,7 @@ def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
     """Choose frames that see each other, spread over a scene: all if there are few.
 
     Each of :data:`ANCHORS` frames comes with a neighbour in the order of the files and with the frame of the nearest
-    pose at another place, by the poses as they are and by their inverses. If the poses are wrong, the first still
+    pose at another place that is no such neighbour (a loop closure), by the poses and by their inverses. If the poses are wrong, the first still
     shows the same surfaces; if frames next to each other do not overlap, as in a panorama, the others do.
 
     Args:
@@ -85,12 +85,12 @@ def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _nearest(poses: NDArray[np.float64], anchor: int) -> int:
-    """The frame whose pose is nearest to that of the anchor, of those at another place if there are any."""
+    """The frame of the nearest pose that is no neighbour in the order, at another place if there is any."""
+    remote = np.abs(np.arange(len(poses)) - anchor) > max(GAPS)
     distance = np.linalg.norm(poses[:, :3, 3] - poses[anchor, :3, 3], axis=1)
-    elsewhere = distance > 1e-2 * np.median(distance)
-    elsewhere[anchor] = False
+    elsewhere = remote & (distance > 1e-2 * np.median(distance))
     if not elsewhere.any():
-        elsewhere = np.arange(len(poses)) != anchor
+        elsewhere = remote
     unit = np.quantile(distance[elsewhere], 0.05) or 1.0
     cost = distance / unit + relative_rotation_angle(poses, poses[anchor]) / TURN
     return int(np.flatnonzero(elsewhere)[cost[elsewhere].argmin()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -99,14 +99,21 @@ class RawScene(ABC):
     # Check -----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, raw: Path, scene: str, decode: Decode, accept_geometry: bool = False) -> dict[str, Any]:
-        """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`)."""
-        from loco.datasets.geometry import check_geometry
+    def check(
+        cls,
+        raw: Path,
+        scene: str,
+        decode: Decode,
+        opened: Callable[[RawScene, Checklist], dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`).
 
+        ``opened`` checks the scene as it is read, if its files have no problem, and returns further facts.
+        """
         found = Checklist(cls.format, scene, decode)
         facts = {"images": 0, **(found.attempt(lambda: cls.inspect(raw, scene, found)) or {})}
-        if not found.problems:  # otherwise the scene may not open
-            facts |= found.attempt(lambda: check_geometry(cls(raw, scene), found, accept_geometry)) or {}
+        if opened is not None and not found.problems:
+            facts |= found.attempt(lambda: opened(cls(raw, scene), found)) or {}
         return found.manifest(raw / scene, cls.sources(raw / scene, scene), facts)
 
     @classmethod
