@@ -30,7 +30,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-LEFT_OUT = ("results/logs/", "results/benchmarks/", "tensorboard", "events.out.", "/state-")  # times, and kept states
+# Times, states that are kept, and locks: a lock lists a process, and a killed one cannot clear it.
+LEFT_OUT = ("results/logs/", "results/benchmarks/", "tensorboard", "events.out.", "/state-", "/.lock")
 TIMES = re.compile("second|time|share|fraction|gb")  # columns of `log.csv` that hold times and memory
 KINDS = ("all processes", "Snakemake alone", "one job alone")
 TRAINING = {"steps": 12, "validate_every": 4, "save_every": 3}  # long enough to be killed in it

@@ -78,9 +78,9 @@ def schema_problems(
     """
     not_finite = not_finite or {}
     validator = _validator(schema_file)
-    if _convert_whole_floats(config, validator):
-        return schema_problems(config, schema_file, not_finite)
     errors = sorted(validator.iter_errors(config), key=lambda error: error.json_path)
+    if _convert_whole_floats(config, errors):
+        return schema_problems(config, schema_file, not_finite)
     null_refused = {tuple(error.absolute_path) for error in errors}
     problems = [_not_finite_problem(keys, value, keys not in null_refused) for keys, value in not_finite.items()]
     others = [error for error in errors if tuple(error.absolute_path) not in not_finite]
@@ -146,10 +146,10 @@ _Validator = validators.extend(
 )
 
 
-def _convert_whole_floats(config: dict[str, Any], validator: Any) -> bool:
+def _convert_whole_floats(config: dict[str, Any], errors: Iterable[ValidationError]) -> bool:
     """Convert what only the type float keeps from being valid; return whether there was any."""
     found = False
-    for error in _leaves(validator.iter_errors(config)):
+    for error in _leaves(errors):
         if error.validator == "type" and "integer" in _types(error) and _is_whole_float(error.instance):
             *parents, key = error.absolute_path
             holder = config

@@ -1,7 +1,9 @@
 # No rules: the configuration, the plan of the run, and the values that wildcards may take.
 import re
 import sys
+from functools import partial
 from inspect import signature
+from operator import attrgetter
 from types import SimpleNamespace
 from snakemake.exceptions import WorkflowError
 
@@ -19,27 +21,23 @@ except ConfigError as error:
 summary = Summary(plan := Plan(config, workflow.basedir))
 
 
-def of(method, **fixed):
+def of(method, then=lambda value: value, **fixed):
     """Input or params function: a method of the plan, called with those wildcards of the job that it takes."""
     wanted = [name for name in signature(method).parameters if name not in fixed]
 
     def ask(wildcards):
         try:
-            return method(**fixed, **{name: wildcards[name] for name in wanted})
+            return then(method(**fixed, **{name: wildcards[name] for name in wanted}))
         except Exception as error:  # Snakemake would pass over the rule, and take the outputs that exist for sources
             sys.exit(f"error: {error}")
 
     return ask
 
 
-def own(method, **fixed):
-    """Params function: the step's own code and settings in a recipe of the plan. Snakemake reruns a job by these."""
-    return lambda wildcards: of(method, **fixed)(wildcards).own
-
-
-def hidden(method, **fixed):
-    """Params function: what `of` gives, as the `value` of an object, which Snakemake does not compare or store."""
-    return lambda wildcards: SimpleNamespace(value=of(method, **fixed)(wildcards))
+# Params function: the step's own code and settings in a recipe of the plan. Snakemake reruns a job by these.
+own = partial(of, then=attrgetter("own"))
+# Params function: what `of` gives, as the `value` of an object, which Snakemake does not compare or store.
+hidden = partial(of, then=lambda value: SimpleNamespace(value=value))
 
 
 def one_of(names):

@@ -8,9 +8,11 @@ This package imports a reader, and the libraries that it needs, only to check or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from loco.datasets import identity
@@ -24,6 +26,7 @@ __all__ = [
     "FORMATS",
     "check_labels",
     "check_scene",
+    "conventions_of",
     "is_photographs",
     "label_files",
     "label_state",
@@ -75,8 +78,22 @@ def label_state(format: str, raw: Path, scene: str) -> str:
     return identity.raw_state(_label_sources(format, raw, scene), raw / scene)
 
 
+def conventions_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conventions of the raw files that a dataset's configuration states, such as ``depth_scale``.
+
+    Args:
+        settings: with the key ``format``, and keys that the format has as ``conventions``; others are left out.
+    """
+    return {key: settings[key] for key in FORMATS[settings["format"]].conventions if key in settings}
+
+
 def check_scene(
-    format: str, raw: Path, scene: str, decode: Literal["sample", "all"], accept_geometry: bool = False
+    format: str,
+    raw: Path,
+    scene: str,
+    decode: Literal["sample", "all"],
+    conventions: Mapping[str, Any] = MappingProxyType({}),
+    accept_geometry: bool = False,
 ) -> dict[str, Any]:
     """Check the raw files that a scene's frames are made from, and describe them.
 
@@ -86,6 +103,7 @@ def check_scene(
         scene: name of the scene.
         decode: decode a sample of the images, or all of them. Folders of images are identified by sizes and
             modification times with "sample", by the bytes of every file with "all".
+        conventions: of :func:`conventions_of`.
         accept_geometry: frames that do not agree with each other (:mod:`loco.datasets.geometry`) are a note, no
             problem.
 
@@ -98,7 +116,8 @@ def check_scene(
     """
     from loco.datasets.geometry import check_geometry
 
-    return reader(format).check(raw, scene, decode, partial(check_geometry, accept=accept_geometry))
+    opened = partial(check_geometry, accept=accept_geometry)
+    return reader(format).check(raw, scene, decode, opened, **conventions)
 
 
 def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
@@ -109,8 +128,10 @@ def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "
     return reader(format).check_labels(raw, scene, decode)
 
 
-def open_scene(format: str, raw: Path, scene: str) -> RawScene:
+def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})) -> RawScene:
     """Open a scene for reading, in local coordinates (:mod:`loco.datasets.local`).
+
+    Arguments as for :func:`check_scene`.
 
     Raises:
         DataError: its files are missing, unreadable or broken.
@@ -118,7 +139,7 @@ def open_scene(format: str, raw: Path, scene: str) -> RawScene:
     from loco.datasets.local import in_local_coordinates
 
     try:
-        return in_local_coordinates(reader(format)(raw, scene))
+        return in_local_coordinates(reader(format)(raw, scene, **conventions))
     except OSError as error:
         raise system_error(error, scene=scene) from error
 

@@ -65,8 +65,9 @@ def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
     """Choose frames that see each other, spread over a scene: all if there are few.
 
     Each of :data:`ANCHORS` frames comes with a neighbour in the order of the files and with the frame of the nearest
-    pose at another place that is no such neighbour (a loop closure), by the poses and by their inverses. If the poses are wrong, the first still
-    shows the same surfaces; if frames next to each other do not overlap, as in a panorama, the others do.
+    pose at another place that is no such neighbour (a loop closure), by the poses and by their inverses. If the poses
+    are wrong, the first still shows the same surfaces; if frames next to each other do not overlap, as in a panorama,
+    the others do.
 
     Args:
         poses: (n, 4, 4).

@@ -138,7 +138,9 @@ def _state(status: os.stat_result) -> list[int]:
 
 
 def _name(path: str | Path, root: str | Path) -> str:
-    return os.path.relpath(path, root).replace(os.sep, "/")
+    text, within = os.fspath(path), f"{os.fspath(root)}{os.sep}"
+    name = text[len(within) :] if text.startswith(within) else os.path.relpath(path, root)  # which is slow
+    return name.replace(os.sep, "/")
 
 
 def _sha256(value: Any) -> str:

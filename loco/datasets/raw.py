@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from loco.datasets.catalogue import FORMATS
 from loco.datasets.checklist import Checklist, Decode
 from loco.datasets.identity import Source
+from loco.datasets.orientation import count_orientations, orientations_note
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.mesh import Mesh
 
@@ -105,15 +106,20 @@ class RawScene(ABC):
         scene: str,
         decode: Decode,
         opened: Callable[[RawScene, Checklist], dict[str, Any]] | None = None,
+        **conventions: Any,
     ) -> dict[str, Any]:
         """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`).
 
         ``opened`` checks the scene as it is read, if its files have no problem, and returns further facts.
         """
         found = Checklist(cls.format, scene, decode)
-        facts = {"images": 0, **(found.attempt(lambda: cls.inspect(raw, scene, found)) or {})}
+        with count_orientations() as counted:
+            counts = found.attempt(lambda: cls.inspect(raw, scene, found, **conventions)) or {}
+        if note := orientations_note(counted):
+            found.note(note)
+        facts = {"images": 0, **counts}
         if opened is not None and not found.problems:
-            facts |= found.attempt(lambda: opened(cls(raw, scene), found)) or {}
+            facts |= found.attempt(lambda: opened(cls(raw, scene, **conventions), found)) or {}
         return found.manifest(raw / scene, cls.sources(raw / scene, scene), facts)
 
     @classmethod
@@ -126,7 +132,11 @@ class RawScene(ABC):
     @classmethod
     @abstractmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
-        """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others."""
+        """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others.
+
+        Formats with ``conventions`` (:class:`loco.datasets.catalogue.Format`) take these as keywords, and so do their
+        constructors.
+        """
 
     @classmethod
     def inspect_labels(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:

@@ -3,6 +3,7 @@
 - :class:`ExactSmoothAP`: every pair, in memory linear in the number of patches. The one to use.
 - :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
 - :class:`DenseSmoothAP`: the definition written out, for small batches and tests.
+- :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches.
 - :class:`InfoNCE`: the contrastive loss over the same pairs; a start for networks that know nothing yet.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 from loco.losses.dense import DenseSmoothAP
 from loco.losses.exact import ExactSmoothAP
 from loco.losses.info_nce import InfoNCE
+from loco.losses.landmark import LandmarkSmoothAP
 from loco.losses.pairs import RankingLoss
 from loco.losses.sampled import SampledSmoothAP
 
@@ -20,6 +22,7 @@ LOSSES: dict[str, type[RankingLoss]] = {
     "exact": ExactSmoothAP,
     "sampled": SampledSmoothAP,
     "dense": DenseSmoothAP,
+    "landmarks": LandmarkSmoothAP,
     "info_nce": InfoNCE,
 }
 
@@ -29,4 +32,13 @@ def build_loss(name: str, **options: Any) -> RankingLoss:
     return LOSSES[name](**options)
 
 
-__all__ = ["LOSSES", "DenseSmoothAP", "ExactSmoothAP", "InfoNCE", "RankingLoss", "SampledSmoothAP", "build_loss"]
+__all__ = [
+    "LOSSES",
+    "DenseSmoothAP",
+    "ExactSmoothAP",
+    "InfoNCE",
+    "LandmarkSmoothAP",
+    "RankingLoss",
+    "SampledSmoothAP",
+    "build_loss",
+]

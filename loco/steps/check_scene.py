@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from loco.datasets import check_scene
+from loco.datasets import check_scene, conventions_of
 from loco.records import Recipe
 from loco.steps.raw_checks import write_check
 
@@ -14,7 +14,8 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     """Check a raw scene. Problems go into the manifest, so that one broken scene does not stop the others.
 
     Args:
-        recipe: of the manifest; its settings are ``format``, ``decode`` and ``accept_geometry``.
+        recipe: of the manifest; its settings are ``format``, ``decode``, ``accept_geometry`` and the conventions of the
+            dataset.
         raw: folder that holds the raw scenes.
         out: manifest to write.
         dataset, scene: their names.
@@ -23,4 +24,5 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
         DataError: the scene was made by the workflow, and not as the plan says.
     """
     accept = recipe.settings.get("accept_geometry", False)
-    write_check(partial(check_scene, accept_geometry=accept), recipe, raw, out, dataset, scene)
+    check = partial(check_scene, conventions=conventions_of(recipe.settings), accept_geometry=accept)
+    write_check(check, recipe, raw, out, dataset, scene)

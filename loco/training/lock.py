@@ -6,7 +6,6 @@ import errno
 import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from pathlib import Path
 from loco.errors import DataError
 from loco.process_identity import ProcessIdentity
 
-LOCK, HELD = ".lock", ".lock.held"  # in the folder: locked by the system; exists while a training runs
+LOCK = ".lock"  # in the folder: locked by the system
+HELD = ".lock.held"  # where the system has no locks: followed by a number
 # What flock answers where a file system has no locks: NFS without lockd, some FUSE file systems.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-WAIT, TRIES = 0.2, 10  # seconds between two looks at a file that another process is writing or removing
+RELEASED = "released\n"  # in place of the list of processes
+TRIES = 10  # to take over a lock before another process does
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Lock:
     """A lock that this process holds.
 
     Attributes:
-        path: file that lists the processes that hold it.
+        path: file that lists the processes that hold it, until it is released.
         descriptors: to be inherited by child processes that hold the lock, too.
     """
 
@@ -46,8 +47,8 @@ class Lock:
 def training_lock(folder: Path) -> Iterator[Lock]:
     """Hold the lock of a training's folder, which is created if missing.
 
-    The lock is one of the system (flock). Where the file system has none, it is a file that exists while the training
-    runs and lists its processes. If all of them have ended, the next training on the same machine replaces that file.
+    The lock is one of the system (flock). Where the file system has none, it is a file that lists the processes of the
+    training until it ends. If it lists only processes of this machine that have ended, it is free, too.
 
     Raises:
         DataError: another training holds the lock, or might hold it on another machine.
@@ -61,19 +62,16 @@ def training_lock(folder: Path) -> Iterator[Lock]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            logger.info("the file system of %s has no locks (%s): %s is used instead", folder, error.strerror, HELD)
-            lock = Lock(folder / HELD, ())
+            logger.info("the file system of %s has no locks (%s): a file is used instead", folder, error.strerror)
+            lock = Lock(_claim(folder), ())
         else:
             file.truncate(0)
             lock = Lock(folder / LOCK, (file.fileno(),))
-        if not lock.descriptors:
-            _create(lock.path)
-        lock.share(os.getpid())
+            lock.share(os.getpid())
         try:
             yield lock
         finally:
-            if not lock.descriptors:
-                lock.path.unlink(missing_ok=True)
+            lock.path.write_text(RELEASED)
 
 
 def is_locked(folder: Path) -> bool:
@@ -85,42 +83,54 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def _create(path: Path) -> None:
-    """Create the file that stands for a lock, in place of one whose processes have ended."""
+def _claim(folder: Path) -> Path:
+    """Create the file that stands for a lock: the successor of one that was released or whose processes have ended.
+
+    Files are numbered. The one with the highest number decides, and no other process removes or renames it. Of all
+    processes that see the same file, one can create its successor.
+
+    Raises:
+        DataError: the lock is held.
+    """
     for _ in range(TRIES):
+        latest = max(_numbers(folder), default=0)
+        if latest and not _is_free(_held(folder, latest)):
+            raise _at_work(_held(folder, latest))
+        path = _held(folder, latest + 1)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            return
+            with path.open("x") as file:
+                file.write(f"{ProcessIdentity.of(os.getpid())}\n")
         except FileExistsError:
-            found = _read(path)
-        holders = _holders(found)
-        if any(not holder.has_ended for holder in holders):
-            break
-        if holders:
-            _remove(path, found)
-        else:  # its process is about to write it, or to remove it
-            time.sleep(WAIT)
+            continue
+        if max(_numbers(folder)) == latest + 1:
+            for number in _numbers(folder) - {latest + 1}:
+                _held(folder, number).unlink(missing_ok=True)
+            return path
+        path.unlink()  # this process was slow: the number had been used before
     raise _at_work(path)
 
 
-def _remove(path: Path, stale: str) -> None:
-    """Remove a stale file, unless another process has replaced it since it was read."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    if aside.read_text() == stale:
-        aside.unlink()
-    else:
-        aside.rename(path)
+def _held(folder: Path, number: int) -> Path:
+    return folder / f"{HELD}.{number}"
+
+
+def _numbers(folder: Path) -> set[int]:
+    """The numbers of the files in a folder that stand for a lock."""
+    return {int(path.suffix[1:]) for path in folder.glob(f"{HELD}.*") if path.suffix[1:].isdecimal()}
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a lock was released, or all its processes have ended. An empty file is about to be written."""
+    text = _read(path)
+    holders = _holders(text)
+    return text == RELEASED or (bool(holders) and all(holder.has_ended for holder in holders))
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except FileNotFoundError:
-        return ""
+    except FileNotFoundError:  # it has a successor
+        return RELEASED
 
 
 def _holders(text: str) -> list[ProcessIdentity]:
@@ -133,7 +143,7 @@ def _holders(text: str) -> list[ProcessIdentity]:
 
 def _at_work(path: Path) -> DataError:
     remedy = "wait for it, or stop it (a training whose Snakemake was killed saves its state and ends by itself)"
-    if path.name == HELD:
+    if path.name != LOCK:
         remedy = f"wait for it, or stop it; if no such process runs any more, delete {path}"
     holders = [f"process {holder.number} on {holder.host}" for holder in _holders(_read(path)) if not holder.has_ended]
     try:

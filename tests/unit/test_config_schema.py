@@ -179,7 +179,7 @@ def test_every_integer_of_the_schema_has_a_maximum() -> None:
     [
         ("experiments.exact.train.loss.kappa", float("inf"), "for no limit write a large number"),
         ("experiments.exact.train.loss.kappa", [5.0, float("inf")], "for no limit write a large number"),
-        ("experiments.exact.train.optimiser.clip", float("-inf"), "for no limit write a large number"),
+        ("experiments.exact.train.optimiser.clip", float("-inf"), "for no limit write null"),
         ("experiments.exact.train.loss.tau", float("nan"), "expected a finite number, found .nan"),
         ("benchmarks.landmark_retrieval.kappa", float("inf"), "for no limit write null"),
         ("experiments.exact.train.batch.patches_per_image", float("inf"), "for no limit write null"),
