@@ -31,6 +31,8 @@ rule check_table:
     output:
         csv=report("results/tables/checks.csv", caption="../report/checks.rst", category="Data"),
         markdown="results/tables/checks.md",
+        figure=report("results/figures/checks.svg", caption="../report/checks.rst", category="Data"),
+        png="results/figures/checks.png",
     log:
         "results/logs/check_table.log",
     benchmark:

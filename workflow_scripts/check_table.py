@@ -5,5 +5,5 @@ from loco.logs import job
 with job(snakemake.log[0], snakemake.threads):
     from loco.steps.check_table import run
 
-    params = snakemake.params
-    run([Path(path) for path in snakemake.input], params.recipes.value, params.sizes, Path(snakemake.output.csv))
+    params, out = snakemake.params, snakemake.output
+    run([Path(path) for path in snakemake.input], params.recipes.value, params.sizes, Path(out.csv), Path(out.figure))

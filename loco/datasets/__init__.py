@@ -9,6 +9,7 @@ This package imports a reader, and the libraries that it needs, only to check or
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -98,6 +99,7 @@ def check_scene(
     scene: str,
     decode: Literal["sample", "all"],
     conventions: Mapping[str, Any] = MappingProxyType({}),
+    accept_geometry: bool = False,
 ) -> dict[str, Any]:
     """Check the raw files that a scene's frames are made from, and describe them.
 
@@ -108,14 +110,20 @@ def check_scene(
         decode: decode a sample of the images, or all of them. Folders of images are identified by sizes and
             modification times with "sample", by the bytes of every file with "all".
         conventions: of :func:`conventions_of`.
+        accept_geometry: frames that do not agree with each other (:mod:`loco.datasets.geometry`) are a note, no
+            problem.
 
     Returns:
         The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``notes`` (where
         there are any), ``files`` (one entry per file, and per folder of files:
         :func:`loco.datasets.identity.describe`), ``digest`` (of all entries), ``images`` (how many can be used),
-        ``decoded`` and further counts. Broken data are listed, not raised.
+        ``decoded``, ``origin`` and ``geometry`` (where images share a world frame), and further counts. Broken data are
+        listed, not raised.
     """
-    return reader(format).check(raw, scene, decode, **conventions)
+    from loco.datasets.geometry import check_geometry
+
+    opened = partial(check_geometry, accept=accept_geometry)
+    return reader(format).check(raw, scene, decode, opened, **conventions)
 
 
 def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
@@ -127,13 +135,17 @@ def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "
 
 
 def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})) -> RawScene:
-    """Open a scene for reading; arguments as for :func:`check_scene`.
+    """Open a scene for reading, in local coordinates (:mod:`loco.datasets.local`).
+
+    Arguments as for :func:`check_scene`.
 
     Raises:
         DataError: its files are missing, unreadable or broken.
     """
+    from loco.datasets.local import in_local_coordinates
+
     try:
-        return reader(format)(raw, scene, **conventions)
+        return in_local_coordinates(reader(format)(raw, scene, **conventions))
     except OSError as error:
         raise system_error(error, scene=scene) from error
 

@@ -52,6 +52,7 @@ class ColmapScene(RawScene):
     """A scene reconstructed by COLMAP (:class:`loco.datasets.raw.RawScene`)."""
 
     format = "colmap"
+    metric = False
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if the model is missing or broken."""
@@ -75,6 +76,9 @@ class ColmapScene(RawScene):
     def names(self, images: Images) -> list[str]:
         """All registered images: which of them look level is not known."""
         return list(self.images)
+
+    def poses(self) -> NDArray[np.float64]:
+        return np.array([_pose(image) for image in self.images.values()]).reshape(-1, 4, 4)
 
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         lens = None

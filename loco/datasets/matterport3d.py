@@ -60,6 +60,7 @@ class Matterport3DScene(RawScene):
     """A scene of Matterport3D (:class:`loco.datasets.raw.RawScene`)."""
 
     format = "matterport3d"
+    opengl = True
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Raises DataError if a file is missing or the .conf is broken."""
@@ -82,6 +83,9 @@ class Matterport3DScene(RawScene):
 
     def names(self, images: Images) -> list[str]:
         return [scan.name for scan in self.scans if images == "all" or scan.horizontal]
+
+    def poses(self) -> NDArray[np.float64]:
+        return np.array([scan.pose @ FLIP_YZ for scan in self.scans])
 
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         scans = {scan.name: scan for scan in self.scans}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ from loco.datasets.files import RESTORE
 from loco.datasets.ply_file import parse_ply, triangulate
 from loco.errors import DataError
 from loco.geometry.mesh import Mesh
+from loco.geometry.origin import FAR, LARGEST_STEP, single_step
+
+_HEADER = re.compile(rb"ply\s.*?end_header", re.DOTALL)
+_SINGLE = re.compile(rb"(?<=property )(?:float|float32)(?= [xyz]\s)")
 
 
 def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | None = None) -> Mesh:
@@ -21,9 +26,13 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
         scene: likewise.
         name: of the member, where ``file`` is an archive.
 
+    Returns:
+        The mesh. Vertices farther than :data:`loco.geometry.origin.FAR` from zero are float64, others float32.
+
     Raises:
         DataError: it is not a PLY file, damaged, a point cloud, or has a vertex that is not finite, or a face without
-            its vertex.
+            its vertex, or vertices in single precision so far from zero that its step there is above
+            :data:`loco.geometry.origin.LARGEST_STEP`.
     """
     what = f"mesh {name!r}" if name else "the mesh"
     try:
@@ -51,4 +60,20 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
         triangles = triangulate(polygons)
     except ValueError as error:
         raise DataError(f"{what} cannot be read: {error}", file=file, scene=scene, remedy=RESTORE) from error
-    return Mesh(vertices.astype(np.float32), triangles.astype(np.uint32))
+    largest = np.abs(vertices).max()
+    step = single_step(largest)
+    if step > LARGEST_STEP and _in_single_precision(data):
+        raise DataError(
+            f"{what} holds coordinates of up to {largest:.0f} m in single precision, which rounds them to {step:g} m",
+            file=file,
+            scene=scene,
+            expected="`property double x`, or coordinates near zero",
+            found="`property float x`",
+            remedy="export the mesh in double precision; a mesh that was rounded cannot be repaired",
+        )
+    return Mesh(vertices if largest > FAR else vertices.astype(np.float32), triangles.astype(np.uint32))
+
+
+def _in_single_precision(data: bytes) -> bool:
+    header = _HEADER.match(data)
+    return header is not None and b"format ascii" not in header[0] and _SINGLE.search(header[0]) is not None

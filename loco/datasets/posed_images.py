@@ -153,6 +153,9 @@ class PosedImages(SceneFolder):
         """All: a camera that is carried about takes no level images to choose."""
         return [shot.name for shot in self.shots]
 
+    def poses(self) -> NDArray[np.float64]:
+        return np.array([shot.pose for shot in self.shots]).reshape(-1, 4, 4)
+
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         shots = {shot.name: shot for shot in self.shots}
         sizes = undistortions = None

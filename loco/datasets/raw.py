@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -78,9 +78,15 @@ class RawScene(ABC):
         format: key of :data:`loco.datasets.catalogue.FORMATS`.
         scene: name of the scene.
         folder: that holds its files.
+        metric: whether the unit of its coordinates is the metre.
+        opengl: whether its files follow OpenGL: camera axes with y up and z backward, rows counted from the bottom.
+        origin: of its coordinates in those of its files (:mod:`loco.datasets.local`).
     """
 
     format: ClassVar[str]
+    metric: ClassVar[bool] = True
+    opengl: ClassVar[bool] = False
+    origin: NDArray[np.float64] = np.zeros(3)
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Subclasses raise DataError if a file is missing or broken."""
@@ -94,14 +100,27 @@ class RawScene(ABC):
     # Check -----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, raw: Path, scene: str, decode: Decode, **conventions: Any) -> dict[str, Any]:
-        """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`)."""
+    def check(
+        cls,
+        raw: Path,
+        scene: str,
+        decode: Decode,
+        opened: Callable[[RawScene, Checklist], dict[str, Any]] | None = None,
+        **conventions: Any,
+    ) -> dict[str, Any]:
+        """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`).
+
+        ``opened`` checks the scene as it is read, if its files have no problem, and returns further facts.
+        """
         found = Checklist(cls.format, scene, decode)
         with count_orientations() as counted:
             counts = found.attempt(lambda: cls.inspect(raw, scene, found, **conventions)) or {}
         if note := orientations_note(counted):
             found.note(note)
-        return found.manifest(raw / scene, cls.sources(raw / scene, scene), {"images": 0, **counts})
+        facts = {"images": 0, **counts}
+        if opened is not None and not found.problems:
+            facts |= found.attempt(lambda: opened(cls(raw, scene, **conventions), found)) or {}
+        return found.manifest(raw / scene, cls.sources(raw / scene, scene), facts)
 
     @classmethod
     def check_labels(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
@@ -142,6 +161,13 @@ class RawScene(ABC):
     @abstractmethod
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         """These images, one by one in this order; each file is read once."""
+
+    def poses(self) -> NDArray[np.float64] | None:
+        """Poses (n, 4, 4) of the colour cameras of ``names("all")``, or None where images share no world frame.
+
+        They are camera-to-world, in double precision, and no image is read for them.
+        """
+        return None
 
     def mesh(self) -> Mesh | None:
         """The scene's surface, or None where the dataset has none."""

@@ -37,6 +37,7 @@ from loco.datasets.sens import SensFile
 from loco.errors import DataError
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
+from loco.geometry.origin import LARGEST_STEP, single_step
 
 PUBLISHED = r"scene\d{4}_\d{2}"  # names of scans
 MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
@@ -80,6 +81,10 @@ class ScanNetScene(RawScene):
 
     def names(self, images: Images) -> list[str]:
         return [name for name in self.recording.names if name not in self._skipped]
+
+    def poses(self) -> NDArray[np.float64]:
+        usable = [name not in self._skipped for name in self.recording.names]
+        return self.recording.poses[usable] @ self.recording.rig.color_in_depth
 
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         numbers, rig = {name: k for k, name in enumerate(self.recording.names)}, self.recording.rig
@@ -127,6 +132,7 @@ class _Sens:
         self.depth_scale = header.depth_shift
         self.names = [f"{k:06d}" for k in range(len(self._file))]
         self.poses = self._file.poses
+        _require_precise(self.poses, path, scene)
         self.rig = _rig({name: getattr(header, name) for name in MATRICES}, path, scene)
         require_scan_size("color", header.color_size, self.rig.color, path, scene)
         require_scan_size("depth", header.depth_size, self.rig.depth, path, scene)
@@ -279,6 +285,22 @@ def require_scan_size(kind: str, size: tuple[int, ...], intrinsics: NDArray, fil
     """Refuse intrinsics of images of another size, as after a resize of the images alone."""
     remedy = "export the images at their own size, or scale the intrinsics with them"
     require_size(intrinsics, size, f"intrinsic_{kind}", file=file, scene=scene, remedy=remedy)
+
+
+def _require_precise(poses: NDArray, file: Path, scene: str) -> None:
+    """Refuse poses of a .sens file, which are in single precision, where its step is too large."""
+    centres = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
+    farthest = np.abs(np.median(centres, axis=0)).max() if len(centres) else 0.0
+    if single_step(farthest) > LARGEST_STEP:
+        raise DataError(
+            f"its poses are {farthest:.0f} m from zero, where their single precision rounds them to "
+            f"{single_step(farthest):g} m",
+            file=file,
+            scene=scene,
+            expected=f"a step of at most {LARGEST_STEP:g} m",
+            remedy="subtract an origin near the scene before the recording is written, or export the images with "
+            "poses in text files of full precision",
+        )
 
 
 def _pose_fault(pose: NDArray) -> str | None:

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 
 class Mesh(NamedTuple):
-    """A triangle mesh: vertices (v, 3) float32, world frame, metres; triangles (t, 3) uint32."""
+    """A triangle mesh: vertices (v, 3), world frame, metres; triangles (t, 3) uint32.
 
-    vertices: NDArray[np.float32]
+    Vertices are float32, or float64 as long as they are too far from zero for that (:mod:`loco.geometry.origin`).
+    """
+
+    vertices: NDArray[np.floating]
     triangles: NDArray[np.uint32]

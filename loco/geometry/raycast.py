@@ -26,7 +26,7 @@ class RayCaster:
         """``threads`` = 0 takes all cores."""
         self._threads = threads
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=threads)
-        self._scene.add_triangles(np.ascontiguousarray(mesh.vertices), np.ascontiguousarray(mesh.triangles))
+        self._scene.add_triangles(np.ascontiguousarray(mesh.vertices, np.float32), np.ascontiguousarray(mesh.triangles))
 
     def cast(
         self,

@@ -14,7 +14,8 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     """Check a raw scene. Problems go into the manifest, so that one broken scene does not stop the others.
 
     Args:
-        recipe: of the manifest; its settings are ``format``, ``decode`` and the conventions of the dataset.
+        recipe: of the manifest; its settings are ``format``, ``decode``, ``accept_geometry`` and the conventions of the
+            dataset.
         raw: folder that holds the raw scenes.
         out: manifest to write.
         dataset, scene: their names.
@@ -22,4 +23,6 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     Raises:
         DataError: the scene was made by the workflow, and not as the plan says.
     """
-    write_check(partial(check_scene, conventions=conventions_of(recipe.settings)), recipe, raw, out, dataset, scene)
+    accept = recipe.settings.get("accept_geometry", False)
+    check = partial(check_scene, conventions=conventions_of(recipe.settings), accept_geometry=accept)
+    write_check(check, recipe, raw, out, dataset, scene)

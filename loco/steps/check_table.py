@@ -6,27 +6,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.checks import write_checks
+from loco.results.checks import plot_geometry, write_checks
 from loco.storage import Manifest, prepared_bytes, read_manifest
 
 Sizes = Mapping[str, Mapping[str, int]]  # dataset -> height, width, every, stride
 
 
-def run(manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], sizes: Sizes, out: Path) -> None:
-    """Write the table of the checks.
+def run(
+    manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], sizes: Sizes, out: Path, figure: Path | None = None
+) -> None:
+    """Write the table of the checks, and draw their geometric part.
 
     Args:
         manifest_paths: manifests of all scenes.
         recipes: dataset -> the recipe of its manifests.
         sizes: dataset -> what decides how much disk its frames and correspondences take.
         out: CSV to write; a Markdown table is written beside it.
+        figure: SVG to draw, and a PNG beside it.
 
     Raises:
         DataError: a manifest is damaged, or was not made as the plan says.
     """
     manifests = read_manifests(manifest_paths, recipes)
     estimates = {manifest.place: _prepared_bytes(manifest, sizes[manifest.place[0]]) for manifest in manifests}
-    write_checks({manifest.place: manifest.content for manifest in manifests}, estimates, out.with_suffix(""))
+    contents = {manifest.place: manifest.content for manifest in manifests}
+    write_checks(contents, estimates, out.with_suffix(""))
+    if figure is not None:
+        plot_geometry(contents, figure.with_suffix(""))
 
 
 def read_manifests(paths: Sequence[Path], recipes: Mapping[str, Recipe]) -> list[Manifest]:

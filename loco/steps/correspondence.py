@@ -49,6 +49,7 @@ def correspond_scene(
             points, valid, overlap = _from_depth(frames, grid, extent, settings["overlap_tolerance"], threads)
         sizes = {"n": len(frames), "h": grid[0], "w": grid[1]}
         facts = {"stride": settings["stride"], "overlap_tolerance": settings["overlap_tolerance"], "extent": extent}
+        facts["origin"] = frames.origin.tolist()
         record = recipe and record_of_scene(recipe, frames)
         with Correspondences.create(
             out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record

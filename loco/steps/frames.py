@@ -104,6 +104,9 @@ def prepare_frames(
 
     Raises:
         DataError: the raw files are broken, or no frame is left.
+
+    Poses and points are written in the local coordinates of the scene; the fact ``origin`` is their origin in world
+    coordinates, metres (:mod:`loco.datasets.local`).
     """
     source = open_scene(format, raw, scene, conventions)
     names = source.names(settings["images"])[:: settings.get("every", 1)]
@@ -113,7 +116,7 @@ def prepare_frames(
         raw_frames = (crop_to_aspect(frame, size) for frame in raw_frames)
     dropped: dict[str, float] = {}
     thinned: dict[str, float] = {}
-    tracks = source.tracks()
+    tracks, origin = source.tracks(), source.origin
     if is_photographs(format):
         prepared, tracks = photographs(raw_frames, size), np.empty((0, 3))
     elif tracks is None:
@@ -124,6 +127,7 @@ def prepare_frames(
     else:
         scale = settings.get("scale", 1.0)
         prepared, tracks = sparse_frames(raw_frames, size, scale), tracks * scale
+        origin = origin * scale
     sizes = {"n": len(names), "h": size[0], "w": size[1], "t": len(tracks)}
     with Frames.create(out, dataset, scene, sizes, record=record) as file:
         file["track"][:] = tracks
@@ -135,6 +139,7 @@ def prepare_frames(
                 found=f"at least {min(dropped.values()):.0%}" if dropped else "no images",
                 remedy="raise `frames.max_hole_fraction`, or leave the scene out of the split",
             )
+        file.facts["origin"] = origin.tolist()
         file.facts |= {"skipped": dict(source.skipped), "dropped": dropped, "thinned": thinned}
         file.facts |= {"max_hole_fraction": settings["max_hole_fraction"], "ground_truth": source.ground_truth()}
 

@@ -40,7 +40,7 @@ def fuse_scene(
     record: Record | None = None,
     conventions: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write the mesh of a scene's depth images. Each image is read once.
+    """Write the mesh of a scene's depth images, in its local coordinates. Each image is read once.
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
@@ -75,4 +75,4 @@ def fuse_scene(
             remedy="raise `fuse.max_depth` or `fuse.voxel`, or look at the depth images and poses",
         ) from error
     ply = trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False).export(file_type="ply")
-    write_mesh(out, ply, record)
+    write_mesh(out, ply, record, source.origin)

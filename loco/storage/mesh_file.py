@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from loco.errors import DataError
@@ -14,17 +15,21 @@ from loco.storage.reading import REGENERATE, reading
 _RECORD = b"comment record "
 
 
-def write_mesh(path: str | Path, ply: bytes, record: Record | None = None) -> None:
+def write_mesh(
+    path: str | Path, ply: bytes, record: Record | None = None, origin: Sequence[float] = (0.0, 0.0, 0.0)
+) -> None:
     """Write a PLY file, atomically.
 
     Args:
         path: where.
         ply: a whole PLY file in memory.
         record: how it was made.
+        origin: what to add to its vertices for world coordinates, metres; a comment of the file states it.
     """
     magic, format, rest = ply.split(b"\n", 2)
     content = json.dumps(record.to_json() if record else None, sort_keys=True).encode()
     comments = [b"comment content_id " + BLANK.encode(), _RECORD + content]
+    comments.append(b"comment origin " + " ".join(f"{value:.17g}" for value in origin).encode())
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"\n".join([magic, format, *comments, rest]))
         seal(temporary)

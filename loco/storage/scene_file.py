@@ -201,6 +201,11 @@ class SceneFile:
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def origin(self) -> NDArray[np.float64]:
+        """(3,), metres: what to add to poses and points of the file for the world coordinates of the raw scene."""
+        return np.array(self.facts.get("origin", (0.0, 0.0, 0.0)), np.float64)
+
     def require_frames(self, other: SceneFile) -> None:
         """Check that both files describe the same frames of the same scene.
 

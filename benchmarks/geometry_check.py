@@ -1,0 +1,89 @@
+"""How often the geometric self-check reports a fault of raw scenes, names it, and raises a false alarm.
+
+Simulated scenes of every format with depth are written, damaged in their raw files, and checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loco.datasets import check_scene
+from loco.simulate import simulate_scene
+from loco.simulate.raw_scannet import export_scannet
+from loco.simulate.rewrite import rewrite_depth, rewrite_intrinsics, rewrite_poses, shuffle_frames
+
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+WALK = {"rooms": 2, "repetition": 0.5, "images": 24, "image": {"height": 48, "width": 64}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "posed_rgbd": WALK,
+    "seven_scenes": WALK,
+    "tum_rgbd": WALK,
+    "scannet": WALK,
+    "matterport3d": {"rooms": 2, "repetition": 0.5, "panoramas": 2, "image": {"height": 48, "width": 60}},
+}
+Damage = Callable[[str, Path, str], None]
+RESIZED = re.compile("the intrinsics look|belongs? to images of another size")  # or by the principal point alone
+# Fault -> what the check should call it (None: nothing), and how to make it.
+FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
+    "none": (None, lambda *_: None),
+    "inverted poses": ("world-to-camera", lambda f, path, scene: rewrite_poses(f, path, scene, np.linalg.inv)),
+    "OpenGL axes": ("camera axes", lambda f, path, scene: rewrite_poses(f, path, scene, lambda p: p @ OPENGL)),
+    "depth x 5": ("depth looks 5 times too large", lambda f, path, scene: rewrite_depth(f, path, 5.0)),
+    "depth / 5": ("depth looks 5 times too small", lambda f, path, scene: rewrite_depth(f, path, 0.2)),
+    "shuffled poses": ("shuffled", lambda f, path, scene: shuffle_frames(f, path, scene, np.random.default_rng(0))),
+    "K x 1.25": (RESIZED, lambda f, path, scene: rewrite_intrinsics(f, path, 1.25)),
+    "K / 1.25": (RESIZED, lambda f, path, scene: rewrite_intrinsics(f, path, 0.8)),
+}
+
+
+def problems_of(format: str, source: Path, scene: str, damage: Damage) -> list[str]:
+    """The problems that the check reports of a damaged copy of a scene."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder)
+        shutil.copytree(source / scene, raw / scene)
+        damage(format, raw / scene, scene)
+        return check_scene(format, raw, scene, "sample")["problems"]
+
+
+def write_scene(format: str, folder: Path, scene: str, seed: int) -> None:
+    simulate_scene(format, folder / scene, scene, SETTINGS[format] | {"seed": seed})
+    if format == "scannet":  # the poses of an export are text
+        export_scannet(folder / scene / f"{scene}.sens", folder / scene)
+        (folder / scene / f"{scene}.sens").unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=20)
+    parser.add_argument("--formats", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=FAULTS)
+    arguments = parser.parse_args()
+    print("| format | fault | reported | named right | CPU seconds per check |\n|---|---|--:|--:|--:|")
+    for format in arguments.formats:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            for seed in range(arguments.scenes):
+                write_scene(format, Path(folder), f"scene{seed}", seed)
+            for fault in arguments.faults:
+                name, damage = FAULTS[fault]
+                begin = time.process_time()
+                found = [problems_of(format, Path(folder), f"scene{k}", damage) for k in range(arguments.scenes)]
+                seconds = (time.process_time() - begin) / arguments.scenes
+                reported = sum(map(bool, found))
+                right = sum(bool(re.search(name, "".join(texts))) if name else not texts for texts in found)
+                n = arguments.scenes
+                print(f"| {format} | {fault} | {reported} of {n} | {right} of {n} | {seconds:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

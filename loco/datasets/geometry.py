@@ -1,0 +1,191 @@
+"""The geometric self-check of a raw scene: do its frames agree with each other, and if not, what is wrong with it?
+
+It is part of the check of a scene (:meth:`loco.datasets.raw.RawScene.check`). Scenes with depth are compared by
+:mod:`loco.geometry.consistency`. The points of a sparse model were fitted to its images by whoever made it, so they are
+compared by their reprojection errors when the model is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.datasets.checklist import Checklist
+from loco.datasets.local import in_local_coordinates, origin_of
+from loco.datasets.raw import RawScene
+from loco.errors import DataError
+from loco.geometry.cameras import relative_rotation_angle
+from loco.geometry.consistency import Agreement, Views
+from loco.geometry.suspects import LEAST_CONSISTENCY, Diagnosis, diagnose
+
+ANCHORS = 8  # frames spread over a scene, each with neighbours
+GAPS = (1, 2, 4, 8)  # frames from an anchor to its neighbour in the order of the files
+TURN = 30.0  # degrees of rotation that count as much as the median distance to the nearest other frames
+
+
+def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str, Any]:
+    """Add a problem to ``found`` if the frames of a scene do not agree with each other.
+
+    Args:
+        scene: to check, in the coordinates of its files.
+        found: where a problem goes.
+        accept: make it a note.
+
+    Returns:
+        Facts for the manifest: ``origin`` of its local coordinates (:mod:`loco.datasets.local`), and ``geometry``, of
+        scenes with depth: ``frames`` that were compared, ``pairs`` of them, ``overlap``, ``error_cm`` and
+        ``consistency`` (:class:`loco.geometry.consistency.Agreement`), and ``fault`` with ``repaired``, the same
+        numbers without it. Nothing where images share no world frame.
+    """
+    poses = scene.poses()
+    if poses is None:
+        return {}
+    facts: dict[str, Any] = {"origin": origin_of(scene).tolist()}
+    if scene.tracks() is not None or len(poses) < 2:
+        return facts
+    chosen = sample(poses)
+    diagnosis = _diagnose(in_local_coordinates(scene), chosen)
+    facts["geometry"] = {"frames": len(chosen), **_numbers(diagnosis.found)}
+    if diagnosis.fault is not None:
+        facts["geometry"]["fault"] = diagnosis.fault
+        if diagnosis.repaired is not None:
+            facts["geometry"]["repaired"] = _numbers(diagnosis.repaired)
+        error = _error(diagnosis, scene)
+        if accept:
+            found.note(f"accepted by `check.accept_geometry`: {error.problem}")
+        else:
+            found.add_error(error)
+    return facts
+
+
+def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Choose frames that see each other, spread over a scene: all if there are few.
+
+    Each of :data:`ANCHORS` frames comes with a neighbour in the order of the files and with the frame of the nearest
+    pose at another place that is no such neighbour (a loop closure), by the poses and by their inverses. If the poses
+    are wrong, the first still shows the same surfaces; if frames next to each other do not overlap, as in a panorama,
+    the others do.
+
+    Args:
+        poses: (n, 4, 4).
+
+    Returns:
+        Numbers of frames, ascending.
+    """
+    n = len(poses)
+    if n <= 3 * ANCHORS:
+        return np.arange(n)
+    anchors = np.linspace(0, n - 1, ANCHORS).round().astype(int)
+    gaps = np.resize(GAPS, ANCHORS)
+    following = np.where(anchors + gaps < n, anchors + gaps, anchors - gaps)
+    near = [_nearest(candidates, anchor) for candidates in (poses, np.linalg.inv(poses)) for anchor in anchors]
+    return np.unique(np.concatenate([anchors, following, near]))
+
+
+def _nearest(poses: NDArray[np.float64], anchor: int) -> int:
+    """The frame of the nearest pose that is no neighbour in the order, at another place if there is any."""
+    remote = np.abs(np.arange(len(poses)) - anchor) > max(GAPS)
+    distance = np.linalg.norm(poses[:, :3, 3] - poses[anchor, :3, 3], axis=1)
+    elsewhere = remote & (distance > 1e-2 * np.median(distance))
+    if not elsewhere.any():
+        elsewhere = remote
+    unit = np.quantile(distance[elsewhere], 0.05) or 1.0
+    cost = distance / unit + relative_rotation_angle(poses, poses[anchor]) / TURN
+    return int(np.flatnonzero(elsewhere)[cost[elsewhere].argmin()])
+
+
+def _diagnose(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
+    names, poses = scene.names("all"), scene.poses()
+    depths, cameras = [], []
+    for frame in scene.frames([names[k] for k in chosen]):
+        depths.append(frame.depth)
+        cameras.append(frame.camera_of_depth)
+    views = Views(depths, [camera.intrinsics for camera in cameras], rows_from_bottom=scene.opengl)
+    of_depth = np.array([camera.pose for camera in cameras])
+    in_color = np.linalg.inv(poses[chosen]) @ of_depth
+
+    def moved(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        return poses[numbers % len(poses)] @ in_color
+
+    return diagnose(views, of_depth, moved, chosen)
+
+
+def _numbers(agreement: Agreement) -> dict[str, Any]:
+    return {
+        "pairs": agreement.pairs,
+        "overlap": round(agreement.overlap, 4),
+        "error_cm": round(100 * agreement.error, 3) if np.isfinite(agreement.error) else None,
+        "consistency": round(agreement.consistency, 4),
+    }
+
+
+def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
+    fault = diagnosis.fault
+    # Undone in OpenCV axes, an inverted pose in OpenGL axes is found with its axes changed, and the other way round.
+    if scene.opengl and fault.startswith("inverse"):
+        fault = {"inverse": "inverse and axes", "inverse and axes": "inverse"}[fault]
+    cause, remedy = _EXPLANATIONS[fault](diagnosis.amount)
+    found = f"as they are: {_text(diagnosis.found)}"
+    if diagnosis.repaired is not None:
+        found += f"; without this fault: {_text(diagnosis.repaired)}"
+    return DataError(
+        f"the depth images and poses of the frames do not agree with each other: {cause}",
+        file=scene.folder,
+        scene=scene.scene,
+        expected=f"consistency of at least {LEAST_CONSISTENCY:.0%}, and no usual mistake whose correction raises it",
+        found=found,
+        remedy=f"{remedy}; if the scene is right as it is, set `check.accept_geometry: true`",
+    )
+
+
+def _text(agreement: Agreement) -> str:
+    if not agreement.pairs:
+        return "no frame sees what another one shows"
+    return (
+        f"consistency {agreement.consistency:.0%}, overlap {agreement.overlap:.0%}, "
+        f"median disagreement {100 * agreement.error:.1f} cm"
+    )
+
+
+def _factor(amount: float) -> str:
+    """How a quantity differs from the right one, if the factor ``amount`` undoes it."""
+    return f"{1 / amount:.3g} times too large" if amount < 1 else f"{amount:.3g} times too small"
+
+
+_EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
+    "inverse": lambda _: (
+        "poses look world-to-camera where camera-to-world is expected",
+        "invert each pose",
+    ),
+    "axes": lambda _: (
+        "camera axes look like those of the other convention: y and z are reversed (OpenGL: y up, z backward; "
+        "OpenCV: y down, z forward)",
+        "change the sign of the second and third column of each pose",
+    ),
+    "inverse and axes": lambda _: (
+        "poses look world-to-camera where camera-to-world is expected, and y and z of their camera axes look reversed "
+        "(OpenGL against OpenCV)",
+        "invert each pose, then change the sign of its second and third column",
+    ),
+    "shift": lambda amount: (
+        f"poses look shifted against the frames by {abs(amount):.0f}: the pose of a frame is that of the frame "
+        f"{abs(amount):.0f} {'before' if amount > 0 else 'after'} it",
+        "give each frame its own pose",
+    ),
+    "reversed": lambda _: ("poses look reversed: the first frame has the last pose", "reverse the order of the poses"),
+    "depth": lambda amount: (
+        f"depth looks {_factor(amount)} for the positions of the cameras",
+        "state the right depth scale, or write positions in metres",
+    ),
+    "intrinsics": lambda amount: (
+        f"the intrinsics look {_factor(amount)}, as after a resize of the images that left them behind",
+        "write the intrinsics of the images as they are",
+    ),
+    "unknown": lambda _: (
+        "poses look shuffled, or are those of another recording: none of the other usual mistakes explains it",
+        "give each frame its own pose, and look at the order of the files",
+    ),
+}

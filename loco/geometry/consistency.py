@@ -1,0 +1,130 @@
+"""Whether the depth images, cameras and poses of a scene agree with each other.
+
+The depth of every frame of a sample is projected into all others. A point that lands on the surface that the other
+frame measured agrees with it. A point behind that surface may be hidden, which shows nothing. A point in front of it
+contradicts: the other frame has looked through it. The *consistency* is the fraction of agreement among agreement and
+contradiction. It is near 1 for a correct recording, whatever its overlap and occlusions. Distances are relative to the
+depth, so the unit of depth has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.geometry.cameras import pixel_centres, scale_intrinsics
+from loco.geometry.patches import patch_centres, sample_depth
+
+ROWS = 48  # of a depth image as it is compared
+POINT_ROWS = 10  # rows of points of each frame, at least
+TOLERANCE = 0.04  # of the depth; sensors and poses of hand-held scanners are better
+CONTRADICTION = 5.0  # weight of a contradiction against an agreement
+
+
+class Agreement(NamedTuple):
+    """How well the frames of a sample agree.
+
+    Attributes:
+        consistency: fraction of agreement among agreement and contradiction; 0 without either.
+        overlap: median over the frames of the largest fraction of a frame's points on which one other frame agrees.
+        error: median distance along the depth of points that agree or contradict, metres; NaN without any.
+        net: sum of the agreements of a frame with all others, each between 1 (exact) and 0 (at the tolerance), less
+            :data:`CONTRADICTION` per contradiction, per point; mean over the frames. It compares hypotheses about the
+            same frames.
+        pairs: ordered pairs of frames with a point that agrees or contradicts.
+    """
+
+    consistency: float
+    overlap: float
+    error: float
+    net: float
+    pairs: int
+
+
+class Views:
+    """Depth images of a sample of frames, reduced to one small size."""
+
+    def __init__(
+        self,
+        depths: Sequence[NDArray[np.floating]],
+        intrinsics: Sequence[NDArray[np.floating]],
+        rows_from_bottom: bool = False,
+    ) -> None:
+        """
+        Args:
+            depths: (h, w) each, z-depth in metres; where it is 0 or not finite there is none.
+            intrinsics: (3, 3) each, pixels of the depth image.
+            rows_from_bottom: whether the files count rows from the bottom, so that their principal points do.
+        """
+        self._rows_from_bottom = rows_from_bottom
+        height, width = depths[0].shape
+        rows = min(ROWS, height)
+        self.size = rows, max(2, round(rows * width / height))
+        self.depth = np.array([self._small(depth) for depth in depths])
+        self.intrinsics = np.array([scale_intrinsics(k, d.shape, self.size) for k, d in zip(intrinsics, depths)])
+        step = max(1, rows // POINT_ROWS)
+        self._points = pixel_centres(*self.size)[step // 2 :: step, step // 2 :: step].reshape(-1, 2)
+
+    def __len__(self) -> int:
+        return len(self.depth)
+
+    def agreement(
+        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
+    ) -> Agreement:
+        """Compare all frames with each other.
+
+        Args:
+            poses: (m, 4, 4), camera-to-world, metres.
+            scale: factor of all depths.
+            zoom: factor of the intrinsics as the files state them: focal lengths and principal points.
+            every: take each n-th point.
+        """
+        points_uv = self._points[::every]
+        m, (height, width) = len(self), self.size
+        intrinsics = self.intrinsics * np.array([[zoom], [zoom], [1.0]])
+        if self._rows_from_bottom:
+            intrinsics[:, 1, 2] += (1 - zoom) * height
+        stacked = self.depth.reshape(m * height, width) * scale
+        column, row = np.floor(points_uv).astype(int).T
+        z = self.depth[:, row, column] * scale
+        rays = np.concatenate([points_uv, np.ones((len(points_uv), 1))], axis=1)
+        points = (rays @ np.swapaxes(np.linalg.inv(intrinsics), 1, 2)) * z[..., None]  # each in its own camera
+        counts, offsets = np.zeros((3, m, m)), []
+        for a in range(m):
+            relative = np.linalg.inv(poses) @ poses[a]
+            seen = points[a] @ np.swapaxes(relative[:, :3, :3], 1, 2) + relative[:, None, :3, 3]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                uv = (seen @ np.swapaxes(intrinsics, 1, 2))[..., :2] / seen[..., 2:]
+                inside = ((uv >= 0.5) & (uv <= [width - 0.5, height - 0.5])).all(axis=-1)
+            inside &= (seen[..., 2] > 0) & (z[a] > 0)
+            inside[a] = False
+            b, k = np.nonzero(inside)
+            # All images are one above the other. No position is within half a pixel of a border, where they would mix.
+            found, smooth = sample_depth(stacked, uv[b, k] + np.stack([np.zeros(len(b)), b * height], axis=1))
+            b, depth, found = b[smooth], seen[b, k, 2][smooth], found[smooth]
+            gap = (depth - found) / found
+            agrees, exact = np.abs(gap) <= TOLERANCE, np.maximum(1 - (gap / TOLERANCE) ** 2, 0)
+            counts[0, a] = np.bincount(b[agrees], minlength=m)
+            counts[1, a] = np.bincount(b[gap < -TOLERANCE], minlength=m)
+            counts[2, a] = np.bincount(b, exact, minlength=m)
+            offsets.append(np.abs(depth - found)[gap <= TOLERANCE])
+        return _summary(*counts, np.maximum((z > 0).sum(axis=1), 1), np.concatenate(offsets))
+
+    def _small(self, depth: NDArray) -> NDArray[np.float64]:
+        known = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float64)
+        return sample_depth(known, patch_centres(self.size, known.shape))[0]
+
+
+def _summary(agree: NDArray, contradict: NDArray, exact: NDArray, points: NDArray, offsets: NDArray) -> Agreement:
+    """Summarise (m, m) numbers of points of frame a in frame b, of ``points`` (m,) that each frame has."""
+    total = agree.sum() + contradict.sum()
+    return Agreement(
+        consistency=float(agree.sum() / total) if total else 0.0,
+        overlap=float(np.median((agree / points[:, None]).max(axis=1))),
+        error=float(np.median(offsets)) if len(offsets) else float("nan"),
+        net=float(((exact - CONTRADICTION * contradict).sum(axis=1) / points).mean()),
+        pairs=int(((agree + contradict) > 0).sum()),
+    )

@@ -1,0 +1,46 @@
+"""A local origin for scenes whose world coordinates are large, as in UTM or earth-centred (ECEF) metres.
+
+Points are stored and rays are cast in single precision, which has 24 binary digits: its step is 0.06 mm at 1 km and
+0.5 m at the northings of UTM. Coordinates are therefore kept in double precision until the origin of their scene has
+been subtracted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+LARGEST_STEP = 1e-3  # metres; coarser numbers in a file are no coordinates of a scene
+FAR = 1000.0  # metres; up to here single precision rounds by 0.03 mm at most, so coordinates stay as they are
+
+
+def local_origin(centres: NDArray[np.floating], metric: bool = True) -> NDArray[np.float64]:
+    """Return the origin of a scene's local coordinates, in its world coordinates.
+
+    It is zero if the median camera centre is within :data:`FAR` of zero along each axis, so scenes that need no origin
+    keep their coordinates. Otherwise it is the median camera centre, rounded to the power of ten above the extent of
+    the cameras: a number that is easy to read and, up to a shift by whole metres, the same lattice as before.
+
+    Args:
+        centres: (n, 3), camera centres, world frame.
+        metric: whether the unit is the metre. Otherwise the unit is unknown, and the extent of the cameras replaces the
+            metre where it is smaller.
+
+    Returns:
+        (3,); zero if there is no camera.
+    """
+    centres = np.asarray(centres, np.float64)
+    if not len(centres):
+        return np.zeros(3)
+    middle = np.median(centres, axis=0)
+    extent = 2 * np.median(np.abs(centres - middle).max(axis=1))
+    unit = 1.0 if metric or extent == 0 else min(extent, 1.0)
+    if np.abs(middle).max() <= FAR * unit:
+        return np.zeros(3)
+    grain = 10.0 ** np.ceil(np.log10(max(extent, unit)))
+    return np.round(middle / grain) * grain
+
+
+def single_step(coordinate: float) -> float:
+    """Return the distance from a coordinate to the next one in single precision."""
+    return float(np.spacing(np.float32(min(abs(coordinate), 1e38))))

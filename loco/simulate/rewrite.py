@@ -1,0 +1,179 @@
+"""Rewrite the poses, cameras, depth or meshes of a raw scene in place, to simulate faulty or georeferenced recordings.
+
+Every function knows all layouts that the simulator writes; scans of ScanNet must be exported
+(:func:`loco.simulate.raw_scannet.export_scannet`). Numbers are written with all of their digits.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pycolmap
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from loco.simulate.shapes import Floats
+
+Change = Callable[[Floats], Floats]
+
+
+def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None:
+    """Replace the poses (n, 4, 4) of a scene by ``change(poses)``, as its files state them and in their order.
+
+    Those of COLMAP are world-to-camera, all others camera-to-world. Those of TUM RGB-D are the rows of its ground
+    truth, of which there are more than images.
+    """
+    if format == "posed_rgbd":
+        file = folder / "poses.txt"
+        _write(file, change(np.loadtxt(file).reshape(-1, 4, 4)).reshape(-1, 16))
+    elif format in ("seven_scenes", "scannet"):
+        files = sorted(folder.glob("seq-*/*.pose.txt")) or sorted(
+            folder.glob("pose/*.txt"), key=lambda file: int(file.stem)
+        )
+        for file, pose in zip(files, change(np.array([np.loadtxt(file) for file in files]))):
+            _write(file, pose)
+    elif format == "tum_rgbd":
+        file = folder / "groundtruth.txt"
+        rows = np.loadtxt(file)
+        poses = np.tile(np.eye(4), (len(rows), 1, 1))
+        poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(rows[:, 4:]).as_matrix(), rows[:, 1:4]
+        poses = change(poses)
+        quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
+        _write(file, np.column_stack([rows[:, 0], poses[:, :3, 3], quaternions]))
+    elif format == "matterport3d":
+        _edit_zip(folder / "undistorted_camera_parameters.zip", r"\.conf$", lambda data: _rewrite_conf(data, change))
+    elif format == "colmap":
+        _rewrite_model(folder / "sparse/0", change)
+    else:
+        raise ValueError(f"{format} has no poses")
+
+
+def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
+    """Replace the intrinsics of a scene's depth by those of images ``factor`` times as large, and of its colour too."""
+    if format == "matterport3d":
+
+        def scaled(data: bytes) -> bytes:
+            return re.sub(
+                rb"(?m)^intrinsics_matrix (.*)$",
+                lambda line: b"intrinsics_matrix " + _text(_scaled(line[1].split(), factor)),
+                data,
+            )
+
+        _edit_zip(folder / "undistorted_camera_parameters.zip", r"\.conf$", scaled)
+        return
+    files = [folder / name for name in ("K.txt", "K_depth.txt")] + list(folder.glob("intrinsic/intrinsic_*.txt"))
+    for file in filter(os.path.exists, files):
+        matrix = np.loadtxt(file)
+        matrix[:2] *= factor
+        _write(file, matrix)
+
+
+def rewrite_depth(format: str, folder: Path, factor: float) -> None:
+    """Multiply the numbers of all depth images by ``factor``; those that 16 bits cannot hold become 0."""
+
+    def scaled(data: bytes) -> bytes:
+        units = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).astype(np.float64)
+        units = np.round(np.where(units == 65535, 0, units) * factor)
+        return cv2.imencode(".png", np.where(units < 65535, units, 0).astype(np.uint16))[1].tobytes()
+
+    if format == "matterport3d":
+        _edit_zip(folder / "undistorted_depth_images.zip", r"\.png$", scaled)
+        return
+    for file in [*folder.glob("depth/*.png"), *folder.glob("seq-*/*.depth.png")]:
+        file.write_bytes(scaled(file.read_bytes()))
+
+
+def rewrite_meshes(folder: Path, change: Change) -> None:
+    """Replace the vertices (v, 3) of all meshes of a scene by ``change(vertices)``, in double precision."""
+
+    def changed(data: bytes) -> bytes:
+        mesh = trimesh.load(io.BytesIO(data), file_type="ply", process=False)
+        return ply_in_double(change(np.asarray(mesh.vertices, np.float64)), np.asarray(mesh.faces))
+
+    for file in folder.glob("*.ply"):
+        file.write_bytes(changed(file.read_bytes()))
+    for file in folder.glob("region_segmentations.zip"):
+        _edit_zip(file, r"\.ply$", changed)
+
+
+def ply_in_double(vertices: Floats, triangles: NDArray) -> bytes:
+    """Return a binary PLY whose vertices are in double precision."""
+    header = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
+        "property double x\nproperty double y\nproperty double z\n"
+        f"element face {len(triangles)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    faces = np.zeros(len(triangles), [("n", "u1"), ("corners", "<i4", 3)])
+    faces["n"], faces["corners"] = 3, triangles
+    return header.encode() + np.ascontiguousarray(vertices, "<f8").tobytes() + faces.tobytes()
+
+
+def _rewrite_conf(data: bytes, change: Change) -> bytes:
+    lines = data.decode().splitlines()
+    scans = [k for k, line in enumerate(lines) if line.startswith("scan ")]
+    poses = change(np.array([lines[k].split()[3:] for k in scans], np.float64).reshape(-1, 4, 4))
+    for k, pose in zip(scans, poses):
+        lines[k] = " ".join(lines[k].split()[:3]) + " " + _text(pose).decode()
+    return "\n".join([*lines, ""]).encode()
+
+
+def _rewrite_model(folder: Path, change: Change) -> None:
+    model = pycolmap.Reconstruction(folder)
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    poses = np.tile(np.eye(4), (len(images), 1, 1))
+    poses[:, :3] = [image.cam_from_world().matrix() for image in images]
+    for image, pose in zip(images, change(poses)):
+        moved = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3])
+        model.frames[image.frame_id].rig_from_world = moved
+    model.write(folder)
+
+
+def _edit_zip(file: Path, pattern: str, edit: Callable[[bytes], bytes]) -> None:
+    """Replace the members whose names match by ``edit`` of their bytes."""
+    edited = file.with_suffix(".edited")
+    with zipfile.ZipFile(file) as old, zipfile.ZipFile(edited, "w") as new:
+        for name, data in _members(old):
+            new.writestr(name, edit(data) if re.search(pattern, name) else data)
+    shutil.move(edited, file)
+
+
+def _members(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
+    return ((name, archive.read(name)) for name in archive.namelist())
+
+
+def _scaled(numbers: list[bytes], factor: float) -> Floats:
+    matrix = np.array(numbers, np.float64).reshape(3, 3)
+    matrix[:2] *= factor
+    return matrix
+
+
+def _write(file: Path, rows: Floats) -> None:
+    file.write_bytes(b"".join(_text(row) + b"\n" for row in np.atleast_2d(rows)))
+
+
+def _text(numbers: Floats) -> bytes:
+    return " ".join(repr(float(number)) for number in np.ravel(numbers)).encode()
+
+
+def shuffle_frames(format: str, folder: Path, scene: str, rng: np.random.Generator) -> None:
+    """Give every frame the pose of another one, drawn at random."""
+    if format != "tum_rgbd":
+        rewrite_poses(format, folder, scene, lambda poses: poses[rng.permutation(len(poses))])
+        return
+    # Poses belong to times: colour and depth images change places in the same way.
+    permutation = None
+    for name in ("rgb.txt", "depth.txt"):
+        lines = (folder / name).read_text().splitlines()
+        head, rows = [x for x in lines if x[0] == "#"], [x.split() for x in lines if x[0] != "#"]
+        permutation = rng.permutation(len(rows)) if permutation is None else permutation
+        shuffled = [f"{time} {rows[k][1]}" for (time, _), k in zip(rows, permutation)]
+        (folder / name).write_text("\n".join([*head, *shuffled, ""]))

@@ -1,0 +1,89 @@
+"""The geometric self-check of raw scenes: faults made in the files of simulated recordings are named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loco.datasets import check_scene
+from loco.datasets.geometry import ANCHORS, sample
+from loco.simulate import simulate_scene
+from loco.simulate.raw_scannet import export_scannet
+from loco.simulate.rewrite import rewrite_depth, rewrite_intrinsics, rewrite_poses, shuffle_frames
+
+IMAGE = {"height": 48, "width": 64}
+WALK = {"seed": 4, "rooms": 1, "repetition": 0.5, "images": 20, "image": IMAGE}
+PANORAMA = {"seed": 4, "rooms": 1, "repetition": 0.5, "panoramas": 2, "image": IMAGE}
+FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "scannet", "matterport3d")
+OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+FAULTS = {
+    "world-to-camera": lambda f, folder: rewrite_poses(f, folder, "house", np.linalg.inv),
+    "camera axes": lambda f, folder: rewrite_poses(f, folder, "house", lambda poses: poses @ OPENGL),
+    "depth looks 5 times too small": lambda f, folder: rewrite_depth(f, folder, 0.2),
+    "shuffled": lambda f, folder: shuffle_frames(f, folder, "house", np.random.default_rng(0)),
+    "the intrinsics look": lambda f, folder: rewrite_intrinsics(f, folder, 0.8),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder per format, with the scene `house`."""
+    folder = tmp_path_factory.mktemp("made")
+    for format in FORMATS:
+        house = folder / format / "house"
+        simulate_scene(format, house, "house", PANORAMA if format == "matterport3d" else WALK)
+    export_scannet(folder / "scannet/house/house.sens", folder / "scannet/house")
+    (folder / "scannet/house/house.sens").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_correct_recordings_pass(made: Path, format: str) -> None:
+    manifest = check_scene(format, made / format, "house", "sample")
+    assert manifest["ok"], manifest["problems"]
+    found = manifest["geometry"]
+    assert found["consistency"] > 0.95
+    assert found["pairs"] > 10
+    assert found["error_cm"] < 3
+    assert "fault" not in found
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_named(made: Path, tmp_path: Path, format: str, name: str) -> None:
+    shutil.copytree(made / format / "house", tmp_path / "house")
+    FAULTS[name](format, tmp_path / "house")
+    manifest = check_scene(format, tmp_path, "house", "sample")
+    problem = manifest["problems"][0]
+    if "belong" in problem and "of another size" in problem:  # the principal point alone shows a resize, too
+        assert name == "the intrinsics look"
+        return
+    assert name in problem
+    assert "check.accept_geometry" in problem
+    assert manifest["geometry"]["fault"]
+
+
+def test_an_accepted_scene_has_a_note(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "posed_rgbd/house", tmp_path / "house")
+    FAULTS["world-to-camera"]("posed_rgbd", tmp_path / "house")
+    manifest = check_scene("posed_rgbd", tmp_path, "house", "sample", accept_geometry=True)
+    assert manifest["ok"]
+    assert any("world-to-camera" in note for note in manifest["notes"])
+    assert manifest["geometry"]["fault"] == "inverse"
+    assert manifest["geometry"]["repaired"]["consistency"] > 0.95 > manifest["geometry"]["consistency"]
+
+
+def test_frames_are_sampled_with_their_neighbours() -> None:
+    poses = np.tile(np.eye(4), (500, 1, 1))
+    poses[:, 0, 3] = np.arange(500) % 250  # the second half of the walk passes the places of the first
+    poses[250:, 1, 3] = 1.5
+    chosen = sample(poses)
+    assert len(chosen) <= 4 * ANCHORS
+    assert (np.diff(chosen) > 0).all()
+    anchors = np.linspace(0, 499, ANCHORS).round().astype(int)
+    assert np.isin(anchors, chosen).all()
+    assert np.isin((anchors[:-1] + 250) % 500, chosen).mean() > 0.7  # loop closures
+    assert np.array_equal(sample(poses[: 3 * ANCHORS]), np.arange(3 * ANCHORS))
