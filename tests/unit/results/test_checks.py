@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loco.errors import DataError
-from loco.results.checks import require_whole, write_checks
+from loco.results.checks import plot_geometry, require_whole, write_checks
 
 WHOLE = {
     "ok": True,
@@ -50,3 +50,17 @@ def test_all_problems_of_broken_scenes_are_listed() -> None:
     assert message.startswith("1 of 2 scenes did not pass their check:")
     assert "flats/birch\n  - a.zip is missing\n    what to do: download it\n  - b.zip is truncated\n" in message
     assert "houses/ash" not in message
+
+
+def test_the_geometric_check_has_columns_and_a_figure(tmp_path: Path) -> None:
+    numbers = {"frames": 9, "pairs": 14, "overlap": 0.41, "error_cm": 0.6, "consistency": 0.997}
+    manifests = {("houses", "ash"): WHOLE | {"geometry": numbers}, ("flats", "birch"): BROKEN}
+    write_checks(manifests, PREPARED, tmp_path / "checks")
+    with (tmp_path / "checks.csv").open() as file:
+        ash, birch = csv.DictReader(file)
+    assert (ash["frame_pairs"], ash["overlap"], ash["disagreement_cm"]) == ("14", "0.41", "0.6")
+    assert ash["consistency"] == "0.997"
+    assert birch["consistency"] == ""
+    plot_geometry(manifests, tmp_path / "figure")
+    assert (tmp_path / "figure.svg").stat().st_size > 1000
+    assert (tmp_path / "figure.png").stat().st_size > 1000
