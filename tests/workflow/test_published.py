@@ -1,7 +1,7 @@
 """config/published.yaml as it is shipped, on small simulated scenes: from raw files to tables.
 
 Paths are overridden (simulated scenes instead of the download, a small random network instead of the one on the hub),
-and sizes of the training that would take hours: two steps of four images, a narrow residual network, and few landmarks.
+and sizes that would take hours: two steps of four images, a narrow residual network, few landmarks and image pairs.
 Of the experiments, one per training loss and the frozen backbone are run; the others differ from them in numbers alone,
 which tests/unit/test_published_config.py checks. Everything else is as shipped: images, grid, losses, optimiser,
 benchmarks.
@@ -61,7 +61,7 @@ def sizes() -> dict[str, Any]:
             experiments[name]["train"]["loss"] = {"landmarks": LANDMARKS}
         else:
             experiments[name]["model"] = {"head": NARROW}
-    return {"experiments": experiments}
+    return {"experiments": experiments, "benchmarks": {"pixel_correspondence": {"pairs_per_bin": 1, "bootstrap": 20}}}
 
 
 @pytest.fixture(scope="module")
