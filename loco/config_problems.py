@@ -20,6 +20,7 @@ from loco.config_queries import (
     variant_runs,
 )
 from loco.config_schema import hint
+from loco.datasets.catalogue import FORMATS
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.models.catalogue import stride_of
 
@@ -102,6 +103,11 @@ def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
             yield f"raw: a dataset with `{made}` is made in results/raw/{name}, found {dataset['raw']!r}"
     if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
         yield "reconstruct: makes a scene of the format `colmap` from photographs, and is not for simulated scenes"
+    if "depth_scale" in dataset and (
+        "simulate" in dataset or "depth_scale" not in FORMATS[dataset["format"]].conventions
+    ):
+        formats = ", ".join(name for name, format in FORMATS.items() if "depth_scale" in format.conventions)
+        yield f"depth_scale: is for real data in the formats {formats}; other files state their scale, so remove it"
     if "simulate" in dataset:
         count = {"matterport3d": "panoramas", "hpatches": None}.get(dataset["format"], "images")
         if count and count not in dataset["simulate"]:

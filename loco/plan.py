@@ -22,7 +22,7 @@ from loco.config import (
     scenes,
     training_split,
 )
-from loco.datasets import label_files, label_state, raw_files, raw_state
+from loco.datasets import conventions_of, label_files, label_state, raw_files, raw_state
 from loco.datasets.catalogue import FORMATS
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
@@ -157,7 +157,7 @@ class Plan:
 
     def check_scene_recipe(self, dataset: str) -> Recipe:
         setup = self.config["datasets"][dataset]
-        settings = {"format": setup["format"], "raw": setup["raw"], **setup["check"]}
+        settings = {"format": setup["format"], "raw": setup["raw"], **setup["check"], **conventions_of(setup)}
         return Recipe("check_scene", self._raw_code("check_scene", dataset), settings, self._made_raw(dataset))
 
     def check_labels_recipe(self, dataset: str) -> Recipe:

@@ -21,9 +21,7 @@ SHORT_NAMES = (
     *("dinov2_vits14_reg", "dinov2_vitb14_reg", "dinov2_vitl14_reg"),
     *("dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16", "resnet50"),
 )
-# The usual names of local folders: `weights/dino` is never requested from the hub, even if there is no `weights`.
-LOCAL_FOLDERS = (RESULTS, "checkpoints", "data", "models", "weights")
-LOCAL_SUFFIXES = (".bin", ".ckpt", ".onnx", ".ort", ".pt", ".pth", ".safetensors")
+HUB = "hub:"  # before the name of a repository on the Hugging Face hub, as in `hub:facebook/dino-vitb8`
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -56,20 +54,17 @@ def _weight_files(kind: str, path: str) -> list[Path]:
     folder = Path(os.path.expanduser(path)) if kind == "transformers" else Path(path)
     if folder.is_dir():
         return [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.json"))]
-    return [] if kind == "transformers" and (path in SHORT_NAMES or is_hub_name(path)) else [folder]
+    return [] if kind == "transformers" and (path in SHORT_NAMES or hub_name(path)) else [folder]
 
 
-def is_hub_name(path: str) -> bool:
-    """Return whether ``path`` is a repository on the Hugging Face hub (owner/name).
+def hub_name(path: str) -> str | None:
+    """Return the name (owner/name) of a repository on the Hugging Face hub that ``hub:owner/name`` refers to.
 
-    It is not if anything of the name ``owner`` exists in the working directory, if ``owner`` is a usual name of a local
-    folder, or if the path ends like a file of weights. A local path that is misspelt is then reported as missing
-    instead of being requested from the hub, where anybody may have registered its first component.
+    None for everything else: a path without ``hub:`` is never requested from the hub, where anybody may have registered
+    the first component of a local path.
     """
-    if not _HUB_NAME.fullmatch(path) or path.lower().endswith(LOCAL_SUFFIXES):
-        return False
-    owner = path.partition("/")[0]
-    return owner not in LOCAL_FOLDERS and not os.path.lexists(owner)
+    name = path.removeprefix(HUB)
+    return name if name != path and _HUB_NAME.fullmatch(name) else None
 
 
 def is_product(path: str | Path) -> bool:
@@ -108,6 +103,8 @@ def _absent(kind: str, path: str | Path) -> str:
 
 def _transformers_problem(path: str, pretrained: bool) -> str | None:
     folder = os.path.expanduser(path)
+    if path.startswith(HUB):
+        return None if hub_name(path) else f"expected {HUB}owner/name, found {path}"
     if os.path.isdir(folder):
         if path in SHORT_NAMES:
             return (
@@ -116,18 +113,15 @@ def _transformers_problem(path: str, pretrained: bool) -> str | None:
         if is_product(folder):
             return None
         return _folder_problem(folder, pretrained)
-    if path in SHORT_NAMES or is_hub_name(path) or is_product(folder):
+    if path in SHORT_NAMES or is_product(folder):
         return None
     if os.path.lexists(folder):
         return f"{path} is no folder, expected one with config.json and {WEIGHTS}"
     near = get_close_matches(path, SHORT_NAMES, n=1)
     if near and "/" not in path:
         return f"there is no folder {path}; did you mean the backbone `{near[0]}`?"
-    owner = path.partition("/")[0]
-    if _HUB_NAME.fullmatch(path) and os.path.lexists(owner):
-        reason = f"it is not requested from the hub, because `{owner}` exists in the working directory"
-        return f"{_absent('folder', path)}; {reason}"
-    return f"{_absent('folder', path)}; short names (`dino_vitb8`) and names on the hub (owner/name) need none"
+    hub = f"; for a model on the Hugging Face hub, write `{HUB}{path}`" if _HUB_NAME.fullmatch(path) else ""
+    return f"{_absent('folder', path)}{hub}"
 
 
 def _folder_problem(folder: str, pretrained: bool) -> str | None:
@@ -136,7 +130,19 @@ def _folder_problem(folder: str, pretrained: bool) -> str | None:
     except OSError as error:
         return f"the folder {folder} cannot be read: {error.strerror}"
     if "config.json" not in names:
-        return f"the folder {folder} has no config.json"
+        return adapter_problem(folder) or f"the folder {folder} has no config.json"
     if pretrained and not any(name.endswith(".safetensors") for name in names):
         return f"the folder {folder} has no weights (*.safetensors)"
     return None
+
+
+def adapter_problem(folder: str | Path) -> str | None:
+    """Return why a folder is no model if it contains an adapter of peft without the model that it adapts."""
+    if os.path.isfile(os.path.join(folder, "config.json")) or not os.path.isfile(
+        os.path.join(folder, "adapter_config.json")
+    ):
+        return None
+    return (
+        f"the folder {folder} contains an adapter of peft without its base model; merge the two (`merge_and_unload()` "
+        "of peft), save the result with `save_pretrained`, and give that folder"
+    )

@@ -8,8 +8,10 @@ This package imports a reader, and the libraries that it needs, only to check or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from loco.datasets import identity
@@ -23,6 +25,7 @@ __all__ = [
     "FORMATS",
     "check_labels",
     "check_scene",
+    "conventions_of",
     "is_photographs",
     "label_files",
     "label_state",
@@ -74,7 +77,22 @@ def label_state(format: str, raw: Path, scene: str) -> str:
     return identity.raw_state(_label_sources(format, raw, scene), raw / scene)
 
 
-def check_scene(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
+def conventions_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conventions of the raw files that a dataset's configuration states, such as ``depth_scale``.
+
+    Args:
+        settings: with the key ``format``, and keys that the format has as ``conventions``; others are left out.
+    """
+    return {key: settings[key] for key in FORMATS[settings["format"]].conventions if key in settings}
+
+
+def check_scene(
+    format: str,
+    raw: Path,
+    scene: str,
+    decode: Literal["sample", "all"],
+    conventions: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Check the raw files that a scene's frames are made from, and describe them.
 
     Args:
@@ -83,6 +101,7 @@ def check_scene(format: str, raw: Path, scene: str, decode: Literal["sample", "a
         scene: name of the scene.
         decode: decode a sample of the images, or all of them. Folders of images are identified by sizes and
             modification times with "sample", by the bytes of every file with "all".
+        conventions: of :func:`conventions_of`.
 
     Returns:
         The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``notes`` (where
@@ -90,7 +109,7 @@ def check_scene(format: str, raw: Path, scene: str, decode: Literal["sample", "a
         :func:`loco.datasets.identity.describe`), ``digest`` (of all entries), ``images`` (how many can be used),
         ``decoded`` and further counts. Broken data are listed, not raised.
     """
-    return reader(format).check(raw, scene, decode)
+    return reader(format).check(raw, scene, decode, **conventions)
 
 
 def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
@@ -101,14 +120,14 @@ def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "
     return reader(format).check_labels(raw, scene, decode)
 
 
-def open_scene(format: str, raw: Path, scene: str) -> RawScene:
-    """Open a scene for reading.
+def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})) -> RawScene:
+    """Open a scene for reading; arguments as for :func:`check_scene`.
 
     Raises:
         DataError: its files are missing, unreadable or broken.
     """
     try:
-        return reader(format)(raw, scene)
+        return reader(format)(raw, scene, **conventions)
     except OSError as error:
         raise system_error(error, scene=scene) from error
 

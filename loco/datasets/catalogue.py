@@ -24,6 +24,7 @@ class Format:
             scene), ``depth``, ``pairs`` of images with the pose between them, ``homographies``, ``positives``
             (photographs of one place). A ``labels`` block of the configuration adds ``labels``.
         labels: the files that labels are made from besides; None if the format has no labels.
+        conventions: keys of a dataset's configuration that its reader takes.
     """
 
     module: str
@@ -31,27 +32,31 @@ class Format:
     sources: Layout
     provides: frozenset[str] = frozenset({"places", "depth"})
     labels: Layout | None = None
+    conventions: tuple[str, ...] = ()
 
 
 def _anyloc(class_name: str, sources: Layout) -> Format:
     return Format("anyloc", class_name, sources, frozenset({"positives"}))
 
 
+_DEPTH_SCALE = ("depth_scale",)
+
 FORMATS = {
     "matterport3d": Format(
         "matterport3d", "Matterport3DScene", layouts.matterport3d, labels=layouts.matterport3d_labels
     ),
     "scannet": Format("scannet", "ScanNetScene", layouts.scannet, labels=layouts.scannet_labels),
-    "seven_scenes": Format("seven_scenes", "SevenScenesScene", layouts.seven_scenes),
-    "tum_rgbd": Format("tum_rgbd", "TumRgbdScene", layouts.tum_rgbd),
+    "seven_scenes": Format("seven_scenes", "SevenScenesScene", layouts.seven_scenes, conventions=_DEPTH_SCALE),
+    "tum_rgbd": Format("tum_rgbd", "TumRgbdScene", layouts.tum_rgbd, conventions=_DEPTH_SCALE),
     "posed_rgbd": Format(
         "posed_rgbd",
         "PosedRgbdScene",
         layouts.fixed(
             ("poses.txt", "K.txt"),
             images=("color", "depth"),
-            optional=("K_depth.txt", "depth_to_color.txt", "depth_scale.txt", "mesh.ply"),
+            optional=(*layouts.CALIBRATION, "mesh.ply"),
         ),
+        conventions=_DEPTH_SCALE,
     ),
     "colmap": Format("colmap", "ColmapScene", layouts.colmap, frozenset({"places"})),
     "scannet_pairs": Format("scannet_pairs", "ScanNetPairsScene", layouts.scannet_pairs, frozenset({"depth", "pairs"})),

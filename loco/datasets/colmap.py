@@ -6,7 +6,7 @@
 
 COLMAP's conventions are those of :mod:`loco`: OpenCV axes, and the centre of the top-left pixel at (0.5, 0.5). Only its
 poses are world-to-camera. Its unit of length is arbitrary; the depth step scales it. It ignores the orientation that a
-photograph's EXIF block states, so this module does too.
+photograph's EXIF block states, as this project does for all images (:mod:`loco.datasets.orientation`).
 
 Photographs with lens distortion are resampled as a pinhole camera of the same size, focal length and principal point
 would have taken them, and the observations are moved with them. What that camera sees beyond the photograph is black;
@@ -326,8 +326,7 @@ def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray
             scene=scene,
             remedy=RESTORE,
         )
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    rgb = decode_color(read_bytes(path, scene, limit=LARGEST_FILE), file=path, scene=scene, flags=flags)
+    rgb = decode_color(read_bytes(path, scene, limit=LARGEST_FILE), file=path, scene=scene)
     if rgb.shape[:2] != (image.camera.height, image.camera.width):
         raise DataError(
             "a photograph is not of its camera's size",

@@ -1,4 +1,7 @@
-"""Decode images from memory. The size that the header states is looked at first, as a few bytes can claim gigabytes."""
+"""Decode images from memory, as their pixels are stored: an EXIF orientation is never applied.
+
+The size that the header states is looked at first, as a few bytes can claim gigabytes.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +13,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.orientation import as_stored
 from loco.errors import DataError
 
 LARGEST_IMAGE = 100_000_000  # pixels; 300 MB once decoded. The images of these datasets have up to 20 million
+LARGEST_DEPTH = 65535  # of a 16-bit image
 LARGEST_FILE = 1 << 28  # bytes of an image file
 KINDS = "PNG, JPEG, BMP, PNM, TIFF or WebP"
 _PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
 
 
-def decode_color(
-    data: bytes, *, file: Path, scene: str | None, name: str | None = None, flags: int = cv2.IMREAD_COLOR
-) -> NDArray[np.uint8]:
-    """Decode a colour image from memory: (H, W, 3), RGB.
+def decode_color(data: bytes, *, file: Path, scene: str | None, name: str | None = None) -> NDArray[np.uint8]:
+    """Decode a colour image from memory: (H, W, 3), RGB, in the orientation in which its pixels are stored.
 
     Args:
         data: its bytes.
         file: where they come from, for errors.
         scene: likewise.
         name: of the image, where ``file`` holds many.
-        flags: of OpenCV.
 
     Raises:
         DataError: the bytes are empty, no image, or one of more than :data:`LARGEST_IMAGE` pixels.
     """
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     return cv2.cvtColor(_decode(data, flags, file, scene, name or file.name), cv2.COLOR_BGR2RGB)
 
 
@@ -45,6 +48,7 @@ def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str 
     Raises:
         DataError: as :func:`decode_color`, or the image does not have one channel of 16 bits.
     """
+    # IMREAD_UNCHANGED ignores the orientation, too.
     image = _decode(data, cv2.IMREAD_UNCHANGED, file, scene, name or file.name)
     if image.dtype != np.uint16 or image.ndim != 2:
         what = f"depth image {name!r} is" if name else "is"
@@ -56,6 +60,15 @@ def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str 
             remedy=remedy,
         )
     return image
+
+
+def depth_in_metres(numbers: NDArray[np.uint16], units: float) -> NDArray[np.float32]:
+    """Return depth (h, w) float32 in metres, 0 = none, from numbers of ``units`` per metre.
+
+    65535, the largest number, means none as 0 does: some sensors and datasets write it for "no return", and in all
+    others it stands for whatever is out of range.
+    """
+    return np.where(numbers == LARGEST_DEPTH, 0, numbers).astype(np.float32) / np.float32(units)
 
 
 def stated_size(data: bytes) -> tuple[int, int] | None:
@@ -91,7 +104,7 @@ def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -
         expected = f"at most {LARGEST_IMAGE} pixels"
         raise _image_error(f"image {name!r} is too large", file, scene, expected, f"{size[1]} x {size[0]}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(as_stored(data), np.uint8), flags)
     except cv2.error:
         image = None
     if image is None:

@@ -107,13 +107,16 @@ def scannet_pairs(folder: Path, scene: str) -> list[Source]:
 # --- posed RGB-D images ----------------------------------------------------------------------------------------------
 
 
+# What states the cameras and the depth of posed images, where it differs from the default.
+CALIBRATION = ("K_depth.txt", "depth_to_color.txt", "depth_scale.txt", "distortion.txt", "distortion_depth.txt")
+
+
 def seven_scenes(folder: Path, scene: str) -> list[Source]:
     names = sorted((name for name in _folders(folder) if name.startswith("seq-")), key=natural) or ["seq-01"]
     kinds = [((".png",), True), ((".txt",), False)]
-    cameras = ("K.txt", "K_depth.txt", "depth_to_color.txt")
     return [
         *(Source(folder / name, suffixes, images) for name in names for suffixes, images in kinds),
-        *(Source(folder / name, needed=False) for name in cameras),
+        *(Source(folder / name, needed=False) for name in ("K.txt", *CALIBRATION)),
     ]
 
 
@@ -125,7 +128,7 @@ def tum_rgbd(folder: Path, scene: str) -> list[Source]:
     return [
         *(Source(folder / name) for name in ("rgb.txt", "depth.txt", "groundtruth.txt")),
         *(Source(folder / name, images=True, needed=False) for name in outermost),
-        Source(folder / "K.txt", needed=False),
+        *(Source(folder / name, needed=False) for name in ("K.txt", *CALIBRATION)),
     ]
 
 

@@ -2,8 +2,8 @@
 
 ``<raw>/<scene>/`` holds four zips (or the folders that they were unpacked to), whose members lie under
 ``<scene>/<kind>/``; described in the dataset's own ``data_organization.md`` (github.com/niessner/Matterport). What is
-converted at the door: the image origin is bottom-left with y up (cy becomes H - cy), cameras look along their -z axis,
-depth is 16-bit PNG in units of 0.25 mm.
+converted here: the image origin is bottom-left with y up (cy becomes H - cy), cameras look along their -z axis, depth
+is 16-bit PNG in units of 0.25 mm, of which 0 and 65535 mean none.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.archive import Archive
+from loco.datasets.calibration import require_size
 from loco.datasets.checklist import Checklist, few
-from loco.datasets.images import decode_color, decode_depth
+from loco.datasets.images import decode_color, decode_depth, depth_in_metres
 from loco.datasets.layouts import CAMERAS, COLOR, DEPTH, REGIONS, unpacked
 from loco.datasets.ply import read_ply
 from loco.datasets.pose_files import is_camera, is_rigid
@@ -31,7 +32,6 @@ from loco.geometry.mesh import Mesh
 
 KINDS = (COLOR, DEPTH, CAMERAS, REGIONS)
 DEPTH_UNITS_PER_METRE = 4000
-CENTRAL = 1 / 4  # a principal point lies at least this fraction of the image from its border
 # Image axes of the raw format (x right, y up, z backward) to OpenCV's (x right, y down, z forward).
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 _COLOR_NAME = re.compile(r"(?P<panorama>[0-9a-zA-Z]+)_i(?P<camera>[012])_(?P<yaw>[0-5])\.jpg")
@@ -96,13 +96,13 @@ class Matterport3DScene(RawScene):
                     found=depth.shape,
                     remedy="download both zips again",
                 )
-            _require_central(scan, rgb.shape[:2], self.archives[CAMERAS].path, self.scene)
+            _require_size(scan, rgb.shape[:2], self.archives[CAMERAS].path, self.scene)
             intrinsics = scan.intrinsics.copy()
             intrinsics[1, 2] = rgb.shape[0] - intrinsics[1, 2]
             yield RawFrame(
                 name=scan.name,
                 rgb=rgb,
-                depth=depth.astype(np.float32) / DEPTH_UNITS_PER_METRE,
+                depth=depth_in_metres(depth, DEPTH_UNITS_PER_METRE),
                 intrinsics=intrinsics,
                 pose=scan.pose @ FLIP_YZ,
             )
@@ -196,18 +196,10 @@ def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
     return numbers
 
 
-def _require_central(scan: Scan, size: tuple[int, int], file: Path, scene: str) -> None:
-    """Refuse intrinsics of another image: the principal point of a whole one is near its middle."""
-    centre, size_wh = scan.intrinsics[:2, 2], np.array(size[::-1])
-    if not np.all((centre >= CENTRAL * size_wh) & (centre <= (1 - CENTRAL) * size_wh)):
-        raise DataError(
-            f"the intrinsics of {scan.color_name!r} belong to images of another size",
-            file=file,
-            scene=scene,
-            expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
-            found="({:.1f}, {:.1f})".format(*centre),
-            remedy="download the camera parameters and the images again",
-        )
+def _require_size(scan: Scan, size: tuple[int, int], file: Path, scene: str) -> None:
+    """Refuse intrinsics of images of another size."""
+    what, remedy = f"the camera of {scan.color_name!r}", "download the camera parameters and the images again"
+    require_size(scan.intrinsics, size, what, file=file, scene=scene, remedy=remedy)
 
 
 def _read_color(archive: Archive, scene: str, name: str) -> NDArray[np.uint8]:
@@ -295,13 +287,18 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
     if sizes:  # all images have one size
         cameras = {scan.intrinsics.tobytes(): scan for scan in scans}
         for scan in cameras.values():
-            found.attempt(partial(_require_central, scan, sizes[0], archives[CAMERAS].path, scene))
+            found.attempt(partial(_require_size, scan, sizes[0], archives[CAMERAS].path, scene))
 
     regions = (found.attempt(lambda: _regions(archives[REGIONS])) or []) if REGIONS in archives else []
     for name in regions:
         found.attempt(partial(_region_mesh, archives[REGIONS], name, scene))
     panoramas = {_COLOR_NAME.fullmatch(scan.color_name)["panorama"] for scan in scans or []}
-    return {"images": len(scans or []), "panoramas": len(panoramas), "regions": len(regions)}
+    return {
+        "images": len(scans or []),
+        "panoramas": len(panoramas),
+        "regions": len(regions),
+        "depth_scale": DEPTH_UNITS_PER_METRE,
+    }
 
 
 def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str]) -> None:

@@ -17,19 +17,26 @@ MAX_SKEW = 0.05  # of a camera, as a fraction of its focal length
 LARGEST_TEXT = 1 << 28  # bytes
 
 
-def read_intrinsics(file: Path, scene: str) -> NDArray[np.float64]:
-    """Intrinsics (3, 3) of a file, with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5)."""
-    matrix = read_matrix(file, (3, 3), scene)
-    if not is_camera(matrix):
+def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[int, int] | None]:
+    """Intrinsics (3, 3) of a file, with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5).
+
+    And the size (height, width) of the images that they are for, if the file states it: width and height follow.
+    """
+    words = read_text(file, scene).split()
+    if len(words) not in (9, 11):
+        raise _count_error(file, scene, "3 x 3 numbers, or these and the width and height of the images", len(words))
+    numbers = _numbers(words, file, scene)
+    matrix, (width, height) = numbers[:9].reshape(3, 3), numbers[9:] if len(words) == 11 else (1, 1)
+    if not (is_camera(matrix) and all(side >= 1 and float(side).is_integer() for side in (width, height))):
         raise DataError(
             "is no matrix of intrinsics",
             file=file,
             scene=scene,
-            expected="fx 0 cx  0 fy cy  0 0 1, pixels",
-            found=" ".join(f"{value:g}" for value in matrix.ravel()),
+            expected="fx 0 cx  0 fy cy  0 0 1, pixels, and optionally the width and height of the images",
+            found=" ".join(f"{value:g}" for value in numbers),
             remedy="write the 3 x 3 matrix of the camera's calibration",
         )
-    return centred(matrix)
+    return centred(matrix), (int(height), int(width)) if len(words) == 11 else None
 
 
 def is_camera(intrinsics: NDArray[np.float64]) -> bool:
@@ -51,7 +58,7 @@ def is_rigid(matrix: NDArray[np.float64]) -> bool:
         np.isfinite(matrix).all()
         and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
         and np.linalg.det(rotation) > 0
-        and np.allclose(matrix[3], [0, 0, 0, 1], atol=NEARLY_ONE)
+        and np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6)  # no rounding changes these
     )
 
 
@@ -102,14 +109,7 @@ def read_matrix(file: Path, shape: tuple[int, int], scene: str) -> NDArray[np.fl
     """The numbers of a file that holds one matrix."""
     words = read_text(file, scene).split()
     if len(words) != shape[0] * shape[1]:
-        raise DataError(
-            "does not hold one matrix",
-            file=file,
-            scene=scene,
-            expected=f"{shape[0]} x {shape[1]} numbers",
-            found=len(words),
-            remedy="write it again, numbers separated by spaces",
-        )
+        raise _count_error(file, scene, f"{shape[0]} x {shape[1]} numbers", len(words))
     return _numbers(words, file, scene).reshape(shape)
 
 
@@ -139,9 +139,51 @@ def read_numbers(file: Path, scene: str, columns: int) -> NDArray[np.float64]:
     return _numbers([word for row in rows for word in row], file, scene).reshape(-1, columns)
 
 
+def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | None, NDArray[np.float64]]:
+    """Rows of ``columns`` numbers, all or none of them behind a name, which may contain spaces.
+
+    Empty lines and those that begin with ``#`` are left out.
+
+    Returns:
+        The names, None if there are none; and the numbers (rows, columns).
+    """
+    names: list[str | None] = []
+    words: list[str] = []
+    for number, line in enumerate(read_text(file, scene).splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        *name, rest = _split_name(line, columns)
+        names += name or [None]
+        if len(rest) != columns or (names[0] is None) != (names[-1] is None):
+            raise DataError(
+                f"line {number} cannot be understood",
+                file=file,
+                scene=scene,
+                expected=f"{columns} values, or a name and {columns} values, alike in all lines",
+                found=f"{len(line.split())}: {line[:80]}",
+                remedy="write it again",
+            )
+        words += rest
+    return None if None in names or not names else names, _numbers(words, file, scene).reshape(-1, columns)
+
+
+def _split_name(line: str, columns: int) -> tuple[str, list[str]] | tuple[list[str]]:
+    """The name before the last ``columns`` words of a line, if there is one, and these words."""
+    words = line.split()
+    if len(words) <= columns:
+        return (words,)
+    name, *rest = line.strip().rsplit(maxsplit=columns)
+    return name, rest
+
+
 def read_text(file: Path, scene: str) -> str:
     """The text of a file; bytes that are not UTF-8 are replaced."""
     return read_bytes(file, scene, limit=LARGEST_TEXT).decode("utf-8", errors="replace")
+
+
+def _count_error(file: Path, scene: str, expected: str, found: int) -> DataError:
+    remedy = "write it again, numbers separated by spaces"
+    return DataError("does not hold one matrix", file=file, scene=scene, expected=expected, found=found, remedy=remedy)
 
 
 def _numbers(words: list[str], file: Path, scene: str) -> NDArray[np.float64]:

@@ -4,10 +4,14 @@ A layout is a subclass of :class:`PosedImages` that says which image goes with w
 
 - Poses are camera-to-world, in OpenCV axes and metres. A pose with a number that is not finite was lost.
 - Depth images are 16-bit PNG of z-depth. 0 means none, and so does 65535, the largest number.
-- ``K.txt`` is the 3 x 3 matrix of the colour camera, ``K_depth.txt`` that of the depth camera. Both put the centre of
-  the top-left pixel at (0, 0), as OpenCV's calibration, ROS and the drivers of RGB-D cameras do: half a pixel is added
-  at the door, because :mod:`loco` puts it at (0.5, 0.5).
-- Without ``K_depth.txt`` depth is registered to colour: of its size, or a whole image scaled.
+- ``K.txt`` is the 3 x 3 matrix of the colour camera, ``K_depth.txt`` that of the depth camera
+  (:mod:`loco.datasets.calibration`). Both put the centre of the top-left pixel at (0, 0), as OpenCV's calibration, ROS
+  and the drivers of RGB-D cameras do: half a pixel is added when they are read, because :mod:`loco` puts it at
+  (0.5, 0.5).
+- ``distortion.txt`` and ``distortion_depth.txt`` state the distortion of their lenses, which is removed
+  (:mod:`loco.datasets.distortion`). Without them, images with a K file have none.
+- Without ``K_depth.txt`` depth is registered to colour: of its size, or a whole image scaled; and distorted like it.
+- ``depth_scale.txt``, or ``depth_scale`` of the dataset's configuration, is the number of units of depth per metre.
 - ``depth_to_color.txt`` is the 4 x 4 matrix that takes points of the depth camera to the colour camera, metres.
 """
 
@@ -22,38 +26,36 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from loco.datasets.calibration import Lens, Size, distortion_file, odd_centre, read_lens, require_size
 from loco.datasets.checklist import Checklist, few
+from loco.datasets.distortion import Undistortion, empty_note
 from loco.datasets.files import read_bytes
-from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth, depth_in_metres
 from loco.datasets.layouts import natural
-from loco.datasets.pose_files import read_intrinsics
+from loco.datasets.pose_files import read_matrix
 from loco.datasets.raw import Images, RawFrame
 from loco.datasets.scene_folder import SceneFolder
 from loco.errors import DataError
-from loco.geometry.cameras import Camera
+from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.mesh import Mesh
 
-COLOR_CAMERA, DEPTH_CAMERA = "K.txt", "K_depth.txt"
-LARGEST = 65535  # of a 16-bit image: "none" in some datasets, out of range in the others
+Sizes = tuple[Size, Size]  # of colour and of depth images
+COLOR_CAMERA, DEPTH_CAMERA, SCALE = "K.txt", "K_depth.txt", "depth_scale.txt"
 
 
-class Lens(NamedTuple):
-    """What a camera's images show: ``intrinsics`` (3, 3), pixels.
+class DepthScale(NamedTuple):
+    """``units`` of depth per metre, and what states them."""
 
-    Where they were published, ``size`` (height, width) of the images, and ``distortion``, OpenCV's k1, k2, p1, p2, k3.
-    """
-
-    intrinsics: NDArray[np.float64]
-    size: tuple[int, int] | None = None
-    distortion: tuple[float, ...] | None = None
+    units: float
+    stated_by: str
 
 
 class Rig(NamedTuple):
-    """The cameras of a scene (no ``depth``: it is registered to colour), and the ``units`` of its depth a metre."""
+    """The cameras of a scene (no ``depth``: it is registered to colour), and the ``scale`` of its depth."""
 
     color: Lens
     depth: Lens | None
-    units: float
+    scale: DepthScale
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,24 @@ class Listing(NamedTuple):
 class PosedImages(SceneFolder):
     """A scene of posed RGB-D images (:class:`loco.datasets.raw.RawScene`). No layout of them has labels."""
 
-    def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if a file is missing or broken."""
+    def __init__(self, raw: Path, scene: str, depth_scale: float | None = None) -> None:
+        """
+        Args:
+            raw: folder that holds the scenes.
+            scene: name of the scene.
+            depth_scale: units of depth per metre, where the configuration states them.
+
+        Raises:
+            DataError: a file is missing or broken, or states another scale.
+        """
         super().__init__(raw, scene)
-        self.rig = self.cameras(self.folder, scene)
+        self.rig = self.cameras(self.folder, scene, depth_scale)
         self.shots, self._skipped = self.listing(self.folder, scene)
 
     # What a layout says ----------------------------------------------------------------------------------------------
 
     @staticmethod
-    def cameras(folder: Path, scene: str) -> Rig:
+    def cameras(folder: Path, scene: str, depth_scale: float | None = None) -> Rig:
         raise NotImplementedError
 
     @staticmethod
@@ -97,10 +107,6 @@ class PosedImages(SceneFolder):
     def read_mesh(folder: Path, scene: str) -> Mesh | None:
         return None
 
-    def rectify(self, rgb: NDArray, depth: NDArray) -> tuple[NDArray, NDArray]:
-        """Images as a camera without lens distortion would have taken them."""
-        return rgb, depth
-
     # What follows from it --------------------------------------------------------------------------------------------
 
     @property
@@ -108,18 +114,21 @@ class PosedImages(SceneFolder):
         return self._skipped
 
     @classmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(
+        cls, raw: Path, scene: str, found: Checklist, depth_scale: float | None = None
+    ) -> dict[str, int | float | str]:
         folder = raw / scene
         missing = cls.note_missing(folder, scene, found)
         # What is missing has been said, and without it there may be no cameras and no list of frames.
-        rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene))
+        rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene, depth_scale))
         listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
         shots, skipped = listing or Listing([], {})
         if listing and not shots:
             found.add("no frame can be used", file=folder, found=f"{len(skipped)} frames were lost", remedy=cls.remedy)
         _check_images(found, shots, rig, cls.remedy)
         found.attempt(lambda: cls.read_mesh(folder, scene))
-        return {"images": len(shots), "lost": len(skipped)}
+        scale = {} if rig is None else {"depth_scale": rig.scale.units, "depth_scale_from": rig.scale.stated_by}
+        return {"images": len(shots), "lost": len(skipped), **scale}
 
     def names(self, images: Images) -> list[str]:
         """All: a camera that is carried about takes no level images to choose."""
@@ -127,12 +136,14 @@ class PosedImages(SceneFolder):
 
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
         shots = {shot.name: shot for shot in self.shots}
-        sizes = None
+        sizes = undistortions = None
         for shot in (shots[name] for name in names):
             rgb, numbers = _read_color(shot.color, self.scene), _read_depth(shot.depth, self.scene)
             sizes = _fit(self.rig, shot, (rgb.shape[:2], numbers.shape), sizes, self.scene)
-            depth = np.where(numbers == LARGEST, 0, numbers).astype(np.float32) / np.float32(self.rig.units)
-            yield self._frame(shot, *self.rectify(rgb, depth))
+            of_color, of_depth = undistortions = undistortions or _undistortions(self.rig, sizes, self.scene)
+            depth = depth_in_metres(numbers, self.rig.scale.units)
+            rgb, depth = of_color.color(rgb) if of_color else rgb, of_depth.depth(depth) if of_depth else depth
+            yield self._frame(shot, rgb, depth)
 
     def mesh(self) -> Mesh | None:
         return self.read_mesh(self.folder, self.scene)
@@ -146,26 +157,67 @@ class PosedImages(SceneFolder):
         return replace(frame, depth_camera=frame.camera_of_depth._replace(pose=shot.depth_pose))
 
 
-def read_rig(folder: Path, scene: str, units: float, color: Lens | None = None, depth: Lens | None = None) -> Rig:
+def read_rig(folder: Path, scene: str, scale: DepthScale, color: Lens | None = None, depth: Lens | None = None) -> Rig:
     """The cameras that ``K.txt`` and ``K_depth.txt`` of a folder state, or else these.
 
     Raises:
         DataError: nothing states the colour camera, or a file is broken.
     """
-    color_file, depth_file = folder / COLOR_CAMERA, folder / DEPTH_CAMERA
-    if color is None and not color_file.exists():
+    color = read_lens(folder / COLOR_CAMERA, scene) or color
+    if color is None:
         raise DataError(
             f"{COLOR_CAMERA} is missing",
-            file=color_file,
+            file=folder / COLOR_CAMERA,
             scene=scene,
             expected="the intrinsics of the colour camera, 3 x 3, pixels",
             remedy="write them, as the camera's maker or a calibration gives them",
         )
-    if color_file.exists():
-        color = Lens(read_intrinsics(color_file, scene))
-    if depth_file.exists():
-        depth = Lens(read_intrinsics(depth_file, scene))
-    return Rig(color, depth, units)
+    return Rig(color, read_lens(folder / DEPTH_CAMERA, scene) or depth, scale)
+
+
+def read_depth_scale(folder: Path, scene: str, setting: float | None, default: float) -> DepthScale:
+    """The units of depth per metre: as ``depth_scale.txt`` or the configuration states them, or else the ``default``.
+
+    Raises:
+        DataError: the file is broken, or states another scale than the configuration.
+    """
+    file = folder / SCALE
+    if not file.exists():
+        if setting is not None:
+            return DepthScale(float(setting), "configuration")
+        return DepthScale(float(default), "default of the format")
+    units = read_matrix(file, (1, 1), scene).item()
+    if not 0 < units < np.inf:
+        raise DataError(
+            "is no scale", file=file, scene=scene, expected="units a metre", found=units, remedy="write 1000, say"
+        )
+    if setting not in (None, units):
+        raise DataError(
+            "states another scale than the configuration",
+            file=file,
+            scene=scene,
+            expected=f"{setting:g} units per metre, as `depth_scale` of the dataset",
+            found=f"{units:g}",
+            remedy="delete the one that is wrong",
+        )
+    return DepthScale(units, SCALE)
+
+
+def _undistortions(rig: Rig, sizes: Sizes, scene: str) -> tuple[Undistortion | None, Undistortion | None]:
+    """What removes the distortion of colour and of depth images; None of a lens without distortion.
+
+    Depth that is registered to colour is distorted like it.
+    """
+    color, depth = sizes
+    registered = rig.color._replace(intrinsics=scale_intrinsics(rig.color.intrinsics, color, depth))
+    return _undistortion(rig.color, color, scene), _undistortion(rig.depth or registered, depth, scene)
+
+
+def _undistortion(lens: Lens, size: Size, scene: str) -> Undistortion | None:
+    if lens.distortion is None:
+        return None
+    file = distortion_file(lens.file) if lens.file else None
+    return Undistortion(lens.distortion, lens.intrinsics, size, file, scene)
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
@@ -198,9 +250,6 @@ def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
     )
 
 
-Sizes = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of colour and of depth
-
-
 def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -> Sizes:
     """The sizes of a frame's images; raises DataError if their cameras or the frames ``before`` have others."""
     color, depth = sizes
@@ -211,9 +260,8 @@ def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -
         elif lens is None and not _is_scaled(depth, color):
             expected = f"the size of the colour image {color}, or it scaled: depth is registered to colour"
         elif lens is not None and lens.size not in (None, size):
-            expected = f"{lens.size}, which the camera was published for"
-        elif lens is not None and not _is_central(lens.intrinsics, size):
-            expected = "an image around the camera's principal point ({:g}, {:g})".format(*lens.intrinsics[:2, 2])
+            stated = f"{lens.file.name} states" if lens.file else "the camera was published for"
+            expected = f"{lens.size}, which {stated}"
         if expected:
             raise DataError(
                 "is of a size (height, width) that it cannot have",
@@ -221,8 +269,15 @@ def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -
                 scene=scene,
                 expected=expected,
                 found=size,
-                remedy=f"mend the image, or write {COLOR_CAMERA} and {DEPTH_CAMERA} for the images as they are",
+                remedy=f"restore the image, or write {COLOR_CAMERA} and {DEPTH_CAMERA} for the images as they are",
             )
+        if lens is not None and lens.size is None:
+            name = lens.file.name
+            remedy = (
+                f"scale {name} with the images; if it is right, because the images were cropped, append their width "
+                f"and height to it: {size[1]} {size[0]}"
+            )
+            require_size(lens.intrinsics, size, f"the camera in {name}", file=lens.file, scene=scene, remedy=remedy)
     return sizes
 
 
@@ -230,12 +285,6 @@ def _is_scaled(size: tuple[int, int], original: tuple[int, int]) -> bool:
     """Whether an image may be another one, scaled alike in both directions up to rounding."""
     (h, w), (height, width) = size, original
     return round(height * w / width) == h or round(width * h / height) == w
-
-
-def _is_central(intrinsics: NDArray[np.float64], size: tuple[int, int]) -> bool:
-    """Whether the principal point is in the middle part; it is not in an image of half or twice the camera's size."""
-    share = intrinsics[:2, 2] / size[::-1]
-    return bool(np.all((share > 0.3) & (share < 0.7)))
 
 
 # --- check -----------------------------------------------------------------------------------------------------------
@@ -258,7 +307,17 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
             for read, file in ((_read_color, shot.color), (_read_depth, shot.depth))
         )
         if rig is not None and color is not None and depth is not None:
-            sizes = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene)) or sizes
+            fitted = found.attempt(_bind(_fit, rig, shot, (color.shape[:2], depth.shape), sizes, found.scene))
+            if fitted and not sizes:
+                found.notes += found.attempt(_bind(_lens_notes, rig, fitted, found.scene)) or []
+            sizes = fitted or sizes
+
+
+def _lens_notes(rig: Rig, sizes: Sizes, scene: str) -> list[str]:
+    """What is odd about the cameras, for images of these sizes; raises DataError if a distortion cannot be right."""
+    of_color, _ = _undistortions(rig, sizes, scene)
+    odd = [odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), sizes) if lens]
+    return [note for note in (*odd, of_color and empty_note(of_color)) if note]
 
 
 def _bind(function: Callable, *arguments: Any) -> Callable[[], Any]:

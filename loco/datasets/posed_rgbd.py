@@ -3,10 +3,13 @@
 ``<raw>/<scene>/`` holds
 
 - ``color/``, one JPEG or PNG a frame, and ``depth/``, one 16-bit PNG a frame under the same name, in millimetres or in
-  as many units a metre as ``depth_scale.txt`` says; the order of the frames is that of their names (2 before 10);
+  as many units a metre as ``depth_scale.txt`` says;
 - ``poses.txt``, one row a frame: 16 numbers, the camera-to-world matrix of the colour camera row by row, OpenCV axes,
-  metres; NaN or infinite where tracking was lost;
-- ``K.txt``; where depth is not registered to colour, ``K_depth.txt`` and ``depth_to_color.txt``, by default none;
+  metres; NaN or infinite where tracking was lost. Each row may begin with the name or number of its image, and the
+  frames are in the order of the rows. Otherwise they are in the order of the names, which must be unambiguous
+  (:mod:`loco.datasets.frame_order`);
+- ``K.txt``, with ``distortion.txt`` if the lens distorts; where depth is not registered to colour, ``K_depth.txt``,
+  ``distortion_depth.txt`` and ``depth_to_color.txt``, by default none;
 - ``mesh.ply``, if there is a mesh, in the frame of the poses.
 
 See :mod:`loco.datasets.posed_images` for what the numbers mean, pixel centres among them.
@@ -19,13 +22,23 @@ from pathlib import Path
 import numpy as np
 
 from loco.datasets.files import read_bytes
+from loco.datasets.frame_order import match_rows
 from loco.datasets.ply import read_ply
-from loco.datasets.pose_files import as_pose, read_depth_to_color, read_matrix, read_numbers
-from loco.datasets.posed_images import COLOR_CAMERA, Listing, PosedImages, Rig, Shot, images_in, read_rig
+from loco.datasets.pose_files import as_pose, read_depth_to_color, read_named_rows
+from loco.datasets.posed_images import (
+    COLOR_CAMERA,
+    Listing,
+    PosedImages,
+    Rig,
+    Shot,
+    images_in,
+    read_depth_scale,
+    read_rig,
+)
 from loco.errors import DataError
 from loco.geometry.mesh import Mesh
 
-COLOR, DEPTH, POSES, SCALE, MESH = "color", "depth", "poses.txt", "depth_scale.txt", "mesh.ply"
+COLOR, DEPTH, POSES, MESH = "color", "depth", "poses.txt", "mesh.ply"
 MILLIMETRES = 1000.0
 
 
@@ -38,33 +51,19 @@ class PosedRgbdScene(PosedImages):
     )
 
     @staticmethod
-    def cameras(folder: Path, scene: str) -> Rig:
-        scale = folder / SCALE
-        units = read_matrix(scale, (1, 1), scene).item() if scale.exists() else MILLIMETRES
-        if not 0 < units < np.inf:
-            raise DataError(
-                "is no scale", file=scale, scene=scene, expected="units a metre", found=units, remedy="write 1000, say"
-            )
-        return read_rig(folder, scene, units)
+    def cameras(folder: Path, scene: str, depth_scale: float | None = None) -> Rig:
+        return read_rig(folder, scene, read_depth_scale(folder, scene, depth_scale, MILLIMETRES))
 
     @staticmethod
     def listing(folder: Path, scene: str) -> Listing:
         colors = images_in(folder / COLOR, (".jpg", ".jpeg", ".png"), scene)
         depths = images_in(folder / DEPTH, (".png",), scene)
-        matrices = read_numbers(folder / POSES, scene, 16).reshape(-1, 4, 4)
+        keys, numbers = read_named_rows(folder / POSES, scene, 16)
         _require_pairs(list(colors), list(depths), folder, scene)
-        if len(matrices) != len(colors):
-            raise DataError(
-                "does not have one row a frame",
-                file=folder / POSES,
-                scene=scene,
-                expected=f"{len(colors)} rows, as {COLOR}/ holds {len(colors)} images",
-                found=f"{len(matrices)} rows",
-                remedy="write one row a frame, in the order of the names, with NaN where tracking was lost",
-            )
+        names = match_rows(keys, len(numbers), colors, table=folder / POSES, scene=scene)
         depth_to_color = read_depth_to_color(folder, scene, np.eye(4))
         found = Listing([], {})
-        for row, (name, matrix) in enumerate(zip(colors, matrices), start=1):
+        for row, (name, matrix) in enumerate(zip(names, numbers.reshape(-1, 4, 4)), start=1):
             pose = as_pose(matrix, file=folder / POSES, scene=scene, row=row)
             if pose is None:
                 found.skipped[name] = "its pose was lost"

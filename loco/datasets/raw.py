@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from loco.datasets.catalogue import FORMATS
 from loco.datasets.checklist import Checklist, Decode
 from loco.datasets.identity import Source
+from loco.datasets.orientation import count_orientations, orientations_note
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.mesh import Mesh
 
@@ -93,10 +94,13 @@ class RawScene(ABC):
     # Check -----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
+    def check(cls, raw: Path, scene: str, decode: Decode, **conventions: Any) -> dict[str, Any]:
         """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`)."""
         found = Checklist(cls.format, scene, decode)
-        counts = found.attempt(lambda: cls.inspect(raw, scene, found)) or {}
+        with count_orientations() as counted:
+            counts = found.attempt(lambda: cls.inspect(raw, scene, found, **conventions)) or {}
+        if note := orientations_note(counted):
+            found.note(note)
         return found.manifest(raw / scene, cls.sources(raw / scene, scene), {"images": 0, **counts})
 
     @classmethod
@@ -109,7 +113,11 @@ class RawScene(ABC):
     @classmethod
     @abstractmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
-        """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others."""
+        """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others.
+
+        Formats with ``conventions`` (:class:`loco.datasets.catalogue.Format`) take these as keywords, and so do their
+        constructors.
+        """
 
     @classmethod
     def inspect_labels(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:

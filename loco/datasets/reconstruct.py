@@ -21,6 +21,7 @@ import pycolmap
 
 from loco.datasets.checklist import few
 from loco.datasets.colmap import MIN_IMAGES, photographs
+from loco.datasets.frame_order import order_difference
 from loco.errors import DataError
 
 MAX_IMAGE_SIZE = 1600  # longer side at which features are looked for, pixels
@@ -36,7 +37,8 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
     """Make a scene of :class:`loco.datasets.colmap.ColmapScene` from photographs.
 
     Args:
-        images: folder of the photographs. For ``sequential`` matching the order of their names is that of filming.
+        images: folder of the photographs. For ``sequential`` matching the order of their names is that of filming,
+            and must be unambiguous.
         out: the scene to write: ``images``, a copy of them, and ``sparse/0``, the largest model found, binary. It
             appears whole or not at all, and replaces what was there.
         settings: ``matcher``, "exhaustive" (every pair) or "sequential" (each with those that follow it); optional
@@ -45,7 +47,8 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
         threads: for the features and the matches.
 
     Raises:
-        DataError: there are too few photographs, one cannot be used, or they do not overlap enough for any model.
+        DataError: there are too few photographs, their order is ambiguous, one cannot be used, or they do not overlap
+            enough for any model.
     """
     found = photographs(images)
     if len(found) < MIN_IMAGES:
@@ -57,6 +60,8 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
             found=len(found),
             remedy="put the photographs of the scene into this folder",
         )
+    if settings["matcher"] == "sequential":
+        _require_one_order(images, found, out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Its messages are many and go past the log; what matters is logged here.
     pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
@@ -75,6 +80,23 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
         model.write_binary(place)
         shutil.rmtree(out, ignore_errors=True)
         whole.replace(out)
+
+
+def _require_one_order(images: Path, found: Sequence[Path], scene: str) -> None:
+    """COLMAP takes neighbours in plain order; the order of filming may be another one.
+
+    Raises:
+        DataError: the order of the names is ambiguous.
+    """
+    if difference := order_difference(found):
+        raise DataError(
+            "the order of the photographs is ambiguous, and `matcher: sequential` matches neighbours",
+            file=images,
+            scene=scene,
+            expected="names in one order only, such as numbers with equally many digits",
+            found=difference,
+            remedy="rename the photographs, or set `matcher: exhaustive`",
+        )
 
 
 def _extract(database: Path, images: Path, names: Sequence[str], settings: Mapping[str, Any], threads: int) -> None:

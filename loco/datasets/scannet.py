@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from loco.datasets.calibration import require_size
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.files import read_bytes
-from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth, depth_in_metres
 from loco.datasets.layouts import AGGREGATION, EXPORTED, MESH, SEGMENTS, exported_folder
 from loco.datasets.ply import read_ply
 from loco.datasets.pose_files import centred, is_camera, is_rigid, read_text
@@ -37,10 +38,8 @@ from loco.errors import DataError
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
 
-EXPORTED_UNITS_PER_METRE = 1000  # the exporter copies the numbers of the .sens file, and forgets their unit
 MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_depth")
 LARGEST_JSON = 1 << 30  # bytes
-CENTRAL = 1 / 3  # a principal point lies at least this share of the image from its border
 
 
 class ScanNetScene(RawScene):
@@ -120,26 +119,29 @@ class Rig(NamedTuple):
 
 
 class _Sens:
-    """The images of a .sens file: ``names``, ``poses`` (n, 4, 4) of the depth camera, and ``rig``."""
+    """The images of a .sens file: ``names``, ``poses`` (n, 4, 4) of the depth camera, ``rig``, and ``depth_scale``."""
 
     def __init__(self, path: Path, scene: str) -> None:
         self._file = SensFile(path, scene)
         header = self._file.header
+        self.depth_scale = header.depth_shift
         self.names = [f"{k:06d}" for k in range(len(self._file))]
         self.poses = self._file.poses
         self.rig = _rig({name: getattr(header, name) for name in MATRICES}, path, scene)
-        require_size("color", header.color_size, self.rig.color, path, scene)
-        require_size("depth", header.depth_size, self.rig.depth, path, scene)
+        require_scan_size("color", header.color_size, self.rig.color, path, scene)
+        require_scan_size("depth", header.depth_size, self.rig.depth, path, scene)
 
     def color(self, k: int) -> NDArray[np.uint8]:
         return self._file.color(k)
 
     def depth(self, k: int) -> NDArray[np.float32]:
-        return self._file.depth(k).astype(np.float32) / np.float32(self._file.header.depth_shift)
+        return depth_in_metres(self._file.depth(k), self.depth_scale)
 
 
 class _Exported:
     """The same from exported folders. The images' size is what the first one that is read has."""
+
+    depth_scale = 1000.0  # the exporter copies the numbers of the .sens file, and forgets their unit
 
     def __init__(self, folder: Path, scene: str) -> None:
         self._folder, self._scene = folder, scene
@@ -155,7 +157,7 @@ class _Exported:
 
     def depth(self, k: int) -> NDArray[np.float32]:
         decode = partial(decode_depth, remedy=export_remedy(self._scene))
-        return self._image("depth", k, decode, self.rig.depth).astype(np.float32) / EXPORTED_UNITS_PER_METRE
+        return depth_in_metres(self._image("depth", k, decode, self.rig.depth), self.depth_scale)
 
     def _image(self, kind: str, k: int, decode: Callable[..., NDArray], intrinsics: NDArray) -> NDArray:
         file = self._folder / kind / f"{self._numbers[k]}{EXPORTED[kind]}"
@@ -165,7 +167,8 @@ class _Exported:
             raise _export_error(
                 f"is not of the size of the other {kind} images", file, self._scene, size, image.shape[:2]
             )
-        require_size(kind, size, intrinsics, file, self._scene)
+        of_camera = self._folder / "intrinsic" / f"intrinsic_{kind}.txt"
+        require_scan_size(kind, size, intrinsics, of_camera, self._scene)
         return image
 
 
@@ -250,18 +253,10 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
     return Rig(intrinsics["color"], intrinsics["depth"], color_in_depth)
 
 
-def require_size(kind: str, size: tuple[int, ...], intrinsics: NDArray, file: Path, scene: str) -> None:
-    """Intrinsics of an image of another size, as after a resize that left them behind, put the centre elsewhere."""
-    for centre, length in ((intrinsics[0, 2], size[1]), (intrinsics[1, 2], size[0])):
-        if not CENTRAL * length <= centre <= (1 - CENTRAL) * length:
-            raise DataError(
-                f"intrinsic_{kind} belongs to images of another size",
-                file=file,
-                scene=scene,
-                expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
-                found=f"({intrinsics[0, 2]:.1f}, {intrinsics[1, 2]:.1f})",
-                remedy="export the images at their own size, or scale the intrinsics with them",
-            )
+def require_scan_size(kind: str, size: tuple[int, ...], intrinsics: NDArray, file: Path, scene: str) -> None:
+    """Refuse intrinsics of images of another size, as after a resize of the images alone."""
+    remedy = "export the images at their own size, or scale the intrinsics with them"
+    require_size(intrinsics, size, f"intrinsic_{kind}", file=file, scene=scene, remedy=remedy)
 
 
 def _pose_fault(pose: NDArray) -> str | None:
@@ -350,6 +345,7 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
         "images": len(scan.names("all")) if scan else 0,
         "lost_poses": len(scan.skipped) if scan else 0,
         "triangles": len(mesh.triangles) if mesh else 0,
+        **({"depth_scale": scan.recording.depth_scale} if scan else {}),
     }
 
 

@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.files import read_bytes
-from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth
+from loco.datasets.images import LARGEST_FILE, decode_color, decode_depth, depth_in_metres
 from loco.datasets.pose_files import centred, is_camera, is_rigid
 from loco.datasets.raw import Images, RawFrame, RawScene
-from loco.datasets.scannet import export_remedy, require_size
+from loco.datasets.scannet import export_remedy, require_scan_size
 from loco.errors import DataError
 
 PAIRS, INTRINSICS = "test.npz", "intrinsics.npz"
@@ -161,7 +161,7 @@ def _inspect(folder: Path, found: Checklist) -> dict[str, int]:
     if pairs and len(pairs) != PUBLISHED:
         found.note(f"there are {len(pairs)} pairs; published results are for {PUBLISHED}")
     scenes = len({pair.scene for pair in pairs})
-    return {"images": len(present) // 2, "pairs": len(pairs), "scenes": scenes}
+    return {"images": len(present) // 2, "pairs": len(pairs), "scenes": scenes, "depth_scale": UNITS_PER_METRE}
 
 
 def read_pair_color(file: Path, scene: str) -> NDArray[np.uint8]:
@@ -174,8 +174,8 @@ def read_pair_depth(file: Path, intrinsics: NDArray, scene: str) -> NDArray[np.f
     numbers = decode_depth(
         read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy=export_remedy(scene)
     )
-    require_size("depth", numbers.shape, intrinsics, file, scene)
-    return numbers.astype(np.float32) / UNITS_PER_METRE
+    require_scan_size("depth", numbers.shape, intrinsics, file, scene)
+    return depth_in_metres(numbers, UNITS_PER_METRE)
 
 
 def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str, NDArray]) -> TestPair:

@@ -9,7 +9,8 @@ a Kinect, and KinectFusion, whose poses these are, tracked the depth camera with
 centres. Much work takes both for one camera, which puts colour and depth some 30 pixels apart at the border. Here each
 has its own, as in the calibrated form of the data that ACE uses (Brachmann et al., CVPR 2023): colour has a focal
 length of 525, and lies beside the depth camera as in another Kinect, which was calibrated. A file in the scene's folder
-overrides each: ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt`` (:mod:`loco.datasets.posed_images`).
+overrides each: ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt``; others state a distortion of the lenses and the
+scale of the depth (:mod:`loco.datasets.posed_images`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from loco.datasets.calibration import Lens
 from loco.datasets.layouts import natural
 from loco.datasets.pose_files import as_pose, centred, read_depth_to_color, read_matrix
-from loco.datasets.posed_images import Lens, Listing, PosedImages, Rig, Shot, read_rig
+from loco.datasets.posed_images import Listing, PosedImages, Rig, Shot, read_depth_scale, read_rig
 from loco.errors import DataError
 
+MILLIMETRES = 1000.0
 SIZE = (480, 640)
 COLOR_LENS = Lens(centred(np.array([[525.0, 0, 320], [0, 525.0, 240], [0, 0, 1]])), SIZE)
 DEPTH_LENS = Lens(centred(np.array([[585.0, 0, 320], [0, 585.0, 240], [0, 0, 1]])), SIZE)
@@ -57,8 +60,9 @@ class SevenScenesScene(PosedImages):
         return unpacked or list(dict.fromkeys(super().missing(folder, scene)))
 
     @staticmethod
-    def cameras(folder: Path, scene: str) -> Rig:
-        return read_rig(folder, scene, 1000.0, COLOR_LENS, DEPTH_LENS)
+    def cameras(folder: Path, scene: str, depth_scale: float | None = None) -> Rig:
+        scale = read_depth_scale(folder, scene, depth_scale, MILLIMETRES)
+        return read_rig(folder, scene, scale, COLOR_LENS, DEPTH_LENS)
 
     @staticmethod
     def listing(folder: Path, scene: str) -> Listing:

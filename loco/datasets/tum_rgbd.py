@@ -1,8 +1,8 @@
 """TUM RGB-D (Sturm et al., IROS 2012) in its raw download layout.
 
 ``<raw>/<sequence>/`` holds ``rgb.txt`` and ``depth.txt``, a time stamp and an image file a line; the images, depth in
-units of 0.2 mm and registered to colour by the driver; and ``groundtruth.txt``, lines of ``time tx ty tz qx qy qz qw``,
-the camera-to-world pose of the colour camera at 100 Hz.
+units of 0.2 mm (or as ``depth_scale`` states) and registered to colour by the driver; and ``groundtruth.txt``, lines of
+``time tx ty tz qx qy qz qw``, the camera-to-world pose of the colour camera at 100 Hz.
 
 None of the three keeps time with the others. Colour and depth are paired as the benchmark's own tool does: those
 nearest in time first, each used once, at most 0.02 s apart. A pose is interpolated between the two around its time,
@@ -10,8 +10,9 @@ both at most 0.02 s away: positions linearly, rotations at a constant rate. Dept
 that a moving camera does not shift it against colour. Images without a partner or a pose are skipped.
 
 The intrinsics are those that the benchmark publishes for the camera of its name, freiburg1 to 3, pixel centres at
-integers. The lenses of the first two distort; registered depth is distorted alike, and both are straightened here.
-``K.txt`` overrides the intrinsics, and says that the images are not distorted.
+integers. The lenses of the first two distort; registered depth is distorted alike, and both are undistorted here.
+``K.txt`` overrides the intrinsics, and states that the images are not distorted unless ``distortion.txt`` is beside it
+(:mod:`loco.datasets.posed_images`).
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from loco.datasets.pose_files import HALF_A_PIXEL, centred, read_numbers, read_table
-from loco.datasets.posed_images import COLOR_CAMERA, Lens, Listing, PosedImages, Rig, Shot, read_rig
+from loco.datasets.calibration import Lens
+from loco.datasets.distortion import RADIAL_TANGENTIAL, Distortion
+from loco.datasets.pose_files import centred, read_depth_to_color, read_numbers, read_table
+from loco.datasets.posed_images import COLOR_CAMERA, Listing, PosedImages, Rig, Shot, read_depth_scale, read_rig
 from loco.errors import DataError
-from loco.geometry.patches import sample_depth
 
 RGB, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
 APART = 0.02  # seconds, at most
@@ -36,9 +37,16 @@ UNITS = 5000.0  # of depth, a metre
 SIZE = (480, 640)
 # https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats: fx, fy, cx, cy; k1, k2, p1, p2, k3 as in OpenCV
 PUBLISHED = {
-    "freiburg1": ((517.3, 516.5, 318.6, 255.3), (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
-    "freiburg2": ((520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
-    "freiburg3": ((535.4, 539.2, 320.1, 247.6), None),
+    name: Lens(
+        centred(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])),
+        SIZE,
+        Distortion(RADIAL_TANGENTIAL, coefficients) if coefficients else None,
+    )
+    for name, (fx, fy, cx, cy), coefficients in (
+        ("freiburg1", (517.3, 516.5, 318.6, 255.3), (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
+        ("freiburg2", (520.9, 521.0, 325.1, 249.7), (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)),
+        ("freiburg3", (535.4, 539.2, 320.1, 247.6), None),
+    )
 }
 
 
@@ -52,13 +60,13 @@ class TumRgbdScene(PosedImages):
     )
 
     @staticmethod
-    def cameras(folder: Path, scene: str) -> Rig:
+    def cameras(folder: Path, scene: str, depth_scale: float | None = None) -> Rig:
+        scale = read_depth_scale(folder, scene, depth_scale, UNITS)
         camera = re.search("freiburg[123]", scene)
         if camera is None or (folder / COLOR_CAMERA).exists():
-            return read_rig(folder, scene, UNITS)
-        (fx, fy, cx, cy), distortion = PUBLISHED[camera[0]]
-        lens = Lens(centred(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])), SIZE, distortion)
-        return Rig(lens, lens, UNITS)
+            return read_rig(folder, scene, scale)
+        lens = PUBLISHED[camera[0]]
+        return read_rig(folder, scene, scale, lens, lens)
 
     @staticmethod
     def listing(folder: Path, scene: str) -> Listing:
@@ -73,6 +81,7 @@ class TumRgbdScene(PosedImages):
                 found=f"{depths.times[0]:f} to {depths.times[-1]:f}",
                 remedy=TumRgbdScene.remedy,
             )
+        depth_to_color = read_depth_to_color(folder, scene, np.eye(4))
         way = _read_trajectory(folder / POSES, scene)
         poses, known = way.at(colors.times)
         depth_poses, depth_known = way.at(depths.times)
@@ -84,19 +93,8 @@ class TumRgbdScene(PosedImages):
             elif not (known[i] and depth_known[j]):
                 found.skipped[color.stem] = f"no ground truth within {APART} s"
             else:
-                found.shots.append(Shot(color.stem, color, depths.files[j], poses[i], depth_poses[j]))
+                found.shots.append(Shot(color.stem, color, depths.files[j], poses[i], depth_poses[j] @ depth_to_color))
         return found
-
-    def rectify(self, rgb: NDArray, depth: NDArray) -> tuple[NDArray, NDArray]:
-        lens = self.rig.color
-        if lens.distortion is None:
-            return rgb, depth
-        whole = lens.intrinsics - HALF_A_PIXEL  # OpenCV's pixel centres are integers
-        size = rgb.shape[1::-1]
-        u, v = cv2.initUndistortRectifyMap(whole, np.array(lens.distortion), None, whole, size, cv2.CV_32FC1)
-        straight, _ = sample_depth(depth, np.stack([u, v], axis=-1) + 0.5)
-        rgb = cv2.remap(rgb, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return rgb, straight.astype(np.float32)
 
 
 def associate(a: NDArray[np.float64], b: NDArray[np.float64], apart: float = APART) -> dict[int, int]:

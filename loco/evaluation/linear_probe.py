@@ -40,6 +40,7 @@ PLACE = 0.1  # metres; consecutive cameras so near to each other stand in one pl
 HELD_OUT, IN_SAMPLE = PARTS = "held-out images", "training images (as published)"
 KINDS = {"": ["thing", "stuff"], ", things": ["thing"], ", stuff": ["stuff"]}
 MACRO = {"mAP": "ap", "mIoU": "iou"}  # metric -> column
+CENTRES = {"mAP of patch centres": "ap_centres"}  # the published mAP, where the settings ask for it
 METRICS = *MACRO, "Jaccard", "accuracy"
 COLUMNS = (
     "scene", "part", "class", "name", "kind", "trained", "pixels", "ap", "ap_error", "iou", "tp", "fp", "fn"
@@ -108,13 +109,16 @@ def evaluate(
     Args:
         scenes: test scenes with labels; each is read when its turn comes.
         settings: ``epochs``, ``batch`` (images), ``train_share`` of the images that the probe for the held-out ones is
-            trained on, in blocks of about ``block`` consecutive images (:func:`split_images`), ``bootstrap``.
+            trained on, in blocks of about ``block`` consecutive images (:func:`split_images`), ``patch_centres``
+            (False unless given), ``bootstrap``.
         seed: of all draws.
         classes_of: the classes that the labels of a scene are read as.
 
     Returns:
         Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a probe of its own,
-        trained on all images), of all classes, of things and of stuff: see :func:`samples`. Items: the classes of
+        trained on all images), of all classes, of things and of stuff: see :func:`samples`. With ``patch_centres``
+        also "mAP of patch centres", which ranks patches by what their centres show, as published, where "mAP" ranks
+        pixels. Items: the classes of
         each scene that occur in what is trained on or scored. ``trained`` says whether the training images show the
         class, be it between the centres of patches; ``pixels`` how many of it are in the scored images. Where it is
         not trained, those are left out, and scores and counts are None; ``ap`` and ``iou`` are None too where
@@ -125,7 +129,8 @@ def evaluate(
     Raises:
         DataError: a scene has no labels, or features that are not finite.
     """
-    items: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    columns = (*COLUMNS, *CENTRES.values()) if settings.get("patch_centres") else COLUMNS
+    items: dict[str, list[Any]] = {name: [] for name in columns}
     for scene in tqdm(scenes, desc="linear probe", unit="scene"):
         patches = _Patches(scene, classes_of)
         every, centres = np.arange(len(scene.frames)), scene.frames["pose"][:, :3, 3]
@@ -201,6 +206,11 @@ def _class_scores(
     pixels = np.zeros(len(output), np.int64)
     images = (_renumbered(*patches.image(i), output, pixels) for i in scored)
     scores = dict(zip(known.tolist(), _class_numbers(score_probe(probe, images))))
+    if settings.get("patch_centres"):
+        centres = score_probe(probe, (_centres(patches.features(i), output[targets[i]]) for i in scored))
+        for number, (ap, *_) in zip(known.tolist(), _class_numbers(centres)):
+            scores[number] = (*scores[number], ap)
+    nothing = [None] * (7 if settings.get("patch_centres") else 6)
     return [
         (
             number,
@@ -208,7 +218,7 @@ def _class_scores(
             "stuff" if patches.classes.stuff[number] else "thing",
             number in scores,
             int(pixels[number]),
-            *scores.get(number, [None] * 6),
+            *scores.get(number, nothing),
         )
         for number in np.union1d(known, np.flatnonzero(pixels)).tolist()
     ]
@@ -222,6 +232,12 @@ def _renumbered(
     shown = output[contents.shown]
     kept = shown != VOID
     return features, Contents(contents.patch[kept], shown[kept], contents.pixels[kept])
+
+
+def _centres(features: Tensor, shown: NDArray[np.integer]) -> tuple[Tensor, Contents]:
+    """An image whose patches each count once, by the class (p,) at their centre; :data:`VOID` does not count."""
+    labelled = np.flatnonzero(shown != VOID)
+    return features, Contents(labelled, shown[labelled].astype(np.int64), np.ones(len(labelled), np.int64))
 
 
 def train_probe(
@@ -361,17 +377,23 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     table = pd.DataFrame(items)
     table = table[table["iou"].notna()]
     found = []
-    for metric, part, (name, kinds) in product(METRICS, PARTS, KINDS.items()):
+    for metric, part, (name, kinds) in product(_metrics(settings), PARTS, KINDS.items()):
         rows = table[(table["part"] == part) & table["kind"].isin(kinds)]
+        if metric in CENTRES:
+            rows = rows[rows[CENTRES[metric]].notna()]
         found.append(Sample(metric, part + name, *_scores(metric, rows)))
     return found
 
 
+def _metrics(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*METRICS, *CENTRES) if settings.get("patch_centres") else METRICS
+
+
 def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[tuple], list[float], list[float] | None]:
     """Keys, values and weights of a :class:`Sample`."""
-    if metric in MACRO:
+    if metric in (columns := MACRO | CENTRES):
         share = 1 / rows.groupby("scene")["class"].transform("size")
-        return list(zip(rows["scene"].tolist(), rows["class"].tolist())), rows[MACRO[metric]].tolist(), share.tolist()
+        return list(zip(rows["scene"].tolist(), rows["class"].tolist())), rows[columns[metric]].tolist(), share.tolist()
     of_scenes = rows.groupby("scene", sort=False)[["tp", "fp", "fn", "pixels"]].sum()
     whole = of_scenes[["tp", "fp", "fn"]].sum(axis=1) if metric == "Jaccard" else of_scenes["pixels"]
     return [(scene,) for scene in of_scenes.index], (of_scenes["tp"] / whole).tolist(), None

@@ -7,7 +7,7 @@ positive, among the first k.
 Where a dataset says which images show the same place (photographs, as AnyLoc's), each scene is a database with queries
 of its own. Elsewhere all test scenes of a dataset are one database, and their overlaps say it, as LoCo has it: some
 images of each scene become queries; a database image is a positive if it sees enough of the query, and one that is too
-similar to any query leaves the database.
+similar to any query leaves the database. Queries are drawn, or chosen greedily as in LoCo's release.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,14 @@ Settings = Mapping[str, Any]
 
 COLUMNS = ("database", "scene", "query", "condition", "n_positives", "rank")
 QUERIES, PART = 512, 128  # queries and database images in single precision at a time: 250 MB of VLAD 128 x 768
+
+
+class Answer(NamedTuple):
+    """What a way to rank found for a query: the ``rank`` of the first positive, and ``hits``, how many are among the
+    first k for each k of ``ks``."""
+
+    rank: int | None = None
+    hits: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,20 +72,23 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
 
     Args:
         scenes: test scenes, all open at once.
-        settings: where overlaps say what is the same place: ``queries`` of a scene (a share below 1, or a number),
+        settings: where overlaps say what is the same place: ``queries`` of a scene (a share below 1, a number, or
+            ``greedy``: :func:`greedy_queries`),
             ``min_overlap`` of a positive, ``max_overlap``, ``max_distance`` (metres); ``descriptors`` (see
             :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
             images share a vocabulary where ``vocabulary`` is ``domain``; two or more each); ``rerank``
             (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; ``[none]`` if not given); ``ks``,
-            ``bootstrap``.
+            ``accuracy``, ``bootstrap``.
         seed: of all draws.
 
     Returns:
         A row "recall@5" for every k and way to rank ("GeM 3, mutual + RANSAC"), and every database if there are several
         ("VLAD 128, houses"): mean over queries, interval over queries; the value is None where the extractor has no
-        class token to rank by. Items: a row for each way to rank and query, with the ``rank`` of its first positive,
-        from 1. A query without positives has ``n_positives`` 0 and rank None, and is in no row. A database without
-        queries is in none either, and k may exceed the number of images.
+        class token to rank by. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first
+        k images, over queries with k or more positives (LoCo's release). Items: a row for each way to rank and query,
+        with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
+        ``first_<k>``. A query without positives has ``n_positives`` 0 and rank None, and is in no row. A database
+        without queries is in none either, and k may exceed the number of images.
 
     Raises:
         ConfigError: two ways to rank have one name; a domain is of one dataset.
@@ -86,13 +97,15 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
     conditions = _conditions(settings)
     databases = gather(list(scenes), settings, seed)
     vocabularies = _vocabularies(databases, settings, seed)
-    items: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    counted = _counted(settings)
+    items: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *counted)}
     for database in databases:
         ranks = _first_ranks(database, settings, vocabularies)
         for condition, (q, query) in product(conditions, enumerate(database.queries)):
             named = (database.name, query.scene.frames.scene, database.names[q])
-            row = (*named, condition, len(database.positives[q]), ranks.get(condition, {}).get(q))
-            append(items, row)
+            answer = ranks.get(condition, {}).get(q, Answer(None, (None,) * len(settings["ks"])))
+            row = (*named, condition, len(database.positives[q]), answer.rank)
+            append(items, (*row, *answer.hits) if counted else row)
     return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
 
 
@@ -180,13 +193,47 @@ def overlapping_places(
         Numbers (d,) of the database images and (q,) of the queries, and which of the d are positive, for each query.
     """
     n, asked, centres = len(poses), settings["queries"], poses[:, :3, 3]
-    queries = np.sort(rng.permutation(n)[: round(asked * n) if asked < 1 else int(asked)])
-    near = cdist(centres[queries], centres) < settings["max_distance"]
-    similar = near & (mutual_overlap(overlap)[queries] >= settings["max_overlap"])
-    kept = ~similar.any(axis=0)
+    near = cdist(centres, centres) < settings["max_distance"]
+    similar = near & (mutual_overlap(overlap) >= settings["max_overlap"])
+    positive = near & ~similar & (overlap >= settings["min_overlap"])
+    if asked == "greedy":
+        queries = greedy_queries(positive, similar)
+    else:
+        queries = np.sort(rng.permutation(n)[: round(asked * n) if asked < 1 else int(asked)])
+    kept = ~similar[queries].any(axis=0)
     kept[queries] = False
-    positive = near & (overlap[queries] >= settings["min_overlap"])
-    return np.flatnonzero(kept), queries, [np.flatnonzero(row) for row in positive[:, kept]]
+    return np.flatnonzero(kept), queries, [np.flatnonzero(row) for row in positive[queries][:, kept]]
+
+
+def greedy_queries(positive: NDArray[np.bool_], similar: NDArray[np.bool_]) -> Numbers:
+    """Choose queries so that each has a positive and none takes one from another, as LoCo's release does.
+
+    Images are considered in their order. One becomes a query unless it is a positive of an earlier query or too similar
+    to one, has no positive left in the database, or is too similar to a positive of an earlier query. It leaves the
+    database, as do all images that are too similar to it.
+
+    Args:
+        positive: (n, n); (i, j): image j shows the place of image i.
+        similar: (n, n); (i, j): image j is too similar to image i.
+
+    Returns:
+        Numbers (q,) of the queries, in order.
+    """
+    similar = similar & ~np.eye(len(similar), dtype=bool)
+    positive = positive & ~np.eye(len(positive), dtype=bool)
+    left = np.ones(len(positive), dtype=bool)  # in the database
+    taken, needed = np.zeros_like(left), np.zeros_like(left)
+    queries = []
+    for i in range(len(positive)):
+        found = positive[i] & left
+        if taken[i] or not found.any() or (similar[i] & needed).any():
+            continue
+        left &= ~similar[i]
+        left[i] = False
+        taken |= found | similar[i]
+        needed |= found
+        queries.append(i)
+    return np.array(queries, dtype=np.int64)
 
 
 def _vocabularies(databases: Sequence[Database], settings: Settings, seed: int) -> dict[tuple[str, str], Tensor]:
@@ -224,26 +271,29 @@ def _require_shared(datasets: set[str], domains: Mapping[str, str]) -> None:
 
 def _first_ranks(
     database: Database, settings: Settings, vocabularies: Mapping[tuple[str, str], Tensor]
-) -> dict[str, dict[int, int]]:
-    """For each condition, query -> rank of its first positive: those with positives, where there is a descriptor."""
+) -> dict[str, dict[int, Answer]]:
+    """For each condition, query -> what was found: those with positives, where there is a descriptor."""
     asked = [q for q, positives in enumerate(database.positives) if len(positives)]
     if not asked:
         return {}
     queries, positives = ([column[q] for q in asked] for column in (database.queries, database.positives))
     reranks = _reranks(settings)
-    top = max(entry["top"] if entry else 1 for entry in reranks.values())
-    ranks: dict[str, list[int]] = {}
+    top, ks = max(entry["top"] if entry else 1 for entry in reranks.values()), settings["ks"]
+    ranks: dict[str, list[Answer]] = {}
     shortlists: dict[str, list[Numbers]] = {}
     for wanted in settings["descriptors"]:
         name = descriptor_name(wanted)
         describe_one = descriptor(wanted, vocabularies.get((name, database.dataset)))
         if len(describe_one(queries[0])) == 0:
             continue  # no class token
-        firsts, shortlists[name] = _search(database.images, queries, positives, describe_one, top)
+        firsts, shortlists[name] = _search(database.images, queries, positives, describe_one, top, ks)
         ranks |= {_condition(name, rerank): list(firsts) for rerank in reranks}
     for condition, q, order in _reranked(queries, database.images, shortlists, reranks):
-        # Where no positive is among those in a new order, the first one stays where the descriptor has put it.
-        ranks[condition][q] = _first(order, positives[q]) or ranks[condition][q]
+        # Where no positive is among those in a new order, the first one stays where the descriptor has put it; and so
+        # does what lies behind the shortlist.
+        new, old = _answer(order, positives[q], ks), ranks[condition][q]
+        hits = tuple(new.hits[i] if k <= len(order) else old.hits[i] for i, k in enumerate(ks))
+        ranks[condition][q] = Answer(new.rank or old.rank, hits)
     return {condition: dict(zip(asked, found)) for condition, found in ranks.items()}
 
 
@@ -253,11 +303,12 @@ def _search(
     positives: Sequence[Numbers],
     describe_one: Callable[[Image], Tensor],
     top: int,
-) -> tuple[list[int], list[Numbers]]:
-    """Rank of the first positive of each query, and its ``top`` most similar images."""
+    ks: Sequence[int],
+) -> tuple[list[Answer], list[Numbers]]:
+    """What is found for each query, and its ``top`` most similar images."""
     firsts, shortlist = [], []
     for order, right in zip(rank(describe(images, describe_one), describe(queries, describe_one)), positives):
-        firsts.append(_first(order, right))
+        firsts.append(_answer(order, right, ks))
         shortlist.append(order[:top].copy())
     return firsts, shortlist
 
@@ -278,10 +329,15 @@ def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
         yield from similarities.round(decimals=6).argsort(dim=1, descending=True, stable=True).numpy()
 
 
-def _first(order: Numbers, positives: Numbers) -> int | None:
-    """Rank, from 1, of the first positive in an order; None if it holds none."""
-    hits = np.flatnonzero(np.isin(order, positives))
-    return int(hits[0]) + 1 if len(hits) else None
+def _answer(order: Numbers, positives: Numbers, ks: Sequence[int]) -> Answer:
+    """Rank, from 1, of the first positive in an order (None if it holds none), and positives among the first k."""
+    ranks = np.flatnonzero(np.isin(order, positives)) + 1
+    return Answer(int(ranks[0]) if len(ranks) else None, tuple(int((ranks <= k).sum()) for k in ks))
+
+
+def _counted(settings: Settings) -> list[str]:
+    """Names of the further columns of items, for ``accuracy``."""
+    return [f"first_{k}" for k in settings["ks"]] if settings.get("accuracy") else []
 
 
 def _reranked(
@@ -326,7 +382,22 @@ def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
         hits = [np.nan if found is None else float(found <= k) for _, found in chosen]
         named = f"{condition}, {database}" if len(databases) > 1 else condition
         made.append(Sample(f"recall@{k}", named, [key for key, _ in chosen], hits))
+    if settings.get("accuracy"):
+        made += [
+            _accuracy(items, *which, len(databases) > 1)
+            for which in product(settings["ks"], _conditions(settings), databases)
+        ]
     return made
+
+
+def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: str, several: bool) -> Sample:
+    """Fractions of positives among the first k images, of queries with k positives or more."""
+    rows = zip(*(items[name] for name in COLUMNS), items[f"first_{k}"])
+    chosen = [row for row in rows if (row[0], row[3]) == (database, condition) and row[4] >= k]
+    values = [np.nan if row[-1] is None else row[-1] / k for row in chosen]
+    return Sample(
+        f"accuracy@{k}", f"{condition}, {database}" if several else condition, [row[:3] for row in chosen], values
+    )
 
 
 def _conditions(settings: Settings) -> list[str]:

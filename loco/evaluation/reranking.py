@@ -33,8 +33,12 @@ SCORES = {
 
 
 def rerank_name(settings: Mapping[str, Any]) -> str:
-    """What tables call an entry of ``rerank``: "mutual + RANSAC"."""
-    return f"{MATCHING[settings['matching']].format(**settings)} + {SCORES[settings['score']]}"
+    """What tables call an entry of ``rerank``: "mutual + RANSAC", "mutual within 2 + count, both directions"."""
+    matching = MATCHING[settings["matching"]].format(**settings)
+    if settings.get("strict"):
+        matching = matching.replace("within ", "within less than ")
+    both = ", both directions" if settings.get("both_directions") else ""
+    return f"{matching} + {SCORES[settings['score']]}{both}"
 
 
 def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -43,20 +47,27 @@ def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str
     Args:
         query: feature map (h, w, c), unit vectors.
         candidate: likewise, of a database image.
-        reranks: entries of ``rerank``: ``matching`` (with ``tolerance`` or ``ratio``) and ``score``.
+        reranks: entries of ``rerank``: ``matching`` (with ``tolerance`` or ``ratio``) and ``score``. With
+            ``both_directions`` the score from the candidate to the query is added, as in LoCo's release.
     """
     grids = tuple(query.shape[:2]), tuple(candidate.shape[:2])
     similarities = query.flatten(0, 1) @ candidate.flatten(0, 1).T
-    return [score(*match(similarities, *grids, settings), grids[0], settings["score"]) for settings in reranks]
+    scores = []
+    for settings in reranks:
+        found = score(*match(similarities, *grids, settings), grids[0], settings["score"])
+        if settings.get("both_directions"):
+            found += score(*match(similarities.T, *grids[::-1], settings), grids[1], settings["score"])
+        scores.append(found)
+    return scores
 
 
 def match(similarities: Tensor, grid: Grid, other: Grid, settings: Mapping[str, Any]) -> tuple[Positions, Positions]:
     """Patches that match: the nearest neighbour in the other image of each that passes a test.
 
     ``mutual``: whose nearest neighbour is the patch itself; ``approximate``: whose nearest neighbour is within
-    ``tolerance`` patches of it. ``neighbourhood``: the patch's up to 8 neighbours have theirs, on average, nearer than
-    ``tolerance`` patches to its own. ``ratio``: it is nearer than ``ratio`` times the second nearest, in Euclidean
-    distance (Lowe 2004); of a single patch none is second, and nothing passes.
+    ``tolerance`` patches of it, or nearer than that if ``strict``. ``neighbourhood``: the patch's up to 8 neighbours
+    have theirs, on average, nearer than ``tolerance`` patches to its own. ``ratio``: it is nearer than ``ratio`` times
+    the second nearest, in Euclidean distance (Lowe 2004); of a single patch none is second, and nothing passes.
 
     Args:
         similarities: cosines (m, n) of the patches of two images.
@@ -72,7 +83,8 @@ def match(similarities: Tensor, grid: Grid, other: Grid, settings: Mapping[str, 
     match settings["matching"]:
         case "mutual" | "approximate":
             back = own[similarities.argmax(dim=0).numpy()[nearest]]
-            passed = np.linalg.norm(back - own, axis=1) <= settings.get("tolerance", 0)
+            off, tolerance = np.linalg.norm(back - own, axis=1), settings.get("tolerance", 0)
+            passed = off < tolerance if settings.get("strict") else off <= tolerance
         case "neighbourhood":
             passed = neighbour_distance(theirs, grid) < settings["tolerance"]
         case "ratio":

@@ -3,6 +3,7 @@
 - :class:`ExactSmoothAP`: every pair, in memory linear in the number of patches. The one to use.
 - :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
 - :class:`DenseSmoothAP`: the definition written out, for small batches and tests.
+- :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches.
 - :class:`InfoNCE`: the contrastive loss over the same pairs; a start for networks that know nothing yet.
 """
 
@@ -14,6 +15,7 @@ from loco.losses.dense import DenseSmoothAP
 from loco.losses.draws import DrawingLoss
 from loco.losses.exact import ExactSmoothAP
 from loco.losses.info_nce import InfoNCE
+from loco.losses.landmark import LandmarkSmoothAP
 from loco.losses.pairs import RankingLoss
 from loco.losses.sampled import SampledSmoothAP
 
@@ -21,6 +23,7 @@ LOSSES: dict[str, type[RankingLoss]] = {
     "exact": ExactSmoothAP,
     "sampled": SampledSmoothAP,
     "dense": DenseSmoothAP,
+    "landmarks": LandmarkSmoothAP,
     "info_nce": InfoNCE,
 }
 
@@ -31,4 +34,13 @@ def build_loss(name: str, seed: int = 0, **options: Any) -> RankingLoss:
     return LOSSES[name](**draws, **options)
 
 
-__all__ = ["LOSSES", "DenseSmoothAP", "ExactSmoothAP", "InfoNCE", "RankingLoss", "SampledSmoothAP", "build_loss"]
+__all__ = [
+    "LOSSES",
+    "DenseSmoothAP",
+    "ExactSmoothAP",
+    "InfoNCE",
+    "LandmarkSmoothAP",
+    "RankingLoss",
+    "SampledSmoothAP",
+    "build_loss",
+]

@@ -7,14 +7,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from loco.losses.pairs import AllPairsLoss, Scale, mean_of_scales, nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
+BLOCK = 2**24  # sigmoids held at a time; more are computed block by block
+
 
 class DenseSmoothAP(AllPairsLoss):
-    """Smooth AP over all pairs in memory O(|P| (|P| + |N|)): for small batches, and for tests.
+    """Smooth AP over all pairs in time O(|P| (|P| + |N|)): for small batches, and for tests.
 
     With ``own_term`` a pair also competes with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
@@ -61,13 +64,25 @@ class DenseSmoothAP(AllPairsLoss):
         weight[patches.image_ids[i] == patches.image_ids[j]] = self.same_image
         positive = together & (distance <= scale.rho) & (weight > 0)
         negative = together & (distance > scale.rho) & (distance <= scale.kappa)
-        s_p, s_n, weight = similarity[positive], similarity[negative], weight[positive]
-        r_p = (weight * torch.sigmoid((s_p[None] - s_p[:, None]) / self.tau)).sum(dim=1)
-        if not self.own_term:
-            r_p = r_p - 0.5 * weight
-        r_n = self.ratio * torch.sigmoid((s_n[None] - s_p[:, None]) / self.tau).sum(dim=1)
-        ap = (1 + r_p) / (1 + r_p + r_n)
+        weight = weight[positive]
+        ap = self.smooth_ap(similarity[positive], similarity[negative], weight)
         return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
+
+    def smooth_ap(self, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
+        """Return the AP (p,) of positives by their scores (p,), those of the negatives (n,), and weights (p,)."""
+        rows = max(1, BLOCK // max(1, len(s_p) + len(s_n)))
+        if len(s_p) <= rows:
+            return self._block_ap(s_p, weight, s_p, s_n, weight)
+        blocks = zip(s_p.split(rows), weight.split(rows))
+        # Blocks are computed again in the backward pass, so that one of them is held at a time.
+        return torch.cat([checkpoint(self._block_ap, *own, s_p, s_n, weight, use_reentrant=False) for own in blocks])
+
+    def _block_ap(self, own: Tensor, own_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
+        r_p = (weight * torch.sigmoid((s_p[None] - own[:, None]) / self.tau)).sum(dim=1)
+        if not self.own_term:
+            r_p = r_p - 0.5 * own_weight
+        r_n = self.ratio * torch.sigmoid((s_n[None] - own[:, None]) / self.tau).sum(dim=1)
+        return (1 + r_p) / (1 + r_p + r_n)
 
 
 class _Ranked(NamedTuple):

@@ -11,6 +11,7 @@ and of a few numbers for each (anchor, pair of the pool).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ class SampledSmoothAP(DrawingLoss):
         saturation: float = 0.002,
         corrections: Literal["unbiased", "published"] = "unbiased",
         seed: int = 0,
+        same_image: float = 0.0,
+        population: Sequence[float] | None = None,
         ratio: float = 1.0,
         group: Group = None,
         normalise: bool = True,
@@ -58,11 +61,19 @@ class SampledSmoothAP(DrawingLoss):
                 positives of the pool, and of those in range, although it is not among them: of B others, w of them in
                 range, it makes B - 1 and w - 1. The two agree as the pool grows.
             seed: of the draws.
+            same_image: largest fraction of the positive pairs that may be within one image: 0 leaves these out, 1 keeps
+                all. LoCo's paper keeps all, its release has a limit of 0.4.
+            population: numbers of positive and of negative pairs that the ranks are scaled up to (|P| and |N| of LoCo,
+                eq. 3), such as those of all training scenes; None for the pairs of the batch.
 
         Raises:
-            ValueError: as :class:`loco.losses.pairs.RankingLoss`, or unknown ``corrections``.
+            ValueError: as :class:`loco.losses.pairs.RankingLoss`, or unknown ``corrections``, or a population that is
+                not two positive numbers.
         """
-        super().__init__(rho, kappa, tau, ratio=ratio, group=group, normalise=normalise, seed=seed)
+        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, seed=seed)
+        if population is not None and not (len(population) == 2 and min(population) > 0):
+            raise ValueError(f"the population must be two positive numbers of pairs, found {population}")
+        self.population = population
         if corrections not in ("unbiased", "published"):
             raise ValueError(f"corrections must be 'unbiased' or 'published', found {corrections!r}")
         self.anchors, self.pool = anchors, pool
@@ -72,7 +83,7 @@ class SampledSmoothAP(DrawingLoss):
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([self.seed, self.call_number(patches)])
-        pairs = draw_pools(patches, self.rho, self.kappa, self.pool, rng)
+        pairs = draw_pools(patches, self.rho, self.kappa, self.pool, rng, self.same_image)
         if not pairs.n_positive:
             return nothing_to_rank(patches.features, pairs.n_negative)
         s_p, s_n = (_PairSimilarity.apply(patches.features, pool) for pool in (pairs.positive, pairs.negative))
@@ -90,17 +101,17 @@ class SampledSmoothAP(DrawingLoss):
         generator = torch.Generator(s_p.device).manual_seed(int(rng.integers(2**62)))
         difference = s_p - s_p[anchors, None]
         difference[torch.arange(len(anchors), device=s_p.device), anchors] = -math.inf  # not a rival of itself
-        others, rivals = pairs.n_positive - 1, len(s_p) - 1
-        missing = int(self.corrections == "published")
-        positive = self._draw_rivals(difference, others, rivals, self.max_positives, generator, missing)
+        n_positive, n_negative = self.population or (pairs.n_positive, pairs.n_negative)
+        rivals, missing = len(s_p) - 1, int(self.corrections == "published")
+        positive = self._draw_rivals(difference, n_positive - 1, rivals, self.max_positives, generator, missing)
         difference = s_n - s_p[anchors, None]
-        negative = self._draw_rivals(difference, pairs.n_negative, len(s_n), self.max_negatives, generator)
+        negative = self._draw_rivals(difference, n_negative, len(s_n), self.max_negatives, generator)
         return Draws(anchors, positive, negative)
 
     def _draw_rivals(
         self,
         difference: Tensor,
-        population: int,
+        population: float,
         pool: int,
         cap: int,
         generator: torch.Generator,
@@ -153,20 +164,36 @@ class Pairs(NamedTuple):
     n_negative: int
 
 
-def draw_pools(patches: Patches, rho: float, kappa: float, pool: int, rng: np.random.Generator) -> Pairs:
-    """Uniform samples of the positive and of the negative pairs of a batch, at most ``pool`` of each."""
+def draw_pools(
+    patches: Patches, rho: float, kappa: float, pool: int, rng: np.random.Generator, same_image: float = 0.0
+) -> Pairs:
+    """Uniform samples of the positive and of the negative pairs of a batch, at most ``pool`` of each.
+
+    Before, positive pairs within one image are reduced, at random, to at most a fraction ``same_image`` of all.
+    """
     points, scene_ids = patches.points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
     trees = [(rows, cKDTree(points[rows])) for rows in (np.flatnonzero(scene_ids == s) for s in np.unique(scene_ids))]
     near = [rows[tree.query_pairs(rho, output_type="ndarray")] for rows, tree in trees]
     positive = np.concatenate([np.empty((0, 2), np.int64), *near])
-    image_ids = patches.image_ids.cpu().numpy()
-    positive = positive[image_ids[positive[:, 0]] != image_ids[positive[:, 1]]]
+    positive = _limit_same_image(positive, patches.image_ids.cpu().numpy(), same_image, rng)
     counts = np.array([_count_pairs(tree, (rho, kappa)) for _, tree in trees], np.int64).reshape(-1, 2)
     n_negative = counts[:, 1] - counts[:, 0]
     positives = positive[rng.permutation(len(positive))[:pool]]
     negatives = _draw_pairs(trees, n_negative, rho, kappa, pool, rng)
     as_tensor = (torch.from_numpy(part.astype(np.int64)).to(patches.features.device) for part in (positives, negatives))
     return Pairs(*as_tensor, len(positive), int(n_negative.sum()))
+
+
+def _limit_same_image(
+    pairs: np.ndarray, image_ids: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Pairs (m, 2) of which at most this fraction are within one image."""
+    same = image_ids[pairs[:, 0]] == image_ids[pairs[:, 1]]
+    across, within = pairs[~same], pairs[same]
+    most = len(within) if fraction == 1 else int(fraction / (1 - fraction) * len(across))
+    if most < len(within):
+        within = within[rng.permutation(len(within))[:most]] if most else within[:0]
+    return np.concatenate([across, within])
 
 
 def _count_pairs(tree: cKDTree, radii: tuple[float, float]) -> np.ndarray:

@@ -8,7 +8,8 @@ dropped.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,12 +30,12 @@ from loco.errors import ConfigError, DataError
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, KNOWN, Backbone, check_layer, to_grid
 from loco.models.finite import require_finite
 from loco.models.parts import Encoding
-from loco.weights import is_hub_name
+from loco.weights import HUB, adapter_problem, hub_name
 
 HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
 _FILES = ["config.json", "preprocessor_config.json"]
-_UNREADABLE = (OSError, ValueError, TypeError, SafetensorError, StrictDataclassError)
+_UNREADABLE = (OSError, ImportError, ValueError, TypeError, SafetensorError, StrictDataclassError)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ _TRANSFORMERS = {
     "dinov3_vit": _Names("model.layer", "norm", "norm1"),
 }
 _TYPES = [*_TRANSFORMERS, "resnet"]
+_LEARNT_POSITIONS = ("vit", "dinov2")  # a table that is interpolated; with registers, DINOv2's code does so otherwise
 
 
 def load_hub(
@@ -63,25 +65,32 @@ def load_hub(
     pretrained: bool = True,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    revision: str | None = None,
+    interpolate_offset: float = 0.0,
+    concat_class_token: bool = False,
 ) -> Backbone:
     """A backbone of the hub or of a folder with ``config.json`` and ``model.safetensors``.
 
     What is cached is used as it is and the network left alone; what is not is fetched.
 
     Args:
-        path: a short name of :data:`loco.models.backbones.KNOWN`, a name on the hub, or a folder.
+        path: a short name of :data:`loco.models.backbones.KNOWN`, a name on the hub (``hub:owner/name``), or a folder.
         layer: 1 to the number of blocks (of stages, for a ResNet); the last where it is not given.
         facet: ``token``, the output of the block, or the ``query``, ``key`` or ``value`` of its attention, all heads
             side by side (Amir et al., ECCV Workshops 2022), before any rotation by position.
         norm: apply the network's last normalisation; where it is not given, to the last layer's tokens alone.
         pretrained: False leaves the weights random and needs ``config.json`` alone.
         mean, std: that the three colours in [0, 1] are normalised by; those of the model unless given.
+        revision: branch, tag or commit of a model on the hub; its main branch unless given.
+        interpolate_offset: added to the number of rows and columns by whose ratio position embeddings are interpolated.
+            The code of DINO and DINOv2 adds 0.1; transformers adds 0, which maps corners to corners.
+        concat_class_token: put the class token before the channels of each patch (as DINOv2's linear probe).
 
     Raises:
-        ConfigError: unknown layer or facet, a type of model that is not supported.
+        ConfigError: unknown layer or facet, a type of model that is not supported, a revision of a folder.
         DataError: nowhere to be found, not in safetensors, broken, or weights of another model.
     """
-    folder = _folder(KNOWN[path].hub if path in KNOWN else path, pretrained)
+    folder = _folder(path, revision, pretrained)
     config = _read_config(folder)
     if config.model_type != "resnet" and facet not in ("token", *_FACETS):
         raise ConfigError(f"there is no facet {facet!r}; there are: token, {', '.join(_FACETS)}")
@@ -92,8 +101,10 @@ def load_hub(
     if config.model_type == "resnet":
         if facet != "token" or norm:
             raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")
+        if interpolate_offset or concat_class_token:
+            raise ConfigError("a ResNet has neither positions nor a class token to add; leave these options out")
         return ResNet(model, layer, *colours)
-    return VisionTransformer(model, layer, facet, norm, *colours)
+    return VisionTransformer(model, layer, facet, norm, *colours, interpolate_offset, concat_class_token)
 
 
 class VisionTransformer(Backbone):
@@ -110,6 +121,8 @@ class VisionTransformer(Backbone):
         norm: bool | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        interpolate_offset: float = 0.0,
+        concat_class_token: bool = False,
     ) -> None:
         """See :func:`load_hub`; parts of ``model`` become parts of this."""
         super().__init__(mean, std)
@@ -118,8 +131,16 @@ class VisionTransformer(Backbone):
         blocks = model.get_submodule(names.blocks)
         layer = check_layer(layer, len(blocks), f"this model ({config.model_type})")
         norm = norm if norm is not None else layer == len(blocks) and facet == "token"
-        self.dim, self.stride = config.hidden_size, config.patch_size
-        self.token_dim = self.dim
+        if interpolate_offset and config.model_type not in _LEARNT_POSITIONS:
+            raise ConfigError(
+                f"`interpolate_offset` is of {' and '.join(_LEARNT_POSITIONS)} models, found one of the type "
+                f"{config.model_type!r}; remove it"
+            )
+        if concat_class_token and facet != "token":
+            raise ConfigError(f"`concat_class_token` belongs to the tokens, not to the facet {facet!r}")
+        self.token_dim, self.stride = config.hidden_size, config.patch_size
+        self.interpolate_offset, self.concat_class_token = interpolate_offset, concat_class_token
+        self.dim = self.token_dim * (2 if concat_class_token else 1)
         self.blocks = blocks[:layer]
         if facet != "token":
             last = self.blocks[-1]
@@ -138,15 +159,32 @@ class VisionTransformer(Backbone):
     def forward(self, images: Tensor) -> Encoding:
         tokens = self._tokens(self.normalised(images))
         height, width = (side // self.stride for side in images.shape[2:])
-        return Encoding(to_grid(tokens[:, self._extra_tokens :], height, width), tokens[:, 0])
+        maps, token = to_grid(tokens[:, self._extra_tokens :], height, width), tokens[:, 0]
+        if self.concat_class_token:
+            maps = torch.cat([token[:, :, None, None].expand(-1, -1, height, width), maps], dim=1)
+        return Encoding(maps, token)
 
     def _tokens(self, images: Tensor) -> Tensor:
         """All tokens (b, n, dim) of normalised images: class token, registers, then patches in reading order."""
-        tokens = self.embeddings(images, **self._resizes)
+        tokens = self._embedded(images) if self.interpolate_offset else self.embeddings(images, **self._resizes)
         positions = {"position_embeddings": self.rotary(images)} if self.rotary is not None else {}
         for block in self.blocks:
             tokens = block(tokens, **positions)
         return self.norm(tokens)
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        """Tokens before the first block; positions are interpolated by (cells + offset) / cells, as in DINO's code."""
+        own, table = self.embeddings, self.embeddings.position_embeddings
+        patches = own.patch_embeddings(images)
+        tokens = torch.cat([own.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        cells = [side // self.stride for side in images.shape[2:]]
+        trained = math.isqrt(table.shape[1] - 1)
+        if cells != [trained, trained]:
+            grid = to_grid(table[:, 1:], trained, trained)
+            ratio = [(count + self.interpolate_offset) / trained for count in cells]
+            stretched = F.interpolate(grid, scale_factor=ratio, mode="bicubic", align_corners=False)
+            table = torch.cat([table[:, :1], stretched.flatten(2).mT], dim=1)
+        return own.dropout(tokens + table)
 
 
 class _Facet(nn.Module):
@@ -195,20 +233,16 @@ class ResNet(Backbone):
         return Encoding(x[:, :, 1:, 1:])
 
 
-def _folder(name: str, weights: bool) -> Path:
+def _folder(path: str, revision: str | None, weights: bool) -> Path:
     """The folder of a model: itself, or its place in the hub's cache, fetched if need be."""
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    if not is_hub_name(name):
-        raise DataError(
-            f"backbone {name!r} is no folder here, and can be no name on the hub",
-            expected=f"a folder, a name on the hub (owner/name), or one of {', '.join(KNOWN)}",
-            remedy=f"{_nearest(name)}give its path ({HERE})",
-        )
+    name = KNOWN[path].hub if path in KNOWN else hub_name(path)
+    if name is None:
+        return _local_folder(path, revision)
     files = [*_FILES, *(["model*.safetensors", "model.safetensors.index.json"] if weights else [])]
     for offline in (True, False):
         try:
-            folder = Path(snapshot_download(name, allow_patterns=files, local_files_only=offline))
+            place = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline)
+            folder = Path(place)
         except GatedRepoError as error:
             raise DataError(
                 f"backbone {name!r} is given only to those who accepted its licence",
@@ -219,13 +253,29 @@ def _folder(name: str, weights: bool) -> Path:
             continue
         if not offline or ((folder / "config.json").is_file() and (any(folder.glob("*.safetensors")) or not weights)):
             return folder
+    pinned = f" --revision {revision}" if revision else ""
     raise DataError(
-        f"backbone {name!r} is no folder here, is not in the cache of the Hugging Face hub and cannot be fetched",
-        expected=f"a folder, a name on the hub, or one of {', '.join(KNOWN)}",
+        f"backbone {name!r} is not in the cache of the Hugging Face hub and cannot be fetched",
+        expected=f"a folder, a name on the hub ({HUB}owner/name), or one of {', '.join(KNOWN)}",
         found=str(problem).partition("\n")[0],
-        remedy=f"with a connection, run `hf download {name} --include '*.json' 'model*.safetensors'`; or give the path "
-        f"of a folder with config.json and model.safetensors ({HERE})",
+        remedy=f"with a connection, run `hf download {name}{pinned} --include '*.json' 'model*.safetensors'`; or give "
+        f"the path of a folder with config.json and model.safetensors ({HERE})",
     ) from problem
+
+
+def _local_folder(path: str, revision: str | None) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"backbone {path!r} is no folder here",
+            expected=f"a folder, a name on the hub ({HUB}owner/name), or one of {', '.join(KNOWN)}",
+            remedy=f"{_nearest(path)}give its path ({HERE}); a model on the hub is written {HUB}owner/name",
+        )
+    if revision is not None:
+        raise ConfigError(f"backbone {path!r} is a folder, and `revision` is of models on the hub; remove `revision`")
+    if problem := adapter_problem(folder):
+        raise DataError(problem)
+    return folder
 
 
 def _nearest(name: str) -> str:
@@ -240,6 +290,8 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         kind = settings.get("model_type")
         if kind not in _TYPES:
             raise ConfigError(f"{file}: model type {kind!r} is not supported; supported are: {', '.join(_TYPES)}")
+        if settings.get("quantization_config") is not None:
+            raise ConfigError(f"{file}: quantised weights are not supported; give the folder of the original weights")
         config = transformers.AutoConfig.for_model(kind).from_dict(settings)
     except (AttributeError, *_UNREADABLE) as error:
         raise DataError(
@@ -247,6 +299,8 @@ def _read_config(folder: Path) -> PreTrainedConfig:
             file=file,
             remedy="give a folder that transformers' `save_pretrained` wrote",
         ) from error
+    if hasattr(config, "patch_size"):
+        config.patch_size = _square(config.patch_size, file)
     # Random shifts of the positions in training would make a step depend on more than its batch.
     for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
         if hasattr(config, name):
@@ -254,22 +308,40 @@ def _read_config(folder: Path) -> PreTrainedConfig:
     return config
 
 
+def _square(patch: int | Sequence[int], file: Path) -> int:
+    """The side of a square patch, which may be stated as a number or as height and width."""
+    sides = set(patch) if isinstance(patch, list | tuple) else {patch}
+    side = sides.pop() if sides else None
+    if sides or not isinstance(side, int) or isinstance(side, bool) or side < 1:
+        raise ConfigError(f"{file}: `patch_size` must be the side of square patches, found {patch}")
+    return side
+
+
 def _read_colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation that the model wants its colours normalised by."""
+    """Mean and standard deviation by which the model normalises colours in [0, 1].
+
+    A preprocessor multiplies 8-bit colours by ``rescale_factor`` (1 / 255 unless stated; not at all without
+    ``do_rescale``) before it normalises them, so its mean and deviation are of colours from 0 to 255 times that factor.
+    """
     file = folder / "preprocessor_config.json"
     if not file.is_file():
         return IMAGENET_MEAN, IMAGENET_STD
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
+        if settings.get("do_flip_channel_order"):
+            raise ConfigError(f"{file}: `do_flip_channel_order` (colours in the order BGR) is not supported")
         mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
-        if not (len(mean) == len(std) == 3 and min(std) > 0):
-            raise ValueError(f"image_mean {mean}, image_std {std}")
-        return (mean, std) if settings.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
+        if not settings.get("do_normalize", True):
+            mean, std = (0.0,) * 3, (1.0,) * 3
+        most = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
+        if not (len(mean) == len(std) == 3 and min(std) > 0 and 0 < most < float("inf")):
+            raise ValueError(f"image_mean {mean}, image_std {std}, rescale_factor {settings.get('rescale_factor')}")
+        return tuple(value / most for value in mean), tuple(value / most for value in std)
     except (AttributeError, OSError, TypeError, ValueError) as error:
         raise DataError(
             f"cannot be read as settings of the inputs: {error}",
             file=file,
-            expected="three means and deviations above 0",
+            expected="three means, and three deviations and a rescale_factor above 0",
         ) from error
 
 
@@ -291,13 +363,15 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
         )
     try:
         with _quiet():
+            settings |= {"config": config, "use_safetensors": True, "local_files_only": True}
             model, report = AutoModel.from_pretrained(
-                folder, config=config, use_safetensors=True, output_loading_info=True, local_files_only=True, **settings
+                folder, ignore_mismatched_sizes=True, output_loading_info=True, **settings
             )
     except (RuntimeError, *_UNREADABLE) as error:
         raise DataError(
             f"the weights cannot be read: {error}", file=folder, remedy="fetch the folder anew, or check what made it"
         ) from error
+    _require_shapes(report["mismatched_keys"], folder)
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise DataError(
@@ -309,6 +383,23 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
         )
     require_finite({key: value for key, value in model.state_dict().items() if not key.startswith("pooler.")}, folder)
     return model
+
+
+def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], folder: Path) -> None:
+    """Refuse weights of other shapes than those of the configuration: (name, shape in the file, expected shape)."""
+    shapes = {name: (tuple(found), tuple(want)) for name, found, want in mismatched if not name.startswith("pooler.")}
+    if not shapes:
+        return
+    positions = any("position_embeddings" in name for name in shapes)
+    raise DataError(
+        f"{len(shapes)} weights have other shapes than config.json implies",
+        file=folder,
+        expected=", ".join(f"{name} {want}" for name, (_, want) in sorted(shapes.items())[:5]),
+        found=", ".join(f"{name} {found}" for name, (found, _) in sorted(shapes.items())[:5]),
+        remedy="set `image_size` in config.json to that of the training; images may have any size"
+        if positions
+        else "give a folder whose config.json and model.safetensors belong together",
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from loco.models.backbones import KNOWN, build_backbone
 from loco.models.build import build_extractor
 from loco.models.extractor import Extractor
 from loco.storage import atomic_path, write_text
-from loco.weights import WEIGHTS
+from loco.weights import WEIGHTS, adapter_problem, hub_name
 
 CARD = "README.md"
 
@@ -34,10 +34,10 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
 
     Args:
         model: a model file; a folder with a ``model.safetensors``, of a training or of :func:`save_pretrained`; a
-            short name of :data:`loco.models.backbones.KNOWN`, or a folder as transformers writes them, for the
-            features of that backbone as they are.
+            short name of :data:`loco.models.backbones.KNOWN`, a name on the hub (``hub:owner/name``), or a folder as
+            transformers writes them, for the features of that backbone as they are.
         device: where to put it.
-        backbone: where the backbone that a trained model stands on lies now: a folder, a file, or a name on the hub.
+        backbone: where the backbone that a trained model stands on lies now: a folder, a file, or ``hub:owner/name``.
             Not needed where it lies as it did in the training, or beside the model. Its weights must be those of then.
 
     Raises:
@@ -66,13 +66,15 @@ def find(model: str | Path) -> Origin:
             expected="a `model.safetensors` that the training step wrote",
             remedy="published weights of other projects are read by `loco.models.published.load_published`",
         )
-    if str(model) in KNOWN:
+    if str(model) in KNOWN or hub_name(str(model)):
         return Origin(None, _frozen(str(model)), {})
     if (path / "config.json").is_file():
         return Origin(None, _frozen(str(path)), {})
+    if problem := adapter_problem(path):
+        raise DataError(problem)
     raise DataError(
         f"there is no model {str(model)!r}",
-        expected=f"a model file, a folder with one, or one of {', '.join(KNOWN)}",
+        expected=f"a model file, a folder with one, a name on the hub (hub:owner/name), or one of {', '.join(KNOWN)}",
         remedy="`loco models FOLDER` lists the model files of a folder",
     )
 

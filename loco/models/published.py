@@ -21,8 +21,9 @@ published                                             here
 ``norm.*``, ``mask_token``, ``head.*``                nothing: not used by these models
 ====================================================  =====================================================
 
-The outputs are those of the published code where images are whole patches and the grid is that of the pretraining. On
-other grids the positions differ a little: DINO's own code stretches them by a further tenth of a patch.
+The outputs are those of the published code if images consist of whole patches: position embeddings are interpolated to
+other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here,
+and around the centre there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,12 +65,17 @@ _BACKBONES = {  # by channels and patch
     (1024, 14): "dinov2_vitl14",
 }
 
-# What Lightning and its configuration leave in a checkpoint beside the weights. None of it is imported or run: objects
-# without behaviour take its place.
+# What Lightning and its configuration store in a checkpoint beside the weights. None of it is imported or called:
+# objects without behaviour replace it.
 _DESCRIPTIONS = re.compile(
     r"(src|omegaconf|yacs|hydra|lightning|lightning_fabric|pytorch_lightning)\..+"
-    r"|collections\.defaultdict|typing\.Any|pathlib\.\w*Path|builtins\.(dict|list|tuple|set|str|bytes|int|float|bool)"
+    r"|collections\.(defaultdict|deque)|typing\.\w+|_?operator\.getitem|enum\.\w+|pathlib\.\w*Path"
+    r"|datetime\.\w+|argparse\.Namespace|types\.(SimpleNamespace|GenericAlias)|_codecs\.encode|copyreg\._reconstructor"
+    r"|numpy\.\w+|numpy\.(_core|core)\.multiarray\.scalar"
+    r"|builtins\.(dict|list|tuple|set|frozenset|str|bytes|bytearray|int|float|bool|complex|slice|range|object|type)"
 )
+# Mappings that are created by a call of their class; PyTorch's reader fills nothing but its own containers.
+_MAPPINGS = re.compile(r"collections\.defaultdict|.+Dict")
 _CONVERT = (
     "where the file is trusted and its code installed, keep its weights alone (this runs what is in it): "
     "python -c \"import sys, torch; c = torch.load(sys.argv[1], weights_only=False, map_location='cpu'); "
@@ -96,7 +103,7 @@ def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | No
     """
     if kind not in _KINDS:
         raise ConfigError(f"there are no published weights {kind!r}; there are: {', '.join(_KINDS)}")
-    head, transformer = _split(_read(path), _KINDS[kind], path)
+    head, transformer = _split(read_weights(path), _KINDS[kind], path)
     layout = _locus_layout(head, path) if kind == "locus" else _loco_layout(head, path)
     channels, blocks = layout.pop("channels"), _count(transformer) or 11
     if transformer:
@@ -107,6 +114,7 @@ def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | No
         "name": "backbone",
         "backbone": {
             **({"layer": blocks} if kind == "locus" else {}),
+            **({"interpolate_offset": 0.1} if not backbone or backbone.get("name") == "transformers" else {}),
             "norm": False,
             **(backbone or _default_backbone(channels, patch, path)),
         },
@@ -146,8 +154,14 @@ def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
     return renamed
 
 
-def _read(path: str | Path) -> Weights:
-    """The weights of a file, the wrappings around their names left out."""
+def read_weights(path: str | Path) -> Weights:
+    """Return the tensors of a checkpoint by name, without ``model.`` and ``module.`` at the start of the names.
+
+    The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. Nothing is run.
+
+    Raises:
+        DataError: the file is broken, has no weights, or names objects that are neither weights nor known settings.
+    """
     content = _unpickle(path)
     if isinstance(content, dict):
         content = next((content[k] for k in ("state_dict", "model", "model_state_dict") if k in content), content)
@@ -167,7 +181,7 @@ def _unpickle(path: str | Path) -> Any:
         beside = _named_objects(path)
         if foreign := sorted(name for name in beside if not _DESCRIPTIONS.fullmatch(name)):
             raise pickle.UnpicklingError(f"it names {_shown(foreign)}")
-        with safe_globals([(_Inert, name) for name in beside]):
+        with safe_globals([(_stand_in(name), name) for name in beside]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         problem = str(error).partition("WeightsUnpickler error:")[2] or str(error)
@@ -188,14 +202,38 @@ def _named_objects(path: str | Path) -> set[str]:
     return set(get_unsafe_globals_in_checkpoint(path)) if zipfile.is_zipfile(path) else set()
 
 
-class _Inert:
-    """Stands for an object that is not wanted. It takes any arguments and does nothing."""
+def _stand_in(name: str) -> Callable[..., Any]:
+    """Return what replaces an object that a checkpoint names beside the weights; nothing of that name is imported."""
+    if name == "collections.deque":
+        return lambda *_: []
+    if _MAPPINGS.fullmatch(name):
+        return _Mapping
+    return _Inert
 
-    def __new__(cls, *_: Any, **__: Any) -> _Inert:
-        return super().__new__(cls)
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+class _Mapping:
+    """Replaces a class of mappings: instances are counters, which PyTorch's reader gives any items and attributes."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Counter:
+        return Counter()
+
+
+class _Called(type):
+    """Lets a class answer differently when it is called, and when only ``__new__`` is."""
+
+    def __call__(cls, *_: Any, **__: Any) -> _Inert:
+        return object.__new__(cls)
+
+
+class _Inert(metaclass=_Called):
+    """Replaces any other object. It takes any arguments and does nothing.
+
+    A pickle calls the class (an enumeration, a path) or creates an empty instance and then fills it; the latter may be
+    of a subclass of dict (the configurations of yacs), so it has to be a mapping.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> Counter:
+        return Counter()
 
     def __setstate__(self, _: Any) -> None:
         pass

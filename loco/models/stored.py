@@ -278,8 +278,11 @@ def _located(model: Mapping[str, Any], folder: Path, backbone: str | Path | None
     if model["name"] != "backbone":
         return dict(model)
     own = model["backbone"]
-    path = backbone or (folder / own["path"] if (folder / own["path"]).exists() else own["path"])
-    return {**model, "backbone": {**own, "path": str(path)}}
+    path = backbone or (folder / own["path"] if (folder / own["path"]).exists() else None)
+    if path is None:
+        return dict(model)
+    # A revision belongs to the path used during training.
+    return {**model, "backbone": {**{key: own[key] for key in own.keys() - {"revision"}}, "path": str(path)}}
 
 
 def _check_backbones(extractor: Extractor, wanted: Mapping[str, str], path: str | Path) -> None:

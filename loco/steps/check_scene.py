@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from loco.datasets import check_scene
+from loco.datasets import check_scene, conventions_of
 from loco.records import Recipe
 from loco.steps.raw_checks import write_check
 
@@ -13,7 +14,7 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     """Check a raw scene. Problems go into the manifest, so that one broken scene does not stop the others.
 
     Args:
-        recipe: of the manifest; its settings are ``format`` and ``decode``.
+        recipe: of the manifest; its settings are ``format``, ``decode`` and the conventions of the dataset.
         raw: folder that holds the raw scenes.
         out: manifest to write.
         dataset, scene: their names.
@@ -21,4 +22,4 @@ def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
     Raises:
         DataError: the scene was made by the workflow, and not as the plan says.
     """
-    write_check(check_scene, recipe, raw, out, dataset, scene)
+    write_check(partial(check_scene, conventions=conventions_of(recipe.settings)), recipe, raw, out, dataset, scene)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from loco.datasets import is_photographs, open_scene, provides
+from loco.datasets import conventions_of, is_photographs, open_scene, provides
+from loco.datasets.crop import crop_to_aspect
 from loco.datasets.ply import read_ply
 from loco.datasets.raw import Observations, RawFrame
 from loco.errors import DataError
@@ -65,7 +67,9 @@ def run(
         mesh, inputs[mesh_path] = read_mesh(mesh_path, recipe.inputs["fuse"])
     record = new_record(recipe, {"dataset": dataset, "scene": scene}, inputs)
     settings = {key: value for key, value in recipe.settings.items() if key != "format"}
-    prepare_frames(recipe.settings["format"], raw, scene, out, dataset, settings, mesh, threads, record)
+    # As the check took them.
+    conventions = conventions_of(recipe.inputs["check_scene"].settings)
+    prepare_frames(recipe.settings["format"], raw, scene, out, dataset, settings, mesh, threads, record, conventions)
 
 
 def prepare_frames(
@@ -78,6 +82,7 @@ def prepare_frames(
     mesh: bytes | None = None,
     threads: int = 1,
     record: Record | None = None,
+    conventions: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write a scene's frames. Each image is read once, and one is held at a time.
 
@@ -87,21 +92,25 @@ def prepare_frames(
         scene: name of the scene.
         out: file of :class:`loco.storage.Frames` to write.
         dataset: name of the dataset.
-        settings: ``height``, ``width`` (pixels); ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
+        settings: ``height``, ``width`` (pixels); ``crop``, to crop to their proportions instead of resizing each side
+            by a factor of its own; ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
             ``max_hole_fraction``: a frame that the mesh leaves with more holes is dropped; ``max_overlap``: so is one
             that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``scale``: metres a
             unit of a sparse model. What was left out is named in the facts ``skipped``, ``dropped`` and ``thinned``.
         mesh: a PLY file made from the scene's own depth, to fill holes with where the dataset has no mesh.
         threads: for the ray casting.
         record: how the file is made.
+        conventions: of the raw files (:func:`loco.datasets.conventions_of`).
 
     Raises:
         DataError: the raw files are broken, or no frame is left.
     """
-    source = open_scene(format, raw, scene)
+    source = open_scene(format, raw, scene, conventions)
     names = source.names(settings["images"])[:: settings.get("every", 1)]
     size = (settings["height"], settings["width"])
     raw_frames = tqdm(source.frames(names), total=len(names), desc=scene, unit="image")
+    if settings.get("crop"):
+        raw_frames = (crop_to_aspect(frame, size) for frame in raw_frames)
     dropped: dict[str, float] = {}
     thinned: dict[str, float] = {}
     tracks = source.tracks()

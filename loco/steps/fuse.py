@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import trimesh
 from tqdm import tqdm
 
-from loco.datasets import open_scene
+from loco.datasets import conventions_of, open_scene
 from loco.errors import DataError
 from loco.geometry.fuse import Fusion
 from loco.records import Recipe, Record, new_record
@@ -25,11 +26,19 @@ def run(recipe: Recipe, manifest_path: Path, raw: Path, out: Path, dataset: str,
     manifest = read_manifest(manifest_path, recipe.inputs["check_scene"])
     manifest.require_passed()
     record = new_record(recipe, {"dataset": dataset, "scene": scene}, {manifest_path: manifest.content_id})
-    fuse_scene(recipe.settings["format"], raw, scene, out, recipe.settings, record)
+    # As the check took them.
+    conventions = conventions_of(recipe.inputs["check_scene"].settings)
+    fuse_scene(recipe.settings["format"], raw, scene, out, recipe.settings, record, conventions)
 
 
 def fuse_scene(
-    format: str, raw: Path, scene: str, out: Path, settings: Mapping[str, Any], record: Record | None = None
+    format: str,
+    raw: Path,
+    scene: str,
+    out: Path,
+    settings: Mapping[str, Any],
+    record: Record | None = None,
+    conventions: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write the mesh of a scene's depth images. Each image is read once.
 
@@ -40,11 +49,12 @@ def fuse_scene(
         out: PLY to write.
         settings: ``voxel``, the edge of a voxel, and ``max_depth``, the largest depth to use; metres.
         record: how the mesh is made.
+        conventions: of the raw files (:func:`loco.datasets.conventions_of`).
 
     Raises:
         DataError: the scene has no depth images, or they make no surface.
     """
-    source = open_scene(format, raw, scene)
+    source = open_scene(format, raw, scene, conventions)
     if source.tracks() is not None:
         raise DataError(
             "a scene of a sparse model has no depth images to fuse",

@@ -6,6 +6,7 @@ import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ class RankingModule(pl.LightningModule):
         trained = [parameter for parameter in self.extractor.parameters() if parameter.requires_grad]
         optimiser = torch.optim.AdamW(trained, lr=settings["lr"], weight_decay=settings["weight_decay"])
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: warmup_cosine(step, settings["warmup_steps"], self.settings["steps"])
+            optimiser,
+            partial(SCHEDULES[settings.get("schedule", "cosine")], settings["warmup_steps"], self.settings["steps"]),
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -203,8 +205,16 @@ def peak_memory() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def warmup_cosine(step: int, warmup: int, steps: int) -> float:
-    """Share of the learning rate: a linear rise over ``warmup`` steps, then half a cosine down to 0 at ``steps``."""
+def cosine(warmup: int, steps: int, step: int) -> float:
+    """Return the factor of the learning rate: a linear rise over ``warmup`` steps, then a cosine to 0 at ``steps``."""
     if step < warmup:
-        return (step + 1) / (warmup + 1)
+        return constant(warmup, steps, step)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def constant(warmup: int, steps: int, step: int) -> float:
+    """Return the factor of the learning rate: a linear rise over ``warmup`` steps, then 1."""
+    return min(1.0, (step + 1) / (warmup + 1))
+
+
+SCHEDULES = {"cosine": cosine, "constant": constant}

@@ -182,7 +182,6 @@ def test_every_integer_of_the_schema_has_a_maximum() -> None:
         ("experiments.exact.train.loss.rho", float("inf"), "for no limit write a large number"),
         ("experiments.exact.train.loss.rho", [5.0, float("inf")], "for no limit write a large number"),
         ("experiments.exact.train.loss.kappa", float("-inf"), "for no limit write a large number"),
-        ("experiments.exact.train.optimiser.clip", float("inf"), "for no limit write a large number"),
         ("experiments.exact.train.optimiser.clip", float("-inf"), "for no limit write a large number"),
         ("experiments.exact.train.steps", float("inf"), "for no limit write a large number"),
         ("experiments.exact.title", float("inf"), "for no limit write a large number"),
@@ -207,6 +206,7 @@ def test_numbers_that_are_not_finite(path: str, value: Any, expected: str) -> No
         "experiments.exact.train.warmup.loss.kappa",
         "experiments.sampled.train.loss.kappa",
         "experiments.exact.train.batch.patches_per_image",
+        "experiments.exact.train.optimiser.clip",
         "benchmarks.landmark_retrieval.kappa",
     ],
 )

@@ -138,6 +138,36 @@ def test_raw_folders_count(make):
     assert one.id != other.id
 
 
+def test_the_depth_scale_of_a_dataset_counts_from_the_check_on(make):
+    real = {"format": "tum_rgbd", "raw": "raw", "scenes": ["a"], "check": {"decode": "all"}}
+    real |= {"frames": {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 0.5}}
+    real |= {"patches": {"stride": 16, "overlap_tolerance": 0.05}, "fuse": {"voxel": 0.02, "max_depth": 4.0}}
+    default, scaled = (make(datasets={"real": {**real, **scale}}) for scale in ({}, {"depth_scale": 1000}))
+    assert scaled.check_scene_recipe("real").settings["depth_scale"] == 1000
+    for recipe in ("check_scene_recipe", "frames_recipe", "fuse_recipe"):
+        assert getattr(default, recipe)("real").id != getattr(scaled, recipe)("real").id
+    # The manifest states the scale and is written again; nothing else of the steps behind it changes.
+    assert default.frames_recipe("real").own == scaled.frames_recipe("real").own
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "scannet"}, r"real.depth_scale: is for real data in the formats seven_scenes, tum_rgbd"),
+        ({"simulate": {"seed": 0, "rooms": 1, "images": 3, "image": {"height": 48, "width": 64}, "repetition": 0},
+          "raw": "results/raw/real"}, r"real.depth_scale: is for real data"),
+        ({"depth_scale": 0}, r"depth_scale"),
+        ({"depth_scale": "1000"}, r"depth_scale"),
+    ],
+)  # fmt: skip
+def test_a_depth_scale_where_none_belongs(make, changes, message):
+    real = {"format": "tum_rgbd", "raw": "raw", "scenes": ["a"], "check": {"decode": "all"}, "depth_scale": 1000}
+    real |= {"frames": {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 0.5}}
+    real |= {"patches": {"stride": 16, "overlap_tolerance": 0.05}}
+    with pytest.raises(ConfigError, match=message):
+        make(datasets={"real": {**real, **changes}})
+
+
 def test_a_deterministic_extractor_is_extracted_and_scored_once(make):
     plan = make(
         run={"splits": ["tiny", "again"], "experiments": ["sift", "untrained", "quick"], "seeds": [0, 1, 2]},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loco.models.backbones import KNOWN
-from loco.weights import SHORT_NAMES, is_hub_name, is_product, model_file, weights_problem
+from loco.weights import SHORT_NAMES, hub_name, is_product, model_file, weights_problem
 
 
 @pytest.fixture(autouse=True)
@@ -36,34 +36,40 @@ def test_a_model_is_named_by_its_file_or_its_folder(here: Path) -> None:
     assert model_file("~no_such_user/run") == Path("~no_such_user/run/model.safetensors")
 
 
-@pytest.mark.parametrize("path", ["facebook/dino-vits8", "a/b.c", "owner/dinov2-base-v1.5", "0x1/_a"])
-def test_names_of_the_hub(path: str) -> None:
-    assert is_hub_name(path)
+@pytest.mark.parametrize("name", ["facebook/dino-vits8", "a/b.c", "owner/dinov2-base-v1.5", "0x1/_a"])
+def test_names_of_the_hub(name: str) -> None:
+    assert hub_name(f"hub:{name}") == name
+    assert weights_problem("transformers", f"hub:{name}") is None
+    assert hub_name(name) is None
+    assert weights_problem("transformers", name).endswith(f"for a model on the Hugging Face hub, write `hub:{name}`")
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        *("dino_vits8", "./vit", "../vit", "~/vit", "/vit", "a/b/c", "a/", "", "a b/c", "a/b\n", "a/.."),
-        *("weights/dino", "data/dino", "results/dino", "models/dino", "checkpoints/dino"),
-        *("owner/net.onnx", "owner/net.ort", "owner/croco.pth", "owner/model.safetensors", "owner/a.CKPT"),
-    ],
+    "name", ["dino_vits8", "./vit", "../vit", "~/vit", "/vit", "a/b/c", "a/", "", "a b/c", "a/b\n", "a/..", "hub:a/b"]
 )
-def test_what_is_no_name_of_the_hub(path: str) -> None:
-    assert not is_hub_name(path)
+def test_what_is_no_name_of_the_hub(name: str) -> None:
+    assert hub_name(f"hub:{name}") is None
+    assert "expected hub:owner/name" in (weights_problem("transformers", f"hub:{name}") or "")
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "broken link"])
-def test_a_name_is_local_if_its_first_component_exists(kind: str) -> None:
-    assert is_hub_name("mine/dino")
+@pytest.mark.parametrize("kind", ["folder", "file", "broken link", "nothing"])
+def test_a_name_of_the_hub_does_not_depend_on_what_is_here(kind: str) -> None:
     if kind == "folder":
-        Path("mine").mkdir()
+        touch("mine/dino/config.json", "mine/dino/model.safetensors", "facebook/dino-vits8/config.json")
     elif kind == "file":
-        Path("mine").touch()
-    else:
+        touch("mine")
+    elif kind == "broken link":
         Path("mine").symlink_to("nowhere")
-    assert not is_hub_name("mine/dino")
-    assert is_hub_name("facebook/dino-vits8")
+    assert hub_name("hub:mine/dino") == "mine/dino"
+    assert (weights_problem("transformers", "mine/dino") is None) == (kind == "folder")
+    assert weights_problem("transformers", "dino_vits8") is None
+
+
+def test_an_adapter_alone_is_no_model() -> None:
+    touch("tuned/adapter_config.json", "tuned/adapter_model.safetensors")
+    assert "an adapter of peft without its base model" in (weights_problem("transformers", "tuned") or "")
+    touch("tuned/config.json", "tuned/model.safetensors")
+    assert weights_problem("transformers", "tuned") is None
 
 
 def test_products_of_the_workflow_are_below_results(here: Path) -> None:
@@ -86,7 +92,7 @@ def test_short_names_are_those_of_the_backbones() -> None:
         ("transformers", "weights/dino", "there is no folder weights/dino in "),
         ("transformers", "./vit", "there is no folder ./vit in "),
         ("transformers", "/no/such/vit", "there is no folder /no/such/vit; correct the path"),
-        ("transformers", "mine/dinu", "not requested from the hub, because `mine` exists"),
+        ("transformers", "mine/dinu", "there is no folder mine/dinu in "),
         ("transformers", "mine/dino/config.json", "mine/dino/config.json is no folder"),
         ("transformers", "mine/empty", "the folder mine/empty has no config.json"),
         ("transformers", "mine/plan", "the folder mine/plan has no weights"),
@@ -112,7 +118,7 @@ def test_weights_that_are_not_there(kind: str, path: str, expected: str) -> None
     [
         ("transformers", "mine/dino"),
         ("transformers", "~/mine/dino"),
-        ("transformers", "facebook/dino-vits8"),
+        ("transformers", "hub:facebook/dino-vits8"),
         ("transformers", "results/exported/vit"),
         ("croco", "mine/croco.pth"),
         ("croco", "results/made/croco.pth"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import open3d as o3d
 import pytest
@@ -23,6 +24,7 @@ from loco.simulate.panoramas import camera_intrinsics, choose_panoramas, shots
 from loco.simulate.render import Renderer
 from loco.steps.frames import prepare_frame
 from tests.unit.conftest import HOUSE
+from tests.unit.datasets.oriented import oriented
 
 COLOR, DEPTH, CONF, REGIONS = (
     "undistorted_color_images",
@@ -276,3 +278,56 @@ def test_broken_meshes_are_refused(raw, body, message):
     rewrite(raw / "house" / f"{REGIONS}.zip", lambda name, data: (name, mesh if name.endswith(".ply") else data))
     with pytest.raises(DataError, match=message):
         open_scene("matterport3d", raw, "house").mesh()
+
+
+def test_orientations_are_ignored(raw):
+    expected = list(all_frames(raw))
+    for kind in (COLOR, DEPTH):
+        rewrite(raw / "house" / f"{kind}.zip", lambda name, data: (name, oriented(data, 3)))
+    for frame, other in zip(all_frames(raw), expected):
+        np.testing.assert_array_equal(frame.rgb, other.rgb)
+        np.testing.assert_array_equal(frame.depth, other.depth)
+    assert "EXIF orientation (36 with orientation 3)" in check_scene("matterport3d", raw, "house", "all")["notes"][0]
+
+
+@pytest.mark.parametrize("change", [{12: 0.004}, {15: 1.004}, {0: "nan"}, {5: 1.5}])
+def test_poses_of_the_conf_are_rigid(raw, change):
+    """Numbers of the first matrix by their places."""
+
+    def edit(conf: str) -> str:
+        lines = [line.split() for line in conf.splitlines()]
+        words = next(words for words in lines if words and words[0] == "scan")
+        for place, value in change.items():
+            words[3 + place] = str(value)
+        return "\n".join(map(" ".join, lines))
+
+    edit_conf(raw, edit)
+    problems = "".join(check_scene("matterport3d", raw, "house", "sample")["problems"])
+    assert "not a rotation and a translation" in problems or "not finite" in problems
+
+
+def test_the_largest_depth_means_none(raw):
+    """It would be 16.38 m, and so in range."""
+    depth = np.full((64, 80), 4000, np.uint16)
+    depth[:10] = 65535
+    image = cv2.imencode(".png", depth)[1].tobytes()
+    rewrite(raw / "house" / f"{DEPTH}.zip", lambda name, data: (name, image))
+    frame = next(all_frames(raw))
+    assert (frame.depth[:10] == 0).all()
+    assert (frame.depth[10:] == 1).all()
+    assert check_scene("matterport3d", raw, "house", "sample")["depth_scale"] == 4000
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 0.93, 1.07, 4 / 3, 2])
+def test_cameras_of_images_of_another_size_are_refused(raw, factor):
+    def scaled(conf: str) -> str:
+        lines = [line.split() for line in conf.splitlines()]
+        for words in lines:
+            if words and words[0] == "intrinsics_matrix":
+                words[1:7] = [str(float(word) * factor) for word in words[1:7]]
+        return "\n".join(map(" ".join, lines))
+
+    edit_conf(raw, scaled)
+    with pytest.raises(DataError, match="another size"):
+        list(all_frames(raw))
+    assert "another size" in "".join(check_scene("matterport3d", raw, "house", "sample")["problems"])

@@ -26,6 +26,7 @@ from loco.geometry.raycast import RayCaster
 from loco.simulate.handheld import Photo, Walk
 from loco.simulate.raw_posed_rgbd import simulate_posed_rgbd, simulate_seven_scenes, simulate_tum_rgbd
 from loco.steps.frames import prepare_frame
+from tests.unit.datasets.oriented import oriented
 
 SIZE = (60, 80)
 SETTINGS: dict[str, Any] = {
@@ -194,8 +195,8 @@ def put(image: np.ndarray) -> Callable[[Path], Any]:
         (0, lambda file: file.write_bytes(b""), r"1 images are empty \(0 bytes\): \S+png"),
         (1, lambda file: file.write_bytes(b"no png"), r"\S+png' cannot be decoded"),
         (1, put(np.ones(SIZE, np.uint8)), r"not a 16-bit image of one channel[\s\S]*found: uint8"),
-        (1, put(np.ones((10, 10), np.uint16)), r"cannot have[\s\S]*found: \(10, 10\)"),
-        (0, put(np.ones((30, 40, 3), np.uint8)), r"cannot have[\s\S]*principal point[\s\S]*found: \(30, 40\)"),
+        (1, put(np.ones((10, 10), np.uint16)), r"cannot have[\s\S]*found: \(10, 10\)|another size[\s\S]*10 x 10"),
+        (0, put(np.ones((30, 40, 3), np.uint8)), r"K.txt belongs to images of another size[\s\S]*40 x 30"),
     ],
 )
 def test_broken_images_are_named(format: str, kind: int, damage: Any, message: str, raw: Path) -> None:
@@ -206,7 +207,8 @@ def test_broken_images_are_named(format: str, kind: int, damage: Any, message: s
     assert re.search(message, listed), listed
     assert "what to do" in listed
     assert not manifest["ok"]
-    with pytest.raises(DataError, match=re.escape(str(file))):
+    camera = raw / format / "house" / "K"  # of K.txt or K_depth.txt, where these are at fault
+    with pytest.raises(DataError, match="|".join(re.escape(str(path)) for path in (file, camera))):
         everything(format, raw)
 
 
@@ -253,7 +255,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", write("K.txt", "fx 0 40\n0 72 30\n0 0 1"), r"no number: .*'fx'"),
         ("posed_rgbd", write("K.txt", "72 0 40\n0 -72 30\n0 0 1"), r"no matrix of intrinsics"),
         ("posed_rgbd", write("K.txt", "72 0 nan\n0 72 30\n0 0 1"), r"no matrix of intrinsics"),
-        ("posed_rgbd", write("K.txt", "144 0 80\n0 144 60\n0 0 1"), r"principal point \(80.5, 60.5\)"),
+        ("posed_rgbd", write("K.txt", "144 0 80\n0 144 60\n0 0 1"), r"\(80.5, 60.5\), as of images of about 161 x 121"),
         ("posed_rgbd", write("depth_scale.txt", "0"), r"is no scale"),
         ("posed_rgbd", write("depth_to_color.txt", "inf " + IDENTITY[2:]), r"not finite[\s\S]*depth_to_color.txt"),
         ("posed_rgbd", write("mesh.ply", "ply"), r"the mesh cannot be read"),
@@ -262,7 +264,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("seven_scenes", lose("seq-02/frame-000001.pose.txt"), r"1 files are missing: frame-000001.pose.txt"),
         ("seven_scenes", lose("seq-02/frame-000000.depth.png"), r"are missing[\s\S]*5 color.png, 4 depth.png, 5 pose"),
         ("seven_scenes", write("seq-01/frame-000002.pose.txt", "1 0 0 0"), r"4 x 4 numbers[\s\S]*found: 4"),
-        ("seven_scenes", write("K_depth.txt", "500 0 320\n0 500 240\n0 0 1"), r"principal point \(320.5, 240.5\)"),
+        ("seven_scenes", write("K_depth.txt", "500 0 320\n0 500 240\n0 0 1"), r"K_depth.txt belongs[\s\S]*\(320.5, "),
         ("tum_rgbd", lose("groundtruth.txt"), r"groundtruth.txt is missing[\s\S]*rgbd-dataset/download"),
         ("tum_rgbd", lose("."), r"rgb.txt is missing[\s\S]*depth.txt is missing[\s\S]*groundtruth.txt is missing"),
         ("tum_rgbd", lose("K.txt"), r"K.txt is missing[\s\S]*3 x 3"),
@@ -318,19 +320,154 @@ def test_lost_poses_are_skipped_and_counted(raw: Path) -> None:
         np.testing.assert_array_equal(frame.pose, before[frame.name])  # the others keep theirs
 
 
-def test_frames_are_in_natural_order(tmp_path: Path) -> None:
-    names, folder = ["9", "10", "a2", "a10b", "a10c"], tmp_path / "s"
+def numbered(folder: Path, names: list[str], rows: list[str | None], size: tuple[int, int] = SIZE) -> None:
+    """Images that show their place in ``names``; rows of poses.txt that show it, each behind a name or none."""
     for kind in ("color", "depth"):
         (folder / kind).mkdir(parents=True)
     for k, name in enumerate(names):
-        put(np.full((*SIZE, 3), k, np.uint8))(folder / "color" / f"{name}.png")
-        put(np.full(SIZE, 1000 + k, np.uint16))(folder / "depth" / f"{name}.png")
-    (folder / "poses.txt").write_text("".join(f"1 0 0 {k} 0 1 0 0 0 0 1 0 0 0 0 1\n" for k in range(5)))
+        put(np.full((*size, 3), k, np.uint8))(folder / "color" / f"{name}.png")
+        put(np.full(size, 1000 + k, np.uint16))(folder / "depth" / f"{name}.png")
+    poses = (f"1 0 0 {k} 0 1 0 0 0 0 1 0 0 0 0 1\n" for k in range(len(names)))
+    (folder / "poses.txt").write_text("# row by row\n" + "".join(f"{r or ''} {p}" for r, p in zip(rows, poses)))
     (folder / "K.txt").write_text("70 0 39.5 0 70 29.5 0 0 1")
-    scene = PosedRgbdScene(tmp_path, "s")
+
+
+def of_one_place(raw: Path, names: list[str]) -> None:
+    """Each frame has its own pose, colour and depth, and frames are in the order of ``names``."""
+    scene = PosedRgbdScene(raw, "s")
     assert scene.names("all") == names
     for k, frame in enumerate(scene.frames(names)):
         assert (frame.pose[0, 3], frame.rgb[0, 0, 0], frame.depth[0, 0]) == (k, k, np.float32(1 + k / 1000))
+
+
+# Names as they were recorded, and whether their order is the same for everybody.
+NAMES = {
+    "digits": (["0008", "0009", "0010", "0011"], True),
+    "decimals": (["1548266469.830000", "1548266469.863300", "1548266469.900000"], True),
+    "seconds as str(float) writes them": (["1548266469.83", "1548266469.8633", "1548266469.9", "1548266469.93"], False),
+    "nanoseconds without zeros": (["1738133056.9658000", "1738133056.45788000", "1738133056.77710000"], False),
+    "numbers": (["8", "9", "10", "11"], False),
+    "in text": (["frame2-left", "frame10-left"], False),
+    "cases": (["Img1", "Img2", "img3"], True),
+    "cases mixed": (["a1", "B2"], False),
+    "of one another": (["frame", "frame-1"], False),
+}
+
+
+@pytest.mark.parametrize(("names", "clear"), NAMES.values(), ids=NAMES)
+def test_rows_are_matched_by_order_only_if_it_is_clear(names: list[str], clear: bool, tmp_path: Path) -> None:
+    numbered(tmp_path / "s", names, [None] * len(names))
+    manifest = PosedRgbdScene.check(tmp_path, "s", "all")
+    assert manifest["ok"] == clear
+    if clear:
+        of_one_place(tmp_path, names)
+        return
+    (problem,) = manifest["problems"]
+    first, *others = re.findall(r"([^ ,]+)\.png in (natural|plain) order", problem)
+    assert (first[1], others[0][1]) == ("natural", "plain")
+    assert first[0] != others[0][0]
+    with pytest.raises(DataError, match="order of the names there is ambiguous"):
+        PosedRgbdScene(tmp_path, "s")
+
+
+@pytest.mark.parametrize(("names", "_"), NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("suffix", ["", ".png"])
+def test_rows_with_names_are_matched_by_them(names: list[str], _: bool, suffix: str, tmp_path: Path) -> None:
+    numbered(tmp_path / "s", names, [f"{name}{suffix}" for name in names])
+    of_one_place(tmp_path, names)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (["room 1", "room 2", "the  hall"], ["room 1", "room 2.png", "the  hall"]),
+        (["000012", "000007", "000100"], ["12", "7", "100"]),  # by their numbers
+        (["b", "c", "d"], ["0", "1", "2"]),  # by their places
+        (["f000", "f001", "f002"], ["1", "2", "3"]),
+        (["f000", "f001", "f002"], ["01", "02", "03"]),
+        (["7.png", "8.png"], ["7.png", "8.png.png"]),
+    ],
+)
+def test_columns_of_names_and_numbers(names: list[str], rows: list[str], tmp_path: Path) -> None:
+    numbered(tmp_path / "s", names, list(rows))
+    of_one_place(tmp_path, names)
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "message"),
+    [
+        (["a", "b", "c"], ["a", "x", "c"], r"1 rows are called what no image is called: x"),
+        (["a", "b", "c"], ["a", "b", "b"], r"1 images have more than one row: b"),
+        (["a", "b", "c"], ["a", "b.png", "b"], r"1 images have more than one row: b"),
+        (["a", "b", "c"], ["a", "b"], r"1 images have no row: c"),
+        (["1.5", "1.25"], ["1.50", "1.25"], r"1 rows are called what no image is called: 1.50"),
+        (["0000", "0001", "0002"], ["1", "2", "3"], r"1 rows are called what no image is called: 3"),
+        (["0000", "0001", "0002"], ["0", "1", "1"], r"1 images have more than one row: 0001"),
+        (["b", "c", "d"], ["0", "1", "3"], r"3 rows are called what no image is called: 0, 1, 3"),
+        (["f1", "f2", "f10"], ["0", "1", "2"], r"order of the names there is ambiguous"),
+        (["a", "b", "c"], ["a", "b", None], r"line 4 cannot be understood[\s\S]*alike in all lines"),
+        (["a", "b", "c"], [None, "b", "c"], r"line 3 cannot be understood[\s\S]*alike in all lines"),
+        (["a", "a.png"], ["a.png", "a"], r"1 rows are called what no image is called: a.png"),
+    ],
+)
+def test_every_image_has_exactly_one_row(names: list[str], rows: list, message: str, tmp_path: Path) -> None:
+    numbered(tmp_path / "s", names, rows)
+    listed = "\n".join(PosedRgbdScene.check(tmp_path, "s", "all")["problems"])
+    assert re.search(message, listed), listed
+    assert "what to do" in listed
+
+
+def test_a_named_row_may_have_lost_its_pose(tmp_path: Path) -> None:
+    numbered(tmp_path / "s", ["9", "10"], ["9", "10"])
+    edit("poses.txt", lambda rows: [*rows[:2], "10 " + "nan " * 16])(tmp_path / "s")
+    assert PosedRgbdScene(tmp_path, "s").skipped == {"10": "its pose was lost"}
+
+
+# --- orientation, scale ----------------------------------------------------------------------------------------------
+
+
+@formats
+def test_orientations_of_colour_and_depth_are_ignored_and_noted(format: str, raw: Path) -> None:
+    expected = everything(format, raw)
+    images = sorted((raw / format).rglob("*.png"))
+    for k, file in enumerate(images):
+        file.write_bytes(oriented(file.read_bytes(), 1 + k % 8))
+    for frame, other in zip(everything(format, raw), expected):
+        np.testing.assert_array_equal(frame.rgb, other.rgb)
+        np.testing.assert_array_equal(frame.depth, other.depth)
+    manifest = SCENES[format].check(raw / format, "house", "all")
+    stated = sum(k % 8 > 0 for k in range(len(images)))
+    assert manifest["ok"]
+    assert f"{stated} of the {len(images)} images" in " ".join(manifest["notes"])
+
+
+@formats
+def test_the_scale_of_depth_is_a_setting(format: str, raw: Path) -> None:
+    """Of another writer's files, in its unit; the manifest states which scale was used and why."""
+    reader, folder = SCENES[format], raw / format / "house"
+    own = round(1 / UNIT[format])
+
+    def facts(**setting: float) -> tuple:
+        manifest = reader.check(raw / format, "house", "sample", **setting)
+        return manifest["ok"], manifest["depth_scale"], manifest["depth_scale_from"]
+
+    def depth(**setting: float) -> np.ndarray:
+        scene = reader(raw / format, "house", **setting)
+        return next(scene.frames(scene.names("all"))).depth
+
+    before = depth()
+    assert facts() == (True, own, "default of the format")
+    assert facts(depth_scale=2500) == (True, 2500, "configuration")
+    np.testing.assert_allclose(depth(depth_scale=2500), before * own / 2500, rtol=1e-6)
+    (folder / "depth_scale.txt").write_text("2000\n")
+    assert facts() == facts(depth_scale=2000) == (True, 2000, "depth_scale.txt")
+    np.testing.assert_allclose(depth(), before * own / 2000, rtol=1e-6)
+    manifest = reader.check(raw / format, "house", "sample", depth_scale=1000)
+    assert "depth_scale.txt" in {file["name"] for file in manifest["files"]}
+    (problem,) = manifest["problems"]
+    assert re.search(r"another scale than the configuration[\s\S]*1000 units[\s\S]*found: 2000", problem)
+    with pytest.raises(DataError, match="another scale"):
+        reader(raw / format, "house", depth_scale=1000)
 
 
 def test_optional_files_of_a_plain_folder(raw: Path, walk: Walk, photos: list[Photo]) -> None:

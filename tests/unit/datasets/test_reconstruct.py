@@ -34,6 +34,15 @@ def photographs(renderer, poses, tmp_path_factory) -> Path:
     return folder
 
 
+def test_neighbours_are_matched_only_in_an_unambiguous_order(tmp_path):
+    """COLMAP takes them in plain order: 1, 10, 2."""
+    for k in range(1, 12):
+        (tmp_path / "walk" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "walk" / "a" / f"{k}.jpg").touch()
+    with pytest.raises(DataError, match=r"number 2 is 2.jpg in natural order[\s\S]*10.jpg in plain[\s\S]*rename"):
+        reconstruct(tmp_path / "walk", tmp_path / "out", {"matcher": "sequential"}, threads=1)
+
+
 def aligned(points: np.ndarray, onto: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``points`` and ``others`` by the similarity that brings ``points`` nearest to ``onto`` (Umeyama 1991)."""
     middle, target = points.mean(axis=0), onto.mean(axis=0)

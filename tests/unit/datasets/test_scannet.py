@@ -29,6 +29,7 @@ from loco.simulate.raw_scannet import (
     write_sens,
 )
 from loco.steps.frames import prepare_frame
+from tests.unit.datasets.oriented import oriented
 
 SCAN = "scene0042_01"
 SETTINGS = {
@@ -458,6 +459,27 @@ def test_resized_images_do_not_go_with_the_old_intrinsics(exported):
         path.write_bytes(cv2.imencode(".png", np.ones((24, 32), np.uint16))[1])
     with pytest.raises(DataError, match=r"intrinsic_depth belongs to images of another size[\s\S]*32 x 24"):
         all_frames(exported)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 0.9, 1.1, 4 / 3, 2])
+def test_an_export_whose_colour_was_resized_is_refused(exported, factor):
+    for path in (exported / SCAN / "color").iterdir():
+        path.write_bytes(cv2.imencode(".jpg", cv2.resize(cv2.imread(str(path)), None, fx=factor, fy=factor))[1])
+    with pytest.raises(DataError, match=r"intrinsic_color belongs to images of another size"):
+        all_frames(exported)
+    assert not check_scene("scannet", exported, SCAN, "sample")["ok"]
+
+
+def test_orientations_of_exported_images_are_ignored(exported):
+    expected = all_frames(exported)
+    for kind in ("color", "depth"):
+        for k, path in enumerate(sorted((exported / SCAN / kind).iterdir())):
+            path.write_bytes(oriented(path.read_bytes(), (3, 6, 8)[k % 3]))
+    for frame, other in zip(all_frames(exported), expected):
+        assert_array_equal(frame.rgb, other.rgb)
+        assert_array_equal(frame.depth, other.depth)
+    notes = " ".join(check_scene("scannet", exported, SCAN, "all")["notes"])
+    assert re.search(r"(\d+) of the \1 images that were decoded state an EXIF orientation", notes)
 
 
 def test_all_problems_are_listed_at_once(raw):

@@ -20,6 +20,7 @@ from loco.simulate.handheld import Walk
 from loco.simulate.raw_scannet import simulate_scannet_pairs
 from loco.steps.frames import prepare_frames
 from loco.storage import Features, Frames
+from tests.unit.datasets.oriented import oriented
 
 SCENES = ["scene0707_00", "scene0711_02"]
 SETTINGS = {
@@ -210,6 +211,24 @@ def prepare(raw: Path, out: Path, **changes) -> Frames:
     settings = {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1.0} | changes
     prepare_frames("scannet_pairs", raw, SCENE, out, "pairs", settings)
     return Frames(out)
+
+
+def test_orientations_are_ignored(folder):
+    expected = read_pairs(folder)[0].images()
+    for path in (*folder.rglob("*.jpg"), *folder.rglob("*.png")):
+        path.write_bytes(oriented(path.read_bytes(), 6))
+    for image, other in zip(read_pairs(folder)[0].images(), expected):
+        np.testing.assert_array_equal(image.rgb, other.rgb)
+        np.testing.assert_array_equal(image.depth, other.depth)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 1.1, 1.4])
+def test_intrinsics_of_another_size_are_refused(folder, factor):
+    with np.load(folder / "intrinsics.npz") as arrays:
+        scaled = {scene: np.diag([factor, factor, 1]) @ k for scene, k in arrays.items()}
+    np.savez(folder / "intrinsics.npz", **scaled)
+    with pytest.raises(DataError, match="another size"):
+        read_pairs(folder)[0].images()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from loco.datasets.sens import SensFile, SensHeader
 from loco.errors import DataError
 from loco.simulate.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
+from tests.unit.datasets.oriented import oriented
 
 COLOR, DEPTH, FRAMES = (24, 32), (12, 16), 3
 RNG = np.random.default_rng(0)
@@ -197,3 +198,13 @@ def test_a_file_cut_after_it_was_opened_is_no_silent_image(tmp_path):
     file.path.write_bytes(file.path.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"ends within"):
         file.color(2)
+
+
+@pytest.mark.parametrize("color", ["png", "jpeg"])
+def test_orientations_of_compressed_images_are_ignored(tmp_path, color):
+    plain = SensFile(write(tmp_path / "plain.sens", color_compression=color), "scan")
+    header = replace(HEADER, color_compression=color)
+    content = [frame._replace(color=oriented(frame.color, 3 + 3 * (k % 2))) for k, frame in enumerate(frames(header))]
+    file = SensFile(write(tmp_path / "scan.sens", content, color_compression=color), "scan")
+    for k in range(FRAMES):
+        np.testing.assert_array_equal(file.color(k), plain.color(k))

@@ -527,3 +527,32 @@ def test_a_scene_without_labels_is_refused(make_scene):
     scene = make_scene(np.eye(4)[None], np.ones((1, 2, 2, 3)))
     with pytest.raises(DataError, match="no labels"):
         linear_probe.evaluate([scene], SETTINGS, 0, lambda labels: Classes([], [], lambda i: np.zeros((6, 8))))
+
+
+def test_the_published_average_precision_is_of_patch_centres(make_scene):
+    rng = np.random.default_rng(0)
+    centres = rng.integers(1, 6, (8, 5, 6))
+    semantic = rng.integers(1, 6, (8, 5 * STRIDE, 6 * STRIDE)).astype(np.uint8)  # anything around the centres
+    semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = centres
+    poses = np.tile(np.eye(4), (8, 1, 1))
+    poses[:, :3, 3] = film(8)
+    labels = np.zeros_like(semantic, np.int32), semantic, []
+    scene = make_scene(poses, np.eye(6)[centres], size=semantic.shape[1:], labels=labels, separate=True)
+    result = evaluate(scene, patch_centres=True)
+    for part in (HELD_OUT, IN_SAMPLE):
+        assert value(result, "mAP of patch centres", part) == pytest.approx(1.0)
+        assert value(result, "mAP", part) < 0.5
+    plain = evaluate(scene)
+    assert {row.metric for row in result.rows} - {row.metric for row in plain.rows} == {"mAP of patch centres"}
+    assert [row for row in result.rows if row.metric in linear_probe.METRICS] == plain.rows
+
+
+def test_patch_centres_rank_patches_as_their_definition(labelled_scene):
+    rng = np.random.default_rng(0)
+    patches = rng.integers(1, 5, (6, 5, 6))
+    features = unit(np.eye(5)[patches] + rng.normal(0, 0.6, (6, 5, 6, 5)))
+    result = evaluate(labelled_scene(patches, features), patch_centres=True)
+    # All pixels of a patch are of one class here, so that pixels and centres rank alike.
+    for part in (HELD_OUT, IN_SAMPLE):
+        assert value(result, "mAP of patch centres", part) == pytest.approx(value(result, "mAP", part))
+    assert 0.3 < value(result, "mAP") < 0.99

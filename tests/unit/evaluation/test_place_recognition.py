@@ -9,7 +9,15 @@ from torch.nn.functional import normalize
 
 from loco.errors import ConfigError, DataError
 from loco.evaluation import place_recognition
-from loco.evaluation.place_recognition import _vocabularies, evaluate, gather, overlapping_places, rank, samples
+from loco.evaluation.place_recognition import (
+    _vocabularies,
+    evaluate,
+    gather,
+    greedy_queries,
+    overlapping_places,
+    rank,
+    samples,
+)
 from loco.evaluation.result import EvaluatedScene
 from loco.storage import Features
 
@@ -93,6 +101,41 @@ def test_ground_truth_of_overlaps_equals_its_definition(seed, queries):
         right = [r for r in expected if overlap[q, r] >= 0.2 and mean[r] < 0.4 and distance(q, r) < 10]
         assert database[found].tolist() == right
     assert sum(map(len, positives)) > 0
+
+
+def greedy_by_definition(positive, similar):
+    """LoCo's choice with sets of image numbers."""
+    database, queries, truths = set(range(len(positive))), [], []
+    for i in range(len(positive)):
+        found = {j for j in database if positive[i][j] and j != i}
+        close = {j for j in range(len(positive)) if similar[i][j] and j != i}
+        earlier = set().union(*truths)
+        if not found or close & earlier or any(i in truth or similar[q][i] for q, truth in zip(queries, truths)):
+            continue
+        database -= close | {i}
+        queries.append(i)
+        truths.append(found)
+    return queries, database, truths
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_greedy_queries_have_positives_and_take_none_from_each_other(seed):
+    rng = np.random.default_rng(seed)
+    n = 60
+    overlap, poses = rng.random((n, n)) ** 14, still(n)
+    np.fill_diagonal(overlap, 1)
+    poses[:, :3, 3] = rng.uniform(0, 9, (n, 3))
+    database, asked, positives = overlapping_places(poses, overlap, SETTINGS | {"queries": "greedy"}, rng)
+    near = np.linalg.norm(poses[:, None, :3, 3] - poses[None, :, :3, 3], axis=-1) < 10
+    mean = (overlap + overlap.T) / 2
+    positive, similar = near & (overlap >= 0.2) & (mean < 0.4), near & (mean >= 0.4)
+    queries, left, truths = greedy_by_definition(positive, similar)
+    assert asked.tolist() == queries
+    assert len(queries) > 4
+    assert database.tolist() == sorted(left)
+    assert [set(database[found]) for found in positives] == truths
+    assert all(truths)
+    assert greedy_queries(positive, similar).tolist() == queries
 
 
 def test_far_images_are_neither_positive_nor_too_similar():
@@ -364,3 +407,27 @@ def test_ground_truth_of_other_images_is_refused(make_scene, truth, problem):
 def test_ways_to_rank_have_different_names(house, changes):
     with pytest.raises(ConfigError, match="the same"):
         evaluate([house], SETTINGS | changes)
+
+
+def test_accuracy_is_the_fraction_of_the_first_images_that_show_the_place(make_scene):
+    _, _, features = places(5, 6)
+    rng = np.random.default_rng(0)
+    features = features + 0.1 * rng.normal(size=features.shape)
+    positives = [sorted(rng.choice(25, count, replace=False).tolist()) for count in (1, 2, 3, 8, 8)]
+    scene = listed(make_scene, features, range(25), range(25, 30), positives)
+    asked = MEAN | {"ks": [1, 2, 8, 40], "accuracy": True, "rerank": ["none", RERANK[0]]}
+    result = evaluate([scene], asked)
+    assert values(result).items() >= values(evaluate([scene], asked | {"accuracy": False})).items()
+    (database,) = gather([scene], asked, 0)
+    vectors = [
+        torch.stack([normalize(image.patches().mean(dim=0), dim=0) for image in part])
+        for part in (database.images, database.queries)
+    ]
+    order = (vectors[1] @ vectors[0].T).argsort(dim=1, descending=True).numpy()
+    for k in (1, 2, 8):
+        right = [np.isin(row[:k], truth).mean() for row, truth in zip(order, database.positives) if len(truth) >= k]
+        row = next(row for row in result.rows if (row.metric, row.condition) == (f"accuracy@{k}", "mean"))
+        assert (row.value, row.n) == (pytest.approx(np.mean(right)), len(right))
+    # The first five images in another order, and all others as they were.
+    assert values(result)["accuracy@8", "mean, mutual + count"] == values(result)["accuracy@8", "mean"]
+    assert values(result)["accuracy@40", "mean"] is None  # no query has as many positives

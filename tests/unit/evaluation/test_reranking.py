@@ -188,3 +188,32 @@ def test_the_smallest_maps(matching, grid):
 def test_names():
     assert rerank_name({"matching": "mutual", "score": "ransac"}) == "mutual + RANSAC"
     assert rerank_name({"matching": "approximate", "tolerance": 1, "score": "count"}) == "mutual within 1 + count"
+
+
+@pytest.mark.parametrize("tolerance", [1, 2, 5**0.5])
+def test_a_strict_tolerance_excludes_itself(tolerance):
+    grid, other = (5, 6), (4, 7)
+    similarities = cosines(unit(*grid, 3), unit(*other, 3, seed=1))
+    settings = {"matching": "approximate", "tolerance": tolerance}
+    found, strict = (match(similarities, grid, other, settings | {"strict": on})[0].tolist() for on in (False, True))
+    exactly = mutual_by_definition(similarities.numpy(), tolerance, grid)
+    below = mutual_by_definition(similarities.numpy(), tolerance - 1e-6, grid)
+    assert strict == [positions(grid)[i].tolist() for i, _ in below]
+    assert found == [positions(grid)[i].tolist() for i, _ in exactly]
+    assert len(strict) < len(found)
+
+
+@pytest.mark.parametrize("matching", [{"matching": "mutual"}, {"matching": "neighbourhood", "tolerance": 3}])
+@pytest.mark.parametrize("name", ["count", "rapid_spatial"])
+def test_both_directions_are_added(matching, name):
+    query, candidate = unit(5, 6, 4), unit(4, 7, 4, seed=1)
+    entry = matching | {"score": name}
+    (forth,), (back,) = match_scores(query, candidate, [entry]), match_scores(candidate, query, [entry])
+    (both,) = match_scores(query, candidate, [entry | {"both_directions": True}])
+    assert both == pytest.approx(forth + back)
+    assert rerank_name(entry | {"both_directions": True}) == f"{rerank_name(entry)}, both directions"
+
+
+def test_names_tell_a_strict_tolerance():
+    entry = {"matching": "approximate", "tolerance": 2, "score": "count"}
+    assert rerank_name(entry | {"strict": True}) == "mutual within less than 2 + count"

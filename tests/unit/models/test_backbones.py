@@ -3,10 +3,12 @@
 import json
 import math
 import pickle
+import shutil
 import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -23,6 +25,7 @@ from transformers import (
 
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import KNOWN, build_backbone
+from loco.models.pretrained import load
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 CONFIGS = {
@@ -221,7 +224,7 @@ def test_colours_default_to_imagenet(models, tmp_path):
         expected = model(x).last_hidden_state[:, 1:].transpose(1, 2)
     torch.testing.assert_close(build(tmp_path)(x).maps.flatten(2), expected, atol=1e-5, rtol=1e-5)
     (tmp_path / "preprocessor_config.json").write_text('{"image_std": [1, 0, 1]}')
-    with pytest.raises(DataError, match="deviations above 0"):
+    with pytest.raises(DataError, match="three deviations and a rescale_factor above 0"):
         build(tmp_path)
 
 
@@ -380,23 +383,26 @@ def test_code_in_a_folder_is_not_run(models, tmp_path):
     ("path", "says"),
     [
         ("missing/folder/here", "give its path"),
+        ("weights/dino", "a model on the hub is written hub:owner/name"),
+        ("facebook/dino-vits8", "a model on the hub is written hub:owner/name"),
         ("../nowhere", "give its path"),
         ("dinov2_vits13", "did you mean dinov2_vits14?"),
     ],
 )
-def test_no_folder_and_no_name_of_the_hub(path, says):
+def test_a_path_that_is_missing_is_never_asked_for_on_the_hub(path, says, monkeypatch):
+    monkeypatch.setattr("loco.models.hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
     with pytest.raises(DataError) as caught:
         build(path)
     assert f"backbone {path!r} is no folder here" in str(caught.value)
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["dino_vits8", "nobody/nothing"])
+@pytest.mark.parametrize("path", ["dino_vits8", "hub:nobody/nothing"])
 def test_neither_here_nor_on_the_hub(offline, path):
     with pytest.raises(DataError) as caught:
         build(path)
-    name = KNOWN[path].hub if path in KNOWN else path
-    assert f"backbone {name!r} is no folder here" in str(caught.value)
+    name = KNOWN[path].hub if path in KNOWN else "nobody/nothing"
+    assert f"backbone {name!r} is not in the cache" in str(caught.value)
     assert f"hf download {name}" in str(caught.value)
 
 
@@ -433,3 +439,175 @@ def test_a_licence_that_was_not_accepted(monkeypatch):
     monkeypatch.setattr("loco.models.hub.snapshot_download", refuse)
     with pytest.raises(DataError, match=r"accepted its licence(.|\n)*dinov3-vits16-pretrain-lvd1689m.*hf auth login"):
         build("dinov3_vits16")
+
+
+@pytest.mark.parametrize(("path", "name"), [("dinov2_vits14", "facebook/dinov2-small"), ("hub:mine/net", "mine/net")])
+def test_a_model_of_the_hub_is_fetched_whatever_folders_are_here(models, tmp_path, monkeypatch, path, name):
+    asked = []
+
+    def fetch(name, revision, **_):
+        asked.append((name, revision))
+        return str(models["dinov2"][1])
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setattr("loco.models.hub.snapshot_download", fetch)
+    build(path)
+    build(path, revision="0123abc")
+    assert asked == [(name, None), (name, "0123abc")]
+
+
+def test_a_folder_has_no_revision(models):
+    with pytest.raises(ConfigError, match="remove `revision`"):
+        build(models["vit"][1], revision="main")
+
+
+def folder_with(models, kind, tmp_path, **settings):
+    shutil.copytree(models[kind][1], tmp_path / kind)
+    file = tmp_path / kind / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return tmp_path / kind
+
+
+@pytest.mark.parametrize("kind", VITS)
+@pytest.mark.parametrize("form", [lambda p: [p, p], lambda p: [p]])
+def test_a_patch_size_may_be_a_list(models, tmp_path, kind, form):
+    patch = models[kind][0].config.patch_size
+    x = images(patch)
+    listed = build(folder_with(models, kind, tmp_path, patch_size=form(patch)))
+    assert listed.stride == patch
+    assert torch.equal(listed(x).maps, build(models[kind][1])(x).maps)
+
+
+@pytest.mark.parametrize("patch", [[8, 16], [], "8", [8.0, 8.0], 0])
+def test_other_patch_sizes_are_refused(models, tmp_path, patch):
+    with pytest.raises((ConfigError, DataError), match=r"patch_size(.|\n)*config\.json|config\.json: `patch_size`"):
+        build(folder_with(models, "vit", tmp_path, patch_size=patch))
+
+
+def test_quantised_weights_are_refused(models, tmp_path):
+    settings = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    with pytest.raises(ConfigError, match=r"config\.json: quantised weights are not supported; give the folder of the"):
+        build(folder_with(models, "dinov2", tmp_path, **settings))
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+def test_another_image_size_is_named(models, tmp_path, kind):
+    size = 2 * models[kind][0].config.image_size
+    with pytest.raises(DataError) as caught:
+        build(folder_with(models, kind, tmp_path, image_size=size))
+    cells = (size // models[kind][0].config.patch_size) ** 2 + 1
+    assert f"embeddings.position_embeddings (1, {cells}, " in str(caught.value)
+    assert "set `image_size` in config.json" in str(caught.value)
+
+
+def test_weights_of_other_shapes_are_named(models, tmp_path):
+    with pytest.raises(DataError, match=r"have other shapes(.|\n)*mlp(.|\n)*belong together"):
+        build(folder_with(models, "vit", tmp_path, intermediate_size=24))
+
+
+def test_an_adapter_alone_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for make in (build, load):
+        with pytest.raises(DataError, match=r"an adapter of peft without its base model; merge"):
+            make(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_rescale": True, "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.25] * 3},
+        {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [63.75] * 3},
+        {"do_rescale": False, "rescale_factor": 7.0, "image_mean": [100.0, 110, 120], "image_std": [50.0, 60, 70]},
+        {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [0.5] * 3},
+        {"rescale_factor": 1 / 127.5, "do_normalize": False},
+        {"do_rescale": False, "do_normalize": False},
+    ],
+)
+def test_colours_are_scaled_as_the_preprocessor_says(models, tmp_path, settings):
+    folder = folder_with(models, "dinov2", tmp_path)
+    file = folder / "preprocessor_config.json"
+    settings = json.loads(file.read_text()) | settings
+    file.write_text(json.dumps(settings))
+    pixels = np.random.default_rng(0).integers(0, 256, (14, 28, 3)).astype(np.float64)
+    if settings.get("do_rescale", True):
+        pixels = pixels * settings.get("rescale_factor", 1 / 255)
+    expected = pixels
+    if settings.get("do_normalize", True):
+        expected = (pixels - settings["image_mean"]) / settings["image_std"]
+    raw = np.random.default_rng(0).integers(0, 256, (14, 28, 3))
+    found = build(folder).normalised(torch.from_numpy(raw).permute(2, 0, 1)[None] / 255)
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"do_flip_channel_order": True}, {"rescale_factor": 0}, {"rescale_factor": -1.0}, {"rescale_factor": "a"}],
+)
+def test_other_preprocessors_are_refused(models, tmp_path, settings):
+    folder = folder_with(models, "vit", tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises((ConfigError, DataError), match="preprocessor_config"):
+        build(folder)
+
+
+def dino_positions(table, rows, columns, offset=0.1):
+    """DINO's interpolation in float64: bicubic (a = -0.75), cell r at (r + 0.5) n / (rows + offset) - 0.5 of n."""
+    n = math.isqrt(table.shape[1] - 1)
+    grid = table[0, 1:].double().numpy().reshape(n, n, -1)
+
+    def weight(x):
+        x, a = abs(x), -0.75
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1 if x <= 1 else a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+    def matrix(count):
+        out = np.zeros((count, n))
+        for row in range(count):
+            place = (row + 0.5) * n / (count + offset) - 0.5
+            for near in range(math.floor(place) - 1, math.floor(place) + 3):
+                out[row, min(max(near, 0), n - 1)] += weight(place - near)
+        return out
+
+    return np.einsum("ri,qj,ijc->rqc", matrix(rows), matrix(columns), grid)
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3), None])
+def test_positions_are_interpolated_as_in_the_code_of_dino(models, kind, shape):
+    model, folder = models[kind]
+    backbone, plain = build(folder, interpolate_offset=0.1), build(folder)
+    table = model.embeddings.position_embeddings.detach()
+    n = math.isqrt(table.shape[1] - 1)
+    x = images(backbone.stride, *(shape or (n, n)))
+    if shape is None:  # the grid of the pretraining: nothing to interpolate
+        assert torch.equal(backbone(x).maps, plain(x).maps)
+        return
+    patches = model.embeddings.patch_embeddings((x - MEAN) / STD).detach()
+    found = backbone._embedded(backbone.normalised(x))[:, 1:] - patches
+    expected = dino_positions(table, *shape).reshape(1, shape[0] * shape[1], -1)
+    np.testing.assert_allclose(found.detach().numpy(), np.broadcast_to(expected, found.shape), atol=1e-5)
+    difference = (backbone(x).maps - plain(x).maps).norm() / plain(x).maps.norm()
+    assert 1e-4 < difference < 0.2
+
+
+@pytest.mark.parametrize("kind", ["dinov2_with_registers", "dinov3_vit", "resnet"])
+def test_other_models_have_no_such_positions(models, kind):
+    with pytest.raises(ConfigError, match=r"interpolate_offset|leave these options out"):
+        build(models[kind][1], interpolate_offset=0.1)
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_the_class_token_is_put_before_each_patch(models, kind):
+    plain, joined = build(models[kind][1]), build(models[kind][1], concat_class_token=True)
+    x = images(plain.stride)
+    maps, token = plain(x)
+    found = joined(x).maps
+    assert joined.dim == found.shape[1] == 2 * plain.dim
+    assert torch.equal(found[:, plain.dim :], maps)
+    assert (found[:, : plain.dim] == token[:, :, None, None]).all()
+
+
+def test_a_facet_has_no_class_token_to_put_before_it(models):
+    with pytest.raises(ConfigError, match="concat_class_token"):
+        build(models["vit"][1], facet="value", concat_class_token=True)

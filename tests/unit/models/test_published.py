@@ -2,7 +2,10 @@ import math
 import subprocess
 import sys
 import types
-from collections import defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import date
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from torch.nn import functional as F
 from loco.errors import ConfigError, DataError
 from loco.models import load, save_extractor
 from loco.models.backbones import build_backbone
-from loco.models.published import load_published
+from loco.models.published import load_published, read_weights
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 WIDTHS = (3, 4, 4, 6, 6, 16)
@@ -254,12 +257,79 @@ def test_checkpoints_with_the_settings_of_their_training_are_read_without_its_co
     assert torch.equal(extractor.state_dict()["head.layers.0.weight"], published_cnn()["0.weight"])
 
 
+def hydra_config(monkeypatch):
+    """A configuration as omegaconf pickles it after `hydra.main` has resolved `${now:...}`: nodes with a state."""
+    node = foreign(monkeypatch, "omegaconf.nodes.AnyNode")
+    config = foreign(monkeypatch, "omegaconf.dictconfig.DictConfig")
+    metadata = foreign(monkeypatch, "omegaconf.base.ContainerMetadata")
+    root, leaf, facts = config(), node(), metadata()
+    cache = defaultdict(dict, {"now": {"%Y-%m-%d": "2024-05-01", "%H": "12"}, "env": {"USER": "me"}})
+    vars(facts).update(ref_type=Any, object_type=dict, key=None, flags={}, resolver_cache=cache, element_type=Any)
+    vars(leaf).update(_metadata=facts, _parent=root, _val=0.2)
+    vars(root).update(_metadata=facts, _parent=None, _content={"rho": leaf})
+    return root
+
+
+def subclass(monkeypatch, name, base, *arguments):
+    made = foreign(monkeypatch, name)
+    made = type(made.__name__, (base,), {"__module__": made.__module__})
+    setattr(sys.modules[made.__module__], made.__name__, made)
+    return made(*arguments)
+
+
+BESIDE = {
+    "hydra": hydra_config,
+    "nested defaultdicts": lambda _: defaultdict(list, {"a": defaultdict(dict, {"b": {1: 2}}), "c": [3]}),
+    "ordered": lambda _: OrderedDict(a=OrderedDict(b=1), c=Counter("aab")),
+    "deque and sets": lambda _: [deque([1, 2], maxlen=3), {1, 2}, frozenset("ab"), b"bytes", 1j],
+    "yacs": lambda m: subclass(m, "yacs.config.CfgNode", dict, {"MODEL": {"RHO": 0.2}}),
+    "a mapping of Lightning": lambda m: subclass(m, "lightning.fabric.utilities.data.AttributeDict", dict, {"lr": 1.0}),
+    "an ordered one of its own": lambda m: subclass(m, "src.utils.SettingsDict", OrderedDict, {"lr": 1.0}),
+    "types": lambda _: {"optional": Optional[int], "key": dict[str, int], "date": date(2024, 5, 1)},  # noqa: UP045
+    "paths as keys": lambda _: {Path("a/b"): 1},
+    "numbers of NumPy": lambda _: {"best": np.float64(0.3), "type": np.dtype("f4")},
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_containers_beside_the_weights_are_read_without_their_code(tmp_path, monkeypatch, beside):
+    weights = OrderedDict({"model.layers.0.weight": torch.ones(2, 2), "model.module.layers.1.bias": torch.zeros(3)})
+    settings = {"config": BESIDE[beside](monkeypatch)}
+    torch.save({"state_dict": weights, "hyper_parameters": settings, "epoch": 3}, tmp_path / "loco.ckpt")
+    monkeypatch.undo()
+    found = read_weights(tmp_path / "loco.ckpt")
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "layers.0.weight": [[1, 1], [1, 1]],
+        "layers.1.bias": [0, 0, 0],
+    }
+    assert not {"omegaconf", "yacs", "src"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize("prefix", ["model.", "model.module."])
+def test_a_checkpoint_with_a_configuration_of_hydra_is_an_extractor(tiny, tmp_path, monkeypatch, prefix):
+    weights = {prefix + key: value for key, value in loco_weights(tiny, "vit").items()}
+    torch.save({"state_dict": weights, "hyper_parameters": {"config": hydra_config(monkeypatch)}}, tmp_path / "l.ckpt")
+    torch.save(loco_weights(tiny, "vit"), tmp_path / "bare.pth")
+    monkeypatch.undo()
+    found, bare = (load_published("loco", tmp_path / name, tiny["vit"]) for name in ("l.ckpt", "bare.pth"))
+    assert torch.equal(found.extract(images(48)), bare.extract(images(48)))
+
+
 class Trap:
     def __init__(self, path):
         self.path = path
 
     def __reduce__(self):
         return (subprocess.check_call, (["touch", str(self.path)],))
+
+
+def test_what_a_container_holds_is_never_called(tmp_path):
+    trap = tmp_path / "sprung"
+    held = defaultdict(dict, {"now": deque([Trap(trap)])})
+    torch.save({"state_dict": published_cnn(), "hyper_parameters": held}, tmp_path / "evil.ckpt")
+    with pytest.raises(DataError, match="check_call"):
+        load_published("loco", tmp_path / "evil.ckpt")
+    assert not trap.exists()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

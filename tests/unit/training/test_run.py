@@ -20,7 +20,7 @@ from loco.models.parts import Encoding
 from loco.training import train
 from loco.training.data import Batches
 from loco.training.kept import Kept, clone, trained_weights
-from loco.training.module import RankingModule, warmup_cosine
+from loco.training.module import RankingModule, constant, cosine
 from loco.training.scene_files import open_scenes
 from loco.training.validation import ValidationScene
 
@@ -362,7 +362,7 @@ def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):
 
 
 def test_learning_rate_rises_then_falls_to_zero():
-    shares = [warmup_cosine(step, 4, 20) for step in range(21)]
+    shares = [cosine(4, 20, step) for step in range(21)]
     np.testing.assert_allclose(shares[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(a > b for a, b in pairwise(shares[4:]))
     assert shares[-1] == pytest.approx(0)
@@ -387,3 +387,27 @@ def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
     model, log = run(experiment, walls[:2], tmp_path)
     assert model.facts["loss"]["kappa"] is None  # JSON has no infinity
     assert log["loss"].between(0, 1).all()
+
+
+def test_a_constant_learning_rate_rises_and_stays():
+    assert [constant(4, 20, step) for step in range(20)] == [0.2, 0.4, 0.6, 0.8] + 16 * [1.0]
+    assert [constant(0, 20, step) for step in range(20)] == 20 * [1.0]
+
+
+def test_a_training_without_clipping_and_decay_is_plain_adam(experiment, walls, tmp_path):
+    optimiser = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None, "schedule": "constant"}
+    experiment["train"] |= {"optimiser": optimiser, "steps": 3, "validate_every": 10}
+    module = RankingModule(experiment, 0, [], tmp_path)
+    batches = Batches(open_scenes(walls[:2]), *batch_settings(experiment), 0)
+    trained, _ = run(experiment, walls[:2], tmp_path / "run")
+    module.extractor.train()
+    adam = torch.optim.Adam(module.extractor.parameters(), lr=1e-3)
+    for step in range(3):
+        batch = batches.draw(step)
+        features = module.extractor(batch.images).permute(0, 2, 3, 1)[batch.use]
+        scenes, images = (ids[:, None, None].expand(batch.use.shape)[batch.use] for ids in (batch.scene, batch.image))
+        adam.zero_grad()
+        module.criterion(features, batch.points[batch.use], scenes, image_ids=images)[0].backward()
+        adam.step()
+    for (name, one), other in zip(trained.state_dict().items(), module.extractor.state_dict().values()):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4, msg=name)

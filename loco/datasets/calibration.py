@@ -1,0 +1,140 @@
+"""Cameras of one's own recordings: ``K.txt``, ``K_depth.txt``, and the distortion of their lenses.
+
+``K.txt`` holds the 3 x 3 matrix of a camera. It states a size only by its principal point, which is near the centre of
+an image. :func:`size_meant` finds matrices that are of images of another size, as after a resize. A camera whose
+principal point *is* off-centre, because its images were cropped, needs the size: two more numbers behind the matrix,
+the width and the height of the images. Then the images must have this size, and the principal point may lie anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.datasets.distortion import Distortion, read_distortion
+from loco.datasets.pose_files import read_intrinsics
+from loco.errors import DataError
+
+Size = tuple[int, int]  # (height, width), pixels
+# Principal points of real cameras, relative to the centre of the image: within a few per cent; the largest published
+# one that is known here is 1.11 (rgb camera of a Kinect, y alone).
+FOCAL = (0.1, 50.0)  # of the side of the image; fields of view of 157 and of 1.1 degrees
+FARTHEST = 0.2  # from 1, in any direction
+ODD = 0.1  # from 1, in any direction: noted
+RESIZED = 0.05  # from 1, if both coordinates are off by the same factor, the mark of a resize
+ALIKE = 0.1  # two factors that differ by less are the same one
+
+
+class Lens(NamedTuple):
+    """What a camera's images show.
+
+    Attributes:
+        intrinsics: (3, 3), pixels, pixel centres at i + 0.5.
+        size: (height, width) that the images must have, where it is stated.
+        distortion: of the lens, if its images have any.
+        file: that states the camera, None if it is a published one.
+    """
+
+    intrinsics: NDArray[np.float64]
+    size: Size | None = None
+    distortion: Distortion | None = None
+    file: Path | None = None
+
+
+def distortion_file(camera_file: Path) -> Path:
+    """The file with the distortion of the camera ``K.txt`` or ``K_depth.txt``: ``distortion[_depth].txt``."""
+    return camera_file.with_name(camera_file.name.replace("K", "distortion", 1))
+
+
+def read_lens(file: Path, scene: str) -> Lens | None:
+    """Read a camera, with the distortion of its lens; None if there is no such file.
+
+    Raises:
+        DataError: a file is broken, or there is a distortion without a camera.
+    """
+    of_lens = distortion_file(file)
+    if not file.exists():
+        if of_lens.exists():
+            raise DataError(
+                f"states a distortion, but there is no {file.name} beside it",
+                file=of_lens,
+                scene=scene,
+                expected=f"{file.name}, the intrinsics that were calibrated together with the distortion",
+                remedy=f"write {file.name}, or delete {of_lens.name}",
+            )
+        return None
+    intrinsics, size = read_intrinsics(file, scene)
+    return Lens(intrinsics, size, read_distortion(of_lens, scene) if of_lens.exists() else None, file)
+
+
+def size_meant(intrinsics: NDArray[np.float64], size: Size) -> Size | None:
+    """Return the size (height, width) of the images that intrinsics seem to be for, if it is not ``size``.
+
+    Args:
+        intrinsics: (3, 3), pixels.
+        size: (height, width) of the images that are there.
+
+    Returns:
+        The size that has the principal point in its centre, or None if the principal point is plausible for ``size``:
+        less than 20 % off the centre, and not off by 5 % or more in both coordinates by one factor (of a resize).
+    """
+    factors = 2 * intrinsics[:2, 2] / size[::-1]
+    off = factors - 1
+    far = np.abs(off).max() > FARTHEST
+    resized = np.abs(off).min() >= RESIZED and off[0] * off[1] > 0 and np.ptp(factors) <= ALIKE * factors.min()
+    width, height = np.round(2 * intrinsics[:2, 2]).astype(int).tolist()
+    return (height, width) if far or resized else None
+
+
+def odd_centre(lens: Lens, size: Size) -> str | None:
+    """Return a note on a principal point that is far off the centre of images of ``size``; None if it is not."""
+    off = np.abs(2 * lens.intrinsics[:2, 2] / size[::-1] - 1)
+    if lens.size is not None or lens.file is None or off.max() <= ODD:
+        return None
+    name, direction = lens.file.name, ("horizontally", "vertically")[off.argmax()]
+    return (
+        f"the principal point in {name} is {off.max():.0%} off the centre of the images ({direction}): right if they "
+        f"were cropped, wrong if {name} is of the images before a crop; append `{size[1]} {size[0]}` to {name} to "
+        "confirm it"
+    )
+
+
+def require_size(
+    intrinsics: NDArray[np.float64], size: Size, what: str, *, file: Path, scene: str, remedy: str
+) -> None:
+    """Refuse intrinsics that are of images of another size (:func:`size_meant`), or of no camera.
+
+    Args:
+        intrinsics: (3, 3), pixels.
+        size: (height, width) of the images.
+        what: names the matrix in the error.
+        file: of the images, or of the intrinsics.
+        scene: named in the error.
+        remedy: what to do.
+
+    Raises:
+        DataError: they are.
+    """
+    meant = size_meant(intrinsics, size)
+    if meant is not None:
+        raise DataError(
+            f"{what} belongs to images of another size",
+            file=file,
+            scene=scene,
+            expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
+            found="({:.1f}, {:.1f}), as of images of about {} x {}".format(*intrinsics[:2, 2], *meant[::-1]),
+            remedy=remedy,
+        )
+    fields = intrinsics.diagonal()[:2] / size[::-1]
+    if not (fields.min() >= FOCAL[0] and fields.max() <= FOCAL[1]):
+        raise DataError(
+            f"{what} has a focal length that no camera of such images has",
+            file=file,
+            scene=scene,
+            expected=f"{FOCAL[0]} to {FOCAL[1]} times the {size[1]} x {size[0]} pixels of the images",
+            found="{:g}, {:g}".format(*intrinsics.diagonal()),
+            remedy="state it in pixels, not in millimetres",
+        )

@@ -1,0 +1,182 @@
+"""Lens distortion in OpenCV's two models, and how images are freed of it.
+
+A file of one line states it: the model, followed by its coefficients in OpenCV's order.
+
+- ``radial-tangential k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tau_x tau_y]]]]`` (docs.opencv.org, "Camera Calibration
+  and 3D Reconstruction"): 4, 5, 8, 12 or 14 coefficients.
+- ``fisheye k1 k2 k3 k4`` (the same, "Fisheye camera model"; Kannala and Brandt, 2006).
+
+The names that ROS, Kalibr and COLMAP give them are read as well (:data:`OTHER_NAMES`).
+
+Images are resampled as a pinhole camera of the same size, focal length and principal point would have taken them, as
+those of COLMAP are (:mod:`loco.datasets.colmap`). What that camera sees beyond the image is black and without depth;
+what the image shows beyond the border of that camera is lost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.datasets.pose_files import read_text
+from loco.errors import DataError
+from loco.geometry.cameras import pixel_centres
+from loco.geometry.patches import sample_depth
+
+RADIAL_TANGENTIAL, FISHEYE = "radial-tangential", "fisheye"
+COEFFICIENTS = {RADIAL_TANGENTIAL: (4, 5, 8, 12, 14), FISHEYE: (4,)}
+OTHER_NAMES = {  # of Kalibr, ROS and COLMAP
+    "radtan": RADIAL_TANGENTIAL,
+    "plumb-bob": RADIAL_TANGENTIAL,
+    "rational-polynomial": RADIAL_TANGENTIAL,
+    "opencv": RADIAL_TANGENTIAL,
+    "full-opencv": RADIAL_TANGENTIAL,
+    "equi": FISHEYE,
+    "equidistant": FISHEYE,
+    "opencv-fisheye": FISHEYE,
+}
+NOTED_EMPTY = 0.02  # fraction of an undistorted image that the lens does not see, and that is noted
+MOST_EMPTY = 0.5  # fraction of an undistorted image that the lens does not see; with more, the coefficients are wrong
+STEPS = 4096  # at which the distorted radius is computed, to find where it stops growing
+BLOCK = 1 << 20  # pixels whose rays are computed together
+OUTSIDE = -2.0  # pixels; where the lens sees nothing, images are read from there
+
+
+class Distortion(NamedTuple):
+    """``model``, a key of :data:`COEFFICIENTS`, and its ``coefficients`` in OpenCV's order."""
+
+    model: str
+    coefficients: tuple[float, ...]
+
+    def distort(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where a lens of focal length 1 shows rays (n, 2), x / z and y / z; NaN for rays beyond its range.
+
+        The range ends where the distance from the centre no longer grows with the angle: there the polynomial folds
+        the image back onto itself, which no lens does.
+        """
+        radius = np.linalg.norm(rays, axis=1)
+        with np.errstate(all="ignore"):
+            seen = radius <= self._range(float(radius.max(initial=0.0)))
+            if self.model == FISHEYE:
+                shown = rays * np.where(radius > 0, self._radius(radius) / radius, 1.0)[:, None]
+            else:
+                points = np.column_stack([rays, np.ones(len(rays))])
+                none, axes = np.zeros(3), np.eye(3)
+                shown = cv2.projectPoints(points, none, none, axes, np.array(self.coefficients))[0].reshape(-1, 2)
+        return np.where(seen[:, None], shown, np.nan)
+
+    def _radius(self, radius: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The distorted distance from the centre, of the radial part alone."""
+        if self.model == FISHEYE:
+            angle = np.arctan(radius)
+            return angle * np.polynomial.polynomial.polyval(angle**2, [1.0, *self.coefficients])
+        k1, k2, _, _, k3, k4, k5, k6 = np.resize([*self.coefficients, 0, 0, 0, 0], 8)
+        above, below = (np.polynomial.polynomial.polyval(radius**2, [1.0, *k]) for k in ((k1, k2, k3), (k4, k5, k6)))
+        return radius * np.where(below > 0, above / below, np.nan)
+
+    def _range(self, farthest: float) -> float:
+        """The largest radius up to ``farthest`` to which the distorted radius grows."""
+        radius = np.linspace(0, farthest, STEPS)
+        grows = np.diff(self._radius(radius)) > 0  # false for NaN
+        return farthest if grows.all() else float(radius[grows.argmin()])
+
+
+def read_distortion(file: Path, scene: str) -> Distortion:
+    """Read the distortion of a lens.
+
+    Raises:
+        DataError: the file does not hold a known model and as many finite coefficients as it has.
+    """
+    name, *words = read_text(file, scene).split() or [""]
+    model = name.lower().replace("_", "-")
+    model = OTHER_NAMES.get(model, model)
+    try:
+        coefficients = tuple(float(word) for word in words)
+    except ValueError:
+        coefficients = ()
+    if len(coefficients) not in COEFFICIENTS.get(model, ()) or not np.isfinite(coefficients).all():
+        raise DataError(
+            "does not state the distortion of a lens",
+            file=file,
+            scene=scene,
+            expected=f"`{RADIAL_TANGENTIAL} k1 k2 p1 p2` with 4, 5, 8, 12 or 14 coefficients as OpenCV orders them, or "
+            f"`{FISHEYE} k1 k2 k3 k4`",
+            found=" ".join([name, *words])[:200] or "nothing",
+            remedy="write the model and its coefficients on one line; delete the file if the images are undistorted",
+        )
+    return Distortion(model, coefficients)
+
+
+class Undistortion:
+    """Resamples the images of one size that a lens took.
+
+    Attributes:
+        empty: fraction of the undistorted image that the lens does not see.
+    """
+
+    def __init__(
+        self,
+        distortion: Distortion,
+        intrinsics: NDArray[np.float64],
+        size: tuple[int, int],
+        file: Path | None,
+        scene: str,
+    ) -> None:
+        """
+        Args:
+            distortion: of the lens.
+            intrinsics: (3, 3), of the lens and of the undistorted images, pixels.
+            size: (height, width) of the images.
+            file: that states the distortion, for errors.
+            scene: likewise.
+
+        Raises:
+            DataError: the lens would not see most of the undistorted image.
+        """
+        inverse = np.linalg.inv(intrinsics)
+        self._uv = np.empty((*size, 2), np.float32)  # where the image shows each pixel of the pinhole camera
+        for top in range(0, size[0], rows := max(1, BLOCK // size[1])):
+            block = self._uv[top : top + rows]
+            centres = pixel_centres(*block.shape[:2]).reshape(-1, 2) + np.array([0, top])
+            rays = centres @ inverse[:2, :2].T + inverse[:2, 2]
+            uv = distortion.distort(rays) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
+            # Rounded, so that the centre of a pixel reads that pixel alone.
+            block[:] = np.nan_to_num(np.round(uv, 4), nan=OUTSIDE).reshape(block.shape)
+        empty = ~((self._uv >= 0) & (self._uv < size[::-1])).all(axis=-1)
+        if empty.mean() > MOST_EMPTY:
+            raise DataError(
+                f"with this distortion the images show only {1 - empty.mean():.0%} of what a camera without it sees",
+                file=file,
+                scene=scene,
+                expected=f"at least {1 - MOST_EMPTY:.0%}",
+                found=" ".join([distortion.model, *(f"{value:g}" for value in distortion.coefficients)]),
+                remedy="correct the model, or the order and the signs of its coefficients",
+            )
+        self._uv[empty] = OUTSIDE
+        self.empty = float(empty.mean())
+
+    def color(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image (H, W, 3) without distortion; black where the lens sees nothing."""
+        # OpenCV counts from the centre of the first pixel. The outermost half pixel is not mixed with black.
+        straight = cv2.remap(rgb, self._uv - 0.5, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        straight[self._uv[..., 0] == OUTSIDE] = 0
+        return straight
+
+    def depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The depth image (h, w) without distortion, metres; 0 where there is none. z-depths do not change."""
+        return sample_depth(depth, self._uv)[0].astype(np.float32)
+
+
+def empty_note(color: Undistortion) -> str | None:
+    """Return a note on undistorted colour images that show much black; None if they do not."""
+    if color.empty <= NOTED_EMPTY:
+        return None
+    return (
+        f"the lens of the colour camera sees {1 - color.empty:.0%} of the undistorted images; the rest, at their "
+        "border, is black, and its depth is filled like other holes: undistort the images to a smaller field of view "
+        "to avoid this"
+    )

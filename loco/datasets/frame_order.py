@@ -1,0 +1,142 @@
+"""Which row of a table belongs to which image: by a column of names or numbers, or else by the order of the names.
+
+Software orders names in several ways, and a file of rows does not state which one its writer used. Time stamps with
+unequal numbers of decimals are the common case: ``1.83`` is before ``1.9`` in plain order and in time, and after it in
+natural order; ``frame2`` and ``frame10`` are the other way round. So rows without names are matched by order only if
+all orders agree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from loco.datasets.checklist import few
+from loco.datasets.layouts import natural
+from loco.errors import DataError
+
+ORDERS = {
+    "natural order (2 before 10)": lambda file: natural(str(file)),
+    "plain order (10 before 2)": str,
+    "plain order of the names without suffix": lambda file: str(file.with_suffix("")),
+    "plain order regardless of case": lambda file: str(file).casefold(),
+}
+
+
+def match_rows(
+    keys: Sequence[str] | None, rows: int, images: Mapping[str, Path], *, table: Path, scene: str
+) -> list[str]:
+    """Return the name of the image of each row.
+
+    Args:
+        keys: what the rows are called, None if they are not. Names of images, with or without suffix; or numbers: those
+            that the images are called by (``12`` is ``000012``), or else their places in the order of the names,
+            counted from 0 or from 1.
+        rows: how many there are.
+        images: name without suffix -> file, in their natural order.
+        table: the file of the rows, for errors.
+        scene: likewise.
+
+    Raises:
+        DataError: not every image has exactly one row, or the order of the names is ambiguous.
+    """
+    if keys is None:
+        if rows != len(images):
+            raise DataError(
+                "does not have one row a frame",
+                file=table,
+                scene=scene,
+                expected=f"{len(images)} rows, as {_folder(images)}/ holds {len(images)} images",
+                found=f"{rows} rows",
+                remedy="write one row a frame, in the order of the names, with NaN where tracking was lost; or begin "
+                "each row with the name of its image",
+            )
+        require_one_order(images, table=table, scene=scene)
+        return list(images)
+    known = _known_keys(keys, images, table, scene)
+    found = [known.get(_plain(key, known), "") for key in keys]
+    unknown = [key for key, name in zip(keys, found) if not name]
+    repeated = [name for name, count in Counter(filter(None, found)).items() if count > 1]
+    lacking = [name for name in images if name not in set(found)]
+    for which, fault in (
+        (unknown, "rows are called what no image is called"),
+        (repeated, "images have more than one row"),
+        (lacking, "images have no row"),
+    ):
+        if which:
+            raise DataError(
+                f"{len(which)} {fault}: {few(which)}",
+                file=table,
+                scene=scene,
+                expected=f"one row for each of the {len(images)} images of {_folder(images)}/, which begins with its "
+                "name, with or without suffix",
+                found=f"{rows} rows, the first for {few(keys[:1])}; the first image is {few(list(images)[:1])}",
+                remedy="correct the names, and write NaN where tracking was lost",
+            )
+    return found
+
+
+def require_one_order(images: Mapping[str, Path], *, table: Path, scene: str) -> None:
+    """Refuse names whose order is ambiguous; arguments as for :func:`match_rows`.
+
+    Raises:
+        DataError: two of :data:`ORDERS` differ. It names both at the first place where they do.
+    """
+    difference = order_difference(list(images.values()))
+    if difference:
+        raise DataError(
+            f"its rows cannot be matched to {_folder(images)}/: the order of the names there is ambiguous",
+            file=table,
+            scene=scene,
+            expected="names in one order only, such as numbers with equally many digits",
+            found=difference,
+            remedy="begin each row with the name of its image, or rename the images",
+        )
+
+
+def order_difference(files: Sequence[Path]) -> str | None:
+    """Return the first place where two of :data:`ORDERS` of these files differ, or None if the order is unambiguous."""
+    (first, expected), *others = ((label, sorted(files, key=key)) for label, key in ORDERS.items())
+    for other, order in others:
+        for place, (one, another) in enumerate(zip(expected, order), start=1):
+            if one != another:
+                names = few([one.name]), few([another.name])
+                return f"number {place} is {names[0]} in {first}, and {names[1]} in {other}"
+    return None
+
+
+def _known_keys(keys: Sequence[str], images: Mapping[str, Path], table: Path, scene: str) -> dict[str, str]:
+    """What a row may be called -> name of its image."""
+    with_suffix = {file.name: name for name, file in images.items()}
+    exact = {**with_suffix, **{name: name for name in images}}
+    # `a.png` may be an image without and another with suffix.
+    exact = {key: name for key, name in exact.items() if with_suffix.get(key, name) == name}
+    if not all(map(_is_number, keys)) or not exact.keys().isdisjoint(keys):
+        return exact
+    numbers = {_digits(name): name for name in images if _is_number(name)}
+    if len(numbers) == len(images):
+        return numbers
+    places = {_digits(key) for key in keys}
+    for first in (0, 1):
+        if places == {str(first + k) for k in range(len(images))}:
+            require_one_order(images, table=table, scene=scene)
+            return {str(first + k): name for k, name in enumerate(images)}
+    return exact
+
+
+def _plain(key: str, known: Mapping[str, str]) -> str:
+    return key if key in known or not _is_number(key) else _digits(key)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _digits(number: str) -> str:
+    """A whole number without zeros in front."""
+    return number.lstrip("0") or "0"
+
+
+def _folder(images: Mapping[str, Path]) -> str:
+    return next(iter(images.values())).parent.name if images else "color"

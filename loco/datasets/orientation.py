@@ -1,0 +1,145 @@
+"""The orientation that an image file states (EXIF tag 0x0112), which no reader of this project applies.
+
+Intrinsics, poses, depth, labels and matches refer to the pixels as they are stored. A viewer rotates a photograph as
+the tag says; a reader that did the same would rotate one file of several that belong together. COLMAP ignores the tag,
+too. The check of a scene counts the images that have one (:func:`count_orientations`) and notes them in its manifest.
+
+Source: Exif 2.32, section 4.6 (the tag), JPEG's APP1 segment, PNG's chunk ``eXIf``, WebP's chunk ``EXIF``; in a TIFF,
+the tag belongs to the first image of the file itself.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+TAG, UPRIGHT = 0x0112, 1
+SHORT = 3  # type of the tag's value; libtiff also takes the other integers
+_INTEGERS = {1: "B", SHORT: "H", 4: "I"}
+_EXIF = b"Exif\0\0"
+_counter: ContextVar[Counter[int] | None] = ContextVar("orientations", default=None)
+
+
+class _Tag(NamedTuple):
+    """``value``, 1 to 8 (1 if it is impossible), and where its entry of 12 bytes begins, in byte ``order``."""
+
+    value: int
+    at: int
+    order: str
+
+
+@contextmanager
+def count_orientations() -> Iterator[Counter[int]]:
+    """Count the orientations of all images that are decoded within the block, in this thread.
+
+    Yields:
+        orientation -> number of images; 1 also stands for images that state none.
+    """
+    counted: Counter[int] = Counter()
+    token = _counter.set(counted)
+    try:
+        yield counted
+    finally:
+        _counter.reset(token)
+
+
+def orientations_note(counted: Counter[int]) -> str | None:
+    """Return a note for a manifest on the images that state an orientation other than 1, or None if there is none."""
+    stated = {value: number for value, number in sorted(counted.items()) if value != UPRIGHT}
+    if not stated:
+        return None
+    each = ", ".join(f"{number} with orientation {value}" for value, number in stated.items())
+    return (
+        f"{sum(stated.values())} of the {counted.total()} images that were decoded state an EXIF orientation ({each}); "
+        "it is ignored: cameras, poses, depth and pixel coordinates refer to the pixels as they are stored"
+    )
+
+
+def as_stored(data: bytes) -> bytes:
+    """Return an image file whose decoding gives the pixels as they are stored, and count its orientation.
+
+    OpenCV ignores the tag on request, but in a TIFF it always applies it: there the tag is set to 1.
+    """
+    tag = _find(data)
+    if (counted := _counter.get()) is not None:
+        counted[tag.value if tag else UPRIGHT] += 1
+    if tag is None or not _is_tiff(data):
+        return data
+    return data[: tag.at] + struct.pack(f"{tag.order}HHIHH", TAG, SHORT, 1, UPRIGHT, 0) + data[tag.at + 12 :]
+
+
+def stated_orientation(data: bytes) -> int:
+    """Return the orientation that an image file states, 1 to 8; 1 if it states none or an impossible one."""
+    tag = _find(data)
+    return tag.value if tag else UPRIGHT
+
+
+def _find(data: bytes) -> _Tag | None:
+    try:
+        block = _exif_block(data)
+        return None if block is None else _read_tag(data, block)
+    except struct.error:  # the data end within a header
+        return None
+
+
+def _is_tiff(data: bytes, at: int = 0) -> bool:
+    return data[at : at + 4] in (b"II*\0", b"MM\0*")
+
+
+def _exif_block(data: bytes) -> int | None:
+    """Where the EXIF block begins, which has the structure of a TIFF file."""
+    if _is_tiff(data):
+        return 0
+    if data.startswith(b"\xff\xd8"):
+        return _in_jpeg(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _in_chunks(data, 8, b"eXIf", ">I4s", 4)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _in_chunks(data, 12, b"EXIF", "<4sI", 0)
+    return None
+
+
+def _in_jpeg(data: bytes) -> int | None:
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without content
+            at += 2
+        elif marker in (0xD9, 0xDA):  # the end, or the pixels
+            return None
+        elif marker == 0xE1 and data[at + 4 : at + 10] == _EXIF:
+            return at + 10
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
+
+
+def _in_chunks(data: bytes, at: int, name: bytes, head: str, tail: int) -> int | None:
+    """Where the content of a chunk begins. Chunks have a ``head`` of name and size, and of PNG a checksum behind."""
+    while at + 8 <= len(data):
+        first, second = struct.unpack_from(head, data, at)
+        kind, size = (first, second) if isinstance(first, bytes) else (second, first)
+        if kind == name:
+            return at + 8 + (len(_EXIF) if data[at + 8 : at + 14] == _EXIF else 0)
+        at += 8 + size + (tail or size % 2)  # chunks of WebP have an even length
+    return None
+
+
+def _read_tag(data: bytes, block: int) -> _Tag | None:
+    if not _is_tiff(data, block):
+        return None
+    order = "<" if data[block : block + 2] == b"II" else ">"
+    (first,) = struct.unpack_from(f"{order}I", data, block + 4)
+    (count,) = struct.unpack_from(f"{order}H", data, block + first)
+    for entry in range(block + first + 2, block + first + 2 + 12 * count, 12):
+        number, kind = struct.unpack_from(f"{order}HH", data, entry)
+        if number == TAG:
+            (value,) = struct.unpack_from(f"{order}{_INTEGERS.get(kind, 'H')}", data, entry + 8)
+            return _Tag(value if 1 <= value <= 8 else UPRIGHT, entry, order)
+    return None

@@ -1,0 +1,91 @@
+"""The training loss of LoCUS (ICCV 2023): a few patches, the landmarks, are queries among the patches of all images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loco.losses.dense import DenseSmoothAP
+from loco.losses.draws import DrawingLoss
+from loco.losses.pairs import nothing_to_rank
+from loco.losses.patches import Patches
+from loco.losses.processes import Group
+
+
+class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
+    """Smooth AP over the pairs of a landmark and a patch, all landmarks together.
+
+    As in the release of LoCUS (github.com/dakloepfer/locus), landmarks are drawn from the first image of each scene,
+    and those that no other image shows are dropped. A landmark is shown by an image with a patch within ``rho`` of it.
+    Of the patches a fraction is drawn, and all that are a positive of any landmark are added. Positives within the
+    image of the landmark count, except for the landmark itself. (The release also drops positives that are landmarks
+    themselves, which is a mistake.)
+
+    The time is that of all positive pairs times all pairs; the memory that of the pairs.
+    """
+
+    takes_several_scales = False
+
+    def __init__(
+        self,
+        rho: float,
+        kappa: float,
+        tau: float,
+        landmarks: int = 64,
+        patches: float = 0.1,
+        own_term: bool = True,
+        seed: int = 0,
+        ratio: float = 1.0,
+        group: Group = None,
+        normalise: bool = True,
+    ) -> None:
+        """
+        Args:
+            rho, kappa, tau, own_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
+            landmarks: number of patches that are drawn as landmarks.
+            patches: fraction of the patches that landmarks are compared with, in addition to their positives.
+            seed: of the draws.
+
+        Raises:
+            ValueError: as :class:`loco.losses.pairs.RankingLoss`, or an option that is out of its range.
+        """
+        super().__init__(rho, kappa, tau, own_term, 1.0, ratio, group, normalise, seed=seed)
+        if landmarks < 1 or not 0 < patches <= 1:
+            raise ValueError(f"landmarks must be 1 or more and patches in (0, 1], found {landmarks} and {patches}")
+        self.landmarks, self.patches = landmarks, patches
+
+    def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([self.seed, self.call_number(patches)])
+        rows, positive, negative = self.draw(patches, rng)
+        count = int(negative.sum())
+        if not positive.any():
+            return nothing_to_rank(patches.features, count)
+        similarity = patches.features[rows] @ patches.features.T
+        s_p, s_n = similarity[positive], similarity[negative]
+        mean_ap = self.smooth_ap(s_p, s_n, torch.ones_like(s_p)).mean()
+        return 1 - mean_ap, {"positives": len(s_p), "negatives": count, "mean_ap": mean_ap.item()}
+
+    def draw(self, patches: Patches, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw landmarks and patches; return rows of landmarks (l,), and which pairs (l, n) are of each class."""
+        candidates = torch.nonzero(_of_first_images(patches))[:, 0]
+        order = torch.from_numpy(rng.permutation(len(candidates))[: self.landmarks]).to(candidates.device)
+        rows = candidates[order]
+        distance = (patches.points[rows, None] - patches.points).norm(dim=2)
+        pair = patches.scene_ids[rows, None] == patches.scene_ids
+        pair[torch.arange(len(rows), device=rows.device), rows] = False
+        positive = pair & (distance <= self.rho)
+        elsewhere = patches.image_ids[rows, None] != patches.image_ids
+        shown = (positive & elsewhere).any(dim=1)
+        rows, pair, positive, distance = rows[shown], pair[shown], positive[shown], distance[shown]
+        drawn = torch.from_numpy(rng.random(len(patches.points)) < self.patches).to(rows.device)
+        pair &= drawn | positive.any(dim=0)
+        return rows, positive, pair & (distance > self.rho) & (distance <= self.kappa)
+
+
+def _of_first_images(patches: Patches) -> Tensor:
+    """Which patches (n,) are of the image with the lowest number of their scene."""
+    _, scene = torch.unique(patches.scene_ids, return_inverse=True)
+    first = patches.image_ids.new_full((int(scene.max()) + 1 if len(scene) else 0,), torch.iinfo(torch.int64).max)
+    first.scatter_reduce_(0, scene, patches.image_ids, "amin")
+    return patches.image_ids == first[scene]
