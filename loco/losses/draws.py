@@ -39,28 +39,30 @@ class DrawingLoss(RankingLoss):
             return call.number
         number = int(self.calls)
         self.calls += 1
-        if _is_checkpointed():
-            self._recent.append(_Call(number, _Summary.of(patches)))
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        if hooks or not torch.is_grad_enabled():  # the forward pass may be repeated: it keeps no graph of its own
+            self._recent.append(_Call(number, _Summary.of(patches), id(hooks[0]) if hooks else None))
         return number
 
     def _repeated(self, summary: _Summary) -> _Call | None:
-        """The call on the same points, with the same features if any; of several the least repeated, then the last."""
+        """The call on the same points, with the same features if any, and of several one that is repeated least.
+
+        Of several that are alike in this, too, it is the first in the last region: regions are repeated backwards, each
+        from its beginning.
+        """
         same = [call for call in self._recent if _differ_by(call.summary.points, summary.points) < _ROUNDING]
-        order = [(call.summary.features_differ(summary), call.times, -call.number) for call in same]
-        return same[order.index(min(order))] if same else None
-
-
-def _is_checkpointed() -> bool:
-    """Whether this forward pass may be repeated: it keeps no graph (the reentrant form), or hooks store its tensors."""
-    return not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+        order = [(call.summary.features_differ(summary), call.times) for call in same]
+        alike = [call for call, key in zip(same, order) if key == min(order)]
+        return next((call for call in alike if call.region and call.region == alike[-1].region), (alike or [None])[-1])
 
 
 @dataclass
 class _Call:
-    """A call that was made, and how often it was repeated."""
+    """A call that was made, the checkpointed region that it was made in (None if unknown), and its repetitions."""
 
     number: int
     summary: _Summary
+    region: int | None
     times: int = 0
 
 

@@ -22,17 +22,15 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
     image of the landmark count, except for the landmark itself. (The release also drops positives that are landmarks
     themselves, which is a mistake.)
 
-    The time is that of all positive pairs times all pairs; the memory that of the pairs. The draws are those of a
-    :class:`loco.losses.draws.DrawingLoss`.
+    The time is that of all positive pairs times all pairs; the memory that of the pairs.
     """
 
     takes_several_scales = False
-    takes_transforms = False
 
     def __init__(
         self,
         rho: float,
-        kappa: float | None,
+        kappa: float,
         tau: float,
         landmarks: int = 64,
         patches: float = 0.1,

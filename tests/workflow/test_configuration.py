@@ -37,9 +37,9 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
         ["experiments.quick.train.optimiser.lr", "twice"],
     ),
     "not a number": ("experiments: {quick: {train: {optimiser: {lr: .nan}}}}", ["train.optimiser.lr", ".nan"]),
-    "infinite clipping": (
-        "experiments: {quick: {train: {optimiser: {clip: .inf}}}}",
-        ["optimiser.clip", "write a large number"],
+    "an infinite rate": (
+        "experiments: {quick: {train: {optimiser: {lr: .inf}}}}",
+        ["optimiser.lr", "write a large number"],
     ),
     "a seed as text": ("run: {seeds: ['0']}", ["run.seeds", "write 0, without quotes"]),
     "a fraction of a seed": ("run: {seeds: [0.5]}", ["run.seeds", "whole number"]),

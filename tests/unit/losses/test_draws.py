@@ -8,7 +8,12 @@ from torch.utils.checkpoint import checkpoint
 
 from loco.losses import build_loss
 
-OPTIONS = {"sampled": {"anchors": 8, "max_positives": 50, "max_negatives": 50}, "info_nce": {"queries": 20}}
+OPTIONS = {
+    "sampled": {"anchors": 8, "max_positives": 50, "max_negatives": 50},
+    "info_nce": {"queries": 20},
+    "landmarks": {"landmarks": 10},
+}
+IMAGES = torch.arange(150) // 50
 FORMS = {"non-reentrant": {"use_reentrant": False}, "reentrant": {"use_reentrant": True}}
 
 
@@ -46,12 +51,16 @@ def test_a_repeated_forward_pass_draws_the_same(name, form, step):
     inputs, points, network = torch.randn(150, 8), torch.rand(150, 3) * 1.2, torch.nn.Linear(8, 16)
 
     def second_step(run):
-        loss, own = criterion(name), copy.deepcopy(network)
+        drawing, own = criterion(name), copy.deepcopy(network)
+
+        def loss(features, points):
+            return drawing(features, points, image_ids=IMAGES)[0]
+
         for _ in range(2):  # of the same batch
             own.zero_grad()
-            value = STEPS[step](run, lambda f, p: loss(f, p)[0], own, points, inputs.clone().requires_grad_())
+            value = STEPS[step](run, loss, own, points, inputs.clone().requires_grad_())
             value.backward()
-        return value, own.weight.grad, int(loss.calls)
+        return value, own.weight.grad, int(drawing.calls)
 
     expected, found = second_step(plain), second_step(lambda function, *x: checkpoint(function, *x, **FORMS[form]))
     assert found[0] == expected[0]
@@ -69,7 +78,7 @@ def test_features_that_are_recomputed_otherwise_meet_the_same_draws(name):
     loss.call_number = lambda patches: seen.append(number(patches)) or seen[-1]
 
     def noisy(x):
-        return loss(x + torch.randn_like(x), points)[0]
+        return loss(x + torch.randn_like(x), points, image_ids=IMAGES)[0]
 
     for _ in range(3):
         checkpoint(noisy, features.clone().requires_grad_(), use_reentrant=True, preserve_rng_state=False).backward()
@@ -83,7 +92,7 @@ def test_batches_of_accumulated_gradients_keep_their_draws(name):
 
     def gradient(run):
         loss, leaf = criterion(name), features.clone().requires_grad_()
-        values = [run(lambda x, p: loss(x, p)[0], leaf[k], points[k]) for k in (0, 1)]
+        values = [run(lambda x, p: loss(x, p, image_ids=IMAGES)[0], leaf[k], points[k]) for k in (0, 1)]
         for value in values:  # both forward passes come before the first backward pass
             value.backward()
         return leaf.grad
@@ -96,7 +105,7 @@ def test_batches_of_accumulated_gradients_keep_their_draws(name):
 def test_draws_follow_the_seed(name):
     torch.manual_seed(0)
     features, points = torch.randn(150, 8), torch.rand(150, 3) * 1.2
-    values = [criterion(name, seed)(features, points)[0].item() for seed in (0, 0, 1)]
+    values = [criterion(name, seed)(features, points, image_ids=IMAGES)[0].item() for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from loco.losses import LOSSES, DenseSmoothAP, ExactSmoothAP, build_loss
+from loco.losses import DenseSmoothAP, ExactSmoothAP, build_loss
 from loco.losses.inputs import require_unit_rows, unit_rows
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
-NAMES = sorted(LOSSES)
+NAMES = ["dense", "exact", "info_nce", "sampled"]  # over all pairs of a batch
 EVERYTHING = {"anchors": 10**6, "max_positives": 10**6, "max_negatives": 10**6, "saturation": 0.0}
 
 

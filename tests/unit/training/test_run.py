@@ -369,6 +369,26 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert shares[12] == pytest.approx(0.5)
 
 
+def test_the_seed_reaches_the_draws_of_the_losses(experiment, tmp_path):
+    sampled = {"name": "sampled", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "anchors": 4, "max_positives": 8}
+    warmup = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "queries": 8}
+    experiment["train"] |= {"loss": sampled | {"max_negatives": 16}, "warmup": {"loss": warmup, "steps": 2}}
+    zero, one, again = (RankingModule(experiment, seed, [], tmp_path) for seed in (0, 1, 1))
+    rng = torch.Generator().manual_seed(0)
+    features, points = normalize(torch.randn(80, 8, generator=rng), dim=1), torch.rand(80, 3, generator=rng) / 5
+    for part in ("criterion", "warmup"):
+        values = [getattr(module, part)(features, points)[0] for module in (zero, one, again)]
+        assert values[0] != values[1]
+        assert values[1] == values[2]
+
+
+def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
+    experiment["train"] |= {"loss": {**experiment["train"]["loss"], "kappa": None}, "steps": 2}
+    model, log = run(experiment, walls[:2], tmp_path)
+    assert model.facts["loss"]["kappa"] is None  # JSON has no infinity
+    assert log["loss"].between(0, 1).all()
+
+
 def test_a_constant_learning_rate_rises_and_stays():
     assert [constant(4, 20, step) for step in range(20)] == [0.2, 0.4, 0.6, 0.8] + 16 * [1.0]
     assert [constant(0, 20, step) for step in range(20)] == 20 * [1.0]
@@ -391,23 +411,3 @@ def test_a_training_without_clipping_and_decay_is_plain_adam(experiment, walls, 
         adam.step()
     for (name, one), other in zip(trained.state_dict().items(), module.extractor.state_dict().values()):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4, msg=name)
-
-
-def test_the_seed_reaches_the_draws_of_the_losses(experiment, tmp_path):
-    sampled = {"name": "sampled", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "anchors": 4, "max_positives": 8}
-    warmup = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "queries": 8}
-    experiment["train"] |= {"loss": sampled | {"max_negatives": 16}, "warmup": {"loss": warmup, "steps": 2}}
-    zero, one, again = (RankingModule(experiment, seed, [], tmp_path) for seed in (0, 1, 1))
-    rng = torch.Generator().manual_seed(0)
-    features, points = normalize(torch.randn(80, 8, generator=rng), dim=1), torch.rand(80, 3, generator=rng) / 5
-    for part in ("criterion", "warmup"):
-        values = [getattr(module, part)(features, points)[0] for module in (zero, one, again)]
-        assert values[0] != values[1]
-        assert values[1] == values[2]
-
-
-def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
-    experiment["train"] |= {"loss": {**experiment["train"]["loss"], "kappa": None}, "steps": 2}
-    model, log = run(experiment, walls[:2], tmp_path)
-    assert model.facts["loss"]["kappa"] is None  # JSON has no infinity
-    assert log["loss"].between(0, 1).all()
