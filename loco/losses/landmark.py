@@ -26,11 +26,12 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
     """
 
     takes_several_scales = False
+    takes_transforms = False
 
     def __init__(
         self,
         rho: float,
-        kappa: float,
+        kappa: float | None,
         tau: float,
         landmarks: int = 64,
         patches: float = 0.1,
