@@ -44,6 +44,7 @@ def test_images_patches_and_benchmarks_are_as_the_header_says(config: dict[str, 
     assert [entry["top"] for entry in recognition["rerank"] if entry != "none"] == [100]
     assert recognition["queries"] == "greedy"
     assert benchmarks["panoptic_segmentation"]["batch"] == 32
+    assert benchmarks["pixel_correspondence"]["step"] == 2  # near the 120 x 160 of the papers
     assert benchmarks["pixel_correspondence"]["thresholds"] == [1, 5, 10, 20, 40]
 
 
