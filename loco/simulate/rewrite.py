@@ -21,6 +21,7 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from loco.datasets.images import decode_depth
 from loco.simulate.shapes import Floats
 
 Change = Callable[[Floats], Floats]
@@ -81,7 +82,8 @@ def rewrite_depth(format: str, folder: Path, factor: float) -> None:
     """Multiply the numbers of all depth images by ``factor``; those that 16 bits cannot hold become 0."""
 
     def scaled(data: bytes) -> bytes:
-        units = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED).astype(np.float64)
+        image = decode_depth(data, file=folder, scene=folder.name, remedy="simulate the scene again")
+        units = image.astype(np.float64)
         units = np.round(np.where(units == 65535, 0, units) * factor)
         return cv2.imencode(".png", np.where(units < 65535, units, 0).astype(np.uint16))[1].tobytes()
 

@@ -91,7 +91,7 @@ def write_tum(folder: Path, frames: int) -> None:
     for kind in ("rgb", "depth"):
         files |= {f"{kind}/{k}.png": seeds.image(number=k) if kind == "rgb" else seeds.depth() for k in range(frames)}
         files[f"{kind}.txt"] = b"".join(f"{k / 10} {kind}/{k}.png\n".encode() for k in range(frames))
-    files["groundtruth.txt"] = b"".join(f"{k / 100} {k} 0 0 0 0 0 1\n".encode() for k in range(10 * frames))
+    files["groundtruth.txt"] = b"".join(f"{k / 100} {k / 10000} 0 0 0 0 0 1\n".encode() for k in range(10 * frames))
     seeds.put(folder, files)
 
 
