@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments)
     except (LocoError, OSError) as error:
         lines = (line.strip() for line in printable_lines(str(error)).splitlines())
-        print(f"loco {arguments.command}: {'; '.join(line for line in lines if line)}", file=sys.stderr)
+        text = "; ".join(line for line in lines if line).replace(":; ", ": ")  # a list follows a colon
+        print(f"loco {arguments.command}: {text}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
