@@ -23,6 +23,7 @@ import tempfile
 import traceback
 import zipfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.fuzz_targets import BROKEN, ROOT, TARGETS, Target
@@ -100,7 +101,8 @@ def reseal(file: Path) -> None:
     found = re.search(rb"content_id\W{1,8}([0-9a-f]{64})", data[:HEAD])
     if found and found.end() <= HEAD:
         file.write_bytes(data[: found.start(1)] + BLANK.encode() + data[found.end(1) :])
-        seal(file)
+        with suppress(ValueError):  # what is around the id is damaged, so it cannot be renewed
+            seal(file)
 
 
 # --- the worker: one process, many mutations -------------------------------------------------------------------------
