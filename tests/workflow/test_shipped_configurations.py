@@ -12,14 +12,11 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from loco.simulate import simulate_scene
 from loco.storage import Frames
 from tests.unit.datasets.photographs import photograph, room, sideways
 from tests.workflow.conftest import ROOT, World
-
-pytestmark = pytest.mark.xdist_group("workflow")
 
 FEW_STEPS = {"steps": 2, "warmup": {"steps": 1}, "optimiser": {"warmup_steps": 1}, "validate_every": 2, "save_every": 2}
 SMALL = {
