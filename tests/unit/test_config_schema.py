@@ -275,3 +275,8 @@ def test_the_configuration_given_is_left_as_it_is() -> None:
     before = json.dumps(config)
     load(config, ROOT)
     assert json.dumps(config) == before
+
+
+def test_an_unknown_benchmark_of_the_run_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"run.benchmarks.*location_consistency"):
+        load(changed("run.benchmarks", ["location_consist99cy"]), ROOT)
