@@ -41,7 +41,7 @@ def test_points_of_a_room_lie_on_its_walls_and_neighbours_overlap(tmp_path):
     with Correspondences(tmp_path / "correspondences.h5") as found, Frames(frames_path) as frames:
         found.require_frames(frames)
         assert found.grid == (16, 20)
-        assert found.facts == SETTINGS | {"extent": list(SIZE)}
+        assert found.facts == SETTINGS | {"extent": list(SIZE), "origin": [0.0, 0.0, 0.0]}
         points, overlap = found["points"][:], found["overlap"][:]
         assert found["valid"][:].all()
     to_wall = np.abs(np.abs(points) - np.array([2.5, 1.25, 2.0])).min(axis=-1)
