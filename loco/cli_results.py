@@ -14,6 +14,15 @@ import yaml
 from loco.errors import ConfigError, DataError
 
 
+_DELETE = "delete what is damaged, misplaced or outdated, and run the workflow again"
+_REMEDIES = {
+    **dict.fromkeys(("damaged", "misplaced", "outdated"), _DELETE),
+    "unreadable": "make readable what is not",
+    "other configuration": "keep files of another configuration for it, or delete them",
+    "left behind": "`loco clean --delete` removes what was left behind",
+}
+
+
 def verify_options(add: Callable[..., Any]) -> None:
     _results_option(add)
     add(
@@ -40,8 +49,7 @@ def verify_results(arguments: argparse.Namespace) -> None:
         print(report(findings))
         raise DataError(
             f"{len({finding.file for finding in findings})} of {count} files are not as they should be",
-            remedy="delete the damaged and the outdated files and run the workflow again; `loco clean --delete` "
-            "removes what was left behind",
+            remedy="; ".join(dict.fromkeys(_REMEDIES[finding.kind] for finding in findings)),
         )
     print(f"{count} files verified: all are whole" + ("" if plan is None else " and of this configuration"))
 

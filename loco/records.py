@@ -144,7 +144,7 @@ def require_recipe(
     Raises:
         DataError: it was not; the message has the values that differ, as found and as expected.
     """
-    remedy = f"delete it and run the workflow again, or run `snakemake --cores N --forcerun {expected.step}`"
+    remedy = f"delete it and run the workflow again, or add `--forcerun {expected.step}` to its command"
     if record is None:
         raise DataError("has no provenance record, so nothing tells how it was made", file=file, remedy=remedy)
     if subject is not None and dict(record.subject) != dict(subject):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +33,7 @@ from loco.storage.mesh_file import mesh_record
 from loco.storage.raw_folder import RECORD, verify_folder
 from loco.storage.training_log import curve_digest
 
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENOMEM, errno.EIO, errno.ESTALE}
 SCENE_FILES: dict[str, type[SceneFile]] = {
     paths.FRAMES: Frames,
     paths.CORRESPONDENCES: Correspondences,
@@ -39,16 +41,17 @@ SCENE_FILES: dict[str, type[SceneFile]] = {
     paths.ENCODED: Encoded,
     paths.FEATURES: Features,
 }
-Kind = Literal["damaged", "outdated", "other configuration", "left behind"]
+Kind = Literal["unreadable", "damaged", "misplaced", "outdated", "other configuration", "left behind"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """What is wrong with a file.
 
-    ``damaged``: its content is not what was written. ``outdated``: one of its inputs was made anew since. ``other
-    configuration``: the present code or configuration would make it otherwise, or not at all. ``left behind``: a
-    temporary file of a job that was killed.
+    ``unreadable``: the system does not let it be read. ``damaged``: its content is not what was written.
+    ``misplaced``: it belongs to another path. ``outdated``: one of its inputs was made anew since. ``other
+    configuration``: the present code or configuration would make it otherwise, or has no such scene, split or
+    experiment. ``left behind``: a temporary file of a job that was killed.
     """
 
     kind: Kind
@@ -82,8 +85,10 @@ def verify(results: Path, plan: Plan | None, jobs: int | None = None) -> tuple[i
     whole = [outcome for outcome in outcomes if isinstance(outcome, Verified)]
     found = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
     ids = {_name(results, outcome.file): outcome.content_id for outcome in whole}
+    bad = {_name(results, finding.file) for finding in found}
     for outcome in whole:
-        found += _outdated(outcome, ids, results.parent)
+        found += _misplaced(outcome, _name(results, outcome.file))
+        found += _outdated(outcome, ids, bad, results.parent)
         found += _of_other_configuration(outcome, _name(results, outcome.file), plan) if plan else []
     found += [Finding("left behind", file, "a temporary file of a killed job") for file in temporary_files(results)]
     return len(files), sorted(found, key=lambda finding: (str(finding.file), finding.kind))
@@ -111,7 +116,10 @@ def _verify_file(file: Path, results: Path) -> Verified | Finding:
     try:
         return _read(file, name)
     except DataError as error:
-        return Finding("damaged", file, error.problem)
+        refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in _REFUSALS
+        return Finding("unreadable" if refused else "damaged", file, error.problem)
+    except OSError as error:
+        return Finding("unreadable", file, error.strerror or str(error))
 
 
 def _read(file: Path, name: str) -> Verified:
@@ -146,8 +154,17 @@ def _read(file: Path, name: str) -> Verified:
     return Verified(file, content_id, read_manifest(file).record)
 
 
-def _outdated(verified: Verified, ids: dict[str, str], working_directory: Path) -> Iterator[Finding]:
+def _misplaced(verified: Verified, name: str) -> Iterator[Finding]:
+    fields = next(found for pattern in paths.PATTERNS if (found := paths.fields_of(pattern, name)))
+    for key, value in verified.record.subject.items() if verified.record else ():
+        if fields.get(key, value) != value:
+            yield Finding("misplaced", verified.file, f"is of the {key} {value}, not {fields[key]}")
+
+
+def _outdated(verified: Verified, ids: dict[str, str], bad: set[str], working_directory: Path) -> Iterator[Finding]:
     for path, id in verified.record.inputs.items() if verified.record else ():
+        if path in bad:  # says so itself; what was made from it may be right
+            continue
         outside = working_directory / path  # weights, which may have been removed since
         if ids.get(path, id) != id or (path not in ids and outside.is_file() and weights_ids([outside])[outside] != id):
             yield Finding("outdated", verified.file, f"was made from another {path} than is there now")

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,9 +40,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_left_behind(path)
     temporary = _create(path)
+    permissions = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
         require_parent()
+        temporary.chmod(permissions)  # some libraries replace the file by a private one
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -51,7 +54,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise DataError(
                 "the disk is full, or the file would pass the allowed size; nothing was written",
                 file=path,
-                remedy="free some space, or run on a larger disk (snakemake --directory), and run again",
+                remedy="free some space, or run on a larger disk (snakemake --directory), or raise the limit that is "
+                "reached (`ulimit -f`, a quota); then run again",
             ) from error
         raise
 

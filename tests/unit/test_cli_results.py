@@ -150,7 +150,7 @@ def test_a_changed_byte_is_damage(results: Path, capsys: pytest.CaptureFixture, 
     assert status == 1
     assert f"damaged: 1; {path}: " in said
     assert "1 of 7 files are not as they should be" in said
-    assert "delete the damaged and the outdated files" in said
+    assert "delete what is damaged, misplaced or outdated" in said
 
 
 @pytest.mark.parametrize("name", [f"{RAW}/color/0.png", f"{RAW}/.record.json"])

@@ -1,16 +1,19 @@
-"""Verification of files that were made from weights outside the folder of results (the rest: test_cli_results.py)."""
+"""Verification of a folder of results (files of all kinds: test_cli_results.py)."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from loco.records import Recipe, new_record
 from loco.steps.scene_inputs import weights_ids
-from loco.storage import write_json, write_manifest
-from loco.verify import Finding, report, verify
+from loco.storage import read_manifest, write_json, write_manifest
+from loco.storage.reading import reading
+from loco.verify import Finding, _verify_file, report, verify
 
 
 def write_other(path: Path, text: str) -> None:
@@ -39,6 +42,49 @@ def test_weights_that_were_replaced_make_a_file_outdated(tmp_path, monkeypatch, 
     assert "backbone.safetensors" in finding.problem
     weights.unlink()  # nothing can be said
     assert verify(results, None, 1) == (1, [])
+
+
+def manifest(results: Path, scene: str, inputs: dict[str, str] | None = None) -> Path:
+    path = results / f"manifests/d/{scene}.json"
+    content = {"dataset": "d", "scene": scene, "ok": True, "problems": [], "files": [], "digest": "d"}
+    write_manifest(
+        path, content, new_record(Recipe("check_scene", "c0", {}), {"dataset": "d", "scene": scene}, inputs or {})
+    )
+    return path
+
+
+def test_a_copy_under_another_name_is_misplaced(tmp_path):
+    results = tmp_path / "results"
+    ash = manifest(results, "ash")
+    birch = ash.with_name("birch.json")
+    shutil.copy(ash, birch)
+    found = verify(results, None, 1)
+    assert found == (2, [Finding("misplaced", birch, "is of the scene ash, not birch")])
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 40)])
+def test_what_was_made_from_a_damaged_file_is_not_outdated(tmp_path, damage):
+    results = tmp_path / "results"
+    first = manifest(results, "ash")
+    manifest(results, "birch", inputs={"results/manifests/d/ash.json": read_manifest(first).content_id})
+    assert verify(results, None, 1) == (2, [])
+    damage(first)
+    count, (finding,) = verify(results, None, 1)
+    assert (count, finding.kind, finding.file) == (2, "damaged", first)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_file_that_the_system_refuses_is_unreadable_not_damaged(tmp_path, monkeypatch, number):
+    file = manifest(tmp_path / "results", "ash")
+
+    def refuse(path):
+        with reading(path):
+            raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("loco.verify.verify_content_id", refuse)
+    finding = _verify_file(file, tmp_path / "results")
+    assert (finding.kind, finding.file) == ("unreadable", file)
+    assert os.strerror(number) in finding.problem
 
 
 def test_a_report_is_grouped_by_kind():

@@ -112,6 +112,13 @@ with job({str(tmp_path / "log")!r}):
     assert os.listdir(tmp_path / "out") == []
 
 
+def test_a_library_that_replaces_the_file_does_not_make_it_private(tmp_path):
+    with atomic_path(tmp_path / "model.safetensors") as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
