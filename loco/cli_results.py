@@ -13,7 +13,6 @@ import yaml
 
 from loco.errors import ConfigError, DataError
 
-
 _DELETE = "delete what is damaged, misplaced or outdated, and run the workflow again"
 _REMEDIES = {
     **dict.fromkeys(("damaged", "misplaced", "outdated"), _DELETE),
