@@ -39,7 +39,7 @@ demo-full: env
 	$(call run,--configfile config/full.yaml)
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit
 
 lint: env
 	$(BIN)/ruff check .

@@ -10,8 +10,6 @@ import yaml
 
 from tests.workflow.conftest import ROOT
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 
 def test_an_ablation_ends_in_tables_and_a_plot(world):
     variants = [{"name": "0.02"}, {"name": "0.2", "train": {"loss": {"tau": 0.2}}}]

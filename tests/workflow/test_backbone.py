@@ -12,8 +12,6 @@ from transformers import ViTConfig, ViTModel
 import loco
 from loco.storage import Correspondences, Encoded
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 
 @pytest.fixture(scope="module")
 def world(finished, tmp_path_factory):

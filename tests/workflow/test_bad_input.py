@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 COLOR, DEPTH = "undistorted_color_images.zip", "undistorted_depth_images.zip"
 CAMERAS, REGIONS = "undistorted_camera_parameters.zip", "region_segmentations.zip"
 

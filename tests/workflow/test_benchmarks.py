@@ -11,8 +11,6 @@ from loco.evaluation import catalogue
 from loco.storage import Features
 from tests.unit.test_new_benchmark import ENTRY, MODULE, SCHEMA, SETTINGS, insert
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 PROBE = {"epochs": 2, "batch": 4, "train_share": 0.5, "block": 18, "bootstrap": 20}
 BENCHMARKS = {
     "panoptic_segmentation": PROBE,

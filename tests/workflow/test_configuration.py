@@ -8,8 +8,6 @@ import pytest
 
 from tests.workflow.conftest import World
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 ASH = "{train: {tiny: [ash]}, val: {tiny: [birch]}, test: {again: [ash]}}"
 AGAIN = (
     "{format: matterport3d, raw: results/raw/tiny, scenes: [ash, birch, cedar], check: {decode: all}, "

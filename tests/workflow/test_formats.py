@@ -16,8 +16,6 @@ from loco.datasets.sens import SensFile
 from loco.storage import Correspondences, Frames, Labels
 from tests.workflow.conftest import download
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 FORMATS = ("scannet", "seven_scenes", "tum_rgbd", "posed_rgbd", "colmap")
 TINY: dict[str, Any] = {
     "check": {"decode": "all"},

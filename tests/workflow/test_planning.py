@@ -9,8 +9,6 @@ from transformers import ViTConfig, ViTModel
 
 from tests.workflow.conftest import TINY, World
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 # Python imports this module when it starts, in Snakemake and in all Python processes below it.
 RECORD = """
 import os, sys

@@ -17,8 +17,6 @@ from loco.models.stored import read_content
 from loco.storage import Frames
 from tests.workflow.conftest import MODEL, World
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 FRAMES = "results/frames/tiny/cedar.h5"
 FEATURES = "results/features/quick/tiny-seed0/tiny/cedar.h5"
 METRICS = "results/metrics/location_consistency/tiny/quick/tiny-seed0.json"

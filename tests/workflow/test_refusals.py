@@ -18,8 +18,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.workflow.conftest import MODEL, World
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 RAW = "results/raw/tiny/cedar"
 MANIFEST = "results/manifests/tiny/cedar.json"
 FRAMES = "results/frames/tiny/cedar.h5"

@@ -10,8 +10,6 @@ import yaml
 
 from tests.workflow.conftest import download, edit
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 TABLES = {"table_location_consistency": 1, "table_pixel_correspondence": 1}
 CONSISTENCY = {"location_consistency_dots": 1, "location_consistency_per_scene_spread": 1}
 CORRESPONDENCE = {

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
-import pytest
-
 from loco.storage.content_id import read_content_id
-
-pytestmark = pytest.mark.xdist_group("workflow")
 
 TABLES = ("location_consistency", "pixel_correspondence")
 
