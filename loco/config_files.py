@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.cyaml import CParser
+from yaml.resolver import Resolver
 
 from loco.config_queries import PARTS
 from loco.config_schema import MOST_LEVELS, MOST_VALUES, name_problem
@@ -81,10 +85,16 @@ def check_files(paths: Iterable[str | Path]) -> None:
         raise ConfigError("\n".join(["these configuration files cannot be used:", *(f"  - {p}" for p in problems)]))
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses deep nesting before Python's own limit does."""
+class _Loader(Composer, CParser, SafeConstructor, Resolver):
+    """A safe loader that refuses deep nesting before Python's own limit does. The events come from libyaml, as the
+    scanner of PyYAML takes seconds for long lists of scenes."""
 
     levels = 0
+
+    def __init__(self, text: str) -> None:
+        CParser.__init__(self, text)
+        for part in (Composer, SafeConstructor, Resolver):
+            part.__init__(self)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.levels += 1

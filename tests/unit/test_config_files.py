@@ -107,7 +107,7 @@ def test_what_only_looks_repeated(text: str) -> None:
         ("a: 2020-13-45\n", "month must be in 1..12"),
         ("- a\n- b\n", "expected a map of keys at the top level"),
         ("", "expected a map of keys at the top level"),
-        ("a: \x07\n", "special characters are not allowed"),
+        ("a: \x07\n", "control characters are not allowed"),
         ("a: 1\n---\nb: 1\n", "line 2: "),
     ],
 )

@@ -70,6 +70,7 @@ def test_a_job_that_was_stopped_meanwhile_does_not_write_its_file(started):
     parent, number, out, _, go = started
     os.kill(number, signal.SIGSTOP)
     parent.kill()
+    parent.wait()  # a killed process may run on for a moment
     go.touch()
     os.kill(number, signal.SIGCONT)
     assert ended(number, within=10)
