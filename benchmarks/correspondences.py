@@ -49,7 +49,7 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=1, help="that are judged (default: 1)")
+    parser.add_argument("--pairs", type=int, default=1, help="that are evaluated (default: 1)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     parser.add_argument("--run", nargs=2, metavar=("FORM", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -15,9 +15,9 @@ from loco.config_files import check_files, missing_files, missing_tables, read_s
 from loco.config_problems import ablation_problems, cross_check, published_problems, share_training
 from loco.config_queries import (
     ablation_rows,
+    benchmark_scenes,
+    benchmark_splits,
     figure_scene,
-    judged_scenes,
-    judged_splits,
     provided_by,
     published_names,
     scenes,
@@ -30,10 +30,10 @@ from loco.evaluation.catalogue import BENCHMARKS
 
 __all__ = [
     "ablation_rows",
+    "benchmark_scenes",
+    "benchmark_splits",
     "check_files",
     "figure_scene",
-    "judged_scenes",
-    "judged_splits",
     "load",
     "missing_files",
     "provided_by",

@@ -13,8 +13,8 @@ from loco.config_files import room_of, scans_of, scene_identities
 from loco.config_queries import (
     PARTS,
     ablation_rows,
+    benchmark_splits,
     figure_scene,
-    judged_splits,
     provided_by,
     scenes,
     variant_runs,
@@ -299,7 +299,7 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     for split, name in sorted(trained):
         yield from _split_for_training_problems(config, split, name, config["experiments"].get(name, {}))
     known = [name for name in run["benchmarks"] if name in BENCHMARKS]  # others are reported above
-    for benchmark in (name for name in known if not judged_splits(config, run["splits"], name)):
+    for benchmark in (name for name in known if not benchmark_splits(config, run["splits"], name)):
         needs = " or ".join(" and ".join(sorted(need)) for need in BENCHMARKS[benchmark].requires)
         yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
     wanted, found = config["figures"]["scene"], figure_scene(config)

@@ -22,20 +22,20 @@ def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str
     ]
 
 
-def judged_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
+def benchmark_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
     """(dataset, scene) pairs of a split's test part that give what a benchmark needs."""
     found = scenes(config, split, "test")
     requires = BENCHMARKS[benchmark].requires
     return [place for place in found if any(need <= provided_by(config["datasets"][place[0]]) for need in requires)]
 
 
-def judged_splits(config: Mapping[str, Any], splits: Iterable[str], benchmark: str) -> list[str]:
+def benchmark_splits(config: Mapping[str, Any], splits: Iterable[str], benchmark: str) -> list[str]:
     """Those of the splits that have a test scene for a benchmark."""
-    return [split for split in splits if judged_scenes(config, split, benchmark)]
+    return [split for split in splits if benchmark_scenes(config, split, benchmark)]
 
 
 def training_split(config: Mapping[str, Any], split: str) -> str:
-    """The split whose training a split is judged on: its own, or the one that it names as ``trained_on``."""
+    """The split whose training a split is evaluated on: its own, or the one that it names as ``trained_on``."""
     return config["splits"][split].get("trained_on", split)
 
 
@@ -45,7 +45,7 @@ def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> li
     Its dataset's format and name, and, of a single scene, the format with its name. None for several datasets together,
     or a simulated one: no published number is of them.
     """
-    places = judged_scenes(config, split, benchmark)
+    places = benchmark_scenes(config, split, benchmark)
     datasets = {dataset for dataset, _ in places}
     if len(datasets) != 1 or "simulate" in config["datasets"][places[0][0]]:
         return []
@@ -70,8 +70,8 @@ def variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[
 def ablation_rows(config: Mapping[str, Any], name: str) -> dict[tuple[str, str], tuple[str, str]]:
     """(split, experiment) of each variant of an ablation -> where its tables have it: (split, name of the variant).
 
-    Variants that are trained on different scenes and judged on the same stand together, under the ablation's own split
-    if it is judged on these, too.
+    Variants that are trained on different scenes and evaluated on the same stand together, under the ablation's own
+    split if it is evaluated on these, too.
     """
     ablation = config["ablations"][name]
     runs = variant_runs(name, ablation)

@@ -16,7 +16,7 @@ from typing import Any
 
 from loco import paths
 from loco.config import (
-    judged_scenes,
+    benchmark_scenes,
     provided_by,
     resolve,
     scenes,
@@ -309,7 +309,7 @@ class Plan:
 
     def test_places(self, benchmark: str, split: str) -> list[Place]:
         """(dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
-        return judged_scenes(self.config, split, benchmark)
+        return benchmark_scenes(self.config, split, benchmark)
 
     def evaluate_inputs(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Files:
         columns = zip(*self.evaluated_scenes(benchmark, split, experiment, checkpoint))

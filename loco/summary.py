@@ -10,9 +10,9 @@ from typing import Any
 from loco import paths
 from loco.config import (
     ablation_rows,
+    benchmark_scenes,
+    benchmark_splits,
     figure_scene,
-    judged_scenes,
-    judged_splits,
     published_names,
     training_split,
 )
@@ -50,7 +50,7 @@ class Summary:
 
     def evaluated_splits(self, benchmark: str) -> list[str]:
         """The splits of the run that have test scenes for a benchmark."""
-        return judged_splits(self.config, self.run["splits"], benchmark)
+        return benchmark_splits(self.config, self.run["splits"], benchmark)
 
     def metric_rows(self, benchmark: str) -> Rows:
         """Metric files of the run on a benchmark -> the (split, experiment) that each is shown as."""
@@ -72,7 +72,7 @@ class Summary:
     def ablation_benchmarks(self, ablation: str) -> list[str]:
         """The benchmarks of the run that the splits of an ablation have test scenes for."""
         splits = {split for split, _ in self.ablations[ablation]}
-        return [name for name in self.run["benchmarks"] if judged_splits(self.config, splits, name)]
+        return [name for name in self.run["benchmarks"] if benchmark_splits(self.config, splits, name)]
 
     def ablation_rows(self, ablation: str, benchmark: str) -> Rows:
         """Metric files of an ablation on a benchmark -> the (split, variant) that each is shown as."""
@@ -81,7 +81,7 @@ class Summary:
             (
                 ((split, experiment, seed), shown)
                 for (split, experiment), shown in self.ablations[ablation].items()
-                if judged_scenes(self.config, split, benchmark)
+                if benchmark_scenes(self.config, split, benchmark)
                 for seed in self.config["ablations"][ablation]["seeds"]
             ),
         )
@@ -156,7 +156,7 @@ class Summary:
 
     def published_datasets(self, benchmark: str) -> dict[str, list[str]]:
         """Split -> the names by which published numbers are of what it tests on, where they can be."""
-        splits = judged_splits(self.config, self.run["splits"], benchmark)
+        splits = benchmark_splits(self.config, self.run["splits"], benchmark)
         names = {split: published_names(self.config, split, benchmark) for split in splits}
         return {split: found for split, found in names.items() if found}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,9 +30,9 @@ from loco.storage import (
 from loco.storage.content_id import verified_bytes, verify_content_id
 from loco.storage.mesh_file import mesh_record
 from loco.storage.raw_folder import RECORD, verify_folder
+from loco.storage.reading import is_refused_by_system
 from loco.storage.training_log import curve_digest
 
-_REFUSALS = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOLCK, errno.ENOMEM, errno.EIO, errno.ESTALE}
 SCENE_FILES: dict[str, type[SceneFile]] = {
     paths.FRAMES: Frames,
     paths.CORRESPONDENCES: Correspondences,
@@ -116,7 +115,7 @@ def _verify_file(file: Path, results: Path) -> Verified | Finding:
     try:
         return _read(file, name)
     except DataError as error:
-        refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in _REFUSALS
+        refused = error.__cause__ is not None and is_refused_by_system(error.__cause__)
         return Finding("unreadable" if refused else "damaged", file, error.problem)
     except OSError as error:
         return Finding("unreadable", file, error.strerror or str(error))

@@ -1,4 +1,4 @@
-"""The 1,500 image pairs of ScanNet's test scans on which matching is judged.
+"""The 1,500 image pairs of ScanNet's test scans on which matching is evaluated.
 
 Chosen by SuperGlue (Sarlin et al., CVPR 2020), published as files by LoFTR (Sun et al., CVPR 2021,
 ``assets/scannet_test_1500``) and used by Probe3D (El Banani et al., CVPR 2024) and LoCo. A folder holds ``test.npz``:

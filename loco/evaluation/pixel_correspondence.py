@@ -127,7 +127,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
     Args:
         scenes: test scenes, all open at once (the pairs are spread over them), frames of one size. Where the ground
-            truth of one has ``pairs``, all of these are judged: names ``a`` and ``b``, and ``pose_a_to_b`` (4, 4),
+            truth of one has ``pairs``, all of these are evaluated: names ``a`` and ``b``, and ``pose_a_to_b`` (4, 4),
             which takes points of camera A to camera B, metres.
         settings: ``rotation_bins`` (edges, degrees), ``step`` (1 if not given), ``thresholds`` (pixels of the frames
             made smaller by it), ``matches`` to keep a pair, ``bootstrap``. Of drawn pairs: ``pairs_per_bin`` over all
@@ -430,8 +430,8 @@ def _summary(errors: Errors, settings: Mapping[str, Any]) -> list[float | None]:
     thresholds = _thresholds(settings).values()
     if len(errors.px) == 0:
         return [0, *(None for _ in thresholds), None]
-    judged = ((getattr(errors, unit), threshold) for unit, threshold in thresholds)
-    recalls = [float(np.mean(found < threshold)) if len(found) else None for found, threshold in judged]
+    evaluated = ((getattr(errors, unit), threshold) for unit, threshold in thresholds)
+    recalls = [float(np.mean(found < threshold)) if len(found) else None for found, threshold in evaluated]
     median = float(np.median(errors.px))
     return [len(errors.px), *recalls, median if np.isfinite(median) else None]
 

@@ -39,7 +39,7 @@ def robust_rigid_fit(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
     """The rigid motion that most points agree to.
 
-    Motions are proposed by triples of points drawn at random (RANSAC, Fischler and Bolles 1981) and judged by the sum
+    Motions are proposed by triples of points drawn at random (RANSAC, Fischler and Bolles 1981) and rated by the sum
     of squared residuals, each at most ``distance``^2 (MSAC, Torr and Zisserman 2000). The best is fitted anew to the
     points that it takes to within ``distance`` of their places, until these are the same.
 
@@ -56,7 +56,7 @@ def robust_rigid_fit(
     """
     if len(a) < LEAST:
         return None
-    triples = rng.integers(len(a), size=(iterations, LEAST))  # one that repeats a point is merely judged badly
+    triples = rng.integers(len(a), size=(iterations, LEAST))  # one that repeats a point merely fits badly
     motions = rigid_fit(a[triples], b[triples])
     blocks = np.array_split(motions, -(-iterations * len(a) // BLOCK))
     costs = [np.sum(np.minimum(_residuals(block, a, b), distance) ** 2, axis=-1) for block in blocks]

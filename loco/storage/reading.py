@@ -57,6 +57,11 @@ def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE
         ) from error
 
 
+def is_refused_by_system(error: BaseException) -> bool:
+    """Whether the system kept a file from being read, for a reason that has nothing to do with its content."""
+    return error_number(error) in _ENVIRONMENT
+
+
 def error_number(error: BaseException) -> int | None:
     """The system's error number behind an error; HDF5 states it in the text alone."""
     if isinstance(error, MemoryError):

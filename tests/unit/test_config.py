@@ -15,9 +15,9 @@ from snakemake.utils import update_config
 
 from loco.config import (
     ablation_rows,
+    benchmark_scenes,
+    benchmark_splits,
     figure_scene,
-    judged_scenes,
-    judged_splits,
     load,
     published_names,
     scenes,
@@ -103,7 +103,7 @@ ELSEWHERE = {"trained_on": "houses", "test": {"flats": ["a"]}}
 
 
 def elsewhere(split: dict[str, Any] = ELSEWHERE, format: str = "scannet_pairs") -> dict[str, Any]:
-    """The demo with a split ``elsewhere`` of another dataset, to be judged on too."""
+    """The demo with a split ``elsewhere`` of another dataset, to be evaluated on too."""
     config = changed("splits.elsewhere", split)
     flats = {key: value for key, value in DEMO["datasets"]["houses"].items() if key not in ("simulate", "labels")}
     config["datasets"]["flats"] = flats | {"format": format, "raw": "data/flats", "scenes": ["a", "b"]}
@@ -111,7 +111,7 @@ def elsewhere(split: dict[str, Any] = ELSEWHERE, format: str = "scannet_pairs") 
     return config
 
 
-def test_a_split_may_be_judged_by_the_training_of_another() -> None:
+def test_a_split_may_be_evaluated_by_the_training_of_another() -> None:
     config = load(elsewhere(), ROOT)
     assert scenes(config, "elsewhere", "train", "val") == scenes(config, "houses", "train", "val")
     assert scenes(config, "elsewhere", "test") == [("flats", "a")]
@@ -121,17 +121,17 @@ def test_a_split_may_be_judged_by_the_training_of_another() -> None:
 def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
     config = load(elsewhere(), ROOT)
     houses = scenes(config, "houses", "test")
-    assert judged_scenes(config, "houses", "location_consistency") == houses
-    assert judged_scenes(config, "houses", "panoptic_segmentation") == houses  # they have a `labels` block
-    assert judged_scenes(config, "houses", "homography") == []
-    assert judged_scenes(config, "elsewhere", "location_consistency") == []  # pairs share no world frame
-    assert judged_scenes(config, "elsewhere", "pixel_correspondence") == [("flats", "a")]
-    assert judged_splits(config, ["houses", "elsewhere"], "location_consistency") == ["houses"]
-    assert judged_splits(config, ["houses", "elsewhere"], "pixel_correspondence") == ["houses", "elsewhere"]
+    assert benchmark_scenes(config, "houses", "location_consistency") == houses
+    assert benchmark_scenes(config, "houses", "panoptic_segmentation") == houses  # they have a `labels` block
+    assert benchmark_scenes(config, "houses", "homography") == []
+    assert benchmark_scenes(config, "elsewhere", "location_consistency") == []  # pairs share no world frame
+    assert benchmark_scenes(config, "elsewhere", "pixel_correspondence") == [("flats", "a")]
+    assert benchmark_splits(config, ["houses", "elsewhere"], "location_consistency") == ["houses"]
+    assert benchmark_splits(config, ["houses", "elsewhere"], "pixel_correspondence") == ["houses", "elsewhere"]
     config = load(elsewhere(format="colmap"), ROOT)
-    assert judged_scenes(config, "elsewhere", "location_consistency") == [("flats", "a")]
-    assert judged_scenes(config, "elsewhere", "pixel_correspondence") == []  # no depth
-    assert judged_scenes(config, "elsewhere", "panoptic_segmentation") == []  # no labels
+    assert benchmark_scenes(config, "elsewhere", "location_consistency") == [("flats", "a")]
+    assert benchmark_scenes(config, "elsewhere", "pixel_correspondence") == []  # no depth
+    assert benchmark_scenes(config, "elsewhere", "panoptic_segmentation") == []  # no labels
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_pictures_need_places() -> None:
     assert figure_scene(load(config, ROOT)) == ("elsewhere", "flats", "a")
 
 
-def test_a_benchmark_that_no_split_can_be_judged_by() -> None:
+def test_a_benchmark_that_no_split_can_be_evaluated_by() -> None:
     config = elsewhere()
     config["run"]["splits"], config["figures"]["scene"] = ["elsewhere"], None
     assert problems(config) == [
@@ -419,7 +419,7 @@ def with_splits(ablation: dict[str, Any], test: str = "house09", **train: list[s
     return load(config, ROOT)
 
 
-def test_variants_that_are_judged_on_the_same_scenes_stand_together() -> None:
+def test_variants_that_are_evaluated_on_the_same_scenes_stand_together() -> None:
     variants = [{"name": "1", "split": "one"}, {"name": "2", "split": "two", "train": {"steps": 900}}, {"name": "8"}]
     ablation = ABLATION | {"variants": variants}
     rows = ablation_rows(with_splits(ablation, one=["house00"], two=["house00", "house01"]), "a")

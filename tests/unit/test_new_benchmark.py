@@ -67,7 +67,7 @@ from types import SimpleNamespace
 import yaml
 from jinja2 import Environment
 
-from loco.config import judged_splits, load
+from loco.config import benchmark_splits, load
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.feature_norm import evaluate
@@ -79,7 +79,7 @@ root, out = Path(sys.argv[1]), Path(sys.argv[2])
 config = yaml.safe_load((root / "config/config.yaml").read_text())
 config["run"]["benchmarks"] = ["feature_norm"]
 loaded = load(config, root)
-assert judged_splits(loaded, ["houses"], "feature_norm") == ["houses"]
+assert benchmark_splits(loaded, ["houses"], "feature_norm") == ["houses"]
 settings = loaded["benchmarks"]["feature_norm"]
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""An ablation through the real workflow: its variants trained, judged, and put side by side."""
+"""An ablation through the real workflow: its variants trained, evaluated, and put side by side."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_model_is_trained_at_the_patches_of_its_own_stride(world):
     with Correspondences(world.directory / "results/correspondences/tiny/stride10/ash.h5") as found:
         assert found.grid == (5, 7)
         assert found.extent == (50, 70)
-    assert not (world.directory / "results/correspondences/tiny/stride10/cedar.h5").exists()  # judged at stride 4
+    assert not (world.directory / "results/correspondences/tiny/stride10/cedar.h5").exists()  # evaluated at stride 4
 
 
 def test_the_model_file_says_what_it_was_trained_on(world):

@@ -1,4 +1,4 @@
-"""All benchmarks on the tiny world, and on planes that its models are judged on without a training of their own."""
+"""All benchmarks on the tiny world, and on planes that its models are evaluated on without a training of their own."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ def test_one_table_is_remade_alone(view):
 
 
 def test_a_table_refuses_metrics_of_other_settings(world):
-    """Without Snakemake's records a changed setting goes unseen: the passports tell."""
+    """Without Snakemake's records a changed setting goes unseen: the provenance records tell."""
     shutil.rmtree(world.directory / ".snakemake")
     world.overlay({"benchmarks": {"location_consistency": {"queries_per_scene": 21}}})
     table = "results/tables/location_consistency.csv"

@@ -173,7 +173,7 @@ def test_patches_lie_on_the_true_surface(tmp_path):
     mesh = open_scene("scannet", tmp_path, SCAN).mesh()
     caster, planes = RayCaster(mesh, threads=1), plane_of_triangles(mesh)
     size, grid = (120, 160), (15, 20)
-    judged = 0
+    evaluated = 0
     for raw_frame in all_frames(tmp_path):
         frame, _ = prepare_frame(raw_frame, size, None)
         points, valid = patch_points(frame.depth, frame.intrinsics, frame.pose, grid)
@@ -183,8 +183,8 @@ def test_patches_lie_on_the_true_surface(tmp_path):
         u, v = patch_centres(grid, size).astype(int).transpose(2, 0, 1)
         good = valid & flat[v, u]
         assert distance_to_mesh(mesh, points[good]).max() < 1e-3
-        judged += good.sum()
-    assert judged > 0.3 * 3 * grid[0] * grid[1]
+        evaluated += good.sum()
+    assert evaluated > 0.3 * 3 * grid[0] * grid[1]
 
 
 def plane_of_triangles(mesh) -> np.ndarray:

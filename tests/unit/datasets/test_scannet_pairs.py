@@ -191,11 +191,11 @@ def test_a_missing_image_is_an_error_when_it_is_read(folder):
         read_pairs(folder)[0].images()
 
 
-# --- as a scene, prepared and judged ------------------------------------------------------------------------------
+# --- as a scene, prepared and evaluated ------------------------------------------------------------------------------
 
 SCENE = "scannet_test_1500"
 NAMES = [f"{scene}/{k}" for scene in SCENES for k in range(4)]
-JUDGED = {
+EVALUATED = {
     "pairs_per_bin": 1,
     "min_overlap": 1.0,
     "min_baseline": 9.0,
@@ -286,20 +286,20 @@ def features_of_places(frames: Frames, path: Path) -> Features:
     return Features(path)
 
 
-def test_pairs_are_judged_from_prepared_frames(pristine, tmp_path):
+def test_pairs_are_evaluated_from_prepared_frames(pristine, tmp_path):
     with prepare(pristine.parent, tmp_path / "frames.h5") as frames:
         assert frames.names == NAMES
         with features_of_places(frames, tmp_path / "features.h5") as features:
             scene = EvaluatedScene(frames.path, None, features.path)
-            result = pixel_correspondence.evaluate([scene], JUDGED)
-            assert result == pixel_correspondence.evaluate([scene], JUDGED)
+            result = pixel_correspondence.evaluate([scene], EVALUATED)
+            assert result == pixel_correspondence.evaluate([scene], EVALUATED)
             assert result.items["a"] == [NAMES[k] for k in (0, 1, 2, 4, 5, 6)]
             assert result.items["n_matches"] == [300] * 6
             assert result.items["recall@2px"] == [1.0] * 6
             # The other way round, the poses are wrong.
             for pair in scene.ground_truth["pairs"]:
                 pair["pose_a_to_b"] = np.linalg.inv(pair["pose_a_to_b"]).tolist()
-            backwards = pixel_correspondence.evaluate([scene], JUDGED | {"occlusions": [False]})
+            backwards = pixel_correspondence.evaluate([scene], EVALUATED | {"occlusions": [False]})
             assert np.mean(backwards.items["recall@2px"]) < 0.5
 
 
@@ -323,7 +323,7 @@ def test_an_image_without_depth_stays_but_for_a_limit_and_is_missed_then(raw, tm
         assert not frames["depth"][1].any()
         with features_of_places(frames, tmp_path / "features.h5") as features:
             result = pixel_correspondence.evaluate(
-                [EvaluatedScene(frames.path, None, features.path)], JUDGED | {"occlusions": [False]}
+                [EvaluatedScene(frames.path, None, features.path)], EVALUATED | {"occlusions": [False]}
             )
         assert result.items["n_matches"] == [300, 0, 300, 300, 300, 300]
         assert result.items["recall@4px"][1] is None
@@ -333,7 +333,7 @@ def test_an_image_without_depth_stays_but_for_a_limit_and_is_missed_then(raw, tm
         with features_of_places(frames, tmp_path / "fewer_features.h5") as features:
             scene = EvaluatedScene(frames.path, None, features.path)
             with pytest.raises(DataError, match=r"1 missing, scene0707_00/1 [\s\S]*max_hole_fraction"):
-                pixel_correspondence.evaluate([scene], JUDGED)
+                pixel_correspondence.evaluate([scene], EVALUATED)
 
 
 def test_a_folder_without_its_images_is_not_prepared(raw, tmp_path):

@@ -546,7 +546,7 @@ def listed(poses, pairs):
     }
 
 
-def test_listed_pairs_are_judged_by_the_pose_between_them(make_scene, turned):
+def test_listed_pairs_are_evaluated_by_the_pose_between_them(make_scene, turned):
     """As the same pairs are if they are drawn: nothing is taken from a world frame, which these images do not share."""
     poses = np.stack([turned(0), turned(-20, centre=(0.9, 0.1, 0.3)), turned(8, centre=(0.2, 0, 0))])
     settings = VARIED | {"thresholds_m": [0.02, 0.05]}
@@ -568,7 +568,7 @@ def test_listed_pairs_are_judged_by_the_pose_between_them(make_scene, turned):
     assert [row.value for row in result.rows] == pytest.approx([row.value for row in drawn.rows])
 
 
-def test_all_listed_pairs_are_judged_in_their_order_beside_what_is_drawn_elsewhere(make_scene, turned):
+def test_all_listed_pairs_are_evaluated_in_their_order_beside_what_is_drawn_elsewhere(make_scene, turned):
     poses = np.stack([turned(0), turned(170), turned(90), turned(89)])
     own = listed(poses, [(3, 2), (0, 1), (0, 2), (2, 3)])
     scenes = [

@@ -42,7 +42,7 @@ def test_stored_frames_are_validated_as_computed_ones(walls, tmp_path):
     ]
     computed, stored, flat = (ValidationScene(scene).mean_ap(Extractor(_Colours())) for scene in open_scenes(paths))
     assert stored == pytest.approx(computed, abs=2e-3)  # half precision
-    assert flat < computed - 0.05  # it is the stored frames that are judged
+    assert flat < computed - 0.05  # it is the stored frames that are evaluated
     assert np.isfinite(flat)
 
 
