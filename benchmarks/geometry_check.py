@@ -21,26 +21,27 @@ import numpy as np
 from loco.datasets import check_scene
 from loco.simulate import simulate_scene
 from loco.simulate.raw_scannet import export_scannet
-from loco.simulate.rewrite import rewrite_depth, rewrite_intrinsics, rewrite_poses, shuffle_frames
+from loco.simulate.rewrite import reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses, shuffle_frames
 
-OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 WALK = {"rooms": 2, "repetition": 0.5, "images": 24, "image": {"height": 48, "width": 64}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "posed_rgbd": WALK,
     "seven_scenes": WALK,
     "tum_rgbd": WALK,
     "scannet": WALK,
+    "colmap": WALK,
     "matterport3d": {"rooms": 2, "repetition": 0.5, "panoramas": 2, "image": {"height": 48, "width": 60}},
 }
 Damage = Callable[[str, Path, str], None]
 RESIZED = re.compile("the intrinsics look|belongs? to images of another size")  # or by the principal point alone
+INVERTED = re.compile("poses look (world-to-camera|camera-to-world)")  # COLMAP's are world-to-camera
 # Fault -> what the check should call it (None: nothing), and how to make it.
 FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
     "none": (None, lambda *_: None),
-    "inverted poses": ("world-to-camera", lambda f, path, scene: rewrite_poses(f, path, scene, np.linalg.inv)),
-    "OpenGL axes": ("camera axes", lambda f, path, scene: rewrite_poses(f, path, scene, lambda p: p @ OPENGL)),
-    "depth x 5": ("depth looks 5 times too large", lambda f, path, scene: rewrite_depth(f, path, 5.0)),
-    "depth / 5": ("depth looks 5 times too small", lambda f, path, scene: rewrite_depth(f, path, 0.2)),
+    "inverted poses": (INVERTED, lambda f, path, scene: rewrite_poses(f, path, scene, np.linalg.inv)),
+    "OpenGL axes": ("camera axes", reverse_axes),
+    "depth x 5": (re.compile("looks? 5 times too large"), lambda f, path, scene: rewrite_depth(f, path, 5.0)),
+    "depth / 5": (re.compile("looks? 5 times too small"), lambda f, path, scene: rewrite_depth(f, path, 0.2)),
     "shuffled poses": ("shuffled", lambda f, path, scene: shuffle_frames(f, path, scene, np.random.default_rng(0))),
     "K x 1.25": (RESIZED, lambda f, path, scene: rewrite_intrinsics(f, path, 1.25)),
     "K / 1.25": (RESIZED, lambda f, path, scene: rewrite_intrinsics(f, path, 0.8)),
@@ -66,6 +67,7 @@ def write_scene(format: str, folder: Path, scene: str, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--formats", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=FAULTS)
     arguments = parser.parse_args()
@@ -73,7 +75,7 @@ def main() -> None:
     for format in arguments.formats:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             for seed in range(arguments.scenes):
-                write_scene(format, Path(folder), f"scene{seed}", seed)
+                write_scene(format, Path(folder), f"scene{seed}", arguments.first_seed + seed)
             for fault in arguments.faults:
                 name, damage = FAULTS[fault]
                 begin = time.process_time()

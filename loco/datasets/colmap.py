@@ -36,11 +36,13 @@ from loco.datasets.raw import Images, Observations, RawFrame, RawScene
 from loco.errors import DataError
 from loco.files import is_data, open_regular
 from loco.geometry.cameras import pixel_centres
+from loco.geometry.consistency import Sightings
 
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take some 2 GB
 MIN_IMAGES = 3  # a point that two images show is confirmed by no third
 MAX_ERROR = 2.0  # mean reprojection error of a point, pixels of the photographs
+TOLERANCE = 0.01  # of the longer side: reprojection error of a sighting that shows no mistake, at least MAX_ERROR
 RESTORE = "put the photographs that the model was made from into `images`, under the names that `colmap` gave them"
 REMEDY = (
     "make the model again with COLMAP (`colmap mapper`, `colmap model_converter`), or let the rule `reconstruct` "
@@ -100,11 +102,29 @@ class ColmapScene(RawScene):
         """The points that at least :data:`MIN_IMAGES` images show within :data:`MAX_ERROR`, (t, 3), model units."""
         return np.array([self.model.points3D[k].xyz for k in self._kept]).reshape(-1, 3)
 
+    def sightings(self, names: Sequence[str]) -> Sightings:
+        lenses, uv, numbers, frame = [], [], [], []
+        for k, image in enumerate(self.images[name] for name in names):
+            lens = _Lens(image.camera)
+            seen, ids = _observations(image)
+            seen, inside = lens.straighten_points(seen)
+            lenses.append(lens)
+            uv.append(seen[inside])
+            numbers.append(ids[inside])
+            frame.append(np.full(inside.sum(), k))
+        listed, point = np.unique(np.concatenate(numbers), return_inverse=True)
+        return Sightings(
+            points=np.array([self.model.points3D[number].xyz for number in listed], np.float64).reshape(-1, 3),
+            uv=np.concatenate(uv),
+            point=point,
+            frame=np.concatenate(frame),
+            intrinsics=np.array([lens.intrinsics for lens in lenses]),
+            tolerance=np.array([max(MAX_ERROR, TOLERANCE * max(lens.size)) for lens in lenses]),
+        )
+
     def _observed(self, image: pycolmap.Image) -> Observations:
         """Where the photograph as it was taken shows kept points."""
-        seen = [(point.xy, point.point3D_id) for point in image.get_observation_points2D()]
-        uv = np.array([xy for xy, _ in seen], np.float64).reshape(-1, 2)
-        ids = np.array([number for _, number in seen], np.uint64)
+        uv, ids = _observations(image)
         kept = np.isin(ids, self._kept)
         return Observations(uv[kept], np.searchsorted(self._kept, ids[kept]))
 
@@ -207,12 +227,18 @@ def _registered(model: pycolmap.Reconstruction) -> list[pycolmap.Image]:
 
 def _kept_points(model: pycolmap.Reconstruction) -> NDArray[np.uint64]:
     """Numbers of the points that are well enough known, ascending."""
-    kept = [
-        number
-        for number, point in model.points3D.items()
-        if point.error <= MAX_ERROR and len({seen.image_id for seen in point.track.elements}) >= MIN_IMAGES
-    ]
+    kept = [number for number, point in model.points3D.items() if point.error <= MAX_ERROR and _is_confirmed(point)]
     return np.array(sorted(kept), np.uint64)
+
+
+def _is_confirmed(point: pycolmap.Point3D) -> bool:
+    return len({seen.image_id for seen in point.track.elements}) >= MIN_IMAGES
+
+
+def _observations(image: pycolmap.Image) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """Where a photograph shows points (s, 2), pixels as it was taken, and the numbers of these points (s,)."""
+    seen = [(point.xy, point.point3D_id) for point in image.get_observation_points2D()]
+    return np.array([xy for xy, _ in seen], np.float64).reshape(-1, 2), np.array([k for _, k in seen], np.uint64)
 
 
 def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
@@ -372,15 +398,15 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
     opened = found.attempt(lambda: ColmapScene(raw, scene))
     if opened is None:
         return {"images": 0, "skipped": 0, "points": 0}
-    names, points, listed = opened.names("all"), len(opened.tracks()), opened.model.num_points3D()
+    names, points, listed = opened.names("all"), len(opened.tracks()), opened.model.points3D.values()
     if len(names) < 2:
         found.add("fewer than 2 photographs are registered", file=opened.folder, found=len(names), remedy=REMEDY)
-    if points == 0:
+    if not any(_is_confirmed(point) for point in listed):
         found.add(
             "the COLMAP model has no usable point",
             file=opened.folder,
-            expected=f"points that {MIN_IMAGES} photographs show, with an error of at most {MAX_ERROR} pixels",
-            found=f"{listed} points, none of them such",
+            expected=f"points that at least {MIN_IMAGES} photographs show",
+            found=f"{len(listed)} points, none of them such",
             remedy=REMEDY,
         )
     _note_models(found, opened.folder)

@@ -1,8 +1,7 @@
 """The geometric self-check of a raw scene: do its frames agree with each other, and if not, what is wrong with it?
 
 It is part of the check of a scene (:meth:`loco.datasets.raw.RawScene.check`). Scenes with depth are compared by
-:mod:`loco.geometry.consistency`. The points of a sparse model were fitted to its images by whoever made it, so they are
-compared by their reprojection errors when the model is read.
+:class:`loco.geometry.consistency.Views`, those of a sparse model by :class:`loco.geometry.consistency.Sightings`.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
         accept: make it a note.
 
     Returns:
-        Facts for the manifest: ``origin`` of its local coordinates (:mod:`loco.datasets.local`), and ``geometry``, of
-        scenes with depth: ``frames`` that were compared, ``pairs`` of them, ``overlap``, ``error_cm`` and
+        Facts for the manifest: ``origin`` of its local coordinates (:mod:`loco.datasets.local`), and ``geometry``:
+        ``frames`` that were compared, ``pairs`` of them, ``overlap``, ``error_cm`` and
         ``consistency`` (:class:`loco.geometry.consistency.Agreement`), and ``fault`` with ``repaired``, the same
         numbers without it. Nothing where images share no world frame.
     """
@@ -44,10 +43,10 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
     if poses is None:
         return {}
     facts: dict[str, Any] = {"origin": origin_of(scene).tolist()}
-    if scene.tracks() is not None or len(poses) < 2:
+    if len(poses) < 2:
         return facts
-    chosen = sample(poses)
-    diagnosis = _diagnose(in_local_coordinates(scene), chosen)
+    chosen, tracks = sample(poses), scene.tracks()
+    diagnosis = (_diagnose if tracks is None else _diagnose_model)(in_local_coordinates(scene), chosen)
     facts["geometry"] = {"frames": len(chosen), **_numbers(diagnosis.found)}
     if diagnosis.fault is not None:
         facts["geometry"]["fault"] = diagnosis.fault
@@ -58,6 +57,8 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
             found.note(f"accepted by `check.accept_geometry`: {error.problem}")
         else:
             found.add_error(error)
+    elif tracks is not None and not len(tracks):
+        found.add_error(_no_usable_point(scene, diagnosis.found))
     return facts
 
 
@@ -113,6 +114,12 @@ def _diagnose(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
     return diagnose(views, of_depth, moved, chosen)
 
 
+def _diagnose_model(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
+    names, poses = scene.names("all"), scene.poses()
+    sightings = scene.sightings([names[k] for k in chosen])
+    return diagnose(sightings, poses[chosen], lambda numbers: poses[numbers % len(poses)], chosen)
+
+
 def _numbers(agreement: Agreement) -> dict[str, Any]:
     return {
         "pairs": agreement.pairs,
@@ -123,16 +130,16 @@ def _numbers(agreement: Agreement) -> dict[str, Any]:
 
 
 def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
-    fault = diagnosis.fault
+    fault, sparse = diagnosis.fault, scene.tracks() is not None
     # Undone in OpenCV axes, an inverted pose in OpenGL axes is found with its axes changed, and the other way round.
     if scene.opengl and fault.startswith("inverse"):
         fault = {"inverse": "inverse and axes", "inverse and axes": "inverse"}[fault]
-    cause, remedy = _EXPLANATIONS[fault](diagnosis.amount)
+    cause, remedy = (_OF_MODELS if sparse else {}).get(fault, _EXPLANATIONS[fault])(diagnosis.amount)
     found = f"as they are: {_text(diagnosis.found)}"
     if diagnosis.repaired is not None:
         found += f"; without this fault: {_text(diagnosis.repaired)}"
     return DataError(
-        f"the depth images and poses of the frames do not agree with each other: {cause}",
+        f"the {'points' if sparse else 'depth images'} and poses of the frames do not agree with each other: {cause}",
         file=scene.folder,
         scene=scene.scene,
         expected=f"consistency of at least {LEAST_CONSISTENCY:.0%}, and no usual mistake whose correction raises it",
@@ -144,9 +151,19 @@ def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
 def _text(agreement: Agreement) -> str:
     if not agreement.pairs:
         return "no frame sees what another one shows"
-    return (
-        f"consistency {agreement.consistency:.0%}, overlap {agreement.overlap:.0%}, "
-        f"median disagreement {100 * agreement.error:.1f} cm"
+    text = f"consistency {agreement.consistency:.0%}, overlap {agreement.overlap:.0%}"
+    if np.isfinite(agreement.error):
+        text += f", median disagreement {100 * agreement.error:.1f} cm"
+    return text
+
+
+def _no_usable_point(scene: RawScene, agreement: Agreement) -> DataError:
+    return DataError(
+        "no point of the sparse model can be used: the reprojection errors of all are too large",
+        file=scene.folder,
+        scene=scene.scene,
+        found=_text(agreement),
+        remedy="make the model again, with the photographs and cameras as they are",
     )
 
 
@@ -189,3 +206,26 @@ _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
         "give each frame its own pose, and look at the order of the files",
     ),
 }
+_OF_MODELS: dict[str, Callable[[float], tuple[str, str]]] = {
+    "inverse": lambda _: (
+        "poses look camera-to-world where COLMAP's world-to-camera is expected",
+        "invert each pose",
+    ),
+    "axes": lambda _: (
+        _EXPLANATIONS["axes"](1.0)[0],
+        "change the sign of the second and third row of each pose",
+    ),
+    "inverse and axes": lambda _: (
+        "poses look camera-to-world where COLMAP's world-to-camera is expected, and y and z of their camera axes look "
+        "reversed (OpenGL against OpenCV)",
+        "invert each pose, then change the sign of its second and third row",
+    ),
+    "depth": lambda amount: (
+        f"the coordinates of the points look {_factor(amount)} for the positions of the cameras",
+        "write points and positions in one unit",
+    ),
+    "intrinsics": lambda amount: (
+        f"the intrinsics look {_factor(amount)} for where the photographs show the points",
+        "make the model from the photographs as they are, or put back those that it was made from",
+    ),
+}  # where the words of a sparse model differ

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loco.datasets.raw import LabelledMesh, RawFrame, RawScene
 from loco.geometry.cameras import Camera
+from loco.geometry.consistency import Sightings
 from loco.geometry.mesh import Mesh
 from loco.geometry.origin import local_origin
 
@@ -62,6 +63,10 @@ class LocalScene:
     def tracks(self) -> NDArray[np.float64] | None:
         tracks = self.world.tracks()
         return None if tracks is None else tracks - self.origin
+
+    def sightings(self, names: Sequence[str]) -> Sightings | None:
+        sightings = self.world.sightings(names)
+        return None if sightings is None else replace(sightings, points=sightings.points - self.origin)
 
     def _moved(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
         moved = pose.astype(np.float64)

@@ -16,6 +16,7 @@ from loco.datasets.checklist import Checklist, Decode
 from loco.datasets.identity import Source
 from loco.datasets.orientation import count_orientations, orientations_note
 from loco.geometry.cameras import Camera, scale_intrinsics
+from loco.geometry.consistency import Sightings
 from loco.geometry.mesh import Mesh
 
 Images = Literal["all", "horizontal"]
@@ -179,6 +180,13 @@ class RawScene(ABC):
 
     def tracks(self) -> NDArray[np.float64] | None:
         """Points (t, 3) of a sparse model, world frame, or None where the dataset has depth images or photographs."""
+        return None
+
+    def sightings(self, names: Sequence[str]) -> Sightings | None:
+        """Where these images show the points of a sparse model, accurate or not; None where there is none.
+
+        The points are in the world frame of the files.
+        """
         return None
 
     def ground_truth(self) -> dict[str, Any] | None:

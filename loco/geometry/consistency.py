@@ -1,19 +1,24 @@
-"""Whether the depth images, cameras and poses of a scene agree with each other.
+"""Whether the depth images or sparse points, cameras and poses of a scene agree with each other.
 
 The depth of every frame of a sample is projected into all others. A point that lands on the surface that the other
 frame measured agrees with it. A point behind that surface may be hidden, which shows nothing. A point in front of it
 contradicts: the other frame has looked through it. The *consistency* is the fraction of agreement among agreement and
 contradiction. It is near 1 for a correct recording, whatever its overlap and occlusions. Distances are relative to the
 depth, so the unit of depth has no effect.
+
+Frames of a sparse model are compared by the points that two of them show: both agree on a point that each of them shows
+where it projects to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from loco.geometry.cameras import pixel_centres, scale_intrinsics
 from loco.geometry.patches import patch_centres, sample_depth
@@ -30,7 +35,8 @@ class Agreement(NamedTuple):
     Attributes:
         consistency: fraction of agreement among agreement and contradiction; 0 without either.
         overlap: median over the frames of the largest fraction of a frame's points on which one other frame agrees.
-        error: median distance along the depth of points that agree or contradict, metres; NaN without any.
+        error: median distance along the depth of points that agree or contradict, metres; NaN without any, and for
+            sparse models.
         net: sum of the agreements of a frame with all others, each between 1 (exact) and 0 (at the tolerance), less
             :data:`CONTRADICTION` per contradiction, per point; mean over the frames. It compares hypotheses about the
             same frames.
@@ -42,6 +48,22 @@ class Agreement(NamedTuple):
     error: float
     net: float
     pairs: int
+
+
+class Comparable(Protocol):
+    """A sample of m frames that can be compared with each other."""
+
+    def agreement(
+        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
+    ) -> Agreement:
+        """Compare all frames with each other.
+
+        Args:
+            poses: (m, 4, 4), camera-to-world, metres or the unit of the sparse model.
+            scale: factor of all depths, or of the positions of the points of a sparse model.
+            zoom: factor of the intrinsics as the files state them: focal lengths and principal points.
+            every: take each n-th point.
+        """
 
 
 class Views:
@@ -74,14 +96,7 @@ class Views:
     def agreement(
         self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
     ) -> Agreement:
-        """Compare all frames with each other.
-
-        Args:
-            poses: (m, 4, 4), camera-to-world, metres.
-            scale: factor of all depths.
-            zoom: factor of the intrinsics as the files state them: focal lengths and principal points.
-            every: take each n-th point.
-        """
+        """See :class:`Comparable`."""
         points_uv = self._points[::every]
         m, (height, width) = len(self), self.size
         intrinsics = self.intrinsics * np.array([[zoom], [zoom], [1.0]])
@@ -116,6 +131,55 @@ class Views:
     def _small(self, depth: NDArray) -> NDArray[np.float64]:
         known = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float64)
         return sample_depth(known, patch_centres(self.size, known.shape))[0]
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """Where a sample of m frames shows the points of a sparse model.
+
+    Attributes:
+        points: (t, 3) float64, world frame.
+        uv: (s, 2) float64, pixels at which a frame shows a point.
+        point: (s,) integers below t, which point.
+        frame: (s,) integers below m, which frame.
+        intrinsics: (m, 3, 3), pixels.
+        tolerance: (m,), pixels between a sighting and the projection of its point up to which they agree.
+    """
+
+    points: NDArray[np.float64]
+    uv: NDArray[np.float64]
+    point: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    intrinsics: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
+
+    def agreement(
+        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
+    ) -> Agreement:
+        """See :class:`Comparable`."""
+        chosen = self.point % every == 0
+        frame, point = self.frame[chosen], self.point[chosen]
+        into_camera = np.linalg.inv(poses)[frame]
+        seen = (into_camera[:, :3, :3] @ (scale * self.points[point])[..., None])[..., 0] + into_camera[:, :3, 3]
+        intrinsics = self.intrinsics[frame] * np.array([[zoom], [zoom], [1.0]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            projected = (intrinsics @ seen[..., None])[..., 0]
+            offset = np.linalg.norm(projected[:, :2] / projected[:, 2:] - self.uv[chosen], axis=1)
+        offset = np.where(seen[:, 2] > 0, offset, np.inf) / self.tolerance[frame]
+
+        def common(weights: NDArray, others: NDArray) -> NDArray[np.float64]:
+            """(m, m), sum of the products of the weights of the points that two frames show."""
+            size = len(self.intrinsics), len(self.points)
+            shared = (sparse.csr_array((w, (frame, point)), size) for w in (weights, others))
+            product = (next(shared) @ next(shared).T).toarray()
+            np.fill_diagonal(product, 0)
+            return product
+
+        agrees, every_one = (offset <= 1).astype(float), np.ones(len(offset))
+        agree = common(agrees, agrees)
+        exact = common(np.maximum(1 - offset**2, 0), agrees)
+        counts = np.maximum(np.bincount(frame, minlength=len(self.intrinsics)), 1)
+        return _summary(agree, common(every_one, every_one) - agree, exact, counts, np.empty(0))
 
 
 def _summary(agree: NDArray, contradict: NDArray, exact: NDArray, points: NDArray, offsets: NDArray) -> Agreement:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.geometry.consistency import Agreement, Views
+from loco.geometry.consistency import Agreement, Comparable
 
 Floats = NDArray[np.floating]
 
@@ -40,7 +40,7 @@ class Suspect(NamedTuple):
     poses: Floats
     amount: float = 1.0
 
-    def agreement(self, views: Views, every: int = 1) -> Agreement:
+    def agreement(self, views: Comparable, every: int = 1) -> Agreement:
         scale = self.amount if self.fault == "depth" else 1.0
         zoom = self.amount if self.fault == "intrinsics" else 1.0
         return views.agreement(self.poses, scale, zoom, every)
@@ -63,7 +63,9 @@ class Diagnosis(NamedTuple):
     repaired: Agreement | None = None
 
 
-def diagnose(views: Views, poses: Floats, moved: Callable[[NDArray[np.int64]], Floats], frames: NDArray) -> Diagnosis:
+def diagnose(
+    views: Comparable, poses: Floats, moved: Callable[[NDArray[np.int64]], Floats], frames: NDArray
+) -> Diagnosis:
     """Compare the frames as they are with what they would be without each of the usual mistakes.
 
     Args:
@@ -88,7 +90,7 @@ def diagnose(views: Views, poses: Floats, moved: Callable[[NDArray[np.int64]], F
     return Diagnosis(found, "unknown" if found.pairs and found.consistency < LEAST_CONSISTENCY else None)
 
 
-def _best(views: Views, suspects: Sequence[Suspect]) -> tuple[Suspect, Agreement]:
+def _best(views: Comparable, suspects: Sequence[Suspect]) -> tuple[Suspect, Agreement]:
     """The suspect without whose mistake the frames agree best: chosen from few points, then from all of them."""
     ranked = sorted(suspects, key=lambda suspect: -suspect.agreement(views, every=COARSE).net)[:FINALISTS]
     return max(((suspect, suspect.agreement(views)) for suspect in ranked), key=lambda item: item[1].net)

@@ -53,13 +53,25 @@ def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None
     elif format == "matterport3d":
         _edit_zip(folder / "undistorted_camera_parameters.zip", r"\.conf$", lambda data: _rewrite_conf(data, change))
     elif format == "colmap":
-        _rewrite_model(folder / "sparse/0", change)
+        _edit_model(folder / "sparse/0", lambda model: _change_poses(model, change))
     else:
         raise ValueError(f"{format} has no poses")
 
 
+def reverse_axes(format: str, folder: Path, scene: str) -> None:
+    """Change the camera axes of all poses from OpenCV's convention to OpenGL's, or back: reverse y and z."""
+    axes = np.diag([1.0, -1.0, -1.0, 1.0])
+    rewrite_poses(format, folder, scene, lambda poses: axes @ poses if format == "colmap" else poses @ axes)
+
+
 def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
-    """Replace the intrinsics of a scene's depth by those of images ``factor`` times as large, and of its colour too."""
+    """Replace the intrinsics of a scene's depth by those of images ``factor`` times as large, and of its colour too.
+
+    The sizes that COLMAP's cameras state are left as they are.
+    """
+    if format == "colmap":
+        _edit_model(folder / "sparse/0", lambda model: _scale_cameras(model, factor))
+        return
     if format == "matterport3d":
 
         def scaled(data: bytes) -> bytes:
@@ -79,7 +91,13 @@ def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
 
 
 def rewrite_depth(format: str, folder: Path, factor: float) -> None:
-    """Multiply the numbers of all depth images by ``factor``; those that 16 bits cannot hold become 0."""
+    """Multiply the numbers of all depth images by ``factor``; those that 16 bits cannot hold become 0.
+
+    COLMAP's models have no depth images: the positions of their points are multiplied.
+    """
+    if format == "colmap":
+        _edit_model(folder / "sparse/0", lambda model: _scale_points(model, factor))
+        return
 
     def scaled(data: bytes) -> bytes:
         image = decode_depth(data, file=folder, scene=folder.name, remedy="simulate the scene again")
@@ -128,15 +146,31 @@ def _rewrite_conf(data: bytes, change: Change) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def _rewrite_model(folder: Path, change: Change) -> None:
+def _edit_model(folder: Path, edit: Callable[[pycolmap.Reconstruction], None]) -> None:
     model = pycolmap.Reconstruction(folder)
+    edit(model)
+    model.write(folder)
+
+
+def _scale_points(model: pycolmap.Reconstruction, factor: float) -> None:
+    for point in model.points3D.values():
+        point.xyz = factor * point.xyz
+
+
+def _scale_cameras(model: pycolmap.Reconstruction, factor: float) -> None:
+    for camera in model.cameras.values():
+        scaled, params = [*camera.focal_length_idxs(), *camera.principal_point_idxs()], np.array(camera.params)
+        params[scaled] *= factor
+        camera.params = params
+
+
+def _change_poses(model: pycolmap.Reconstruction, change: Change) -> None:
     images = sorted(model.images.values(), key=lambda image: image.name)
     poses = np.tile(np.eye(4), (len(images), 1, 1))
     poses[:, :3] = [image.cam_from_world().matrix() for image in images]
     for image, pose in zip(images, change(poses)):
         moved = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3])
         model.frames[image.frame_id].rig_from_world = moved
-    model.write(folder)
 
 
 def _edit_zip(file: Path, pattern: str, edit: Callable[[bytes], bytes]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from loco.geometry.cameras import backproject, project
-from loco.geometry.consistency import TOLERANCE, Views
+from loco.geometry.consistency import TOLERANCE, Sightings, Views
 from tests.unit.geometry.rooms import SIZE, K, depth_of, walk
 
 POSES = walk(16)
@@ -87,3 +89,55 @@ def test_rows_that_are_counted_from_the_bottom(views):
     wrong = Views(DEPTHS, [scaled] * len(POSES), rows_from_bottom=True)
     assert wrong.agreement(POSES).consistency < 0.8
     assert wrong.agreement(POSES, zoom=0.8).net == pytest.approx(views.agreement(POSES).net, abs=1e-6)
+
+
+def sightings(points: np.ndarray, noise: float = 0.0, seed: int = 0) -> Sightings:
+    """Which of these points (t, 3) each frame shows, and where, with an error of ``noise`` pixels."""
+    rng = np.random.default_rng(seed)
+    uv, point, frame = [], [], []
+    for k, pose in enumerate(POSES):
+        at, z = project(points, K, pose)
+        inside = (z > 0) & (at >= 0).all(axis=1) & (at < SIZE[::-1]).all(axis=1)
+        uv.append(at[inside] + rng.normal(scale=noise, size=(inside.sum(), 2)) if noise else at[inside])
+        point.append(np.flatnonzero(inside))
+        frame.append(np.full(inside.sum(), k))
+    intrinsics, tolerance = np.tile(K, (len(POSES), 1, 1)), np.full(len(POSES), 2.0)
+    return Sightings(points, *map(np.concatenate, (uv, point, frame)), intrinsics, tolerance)
+
+
+POINTS = np.random.default_rng(1).uniform(-1.5, 1.5, (200, 3))
+
+
+def test_the_counts_of_sightings_are_those_of_pairs_of_frames_compared_one_by_one():
+    found = sightings(POINTS, noise=1.5)
+    shown = [dict(zip(found.point[found.frame == k], found.uv[found.frame == k])) for k in range(len(POSES))]
+
+    def agrees(frame: int, point: int) -> bool:
+        at, z = project(POINTS[point], K, POSES[frame])
+        return bool(z > 0 and np.linalg.norm(at - shown[frame][point]) <= 2)
+
+    agree, contradict = np.zeros((2, len(POSES), len(POSES)))
+    for a in range(len(POSES)):
+        for b in set(range(len(POSES))) - {a}:
+            for point in set(shown[a]) & set(shown[b]):
+                both = agrees(a, point) and agrees(b, point)
+                agree[a, b], contradict[a, b] = agree[a, b] + both, contradict[a, b] + (not both)
+    agreement = found.agreement(POSES)
+    assert 0.2 < agree.sum() / (agree + contradict).sum() < 0.8
+    assert agreement.consistency == pytest.approx(agree.sum() / (agree + contradict).sum(), abs=1e-12)
+    shares = [agree[k].max() / max(len(shown[k]), 1) for k in range(len(POSES))]
+    assert agreement.overlap == pytest.approx(np.median(shares), abs=1e-12)
+    assert agreement.pairs == ((agree + contradict) > 0).sum()
+    assert np.isnan(agreement.error)
+
+
+def test_sightings_are_scaled_as_their_files():
+    exact = sightings(POINTS)
+    assert exact.agreement(POSES).consistency == 1
+    assert exact.agreement(np.linalg.inv(POSES)).consistency < 0.5
+    large = replace(exact, points=5 * POINTS)
+    assert large.agreement(POSES).consistency < 0.5
+    assert large.agreement(POSES, scale=0.2).consistency == 1
+    resized = replace(exact, intrinsics=exact.intrinsics * np.array([[1.25], [1.25], [1.0]]))
+    assert resized.agreement(POSES).consistency < 0.5
+    assert resized.agreement(POSES, zoom=0.8).consistency == 1
