@@ -22,6 +22,7 @@ from loco.geometry.suspects import LEAST_CONSISTENCY, Diagnosis, diagnose
 
 ANCHORS = 8  # frames spread over a scene, each with neighbours
 GAPS = (1, 2, 4, 8)  # frames from an anchor to its neighbour in the order of the files
+USUAL_CONSISTENCY = 0.9  # below, a note; correct recordings reach 0.99
 TURN = 30.0  # degrees of rotation that count as much as the median distance to the nearest other frames
 
 
@@ -59,6 +60,11 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
             found.add_error(error)
     elif tracks is not None and not len(tracks):
         found.add_error(_no_usable_point(scene, diagnosis.found))
+    elif diagnosis.found.pairs and diagnosis.found.consistency < USUAL_CONSISTENCY:
+        found.note(
+            f"the frames agree less than those of correct recordings usually do ({_text(diagnosis.found)}), and no "
+            "usual mistake explains it: look at poses and intrinsics"
+        )
     return facts
 
 
@@ -200,6 +206,10 @@ _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
     "intrinsics": lambda amount: (
         f"the intrinsics look {_factor(amount)}, as after a resize of the images that left them behind",
         "write the intrinsics of the images as they are",
+    ),
+    "focal": lambda amount: (
+        f"the focal lengths look {_factor(amount)}, while the principal point seems right",
+        "write the focal lengths of the images as they are, in pixels",
     ),
     "unknown": lambda _: (
         "poses look shuffled, or are those of another recording: none of the other usual mistakes explains it",

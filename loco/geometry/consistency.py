@@ -54,7 +54,7 @@ class Comparable(Protocol):
     """A sample of m frames that can be compared with each other."""
 
     def agreement(
-        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
+        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, focal: float = 1.0, every: int = 1
     ) -> Agreement:
         """Compare all frames with each other.
 
@@ -62,6 +62,7 @@ class Comparable(Protocol):
             poses: (m, 4, 4), camera-to-world, metres or the unit of the sparse model.
             scale: factor of all depths, or of the positions of the points of a sparse model.
             zoom: factor of the intrinsics as the files state them: focal lengths and principal points.
+            focal: factor of the focal lengths alone.
             every: take each n-th point.
         """
 
@@ -94,12 +95,12 @@ class Views:
         return len(self.depth)
 
     def agreement(
-        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
+        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, focal: float = 1.0, every: int = 1
     ) -> Agreement:
         """See :class:`Comparable`."""
         points_uv = self._points[::every]
         m, (height, width) = len(self), self.size
-        intrinsics = self.intrinsics * np.array([[zoom], [zoom], [1.0]])
+        intrinsics = self.intrinsics * _factors(zoom, focal)
         if self._rows_from_bottom:
             intrinsics[:, 1, 2] += (1 - zoom) * height
         stacked = self.depth.reshape(m * height, width) * scale
@@ -154,14 +155,14 @@ class Sightings:
     tolerance: NDArray[np.float64]
 
     def agreement(
-        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, every: int = 1
+        self, poses: NDArray[np.floating], scale: float = 1.0, zoom: float = 1.0, focal: float = 1.0, every: int = 1
     ) -> Agreement:
         """See :class:`Comparable`."""
         chosen = self.point % every == 0
         frame, point = self.frame[chosen], self.point[chosen]
         into_camera = np.linalg.inv(poses)[frame]
         seen = (into_camera[:, :3, :3] @ (scale * self.points[point])[..., None])[..., 0] + into_camera[:, :3, 3]
-        intrinsics = self.intrinsics[frame] * np.array([[zoom], [zoom], [1.0]])
+        intrinsics = (self.intrinsics * _factors(zoom, focal))[frame]
         with np.errstate(divide="ignore", invalid="ignore"):
             projected = (intrinsics @ seen[..., None])[..., 0]
             offset = np.linalg.norm(projected[:, :2] / projected[:, 2:] - self.uv[chosen], axis=1)
@@ -180,6 +181,10 @@ class Sightings:
         exact = common(np.maximum(1 - offset**2, 0), agrees)
         counts = np.maximum(np.bincount(frame, minlength=len(self.intrinsics)), 1)
         return _summary(agree, common(every_one, every_one) - agree, exact, counts, np.empty(0))
+
+
+def _factors(zoom: float, focal: float) -> NDArray[np.float64]:
+    return np.array([[zoom * focal, zoom, zoom], [zoom, zoom * focal, zoom], [1.0, 1.0, 1.0]])
 
 
 def _summary(agree: NDArray, contradict: NDArray, exact: NDArray, points: NDArray, offsets: NDArray) -> Agreement:

@@ -31,9 +31,10 @@ class Suspect(NamedTuple):
     """A mistake and how to undo it.
 
     Attributes:
-        fault: ``inverse``, ``axes``, ``inverse and axes``, ``shift``, ``reversed``, ``depth`` or ``intrinsics``.
+        fault: ``inverse``, ``axes``, ``inverse and axes``, ``shift``, ``reversed``, ``depth``, ``intrinsics`` (of
+            images of another size) or ``focal`` (lengths alone).
         poses: (m, 4, 4) as they would be without it.
-        amount: of a shift, in frames; of ``depth`` and ``intrinsics``, the factor that undoes the mistake.
+        amount: of a shift, in frames; of ``depth``, ``intrinsics`` and ``focal``, the factor that undoes the mistake.
     """
 
     fault: str
@@ -43,7 +44,8 @@ class Suspect(NamedTuple):
     def agreement(self, views: Comparable, every: int = 1) -> Agreement:
         scale = self.amount if self.fault == "depth" else 1.0
         zoom = self.amount if self.fault == "intrinsics" else 1.0
-        return views.agreement(self.poses, scale, zoom, every)
+        focal = self.amount if self.fault == "focal" else 1.0
+        return views.agreement(self.poses, scale, zoom, focal, every)
 
 
 class Diagnosis(NamedTuple):
@@ -79,7 +81,7 @@ def diagnose(
     if found.consistency >= CONVINCING:
         return Diagnosis(found)
     suspect, best = _best(views, list(_suspects(poses, moved, frames)))
-    if suspect.fault in ("depth", "intrinsics"):
+    if suspect.fault in ("depth", "intrinsics", "focal"):
         nearby = [suspect._replace(amount=suspect.amount * factor) for factor in REFINED]
         refined = _best(views, nearby)
         if refined[1].net > BETTER * best.net:
@@ -104,7 +106,7 @@ def _suspects(poses: Floats, moved: Callable[[NDArray], Floats], frames: NDArray
     for shift in SHIFTS:
         yield Suspect("shift", moved(frames + shift), shift)
     yield Suspect("reversed", moved(-1 - frames))
-    for fault, factors in (("depth", SCALES), ("intrinsics", ZOOMS)):
+    for fault, factors in (("depth", SCALES), ("intrinsics", ZOOMS), ("focal", ZOOMS)):
         for factor in factors:
             yield Suspect(fault, poses, factor)
             yield Suspect(fault, poses, 1 / factor)

@@ -55,6 +55,13 @@ def test_intrinsics_of_images_of_another_size(factor):
     assert found.amount == pytest.approx(1 / factor, rel=0.06)
 
 
+@pytest.mark.parametrize("factor", [4 / 3, 0.8])
+def test_focal_lengths_alone(factor):
+    found = diagnosed(intrinsics=K * [[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
+    assert found.fault in ("focal", "intrinsics")  # the principal point hardly matters if frames see little
+    assert found.repaired.consistency > 0.9
+
+
 def test_no_false_alarm_for_noise_or_few_frames():
     rng = np.random.default_rng(0)
     noisy = [depth * (1 + 0.01 * rng.normal(size=SIZE)) for depth in DEPTHS]
