@@ -21,7 +21,7 @@ import numpy as np
 from loco.datasets import check_scene
 from loco.simulate import simulate_scene
 from loco.simulate.raw_scannet import export_scannet
-from loco.simulate.rewrite import reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses, shuffle_frames
+from loco.simulate.rewrite import reorder_poses, reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses
 
 WALK = {"rooms": 2, "repetition": 0.5, "images": 24, "image": {"height": 48, "width": 64}}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -42,7 +42,14 @@ FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
     "OpenGL axes": ("camera axes", reverse_axes),
     "depth x 5": (re.compile("looks? 5 times too large"), lambda f, path, scene: rewrite_depth(f, path, 5.0)),
     "depth / 5": (re.compile("looks? 5 times too small"), lambda f, path, scene: rewrite_depth(f, path, 0.2)),
-    "shuffled poses": ("shuffled", lambda f, path, scene: shuffle_frames(f, path, scene, np.random.default_rng(0))),
+    "shuffled poses": (
+        "shuffled",
+        lambda *scene: reorder_poses(*scene, np.random.default_rng(0).permutation),
+    ),
+    "shifted poses": (
+        "shifted against",
+        lambda *scene: reorder_poses(*scene, lambda n: np.roll(np.arange(n), 1)),
+    ),
     "K x 1.25": (RESIZED, lambda f, path, scene: rewrite_intrinsics(f, path, 1.25)),
     "K / 1.25": (RESIZED, lambda f, path, scene: rewrite_intrinsics(f, path, 0.8)),
 }
@@ -64,27 +71,38 @@ def write_scene(format: str, folder: Path, scene: str, seed: int) -> None:
         (folder / scene / f"{scene}.sens").unlink()
 
 
+def measure(format: str, folder: Path, scenes: list[str], faults: list[str]) -> None:
+    """Print a row per fault: what the check says of damaged copies of these scenes in ``folder``."""
+    for fault in faults:
+        name, damage = FAULTS[fault]
+        begin = time.process_time()
+        found = [problems_of(format, folder, scene, damage) for scene in scenes]
+        seconds = (time.process_time() - begin) / len(scenes)
+        reported = sum(map(bool, found))
+        right = sum(bool(re.search(name, "".join(texts))) if name else not texts for texts in found)
+        n = len(scenes)
+        print(f"| {format} | {fault} | {reported} of {n} | {right} of {n} | {seconds:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--formats", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=FAULTS)
+    parser.add_argument("--recording", type=Path, help="folder of a posed_rgbd recording to damage, not simulated ones")
     arguments = parser.parse_args()
     print("| format | fault | reported | named right | CPU seconds per check |\n|---|---|--:|--:|--:|")
-    for format in arguments.formats:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-            for seed in range(arguments.scenes):
-                write_scene(format, Path(folder), f"scene{seed}", arguments.first_seed + seed)
-            for fault in arguments.faults:
-                name, damage = FAULTS[fault]
-                begin = time.process_time()
-                found = [problems_of(format, Path(folder), f"scene{k}", damage) for k in range(arguments.scenes)]
-                seconds = (time.process_time() - begin) / arguments.scenes
-                reported = sum(map(bool, found))
-                right = sum(bool(re.search(name, "".join(texts))) if name else not texts for texts in found)
-                n = arguments.scenes
-                print(f"| {format} | {fault} | {reported} of {n} | {right} of {n} | {seconds:.1f} |", flush=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        if recording := arguments.recording:
+            measure("posed_rgbd", recording.parent, [recording.name], arguments.faults)
+            return
+        for format in arguments.formats:
+            with tempfile.TemporaryDirectory() as folder:
+                scenes = [f"scene{k}" for k in range(arguments.scenes)]
+                for seed, scene in enumerate(scenes, arguments.first_seed):
+                    write_scene(format, Path(folder), scene, seed)
+                measure(format, Path(folder), scenes, arguments.faults)
 
 
 if __name__ == "__main__":

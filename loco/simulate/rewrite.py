@@ -64,6 +64,21 @@ def reverse_axes(format: str, folder: Path, scene: str) -> None:
     rewrite_poses(format, folder, scene, lambda poses: axes @ poses if format == "colmap" else poses @ axes)
 
 
+def reorder_poses(format: str, folder: Path, scene: str, order: Callable[[int], NDArray[np.integer]]) -> None:
+    """Give every frame k of n the pose of frame ``order(n)[k]``, in the order of the files."""
+    if format != "tum_rgbd":
+        rewrite_poses(format, folder, scene, lambda poses: poses[order(len(poses))])
+        return
+    # Poses belong to times: colour and depth images are given those of others, in the same way.
+    inverse = None
+    for name in ("rgb.txt", "depth.txt"):
+        lines = (folder / name).read_text().splitlines()
+        head, rows = [x for x in lines if x[0] == "#"], [x.split() for x in lines if x[0] != "#"]
+        inverse = np.argsort(order(len(rows))) if inverse is None else inverse
+        moved = [f"{time} {rows[k][1]}" for (time, _), k in zip(rows, inverse)]
+        (folder / name).write_text("\n".join([*head, *moved, ""]))
+
+
 def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
     """Replace the intrinsics of a scene's depth by those of images ``factor`` times as large, and of its colour too.
 
@@ -198,18 +213,3 @@ def _write(file: Path, rows: Floats) -> None:
 
 def _text(numbers: Floats) -> bytes:
     return " ".join(repr(float(number)) for number in np.ravel(numbers)).encode()
-
-
-def shuffle_frames(format: str, folder: Path, scene: str, rng: np.random.Generator) -> None:
-    """Give every frame the pose of another one, drawn at random."""
-    if format != "tum_rgbd":
-        rewrite_poses(format, folder, scene, lambda poses: poses[rng.permutation(len(poses))])
-        return
-    # Poses belong to times: colour and depth images change places in the same way.
-    permutation = None
-    for name in ("rgb.txt", "depth.txt"):
-        lines = (folder / name).read_text().splitlines()
-        head, rows = [x for x in lines if x[0] == "#"], [x.split() for x in lines if x[0] != "#"]
-        permutation = rng.permutation(len(rows)) if permutation is None else permutation
-        shuffled = [f"{time} {rows[k][1]}" for (time, _), k in zip(rows, permutation)]
-        (folder / name).write_text("\n".join([*head, *shuffled, ""]))

@@ -12,7 +12,7 @@ from loco.datasets import check_scene
 from loco.datasets.geometry import ANCHORS, sample
 from loco.simulate import simulate_scene
 from loco.simulate.raw_scannet import export_scannet
-from loco.simulate.rewrite import reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses, shuffle_frames
+from loco.simulate.rewrite import reorder_poses, reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses
 
 IMAGE = {"height": 48, "width": 64}
 WALK = {"seed": 4, "rooms": 1, "repetition": 0.5, "images": 20, "image": IMAGE}
@@ -22,7 +22,7 @@ FAULTS = {
     "-to-": lambda f, folder: rewrite_poses(f, folder, "house", np.linalg.inv),
     "camera axes": lambda f, folder: reverse_axes(f, folder, "house"),
     "5 times too small": lambda f, folder: rewrite_depth(f, folder, 0.2),
-    "shuffled": lambda f, folder: shuffle_frames(f, folder, "house", np.random.default_rng(0)),
+    "shuffled": lambda f, folder: reorder_poses(f, folder, "house", np.random.default_rng(0).permutation),
     "the intrinsics look": lambda f, folder: rewrite_intrinsics(f, folder, 0.8),
 }
 
