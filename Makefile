@@ -1,6 +1,7 @@
 # make demo        set up, then run the whole workflow on simulated houses
 # make demo-full   the same, with all benchmarks
 # make test        set up, then lint and run the tests
+# make test-all    the same, with the long tests: every shipped configuration from raw files to tables, for example
 # make env         only set up: .venv from constraints.txt
 # make lint        check style and the Snakefile
 # make clean       delete everything in results/ but its README
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := demo
-.PHONY: env demo demo-full test lint clean
+.PHONY: env demo demo-full test test-all lint clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -38,8 +39,13 @@ demo: env
 demo-full: env
 	$(call run,--configfile config/full.yaml)
 
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit
+
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit
+	$(PYTEST) -m "not long"
+
+test-all: lint
+	$(PYTEST)
 
 lint: env
 	$(BIN)/ruff check .

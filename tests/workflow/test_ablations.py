@@ -32,6 +32,7 @@ def test_an_ablation_ends_in_tables_and_a_plot(world):
     assert world.plan("ablation_tau")["train"] == 2  # only what is new
 
 
+@pytest.mark.long
 def test_what_is_trained_on_may_vary(world):
     swapped = {"train": {"tiny": ["birch"]}, "test": {"tiny": ["cedar"]}}
     variants = [{"name": "birch", "split": "swapped"}, {"name": "ash"}]
@@ -49,6 +50,7 @@ def test_what_is_trained_on_may_vary(world):
     assert scores["birch"] != scores["ash"]
 
 
+@pytest.mark.long
 def test_trained_models_are_peers_and_starts_of_others(world):
     """Of this run, so they are made first; a changed training makes what stands on it anew."""
     trained = "results/train/tiny/quick/seed0"

@@ -54,6 +54,7 @@ def whole(world):
     return world
 
 
+@pytest.mark.long
 def test_every_benchmark_ends_in_a_table(whole, finished):
     plan = whole.plan("all")
     assert not {"train", "location_consistency_dots", "table_pixel_correspondence"} & plan.keys()  # as they were

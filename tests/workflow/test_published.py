@@ -22,6 +22,7 @@ from transformers import ViTConfig, ViTModel
 from loco.models import load
 from tests.workflow.conftest import ROOT, World
 
+pytestmark = pytest.mark.long
 TRAINED = ("loco_released", "locus_fine")
 LANDMARKS = 8
 SMALL = {"steps": 2, "validate_every": 1, "save_every": 2}

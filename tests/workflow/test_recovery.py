@@ -106,6 +106,7 @@ def test_a_training_without_its_snakemake_ends_and_the_next_run_has_its_own_sett
     assert not world.plan("--", METRICS)
 
 
+@pytest.mark.long
 def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(world):
     """Its settings are those before, so what it writes would be as well."""
     world.overlay(LARGE)

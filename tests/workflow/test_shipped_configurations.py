@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from loco.simulate import simulate_scene
 from loco.storage import Frames
@@ -65,6 +66,7 @@ def test_photographs(tmp_path):
         assert len(frames) >= 10
 
 
+@pytest.mark.long
 def test_recordings(tmp_path):
     world = shipped("recordings", tmp_path)
     settings = {**HOUSE, "images": 16, "image": {"height": 96, "width": 144}}
@@ -77,6 +79,7 @@ def test_recordings(tmp_path):
         assert (frames["source"][:] == Frames.SOURCES.index("mesh")).any()  # the fused one
 
 
+@pytest.mark.long
 def test_matterport3d(tmp_path):
     world = shipped("matterport3d", tmp_path)
     world.overlay(ONE_TRAINING)
@@ -95,6 +98,7 @@ def test_matterport3d(tmp_path):
     assert (world.directory / "results/labels/matterport3d/rqfALeAoiTq.h5").is_file()
 
 
+@pytest.mark.long
 def test_scannet(tmp_path):
     world = shipped("scannet", tmp_path)
     world.overlay(ONE_TRAINING)

@@ -139,7 +139,7 @@ def test_the_log_tells_what_a_step_took(experiment, walls, tmp_path):
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
 
 
-@pytest.mark.parametrize("name", ["exact", "info_nce"])
+@pytest.mark.parametrize("name", ["exact", pytest.param("info_nce", marks=pytest.mark.long)])
 def test_two_processes_train_as_one(experiment, walls, tmp_path, name):
     if name == "info_nce":
         experiment["train"]["loss"] = {"name": name, "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
@@ -207,6 +207,7 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(tmp_path / "stopped")!r}),
     pd.testing.assert_frame_equal(resumed_log[columns], unbroken_log[columns])
 
 
+@pytest.mark.long
 def test_several_processes_stop_together_and_go_on_bit_for_bit(experiment, walls, tmp_path):
     experiment["train"] |= {"processes": 2, "steps": 40, "validate_every": 20, "save_every": 1000}
     unbroken, _ = run(experiment, walls, tmp_path / "unbroken", threads=2)
