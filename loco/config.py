@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loco.config_files import check_files, missing_files, missing_tables, read_scene_lists, resolve, scene_identity
+from loco.config_phases import former_keys
 from loco.config_problems import ablation_problems, cross_check, published_problems, share_training
 from loco.config_queries import (
     ablation_rows,
@@ -65,6 +66,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     """
     base = Path(base)
     config, problems, not_finite = plain_copy(config)
+    problems += former_keys(config)
     problems += schema_problems(config, base / SCHEMA, not_finite)
     if not problems:
         problems = _problems(config, base)

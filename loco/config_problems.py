@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loco.config_files import room_of, scans_of, scene_identities
+from loco.config_phases import phase_problems
 from loco.config_queries import (
     PARTS,
     ablation_rows,
@@ -214,7 +215,7 @@ def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
     if train:
         if not _has_weights_to_train(model):
             yield f"train: this model ({model['name']}) has no weights to train; remove `train`"
-        yield from _training_problems(train)
+        yield from _training_problems(model, train)
 
 
 def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
@@ -228,19 +229,8 @@ def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[st
         yield "cache: stored features do not change with the image; remove `train.augment` or `cache`"
 
 
-def _training_problems(train: dict[str, Any]) -> Iterator[str]:
-    yield from _radii_problems("train.loss", train["loss"])
-    if "warmup" in train:
-        yield from _radii_problems("train.warmup.loss", train["warmup"]["loss"])
-        if train["warmup"]["steps"] >= train["steps"]:
-            steps = f"train.warmup.steps ({train['warmup']['steps']}) must be less than train.steps ({train['steps']})"
-            yield f"{steps}: they are among them, and `train.loss` would never be used"
-    if train["optimiser"]["warmup_steps"] >= train["steps"]:
-        rise = f"train.optimiser.warmup_steps ({train['optimiser']['warmup_steps']})"
-        yield f"{rise} must be less than train.steps ({train['steps']})"
-    if train["validate_every"] > train["steps"] and (train.get("keep") == "best" or "early_stop" in train):
-        every = f"train.validate_every ({train['validate_every']}) is more than train.steps ({train['steps']})"
-        yield f"{every}: no validation would tell which weights are the best"
+def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
+    yield from phase_problems(model, train)
     batch, processes = train["batch"], train.get("processes", 1)
     images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
     if images < processes:
@@ -272,15 +262,6 @@ def _has_weights_to_train(model: dict[str, Any]) -> bool:
         case "concat":
             return any(map(_has_weights_to_train, model["models"]))
     return True
-
-
-def _radii_problems(name: str, loss: dict[str, Any]) -> Iterator[str]:
-    rhos, kappas = (radius if isinstance(radius, list) else [radius] for radius in (loss["rho"], loss["kappa"]))
-    if len(rhos) != len(kappas):
-        yield f"{name}: each scale has a rho and a kappa, found {len(rhos)} and {len(kappas)}"
-    for rho, kappa in zip(rhos, kappas):
-        if kappa is not None and rho >= kappa:
-            yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
 
 
 def _run_problems(config: dict[str, Any]) -> Iterator[str]:

@@ -58,7 +58,11 @@ class ExactSmoothAP(AllPairsLoss):
         super().__init__(rho, kappa, tau, same_image, ratio, group, normalise)
         self.tile = tile
         self.classes = Classes(self.scales, same_image)
-        self.grid = Grid.for_tau(tau)
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of scores at the present temperature."""
+        return Grid.for_tau(self.tau)
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         source = patches.features[:0].clone()  # stands for the features where their derivative is refused

@@ -71,8 +71,6 @@ class RankingLoss(torch.nn.Module):
         self.scales = _scales(rho, kappa)
         if len(self.scales) > 1 and not self.takes_several_scales:
             raise ValueError(f"{type(self).__name__} takes one scale: rho and kappa must be numbers")
-        if not 0 < tau < math.inf:
-            raise ValueError(f"the temperature tau must be positive and finite, found {tau}")
         if not 0 <= same_image <= 1:
             raise ValueError(f"the weight same_image must lie in [0, 1], found {same_image}")
         if not 0 < ratio < math.inf:
@@ -81,6 +79,17 @@ class RankingLoss(torch.nn.Module):
         self.rho, self.kappa = radii if isinstance(rho, Sequence) else (radius for (radius,) in radii)
         self.tau, self.same_image, self.ratio = tau, same_image, ratio
         self.group, self.normalise = group, normalise
+
+    @property
+    def tau(self) -> float:
+        """The temperature. It may be changed between two calls (not between a call and its backward pass)."""
+        return self._tau
+
+    @tau.setter
+    def tau(self, tau: float) -> None:
+        if not 0 < tau < math.inf:
+            raise ValueError(f"the temperature tau must be positive and finite, found {tau}")
+        self._tau = tau
 
     @torch.compiler.disable  # it is matrix products and table look-ups, whose number depends on the points
     def forward(

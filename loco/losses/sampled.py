@@ -78,8 +78,14 @@ class SampledSmoothAP(DrawingLoss):
             raise ValueError(f"corrections must be 'unbiased' or 'published', found {corrections!r}")
         self.anchors, self.pool = anchors, pool
         self.max_positives, self.max_negatives = max_positives, max_negatives
-        self.delta = -tau * math.log(2 / (1 + math.sqrt(1 - saturation)) - 1) if saturation else math.inf
-        self.corrections = corrections
+        self.saturation, self.corrections = saturation, corrections
+
+    @property
+    def delta(self) -> float:
+        """The difference of similarities beyond which the sigmoid counts as 0 or 1, at the present temperature."""
+        if not self.saturation:
+            return math.inf
+        return -self.tau * math.log(2 / (1 + math.sqrt(1 - self.saturation)) - 1)
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([self.seed, self.call_number(patches)])

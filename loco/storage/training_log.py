@@ -9,7 +9,7 @@ from pathlib import Path
 from loco.storage.reading import reading
 
 LOG_COLUMNS = [
-    "step", "warmup_loss", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
+    "step", "phase", "lr", "tau", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
 ]  # fmt: skip
 MEASURED = {"pairs_per_second", "data_share", "peak_gb"}  # of the machine: these differ from run to run
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from loco.errors import ConfigError, DataError
-from loco.losses import build_loss
+from loco.losses import RankingLoss, build_loss
 from loco.models.build import build_extractor
 from loco.models.extractor import evaluating
 from loco.models.shared_norm import share_batch_norms
@@ -25,6 +23,8 @@ from loco.models.stored import load_weights
 from loco.storage import atomic_path
 from loco.training.data import Batch
 from loco.training.kept import Kept, set_weights, without_frozen
+from loco.training.optimiser import build_optimiser, set_rates
+from loco.training.phases import phase_at, phases_of
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
 
@@ -51,10 +51,10 @@ class RankingModule(pl.LightningModule):
             load_weights(self.extractor, model_file(self.settings["init"]))
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
-        self.criterion = build_loss(**self.settings["loss"], seed=seed, normalise=False)  # the extractor's are unit
-        warmup = self.settings.get("warmup")
-        self.warmup_steps = warmup["steps"] if warmup else 0
-        self.warmup = build_loss(**warmup["loss"], seed=seed, normalise=False) if warmup else None
+        self.phases = phases_of(self.settings)
+        losses = [{**phase.loss, "tau": phase.tau(phase.start)} for phase in self.phases]
+        # The extractor's features have unit length.
+        self.criteria = nn.ModuleList(build_loss(**loss, seed=seed, normalise=False) for loss in losses)
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.history: History = []
@@ -64,9 +64,14 @@ class RankingModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:  # the batches of all processes are one
-            for criterion in filter(None, (self.criterion, self.warmup)):
+            for criterion in self.criteria:
                 criterion.group = distributed.group.WORLD
             share_batch_norms(self.extractor)
+
+    @property
+    def criterion(self) -> RankingLoss:
+        """The loss of the phase in force."""
+        return self.criteria[phase_at(self.phases, self.global_step).number - 1]
 
     def on_train_start(self) -> None:
         self._end_early()  # killed after it had ended, it does not go on
@@ -74,9 +79,18 @@ class RankingModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         self._began = time.perf_counter()
         self._batch = batch
+        self._begin_step()
         # What a backbone may draw for itself (dropout, stochastic depth) depends on the seed and the batch alone, too.
         number = self.global_step * self.trainer.accumulate_grad_batches + len(self._parts)
         torch.manual_seed(np.random.SeedSequence([self.seed, number, self.global_rank]).generate_state(1)[0].item())
+
+    def _begin_step(self) -> None:
+        """Put into force what the phase of this step determines: temperature, learning rates, weight decay."""
+        phase, optimiser = phase_at(self.phases, self.global_step), self.trainer.optimizers[0]
+        if self.global_step == phase.start and not self._parts:
+            optimiser.state.clear()  # the moments of Adam are those of the gradients of another loss
+        set_rates(optimiser, phase, self.global_step)
+        self.criterion.tau = phase.tau(self.global_step)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         features = self.extractor(batch.images, batch.encoded).permute(0, 2, 3, 1)
@@ -90,15 +104,15 @@ class RankingModule(pl.LightningModule):
         self._require_finite("features", [features])
         scene_ids = batch.scene[:, None, None].expand(batch.use.shape)[batch.use]
         image_ids = batch.image[:, None, None].expand(batch.use.shape)[batch.use]
-        criterion = self.warmup if self.global_step < self.warmup_steps else self.criterion
-        loss, log = criterion(features[batch.use], batch.points[batch.use], scene_ids, image_ids=image_ids)
+        loss, log = self.criterion(features[batch.use], batch.points[batch.use], scene_ids, image_ids=image_ids)
         self._parts.append({"loss": loss.item(), **log})
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
         if self.trainer.precision != "16-mixed":  # whose gradient overflows now and then; such steps are left out
             self._require_finite("gradients", [p.grad for p in self.extractor.parameters() if p.grad is not None])
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        clip = phase_at(self.phases, self.global_step).optimiser["clip"]
+        self.clip_gradients(optimizer, clip, gradient_clip_algorithm)
 
     def _require_finite(self, what: str, tensors: Sequence[Tensor]) -> None:
         if torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():  # a GPU is waited for once
@@ -131,13 +145,21 @@ class RankingModule(pl.LightningModule):
         seconds = now - self._ended
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
         pairs = sum(part["positives"] + part["negatives"] for part in parts)
-        name = "warmup_loss" if self.global_step <= self.warmup_steps else "loss"
-        entry = {"step": self.global_step, name: mean["loss"], "mean_ap": mean["mean_ap"]}
+        taken = self.global_step - 1  # the step that ends here, counted from 0
+        phase = phase_at(self.phases, taken)
+        entry = {
+            "step": self.global_step,
+            "phase": phase.number,
+            "lr": phase.lr(taken),
+            "tau": phase.tau(taken),
+            **mean,
+        }
         # Of several batches to a step, the wait for the last is seen alone.
         timing = {"pairs_per_second": pairs / seconds, "data_share": (self._began - self._ended) / seconds}
         self.history.append(entry | timing | {"peak_gb": peak_memory() / 1e9})
-        self.log(name, mean["loss"], prog_bar=True)
-        self.log("mean_ap", mean["mean_ap"])
+        self.log("loss", mean["loss"], prog_bar=True)
+        for key in ("phase", "lr", "tau", "mean_ap"):
+            self.log(key, float(entry[key]))
         self.log("pairs/s", timing["pairs_per_second"], prog_bar=True)
         self.log("GB", self.history[-1]["peak_gb"], prog_bar=True)
 
@@ -171,15 +193,8 @@ class RankingModule(pl.LightningModule):
             with torch.no_grad(), evaluating(self.extractor):
                 self._require_finite("features", [self.extractor(images, encoded)])
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        settings = self.settings["optimiser"]
-        trained = [parameter for parameter in self.extractor.parameters() if parameter.requires_grad]
-        optimiser = torch.optim.AdamW(trained, lr=settings["lr"], weight_decay=settings["weight_decay"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
-            partial(SCHEDULES[settings.get("schedule", "cosine")], settings["warmup_steps"], self.settings["steps"]),
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimiser(self.extractor, self.phases)
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Without the frozen weights, which are built anew: those of a large backbone are most of a checkpoint."""
@@ -203,18 +218,3 @@ def peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def cosine(warmup: int, steps: int, step: int) -> float:
-    """Return the factor of the learning rate: a linear rise over ``warmup`` steps, then a cosine to 0 at ``steps``."""
-    if step < warmup:
-        return constant(warmup, steps, step)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-def constant(warmup: int, steps: int, step: int) -> float:
-    """Return the factor of the learning rate: a linear rise over ``warmup`` steps, then 1."""
-    return min(1.0, (step + 1) / (warmup + 1))
-
-
-SCHEDULES = {"cosine": cosine, "constant": constant}

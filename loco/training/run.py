@@ -30,6 +30,7 @@ from loco.storage.training_log import LOG_COLUMNS, curve_digest
 from loco.training.data import Batches
 from loco.training.lock import Lock, training_lock
 from loco.training.module import RankingModule
+from loco.training.phases import describe_phases, phase_facts
 from loco.training.scene_files import open_scenes
 from loco.training.states import size_of, state_folder, states_of
 from loco.training.validation import ValidationScene
@@ -67,7 +68,7 @@ def train(
         seed: of the initial weights and all draws.
         state_fingerprint: of all that decides the result: settings, data, code, seed.
         threads: for the computation on the CPU, of all processes.
-        facts: to be written into the model file, beside seed, steps and loss.
+        facts: to be written into the model file, beside seed, steps and phases.
         record: how the model is made.
 
     Raises:
@@ -107,14 +108,13 @@ def fit(
     start, accumulate = _steps_done(last), settings.get("accumulate", 1)
     module = RankingModule(experiment, seed, [ValidationScene(scene) for scene in open_scenes(val)], out_dir)
     trainer = pl.Trainer(
-        max_steps=settings["steps"],
+        max_steps=module.phases[-1].end,
         accelerator="auto",
         devices=processes,
         strategy="auto" if processes == 1 else "ddp",
         use_distributed_sampler=False,
         precision=PRECISION[settings.get("precision", "float32")],
         accumulate_grad_batches=accumulate,
-        gradient_clip_val=settings["optimiser"]["clip"],
         logger=list(_loggers(settings, out_dir, state)),
         callbacks=[Steps(last, settings["save_every"]), TQDMProgressBar(refresh_rate=1)],
         profiler=SimpleProfiler(out_dir, "profile") if settings.get("profile") else None,
@@ -125,6 +125,9 @@ def fit(
     )
     if settings.get("precision") == "float16" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("`precision: float16` needs a GPU; on this machine take bfloat16 or float32")
+    if trainer.is_global_zero:
+        for line in describe_phases(module.phases):
+            logger.info(line)
     scenes, extractor = open_scenes(train), module.extractor
     batches = Batches(
         scenes,
@@ -142,7 +145,8 @@ def fit(
             pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
         module.finish()
         own = {"seed": seed, "steps": module.global_step, "log": curve_digest(out_dir / "log.csv")}
-        own |= {part: settings[part] for part in ("init", "loss", "warmup") if part in settings}
+        own |= {"phases": phase_facts(module.phases, module.global_step)}
+        own |= {"init": settings["init"]} if "init" in settings else {}
         extractor = module.extractor
         save_extractor(extractor, extractor.config, out_dir / "model.safetensors", {**(facts or {}), **own}, record)
 

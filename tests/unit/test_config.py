@@ -36,7 +36,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     *parents, key = path.split(".")
     place = config
     for parent in parents:
-        place = place[parent]
+        place = place[int(parent) if isinstance(place, list) else parent]
     if value is ...:
         del place[key]
     else:
@@ -259,7 +259,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("experiments.exact.train.processes", 17, "experiments.exact.train.processes: 17 cannot share the 16 images"),
         ("experiments.exact.train.batch.radius", 0.2, "unknown key `scenes` in experiments.exact.train.batch"),
         ("experiments.exact.train.precision", "bf16", "experiments.exact.train.precision: 'bf16' is not known"),
-        ("experiments.exact.train.warmup.loss.rho", 9.0, "experiments.exact.train.warmup.loss: rho (9.0 m) must be"),
+        (
+            "experiments.exact.train.phases.0.loss.rho",
+            9.0,
+            "experiments.exact.train.phases.0.loss: rho (9.0 m) must be",
+        ),
         (
             "experiments.exact.train.loss.rho",
             [0.2, 0.5],
@@ -275,11 +279,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             "experiments.dense_sift_fine.train: this model (dense_sift) has no weights to train",
         ),
         ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
-        ("experiments.exact.train.steps", 630, "train.warmup.steps (630) must be less than train.steps (630)"),
+        ("experiments.exact.train.steps", 630, "train.steps (630) is not the sum of the steps of its phases (700)"),
         (
             "experiments.exact.train.optimiser.warmup_steps",
-            700,
-            "train.optimiser.warmup_steps (700) must be less than train.steps (700)",
+            200,
+            "train.optimiser.warmup_steps (200) must be less than train.phases.1.steps (200)",
         ),
         ("figures.scene", "house00", "figures.scene: `house00` is no test scene of run.splits"),
     ],
@@ -388,7 +392,11 @@ ABLATION = {
         {"name": "2", "train": {"loss": {"kappa": 2.0}}},
         {
             "name": "nce",
-            "train": {"warmup": None, "loss": {"name": "info_nce", "rho": 0.1, "kappa": 5, "tau": 1, "queries": 9}},
+            "train": {
+                "phases": None,
+                "steps": 90,
+                "loss": {"name": "info_nce", "rho": 0.1, "kappa": 5, "tau": 1, "queries": 9},
+            },
         },
     ],
 }
@@ -399,7 +407,7 @@ def test_variants_of_an_ablation_are_experiments() -> None:
     base, two, nce = (config["experiments"][name] for name in ("exact", "a.2", "a.nce"))
     assert two["train"] == {**base["train"], "loss": {**base["train"]["loss"], "kappa": 2.0}}
     assert nce["train"]["loss"] == ABLATION["variants"][1]["train"]["loss"]
-    assert "warmup" not in nce["train"]
+    assert "phases" not in nce["train"]
     assert nce["train"]["batch"] == base["train"]["batch"]
     assert (two["title"], two["model"]) == ("2", base["model"])
 
@@ -420,7 +428,7 @@ def with_splits(ablation: dict[str, Any], test: str = "house09", **train: list[s
 
 
 def test_variants_that_are_evaluated_on_the_same_scenes_stand_together() -> None:
-    variants = [{"name": "1", "split": "one"}, {"name": "2", "split": "two", "train": {"steps": 900}}, {"name": "8"}]
+    variants = [{"name": "1", "split": "one"}, {"name": "2", "split": "two", "train": {"accumulate": 2}}, {"name": "8"}]
     ablation = ABLATION | {"variants": variants}
     rows = ablation_rows(with_splits(ablation, one=["house00"], two=["house00", "house01"]), "a")
     assert rows == {
@@ -444,7 +452,7 @@ def test_what_is_kept_by_validation_needs_some() -> None:
     config = changed("experiments.exact.train.keep", "best")
     config["experiments"]["exact"]["train"]["validate_every"] = 1000
     (problem,) = problems(config)
-    assert "train.validate_every (1000) is more than train.steps (700)" in problem
+    assert "train.validate_every (1000) is more than the steps of the training (700)" in problem
 
 
 @pytest.mark.parametrize(

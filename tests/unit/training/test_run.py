@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from loco.models.parts import Encoding
 from loco.training import train
 from loco.training.data import Batches
 from loco.training.kept import Kept, clone, trained_weights
-from loco.training.module import RankingModule, constant, cosine
+from loco.training.module import RankingModule
 from loco.training.scene_files import open_scenes
 from loco.training.validation import ValidationScene
 
@@ -156,16 +155,6 @@ def test_what_goes_wrong_in_one_of_several_processes_is_told(experiment, walls, 
     experiment["train"]["optimiser"]["lr"] = 1e30
     with pytest.raises(LocoError, match=r"not finite at step \d+[\s\S]*learning rate"):
         run(experiment, walls[:2], tmp_path)
-
-
-def test_a_warmup_has_its_own_loss(experiment, walls, tmp_path):
-    loss = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
-    experiment["train"]["warmup"] = {"loss": loss, "steps": 4}
-    _, log = run(experiment, walls[:2], tmp_path)
-    assert log["warmup_loss"].notna().tolist() == [True] * 4 + [False] * 2
-    assert log["loss"].notna().tolist() == [False] * 4 + [True] * 2
-    assert log["loss"].max() < 1  # an average precision's; the other is a cross entropy
-    assert log["warmup_loss"].min() > 1
 
 
 def test_equal_seeds_give_equal_weights(experiment, walls, tmp_path):
@@ -362,23 +351,16 @@ def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):
         run(experiment, walls, tmp_path)
 
 
-def test_learning_rate_rises_then_falls_to_zero():
-    shares = [cosine(4, 20, step) for step in range(21)]
-    np.testing.assert_allclose(shares[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(a > b for a, b in pairwise(shares[4:]))
-    assert shares[-1] == pytest.approx(0)
-    assert shares[12] == pytest.approx(0.5)
-
-
 def test_the_seed_reaches_the_draws_of_the_losses(experiment, tmp_path):
     sampled = {"name": "sampled", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "anchors": 4, "max_positives": 8}
-    warmup = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "queries": 8}
-    experiment["train"] |= {"loss": sampled | {"max_negatives": 16}, "warmup": {"loss": warmup, "steps": 2}}
+    contrastive = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.05, "queries": 8}
+    experiment["train"]["loss"] = sampled | {"max_negatives": 16}
+    experiment["train"]["phases"] = [{"loss": contrastive, "steps": 2}, {"steps": 4}]
     zero, one, again = (RankingModule(experiment, seed, [], tmp_path) for seed in (0, 1, 1))
     rng = torch.Generator().manual_seed(0)
     features, points = normalize(torch.randn(80, 8, generator=rng), dim=1), torch.rand(80, 3, generator=rng) / 5
-    for part in ("criterion", "warmup"):
-        values = [getattr(module, part)(features, points)[0] for module in (zero, one, again)]
+    for number in range(2):
+        values = [module.criteria[number](features, points)[0] for module in (zero, one, again)]
         assert values[0] != values[1]
         assert values[1] == values[2]
 
@@ -386,13 +368,8 @@ def test_the_seed_reaches_the_draws_of_the_losses(experiment, tmp_path):
 def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
     experiment["train"] |= {"loss": {**experiment["train"]["loss"], "kappa": None}, "steps": 2}
     model, log = run(experiment, walls[:2], tmp_path)
-    assert model.facts["loss"]["kappa"] is None  # JSON has no infinity
+    assert model.facts["phases"][0]["loss"]["kappa"] is None  # JSON has no infinity
     assert log["loss"].between(0, 1).all()
-
-
-def test_a_constant_learning_rate_rises_and_stays():
-    assert [constant(4, 20, step) for step in range(20)] == [0.2, 0.4, 0.6, 0.8] + 16 * [1.0]
-    assert [constant(0, 20, step) for step in range(20)] == 20 * [1.0]
 
 
 def test_a_training_without_clipping_and_decay_is_plain_adam(experiment, walls, tmp_path):

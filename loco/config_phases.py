@@ -1,0 +1,123 @@
+"""Check the phases of trainings (:mod:`loco.training.phases`), and describe how to rewrite their former keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from loco.config_schema import hint
+from loco.training.phases import OPTIMISER_KEYS, merged_phases
+
+
+def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterator[str]:
+    """Problems of the phases of a training that follows the schema.
+
+    Args:
+        model: of the experiment, as in the configuration.
+        train: of the experiment.
+    """
+    phases = merged_phases(train)
+    if missing := list(_missing_keys(train, phases)):
+        yield from missing
+        return
+    own = train.get("phases") or [{}]
+    found = (_problems_of(*of_one, _trained_parts(model)) for of_one in zip(_names(train), own, phases, strict=True))
+    yield from dict.fromkeys(problem for problems in found for problem in problems)  # a default is named once
+    total = sum(phase["steps"] for phase in phases)
+    if train.get("steps", total) != total:
+        yield f"train.steps ({train['steps']}) is not the sum of the steps of its phases ({total}); remove it"
+    if train["validate_every"] > total and (train.get("keep") == "best" or "early_stop" in train):
+        every = f"train.validate_every ({train['validate_every']}) is more than the steps of the training ({total})"
+        yield f"{every}: no validation would tell which weights are the best"
+
+
+def _missing_keys(train: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Keys that a phase has neither of its own nor from ``train``."""
+    for where, phase in zip(_names(train), phases, strict=True):
+        yield from (f"{where} lacks the key `{key}`" for key in ("loss", "steps") if key not in phase)
+        if phase["optimiser"]:
+            missing = [key for key in OPTIMISER_KEYS if key not in phase["optimiser"]]
+            yield from (f"{where}.optimiser lacks the key `{key}`" for key in missing)
+        else:
+            yield f"{where} lacks the key `optimiser`"
+
+
+def _problems_of(where: str, own: Mapping[str, Any], phase: Mapping[str, Any], parts: set[str]) -> Iterator[str]:
+    """Problems of one phase, complete, of a model with these trained parts; ``own`` are its own keys."""
+    yield from _radii_problems(f"{where if 'loss' in own else 'train'}.loss", phase["loss"])
+    steps, settings = phase["steps"], phase["optimiser"]
+    holder = where if "warmup_steps" in own.get("optimiser", {}) else "train"
+    rise = f"{holder}.optimiser.warmup_steps ({settings['warmup_steps']})"
+    if settings["warmup_steps"] >= steps:
+        yield f"{rise} must be less than {where}.steps ({steps})"
+    elif settings.get("schedule") == "one_cycle" and not settings["warmup_steps"]:
+        yield f"{rise} must be at least 1: `one_cycle` rises during these steps, usually 30 % of the phase"
+    for part in settings.get("lr_factors", {}):
+        if part not in parts:
+            holder = where if part in own.get("optimiser", {}).get("lr_factors", {}) else "train"
+            yield f"{holder}.optimiser.lr_factors: nothing of the part `{part}` is trained{hint(part, sorted(parts))}"
+
+
+def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
+    rhos, kappas = (radius if isinstance(radius, list) else [radius] for radius in (loss["rho"], loss["kappa"]))
+    if len(rhos) != len(kappas):
+        yield f"{name}: each scale has a rho and a kappa, found {len(rhos)} and {len(kappas)}"
+    for rho, kappa in zip(rhos, kappas):
+        if kappa is not None and rho >= kappa:
+            yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
+
+
+def _names(train: Mapping[str, Any]) -> list[str]:
+    """How messages refer to the phases of a training."""
+    return [f"train.phases.{number}" for number in range(len(train.get("phases") or []))] or ["train"]
+
+
+def _trained_parts(model: Mapping[str, Any]) -> set[str]:
+    """Parts of a model that ``optimiser.lr_factors`` may name (:data:`loco.training.optimiser.PARTS`)."""
+    match model["name"]:
+        case "concat":
+            return {part for member in model["models"] for part in _trained_parts(member)}
+        case "backbone":
+            trained = model.get("train", "none")
+            encoder = set() if trained == "none" else {"lora"} if "lora" in trained else {"backbone"}
+            return encoder | ({"head"} if model.get("head") else set())
+        case "dense_sift" | "pretrained" | "published":
+            return set()
+    return {"backbone"}
+
+
+def former_keys(config: dict[str, Any]) -> Iterator[str]:
+    """Name keys of earlier versions and what to write in their place; remove them from ``config``.
+
+    Args:
+        config: of :func:`loco.config_schema.plain_copy`; may violate the schema.
+    """
+    blocks = [(f"experiments.{name}", entry) for name, entry in _entries(config, "experiments")]
+    for name, ablation in _entries(config, "ablations"):
+        variants = ablation.get("variants")
+        for number, variant in enumerate(variants if isinstance(variants, list) else []):
+            blocks.append((f"ablations.{name}.variants.{number}", variant))
+    for where, block in blocks:
+        train = block.get("train") if isinstance(block, dict) else None
+        if isinstance(train, dict) and "warmup" in train:
+            yield f"{where}.train.warmup: {_in_place_of_warmup(train.pop('warmup'), train)}"
+
+
+def _entries(config: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
+    entries = config.get(key)
+    return [item for item in entries.items() if isinstance(item[1], dict)] if isinstance(entries, dict) else []
+
+
+def _in_place_of_warmup(warmup: Any, train: Mapping[str, Any]) -> str:
+    if warmup is None:
+        return "is written as phases now: to train in one phase, write `phases: null` and `steps`"
+    steps, total = (found.get("steps") if isinstance(found, dict) else None for found in (warmup, train))
+    if not (isinstance(steps, int) and isinstance(total, int) and 0 < steps < total):
+        return "is written as phases now, each with a schedule of its own: `phases: [{loss: ..., steps: ...}, {...}]`"
+    phases = [{"loss": warmup.get("loss"), "steps": steps}, {"steps": total - steps}]
+    return (
+        "is written as phases now, each with a schedule of its own. In place of `warmup` and `steps`, write "
+        f"`phases: {json.dumps(phases)}`; the second phase takes `loss`, and both take `optimiser`, from `train`. Its "
+        "`warmup_steps` and its cosine begin anew in each phase"
+    )
