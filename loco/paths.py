@@ -11,6 +11,7 @@ LABEL_MANIFEST = "results/label_manifests/{dataset}/{scene}.json"
 MESH = "results/meshes/{dataset}/{scene}.ply"
 FRAMES = "results/frames/{dataset}/{scene}.h5"
 CORRESPONDENCES = "results/correspondences/{dataset}/stride{stride}/{scene}.h5"
+PAIRS = "results/pairs/{dataset}/stride{stride}/radius{radius}/{scene}.h5"
 LABELS = "results/labels/{dataset}/{scene}.h5"
 ENCODED = "results/encoded/{encoder}/{dataset}/{scene}.h5"
 MODEL = "results/train/{split}/{experiment}/{run}/model.safetensors"
@@ -18,7 +19,7 @@ CURVE = "results/train/{split}/{experiment}/{run}/log.csv"
 FEATURES = "results/features/{experiment}/{checkpoint}/{dataset}/{scene}.h5"
 METRICS = "results/metrics/{benchmark}/{split}/{experiment}/{checkpoint}.json"
 PATTERNS = (
-    *(RAW, MANIFEST, LABEL_MANIFEST, MESH, FRAMES, CORRESPONDENCES, LABELS, ENCODED),
+    *(RAW, MANIFEST, LABEL_MANIFEST, MESH, FRAMES, CORRESPONDENCES, PAIRS, LABELS, ENCODED),
     *(MODEL, CURVE, FEATURES, METRICS),
 )
 

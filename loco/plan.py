@@ -202,6 +202,10 @@ class Plan:
         settings = {"stride": int(stride), "overlap_tolerance": tolerance}
         return Recipe("correspondence", self.step_code("correspondence"), settings, self._from_frames(dataset))
 
+    def pairs_recipe(self, dataset: str, stride: int | str, radius: float | str) -> Recipe:
+        inputs = {"correspondence": self.correspondence_recipe(dataset, stride)}
+        return Recipe("pairs", self.step_code("pairs"), {"radius": float(radius)}, inputs)
+
     def label_mapping(self, dataset: str) -> str:
         """The table of raw labels of a dataset.
 
@@ -249,6 +253,7 @@ class Plan:
                 f"{part}_correspondences": self.correspondences_of(places, stride_of(setup["model"])),
                 f"{part}_encoded": self._encoded_of(experiment, places),
             }
+        files["train_pairs"] = self._pairs_of(experiment, scenes(self.config, split, "train"))
         init = self._present([model_file(setup["train"]["init"])]) if "init" in setup["train"] else []
         return files | {"weights": self._weights_of(experiment), "init": init}
 
@@ -261,6 +266,9 @@ class Plan:
             "data": self._training_data(split),
         }
         inputs = self._scene_recipes(experiment, split, ("train", "val"), stride_of(setup["model"]))
+        if radius := setup["train"]["batch"].get("radius"):
+            for dataset in dict.fromkeys(dataset for dataset, _ in scenes(self.config, split, "train")):
+                inputs[f"pairs/{dataset}"] = self.pairs_recipe(dataset, stride_of(setup["model"]), radius)
         inputs |= self._product("init", setup["train"].get("init"))
         inputs |= self._pretrained(setup["model"])
         return Recipe("train", self._model_code("train", setup["model"]), settings, inputs)
@@ -381,6 +389,7 @@ class Plan:
         yield paths.MESH, lambda dataset, scene: self.fuse_recipe(dataset)
         yield paths.FRAMES, lambda dataset, scene: self.frames_recipe(dataset)
         yield paths.CORRESPONDENCES, lambda dataset, stride, scene: self.correspondence_recipe(dataset, stride)
+        yield paths.PAIRS, lambda dataset, stride, radius, scene: self.pairs_recipe(dataset, stride, radius)
         yield paths.LABELS, lambda dataset, scene: self.label_recipe(dataset)
         yield paths.ENCODED, lambda encoder, dataset, scene: self.encode_recipe(encoder, dataset)
         yield paths.MODEL, self._model_recipe
@@ -489,6 +498,14 @@ class Plan:
         encoder = self.encoder(experiment)
         names = [{"encoder": encoder, "dataset": dataset, "scene": scene} for dataset, scene in places]
         return [paths.ENCODED.format(**name) for name in names] if encoder else []
+
+    def _pairs_of(self, experiment: str, places: Iterable[Place]) -> list[str]:
+        """The indices of positive pairs, if an experiment draws its batches from them."""
+        setup = self.config["experiments"][experiment]
+        if "radius" not in setup["train"]["batch"]:
+            return []
+        names = {"stride": stride_of(setup["model"]), "radius": float(setup["train"]["batch"]["radius"])}
+        return [paths.PAIRS.format(dataset=dataset, scene=scene, **names) for dataset, scene in places]
 
     def _weights_of(self, experiment: str) -> list[str]:
         return self._present(weight_files(self.config["experiments"][experiment]["model"]))

@@ -22,6 +22,7 @@ from loco.storage import (
     Features,
     Frames,
     Labels,
+    PairIndex,
     SceneFile,
     read_folder_record,
     read_manifest,
@@ -36,6 +37,7 @@ from loco.storage.training_log import curve_digest
 SCENE_FILES: dict[str, type[SceneFile]] = {
     paths.FRAMES: Frames,
     paths.CORRESPONDENCES: Correspondences,
+    paths.PAIRS: PairIndex,
     paths.LABELS: Labels,
     paths.ENCODED: Encoded,
     paths.FEATURES: Features,

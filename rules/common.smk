@@ -52,6 +52,7 @@ wildcard_constraints:
     dataset=one_of(config["datasets"]),
     encoder="[0-9a-f]+",
     experiment=one_of(config["experiments"]),
+    radius="[0-9.e+-]+",
     run="deterministic|seed[0-9]+",
     scene="[^/]+",
     split=one_of(config["splits"]),

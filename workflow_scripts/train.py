@@ -1,3 +1,4 @@
+from itertools import zip_longest
 from pathlib import Path
 
 from loco.logs import job
@@ -6,10 +7,14 @@ with job(snakemake.log[0], snakemake.threads):
     from loco.steps.train import run
 
     files = snakemake.input
-    kinds = [
-        [files[f"{part}_{kind}"] for kind in ("frames", "correspondences", "encoded")] for part in ("train", "val")
-    ]
-    train_scenes, val_scenes = (list(zip(*(map(Path, kind) for kind in part if kind))) for part in kinds)
+    kinds = ("frames", "correspondences", "encoded", "pairs")
+    train_scenes, val_scenes = (
+        [
+            [path and Path(path) for path in scene]
+            for scene in zip_longest(*(files.get(f"{part}_{kind}", []) for kind in kinds))
+        ]
+        for part in ("train", "val")
+    )
     subject = dict(snakemake.wildcards.items())
     weights = [Path(path) for path in files.weights]
     run(

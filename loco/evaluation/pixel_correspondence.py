@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import triu
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -228,7 +229,7 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
             remedy="judge it by other benchmarks; this one is for posed images with depth and for lists of pairs",
         )
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
-    a, b = np.nonzero(np.triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])))
+    a, b = triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])).nonzero()
     return a, b, relative_rotation_angle(poses[a], poses[b]), mutual_overlap(overlap)[a, b]
 
 

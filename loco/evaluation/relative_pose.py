@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import triu
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
@@ -127,7 +128,7 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
     """Poses (n, 4, 4) of a scene, its pairs a < b (m,) each, and their mutual overlaps (m,)."""
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
     least = settings["overlap_bins"][0]
-    a, b = np.nonzero(np.triu(overlapping_pairs(poses, overlap, least, settings["min_baseline"])))
+    a, b = triu(overlapping_pairs(poses, overlap, least, settings["min_baseline"])).nonzero()
     return poses, a, b, mutual_overlap(overlap)[a, b]
 
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+_BLOCK = 1 << 20  # entries of the matrix at a time
+
+
+class Rows(Protocol):
+    """An array, or one of a file that is read in parts."""
+
+    def __getitem__(self, index: Any) -> NDArray: ...
 
 
 def mutual_overlap(overlap: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -12,22 +23,35 @@ def mutual_overlap(overlap: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def overlapping_pairs(
-    poses: NDArray[np.floating], overlap: NDArray[np.floating], min_overlap: float, min_baseline: float
-) -> NDArray[np.bool_]:
-    """Pairs of different images that overlap, from different places.
+    poses: NDArray[np.floating], overlap: Rows, min_overlap: float, min_baseline: float
+) -> csr_array:
+    """Return the pairs of different images that overlap, from different places.
+
+    Only pairs that qualify are kept, and overlaps are looked at some rows at a time.
 
     Args:
         poses: (n, 4, 4), camera-to-world, metres.
-        overlap: (n, n); (i, j) is the share of image i that image j sees.
+        overlap: (n, n), an array or one of a file; (i, j) is the share of image i that image j sees.
         min_overlap: least mutual overlap.
         min_baseline: least distance between the cameras, metres. Images from one place, as those of a panorama, differ
             by a homography whatever the scene.
 
     Returns:
-        (n, n), symmetric.
+        (n, n) bool, sparse, symmetric, with sorted indices.
     """
     centres = poses[:, :3, 3]
-    baseline = np.linalg.norm(centres[:, None] - centres[None], axis=-1)
-    pairs = (mutual_overlap(overlap) >= min_overlap) & (baseline >= min_baseline)
-    np.fill_diagonal(pairs, False)
-    return pairs
+    step = max(1, _BLOCK // max(len(poses), 1))
+    parts = [slice(start, start + step) for start in range(0, len(poses), step)]
+    rows = [_pairs_of(centres, overlap, part, min_overlap, min_baseline) for part in parts]
+    return vstack(rows, format="csr", dtype=bool) if rows else csr_array((0, 0), dtype=bool)
+
+
+def _pairs_of(
+    centres: NDArray[np.floating], overlap: Rows, rows: slice, min_overlap: float, min_baseline: float
+) -> csr_array:
+    """Some rows of the pairs."""
+    baseline = np.linalg.norm(centres[rows, None] - centres[None], axis=-1)
+    mutual = (overlap[rows] + overlap[:, rows].T) / 2
+    pairs = (mutual >= min_overlap) & (baseline >= min_baseline)
+    pairs[np.arange(len(pairs)), rows.start + np.arange(len(pairs))] = False
+    return csr_array(pairs)

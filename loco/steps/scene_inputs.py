@@ -9,13 +9,14 @@ from tqdm import tqdm
 
 from loco.errors import DataError
 from loco.records import Recipe
-from loco.storage import Correspondences, Encoded, Features, Frames, Labels, SceneFile
+from loco.storage import Correspondences, Encoded, Features, Frames, Labels, PairIndex, SceneFile
 from loco.storage.content_id import read_content_id
 from loco.storage.reading import REGENERATE, reading
 
 STEPS: dict[type[SceneFile], str] = {
     Frames: "frames",
     Correspondences: "correspondence",
+    PairIndex: "pairs",
     Labels: "label",
     Features: "extract",
     Encoded: "encode",

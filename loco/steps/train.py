@@ -9,17 +9,17 @@ from loco.fingerprints import settings_fingerprint
 from loco.models.stored import require_model
 from loco.records import Recipe, new_record
 from loco.steps.scene_inputs import check_scenes, weights_ids
-from loco.storage import Correspondences, Encoded, Frames
+from loco.storage import Correspondences, Encoded, Frames, PairIndex
 from loco.training.run import train
 from loco.weights import model_file
 
-KINDS = (Frames, Correspondences, Encoded)
+KINDS = (Frames, Correspondences, Encoded, PairIndex)
 
 
 def run(
     recipe: Recipe,
-    train_scenes: Sequence[Sequence[Path]],
-    val_scenes: Sequence[Sequence[Path]],
+    train_scenes: Sequence[Sequence[Path | None]],
+    val_scenes: Sequence[Sequence[Path | None]],
     out: Path,
     subject: Mapping[str, str],
     threads: int,
@@ -30,7 +30,7 @@ def run(
     Args:
         recipe: of the model; its settings are ``model`` and ``train`` of the experiment, ``seed``, and ``data``, the
             scenes by their part.
-        train_scenes: (frames, correspondences) or (frames, correspondences, encoded) files of the training scenes.
+        train_scenes: files of the training scenes, of the kinds ``KINDS``; None, or fewer, where there is none.
         val_scenes: likewise, of the scenes to validate on.
         out: ``model.safetensors`` to write; log and TensorBoard files go beside it.
         subject: what the model is of, for its record.

@@ -4,6 +4,7 @@ from loco.storage.atomic import atomic_path, temporary_files, write_text
 from loco.storage.json_file import read_json, write_json
 from loco.storage.manifest import Manifest, read_manifest, write_manifest
 from loco.storage.mesh_file import read_mesh, write_mesh
+from loco.storage.pair_index import PairIndex
 from loco.storage.raw_folder import read_folder_record, write_folder_record
 from loco.storage.scene_file import (
     Correspondences,
@@ -22,6 +23,7 @@ __all__ = [
     "Frames",
     "Labels",
     "Manifest",
+    "PairIndex",
     "SceneFile",
     "atomic_path",
     "prepared_bytes",

@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -33,6 +35,7 @@ _HARMLESS = 1 << 26  # bytes of an array that is read whatever the size of its f
 _LARGEST_RATIO = 1100  # of the bytes of an array to those in the file; DEFLATE reaches 1032
 _LARGEST_FRAME = 1 << 29  # bytes of one frame of an array
 _USER_BLOCK = 512  # bytes before the HDF5 data, where the content id stands
+_ALIGNMENT = 64  # bytes, of arrays that are mapped: NumPy copies those that are not aligned
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,18 @@ class Array:
     """An array of the file: element type and shape, where equal letters stand for equal sizes.
 
     ``frames`` says how an array with one large entry per frame is stored: ``compressed`` (images and depth) or
-    ``plain`` (features: gzip saves 14 % of them, and makes writing 50 and reading 12 times slower). None for small
-    arrays.
+    ``plain`` (features: gzip saves 14 % of them, and makes writing 50 and reading 12 times slower). ``mapped`` stores a
+    large array in one piece without checksums, for :meth:`SceneFile.mapped`. None for small arrays.
     """
 
     dtype: str
     shape: tuple[str | int, ...]
-    frames: Literal["compressed", "plain"] | None = None
+    frames: Literal["compressed", "plain", "mapped"] | None = None
 
     def layout(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """How HDF5 stores it. Chunks have checksums, so all arrays are chunked."""
+        """How HDF5 stores it. Chunks have checksums, so all arrays are chunked but those that are mapped."""
+        if self.frames == "mapped":
+            return {}
         layout: dict[str, Any] = {"maxshape": (None, *shape[1:]), "fletcher32": True}
         if self.frames:
             layout["chunks"] = (1, *shape[1:])
@@ -161,6 +166,10 @@ class SceneFile:
             one = array.nbytes // max(len(array), 1) if array.shape else array.nbytes
             if array.compression and max(one, _bytes_of_chunk(array)) > _LARGEST_FRAME:
                 raise self._unfit(f"`{name}` is too large", f"at most {_LARGEST_FRAME} bytes per frame", one)
+            if name in self.arrays and self.arrays[name].frames == "mapped" and array.size:
+                start = array.id.get_offset()  # None where it is not in one piece
+                if start is None or start % _ALIGNMENT or start + array.nbytes > length:
+                    raise self._unfit(f"`{name}` cannot be mapped", "an array in one piece, aligned", f"offset {start}")
 
     def _check_arrays(self) -> None:
         sizes: dict[str, int] = {}
@@ -191,6 +200,22 @@ class SceneFile:
 
     def __getitem__(self, name: str) -> StoredArray:
         return self._arrays[name]
+
+    def mapped(self, name: str) -> NDArray:
+        """Return an array that is stored as ``mapped`` as a read-only view of the file, without reading it.
+
+        All processes share the pages that are read. The view stays valid when the file is closed.
+        """
+        array = self[name]
+        if not array.size:
+            return np.empty(array.shape, array.dtype)
+        start = self._file[name].id.get_offset()
+        return np.frombuffer(self._map, array.dtype, array.size, start).reshape(array.shape)
+
+    @cached_property
+    def _map(self) -> mmap.mmap:
+        with reading(self.path, self.scene):
+            return mmap.mmap(self._file.id.get_vfd_handle(), 0, access=mmap.ACCESS_READ)
 
     def __enter__(self) -> Self:
         return self
@@ -263,7 +288,9 @@ class SceneFile:
         with atomic_path(path) as temporary:
             sizes = dict.fromkeys(cls.may_be_empty, 0) | dict(sizes)
             with CheckedFile(temporary) as raw:
-                with h5py.File(raw, "w", libver="latest", userblock_size=_USER_BLOCK) as file:
+                aligned = any(array.frames == "mapped" for array in cls.arrays.values())
+                alignment = {"alignment_threshold": 1, "alignment_interval": _ALIGNMENT} if aligned else {}
+                with h5py.File(raw, "w", libver="latest", userblock_size=_USER_BLOCK, **alignment) as file:
                     file.attrs["version"] = cls.version
                     for name, text in (("format", cls.format), ("dataset", dataset), ("scene", scene)):
                         _write_text(file, name, text)
@@ -317,7 +344,7 @@ class Writer:
             text = np.frombuffer(json.dumps(content, sort_keys=True).encode(), np.uint8)
             self._file.create_dataset(name, data=text, chunks=text.shape, fletcher32=True)
         for name, held in self._held.items():
-            stored = held.dataset.id.get_num_chunks() if held.dataset.size else 0
+            stored = held.dataset.id.get_num_chunks() if held.dataset.size and held.dataset.chunks else 0
             if self._arrays[name].frames and 0 < stored < len(held.dataset):
                 raise RuntimeError(f"array {name!r} has {stored} of {len(held.dataset)} frames")
         self._file.flush()

@@ -16,8 +16,8 @@ watch_parent()
 try:
     fit(
         job["experiment"],
-        [[Path(file) for file in files] for files in job["train"]],
-        [[Path(file) for file in files] for files in job["val"]],
+        [[file and Path(file) for file in files] for files in job["train"]],
+        [[file and Path(file) for file in files] for files in job["val"]],
         Path(job["out_dir"]),
         job["seed"],
         state,

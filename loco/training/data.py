@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -147,17 +147,17 @@ class Batches(IterableDataset):
         return jitter(image, self.augment, rng) if self.augment else image
 
 
-def connected_group(pairs: NDArray[np.bool_], count: int, rng: np.random.Generator) -> list[int]:
+def connected_group(pairs: csr_array, count: int, rng: np.random.Generator) -> list[int]:
     """At most ``count`` different images, each but the first in a pair with one before it.
 
     Where no further image is, a random one starts a new group.
 
     Args:
-        pairs: (n, n), symmetric.
+        pairs: (n, n) bool, sparse, symmetric.
         count: how many.
         rng: source of the draws.
     """
-    n = len(pairs)
+    n = pairs.shape[0]
     chosen: list[int] = []
     free, near = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
     for _ in range(min(count, n)):
@@ -165,7 +165,7 @@ def connected_group(pairs: NDArray[np.bool_], count: int, rng: np.random.Generat
         image = int(rng.choice(candidates))
         chosen.append(image)
         free[image] = False
-        near |= pairs[image]
+        near[pairs.indices[pairs.indptr[image] : pairs.indptr[image + 1]]] = True
     return chosen
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial import cKDTree
-from tqdm import tqdm
 
 from loco.errors import DataError
+from loco.geometry.near_pairs import NearPairs, partners
+from loco.storage import PairIndex
 from loco.training.scene_files import SceneFiles
 
 _TRIES = 1000  # draws after which a batch no longer waits for pairs that bring new images
@@ -21,7 +20,8 @@ class PairBank:
 
     A positive pair is two patches of different images of a scene, up to ``radius`` apart. Pairs are drawn, with
     replacement, until their images are as many as a batch takes: first a scene, then one of its pairs, each as likely
-    as any other. No pair is stored: a scene takes about 60 bytes a patch, however many pairs there are.
+    as any other. No pair is stored: the index of a scene (:class:`loco.storage.PairIndex`) takes 24 bytes per patch,
+    however many pairs there are, and stays in its file, of which a draw reads a few pages.
 
     Where one place is left, at which a pair no longer fits, it goes to a new image that has a positive pair with one of
     the batch. So each image of a batch has a partner there; unless no such image is found, as when the scenes of the
@@ -38,7 +38,7 @@ class PairBank:
     ) -> None:
         """
         Args:
-            scenes: to draw from. Scenes without positive pairs are never drawn.
+            scenes: to draw from, with the indices of their pairs. Scenes without positive pairs are never drawn.
             radius: largest distance of a positive pair, metres; that of the loss.
             images: number of images of a batch, 2 or more.
             scenes_by: draw scenes equally often, or in proportion to their positive pairs (``size``), so that all pairs
@@ -46,11 +46,18 @@ class PairBank:
             seed: of all draws.
 
         Raises:
-            DataError: there are fewer than ``images`` images with positive pairs.
+            DataError: there are fewer than ``images`` images with positive pairs; a scene has no index, or one of
+                another radius.
         """
-        self.images, self.seed = images, seed
-        self.scenes = [_index(scene, radius) for scene in tqdm(scenes, desc="positive pairs", unit="scene", delay=1)]
-        self.paired = [(number, image) for number, scene in enumerate(self.scenes) for image in scene.paired]
+        self.scenes, self.images, self.seed = scenes, images, seed
+        counts, paired = [], []
+        for number, scene in enumerate(scenes):
+            bounds = _checked_index(scene, radius).bounds
+            counts.append(bounds[-1] // 2)
+            found = np.flatnonzero(np.diff(bounds))
+            paired.append(np.stack([np.full(len(found), number), found], axis=1))
+        self.pair_counts = np.array(counts, np.int64)  # (scenes,) number of positive pairs of each
+        self.paired = np.concatenate(paired)  # (k, 2) scene and frame of each image that has partners
         if len(self.paired) < images:
             raise DataError(
                 f"too few images show, within {radius:g} m, a place that another image of their scene shows too",
@@ -60,11 +67,6 @@ class PairBank:
             )
         weights = self.pair_counts if scenes_by == "size" else self.pair_counts > 0
         self.weights = weights / weights.sum()
-
-    @property
-    def pair_counts(self) -> NDArray[np.int64]:
-        """(scenes,) number of positive pairs of each scene."""
-        return np.array([scene.count // 2 for scene in self.scenes])
 
     def draw(self, step: int) -> list[tuple[int, int]]:
         """The images of batch number ``step``, by the numbers of their scene and frame; all different.
@@ -77,7 +79,7 @@ class PairBank:
             if len(chosen) > self.images - 2:
                 break
             number = int(rng.choice(len(self.scenes), p=self.weights))
-            chosen |= {(number, image): None for image in self.scenes[number].draw(rng)}
+            chosen |= {(number, image): None for image in draw_pair(self.scenes[number].pair_index, rng)}
         while len(chosen) < self.images:
             chosen[self._draw_partner(list(chosen), rng)] = None
         return list(chosen)
@@ -87,56 +89,57 @@ class PairBank:
         taken = set(chosen)
         for _ in range(_TRIES):
             number, image = chosen[rng.integers(len(chosen))]
-            partner = (number, self.scenes[number].draw(rng, image)[1])
+            partner = (number, draw_pair(self.scenes[number].pair_index, rng, image)[1])
             if partner not in taken:
                 return partner
-        rest = [image for image in self.paired if image not in taken]
+        rest = [image for image in map(tuple, self.paired.tolist()) if image not in taken]
         return rest[rng.integers(len(rest))]
 
 
-class ScenePairs:
-    """The positive pairs of a scene, in both orders: numbered by their first patch, and found when asked for."""
+def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = None) -> tuple[int, int]:
+    """The images of a random positive pair: any, or any whose first patch is of ``image``. There must be one.
 
-    def __init__(self, points: NDArray[np.floating], images: NDArray[np.integer], radius: float) -> None:
-        """
-        Args:
-            points: (m, 3) of the scene's patches, metres.
-            images: (m,) the image of each, ascending.
-            radius: largest distance of a pair, metres.
-        """
-        self.tree, self.images, self.radius = cKDTree(points), images.astype(np.int32), radius
-        ends = np.searchsorted(images, np.arange(images.max(initial=-1) + 1), side="right")
-        partners = [self._count_partners(own) for own in np.split(points, ends[:-1])]
-        self.last = np.cumsum(np.concatenate(partners), dtype=np.int64)  # number after that of each patch's last pair
-        self.bounds = np.concatenate([[0], self.last])[np.concatenate([[0], ends])]  # the same by image
+    Pairs are numbered by their first patch, and those of a patch as its partners come in the index.
 
-    @property
-    def count(self) -> int:
-        """Number of pairs, each in both orders."""
-        return int(self.bounds[-1])
-
-    @property
-    def paired(self) -> list[int]:
-        """Images with any pairs."""
-        return np.flatnonzero(np.diff(self.bounds)).tolist()
-
-    def draw(self, rng: np.random.Generator, image: int | None = None) -> tuple[int, int]:
-        """The images of a random pair: any, or any whose first patch is of ``image``. There must be one."""
-        first, last = (0, self.count) if image is None else self.bounds[image : image + 2]
-        pair = rng.integers(first, last)
-        patch = np.searchsorted(self.last, pair, side="right")
-        others = self.images[self.tree.query_ball_point(self.tree.data[patch], self.radius)]
-        others = others[others != self.images[patch]]
-        return int(self.images[patch]), int(others[pair - self.last[patch]])  # counted from the end
-
-    def _count_partners(self, own: NDArray) -> NDArray[np.int64]:
-        """How many patches of other images are near each of an image's patches ``own`` (k, 3)."""
-        near = self.tree.query_ball_point(own, self.radius, return_length=True)
-        # Two trees may round differently. A hair more here, and no patch has more partners than `draw` finds.
-        within = cKDTree(own).query_ball_point(own, self.radius * (1 + 1e-9), return_length=True)
-        return np.maximum(near - within, 0)
+    Raises:
+        DataError: the index contradicts itself.
+    """
+    bounds, first = index.bounds, index.first
+    pair = int(rng.integers(0, bounds[-1]) if image is None else rng.integers(*bounds[image : image + 2]))
+    image = int(np.searchsorted(bounds, pair, side="right")) - 1
+    points, images, place, counts, cells, starts = index.patches
+    own = counts[first[image] : first[image + 1]]
+    last = np.cumsum(own, dtype=np.int64)  # number after that of each patch's last pair, in the image
+    if len(own) == 0 or last[-1] != bounds[image + 1] - bounds[image]:
+        raise index.damaged(f"other counts in frame {image}")
+    patch = int(np.searchsorted(last, pair - bounds[image], side="right"))
+    point = int(place[first[image] + patch])
+    if point >= len(points):
+        raise index.damaged(f"patch {point} of {len(points)}")
+    near = NearPairs(points, images, place, counts, cells, starts, np.array(index.facts["grid_origin"]))
+    found = partners(near, point, index.radius)
+    if len(found) != own[patch] or found.max() >= len(first) - 1:
+        raise index.damaged(f"{len(found)} partners of frame {image}, not {own[patch]}")
+    return image, int(found[pair - bounds[image] - last[patch]])  # counted from the end
 
 
-def _index(scene: SceneFiles, radius: float) -> ScenePairs:
-    valid = scene.correspondences["valid"][:]
-    return ScenePairs(scene.correspondences["points"][:][valid], np.nonzero(valid)[0], radius)
+def _checked_index(scene: SceneFiles, radius: float) -> PairIndex:
+    """The index of a scene's pairs within ``radius``."""
+    index = scene.pair_index
+    if index is None:
+        raise DataError(
+            "has no index of its positive pairs",
+            file=scene.frames_path,
+            scene=scene.frames.scene,
+            remedy="write one with the step `pairs` (loco.steps.pairs), and give it to the training",
+        )
+    if index.radius != radius:
+        raise DataError(
+            "is an index of pairs within another radius",
+            file=index.path,
+            scene=index.scene,
+            expected=f"{radius:g} m",
+            found=f"{index.radius:g} m",
+            remedy="write the index with the radius of the batches (`batch.radius`)",
+        )
+    return index

@@ -35,7 +35,7 @@ from loco.training.scene_files import open_scenes
 from loco.training.states import size_of, state_folder, states_of
 from loco.training.validation import ValidationScene
 
-ScenePaths = Sequence[Path]  # frames, correspondences and, of scenes to train on, perhaps encoded frames
+ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; None, or fewer, where none is
 ERROR = "error.txt"  # in the folder of the state: what went wrong in a process of a distributed training
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -62,7 +62,8 @@ def train(
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-        train: (frames, correspondences) files of the scenes to train on; with their encoded frames, to train on those.
+        train: files of the scenes to train on; with their encoded frames, to train on those, and with the index of
+            their positive pairs, for batches of these.
         val: (frames, correspondences) of those to validate on; may be empty.
         out_dir: where to write.
         seed: of the initial weights and all draws.

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from loco.errors import DataError
 from loco.geometry.image_pairs import overlapping_pairs
-from loco.storage import Correspondences, Encoded
+from loco.storage import Correspondences, Encoded, PairIndex
 from loco.storage.open_files import LazyFiles
 
 
 @dataclass(frozen=True)
 class SceneFiles(LazyFiles):
-    """A scene's frames, correspondences and, if stored, encoded frames."""
+    """A scene's frames, correspondences and, if stored, encoded frames and the index of its positive pairs."""
 
     correspondences_path: Path
     encoded_path: Path | None = None
+    pairs_path: Path | None = None
 
     @property
     def correspondences(self) -> Correspondences:
@@ -30,20 +30,24 @@ class SceneFiles(LazyFiles):
     def encoded(self) -> Encoded | None:
         return None if self.encoded_path is None else self.opened(Encoded, self.encoded_path)
 
-    def pairs(self, min_overlap: float, min_baseline: float) -> NDArray[np.bool_]:
+    @property
+    def pair_index(self) -> PairIndex | None:
+        return None if self.pairs_path is None else self.opened(PairIndex, self.pairs_path)
+
+    def pairs(self, min_overlap: float, min_baseline: float) -> csr_array:
         """(n, n): which images may follow each other in a batch (:func:`overlapping_pairs`)."""
-        return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"][:], min_overlap, min_baseline)
+        return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"], min_overlap, min_baseline)
 
 
-def open_scenes(paths: Sequence[Sequence[Path]]) -> list[SceneFiles]:
-    """Scenes by their (frames, correspondences) or (frames, correspondences, encoded) files.
+def open_scenes(paths: Sequence[Sequence[Path | None]]) -> list[SceneFiles]:
+    """Scenes by their files: frames, correspondences, encoded frames, pairs; None, or fewer, where there is none.
 
     Every file is opened once, to check it.
 
     Raises:
         DataError: the files of a scene do not belong together, or scenes differ in the size of their images.
     """
-    scenes = [SceneFiles(*map(Path, files)) for files in paths]
+    scenes = [SceneFiles(*(file and Path(file) for file in files)) for files in paths]
     sizes = [_checked_size(scene) for scene in scenes]
     for scene, size in zip(scenes, sizes):
         if size != sizes[0]:
@@ -60,5 +64,5 @@ def open_scenes(paths: Sequence[Sequence[Path]]) -> list[SceneFiles]:
 
 def _checked_size(scene: SceneFiles) -> tuple[int, int]:
     """(height, width) of a scene's images, pixels; its files are opened, and so are checked."""
-    scene.correspondences, scene.encoded  # noqa: B018
+    scene.correspondences, scene.encoded, scene.pair_index  # noqa: B018
     return scene.frames.size

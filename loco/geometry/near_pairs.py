@@ -1,0 +1,145 @@
+"""Pairs of nearby points of different images: counted once for all points, and found again around one of them.
+
+Points are sorted by the cells of a grid whose cells are as wide as the largest distance of a pair. The partners of a
+point are in the 27 cells around it, which are nine runs of consecutive points. A pair is decided by
+:func:`_within` alone, in double precision and with the same operations, so counting and finding always agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BITS = 21  # of a cell's number along each axis
+_MIDDLE, _LAST = 1 << (_BITS - 1), (1 << _BITS) - 2  # cells are numbered 1 to _LAST, so that each has two neighbours
+_MARGIN = 1 + 1e-6  # width of a cell, in radii: rounding never puts the points of a pair two cells apart
+_COLUMNS = np.array([(x << 2 * _BITS) + (y << _BITS) for x in (-1, 0, 1) for y in (-1, 0, 1)])
+_CELLS = 4096  # whose neighbours are looked up together
+_DENSE = 2048  # comparisons of a cell from which it is compared as one block
+_BLOCK = 1 << 19  # comparisons at a time
+
+
+class NearPairs(NamedTuple):
+    """Points sorted by cell, with the number of partners of each; m points, c cells that are not empty.
+
+    ``points`` (m, 3) float32 and ``images`` (m,) uint32, by cell; ``place`` (m,) uint32, the place in them of each
+    point in the order that was given, and ``counts`` (m,) uint32, its number of partners; ``cells`` (c,) int64,
+    ascending, and ``starts`` (c + 1,) int64, the first point of each; ``origin`` (3,), of the grid.
+    """
+
+    points: NDArray[np.float32]
+    images: NDArray[np.uint32]
+    place: NDArray[np.uint32]
+    counts: NDArray[np.uint32]
+    cells: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    origin: NDArray[np.float64]
+
+
+def index_pairs(points: NDArray[np.floating], images: NDArray[np.integer], radius: float) -> NearPairs:
+    """Sort points by cell, and count for each the points of other images within ``radius``.
+
+    Args:
+        points: (m, 3), finite, metres; taken in single precision.
+        images: (m,) the image of each.
+        radius: largest distance of a pair, metres.
+
+    Returns:
+        The sorted points. Takes about 80 bytes per point.
+    """
+    points = np.asarray(points, np.float32)
+    origin = np.median(points, axis=0).astype(np.float64) if len(points) else np.zeros(3)
+    keys = cell_keys(points, origin, radius)
+    order = np.argsort(keys, kind="stable")
+    cells, starts = np.unique(keys[order], return_index=True)
+    starts = np.append(starts, len(points)).astype(np.int64)
+    del keys
+    points, images = points[order], images[order].astype(np.uint32)
+    place = np.empty(len(order), np.uint32)
+    place[order] = np.arange(len(order), dtype=np.uint32)
+    counts = _count_partners(points, images, cells, starts, radius)[place]
+    return NearPairs(points, images, place, counts, cells, starts, origin)
+
+
+def partners(pairs: NearPairs, point: int, radius: float) -> NDArray[np.uint32]:
+    """Return the images of the partners of a point, one entry per pair, in the order of the sorted points.
+
+    Only the runs of points around it are read, so the arrays may be mapped from a file.
+
+    Args:
+        pairs: the sorted points; ``place`` and ``counts`` are not used.
+        point: its place among them.
+        radius: that of :func:`index_pairs`.
+    """
+    own = pairs.points[point : point + 1]
+    low, high = _runs(pairs.cells, pairs.starts, cell_keys(own, pairs.origin, radius))
+    runs = [slice(*ends) for ends in zip(low[0], high[0])]
+    others = np.concatenate([pairs.points[run] for run in runs]).T.astype(np.float64)
+    images = np.concatenate([pairs.images[run] for run in runs])
+    return images[_within(own.T.astype(np.float64), others, radius) & (images != pairs.images[point])]
+
+
+def cell_keys(points: NDArray[np.floating], origin: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
+    """Number of the cell of each point (m, 3): along the last axis, neighbours have consecutive numbers.
+
+    Farther than a million cells from ``origin``, all points share the outermost cells: neighbours stay neighbours.
+    """
+    key = np.zeros(len(points), np.int64)
+    for axis in range(3):
+        cell = np.floor((points[:, axis] - origin[axis]) / (radius * _MARGIN)) + _MIDDLE
+        key = (key << _BITS) | np.clip(cell, 1, _LAST).astype(np.int64)
+    return key
+
+
+def _within(a: NDArray[np.float64], b: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
+    """Whether points are up to ``radius`` apart; (3, ...) coordinates that broadcast."""
+    x, y, z = a[0] - b[0], a[1] - b[1], a[2] - b[2]
+    return x * x + y * y + z * z <= radius * radius
+
+
+def _runs(cells: NDArray, starts: NDArray, keys: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and past-the-last point (k, 9) of the nine runs of points around each of the cells ``keys`` (k,)."""
+    columns = keys[:, None] + _COLUMNS
+    return starts[np.searchsorted(cells, columns - 1)], starts[np.searchsorted(cells, columns + 1, side="right")]
+
+
+def _count_partners(
+    points: NDArray, images: NDArray, cells: NDArray, starts: NDArray, radius: float
+) -> NDArray[np.uint32]:
+    """Number of partners (m,) of each of the sorted points."""
+    axes = np.ascontiguousarray(points.T, dtype=np.float64)
+    counts, sizes = np.zeros(len(points), np.uint32), np.diff(starts)
+    for first in range(0, len(cells), _CELLS):
+        part = slice(first, first + _CELLS)
+        low, high = _runs(cells, starts, cells[part])
+        work = sizes[part] * (high - low).sum(axis=1)
+        for k in np.flatnonzero(work >= _DENSE):
+            others = _ranges(low[k], high[k] - low[k])
+            for own in _slices(starts[first + k], starts[first + k + 1], max(1, _BLOCK // len(others))):
+                near = _within(axes[:, own, None], axes[:, None, others], radius)
+                near &= images[own, None] != images[others]
+                counts[own] = np.count_nonzero(near, axis=1)
+        few = np.flatnonzero(work < _DENSE)
+        for some in np.array_split(few, max(1, -(-work[few].sum() // _BLOCK))):
+            own = _ranges(starts[first + some], sizes[first + some])
+            runs = np.repeat(low[some], sizes[first + some], axis=0), np.repeat(high[some], sizes[first + some], axis=0)
+            lengths = runs[1] - runs[0]
+            others, candidates = _ranges(runs[0].ravel(), lengths.ravel()), lengths.sum(axis=1)
+            mine = np.repeat(own, candidates)
+            near = _within(axes[:, mine], axes[:, others], radius) & (images[mine] != images[others])
+            if len(own):  # each is a candidate of its own, so no segment is empty
+                counts[own] = np.add.reduceat(near, np.cumsum(candidates) - candidates, dtype=np.uint32)
+    return counts
+
+
+def _ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Concatenate the ranges of consecutive integers that begin at ``starts``."""
+    shift = starts - (np.cumsum(lengths) - lengths)
+    return np.repeat(shift, lengths) + np.arange(lengths.sum())
+
+
+def _slices(start: int, stop: int, length: int) -> Iterator[slice]:
+    return (slice(k, min(k + length, stop)) for k in range(start, stop, length))

@@ -1,0 +1,83 @@
+"""The pairs step: index the positive pairs of a scene, so that a training draws from them without reading the scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from loco.errors import DataError
+from loco.geometry.near_pairs import index_pairs
+from loco.records import Recipe, record_of_scene
+from loco.storage import Correspondences, PairIndex
+
+_IMAGES = 64  # read at a time
+_MOST = 2**32 - 1  # patches: their numbers are stored in 32 bits
+
+
+def run(recipe: Recipe, correspondences_path: Path, out: Path) -> None:
+    """Write the index of a scene's positive pairs within ``recipe.settings["radius"]``.
+
+    Raises:
+        DataError: as :func:`index_scene`; or the correspondences were not made as the plan says.
+    """
+    index_scene(correspondences_path, out, recipe.settings["radius"], recipe)
+
+
+def index_scene(correspondences_path: Path, out: Path, radius: float, recipe: Recipe | None = None) -> None:
+    """Write the index of a scene's positive pairs.
+
+    Args:
+        correspondences_path: file of :class:`loco.storage.Correspondences`.
+        out: file of :class:`loco.storage.PairIndex` to write.
+        radius: largest distance of a pair, metres.
+        recipe: of the file; None writes no record and takes the correspondences as they are.
+
+    Raises:
+        DataError: the correspondences are damaged, or a valid patch has a point that is not finite.
+    """
+    with Correspondences(correspondences_path, recipe and recipe.inputs["correspondence"]) as file:
+        points, first = _valid_points(file)
+        images = np.repeat(np.arange(len(first) - 1, dtype=np.uint32), np.diff(first))
+        pairs = index_pairs(points, images, radius)
+        sizes = {"bounds": len(first), "m": len(images), "c": len(pairs.cells), "starts": len(pairs.starts)}
+        facts = {"radius": radius, "stride": file.facts.get("stride"), "grid_origin": pairs.origin.tolist()}
+        facts["origin"] = file.origin.tolist()
+        record = recipe and record_of_scene(recipe, file)
+        with PairIndex.create(
+            out, file.dataset, file.scene, sizes, facts, frames_id=file.frames_id, record=record
+        ) as index:
+            index["first"][:] = first
+            index["bounds"][:] = np.concatenate([[0], np.cumsum(pairs.counts, dtype=np.int64)])[first]
+            for name, values in zip(("points", "image", "place", "count", "cell", "start"), pairs):
+                if len(values):
+                    index[name][:] = values
+
+
+def _valid_points(file: Correspondences) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Points (m, 3) of the valid patches, image by image, and the number of the first of each image (n + 1,)."""
+    valid = file["valid"][:]
+    first = np.concatenate([[0], np.cumsum(valid.sum(axis=(1, 2), dtype=np.int64))])
+    if first[-1] > _MOST:
+        raise DataError(
+            "has too many valid patches",
+            file=file.path,
+            scene=file.scene,
+            expected=f"at most {_MOST}",
+            found=str(first[-1]),
+            remedy="take a larger stride, or fewer images of the scene (`frames.every`)",
+        )
+    points = np.empty((first[-1], 3), np.float32)
+    for start in tqdm(range(0, len(valid), _IMAGES), desc="points", unit="block"):
+        part = slice(start, start + _IMAGES)
+        points[first[start] : first[min(start + _IMAGES, len(valid))]] = file["points"][part][valid[part]]
+    if not np.isfinite(points).all():
+        raise DataError(
+            "has valid patches whose points are not finite",
+            file=file.path,
+            scene=file.scene,
+            remedy="delete it and run the workflow again",
+        )
+    return points, first

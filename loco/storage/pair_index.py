@@ -1,0 +1,74 @@
+"""The positive pairs of a scene: a file that training maps into memory, of which a draw reads a few pages."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import DataError
+from loco.storage.scene_file import Array, SceneFile
+
+
+class PairIndex(SceneFile):
+    """Which patches of a scene are near each other, in different images (``results/pairs``).
+
+    A pair is two valid patches of different images up to ``facts["radius"]`` metres apart; it counts in both orders.
+    Patches are numbered as the valid ones of :class:`loco.storage.Correspondences` come, image by image: those of image
+    i begin at ``first[i]``, and the pairs whose first patch is among them at ``bounds[i]``. ``count[k]`` is the number
+    of pairs of patch k, ``place[k]`` where it is in ``points`` and ``image``, which are sorted by the cells of a grid.
+    ``cell`` and ``start``: :class:`loco.geometry.near_pairs.NearPairs`; ``facts["grid_origin"]`` is that of the grid.
+
+    The arrays of patches and cells are mapped, not read: processes share them in the page cache.
+    """
+
+    format = "loco-pairs"
+    version = 1
+    arrays: ClassVar = {
+        "first": Array("int64", ("bounds",)),
+        "bounds": Array("int64", ("bounds",)),
+        "count": Array("uint32", ("m",), frames="mapped"),
+        "place": Array("uint32", ("m",), frames="mapped"),
+        "points": Array("float32", ("m", 3), frames="mapped"),
+        "image": Array("uint32", ("m",), frames="mapped"),
+        "cell": Array("int64", ("c",), frames="mapped"),
+        "start": Array("int64", ("starts",), frames="mapped"),
+    }
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """(n + 1,) number of the first patch of each image, and the number of patches."""
+        return self["first"][:]
+
+    @cached_property
+    def bounds(self) -> NDArray[np.int64]:
+        """(n + 1,) number of the first pair of each image, and the number of pairs, each counted in both orders."""
+        return self["bounds"][:]
+
+    @cached_property
+    def patches(self) -> tuple[NDArray, ...]:
+        """``points``, ``image``, ``place``, ``count``, ``cell``, ``start`` as read-only arrays mapped from the file."""
+        return tuple(self.mapped(name) for name in ("points", "image", "place", "count", "cell", "start"))
+
+    @property
+    def radius(self) -> float:
+        """Largest distance of a pair, metres."""
+        return float(self.facts["radius"])
+
+    def damaged(self, found: object) -> DataError:
+        """The error to raise where its arrays contradict each other."""
+        return self._unfit("is damaged: its arrays contradict each other", "the partners that it counts", found)
+
+    def _check_values(self) -> None:
+        patches, cells = len(self["count"]), len(self["cell"])
+        for name, last in (("first", patches), ("bounds", None)):
+            values = self[name][:]
+            ascending = len(values) and values[0] == 0 and (np.diff(values) >= 0).all()
+            if not ascending or last not in (None, values[-1]):
+                raise self._unfit(f"array `{name}` is not one of bounds", f"ascending, 0 to {last}", values[-3:])
+        if len(self["start"]) != cells + 1:
+            raise self._unfit("has another number of cells than of their starts", cells + 1, len(self["start"]))
+        if not (0 < self.radius < np.inf and np.isfinite(self.facts["grid_origin"]).all()):
+            raise self._unfit("has no valid radius", "a positive number and a finite origin", self.facts["radius"])

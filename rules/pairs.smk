@@ -1,0 +1,20 @@
+rule pairs:
+    """The positive pairs of a scene within `radius` metres, for trainings that draw their batches from them."""
+    input:
+        correspondences=paths.CORRESPONDENCES,
+    output:
+        pairs=paths.PAIRS,
+    log:
+        "results/logs/pairs/{dataset}/stride{stride}/radius{radius}/{scene}.log",
+    benchmark:
+        "results/benchmarks/pairs/{dataset}/stride{stride}/radius{radius}/{scene}.tsv"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        own=own(plan.pairs_recipe),
+        recipe=of(plan.pairs_recipe),
+    script:
+        "../workflow_scripts/pairs.py"
