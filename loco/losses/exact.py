@@ -28,7 +28,8 @@ from loco.losses import histograms
 from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
 from loco.losses.inputs import wide_type
-from loco.losses.pairs import AllPairsLoss, mean_of_scales, nothing_to_rank
+from loco.losses.log import Log
+from loco.losses.pairs import AllPairsLoss, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.processes import Group, add_up
 from loco.losses.tiles import Classes, Walk
@@ -60,11 +61,9 @@ class ExactSmoothAP(AllPairsLoss):
         self.classes = Classes(self.scales, same_image)
         self.grid = Grid.for_tau(tau)
 
-    def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, patches: Patches) -> tuple[Tensor, Log]:
         source = patches.features[:0].clone()  # stands for the features where their derivative is refused
         mean_ap, positives, negatives = _MeanAP.apply(patches.features, source, self, self._walk(patches))
-        if not positives.any():
-            return nothing_to_rank(patches.features, int(negatives.sum()))
         return mean_of_scales(self.scales, mean_ap, positives, negatives)
 
     def precision(self, patches: Patches) -> Tensor:

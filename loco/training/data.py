@@ -27,7 +27,8 @@ class Batch(NamedTuple):
     (b, h, w, 3) metres, world frame of each scene; ``use`` (b, h, w) bool, the patches that take part in the loss;
     ``scene`` (b,) int64; ``image`` (b,) int64, the place of each in the batch of all processes; ``encoded``
     (b, C, h, w) float16, what the frozen part of the model makes of the images, if that was stored; ``jitter`` (b, 5)
-    float32, the factors by which the colours are changed (:mod:`loco.training.jitter`), None for no change.
+    float32, the factors by which the colours are changed (:mod:`loco.training.jitter`), None for no change; ``rows``
+    (m,) int64, the positions of the patches of ``use`` in reading order: to find them on a GPU would wait for it.
     """
 
     images: Tensor | None
@@ -37,6 +38,7 @@ class Batch(NamedTuple):
     image: Tensor
     encoded: Tensor | None
     jitter: Tensor | None = None
+    rows: Tensor | None = None
 
 
 class OverlappingImages:
@@ -132,7 +134,7 @@ class Batches(IterableDataset):
         parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place])) for place in places]
         columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))
         images, jitter, points, use, scene, encoded = columns
-        return Batch(images, points, use, scene, torch.tensor(places), encoded, jitter)
+        return Batch(images, points, use, scene, torch.tensor(places), encoded, jitter, use.flatten().nonzero()[:, 0])
 
     def _load(self, number: int, frame: int, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
         scene = self.scenes[number]
