@@ -182,7 +182,8 @@ class Tables:
         self.weighted_ap = self.weight * self.ap
         self.mean_ap = (self.weighted * self.ap).sum() / self.total_weight
         of_class = scores.sum(dim=1)
-        self.pairs = torch.stack([of_class[positive > 0].sum(), of_class[negative > 0].sum()]).round().long()
+        counted = [torch.where(weight > 0, of_class, 0.0).sum() for weight in (positive, negative)]
+        self.pairs = torch.stack(counted).round().long()
 
     def slopes(self) -> Tensor:
         """Derivative of the mean AP with respect to the score of one pair of each class, (classes, bins).
