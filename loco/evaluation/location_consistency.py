@@ -8,10 +8,10 @@ distances are distributed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,15 @@ Condition = tuple[float, str]  # radius in metres, weights of the draw
 # Patches of one place coincide up to about a patch's footprint: nearer than this, 1 / d^2 grows no more.
 NEAREST = 0.1  # metres
 BLOCK = 2**21  # samples held at a time
+HELD = 2**30  # bytes of features of a scene held at a time
+
+
+class Rows(Protocol):
+    """Features of the patches of a scene, L2-normalised; ``rows[indices]`` returns those of some, (m, c)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> Tensor: ...
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
@@ -46,7 +55,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     """
     items: dict[str, list[Any]] = {name: [] for name in ("scene", "image", "radius", "weights", "ap", "n_queries")}
     for scene in tqdm(scenes, desc="location consistency", unit="scene"):
-        features, points, image = _patches(scene)
+        points, image = _points(scene)
+        features = StoredRows(scene, image)
         queries, precisions = query_precisions(features, points, image, settings, scene.rng(seed))
         names = scene.frames.names
         for (radius, weights), ap in precisions.items():
@@ -59,20 +69,23 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def query_precisions(
-    features: Tensor,
+    features: Rows,
     points: NDArray[np.floating],
     image: NDArray[np.integer],
     settings: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.integer], dict[Condition, NDArray[np.float64]]]:
-    """Score of random query patches of a scene held in memory.
+    """Score of random query patches of a scene.
+
+    The features of at most :data:`HELD` bytes are requested at a time, so the memory depends neither on the size of the
+    scene nor on the number of channels, unless one query alone needs more.
 
     Query patches are drawn by image, then by patch. The samples of a query are drawn without replacement among all
     other patches within the radius, those of its own image included. The draws depend on ``rng``, ``points`` and
     ``image`` alone.
 
     Args:
-        features: (n, c), unit rows, one a patch.
+        features: (n, c), unit rows, one per patch, in memory (a tensor) or on disk (:class:`StoredRows`).
         points: (n, 3), world frame, metres.
         image: (n,), number of the image that the patch is of.
         settings: as for :func:`evaluate`.
@@ -88,10 +101,10 @@ def query_precisions(
     scores: dict[Condition, list[NDArray]] = {condition: [] for condition in conditions}
     for block in np.array_split(queries, ceil(len(queries) * min(count, len(points)) / BLOCK) or 1):
         drawn = [_draw_samples(points, query, conditions, count, sample_rngs) for query in block]
-        for samples, condition, sample_rng in zip(zip(*drawn), conditions, sample_rngs):
-            indices, distances = _padded(samples)
-            similarities = _similarities(features, block, indices)
-            scores[condition].append(mean_average_precision(distances, similarities, condition[0], sample_rng))
+        padded = [_padded(samples) for samples in zip(*drawn)]
+        similarities = _similarities(features, block, [indices for indices, _ in padded])
+        for condition, sample_rng, (_, distances), found in zip(conditions, sample_rngs, padded, similarities):
+            scores[condition].append(mean_average_precision(distances, found, condition[0], sample_rng))
     return queries, {condition: np.concatenate(parts or [np.empty(0)]) for condition, parts in scores.items()}
 
 
@@ -177,21 +190,49 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     return found
 
 
-def _patches(scene: EvaluatedScene) -> tuple[Tensor, NDArray[np.float32], NDArray[np.int64]]:
-    """All valid patches of a scene, in the order of the images: features (n, c), points (n, 3), image (n,).
+class StoredRows:
+    """Features of the valid patches of a scene, read from its files when they are requested.
 
-    Features are read at the centres of the correspondence grid whatever their own grid, so that all extractors
-    answer for the same places. Half precision, as in the files: a large scene has millions of patches.
+    They are read at the centres of the correspondence grid whatever their own grid, so that all extractors answer for
+    the same places. Half precision, as in the files.
     """
-    centres = torch.from_numpy(patch_centres(scene.correspondences.grid, scene.correspondences.extent))
+
+    def __init__(self, scene: EvaluatedScene, image: NDArray[np.int64]) -> None:
+        """
+        Args:
+            scene: its files.
+            image: (n,), number of the image of each valid patch, as :func:`_points` returns it: ascending.
+        """
+        self.scene, self.image = scene, image
+        self.centres = torch.from_numpy(patch_centres(scene.correspondences.grid, scene.correspondences.extent))
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the features (m, c) of patches, float16. Every image that has one of them is read once."""
+        images, of_image = np.unique(self.image[indices], return_inverse=True)
+        rows: Tensor | None = None
+        for number, i in enumerate(images):
+            wanted = np.flatnonzero(of_image == number)
+            features = self._image(int(i))[indices[wanted] - np.searchsorted(self.image, i)]
+            rows = features.new_empty(len(indices), features.shape[1]) if rows is None else rows
+            rows[torch.from_numpy(wanted)] = features
+        return torch.empty(0, 1, dtype=torch.half) if rows is None else rows
+
+    def _image(self, i: int) -> Tensor:
+        """Features of all valid patches of an image, (p, c) float16."""
+        scene = self.scene
+        valid = torch.from_numpy(scene.correspondences["valid"][i])
+        maps = torch.from_numpy(scene.features.map(i))
+        return sample_features(maps, self.centres[valid], scene.features.extent).half()
+
+
+def _points(scene: EvaluatedScene) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """All valid patches of a scene, in the order of the images: points (n, 3) and image (n,)."""
     valid = scene.correspondences["valid"][:]
     points = [scene.correspondences["points"][i][good] for i, good in enumerate(valid)]
-    extent = scene.features.extent
-    features = [
-        sample_features(torch.from_numpy(scene.features.map(i)), centres[torch.from_numpy(good)], extent).half()
-        for i, good in enumerate(valid)
-    ]
-    return torch.cat(features), np.concatenate(points), np.nonzero(valid)[0]
+    return np.concatenate(points), np.nonzero(valid)[0]
 
 
 def _draw_queries(image: NDArray[np.integer], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -238,11 +279,26 @@ def _padded(samples: Iterable[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.int6
     return indices, distances
 
 
-def _similarities(features: Tensor, queries: NDArray, indices: NDArray) -> NDArray[np.float32]:
-    """Cosine similarities (q, n) of queries (q,) and their samples (q, n); -inf where there is none."""
-    similarities = np.full(indices.shape, -np.inf, dtype=np.float32)
-    for row, query, index in zip(similarities, queries, indices):
-        index = index[index >= 0]
-        row[: len(index)] = (features[index].float() @ features[query].float()).numpy()
+def _similarities(
+    features: Rows, queries: NDArray[np.int64], samples: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.float32]]:
+    """Cosine similarities of queries (q,) and their samples of each condition, (q, n) each; -inf where there is none."""
+    similarities = [np.full(indices.shape, -np.inf, dtype=np.float32) for indices in samples]
+    for some in _groups(features, queries, sum(indices.shape[1] for indices in samples)):
+        needed = np.unique(np.concatenate([queries[some], *(indices[some].ravel() for indices in samples)]))
+        needed = needed[needed >= 0]
+        held = features[needed]
+        for found, indices in zip(similarities, samples):
+            for row, query, index in zip(found[some], queries[some], indices[some]):
+                index = np.searchsorted(needed, index[index >= 0])
+                row[: len(index)] = (held[index].float() @ held[np.searchsorted(needed, query)].float()).numpy()
     # Equal features must tie exactly, in whatever order the products were summed.
-    return similarities.round(6)
+    return [found.round(6) for found in similarities]
+
+
+def _groups(features: Rows, queries: NDArray[np.int64], samples: int) -> Iterator[slice]:
+    """Queries (of ``samples`` samples each) whose features take at most :data:`HELD` bytes together."""
+    row = features[queries[:1]]
+    rows = HELD // max(1, row.nbytes)
+    size = len(queries) if len(features) <= rows else max(1, rows // (1 + samples))
+    return (slice(start, start + size) for start in range(0, len(queries), max(1, size)))

@@ -28,7 +28,8 @@ from loco.losses import histograms
 from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
 from loco.losses.inputs import wide_type
-from loco.losses.pairs import AllPairsLoss, mean_of_scales, nothing_to_rank
+from loco.losses.log import Log
+from loco.losses.pairs import AllPairsLoss, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.processes import Group, add_up
 from loco.losses.tiles import Classes, Walk
@@ -64,11 +65,9 @@ class ExactSmoothAP(AllPairsLoss):
         """The grid of scores at the present temperature."""
         return Grid.for_tau(self.tau)
 
-    def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, patches: Patches) -> tuple[Tensor, Log]:
         source = patches.features[:0].clone()  # stands for the features where their derivative is refused
         mean_ap, positives, negatives = _MeanAP.apply(patches.features, source, self, self._walk(patches))
-        if not positives.any():
-            return nothing_to_rank(patches.features, int(negatives.sum()))
         return mean_of_scales(self.scales, mean_ap, positives, negatives)
 
     def precision(self, patches: Patches) -> Tensor:
@@ -187,7 +186,8 @@ class Tables:
         self.weighted_ap = self.weight * self.ap
         self.mean_ap = (self.weighted * self.ap).sum() / self.total_weight
         of_class = scores.sum(dim=1)
-        self.pairs = torch.stack([of_class[positive > 0].sum(), of_class[negative > 0].sum()]).round().long()
+        counted = [torch.where(weight > 0, of_class, 0.0).sum() for weight in (positive, negative)]
+        self.pairs = torch.stack(counted).round().long()
 
     def slopes(self) -> Tensor:
         """Derivative of the mean AP with respect to the score of one pair of each class, (classes, bins).

@@ -137,16 +137,18 @@ def require_unit_rows(features: Tensor) -> bool:
         ValueError: a row has another length.
     """
     norm = torch.linalg.vector_norm(features.detach(), dim=1, dtype=wide_type(features))
-    off = (norm - 1).abs().masked_fill_(norm == 0, 0)
-    worst = float(off.nan_to_num(0, 0).max()) if len(off) else 0.0
+    off = (norm - 1).abs().masked_fill_(norm == 0, 0).nan_to_num(0, 0)
+    if not len(off):
+        return True
+    worst, is_finite = torch.stack([off.max(), norm.isfinite().all().to(off)]).tolist()  # a GPU is waited for once
     tolerance = _UNIT_TOLERANCE + torch.finfo(features.dtype).eps / 2
     if worst > tolerance:
-        length = float(norm[off.nan_to_num(0, 0).argmax()])
+        length = float(norm[off.argmax()])
         raise ValueError(
             f"with normalise=False the rows of the features must have length 1, to {tolerance:.1g}; found a row of "
             f"length {length:.6g}: apply torch.nn.functional.normalize, or leave it to the loss (normalise=True)"
         )
-    return bool(norm.isfinite().all())
+    return bool(is_finite)
 
 
 def wide_type(features: Tensor) -> torch.dtype:

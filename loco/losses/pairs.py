@@ -16,13 +16,14 @@ ratio c makes up for a batch whose share of negatives is not that of the scenes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from loco.losses.inputs import Selection, require_unit_rows, select, unit_rows, wide_type
+from loco.losses.log import Log
 from loco.losses.patches import Patches
 from loco.losses.processes import Group, gather_patches
 
@@ -99,7 +100,7 @@ class RankingLoss(torch.nn.Module):
         scene_ids: Tensor | None = None,
         valid: Tensor | None = None,
         image_ids: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Mapping[str, float]]:
         """Loss of a batch of patches.
 
         A batch is a list of patches, or feature maps as a network returns them. Both give the same loss.
@@ -121,7 +122,8 @@ class RankingLoss(torch.nn.Module):
             The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs of
             any weight but 0, summed over the scales), ``mean_ap``; of several scales also ``mean_ap_<rho>``. Without a
             positive pair there is nothing to rank: a scale takes no part in the mean, and if there is no other the loss
-            is 0, with zero gradient. Its ``mean_ap`` is NaN. If a feature of a patch that could form pairs is not
+            is 0, with zero gradient. Its ``mean_ap`` is NaN. (A loss on a GPU may return the log as a
+            :class:`loco.losses.log.Log`, which waits for a number when it is looked up.) If a feature of a patch that could form pairs is not
             finite, the loss and its gradient are NaN, so a ``GradScaler`` skips the step. All are of the whole batch of
             a group.
 
@@ -147,11 +149,11 @@ class RankingLoss(torch.nn.Module):
         rows = rows.to(features.dtype if narrow else wide_type(features))
         return patches._replace(features=rows), is_finite, selection, mine
 
-    def _not_finite(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+    def _not_finite(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
         """A loss that is NaN, and so is its gradient; the pairs are counted as they are."""
         with torch.no_grad():
             _, log = self.loss(patches._replace(features=torch.zeros_like(patches.features)))
-        log |= {key: math.nan for key in log if key.startswith("mean_ap")}
+        log = {key: math.nan if key.startswith("mean_ap") else number for key, number in log.items()}
         return patches.features.sum(dtype=wide_type(patches.features)) * math.nan, log
 
     def _require_no_transform(self) -> None:
@@ -161,7 +163,7 @@ class RankingLoss(torch.nn.Module):
                 "first derivatives by torch.autograd alone. Call backward() or torch.autograd.grad"
             )
 
-    def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -218,17 +220,18 @@ def nothing_to_rank(features: Tensor, negatives: int) -> tuple[Tensor, dict[str,
     }
 
 
-def mean_of_scales(
-    scales: list[Scale], mean_ap: Tensor, positives: Tensor, negatives: Tensor
-) -> tuple[Tensor, dict[str, float]]:
+def mean_of_scales(scales: list[Scale], mean_ap: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Log]:
     """Loss and log of a batch from the mean AP and the numbers of pairs of each scale, (K,) each.
 
-    A scale without positive pairs takes no part; one has some.
+    A scale without positive pairs takes no part; if none has any, the loss is 0, with zero gradient. Nothing waits for
+    the device.
     """
     ranked = positives > 0
-    mean = mean_ap[ranked].mean()
-    log = {"positives": int(positives.sum()), "negatives": int(negatives.sum()), "mean_ap": mean.item()}
+    count = ranked.sum()
+    mean = torch.where(ranked, mean_ap, 0.0).sum() / count.clamp(min=1)
+    log = {"positives": positives.sum(), "negatives": negatives.sum()}
+    log |= {"mean_ap": mean.detach().masked_fill(count == 0, math.nan)}
     if len(scales) > 1:
-        each = mean_ap.detach().masked_fill(~ranked, float("nan")).tolist()
+        each = mean_ap.detach().masked_fill(~ranked, math.nan)
         log |= {f"mean_ap_{scale.rho:g}": value for scale, value in zip(scales, each)}
-    return 1 - mean, log
+    return (1 - mean).masked_fill(count == 0, 0.0), Log(log)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from loco.errors import DataError
+from loco.training.jitter import draw_factors
 from loco.training.landmarks import thin
 from loco.training.pair_bank import PairBank
 from loco.training.scene_files import SceneFiles
@@ -22,10 +23,12 @@ Draw = tuple[int, int]  # an image of a batch: number of its scene, and of its f
 class Batch(NamedTuple):
     """Images with their patches.
 
-    ``images`` (b, 3, H, W) float32 colours in [0, 1], None where the model does not look at them; ``points``
+    ``images`` (b, H, W, 3) uint8, None where the model does not look at them; ``points``
     (b, h, w, 3) metres, world frame of each scene; ``use`` (b, h, w) bool, the patches that take part in the loss;
     ``scene`` (b,) int64; ``image`` (b,) int64, the place of each in the batch of all processes; ``encoded``
-    (b, C, h, w) float16, what the frozen part of the model makes of the images, if that was stored.
+    (b, C, h, w) float16, what the frozen part of the model makes of the images, if that was stored; ``jitter`` (b, 5)
+    float32, the factors by which the colours are changed (:mod:`loco.training.jitter`), None for no change; ``rows``
+    (m,) int64, the positions of the patches of ``use`` in reading order: to find them on a GPU would wait for it.
     """
 
     images: Tensor | None
@@ -34,6 +37,8 @@ class Batch(NamedTuple):
     scene: Tensor
     image: Tensor
     encoded: Tensor | None
+    jitter: Tensor | None = None
+    rows: Tensor | None = None
 
 
 class OverlappingImages:
@@ -128,23 +133,20 @@ class Batches(IterableDataset):
         places = np.array_split(np.arange(len(images)), self.processes)[self.process].tolist()
         parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place])) for place in places]
         columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))
-        images, points, use, scene, encoded = columns
-        return Batch(images, points, use, scene, torch.tensor(places), encoded)
+        images, jitter, points, use, scene, encoded = columns
+        return Batch(images, points, use, scene, torch.tensor(places), encoded, jitter, use.flatten().nonzero()[:, 0])
 
     def _load(self, number: int, frame: int, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
         scene = self.scenes[number]
-        image = self._image(scene, frame, rng) if self.with_images else None
+        image = torch.from_numpy(scene.frames["rgb"][frame]) if self.with_images else None
+        jitter = draw_factors(self.augment, rng) if self.with_images and self.augment else None
         correspondences = scene.correspondences
         points, valid = correspondences["points"][frame], correspondences["valid"][frame]
         if self.batch["patches_per_image"] is not None:
             how = self.batch.get("patches_by", "image")
             valid = thin(valid, points, self.batch["patches_per_image"], how, rng)
         encoded = None if scene.encoded_path is None else torch.from_numpy(scene.encoded["encoded"][frame])
-        return image, torch.from_numpy(points), torch.from_numpy(valid), torch.tensor(number), encoded
-
-    def _image(self, scene: SceneFiles, frame: int, rng: np.random.Generator) -> Tensor:
-        image = torch.from_numpy(scene.frames["rgb"][frame]).permute(2, 0, 1) / 255
-        return jitter(image, self.augment, rng) if self.augment else image
+        return image, jitter, torch.from_numpy(points), torch.from_numpy(valid), torch.tensor(number), encoded
 
 
 def connected_group(pairs: csr_array, count: int, rng: np.random.Generator) -> list[int]:
@@ -167,21 +169,3 @@ def connected_group(pairs: csr_array, count: int, rng: np.random.Generator) -> l
         free[image] = False
         near[pairs.indices[pairs.indptr[image] : pairs.indptr[image + 1]]] = True
     return chosen
-
-
-def jitter(image: Tensor, amount: Mapping[str, float], rng: np.random.Generator) -> Tensor:
-    """Change the exposure, contrast and colour balance of an image, as another camera would.
-
-    Args:
-        image: (3, H, W) colours in [0, 1].
-        amount: largest relative change of ``brightness``, ``contrast`` and ``colour`` (of each channel).
-        rng: source of the draws.
-    """
-
-    def factors(name: str, channels: int) -> Tensor:
-        drawn = rng.uniform(-amount[name], amount[name], size=(channels, 1, 1))
-        return torch.from_numpy(np.exp(drawn)).to(image.dtype)
-
-    mean = image.mean()
-    image = (image - mean) * factors("contrast", 1) + mean
-    return (image * factors("brightness", 1) * factors("colour", 3)).clamp_(0, 1)

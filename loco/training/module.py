@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,31 @@ from loco.models.extractor import evaluating
 from loco.models.shared_norm import share_batch_norms
 from loco.models.stored import load_weights
 from loco.storage import atomic_path
+from loco.training.checkpointing import checkpoint_blocks
 from loco.training.data import Batch
+from loco.training.deferred import Deferred, all_finite
+from loco.training.grad_cache import cached_features, require_independent_images
+from loco.training.jitter import colours
 from loco.training.kept import Kept, set_weights, without_frozen
 from loco.training.optimiser import build_optimiser, set_rates
 from loco.training.phases import phase_at, phases_of
+from loco.training.precision import HALF
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
 
 History = list[dict[str, float]]
+
+
+@dataclass
+class _Step:
+    """A step whose numbers have been requested from the device: those of its batches, and the rest of its record."""
+
+    number: int
+    batches: list[tuple[Batch, Deferred]]
+    gradients: Deferred | None
+    seconds: float
+    data_share: float
+    peak_gb: float
 
 
 class RankingModule(pl.LightningModule):
@@ -58,8 +77,16 @@ class RankingModule(pl.LightningModule):
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.history: History = []
-        self._parts: History = []  # of the batches since the last step of the optimiser
+        self._parts: list[tuple[Batch, Deferred]] = []  # batches since the last step of the optimiser, their numbers
+        self._gradients: Deferred | None = None  # whether those of the present step are finite
+        self._unread: deque[_Step] = deque()
         self._batch: Batch | None = None  # the last
+        self.half = HALF.get(self.settings.get("precision"))
+        if self.settings.get("grad_cache"):
+            require_independent_images(self.extractor)
+        if self.settings.get("checkpoint_activations"):
+            checkpoint_blocks(self.extractor)
+        self._network = torch.compile(self.extractor.forward) if self.settings.get("compile") else self.extractor
         self._ended = time.perf_counter()
 
     def setup(self, stage: str) -> None:
@@ -93,36 +120,54 @@ class RankingModule(pl.LightningModule):
         self.criterion.tau = phase.tau(self.global_step)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        features = self.extractor(batch.images, batch.encoded).permute(0, 2, 3, 1)
-        if features.shape[1:3] != batch.use.shape[1:3]:
+        maps = self._features(batch)
+        grid = batch.use.shape[1:3]
+        if maps.shape[2:] != grid:
             raise DataError(
                 "the grid of the features is not the grid of the patches",
-                expected=f"{tuple(batch.use.shape[1:3])} patches",
-                found=f"{tuple(features.shape[1:3])} features",
+                expected=f"{tuple(grid)} patches",
+                found=f"{tuple(maps.shape[2:])} features",
                 remedy=f"make correspondences at the stride of the model, {self.extractor.stride}",
             )
-        self._require_finite("features", [features])
-        scene_ids = batch.scene[:, None, None].expand(batch.use.shape)[batch.use]
-        image_ids = batch.image[:, None, None].expand(batch.use.shape)[batch.use]
-        loss, log = self.criterion(features[batch.use], batch.points[batch.use], scene_ids, image_ids=image_ids)
-        self._parts.append({"loss": loss.item(), **log})
+        features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+        if self.half and self.criterion.takes_half:  # they were normalised in float32
+            features = features.to(self.half)
+        image = batch.rows // grid.numel()
+        points = batch.points.flatten(0, 2)[batch.rows]
+        loss, log = self.criterion(features, points, batch.scene[image], image_ids=batch.image[image])
+        numbers = {"loss": loss, "finite": all_finite([maps]), **getattr(log, "numbers", log)}
+        self._parts.append((batch, Deferred(numbers)))
         return loss
+
+    def _features(self, batch: Batch) -> Tensor:
+        """L2-normalised feature maps (b, dim, h, w) float32 of the images of a batch."""
+
+        def encode(part: slice) -> Tensor:
+            images, factors, encoded = (
+                None if tensor is None else tensor[part] for tensor in (batch.images, batch.jitter, batch.encoded)
+            )
+            return self._network(None if images is None else colours(images, factors), encoded)
+
+        if chunk := self.settings.get("grad_cache"):
+            trained = [parameter for parameter in self.extractor.parameters() if parameter.requires_grad]
+            return cached_features(encode, len(batch.scene), chunk, trained, self.extractor.device)
+        return encode(slice(None))
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
         if self.trainer.precision != "16-mixed":  # whose gradient overflows now and then; such steps are left out
-            self._require_finite("gradients", [p.grad for p in self.extractor.parameters() if p.grad is not None])
+            gradients = [p.grad for p in self.extractor.parameters() if p.grad is not None]
+            self._gradients = Deferred({"finite": all_finite(gradients)})
         clip = phase_at(self.phases, self.global_step).optimiser["clip"]
         self.clip_gradients(optimizer, clip, gradient_clip_algorithm)
 
-    def _require_finite(self, what: str, tensors: Sequence[Tensor]) -> None:
-        if torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all():  # a GPU is waited for once
-            return
+    def _diverged(self, what: str, step: int, batch: Batch) -> DataError:
+        """Save the batch that broke the training; return the error that names it."""
         share = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
-        path = self.out_dir / f"diverged-step{self.global_step}{share}.safetensors"
+        path = self.out_dir / f"diverged-step{step}{share}.safetensors"
         with atomic_path(path) as temporary:
-            save_file({k: v.contiguous() for k, v in self._batch._asdict().items() if v is not None}, temporary)
-        raise DataError(
-            f"the {what} are not finite at step {self.global_step}: the training diverged; this is its last batch",
+            save_file({k: v.contiguous() for k, v in batch._asdict().items() if v is not None}, temporary)
+        return DataError(
+            f"the {what} are not finite at step {step}: the training diverged; this is its last batch",
             file=path,
             remedy=LOWER,
         )
@@ -135,33 +180,57 @@ class RankingModule(pl.LightningModule):
         self._record()
         every = self.settings["validate_every"]
         if self.validation and self.global_step % every == 0:
+            self.read_steps()
             self._validate()
         self._ended = time.perf_counter()
         return True
 
     def _record(self) -> None:
-        parts, self._parts = self._parts, []
-        now = time.perf_counter()
-        seconds = now - self._ended
+        """Take note of a step; and read the numbers of those before, on the CPU of this one, too."""
+        seconds = time.perf_counter() - self._ended
+        # Of several batches to a step, the wait for the last is seen alone.
+        timing = seconds, (self._began - self._ended) / seconds, peak_memory() / 1e9
+        self._unread.append(_Step(self.global_step, self._parts, self._gradients, *timing))
+        self._parts, self._gradients = [], None
+        if self.read_steps(late=self.extractor.device.type != "cpu"):
+            newest = self.history[-1]
+            self.log("loss", newest["loss"], prog_bar=True)
+            for key in ("phase", "lr", "tau", "mean_ap"):
+                self.log(key, float(newest[key]))
+            self.log("pairs/s", newest["pairs_per_second"], prog_bar=True)
+            self.log("GB", newest["peak_gb"], prog_bar=True)
+
+    def read_steps(self, late: bool = False) -> bool:
+        """Read the numbers of steps into the history; if ``late``, not of the last, which a GPU is still computing.
+
+        Returns:
+            Whether any were read.
+
+        Raises:
+            DataError: the features or gradients of one are not finite; its batch is saved.
+        """
+        before = len(self.history)
+        while len(self._unread) > late:
+            self.history.append(self._read(self._unread.popleft()))
+        return len(self.history) > before
+
+    def _read(self, step: _Step) -> dict[str, float]:
+        parts = [numbers.read() for _, numbers in step.batches]
+        for (batch, _), part in zip(step.batches, parts):
+            if not part["finite"]:
+                raise self._diverged("features", step.number - 1, batch)
+        if step.gradients and not step.gradients.read()["finite"]:
+            raise self._diverged("gradients", step.number - 1, step.batches[-1][0])
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
         pairs = sum(part["positives"] + part["negatives"] for part in parts)
-        taken = self.global_step - 1  # the step that ends here, counted from 0
+        taken = step.number - 1  # counted from 0
         phase = phase_at(self.phases, taken)
-        entry = {
-            "step": self.global_step,
-            "phase": phase.number,
-            "lr": phase.lr(taken),
-            "tau": phase.tau(taken),
-            **mean,
-        }
-        # Of several batches to a step, the wait for the last is seen alone.
-        timing = {"pairs_per_second": pairs / seconds, "data_share": (self._began - self._ended) / seconds}
-        self.history.append(entry | timing | {"peak_gb": peak_memory() / 1e9})
-        self.log("loss", mean["loss"], prog_bar=True)
-        for key in ("phase", "lr", "tau", "mean_ap"):
-            self.log(key, float(entry[key]))
-        self.log("pairs/s", timing["pairs_per_second"], prog_bar=True)
-        self.log("GB", self.history[-1]["peak_gb"], prog_bar=True)
+        entry = {"step": step.number, "phase": phase.number, "lr": phase.lr(taken), "tau": phase.tau(taken), **mean}
+        timing = {"pairs_per_second": pairs / step.seconds, "data_share": step.data_share, "peak_gb": step.peak_gb}
+        return entry | timing
+
+    def on_train_end(self) -> None:
+        self.read_steps()
 
     def _validate(self) -> None:
         with self.kept.averaged(self.extractor):
@@ -186,12 +255,12 @@ class RankingModule(pl.LightningModule):
         elif self.kept.average:
             set_weights(self.extractor, self.kept.average)
         if self._batch is not None:  # as it is where the training was killed after its last step
-            images, encoded = (
-                None if part is None else part.to(self.extractor.device)
-                for part in (self._batch.images, self._batch.encoded)
-            )
+            batch = Batch(*(None if part is None else part.to(self.extractor.device) for part in self._batch))
+            images = None if batch.images is None else colours(batch.images, batch.jitter)
             with torch.no_grad(), evaluating(self.extractor):
-                self._require_finite("features", [self.extractor(images, encoded)])
+                features = self.extractor(images, batch.encoded)
+            if not all_finite([features]):
+                raise self._diverged("features", self.global_step, batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return build_optimiser(self.extractor, self.phases)
@@ -206,6 +275,7 @@ class RankingModule(pl.LightningModule):
 
     # History and kept weights are part of the training's state: a resumed training ends as an unbroken one.
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.read_steps()
         checkpoint["history"], checkpoint["kept"] = self.history, vars(self.kept)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -28,16 +28,17 @@ from loco.records import Record
 from loco.storage import atomic_path, write_text
 from loco.storage.training_log import LOG_COLUMNS, curve_digest
 from loco.training.data import Batches
+from loco.training.deferred import StopVote
 from loco.training.lock import Lock, training_lock
 from loco.training.module import RankingModule
 from loco.training.phases import describe_phases, phase_facts
+from loco.training.precision import HALF, LIGHTNING, matmul_precision
 from loco.training.scene_files import open_scenes
 from loco.training.states import size_of, state_folder, states_of
 from loco.training.validation import ValidationScene
 
 ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; None, or fewer, where none is
 ERROR = "error.txt"  # in the folder of the state: what went wrong in a process of a distributed training
-PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 logger = logging.getLogger(__name__)
 
@@ -107,14 +108,16 @@ def fit(
     torch.set_num_threads(threads)
     last, processes = state / "last.ckpt", settings.get("processes", 1)
     start, accumulate = _steps_done(last), settings.get("accumulate", 1)
-    module = RankingModule(experiment, seed, [ValidationScene(scene) for scene in open_scenes(val)], out_dir)
+    precision = settings.get("precision", "float32")
+    validation = [ValidationScene(scene, HALF.get(precision, torch.float32)) for scene in open_scenes(val)]
+    module = RankingModule(experiment, seed, validation, out_dir)
     trainer = pl.Trainer(
         max_steps=module.phases[-1].end,
         accelerator="auto",
         devices=processes,
         strategy="auto" if processes == 1 else "ddp",
         use_distributed_sampler=False,
-        precision=PRECISION[settings.get("precision", "float32")],
+        precision=LIGHTNING[precision],
         accumulate_grad_batches=accumulate,
         logger=list(_loggers(settings, out_dir, state)),
         callbacks=[Steps(last, settings["save_every"]), TQDMProgressBar(refresh_rate=1)],
@@ -124,7 +127,7 @@ def fit(
         enable_model_summary=False,
         deterministic="warn",
     )
-    if settings.get("precision") == "float16" and trainer.strategy.root_device.type == "cpu":
+    if precision == "float16" and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("`precision: float16` needs a GPU; on this machine take bfloat16 or float32")
     if trainer.is_global_zero:
         for line in describe_phases(module.phases):
@@ -140,7 +143,8 @@ def fit(
         processes,
         with_images=extractor.needs_images or not all(scene.encoded_path for scene in scenes),
     )
-    _fit(trainer, module, DataLoader(batches, None, num_workers=settings.get("workers", 0)), last if start else None)
+    with matmul_precision(settings.get("matmul", "highest")):
+        _fit(trainer, module, _loader(batches, settings, trainer.strategy.root_device), last if start else None)
     if trainer.is_global_zero:
         with atomic_path(out_dir / "log.csv") as temporary:
             pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
@@ -156,7 +160,7 @@ class Steps(Callback):
     """End each step, save the whole training every few steps, and stop all its processes when one is asked to."""
 
     def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every, self.asked_to_stop = path, every, False
+        self.path, self.every, self.asked_to_stop, self.vote = path, every, False, StopVote()
 
     def on_train_start(self, *_: Any) -> None:
         # In the place of Lightning's handler, which talks to the other processes from amidst the step of this one.
@@ -168,7 +172,7 @@ class Steps(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: RankingModule, *_: Any) -> None:
         if not module.end_batch():
             return
-        stop = trainer.strategy.reduce_boolean_decision(self.asked_to_stop, all=False)
+        stop = self.vote(self.asked_to_stop, module.device)
         if stop or trainer.global_step % self.every == 0:
             self._save(trainer)
         if stop:
@@ -187,6 +191,13 @@ def _loggers(settings: Mapping[str, Any], out_dir: Path, state: Path) -> Iterato
     yield TensorBoardLogger(out_dir, name="tensorboard", version=version)
     if project := settings.get("wandb"):
         yield WandbLogger(name=out_dir.parent.name, version=version, project=project, save_dir=out_dir)
+
+
+def _loader(batches: Batches, settings: Mapping[str, Any], device: torch.device) -> DataLoader:
+    """Batches are loaded ahead by the workers, into pinned memory where a GPU is to fetch them."""
+    workers = settings.get("workers", 0)
+    ahead = {"prefetch_factor": settings.get("prefetch", 2), "persistent_workers": True} if workers else {}
+    return DataLoader(batches, None, num_workers=workers, pin_memory=device.type == "cuda", **ahead)
 
 
 def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpoint: Path | None) -> None:

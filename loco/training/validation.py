@@ -19,7 +19,13 @@ SETTINGS = {"radii": [2.0], "weights": ["uniform"], "queries_per_scene": QUERIES
 class ValidationScene:
     """A fixed part of a scene, held in memory: its images, or what was stored of them."""
 
-    def __init__(self, scene: SceneFiles) -> None:
+    def __init__(self, scene: SceneFiles, precision: torch.dtype = torch.float32) -> None:
+        """
+        Args:
+            scene: its files.
+            precision: of the network: that of the training, under autocast if it is not float32.
+        """
+        self.precision = precision
         self.path, self.scene = scene.frames_path, scene.frames.scene
         count = len(scene.frames)
         chosen = np.unique(np.linspace(0, count - 1, min(IMAGES, count)).round().astype(int))
@@ -51,8 +57,10 @@ class ValidationScene:
 
     @torch.inference_mode()
     def _features(self, extractor: Extractor, part: slice) -> torch.Tensor:
-        if self.encoded is None:
-            return extractor.extract(self.rgb[part])
-        images = to_colours(self.rgb[part], extractor.device) if extractor.needs_images else None
-        with evaluating(extractor):
-            return extractor(images, torch.from_numpy(self.encoded[part]).to(extractor.device))
+        device, encoded = extractor.device, None
+        if self.encoded is not None:
+            encoded = torch.from_numpy(self.encoded[part]).to(device)
+        images = to_colours(self.rgb[part], device) if encoded is None or extractor.needs_images else None
+        half = self.precision != torch.float32
+        with evaluating(extractor), torch.autocast(device.type, self.precision if half else None, enabled=half):
+            return extractor(images, encoded)

@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 from loco.errors import DataError
 from loco.evaluation import location_consistency
 from loco.evaluation.location_consistency import (
+    StoredRows,
     _draw_samples,
-    _patches,
+    _points,
     _similarities,
     mean_average_precision,
     query_precisions,
@@ -135,7 +136,7 @@ def test_scale_of_the_score():
 def test_similarities_that_differ_by_rounding_tie():
     features = torch.full((50, 64), 0.125)
     features[::2] = torch.nextafter(features[::2], torch.tensor(1.0))
-    similarities = _similarities(features, np.array([0, 1]), np.tile(np.arange(2, 50), (2, 1)))
+    (similarities,) = _similarities(features, np.array([0, 1]), [np.tile(np.arange(2, 50), (2, 1))])
     np.testing.assert_array_equal(similarities, 1)
 
 
@@ -210,12 +211,42 @@ def scene(make_scene):
 
 
 def test_features_are_read_at_the_patch_centres(scene):
-    features, points, image = _patches(scene)
+    points, image = _points(scene)
+    features = StoredRows(scene, image)[np.arange(len(image))]
     valid = scene.correspondences["valid"][:]
     np.testing.assert_array_equal(points, scene.correspondences["points"][:][valid])
     np.testing.assert_array_equal(image, np.repeat(np.arange(4), valid.sum(axis=(1, 2))))
     # The centre of a patch is the corner that four of the finer cells share.
     np.testing.assert_allclose(features.float(), fourier(points, 16), atol=2e-3)
+
+
+def test_features_are_read_in_the_order_of_the_request(scene):
+    _, image = _points(scene)
+    rows = StoredRows(scene, image)
+    every = rows[np.arange(len(rows))]
+    indices = np.random.default_rng(0).permutation(len(rows))[:20]
+    assert torch.equal(rows[np.append(indices, indices[0])], every[np.append(indices, indices[0])])
+    assert len(rows[indices[:0]]) == 0
+
+
+def test_scores_do_not_depend_on_how_much_is_held(scene, monkeypatch):
+    wanted = SETTINGS | {"radii": [0.5, 2.0], "weights": ["uniform", "inverse_square"], "samples_per_query": 10}
+    points, image = _points(scene)
+    rows, read = StoredRows(scene, image), []
+    get = StoredRows.__getitem__
+    monkeypatch.setattr(StoredRows, "__getitem__", lambda self, i: (read.append(len(i)), get(self, i))[1])
+    whole = query_precisions(rows, points, image, wanted, np.random.default_rng(0))
+    in_memory = query_precisions(rows[np.arange(len(rows))], points, image, wanted, np.random.default_rng(0))
+    read.clear()
+    most = 41  # patches: a query and its samples in the four conditions, which are fewer than those of the scene
+    monkeypatch.setattr(location_consistency, "HELD", most * 2 * rows[np.arange(1)].shape[1])
+    in_blocks = query_precisions(rows, points, image, wanted, np.random.default_rng(0))
+    assert len(read) > 50
+    assert max(read) <= most
+    for other in (in_memory, in_blocks):
+        np.testing.assert_array_equal(whole[0], other[0])
+        for condition, scores in whole[1].items():
+            np.testing.assert_array_equal(scores, other[1][condition])
 
 
 def test_rows_summarise_the_items(scene):

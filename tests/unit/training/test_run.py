@@ -18,6 +18,7 @@ from loco.models.compact_cnn import CompactCNN
 from loco.models.parts import Encoding
 from loco.training import train
 from loco.training.data import Batches
+from loco.training.jitter import colours
 from loco.training.kept import Kept, clone, trained_weights
 from loco.training.module import RankingModule
 from loco.training.scene_files import open_scenes
@@ -68,7 +69,7 @@ def test_several_batches_make_one_step(experiment, walls, tmp_path):
 
 
 def first_loss(module, batch):
-    features = module.extractor(batch.images).permute(0, 2, 3, 1)[batch.use]
+    features = module.extractor(colours(batch.images, batch.jitter)).permute(0, 2, 3, 1)[batch.use]
     scenes, images = (ids[:, None, None].expand(batch.use.shape)[batch.use] for ids in (batch.scene, batch.image))
     return module.criterion(features, batch.points[batch.use], scenes, image_ids=images)[0].item()
 
@@ -382,7 +383,7 @@ def test_a_training_without_clipping_and_decay_is_plain_adam(experiment, walls, 
     adam = torch.optim.Adam(module.extractor.parameters(), lr=1e-3)
     for step in range(3):
         batch = batches.draw(step)
-        features = module.extractor(batch.images).permute(0, 2, 3, 1)[batch.use]
+        features = module.extractor(colours(batch.images, batch.jitter)).permute(0, 2, 3, 1)[batch.use]
         scenes, images = (ids[:, None, None].expand(batch.use.shape)[batch.use] for ids in (batch.scene, batch.image))
         adam.zero_grad()
         module.criterion(features, batch.points[batch.use], scenes, image_ids=images)[0].backward()
