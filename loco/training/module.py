@@ -25,24 +25,34 @@ from loco.models.stored import load_weights
 from loco.storage import atomic_path
 from loco.training.data import Batch
 from loco.training.kept import Kept, set_weights, without_frozen
+from loco.training.log import LiveLog
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
-
-History = list[dict[str, float]]
 
 
 class RankingModule(pl.LightningModule):
     """A feature extractor that learns to rank pairs of patches by their distance in space."""
 
     def __init__(
-        self, experiment: Mapping[str, Any], seed: int, validation: list[ValidationScene], out_dir: Path
+        self,
+        experiment: Mapping[str, Any],
+        seed: int,
+        validation: Sequence[ValidationScene | None],
+        out_dir: Path,
+        curve: LiveLog | None = None,
     ) -> None:
         """
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
             seed: of the initial weights, and of what the network and the losses draw.
-            validation: scenes whose mAP is measured every ``validate_every`` steps.
+            validation: scenes whose mAP is measured every ``validate_every`` steps; None for those that another rank
+                evaluates.
             out_dir: where a batch that breaks the training is written.
+            curve: the log of the training, written by rank 0; None for no log.
+
+        Attributes:
+            entry: line of the log of the last step.
+            last_score: of the last validation; None before the first.
         """
         super().__init__()
         self.settings, self.seed, self.out_dir = experiment["train"], seed, out_dir
@@ -57,8 +67,10 @@ class RankingModule(pl.LightningModule):
         self.warmup = build_loss(**warmup["loss"], seed=seed, normalise=False) if warmup else None
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
-        self.history: History = []
-        self._parts: History = []  # of the batches since the last step of the optimiser
+        self.curve = curve
+        self.entry: dict[str, float] = {}
+        self.last_score: float | None = None
+        self._parts: list[dict[str, float]] = []  # of the batches since the last step of the optimiser
         self._batch: Batch | None = None  # the last
         self._ended = time.perf_counter()
 
@@ -92,7 +104,7 @@ class RankingModule(pl.LightningModule):
         image_ids = batch.image[:, None, None].expand(batch.use.shape)[batch.use]
         criterion = self.warmup if self.global_step < self.warmup_steps else self.criterion
         loss, log = criterion(features[batch.use], batch.points[batch.use], scene_ids, image_ids=image_ids)
-        self._parts.append({"loss": loss.item(), **log})
+        self._parts.append({"loss": loss.item(), "images": len(batch.use), **log})
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
@@ -122,34 +134,53 @@ class RankingModule(pl.LightningModule):
         every = self.settings["validate_every"]
         if self.validation and self.global_step % every == 0:
             self._validate()
+        if self.curve is not None and self.trainer.is_global_zero:
+            self.curve.append(self.entry)
         self._ended = time.perf_counter()
         return True
 
+    @property
+    def phase(self) -> str:
+        """Name of the phase that the last step belongs to."""
+        return "warm-up" if self.global_step <= self.warmup_steps else "training"
+
     def _record(self) -> None:
         parts, self._parts = self._parts, []
-        now = time.perf_counter()
-        seconds = now - self._ended
+        seconds = time.perf_counter() - self._ended
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
         pairs = sum(part["positives"] + part["negatives"] for part in parts)
+        images = sum(part["images"] for part in parts) * self.trainer.world_size  # ranks have equal parts, up to one
         name = "warmup_loss" if self.global_step <= self.warmup_steps else "loss"
-        entry = {"step": self.global_step, name: mean["loss"], "mean_ap": mean["mean_ap"]}
-        # Of several batches to a step, the wait for the last is seen alone.
-        timing = {"pairs_per_second": pairs / seconds, "data_share": (self._began - self._ended) / seconds}
-        self.history.append(entry | timing | {"peak_gb": peak_memory() / 1e9})
-        self.log(name, mean["loss"], prog_bar=True)
-        self.log("mean_ap", mean["mean_ap"])
-        self.log("pairs/s", timing["pairs_per_second"], prog_bar=True)
-        self.log("GB", self.history[-1]["peak_gb"], prog_bar=True)
+        self.entry = {
+            "step": self.global_step,
+            name: mean["loss"],
+            "mean_ap": mean["mean_ap"],
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+            "pairs_per_second": pairs / seconds,
+            "data_share": (self._began - self._ended) / seconds,  # of several batches, the wait for the last alone
+            "peak_gb": peak_memory() / 1e9,
+        }
+        shown = {name: name, "mean_ap": "mean_ap", "pairs_per_second": "pairs/s", "images_per_second": "images/s"}
+        shown["peak_gb"] = "GB"
+        self.log_dict({title: self.entry[key] for key, title in shown.items()})
 
     def _validate(self) -> None:
+        """Evaluate the scenes of this rank, and share the scores.
+
+        Each scene has a score on one rank and 0 on the others, and the mean is over the scenes in their order, so the
+        value is the same for every number of ranks, bit for bit.
+        """
         with self.kept.averaged(self.extractor):
-            value = 0.0
-            if self.trainer.is_global_zero:
-                value = sum(scene.mean_ap(self.extractor) for scene in self.validation) / len(self.validation)
-            value = self.trainer.strategy.broadcast(value)
+            scores = [scene.mean_ap(self.extractor) if scene else 0.0 for scene in self.validation]
+            if self.trainer.world_size > 1:
+                shared = torch.tensor(scores, dtype=torch.float64, device=self.extractor.device)
+                distributed.all_reduce(shared)
+                scores = shared.tolist()
+            value = sum(scores) / len(scores)
             self.kept.judge(self.extractor, value, self.global_step)
-        self.history[-1]["val_map"] = value
-        self.log("val_map", value, prog_bar=True, rank_zero_only=True)
+        self.entry["val_map"] = self.last_score = value
+        self.log("val_map", value, rank_zero_only=True)
         self._end_early()
 
     def _end_early(self) -> None:
@@ -189,13 +220,16 @@ class RankingModule(pl.LightningModule):
     def strict_loading(self) -> bool:
         return False
 
-    # History and kept weights are part of the training's state: a resumed training ends as an unbroken one.
+    # Kept weights and the position in the log are part of the state: a resumed training ends as an uninterrupted one.
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"], checkpoint["kept"] = self.history, vars(self.kept)
+        checkpoint["kept"], checkpoint["last_score"] = vars(self.kept), self.last_score
+        checkpoint["log"] = self.curve.mark() if self.curve is not None else 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = checkpoint["history"]
         vars(self.kept).update(checkpoint["kept"])
+        self.last_score = checkpoint["last_score"]
+        if self.curve is not None and self.trainer.is_global_zero:
+            self.curve.cut(checkpoint["log"], checkpoint["global_step"])
 
 
 def peak_memory() -> int:
