@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco import __version__
-from loco.cli_results import clean_options, clean_results, verify_options, verify_results
+from loco.cli_results import (
+    clean_options,
+    clean_results,
+    progress_options,
+    show_progress,
+    verify_options,
+    verify_results,
+)
 from loco.errors import ConfigError, DataError, LocoError, printable_lines
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "info": (_info, _info_options, "say what a model is and how it was made, as JSON"),
         "export": (_export, _export_options, "write a model for others"),
         "verify": (verify_results, verify_options, "read all files of a results folder and check them"),
+        "progress": (show_progress, progress_options, "print how far the trainings of a results folder are"),
         "clean": (clean_results, clean_options, "list, or remove, what interrupted trainings and killed jobs left"),
     }
     for name, (run, options, words) in parts.items():

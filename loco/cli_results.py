@@ -6,6 +6,8 @@ import argparse
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ _REMEDIES = {
     "other configuration": "keep files of another configuration for it, or delete them",
     "left behind": "`loco clean --delete` removes what was left behind",
 }
+_INTERRUPTED, _FINAL = "saved state of an interrupted training", "final state of a finished training"
 
 
 def verify_options(add: Callable[..., Any]) -> None:
@@ -56,24 +59,51 @@ def verify_results(arguments: argparse.Namespace) -> None:
 def clean_options(add: Callable[..., Any]) -> None:
     _results_option(add)
     add("--delete", action="store_true", help="remove what is listed; without it, nothing is removed")
+    add("--final", action="store_true", help="also the final states of finished trainings, kept to continue them")
 
 
 def clean_results(arguments: argparse.Namespace) -> None:
     """List, and on request remove, the saved states of trainings that did not end, and temporary files."""
     from loco.storage import temporary_files
-    from loco.training.states import saved_states
+    from loco.training.states import is_final, saved_states
 
     results = _results_folder(arguments.results)
-    states, files = saved_states(results), temporary_files(results)
-    for path in (*states, *files):
-        kind = "saved state of an interrupted training" if path in states else "temporary file of a killed job"
+    kinds = dict.fromkeys(temporary_files(results), "temporary file of a killed job")
+    kinds |= {state: _FINAL if is_final(state) else _INTERRUPTED for state in saved_states(results)}
+    found = {path: kind for path, kind in sorted(kinds.items()) if arguments.final or kind != _FINAL}
+    for path, kind in found.items():
         print(f"{_size(path):>9}  {path}  ({kind})")
         if arguments.delete:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if not (states or files):
+    if not found:
         print("nothing to remove")
     elif not arguments.delete:
         print("nothing was removed; `loco clean --delete` removes all of these, and the trainings then start anew")
+
+
+def progress_options(add: Callable[..., Any]) -> None:
+    _results_option(add)
+
+
+def show_progress(arguments: argparse.Namespace) -> None:
+    """Print how far each training with a state is: those that run, were interrupted, or can be continued."""
+    from loco.training.lock import is_locked
+    from loco.training.states import all_states, is_final, progress
+
+    results = _results_folder(arguments.results)
+    states = all_states(results)
+    for state in states:
+        now = progress(state)
+        kind = "finished" if is_final(state) else "running" if is_locked(state.parent) else "interrupted"
+        values = [f"step {now.step}" + (f" of {now.steps}" if now.steps else "")]
+        values += [
+            f"{name} {value:.4f}" for name, value in (("loss", now.loss), ("val_map", now.val_map)) if not isnan(value)
+        ]
+        if kind == "running" and not isnan(now.seconds_left):
+            values += [f"{now.images_per_second:.0f} images/s", f"{timedelta(seconds=round(now.seconds_left))} left"]
+        print(f"{state.parent.relative_to(results)}: {', '.join(values)} ({kind}; {state.name})")
+    if not states:
+        print("no training has a state: none runs, and none was interrupted")
 
 
 def _results_option(add: Callable[..., Any]) -> None:

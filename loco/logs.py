@@ -13,6 +13,9 @@ from pathlib import Path
 from loco.errors import LocoError, printable_lines
 from loco.parent_process import watch_parent
 
+# By which OpenCV, PyTorch and BLAS learn, when they are imported, how many threads they may use.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+
 
 @contextmanager
 def job(log: str | Path, threads: int = 1) -> Iterator[None]:
@@ -28,8 +31,7 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
         log: file to write. Modules log under ``logging.getLogger(__name__)``.
         threads: for OpenCV, PyTorch and BLAS, as far as they are imported within the block.
     """
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
-        os.environ[variable] = str(threads)
+    os.environ |= dict.fromkeys(THREADS, str(threads))
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log, mode="w", encoding="utf-8")
     handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))

@@ -1,3 +1,12 @@
+def training(wildcards):
+    """The `train` block of an experiment."""
+    return config["experiments"][wildcards.experiment]["train"]
+
+
+def ranks_per_node(wildcards):
+    return training(wildcards).get("processes", 1) // training(wildcards).get("nodes", 1)
+
+
 rule train:
     """Train the network of an experiment on the scenes of a split.
 
@@ -18,10 +27,13 @@ rule train:
     priority: 50
     conda:
         "../environment.yml"
-    threads: 8
+    # Of one node, 8 for each of its ranks. SLURM takes them per GPU, from `cpus_per_gpu`.
+    threads: lambda wildcards: 8 * ranks_per_node(wildcards)
     resources:
         mem_mb=6000,
-        gpu=lambda wildcards: config["experiments"][wildcards.experiment]["train"].get("processes", 1),
+        gpu=lambda wildcards: training(wildcards).get("processes", 1),
+        nodes=lambda wildcards: training(wildcards).get("nodes", 1),
+        cpus_per_gpu=8,
     params:
         own=own(plan.train_recipe),
         recipe=of(plan.train_recipe),

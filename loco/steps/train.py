@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loco.fingerprints import settings_fingerprint
@@ -11,6 +12,7 @@ from loco.records import Recipe, new_record
 from loco.steps.scene_inputs import check_scenes, weights_ids
 from loco.storage import Correspondences, Encoded, Frames, PairIndex
 from loco.training.run import train
+from loco.training.states import state_settings
 from loco.weights import model_file
 
 KINDS = (Frames, Correspondences, Encoded, PairIndex)
@@ -45,13 +47,14 @@ def run(
     if "init" in settings["train"]:
         start = model_file(settings["train"]["init"])
         inputs[start] = require_model(start, recipe.inputs.get("init")).content_id
+    of_state = replace(recipe, settings={**settings, "train": state_settings(settings["train"])})
     train(
         {"model": settings["model"], "train": settings["train"]},
         train_scenes,
         val_scenes,
         out_dir=out.parent,
         seed=settings["seed"],
-        state_fingerprint=settings_fingerprint([recipe.id, {str(path): id for path, id in inputs.items()}]),
+        state_fingerprint=settings_fingerprint([of_state.id, {str(path): id for path, id in inputs.items()}]),
         threads=threads,
         facts={**subject, "data": settings["data"]},
         record=new_record(recipe, subject, inputs),

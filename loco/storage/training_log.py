@@ -9,9 +9,11 @@ from pathlib import Path
 from loco.storage.reading import reading
 
 LOG_COLUMNS = [
-    "step", "phase", "lr", "tau", "loss", "mean_ap", "pairs_per_second", "data_share", "peak_gb", "val_map",
+    "step", "phase", "lr", "tau", "loss", "mean_ap",
+    "seconds", "images_per_second", "pairs_per_second", "data_share", "peak_gb", "val_map",
 ]  # fmt: skip
-MEASURED = {"pairs_per_second", "data_share", "peak_gb"}  # of the machine: these differ from run to run
+# Of the machine: these differ from run to run.
+MEASURED = {"seconds", "images_per_second", "pairs_per_second", "data_share", "peak_gb"}
 
 
 def curve_digest(log: Path) -> str:

@@ -8,7 +8,8 @@ from loco.errors import LocoError
 from loco.parent_process import watch_parent
 from loco.records import Record
 from loco.storage import write_text
-from loco.training.run import ERROR, fit
+from loco.training.launch import ERROR
+from loco.training.run import fit
 
 job = json.loads(Path(sys.argv[1]).read_text())
 state = Path(job["state"])

@@ -29,13 +29,24 @@ from loco.training.deferred import Deferred, all_finite
 from loco.training.grad_cache import cached_features, require_independent_images
 from loco.training.jitter import colours
 from loco.training.kept import Kept, set_weights, without_frozen
+from loco.training.log import LiveLog
 from loco.training.optimiser import build_optimiser, set_rates
 from loco.training.phases import phase_at, phases_of
 from loco.training.precision import HALF
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
 
-History = list[dict[str, float]]
+
+LOGGED = {  # columns of the log that loggers get, and their names there
+    "loss": "loss",
+    "phase": "phase",
+    "lr": "lr",
+    "tau": "tau",
+    "mean_ap": "mean_ap",
+    "pairs_per_second": "pairs/s",
+    "images_per_second": "images/s",
+    "peak_gb": "GB",
+}
 
 
 @dataclass
@@ -54,14 +65,25 @@ class RankingModule(pl.LightningModule):
     """A feature extractor that learns to rank pairs of patches by their distance in space."""
 
     def __init__(
-        self, experiment: Mapping[str, Any], seed: int, validation: list[ValidationScene], out_dir: Path
+        self,
+        experiment: Mapping[str, Any],
+        seed: int,
+        validation: Sequence[ValidationScene | None],
+        out_dir: Path,
+        curve: LiveLog | None = None,
     ) -> None:
         """
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
             seed: of the initial weights, and of what the network and the losses draw.
-            validation: scenes whose mAP is measured every ``validate_every`` steps.
+            validation: scenes whose mAP is measured every ``validate_every`` steps; None for those that another rank
+                evaluates.
             out_dir: where a batch that breaks the training is written.
+            curve: the log of the training, written by rank 0; None for no log.
+
+        Attributes:
+            entry: line of the log of the last step.
+            last_score: of the last validation; None before the first.
         """
         super().__init__()
         self.settings, self.seed, self.out_dir = experiment["train"], seed, out_dir
@@ -76,10 +98,13 @@ class RankingModule(pl.LightningModule):
         self.criteria = nn.ModuleList(build_loss(**loss, seed=seed, normalise=False) for loss in losses)
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
-        self.history: History = []
+        self.curve = curve
+        self.entry: dict[str, float] = {}  # of the newest step whose numbers were read
+        self.last_score: float | None = None
         self._parts: list[tuple[Batch, Deferred]] = []  # batches since the last step of the optimiser, their numbers
         self._gradients: Deferred | None = None  # whether those of the present step are finite
         self._unread: deque[_Step] = deque()
+        self._unwritten: list[dict[str, float]] = []  # read and not yet in the log
         self._batch: Batch | None = None  # the last
         self.half = HALF.get(self.settings.get("precision"))
         if self.settings.get("grad_cache"):
@@ -182,8 +207,15 @@ class RankingModule(pl.LightningModule):
         if self.validation and self.global_step % every == 0:
             self.read_steps()
             self._validate()
+        self._write()
         self._ended = time.perf_counter()
         return True
+
+    @property
+    def phase(self) -> str:
+        """The phase of the newest step that was read, as the progress bar shows it."""
+        phase = self.phases[int(self.entry["phase"]) - 1]
+        return f"{phase.loss['name']} (phase {phase.number} of {len(self.phases)})"
 
     def _record(self) -> None:
         """Take note of a step; and read the numbers of those before, on the CPU of this one, too."""
@@ -193,15 +225,10 @@ class RankingModule(pl.LightningModule):
         self._unread.append(_Step(self.global_step, self._parts, self._gradients, *timing))
         self._parts, self._gradients = [], None
         if self.read_steps(late=self.extractor.device.type != "cpu"):
-            newest = self.history[-1]
-            self.log("loss", newest["loss"], prog_bar=True)
-            for key in ("phase", "lr", "tau", "mean_ap"):
-                self.log(key, float(newest[key]))
-            self.log("pairs/s", newest["pairs_per_second"], prog_bar=True)
-            self.log("GB", newest["peak_gb"], prog_bar=True)
+            self.log_dict({title: float(self.entry[key]) for key, title in LOGGED.items()})
 
     def read_steps(self, late: bool = False) -> bool:
-        """Read the numbers of steps into the history; if ``late``, not of the last, which a GPU is still computing.
+        """Read the numbers of steps; if ``late``, not of the last, which a GPU is still computing.
 
         Returns:
             Whether any were read.
@@ -209,10 +236,11 @@ class RankingModule(pl.LightningModule):
         Raises:
             DataError: the features or gradients of one are not finite; its batch is saved.
         """
-        before = len(self.history)
-        while len(self._unread) > late:
-            self.history.append(self._read(self._unread.popleft()))
-        return len(self.history) > before
+        read = [self._read(self._unread.popleft()) for _ in range(len(self._unread) - late)]
+        if read:
+            self._unwritten += read
+            self.entry = read[-1]
+        return bool(read)
 
     def _read(self, step: _Step) -> dict[str, float]:
         parts = [numbers.read() for _, numbers in step.batches]
@@ -223,24 +251,49 @@ class RankingModule(pl.LightningModule):
             raise self._diverged("gradients", step.number - 1, step.batches[-1][0])
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
         pairs = sum(part["positives"] + part["negatives"] for part in parts)
+        images = sum(len(batch.use) for batch, _ in step.batches) * self.trainer.world_size  # equal parts, up to one
         taken = step.number - 1  # counted from 0
         phase = phase_at(self.phases, taken)
-        entry = {"step": step.number, "phase": phase.number, "lr": phase.lr(taken), "tau": phase.tau(taken), **mean}
-        timing = {"pairs_per_second": pairs / step.seconds, "data_share": step.data_share, "peak_gb": step.peak_gb}
-        return entry | timing
+        return {
+            "step": step.number,
+            "phase": phase.number,
+            "lr": phase.lr(taken),
+            "tau": phase.tau(taken),
+            **mean,
+            "seconds": step.seconds,
+            "images_per_second": images / step.seconds,
+            "pairs_per_second": pairs / step.seconds,
+            "data_share": step.data_share,
+            "peak_gb": step.peak_gb,
+        }
+
+    def _write(self) -> None:
+        """Write the steps that were read into the log."""
+        if self.curve is not None and self.trainer.is_global_zero:
+            for entry in self._unwritten:
+                self.curve.append(entry)
+        self._unwritten.clear()
 
     def on_train_end(self) -> None:
         self.read_steps()
+        self._write()
 
     def _validate(self) -> None:
+        """Evaluate the scenes of this rank, and share the scores.
+
+        Each scene has a score on one rank and 0 on the others, and the mean is over the scenes in their order, so the
+        value is the same for every number of ranks, bit for bit.
+        """
         with self.kept.averaged(self.extractor):
-            value = 0.0
-            if self.trainer.is_global_zero:
-                value = sum(scene.mean_ap(self.extractor) for scene in self.validation) / len(self.validation)
-            value = self.trainer.strategy.broadcast(value)
+            scores = [scene.mean_ap(self.extractor) if scene else 0.0 for scene in self.validation]
+            if self.trainer.world_size > 1:
+                shared = torch.tensor(scores, dtype=torch.float64, device=self.extractor.device)
+                distributed.all_reduce(shared)
+                scores = shared.tolist()
+            value = sum(scores) / len(scores)
             self.kept.judge(self.extractor, value, self.global_step)
-        self.history[-1]["val_map"] = value
-        self.log("val_map", value, prog_bar=True, rank_zero_only=True)
+        self.entry["val_map"] = self.last_score = value
+        self.log("val_map", value, rank_zero_only=True)
         self._end_early()
 
     def _end_early(self) -> None:
@@ -273,14 +326,18 @@ class RankingModule(pl.LightningModule):
     def strict_loading(self) -> bool:
         return False
 
-    # History and kept weights are part of the training's state: a resumed training ends as an unbroken one.
+    # Kept weights and the position in the log are part of the state: a resumed training ends as an uninterrupted one.
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.read_steps()
-        checkpoint["history"], checkpoint["kept"] = self.history, vars(self.kept)
+        self._write()
+        checkpoint["kept"], checkpoint["last_score"] = vars(self.kept), self.last_score
+        checkpoint["log"] = self.curve.mark() if self.curve is not None else 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = checkpoint["history"]
         vars(self.kept).update(checkpoint["kept"])
+        self.last_score = checkpoint["last_score"]
+        if self.curve is not None and self.trainer.is_global_zero:
+            self.curve.cut(checkpoint["log"], checkpoint["global_step"])
 
 
 def peak_memory() -> int:

@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 import signal
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from loco.errors import ConfigError, DataError, LocoError
+from loco.errors import ConfigError, DataError
 from loco.models.stored import save_extractor
 from loco.records import Record
 from loco.storage import atomic_path, write_text
-from loco.storage.training_log import LOG_COLUMNS, curve_digest
+from loco.storage.training_log import curve_digest
 from loco.training.data import Batches
 from loco.training.deferred import StopVote
-from loco.training.lock import Lock, training_lock
+from loco.training.launch import Ranks, launch
+from loco.training.lock import training_lock
+from loco.training.log import LOG, LiveLog
 from loco.training.module import RankingModule
 from loco.training.phases import describe_phases, phase_facts
 from loco.training.precision import HALF, LIGHTNING, matmul_precision
-from loco.training.scene_files import open_scenes
-from loco.training.states import size_of, state_folder, states_of
+from loco.training.progress_bar import StepBar
+from loco.training.scene_files import SceneFiles, open_scenes
+from loco.training.states import (
+    FINAL,
+    JOB,
+    LAST,
+    checkpoint_of,
+    keeps_final_state,
+    setting_changes,
+    size_of,
+    state_folder,
+    states_of,
+    total_steps,
+)
 from loco.training.validation import ValidationScene
 
 ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; None, or fewer, where none is
-ERROR = "error.txt"  # in the folder of the state: what went wrong in a process of a distributed training
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +67,12 @@ def train(
 ) -> None:
     """Train an experiment; write ``model.safetensors`` and ``log.csv`` to ``out_dir``, TensorBoard files beside them.
 
-    The state of the training lies in ``out_dir/state-<fingerprint>`` and is saved every ``save_every`` steps and on
-    SIGTERM. A training that finds the state of its own fingerprint goes on from there, with the same result as one
-    that was never stopped. States of other fingerprints, which belong to other settings, data or code, are kept and
-    logged with a warning.
+    The state of the training is in ``out_dir/state-<fingerprint>`` and is saved every ``save_every`` steps and on
+    SIGTERM; the log grows there by one line per step. A training that finds the state of its own fingerprint continues
+    from there, with the same result as one that was never stopped. States of other fingerprints, which belong to other
+    settings, data or code, are kept and logged with a warning. Where the learning rate does not depend on the number of
+    steps, the state of a finished training is kept, too, and a training of more steps continues from it
+    (:func:`loco.training.states.keeps_final_state`).
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
@@ -68,8 +81,9 @@ def train(
         val: (frames, correspondences) of those to validate on; may be empty.
         out_dir: where to write.
         seed: of the initial weights and all draws.
-        state_fingerprint: of all that decides the result: settings, data, code, seed.
-        threads: for the computation on the CPU, of all processes.
+        state_fingerprint: of all that decides the state after a number of steps: code, data, seed, and settings
+            (:func:`loco.training.states.state_settings`).
+        threads: for the computation on the CPU, of all processes of one node.
         facts: to be written into the model file, beside seed, steps and phases.
         record: how the model is made.
 
@@ -78,18 +92,34 @@ def train(
             not finite.
         SystemExit: the training was asked to stop (SIGTERM) and its state is saved; or one of its processes failed.
     """
-    processes = experiment["train"].get("processes", 1)
+    processes, nodes = (experiment["train"].get(key, 1) for key in ("processes", "nodes"))
+    per_rank = max(1, threads * nodes // processes)
     with training_lock(out_dir) as lock:
-        state = _state_folder(out_dir, state_fingerprint)
+        state = _state_folder(out_dir, state_fingerprint, experiment, seed)
+        job = {"experiment": experiment, "out_dir": out_dir, "seed": seed, "state": state, "facts": facts}
+        job |= {"train": train, "val": val, "threads": per_rank}
+        job |= {"record": record.to_json() if record else None}
+        write_text(state / JOB, json.dumps(job, default=str))
         if processes == 1:
-            fit(experiment, train, val, out_dir, seed, state, threads, facts, record)
+            fit(experiment, train, val, out_dir, seed, state, per_rank, facts, record)
         else:
-            job = {"experiment": experiment, "out_dir": out_dir, "seed": seed, "state": state, "facts": facts}
-            job |= {"train": train, "val": val, "threads": max(1, threads // processes)}
-            job |= {"record": record.to_json() if record else None}
-            write_text(state / "job.json", json.dumps(job, default=str))
-            _launch(state / "job.json", processes, lock)
+            launch(state / JOB, processes, nodes, per_rank, lock)
+        _finish(state, keeps_final_state(experiment["train"]))
+
+
+def _finish(state: Path, keep: bool) -> None:
+    """Keep the state of a training that has finished, to continue it, or remove it."""
+    if not keep:
         shutil.rmtree(state)
+        return
+    if (state / LAST).is_file():
+        (state / LAST).replace(state / FINAL)
+    logger.info(
+        "%s (%.1f MB) is the final state: a training with more `steps` continues from it. To remove such states, "
+        "run `loco clean --final --delete`; to keep none, set `keep_state: false`",
+        state,
+        size_of(state) / 1e6,
+    )
 
 
 def fit(
@@ -103,27 +133,33 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     record: Record | None = None,
 ) -> None:
-    """What one process of a training does. Arguments as of :func:`train`; ``state`` is the folder of its state."""
+    """What one rank of a training does.
+
+    Arguments as of :func:`train`, except ``state``, the folder of its state, and ``threads``, those of this rank.
+    """
     settings = experiment["train"]
     torch.set_num_threads(threads)
-    last, processes = state / "last.ckpt", settings.get("processes", 1)
-    start, accumulate = _steps_done(last), settings.get("accumulate", 1)
+    saved, ranks, curve = checkpoint_of(state), Ranks.of_environment(), LiveLog(state / LOG)
+    start, accumulate = _steps_done(saved), settings.get("accumulate", 1)
     precision = settings.get("precision", "float32")
-    validation = [ValidationScene(scene, HALF.get(precision, torch.float32)) for scene in open_scenes(val)]
-    module = RankingModule(experiment, seed, validation, out_dir)
+    dtype = HALF.get(precision, torch.float32)
+    module = RankingModule(experiment, seed, _own_part(open_scenes(val), ranks, dtype), out_dir, curve)
     trainer = pl.Trainer(
         max_steps=module.phases[-1].end,
         accelerator="auto",
-        devices=processes,
-        strategy="auto" if processes == 1 else "ddp",
+        devices=ranks.per_node,
+        num_nodes=ranks.nodes,
+        strategy="auto" if ranks.world_size == 1 else "ddp",
+        plugins=[ranks.environment],
         use_distributed_sampler=False,
         precision=LIGHTNING[precision],
         accumulate_grad_batches=accumulate,
         logger=list(_loggers(settings, out_dir, state)),
-        callbacks=[Steps(last, settings["save_every"]), TQDMProgressBar(refresh_rate=1)],
+        callbacks=[Steps(state / LAST, settings["save_every"], keeps_final_state(settings)), StepBar()],
         profiler=SimpleProfiler(out_dir, "profile") if settings.get("profile") else None,
         log_every_n_steps=1,
         enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
         deterministic="warn",
     )
@@ -139,28 +175,41 @@ def fit(
         settings.get("augment"),
         seed,
         start * accumulate,
-        trainer.global_rank,
-        processes,
+        ranks.rank,
+        ranks.world_size,
         with_images=extractor.needs_images or not all(scene.encoded_path for scene in scenes),
     )
     with matmul_precision(settings.get("matmul", "highest")):
-        _fit(trainer, module, _loader(batches, settings, trainer.strategy.root_device), last if start else None)
+        _fit(trainer, module, _loader(batches, settings, trainer.strategy.root_device), saved if start else None)
     if trainer.is_global_zero:
-        with atomic_path(out_dir / "log.csv") as temporary:
-            pd.DataFrame(module.history).reindex(columns=LOG_COLUMNS).to_csv(temporary, index=False)
+        with atomic_path(out_dir / LOG) as temporary:
+            temporary.write_bytes(curve.content())
+        curve.close()
         module.finish()
-        own = {"seed": seed, "steps": module.global_step, "log": curve_digest(out_dir / "log.csv")}
+        own = {"seed": seed, "steps": module.global_step, "log": curve_digest(out_dir / LOG)}
         own |= {"phases": phase_facts(module.phases, module.global_step)}
         own |= {"init": settings["init"]} if "init" in settings else {}
         extractor = module.extractor
         save_extractor(extractor, extractor.config, out_dir / "model.safetensors", {**(facts or {}), **own}, record)
 
 
+def _own_part(scenes: Sequence[SceneFiles], ranks: Ranks, dtype: torch.dtype) -> list[ValidationScene | None]:
+    """The scenes to validate on, of which each rank loads every n-th; None for the others."""
+    return [ValidationScene(s, dtype) if k % ranks.world_size == ranks.rank else None for k, s in enumerate(scenes)]
+
+
 class Steps(Callback):
     """End each step, save the whole training every few steps, and stop all its processes when one is asked to."""
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every, self.asked_to_stop, self.vote = path, every, False, StopVote()
+    def __init__(self, path: Path, every: int, at_end: bool) -> None:
+        """
+        Args:
+            path: of the saved state.
+            every: number of steps between two saves.
+            at_end: whether to save the last step as well.
+        """
+        self.path, self.every, self.at_end = path, every, at_end
+        self.asked_to_stop, self.vote = False, StopVote()
 
     def on_train_start(self, *_: Any) -> None:
         # In the place of Lightning's handler, which talks to the other processes from amidst the step of this one.
@@ -173,7 +222,8 @@ class Steps(Callback):
         if not module.end_batch():
             return
         stop = self.vote(self.asked_to_stop, module.device)
-        if stop or trainer.global_step % self.every == 0:
+        ends = trainer.should_stop or trainer.global_step >= trainer.max_steps
+        if stop or trainer.global_step % self.every == 0 or (self.at_end and ends):
             self._save(trainer)
         if stop:
             raise SystemExit(128 + signal.SIGTERM)
@@ -211,38 +261,27 @@ def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpo
             raise SystemExit(128 + signal.SIGTERM) from None
 
 
-def _launch(job: Path, processes: int, lock: Lock) -> None:
-    """Run the processes of a distributed training, each as ``python -m loco.training JOB``, and wait for them.
+def _state_folder(out_dir: Path, fingerprint: str, experiment: Mapping[str, Any], seed: int) -> Path:
+    """Create the folder of this training's state, and list the states of other settings, data or code in the log.
 
-    Their launcher holds the ``lock`` of the training, too: it may outlive this process.
+    A state that is beyond the last step of the training cannot be used, and is kept.
     """
-    job.with_name(ERROR).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    with subprocess.Popen([*command, "-m", "loco.training", str(job)], pass_fds=lock.descriptors) as launched:
-        lock.share(launched.pid)
-        before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
-        try:
-            code = launched.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    if code and (error := job.with_name(ERROR)).is_file():
-        raise LocoError(error.read_text())
-    if code:
-        raise SystemExit(code if code > 0 else 128 - code)
-
-
-def _state_folder(out_dir: Path, fingerprint: str) -> Path:
-    """Create the folder of this training's state, and name the states of other settings, data or code in the log."""
-    state = state_folder(out_dir, fingerprint)
+    state, steps = state_folder(out_dir, fingerprint), total_steps(experiment["train"])
+    if (done := _steps_done(checkpoint_of(state))) > steps:
+        logger.warning("%s has %d steps, more than `steps: %d`; it is kept, and not used", state, done, steps)
+        state = state_folder(out_dir, hashlib.sha256(f"{fingerprint} {steps}".encode()).hexdigest())
     state.mkdir(exist_ok=True)
     for other in states_of(out_dir):
-        if other != state:
-            logger.warning(
-                "%s (%.1f MB) is the state of an interrupted training with other settings, data or code. It is not "
-                "used and is kept: restore those settings to resume it, or remove it by `loco clean --delete`",
-                other,
-                size_of(other) / 1e6,
-            )
+        if other == state:
+            continue
+        changes = setting_changes(other, experiment, seed)
+        logger.warning(
+            "%s (%.1f MB) is the state of another training%s. It is not used and is kept: restore its settings, data "
+            "and code to continue it, or remove it by `loco clean --delete`",
+            other,
+            size_of(other) / 1e6,
+            f", with {', '.join(changes)}" if changes else "",
+        )
     return state
 
 

@@ -1,13 +1,29 @@
-"""Saved states of trainings that did not end. Imports no PyTorch, so that the command line lists them quickly."""
+"""Saved states of trainings: where they are, what they depend on, and how far they are. Imports no PyTorch.
+
+The folder of a state holds ``last.ckpt``, the state itself, or ``final.ckpt``, that of a training that has finished and
+can be continued to more steps; the log so far (:mod:`loco.training.log`); and ``job.json``, the arguments of the
+training. So the command line lists states quickly.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
 
 from loco.training.lock import is_locked
+from loco.training.log import LOG, read_log
 
+LAST, FINAL, JOB = "last.ckpt", "final.ckpt", "job.json"
+# Settings of `train` that change neither a batch nor a step: a training can be continued with others. The number of
+# processes changes the order in which floating-point numbers are added, so results agree to rounding.
+PLACEMENT = ("processes", "nodes", "workers", "profile", "wandb", "save_every", "keep_state")
 _NAME = re.compile(r"state-[0-9a-f]{1,16}")
+_RECENT = 100  # steps from which the time left is estimated
 
 
 def state_folder(out_dir: Path, fingerprint: str) -> Path:
@@ -15,7 +31,8 @@ def state_folder(out_dir: Path, fingerprint: str) -> Path:
 
     Args:
         out_dir: the folder of the training.
-        fingerprint: of everything that determines the result of the training, hexadecimal.
+        fingerprint: of everything that determines the state after a number of steps (:func:`state_settings`),
+            hexadecimal.
     """
     return out_dir / f"state-{fingerprint[:16]}"
 
@@ -27,10 +44,130 @@ def states_of(out_dir: Path) -> list[Path]:
 
 def saved_states(folder: Path) -> list[Path]:
     """Return the folders of the states below ``folder`` whose trainings do not run: those that can be removed."""
-    found = (path for path in folder.rglob("state-*") if _NAME.fullmatch(path.name) and path.is_dir())
-    return sorted(path for path in found if not is_locked(path.parent))
+    return [path for path in all_states(folder) if not is_locked(path.parent)]
+
+
+def all_states(folder: Path) -> list[Path]:
+    """Return the folders of all states below ``folder``."""
+    return sorted(path for path in folder.rglob("state-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def size_of(state: Path) -> int:
     """Return the size of a saved state on the disk, bytes."""
     return sum(file.stat().st_size for file in state.rglob("*") if file.is_file())
+
+
+def checkpoint_of(state: Path) -> Path:
+    """Return the file from which a training continues, which may be missing."""
+    return state / (FINAL if is_final(state) else LAST)
+
+
+def is_final(state: Path) -> bool:
+    """Return whether a state is that of a training that has finished."""
+    return (state / FINAL).is_file() and not (state / LAST).is_file()
+
+
+def state_settings(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training that determine its state after k steps.
+
+    Without those in :data:`PLACEMENT`; and without the number of steps (of the last phase) where no step depends on it
+    (:func:`is_extensible`), so that a training of more steps continues from the state of one of fewer.
+
+    Args:
+        train: block ``train`` of an experiment.
+    """
+    kept = {key: value for key, value in train.items() if key not in PLACEMENT}
+    if not is_extensible(train):
+        return kept
+    kept.pop("steps", None)
+    if phases := kept.get("phases"):
+        kept["phases"] = [*phases[:-1], {key: value for key, value in phases[-1].items() if key != "steps"}]
+    return kept
+
+
+def total_steps(train: Mapping[str, Any]) -> int:
+    """Return the number of steps of a training."""
+    return sum(phase["steps"] for phase in train.get("phases") or [train])
+
+
+def is_extensible(train: Mapping[str, Any]) -> bool:
+    """Return whether the first k steps of a training are the same whatever the number of steps of its last phase.
+
+    So it is with a constant learning rate and a constant temperature. A cosine that ends later has another learning
+    rate at every step: this is another training.
+    """
+    last = (train.get("phases") or [{}])[-1]
+    optimiser = {**train.get("optimiser", {}), **last.get("optimiser", {})}
+    tau = (last.get("loss") or train["loss"])["tau"]
+    return optimiser.get("schedule", "cosine") == "constant" and not isinstance(tau, Mapping)
+
+
+def keeps_final_state(train: Mapping[str, Any]) -> bool:
+    """Return whether the state of a finished training is kept: unless refused, where it can be continued."""
+    return is_extensible(train) and train.get("keep_state", True)
+
+
+def setting_changes(state: Path, experiment: Mapping[str, Any], seed: int) -> list[str]:
+    """Return in which settings a training differs from the one of a saved state, ``<key> <found> (now <expected>)``.
+
+    Args:
+        state: folder of the state.
+        experiment: the present ``model`` and ``train`` blocks.
+        seed: the present seed.
+    """
+    try:
+        job = json.loads((state / JOB).read_text(encoding="utf-8"))
+        found = dict(_flat({"seed": job["seed"], **job["experiment"]}))
+    except (OSError, ValueError, KeyError, TypeError):  # no such file, or of an earlier version
+        return []
+    present = dict(_flat({"seed": seed, **json.loads(json.dumps(experiment, default=str))}))
+    keys = sorted(key for key in found.keys() | present.keys() if key.removeprefix("train.") not in PLACEMENT)
+    return [
+        f"{key} {json.dumps(found.get(key))} (now {json.dumps(present.get(key))})"
+        for key in keys
+        if found.get(key) != present.get(key)
+    ]
+
+
+class Progress(NamedTuple):
+    """How far a training is, from its log. ``steps`` is 0 and ``seconds_left`` NaN where they are not known."""
+
+    step: int
+    steps: int
+    loss: float
+    val_map: float
+    images_per_second: float
+    seconds_left: float
+
+
+def progress(state: Path) -> Progress:
+    """Return how far the training of a state is, or was when it was stopped.
+
+    The loss is that of the last step; rates are medians of the last steps.
+
+    Raises:
+        DataError: the log cannot be read.
+    """
+    rows, nan = read_log(state / LOG), float("nan")
+    try:
+        steps = total_steps(json.loads((state / JOB).read_text(encoding="utf-8"))["experiment"]["train"])
+    except (OSError, ValueError, KeyError, TypeError):
+        steps = 0
+    if not rows:
+        return Progress(0, steps, nan, nan, nan, nan)
+    step, recent = int(rows[-1]["step"]), rows[-_RECENT:]
+    rate, seconds = (
+        median([row[column] for row in recent if column in row] or [nan]) for column in ("images_per_second", "seconds")
+    )
+    loss = rows[-1].get("loss", rows[-1].get("warmup_loss", nan))
+    score = next(islice((row["val_map"] for row in reversed(rows) if "val_map" in row), 1), nan)
+    return Progress(step, steps, loss, score, rate, seconds * (steps - step) if steps else nan)
+
+
+def _flat(settings: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key -> value of nested maps."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from _flat(value, f"{where}.{key}" if where else str(key))
+    else:
+        yield where, settings

@@ -31,6 +31,7 @@ from loco.storage import (
 from loco.storage.content_id import read_content_id
 from loco.storage.training_log import curve_digest
 from loco.training.lock import training_lock
+from loco.training.log import LiveLog
 from loco.training.states import state_folder
 
 ROOT = Path(__file__).parents[2]
@@ -289,6 +290,40 @@ def test_clean_lists_without_deleting_and_deletes_on_request(results: Path, caps
     shutil.rmtree(running)
     assert main(["clean"]) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
+
+
+def test_clean_keeps_final_states_unless_they_are_named(results: Path, capsys: pytest.CaptureFixture) -> None:
+    state = state_folder((results.parent / MODEL).parent, "f" * 64)
+    state.mkdir()
+    (state / "final.ckpt").write_bytes(b"x" * 500_000)
+    assert main(["clean", "--delete"]) == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
+    assert main(["clean", "--final", "--delete"]) == 0
+    assert f"0.5 MB  {state}  (final state of a finished training)" in capsys.readouterr().out
+    assert not state.exists()
+
+
+def test_progress_of_trainings(results: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["progress"]) == 0
+    assert "no training has a state" in capsys.readouterr().out
+    folder = (results.parent / MODEL).parent
+    state = state_folder(folder, "f" * 64)
+    state.mkdir()
+    (state / "job.json").write_text('{"experiment": {"train": {"steps": 4000}}}')
+    log = LiveLog(state / "log.csv")
+    for step in (1, 2, 3):
+        log.append({"step": step, "loss": 0.5, "val_map": 0.25, "seconds": 1.0, "images_per_second": 16.0})
+    with (state / "log.csv").open("a") as file:
+        file.write("4,,0.")  # being written
+    begin = f"{folder.relative_to(results)}: step 3 of 4000, loss 0.5000, val_map 0.2500"
+    assert main(["progress"]) == 0
+    assert capsys.readouterr().out == f"{begin} (interrupted; {state.name})\n"
+    with training_lock(folder):
+        assert main(["progress"]) == 0
+        assert capsys.readouterr().out == f"{begin}, 16 images/s, 1:06:37 left (running; {state.name})\n"
+    (state / "final.ckpt").touch()
+    assert main(["progress"]) == 0
+    assert capsys.readouterr().out == f"{begin} (finished; {state.name})\n"
 
 
 def test_clean_needs_no_pytorch(results: Path) -> None:

@@ -1,6 +1,24 @@
-"""An experiment that trains in seconds."""
+"""An experiment that trains in seconds, and a SLURM job in which it can run."""
+
+import sys
 
 import pytest
+
+# What srun does for the training: start a task per node with variables of its own, pass SIGTERM on, wait for all.
+SRUN = """
+import os, signal, subprocess, sys
+options = [part for part in sys.argv[1:] if part.startswith("--")]
+command = sys.argv[1:]
+while command[0].startswith("--"):
+    del command[0]
+count = int(next(part for part in options if part.startswith("--ntasks=")).partition("=")[2])
+tasks = []
+signal.signal(signal.SIGTERM, lambda number, _: [task.send_signal(number) for task in tasks])
+for rank in range(count):
+    own = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(count), "SLURM_JOB_NAME": "train", "SLURM_NODEID": str(rank)}
+    tasks.append(subprocess.Popen(command, env={**os.environ, **own}))
+sys.exit(max(abs(task.wait()) for task in tasks))
+"""
 
 
 @pytest.fixture
@@ -23,3 +41,17 @@ def experiment():
             "save_every": 2,
         },
     }
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A simulated SLURM job of two nodes, both of which are this machine: `srun` and `scontrol` on the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "srun").write_text(f"#!{sys.executable}\n{SRUN}")
+    (folder / "scontrol").write_text("#!/bin/sh\nprintf 'localhost\\nlocalhost\\n'\n")
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    for name, value in {"JOB_ID": "4711", "JOB_NODELIST": "n[1-2]", "NTASKS": "1", "STEP_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)

@@ -1,9 +1,14 @@
 """Training runs, small: what is learnt, what is written, and that a killed training ends as an unbroken one."""
 
+import logging
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -20,8 +25,10 @@ from loco.training import train
 from loco.training.data import Batches
 from loco.training.jitter import colours
 from loco.training.kept import Kept, clone, trained_weights
+from loco.training.log import read_log
 from loco.training.module import RankingModule
 from loco.training.scene_files import open_scenes
+from loco.training.states import is_final, progress, state_folder
 from loco.training.validation import ValidationScene
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -36,6 +43,11 @@ def run(experiment, walls, out, **changes):
 def assert_equal(a, b):
     for (name, one), (_, other) in zip(a.state_dict().items(), b.state_dict().items()):
         assert torch.equal(one, other), name
+
+
+def largest_difference(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values())
+    return max((one - other).abs().max().item() for one, other in pairs if one.is_floating_point())
 
 
 def test_training_learns_and_says_how(experiment, walls, tmp_path):
@@ -139,16 +151,26 @@ def test_the_log_tells_what_a_step_took(experiment, walls, tmp_path):
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
 
 
-@pytest.mark.parametrize("name", ["exact", pytest.param("info_nce", marks=pytest.mark.long)])
-def test_two_processes_train_as_one(experiment, walls, tmp_path, name):
+@pytest.mark.parametrize(("name", "nodes"), [("exact", 2), pytest.param("info_nce", 1, marks=pytest.mark.long)])
+def test_two_processes_train_as_one_on_one_node_or_two(experiment, walls, tmp_path, slurm, name, nodes):
     if name == "info_nce":
         experiment["train"]["loss"] = {"name": name, "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
-    _, log = run(experiment, walls, tmp_path / "one")
+    walls = [*walls, walls[0]]  # two scenes to validate on, one for each rank
+    one, log = run(experiment, walls, tmp_path / "one")
     experiment["train"]["processes"] = 2
-    _, log_of_two = run(experiment, walls, tmp_path / "two", threads=2)
+    two, log_of_two = run(experiment, walls, tmp_path / "two", threads=2)
     np.testing.assert_allclose(log_of_two["loss"], log["loss"], atol=2e-4)
     np.testing.assert_allclose(log_of_two["val_map"].dropna(), log["val_map"].dropna(), atol=0.02)
     assert log["val_map"].notna().tolist() == log_of_two["val_map"].notna().tolist()
+    assert largest_difference(one, two) < 2e-4
+    scores = [ValidationScene(scene).mean_ap(two) for scene in open_scenes(walls[2:])]
+    assert log_of_two["val_map"].iloc[-1] == sum(scores) / 2  # as one process computes it, bit for bit
+    if nodes == 2:
+        experiment["train"]["nodes"] = 2
+        agents, log_of_agents = run(experiment, walls, tmp_path / "agents", threads=1)
+        assert_equal(agents, two)
+        columns = ["step", "loss", "mean_ap", "val_map"]
+        pd.testing.assert_frame_equal(log_of_agents[columns], log_of_two[columns])
 
 
 def test_what_goes_wrong_in_one_of_several_processes_is_told(experiment, walls, tmp_path):
@@ -197,11 +219,89 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(tmp_path / "stopped")!r}),
     pd.testing.assert_frame_equal(resumed_log[columns], unbroken_log[columns])
 
 
-@pytest.mark.long
-def test_several_processes_stop_together_and_go_on_bit_for_bit(experiment, walls, tmp_path):
+@pytest.fixture
+def constant_rate(experiment):
+    experiment["train"]["optimiser"]["schedule"] = "constant"
+    return experiment
+
+
+def test_a_finished_training_continues_to_more_steps_bit_for_bit(constant_rate, walls, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "loco")
+    constant_rate["train"] |= {"ema": 0.7, "keep": "best", "steps": 9}
+    whole, whole_log = run(constant_rate, walls, tmp_path / "whole")
+    constant_rate["train"]["steps"] = 5  # neither a step that is saved nor one that is validated
+    run(constant_rate, walls, tmp_path / "continued")
+    state = state_folder(tmp_path / "continued", FINGERPRINT)
+    assert is_final(state)
+    moved = (tmp_path / "continued").rename(tmp_path / "moved")  # to another machine, say
+    state = state_folder(moved, FINGERPRINT)
+    assert progress(state)[:2] == (5, 5)
+    constant_rate["train"]["steps"] = 9
+    steps_made = []
+    with pytest.MonkeyPatch.context() as patched:
+        end = RankingModule.end_batch
+        patched.setattr(RankingModule, "end_batch", lambda self: (steps_made.append(self.global_step), end(self))[1])
+        continued, log = run(constant_rate, walls, moved)
+    assert steps_made == [6, 7, 8, 9]
+    assert_equal(continued, whole)
+    columns = ["step", "loss", "mean_ap", "val_map"]
+    pd.testing.assert_frame_equal(log[columns], whole_log[columns])
+    assert continued.facts["log"] == whole.facts["log"]
+    assert any(f"{state} (" in record.getMessage() for record in caplog.records)
+
+
+def test_a_state_beyond_the_last_step_is_kept_and_not_used(constant_rate, walls, tmp_path, caplog):
+    run(constant_rate, walls[:2], tmp_path)
+    state = state_folder(tmp_path, FINGERPRINT)
+    before = (state / "final.ckpt").read_bytes()
+    constant_rate["train"]["steps"] = 3
+    _, log = run(constant_rate, walls[:2], tmp_path)
+    assert log["step"].tolist() == [1, 2, 3]
+    assert (state / "final.ckpt").read_bytes() == before
+    assert any("6 steps, more than `steps: 3`" in record.getMessage() for record in caplog.records)
+
+
+def test_the_state_of_a_finished_training_is_kept_only_to_be_continued(constant_rate, walls, tmp_path):
+    constant_rate["train"] |= {"keep_state": False, "steps": 2}
+    run(constant_rate, walls[:2], tmp_path)
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_the_log_grows_and_checkpoints_do_not(experiment, walls, tmp_path, monkeypatch):
+    sizes, lines, states = [], [], []
+    save = RankingModule.on_save_checkpoint
+
+    def on_save_checkpoint(module, checkpoint):
+        save(module, checkpoint)
+        states.append(checkpoint["log"])
+        lines.append(len(read_log(state_folder(tmp_path, FINGERPRINT) / "log.csv")))
+        sizes.append(len(pickle.dumps({key: checkpoint[key] for key in ("log", "last_score")})))
+
+    monkeypatch.setattr(RankingModule, "on_save_checkpoint", on_save_checkpoint)
+    _, log = run(experiment, walls, tmp_path)
+    assert lines == [2, 4, 6]
+    assert max(sizes) - min(sizes) < 20
+    text = (tmp_path / "log.csv").read_bytes()
+    assert states == [len(b"".join(text.splitlines(keepends=True)[: 1 + count])) for count in lines]
+    assert log["images_per_second"].mul(log["seconds"]).round(6).eq(6).all()
+
+
+def test_a_log_that_is_shorter_than_its_state_is_refused(experiment, walls, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(RankingModule, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(experiment, walls, tmp_path)
+    live = state_folder(tmp_path, FINGERPRINT) / "log.csv"
+    live.write_text("".join(live.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(DataError, match=r"not that of the saved state[\s\S]*log.csv"):
+        run(experiment, walls, tmp_path)
+
+
+def test_two_nodes_stop_together_and_one_continues_bit_for_bit_or_with_one_process(experiment, walls, tmp_path, slurm):
     experiment["train"] |= {"processes": 2, "steps": 40, "validate_every": 20, "save_every": 1000}
-    unbroken, _ = run(experiment, walls, tmp_path / "unbroken", threads=2)
+    unbroken, log = run(experiment, walls, tmp_path / "unbroken", threads=2)
     stopped = tmp_path / "stopped"
+    experiment["train"]["nodes"] = 2
     script = f"""
 from pathlib import Path
 from loco.training import train
@@ -210,17 +310,23 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPR
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as training:
-        said = b""
-        while b" 3/40" not in said:  # of the progress bar
-            said += os.read(training.stdout.fileno(), 4096)
-            assert training.poll() is None, said.decode()
+        live = stopped / f"state-{FINGERPRINT[:16]}" / "log.csv"
+        while len(read_log(live)) < 3:
+            assert training.poll() is None, training.stdout.read().decode()
+            time.sleep(0.02)
         training.send_signal(signal.SIGTERM)
         training.communicate()
     assert training.returncode != 0
     state = stopped / f"state-{FINGERPRINT[:16]}" / "last.ckpt"
     assert 3 <= torch.load(state, weights_only=True)["global_step"] < 40
+    shutil.copytree(stopped, tmp_path / "alone")
+    del experiment["train"]["nodes"]
     resumed, _ = run(experiment, walls, stopped, threads=2)
     assert_equal(resumed, unbroken)
+    del experiment["train"]["processes"]
+    alone, log_of_one = run(experiment, walls, tmp_path / "alone")
+    np.testing.assert_allclose(log_of_one["loss"], log["loss"], atol=2e-3)  # sums are added in another order
+    assert largest_difference(alone, unbroken) < 2e-3
 
 
 def test_states_of_other_settings_are_not_used_but_kept_and_named(experiment, walls, tmp_path, caplog):

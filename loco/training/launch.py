@@ -1,0 +1,139 @@
+"""Start the ranks of a distributed training, on one machine or on the nodes of a SLURM job, and wait for them.
+
+Every rank is ``python -m loco.training JOB`` under PyTorch's launcher (torchrun), of which every node runs one, its
+agent. On several nodes, one step of the SLURM job starts the agents, and they meet on the first node.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
+
+from loco.errors import ConfigError, DataError, LocoError
+from loco.logs import THREADS
+from loco.training.lock import Lock
+
+ERROR = "error.txt"  # in the folder of the state: what went wrong in a rank
+# What a step inherits of the SLURM job around it. All other SLURM_* describe the step that this process runs in, and
+# srun would take them as options.
+_KEPT = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_CONF")
+_PORTS = range(10_000, 30_000)  # below those that systems hand out for outgoing connections
+
+logger = logging.getLogger(__name__)
+
+
+class Ranks(NamedTuple):
+    """The place of this process among the ranks of a training.
+
+    ``rank`` of ``world_size``, on one of ``nodes`` machines with ``per_node`` ranks each. ``environment`` states to
+    Lightning who starts the ranks, so that it does not look for a cluster: within a SLURM job it would find one, and
+    request that the job be queued again on signals that the training handles itself.
+    """
+
+    rank: int
+    world_size: int
+    per_node: int
+    nodes: int
+    environment: ClusterEnvironment
+
+    @classmethod
+    def of_environment(cls) -> Ranks:
+        """Read them from the variables of torchrun; one rank if torchrun did not start this process."""
+        if not TorchElasticEnvironment.detect():
+            return cls(0, 1, 1, 1, LightningEnvironment())
+        rank, world_size, per_node = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+        return cls(rank, world_size, per_node, world_size // per_node, TorchElasticEnvironment())
+
+
+def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> None:
+    """Run the ranks of a distributed training and wait for them.
+
+    SIGTERM is passed on to the agents, and by them to all ranks, which save the state and end. The process that is
+    waited for holds the ``lock`` of the training, too: it may outlive this one.
+
+    Args:
+        job: arguments of the training, JSON; a rank that fails leaves its message beside it.
+        processes: number of ranks in all.
+        nodes: number of machines, with equal numbers of ranks; more than one only within a SLURM job of as many nodes,
+            to all of which the folder of ``job`` is visible under its path.
+        threads: CPU threads of each rank.
+        lock: of the training.
+
+    Raises:
+        ConfigError: there are several nodes, but no SLURM job, or one of another number of nodes.
+        LocoError: a rank failed; the message is its own.
+        SystemExit: the training was asked to stop, or a rank ended without a message.
+    """
+    command, environment = [*_agent(job, processes, nodes), "-m", "loco.training", str(job)], dict(os.environ)
+    if nodes > 1:
+        command = [*_step(nodes, processes // nodes * threads, processes // nodes), *command]
+        environment = step_environment(os.environ)
+    environment |= dict.fromkeys(THREADS, str(threads))
+    job.with_name(ERROR).unlink(missing_ok=True)
+    logger.info("start %d ranks on %d node(s): %s", processes, nodes, " ".join(command))
+    with subprocess.Popen(command, env=environment, pass_fds=lock.descriptors) as launched:
+        lock.share(launched.pid)
+        before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
+        try:
+            code = launched.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if code and (error := job.with_name(ERROR)).is_file():
+        raise LocoError(error.read_text())
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
+
+
+def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a new step of a SLURM job, without the settings of the step that it is started from."""
+    return {name: value for name, value in environment.items() if not name.startswith("SLURM_") or name in _KEPT}
+
+
+def _agent(job: Path, processes: int, nodes: int) -> list[str]:
+    """The command of torchrun on each node."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes // nodes}"]
+    if nodes == 1:
+        return [*command, "--standalone"]
+    run = f"{os.environ.get('SLURM_JOB_ID', '')}-{job.parent.name}"  # two trainings may share a SLURM job
+    port = _PORTS[zlib.crc32(run.encode()) % len(_PORTS)]
+    address = f"{_hosts(nodes)[0]}:{port}"
+    return [*command, f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={address}", f"--rdzv-id={run}"]
+
+
+def _step(nodes: int, cpus: int, gpus: int) -> list[str]:
+    """The command that starts one task on each node of this SLURM job, with all ``cpus`` and ``gpus`` of its ranks."""
+    command = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}"]
+    command += ["--ntasks-per-node=1", f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"]
+    if any(os.environ.get(name) for name in ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_GPUS")):
+        command += [f"--gpus-per-node={gpus}"]
+    return command
+
+
+def _hosts(nodes: int) -> list[str]:
+    """The names of the nodes of this SLURM job.
+
+    Raises:
+        ConfigError: this is no SLURM job, or one of another number of nodes.
+        DataError: SLURM does not answer.
+    """
+    remedy = "submit the workflow with `--workflow-profile profiles/slurm`, or set `train.nodes: 1`"
+    listed = os.environ.get("SLURM_JOB_NODELIST")
+    if "SLURM_JOB_ID" not in os.environ or listed is None or not (shutil.which("srun") and shutil.which("scontrol")):
+        raise ConfigError(f"`train.nodes: {nodes}` needs a SLURM job of {nodes} nodes, and this is none; {remedy}")
+    answer = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise DataError(f"`scontrol show hostnames {listed}` failed: {answer.stderr.strip()}", remedy="check SLURM")
+    hosts = answer.stdout.split()
+    if len(hosts) != nodes:
+        raise ConfigError(f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} ({listed}); {remedy}")
+    return hosts
