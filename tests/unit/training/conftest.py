@@ -1,5 +1,6 @@
 """An experiment that trains in seconds, and a SLURM job in which it can run."""
 
+import os
 import sys
 
 import pytest
@@ -45,7 +46,12 @@ def experiment():
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """A simulated SLURM job of two nodes, both of which are this machine: `srun` and `scontrol` on the path."""
+    """A simulated SLURM job of two nodes, both of which are this machine: `srun` and `scontrol` on the path.
+
+    Within a real job of two nodes (``sbatch --nodes 2 --wrap 'pytest ...'``), that job.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        return
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "srun").write_text(f"#!{sys.executable}\n{SRUN}")
