@@ -168,10 +168,13 @@ def _score(row: Row) -> str:
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested mappings, by their dotted names."""
+    """The leaves of nested mappings, by their dotted names; mappings in a list are numbered from 1."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value, 1):
+                yield from _flat(item, f"{above}{name}.{number}.")
         else:
             yield f"{above}{name}", _leaf(value)
 

@@ -31,29 +31,41 @@ THRESHOLD = re.compile(r"^(?P<name>.+)@(?P<threshold>\d+(?:\.\d+)?)(?P<unit>[a-z
 
 
 def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Loss and validation mAP against the step.
+    """Loss of each phase of the training, and validation mAP, against the step; lines where phases begin.
+
+    Losses of different phases may be of different kinds, so each phase has a panel of its own.
 
     Args:
-        logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``loss`` and ``val_map``, blank where
-            not measured, the loss so during a warm-up). Those without training are not in it.
+        logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``phase``, ``loss`` and ``val_map``,
+            blank where not measured). Those without training are not in it.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
-    with new_figure(stem, WIDTH, 2.5) as figure:
-        left, right = figure.subplots(1, 2)
-        for experiment, paths in logs.items():
+    curves = {experiment: [pd.read_csv(path) for path in paths] for experiment, paths in logs.items()}
+    phases = sorted({phase for several in curves.values() for log in several for phase in log["phase"]})
+    count = len(phases) + 1
+    with new_figure(stem, WIDTH, 2.5 * _rows(count)) as figure:
+        *losses, scores = _panels(figure, count)
+        for experiment, several in curves.items():
             colour, marker = look(experiment, titles)
-            for path in paths:
-                log = pd.read_csv(path)
-                loss, score = log.dropna(subset="loss"), log.dropna(subset="val_map")
-                smooth = loss["loss"].rolling(max(1, len(loss) // 15), center=True, min_periods=1).mean()
-                left.plot(loss["step"], loss["loss"], color=colour, alpha=0.25, linewidth=0.6)
-                left.plot(loss["step"], smooth, color=colour)
-                right.plot(score["step"], 100 * score["val_map"], color=colour, marker=marker)
-        left.set(xlabel="step", ylabel="training loss", title="Loss: each step (faint) and running mean")
-        right.set(xlabel="step", ylabel="mAP (%)", title="Validation: location-consistency mAP")
-        left.set_xlim(right.get_xlim())
+            for log in several:
+                for phase, axes in zip(phases, losses):
+                    _loss_curve(axes, log[log["phase"] == phase], colour)
+                score = log.dropna(subset="val_map")
+                scores.plot(score["step"], 100 * score["val_map"], color=colour, marker=marker)
+                for start in log.groupby("phase")["step"].min().iloc[1:]:
+                    scores.axvline(start, color=colour, linestyle=":", linewidth=0.8)
+        for phase, axes in zip(phases, losses):
+            axes.set(xlabel="step", ylabel="training loss", title=f"Loss, phase {phase}" if phases[1:] else "Loss")
+        scores.set(xlabel="step", ylabel="mAP (%)", title="Validation: location-consistency mAP")
         legend(figure, logs, titles)
+
+
+def _loss_curve(axes: Axes, log: pd.DataFrame, colour: str) -> None:
+    """The loss at each step (faint), and its running mean."""
+    smooth = log["loss"].rolling(max(1, len(log) // 15), center=True, min_periods=1).mean()
+    axes.plot(log["step"], log["loss"], color=colour, alpha=0.25, linewidth=0.6)
+    axes.plot(log["step"], smooth, color=colour)
 
 
 def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:

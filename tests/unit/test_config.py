@@ -24,6 +24,7 @@ from loco.config import (
     training_split,
 )
 from loco.errors import ConfigError
+from loco.training.phases import phases_of
 
 ROOT = Path(__file__).parents[2]
 # Through JSON: YAML's aliases would be one and the same object.
@@ -381,6 +382,109 @@ def test_the_exact_loss_takes_several_scales() -> None:
     config = changed("experiments.exact.train.loss.rho", [0.2, 0.6])
     config["experiments"]["exact"]["train"]["loss"]["kappa"] = [5, 5.0]
     assert load(config, ROOT) == config
+
+
+OPTIMISER = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None}
+
+
+def trained_by(train: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The demo, its experiment `exact` trained with these phases, or the keys of a single one."""
+    config = deepcopy(DEMO)
+    old = config["experiments"]["exact"]["train"]
+    shared = {key: old[key] for key in ("batch", "validate_every", "save_every")}
+    config["experiments"]["exact"] |= {"train": {**shared, **train}} | ({"model": model} if model else {})
+    return config
+
+
+def test_a_training_is_one_phase_or_a_list_of_them() -> None:
+    loss = DEMO["experiments"]["exact"]["train"]["loss"]
+    single = {"loss": loss, "steps": 100, "optimiser": OPTIMISER}
+    several = {"phases": [{**single, "loss": {**loss, "tau": {"from": 0.1, "to": 0.02, "schedule": "cosine"}}}, single]}
+    cycle = {**OPTIMISER, "schedule": "one_cycle", "warmup_steps": 30, "lr_factors": {"backbone": 0.5}}
+    for train in (
+        single,
+        {**single, "phases": None},
+        several,
+        {**several, "steps": 200},
+        {**single, "optimiser": cycle},
+    ):
+        load(trained_by(train), ROOT)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optimiser": ...}, "train lacks the key `optimiser`"),
+        ({"optimiser": {"lr": 0.1}}, "train.optimiser lacks the key `weight_decay`"),
+        ({"loss": ...}, "train lacks the key `loss`"),
+        ({"steps": ...}, "train lacks the key `steps`"),
+        ({"steps": ..., "phases": []}, "train.phases is empty"),
+        ({"steps": ..., "loss": ..., "phases": [{"steps": 9}]}, "train.phases.0 lacks the key `loss`"),
+        ({"steps": ..., "phases": [{"optimiser": {}}]}, "train.phases.0 lacks the key `steps`"),
+        (
+            {"phases": [{"steps": 60}, {"steps": 41}]},
+            "train.steps (100) is not the sum of the steps of its phases (101)",
+        ),
+        (
+            {"phases": [{"steps": 60, "optimiser": {"schedule": "one_cycle"}}, {"steps": 40}]},
+            "train.optimiser.warmup_steps (0) must be at least 1",
+        ),
+        (
+            {"phases": [{"steps": 60}, {"steps": 40, "optimiser": {"warmup_steps": 40}}]},
+            "train.phases.1.optimiser.warmup_steps (40) must be less than train.phases.1.steps (40)",
+        ),
+        ({"optimiser": {**OPTIMISER, "lr_factors": {"lora": 2.0}}}, "nothing of the part `lora` is trained"),
+        ({"optimiser": {**OPTIMISER, "lr_factors": {"body": 2.0}}}, "unknown key `body`"),
+        ({"optimiser": {**OPTIMISER, "schedule": "cosin"}}, "'cosin' is not known; did you mean `cosine`"),
+        ({"optimiser": {**OPTIMISER, "layer_decay": 1.5}}, "optimiser.layer_decay: 1.5 is greater"),
+    ],
+)
+def test_mistakes_in_phases_are_named_once(changes: dict[str, Any], expected: str) -> None:
+    single = {"loss": DEMO["experiments"]["exact"]["train"]["loss"], "steps": 100, "optimiser": OPTIMISER}
+    train = {key: value for key, value in {**single, **changes}.items() if value is not ...}
+    assert [expected in problem for problem in problems(trained_by(train))].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("train", "head", "parts"),
+    [("all", None, ["backbone"]), ({"lora": {"rank": 1, "last": 1}}, {"name": "linear", "dim": 8}, ["head", "lora"])],
+)
+def test_factors_of_the_parts_of_a_backbone(train: Any, head: Any, parts: list[str]) -> None:
+    loss = DEMO["experiments"]["exact"]["train"]["loss"]
+    for part in ("backbone", "lora", "head"):
+        single = {"loss": loss, "steps": 100, "optimiser": {**OPTIMISER, "lr_factors": {part: 0.1}}}
+        config = trained_by(single, on(VIT, train=train, head=head))
+        if part in parts:
+            load(config, ROOT)
+        else:
+            (problem,) = problems(config)
+            assert f"train.optimiser.lr_factors: nothing of the part `{part}` is trained; known: " in problem
+
+
+def test_the_former_warmup_is_named_with_the_phases_to_write() -> None:
+    nce = {"name": "info_nce", "rho": 0.1, "kappa": 5.0, "tau": 0.07, "queries": 9}
+    loss = DEMO["experiments"]["exact"]["train"]["loss"]
+    former = {"warmup": {"loss": nce, "steps": 30}, "loss": loss, "steps": 100, "optimiser": OPTIMISER}
+    (problem,) = problems(trained_by(former))
+    assert problem.startswith("experiments.exact.train.warmup: is written as phases now")
+    phases = yaml.safe_load(re.findall(r"`(phases: .*?)`", problem)[0])
+    assert phases == {"phases": [{"loss": nce, "steps": 30}, {"steps": 70}]}
+    load(trained_by({**phases, "loss": loss, "optimiser": OPTIMISER}), ROOT)
+    variant = {"name": "nce", "train": {"warmup": None, "loss": nce}}
+    (problem,) = problems(changed("ablations", {"a": {**ABLATION, "variants": [{"name": "x"}, variant]}}))
+    assert problem.startswith("ablations.a.variants.1.train.warmup: is written as phases now")
+    assert "`phases: null`" in problem
+    for broken in (7, {"steps": "x"}):
+        assert "phases: [{loss: ..., steps: ...}" in problems(trained_by({**former, "warmup": broken}))[0]
+
+
+def test_variants_change_the_loss_of_the_phases_that_have_none() -> None:
+    variants = [{"name": "x"}, {"name": "y", "train": {"loss": {"kappa": 2.0}, "optimiser": {"clip": 2.0}}}]
+    config = load(changed("ablations", {"a": {**ABLATION, "variants": variants}}), ROOT)
+    base, changed_phases = (phases_of(config["experiments"][name]["train"]) for name in ("exact", "a.y"))
+    assert [phase.loss["kappa"] for phase in changed_phases] == [5.0, 2.0]
+    assert changed_phases[0].loss == base[0].loss
+    assert [phase.optimiser for phase in changed_phases] == [{**phase.optimiser, "clip": 2.0} for phase in base]
 
 
 ABLATION = {

@@ -67,6 +67,13 @@ def test_a_card_says_how_the_model_was_made_and_what_it_scored(tmp_path: Path) -
     assert head["library_name"] == "loco"
 
 
+def test_entries_of_lists_are_numbered() -> None:
+    phases = [{"loss": {"name": "info_nce"}, "fraction_of_steps": 0.9}, {"loss": {"name": "exact"}}]
+    cells = _cells(model_card("houses", MODEL, SIZES, {"phases": phases}))
+    assert [r"phases.1.fraction\_of\_steps", "0.9"] in cells
+    assert ["phases.2.loss.name", "exact"] in cells
+
+
 def test_metrics_without_a_record_have_dashes_in_its_place(tmp_path: Path) -> None:
     card = model_card("houses", MODEL, SIZES, FACTS, [_metrics(tmp_path, record=None)])
     assert [*RUN, DASH, DASH, DASH, DASH] in _cells(card)

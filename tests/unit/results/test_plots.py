@@ -116,9 +116,9 @@ def points(axes: Axes, experiment: str) -> list[list[float]]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    lines = [f"{step},{1 / step},,,{'' if step % 10 else step / 100}" for step in range(1, 41)]
+    lines = [f"{step},{1 + (step > 25)},{1 / step},,{'' if step % 10 else step / 100}" for step in range(1, 41)]
     path = tmp_path / "log.csv"
-    path.write_text("\n".join(["step,loss,mean_ap,pairs_per_second,val_map", *lines]))
+    path.write_text("\n".join(["step,phase,loss,mean_ap,val_map", *lines]))
     return path
 
 
@@ -150,6 +150,18 @@ def test_plots_are_whole_and_alike_on_every_run(log: Path, draw_twice: Callable)
         "ablation",
     )
     draw_twice(draw, *stems)
+
+
+def test_each_phase_has_its_panel_and_its_mark(log: Path, drawn: list[Figure], tmp_path: Path) -> None:
+    plots.training_curve({"place": [log]}, TITLES, tmp_path / "curve")
+    first, second, scores = drawn[0].axes
+    for axes, steps in ((first, range(1, 26)), (second, range(26, 41))):
+        x, y = axes.lines[0].get_data()  # each step; the other line is the running mean
+        assert x.tolist() == list(steps)
+        np.testing.assert_allclose(y, [1 / step for step in steps])
+    validation, mark = scores.lines
+    assert validation.get_xdata().tolist() == [10, 20, 30, 40]
+    assert list(mark.get_xdata()) == [26, 26]
 
 
 def test_binned_recall_against_brute_force() -> None:

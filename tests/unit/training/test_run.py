@@ -151,10 +151,14 @@ def test_the_log_tells_what_a_step_took(experiment, walls, tmp_path):
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
 
 
-@pytest.mark.parametrize(("name", "nodes"), [("exact", 2), pytest.param("info_nce", 1, marks=pytest.mark.long)])
-def test_two_processes_train_as_one_on_one_node_or_two(experiment, walls, tmp_path, slurm, name, nodes):
-    if name == "info_nce":
-        experiment["train"]["loss"] = {"name": name, "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
+CONTRASTIVE = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
+TWO_PHASES = [{"loss": CONTRASTIVE, "steps": 3}, {"steps": 3}]
+
+
+@pytest.mark.parametrize(("phases", "nodes"), [(TWO_PHASES, 2), pytest.param(None, 1, marks=pytest.mark.long)])
+def test_two_processes_train_as_one_on_one_node_or_two(experiment, walls, tmp_path, slurm, phases, nodes):
+    if phases:
+        experiment["train"]["phases"] = phases
     walls = [*walls, walls[0]]  # two scenes to validate on, one for each rank
     one, log = run(experiment, walls, tmp_path / "one")
     experiment["train"]["processes"] = 2
@@ -178,6 +182,72 @@ def test_what_goes_wrong_in_one_of_several_processes_is_told(experiment, walls, 
     experiment["train"]["optimiser"]["lr"] = 1e30
     with pytest.raises(LocoError, match=r"not finite at step \d+[\s\S]*learning rate"):
         run(experiment, walls[:2], tmp_path)
+
+
+def test_each_phase_has_its_loss_rate_and_temperature(experiment, walls, tmp_path, caplog):
+    caplog.set_level("INFO")
+    loss = experiment["train"].pop("loss") | {"tau": {"from": 0.1, "to": 0.05}}
+    second = {"loss": loss, "steps": 3, "optimiser": {"lr": 1e-3, "schedule": "linear", "warmup_steps": 0}}
+    experiment["train"] |= {"steps": 7, "phases": [{"loss": CONTRASTIVE, "steps": 4}, second], "accumulate": 2}
+    model, log = run(experiment, walls[:2], tmp_path)
+    assert log["phase"].tolist() == [1] * 4 + [2] * 3
+    # A warm-up of one step, then a cosine over three; a line over three.
+    np.testing.assert_allclose(log["lr"], [1e-3, 2e-3, 1.5e-3, 5e-4, 1e-3, 2e-3 / 3, 1e-3 / 3])
+    np.testing.assert_allclose(log["tau"], [0.1] * 4 + [0.1, 0.05 * 2**0.5, 0.05])
+    assert log["loss"][:4].min() > 1  # a cross entropy
+    assert log["loss"][4:].max() < 1  # that of an average precision
+    first, second = model.facts["phases"]
+    assert (first["loss"], second["loss"], second["optimiser"]["clip"]) == (CONTRASTIVE, loss, 1.0)
+    assert second["fraction_of_learning_rate"] == pytest.approx(2 / (2 + 5), rel=1e-5)
+    assert any("phase 2 of 2: loss exact, steps 5 to 7" in record.getMessage() for record in caplog.records)
+
+
+def test_the_temperature_in_force_is_that_of_the_step(experiment, walls, tmp_path, monkeypatch):
+    experiment["train"]["loss"]["tau"] = {"from": 0.2, "to": 0.1, "schedule": "linear"}
+    seen = []
+    step = RankingModule.training_step
+    monkeypatch.setattr(
+        RankingModule, "training_step", lambda self, *a: (seen.append(self.criterion.tau), step(self, *a))[1]
+    )
+    _, log = run(experiment, walls[:2], tmp_path)
+    assert seen == pytest.approx([0.2, 0.18, 0.16, 0.14, 0.12, 0.1])
+    assert log["tau"].tolist() == seen
+
+
+@pytest.mark.parametrize("saved", [3, 4, 5])
+def test_a_training_goes_on_over_the_boundary_of_phases(experiment, walls, tmp_path, monkeypatch, saved):
+    ranking = {"name": "sampled", "rho": 0.05, "kappa": 1.0, "anchors": 8, "max_positives": 32, "max_negatives": 64}
+    ranking["tau"] = {"from": 0.1, "to": 0.05}
+    experiment["train"] |= {"loss": ranking, "save_every": 1}
+    experiment["train"] |= {"phases": [{"loss": CONTRASTIVE, "steps": 4}, {"steps": 2}]}  # states before, at and after
+    unbroken, unbroken_log = run(experiment, walls[:2], tmp_path / "unbroken")
+    end = RankingModule.end_batch
+
+    def stop(self):
+        if self.global_step > saved:
+            raise RuntimeError("killed")
+        return end(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RankingModule, "end_batch", stop)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(experiment, walls[:2], tmp_path / "stopped")
+    state = tmp_path / "stopped" / f"state-{FINGERPRINT[:16]}" / "last.ckpt"
+    assert torch.load(state, weights_only=True)["global_step"] == saved
+    resumed, log = run(experiment, walls[:2], tmp_path / "stopped")
+    assert_equal(resumed, unbroken)
+    columns = ["step", "phase", "lr", "tau", "loss"]
+    pd.testing.assert_frame_equal(log[columns], unbroken_log[columns])
+    assert resumed.facts["phases"] == unbroken.facts["phases"]
+
+
+def test_an_early_stop_ends_the_training_and_not_its_phase(experiment, walls, tmp_path, monkeypatch):
+    monkeypatch.setattr(ValidationScene, "mean_ap", lambda *_: 0.5)  # the first is the best
+    experiment["train"] |= {"validate_every": 1, "early_stop": 2}
+    experiment["train"]["phases"] = [{"loss": CONTRASTIVE, "steps": 4}, {"steps": 2}]
+    model, log = run(experiment, walls, tmp_path)
+    assert log["phase"].tolist() == [1, 1, 1]
+    assert [phase["steps"] for phase in model.facts["phases"]] == [3, 0]
 
 
 def test_equal_seeds_give_equal_weights(experiment, walls, tmp_path):
@@ -481,13 +551,15 @@ def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
 
 def test_a_training_without_clipping_and_decay_is_plain_adam(experiment, walls, tmp_path):
     optimiser = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None, "schedule": "constant"}
-    experiment["train"] |= {"optimiser": optimiser, "steps": 3, "validate_every": 10}
+    phases = [{"steps": 3}, {"steps": 2, "optimiser": {"lr": 5e-4}}]
+    experiment["train"] |= {"optimiser": optimiser, "steps": 5, "phases": phases, "validate_every": 10}
     module = RankingModule(experiment, 0, [], tmp_path)
     batches = Batches(open_scenes(walls[:2]), *batch_settings(experiment), 0)
     trained, _ = run(experiment, walls[:2], tmp_path / "run")
     module.extractor.train()
-    adam = torch.optim.Adam(module.extractor.parameters(), lr=1e-3)
-    for step in range(3):
+    for step in range(5):
+        if step in (0, 3):  # each phase begins with new moments
+            adam = torch.optim.Adam(module.extractor.parameters(), lr=5e-4 if step else 1e-3)
         batch = batches.draw(step)
         features = module.extractor(colours(batch.images, batch.jitter)).permute(0, 2, 3, 1)[batch.use]
         scenes, images = (ids[:, None, None].expand(batch.use.shape)[batch.use] for ids in (batch.scene, batch.image))
