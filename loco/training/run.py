@@ -216,6 +216,7 @@ class Steps(Callback):
         if stop or trainer.global_step % self.every == 0 or (self.at_end and ends):
             self._save(trainer)
         if stop:
+            trainer.strategy.barrier("saved")  # the first node that ends takes the others with it
             raise SystemExit(128 + signal.SIGTERM)
 
     def _save(self, trainer: pl.Trainer) -> None:

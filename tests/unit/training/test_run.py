@@ -315,7 +315,7 @@ def test_two_nodes_stop_together_and_one_continues_bit_for_bit_or_with_one_proce
 from pathlib import Path
 from loco.training import train
 walls = [(Path(a), Path(b)) for a, b in {[[str(p) for p in wall] for wall in walls]!r}]
-train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPRINT!r}, 2)
+train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPRINT!r}, 1)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as training:
