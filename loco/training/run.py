@@ -28,7 +28,7 @@ from loco.storage.training_log import curve_digest
 from loco.training.data import Batches
 from loco.training.launch import Ranks, launch
 from loco.training.lock import training_lock
-from loco.training.log import LOG, LiveLog
+from loco.training.log import LiveLog
 from loco.training.module import RankingModule
 from loco.training.progress_bar import StepBar
 from loco.training.scene_files import SceneFiles, open_scenes
@@ -36,6 +36,7 @@ from loco.training.states import (
     FINAL,
     JOB,
     LAST,
+    LOG,
     checkpoint_of,
     keeps_final_state,
     setting_changes,

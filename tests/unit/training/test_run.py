@@ -334,8 +334,8 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPR
     assert_equal(resumed, unbroken)
     del experiment["train"]["processes"]
     alone, log_of_one = run(experiment, walls, tmp_path / "alone")
-    np.testing.assert_allclose(log_of_one["loss"], log["loss"], atol=2e-3)  # sums are added in another order
-    assert largest_difference(alone, unbroken) < 2e-3
+    np.testing.assert_allclose(log_of_one["loss"], log["loss"], atol=1e-4)  # sums are added in another order
+    assert largest_difference(alone, unbroken) < 1e-3
 
 
 def test_states_of_other_settings_are_not_used_but_kept_and_named(experiment, walls, tmp_path, caplog):
