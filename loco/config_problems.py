@@ -216,6 +216,7 @@ def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
         if not _has_weights_to_train(model):
             yield f"train: this model ({model['name']}) has no weights to train; remove `train`"
         yield from _training_problems(model, train)
+        yield from _augmentation_problems(train.get("augment", {}), stride_of(model))
 
 
 def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
@@ -235,6 +236,19 @@ def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator
     images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
     if images < processes:
         yield f"train.processes: {processes} cannot share the {images} images of a batch out"
+    if processes % (nodes := train.get("nodes", 1)):
+        yield f"train.processes ({processes}) must be a multiple of train.nodes ({nodes})"
+
+
+def _augmentation_problems(augment: dict[str, Any], stride: int) -> Iterator[str]:
+    low, high = augment.get("scale", (1, 1))
+    if low > high:
+        yield f"train.augment.scale: the lowest ({low}) comes first, then the highest ({high})"
+    for size in augment.get("sizes", ()):
+        if any(side % stride for side in size):
+            yield f"train.augment.sizes: {size} are not multiples of the model's stride, {stride} pixels"
+    if "crop" in augment and not augment.keys() & {"scale", "sizes"}:
+        yield "train.augment.crop: has no effect without `scale` or `sizes`; add one of them, or remove it"
 
 
 def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:

@@ -92,7 +92,21 @@ def patch_points(
         World points (rows, columns, 3) in metres, and which are valid: a patch whose centre has no depth, lies on a
         depth edge or beyond the image shows no single place and is not.
     """
-    uv = patch_centres(grid, extent or depth.shape)
+    return surface_points(depth, intrinsics, pose, patch_centres(grid, extent or depth.shape))
+
+
+def surface_points(
+    depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating], uv: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The 3D points that an image shows at continuous positions.
+
+    Args:
+        depth, intrinsics, pose: as of :func:`patch_points`.
+        uv: (..., 2), pixels of the depth image.
+
+    Returns:
+        World points (..., 3) in metres, and which are valid, as of :func:`patch_points`; points that are not are 0.
+    """
     z, smooth = sample_depth(depth, uv)
     points = backproject(uv, z, intrinsics, pose)
     return np.where(smooth[..., None], points, 0.0), smooth

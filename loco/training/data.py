@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from loco.errors import DataError
+from loco.training.augment import colour_augmentation, geometric_augmentation
 from loco.training.jitter import draw_factors
 from loco.training.landmarks import thin
 from loco.training.pair_bank import PairBank
@@ -95,7 +96,8 @@ class Batches(IterableDataset):
                 drawn ``scenes_by`` (:class:`PairBank`); or else as :class:`OverlappingImages`. And
                 ``patches_per_image``, the number of valid patches of an image that take part in the loss (None: all),
                 chosen as ``patches_by`` says (:func:`loco.training.landmarks.thin`).
-            augment: largest relative changes of ``brightness``, ``contrast`` and ``colour``, or None.
+            augment: largest relative changes of ``brightness``, ``contrast`` and ``colour``, and settings of
+                :class:`loco.training.augment.GeometricAugmentation`; or None.
             seed: of all draws.
             start: number of the first batch.
             process, processes: this process takes its part of the images, one after another.
@@ -103,8 +105,10 @@ class Batches(IterableDataset):
 
         Raises:
             DataError: a scene has no image, or there is no positive pair to draw.
+            ConfigError: scenes with stored features are to be augmented.
         """
-        self.scenes, self.batch, self.augment, self.seed, self.start = scenes, batch, augment, seed, start
+        self.scenes, self.batch, self.seed, self.start = scenes, batch, seed, start
+        self.augment, self.geometry = colour_augmentation(augment), geometric_augmentation(augment, scenes, seed)
         self.process, self.processes, self.with_images = process, processes, with_images
         if "radius" in batch:
             self.sampler = PairBank(scenes, batch["radius"], batch["images"], batch["scenes_by"], seed)
@@ -131,17 +135,20 @@ class Batches(IterableDataset):
                 remedy="leave small scenes out, take more scenes a batch (`batch.scenes`), or fewer `processes`",
             )
         places = np.array_split(np.arange(len(images)), self.processes)[self.process].tolist()
-        parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place])) for place in places]
+        parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place]), step) for place in places]
         columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))
         images, jitter, points, use, scene, encoded = columns
         return Batch(images, points, use, scene, torch.tensor(places), encoded, jitter, use.flatten().nonzero()[:, 0])
 
-    def _load(self, number: int, frame: int, rng: np.random.Generator) -> tuple[Tensor | None, ...]:
+    def _load(self, number: int, frame: int, rng: np.random.Generator, step: int) -> tuple[Tensor | None, ...]:
         scene = self.scenes[number]
-        image = torch.from_numpy(scene.frames["rgb"][frame]) if self.with_images else None
+        if self.geometry:
+            rgb, points, valid = self.geometry.load(scene, frame, self.geometry.size(step), rng)
+        else:
+            rgb = scene.frames["rgb"][frame] if self.with_images else None
+            points, valid = scene.correspondences["points"][frame], scene.correspondences["valid"][frame]
+        image = torch.from_numpy(rgb) if self.with_images else None
         jitter = draw_factors(self.augment, rng) if self.with_images and self.augment else None
-        correspondences = scene.correspondences
-        points, valid = correspondences["points"][frame], correspondences["valid"][frame]
         if self.batch["patches_per_image"] is not None:
             how = self.batch.get("patches_by", "image")
             valid = thin(valid, points, self.batch["patches_per_image"], how, rng)

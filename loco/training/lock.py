@@ -6,11 +6,13 @@ import errno
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from loco.errors import DataError
 from loco.process_identity import ProcessIdentity
@@ -20,6 +22,7 @@ HELD = ".lock.held"  # where the system has no locks: followed by a number
 # What flock answers where a file system has no locks: NFS without lockd, some FUSE file systems.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 RELEASED = "released\n"  # in place of the list of processes
+LOOK = 0.1  # seconds that a look at a lock takes at most
 TRIES = 10  # to take over a lock before another process does
 
 logger = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ def training_lock(folder: Path) -> Iterator[Lock]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             raise _at_work(folder / LOCK) from None
         except OSError as error:
@@ -72,6 +75,15 @@ def training_lock(folder: Path) -> Iterator[Lock]:
             yield lock
         finally:
             lock.path.write_text(RELEASED)
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock a file. If it is locked, try once more: a look at the lock (:func:`is_locked`) holds it for an instant."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(LOOK)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_locked(folder: Path) -> bool:

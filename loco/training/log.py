@@ -13,8 +13,6 @@ from loco.errors import DataError
 from loco.storage.reading import reading
 from loco.storage.training_log import LOG_COLUMNS
 
-LOG = "log.csv"  # in the folder of the state, and in that of the model
-
 
 class LiveLog:
     """A log that is written line by line, each with one system call, so that a reader finds whole lines only.

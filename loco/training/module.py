@@ -36,7 +36,6 @@ from loco.training.precision import HALF
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
 
-
 LOGGED = {  # columns of the log that loggers get, and their names there
     "loss": "loss",
     "phase": "phase",

@@ -20,8 +20,11 @@ class StepBar(Callback):
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: RankingModule) -> None:
-        if trainer.is_global_zero:
-            self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step", file=sys.stdout)
+        if not trainer.is_global_zero:
+            return
+        seconds = 0.5 if sys.stdout.isatty() else 10  # between two displays: a file keeps all of them
+        steps = {"total": trainer.max_steps, "initial": trainer.global_step, "unit": "step"}
+        self.bar = tqdm(**steps, file=sys.stdout, mininterval=seconds, smoothing=0.1)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: RankingModule, *_: Any) -> None:
         # No step has ended with this batch, or none has been read yet.

@@ -29,7 +29,7 @@ from loco.training.data import Batches
 from loco.training.deferred import StopVote
 from loco.training.launch import Ranks, launch
 from loco.training.lock import training_lock
-from loco.training.log import LOG, LiveLog
+from loco.training.log import LiveLog
 from loco.training.module import RankingModule
 from loco.training.phases import describe_phases, phase_facts
 from loco.training.precision import HALF, LIGHTNING, matmul_precision
@@ -39,6 +39,7 @@ from loco.training.states import (
     FINAL,
     JOB,
     LAST,
+    LOG,
     checkpoint_of,
     keeps_final_state,
     setting_changes,
@@ -226,6 +227,7 @@ class Steps(Callback):
         if stop or trainer.global_step % self.every == 0 or (self.at_end and ends):
             self._save(trainer)
         if stop:
+            trainer.strategy.barrier("saved")  # the first node that ends takes the others with it
             raise SystemExit(128 + signal.SIGTERM)
 
     def _save(self, trainer: pl.Trainer) -> None:

@@ -16,9 +16,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from loco.training.lock import is_locked
-from loco.training.log import LOG, read_log
 
-LAST, FINAL, JOB = "last.ckpt", "final.ckpt", "job.json"
+LAST, FINAL, LOG, JOB = "last.ckpt", "final.ckpt", "log.csv", "job.json"
 # Settings of `train` that change neither a batch nor a step: a training can be continued with others. The number of
 # processes changes the order in which floating-point numbers are added, so results agree to rounding.
 PLACEMENT = ("processes", "nodes", "workers", "profile", "wandb", "save_every", "keep_state")
@@ -148,6 +147,8 @@ def progress(state: Path) -> Progress:
     Raises:
         DataError: the log cannot be read.
     """
+    from loco.training.log import read_log  # the formats of files are not needed to list states
+
     rows, nan = read_log(state / LOG), float("nan")
     try:
         steps = total_steps(json.loads((state / JOB).read_text(encoding="utf-8"))["experiment"]["train"])

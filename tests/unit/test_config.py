@@ -258,6 +258,12 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ("experiments.exact.pca", {}, "experiments.exact.pca: gives the weights that `train` would"),
         ("experiments.exact.pca", {"whitened": True}, "`whitened` in experiments.exact.pca; did you mean `whiten`?"),
         ("experiments.exact.train.processes", 17, "experiments.exact.train.processes: 17 cannot share the 16 images"),
+        ("experiments.exact.train.nodes", 3, "experiments.exact.train.processes (1) must be a multiple of train.nodes"),
+        ("experiments.exact.train.augment.scale", [1.5, 0.7], "train.augment.scale: the lowest (1.5) comes first"),
+        ("experiments.exact.train.augment.sizes", [[96, 130]], "[96, 130] are not multiples of the model's stride, 4"),
+        ("experiments.exact.train.augment.crop", False, "augment.crop: has no effect without `scale` or `sizes`"),
+        ("experiments.exact.train.augment.flip", 1.5, "experiments.exact.train.augment.flip: 1.5 is greater than"),
+        ("experiments.exact.train.augment.flips", 0.5, "did you mean `flip`?"),
         ("experiments.exact.train.batch.radius", 0.2, "unknown key `scenes` in experiments.exact.train.batch"),
         ("experiments.exact.train.precision", "bf16", "experiments.exact.train.precision: 'bf16' is not known"),
         (

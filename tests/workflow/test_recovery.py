@@ -106,6 +106,18 @@ def test_a_training_without_its_snakemake_ends_and_the_next_run_has_its_own_sett
     assert not world.plan("--", METRICS)
 
 
+def test_more_steps_continue_a_finished_training_with_a_constant_rate(world):
+    log = Path(MODEL).with_name("log.csv")
+    world.overlay({"experiments": {"quick": {"train": {"optimiser": {"schedule": "constant"}, "steps": 3}}}})
+    world.run("--", MODEL)
+    before = world.read(str(log))
+    world.overlay({"experiments": {"quick": {"train": {"steps": 5, "save_every": 4, "workers": 1}}}})
+    world.run("--", MODEL)
+    assert world.read(str(log)).startswith(before)  # times included: these steps were not made again
+    assert len(world.read(str(log)).splitlines()) == 1 + 5
+    assert steps_of(world) == 5
+
+
 @pytest.mark.long
 def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(world):
     """Its settings are those before, so what it writes would be as well."""

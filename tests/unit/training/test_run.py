@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -376,7 +375,7 @@ def test_two_nodes_stop_together_and_one_continues_bit_for_bit_or_with_one_proce
 from pathlib import Path
 from loco.training import train
 walls = [(Path(a), Path(b)) for a, b in {[[str(p) for p in wall] for wall in walls]!r}]
-train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPRINT!r}, 2)
+train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPRINT!r}, 1)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as training:
@@ -395,8 +394,8 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(stopped)!r}), 0, {FINGERPR
     assert_equal(resumed, unbroken)
     del experiment["train"]["processes"]
     alone, log_of_one = run(experiment, walls, tmp_path / "alone")
-    np.testing.assert_allclose(log_of_one["loss"], log["loss"], atol=2e-3)  # sums are added in another order
-    assert largest_difference(alone, unbroken) < 2e-3
+    np.testing.assert_allclose(log_of_one["loss"], log["loss"], atol=1e-4)  # sums are added in another order
+    assert largest_difference(alone, unbroken) < 1e-3
 
 
 def test_states_of_other_settings_are_not_used_but_kept_and_named(experiment, walls, tmp_path, caplog):
