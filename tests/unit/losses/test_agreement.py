@@ -210,3 +210,26 @@ def test_wrong_shapes_are_refused(change, message):
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match="must"):
         ExactSmoothAP(**{"rho": 0.2, "kappa": 1.0, "tau": 0.1} | options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("exact", {}),
+        ("dense", {}),
+        ("landmarks", {"landmarks": 16}),
+        ("info_nce", {"queries": 32}),
+        ("sampled", {"anchors": 16, "max_positives": 32, "max_negatives": 64, "saturation": 0.1}),
+    ],
+)
+def test_a_changed_temperature_is_that_of_a_new_loss(name, options):
+    batch = patches(120)
+    changed, new = (build_loss(name, rho=RHO, kappa=KAPPA, tau=tau, **options) for tau in (0.3, 0.02))
+    before = changed(*batch)[0]
+    changed = build_loss(name, rho=RHO, kappa=KAPPA, tau=0.3, **options)  # draws again as in its first call
+    changed.tau = 0.02
+    (found, slope, _), (expected, expected_slope, _) = (value_and_gradient(loss, *batch) for loss in (changed, new))
+    assert found == expected != before
+    assert torch.equal(slope, expected_slope)
+    with pytest.raises(ValueError, match="tau must be positive and finite, found 0"):
+        changed.tau = 0.0
