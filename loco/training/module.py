@@ -51,7 +51,7 @@ class RankingModule(pl.LightningModule):
             curve: the log of the training, written by rank 0; None for no log.
 
         Attributes:
-            entry: line of the log of the last step.
+            entry: last line of the log.
             last_score: of the last validation; None before the first.
         """
         super().__init__()
@@ -69,6 +69,7 @@ class RankingModule(pl.LightningModule):
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.curve = curve
         self.entry: dict[str, float] = {}
+        self._entries: list[dict[str, float]] = []  # lines that the log does not have yet
         self.last_score: float | None = None
         self._parts: list[dict[str, float]] = []  # of the batches since the last step of the optimiser
         self._batch: Batch | None = None  # the last
@@ -134,8 +135,7 @@ class RankingModule(pl.LightningModule):
         every = self.settings["validate_every"]
         if self.validation and self.global_step % every == 0:
             self._validate()
-        if self.curve is not None and self.trainer.is_global_zero:
-            self.curve.append(self.entry)
+        self._write_log()
         self._ended = time.perf_counter()
         return True
 
@@ -151,7 +151,7 @@ class RankingModule(pl.LightningModule):
         pairs = sum(part["positives"] + part["negatives"] for part in parts)
         images = sum(part["images"] for part in parts) * self.trainer.world_size  # ranks have equal parts, up to one
         name = "warmup_loss" if self.global_step <= self.warmup_steps else "loss"
-        self.entry = {
+        entry = {
             "step": self.global_step,
             name: mean["loss"],
             "mean_ap": mean["mean_ap"],
@@ -163,7 +163,17 @@ class RankingModule(pl.LightningModule):
         }
         shown = {name: name, "mean_ap": "mean_ap", "pairs_per_second": "pairs/s", "images_per_second": "images/s"}
         shown["peak_gb"] = "GB"
-        self.log_dict({title: self.entry[key] for key, title in shown.items()})
+        self.log_dict({title: entry[key] for key, title in shown.items()})
+        self._entries.append(entry)
+
+    def _write_log(self) -> None:
+        """Write the lines of the steps whose numbers are complete."""
+        entries, self._entries = self._entries, []
+        if entries:
+            self.entry = entries[-1]
+        if self.curve is not None and self.trainer.is_global_zero:
+            for entry in entries:
+                self.curve.append(entry)
 
     def _validate(self) -> None:
         """Evaluate the scenes of this rank, and share the scores.
@@ -179,7 +189,7 @@ class RankingModule(pl.LightningModule):
                 scores = shared.tolist()
             value = sum(scores) / len(scores)
             self.kept.judge(self.extractor, value, self.global_step)
-        self.entry["val_map"] = self.last_score = value
+        self._entries[-1]["val_map"] = self.last_score = value
         self.log("val_map", value, rank_zero_only=True)
         self._end_early()
 
@@ -222,6 +232,7 @@ class RankingModule(pl.LightningModule):
 
     # Kept weights and the position in the log are part of the state: a resumed training ends as an uninterrupted one.
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._write_log()
         checkpoint["kept"], checkpoint["last_score"] = vars(self.kept), self.last_score
         checkpoint["log"] = self.curve.mark() if self.curve is not None else 0
 
