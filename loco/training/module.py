@@ -81,7 +81,7 @@ class RankingModule(pl.LightningModule):
             curve: the log of the training, written by rank 0; None for no log.
 
         Attributes:
-            entry: line of the log of the last step.
+            entry: last line of the log.
             last_score: of the last validation; None before the first.
         """
         super().__init__()
@@ -291,7 +291,7 @@ class RankingModule(pl.LightningModule):
                 scores = shared.tolist()
             value = sum(scores) / len(scores)
             self.kept.judge(self.extractor, value, self.global_step)
-        self.entry["val_map"] = self.last_score = value
+        self._entries[-1]["val_map"] = self.last_score = value
         self.log("val_map", value, rank_zero_only=True)
         self._end_early()
 

@@ -142,9 +142,16 @@ def test_a_training_that_had_ended_early_does_not_go_on(experiment, walls, tmp_p
     assert log["step"].tolist() == list(range(1, 9))
 
 
-def test_the_log_tells_what_a_step_took(experiment, walls, tmp_path):
+def test_the_log_and_the_progress_bar_tell_what_a_step_took(experiment, walls, tmp_path, capsys):
     experiment["train"]["profile"] = True
-    _, log = run(experiment, walls[:2], tmp_path)
+    _, log = run(experiment, walls, tmp_path)
+    shown = capsys.readouterr().out
+    last = log.iloc[-1]
+    assert "training: 100%" in shown  # the phase
+    assert "6/6 [" in shown
+    for name, value in (("loss", f"{last['loss']:.4f}"), ("images/s", f"{last['images_per_second']:.0f}")):
+        assert f"{name}={value}" in shown
+    assert f"val_map={last['val_map']:.4f}" in shown
     assert log["data_share"].between(0, 1, inclusive="neither").all()
     assert log["peak_gb"].between(0.1, 10).all()
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
@@ -539,6 +546,15 @@ def test_the_seed_reaches_the_draws_of_the_losses(experiment, tmp_path):
         values = [module.criteria[number](features, points)[0] for module in (zero, one, again)]
         assert values[0] != values[1]
         assert values[1] == values[2]
+
+
+def test_views_of_several_sizes_are_learnt_from(experiment, walls, tmp_path):
+    experiment["train"]["augment"] = {"flip": 0.5, "scale": [0.8, 1.3], "sizes": [[32, 32], [40, 64]]}
+    experiment["train"] |= {"steps": 40, "validate_every": 50}
+    model, log = run(experiment, walls[:2], tmp_path)
+    assert log["loss"].tail(10).mean() < log["loss"].head(10).mean() - 0.02
+    validation = ValidationScene(open_scenes(walls[2:])[0])
+    assert validation.mean_ap(model) > validation.mean_ap(build_extractor(experiment["model"], 0)) + 0.02
 
 
 def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
