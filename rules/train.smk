@@ -20,8 +20,8 @@ rule train:
         "../environment.yml"
     threads: 8
     resources:
-        mem_mb=6000,
-        gpu=lambda wildcards: config["experiments"][wildcards.experiment]["train"].get("processes", 1),
+        mem_mb=memory(resources_of.train_mb),
+        gpu=gpus(resources_of.train_gpus),
     params:
         own=own(plan.train_recipe),
         recipe=of(plan.train_recipe),
@@ -45,8 +45,8 @@ rule fit_pca:
         "../environment.yml"
     threads: 2
     resources:
-        mem_mb=4000,
-        gpu=1,
+        mem_mb=memory(resources_of.fit_pca_mb),
+        gpu=gpus(1),
     params:
         own=own(plan.fit_pca_recipe),
         recipe=of(plan.fit_pca_recipe),
