@@ -27,6 +27,7 @@ NOT_COUNTED = {
     "__init__.py": "version of the package and shortcuts for its users",
     "cli.py": "command line, no part of the workflow",
     "config.py": "settings reach a step by its parameters, which have a fingerprint of their own",
+    "devices.py": "chooses where a job runs, does not change what it computes",
     "errors.py": "texts of messages",
     "fingerprints.py": "compares results, does not make them",
     "logs.py": "texts of messages",
@@ -34,6 +35,7 @@ NOT_COUNTED = {
     "paths.py": "chooses inputs, which have records of their own",
     "plan.py": "chooses inputs and settings, which have fingerprints of their own",
     "records.py": "describes results, does not make them",
+    "resources.py": "chooses what a job requests, does not change what it computes",
     "summary.py": "chooses inputs and settings, which have fingerprints of their own",
 }
 

@@ -11,6 +11,7 @@ from loco import paths
 from loco.config import check_files, load
 from loco.errors import ConfigError
 from loco.plan import Plan
+from loco.resources import Resources
 from loco.summary import Summary
 
 try:
@@ -19,6 +20,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 summary = Summary(plan := Plan(config, workflow.basedir))
+resources_of = Resources(plan)
 
 
 def of(method, then=lambda value: value, **fixed):
@@ -38,6 +40,23 @@ def of(method, then=lambda value: value, **fixed):
 own = partial(of, then=attrgetter("own"))
 # Params function: what `of` gives, as the `value` of an object, which Snakemake does not compare or store.
 hidden = partial(of, then=lambda value: SimpleNamespace(value=value))
+
+
+def memory(method):
+    """Resources function: megabytes, by a method of `resources_of`; a job that is started again requests more."""
+    wanted = signature(method).parameters
+    return lambda wildcards, attempt: attempt * method(**{name: wildcards[name] for name in wanted})
+
+
+def gpus(method):
+    """Resources function: GPUs, by a method of `resources_of` or a number; none where jobs run on a machine without any."""
+    wanted = signature(method).parameters if callable(method) else ()
+
+    def ask(wildcards):
+        count = method(**{name: wildcards[name] for name in wanted}) if callable(method) else method
+        return resources_of.available(count, elsewhere=workflow.non_local_exec)
+
+    return ask
 
 
 def one_of(names):

@@ -12,7 +12,7 @@ rule correspondence:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(resources_of.correspondence_mb),
     params:
         own=own(plan.correspondence_recipe),
         recipe=of(plan.correspondence_recipe),

@@ -12,8 +12,8 @@ rule encode:
         "../environment.yml"
     threads: 2
     resources:
-        mem_mb=4000,
-        gpu=1,
+        mem_mb=memory(resources_of.encode_mb),
+        gpu=gpus(1),
     params:
         own=own(plan.encode_recipe),
         recipe=of(plan.encode_recipe),

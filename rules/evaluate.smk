@@ -12,8 +12,8 @@ rule evaluate:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: 6000 if wildcards.benchmark == "place_recognition" else 3000,
-        gpu=lambda wildcards: int(wildcards.benchmark.endswith("segmentation")),
+        mem_mb=memory(resources_of.evaluate_mb),
+        gpu=gpus(resources_of.evaluate_gpus),
     params:
         own=own(plan.evaluate_recipe),
         recipe=of(plan.evaluate_recipe),

@@ -13,7 +13,8 @@ rule extract:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(resources_of.extract_mb),
+        gpu=gpus(resources_of.extract_gpus),
     params:
         own=own(plan.extract_recipe),
         recipe=of(plan.extract_recipe),

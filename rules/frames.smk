@@ -14,7 +14,7 @@ rule frames:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(resources_of.frames_mb),
     params:
         own=own(plan.frames_recipe),
         recipe=of(plan.frames_recipe),

@@ -30,8 +30,8 @@ rule train:
     # Of one node, 8 for each of its ranks. SLURM takes them per GPU, from `cpus_per_gpu`.
     threads: lambda wildcards: 8 * ranks_per_node(wildcards)
     resources:
-        mem_mb=6000,
-        gpu=lambda wildcards: training(wildcards).get("processes", 1),
+        mem_mb=memory(resources_of.train_mb),
+        gpu=gpus(resources_of.train_gpus),
         nodes=lambda wildcards: training(wildcards).get("nodes", 1),
         cpus_per_gpu=8,
     params:
@@ -57,8 +57,8 @@ rule fit_pca:
         "../environment.yml"
     threads: 2
     resources:
-        mem_mb=4000,
-        gpu=1,
+        mem_mb=memory(resources_of.fit_pca_mb),
+        gpu=gpus(1),
     params:
         own=own(plan.fit_pca_recipe),
         recipe=of(plan.fit_pca_recipe),

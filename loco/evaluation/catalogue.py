@@ -23,6 +23,7 @@ class Benchmark:
         measures: definition of the scores, in full sentences; captions of tables print it.
         items: what confidence intervals are computed over, in the plural.
         figures: keys of :data:`loco.results.plots.FIGURES`.
+        gpus: number of GPUs that an evaluation makes use of.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Benchmark:
     measures: str
     items: str
     figures: tuple[str, ...] = ("dots", "per_scene_spread")
+    gpus: int = 0
 
     @property
     def caption(self) -> dict[str, str]:
@@ -76,6 +78,7 @@ _ENTRIES = (
         name="panoptic_segmentation",
         requires=_require("labels"),
         title="Panoptic segmentation",
+        gpus=1,
         measures="A linear probe per scene predicts which object a patch shows from its feature: things (a chair, a "
         "lamp) by instance, so that an instance must be recognised from every viewpoint, and stuff (walls, floors) by "
         f"category. {_PROBE}",
@@ -85,6 +88,7 @@ _ENTRIES = (
         name="semantic_segmentation",
         requires=_require("labels"),
         title="Semantic segmentation",
+        gpus=1,
         measures=f"A linear probe per scene predicts the category of a patch from its feature. {_PROBE}",
         items="classes of all scenes (Jaccard, accuracy: scenes)",
     ),

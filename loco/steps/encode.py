@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from loco.devices import claimed_gpus
 from loco.errors import ConfigError, DataError
 from loco.models.build import build_extractor
 from loco.models.extractor import Extractor, to_colours
@@ -29,7 +30,8 @@ def run(recipe: Recipe, frames_path: Path, out: Path, weights: Sequence[Path] = 
     Raises:
         ConfigError, DataError: as :func:`encode_scene`; or the frames were not made as the plan says.
     """
-    encode_scene(recipe.settings["model"], frames_path, out, recipe, weights)
+    with claimed_gpus(1):
+        encode_scene(recipe.settings["model"], frames_path, out, recipe, weights)
 
 
 @torch.inference_mode()

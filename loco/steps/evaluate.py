@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from loco.devices import claimed_gpus
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.result import EvaluatedScene
 from loco.records import Recipe, new_record
 from loco.results.metrics import write_metrics
@@ -31,9 +33,11 @@ def run(recipe: Recipe, scenes: Sequence[Sequence[Path | None]], out: Path, subj
     inputs = check_scenes(scenes, KINDS, recipe)
     benchmark, settings = recipe.settings["benchmark"], recipe.settings["settings"]
     # Every experiment and seed answers the same questions: the evaluation has its own seed.
-    evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
-        [EvaluatedScene(*paths) for paths in scenes], settings
-    )
+    with claimed_gpus(BENCHMARKS[benchmark].gpus):
+        evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
+            [EvaluatedScene(*paths) for paths in scenes], settings
+        )
+        record = new_record(recipe, subject, inputs)
     write_metrics(
         out,
         benchmark=benchmark,
@@ -42,5 +46,5 @@ def run(recipe: Recipe, scenes: Sequence[Sequence[Path | None]], out: Path, subj
         seed=recipe.settings["seed"],
         settings=settings,
         evaluation=evaluation,
-        record=new_record(recipe, subject, inputs),
+        record=record,
     )

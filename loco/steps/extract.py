@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from loco.devices import claimed_gpus
 from loco.errors import DataError
 from loco.geometry.patches import extent_of, grid_size
 from loco.models.build import build_extractor
@@ -41,8 +42,9 @@ def run(
     Raises:
         DataError: as :func:`extract_scene`; or an input was not made as the plan says.
     """
-    settings = recipe.settings
-    extract_scene(settings["model"], checkpoint, frames_path, out, settings["seed"] or 0, encoded_path, recipe, weights)
+    model, seed = recipe.settings["model"], recipe.settings["seed"] or 0
+    with claimed_gpus(1):
+        extract_scene(model, checkpoint, frames_path, out, seed, encoded_path, recipe, weights)
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loco.devices import claimed_gpus
 from loco.errors import ConfigError
 from loco.models.build import build_extractor
 from loco.models.extractor import Extractor
@@ -43,8 +44,9 @@ def run(
     """
     settings = recipe.settings
     inputs = check_scenes(scenes, (Frames, Encoded), recipe) | weights_ids(weights)
-    record, facts = new_record(recipe, subject, inputs), {**subject, "data": settings["data"]}
-    fit_pca(settings["model"], scenes, out, settings["seed"] or 0, settings["whiten"], facts, record)
+    with claimed_gpus(1):
+        record, facts = new_record(recipe, subject, inputs), {**subject, "data": settings["data"]}
+        fit_pca(settings["model"], scenes, out, settings["seed"] or 0, settings["whiten"], facts, record)
 
 
 @torch.inference_mode()

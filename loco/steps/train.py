@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from loco.devices import claimed_gpus
 from loco.fingerprints import settings_fingerprint
 from loco.models.stored import require_model
 from loco.records import Recipe, new_record
@@ -48,14 +49,17 @@ def run(
         start = model_file(settings["train"]["init"])
         inputs[start] = require_model(start, recipe.inputs.get("init")).content_id
     of_state = replace(recipe, settings={**settings, "train": state_settings(settings["train"])})
-    train(
-        {"model": settings["model"], "train": settings["train"]},
-        train_scenes,
-        val_scenes,
-        out_dir=out.parent,
-        seed=settings["seed"],
-        state_fingerprint=settings_fingerprint([of_state.id, {str(path): id for path, id in inputs.items()}]),
-        threads=threads,
-        facts={**subject, "data": settings["data"]},
-        record=new_record(recipe, subject, inputs),
-    )
+    # The scheduler assigns the GPUs of several nodes.
+    several_nodes = settings["train"].get("nodes", 1) > 1
+    with claimed_gpus(0 if several_nodes else settings["train"].get("processes", 1)):
+        train(
+            {"model": settings["model"], "train": settings["train"]},
+            train_scenes,
+            val_scenes,
+            out_dir=out.parent,
+            seed=settings["seed"],
+            state_fingerprint=settings_fingerprint([of_state.id, {str(path): id for path, id in inputs.items()}]),
+            threads=threads,
+            facts={**subject, "data": settings["data"]},
+            record=new_record(recipe, subject, inputs),
+        )

@@ -110,7 +110,7 @@ class RankingModule(pl.LightningModule):
             require_independent_images(self.extractor)
         if self.settings.get("checkpoint_activations"):
             checkpoint_blocks(self.extractor)
-        self._network = torch.compile(self.extractor.forward) if self.settings.get("compile") else self.extractor
+        self._compiled = torch.compile(self.extractor.forward) if self.settings.get("compile") else None
         self._ended = time.perf_counter()
 
     def setup(self, stage: str) -> None:
@@ -170,7 +170,8 @@ class RankingModule(pl.LightningModule):
             images, factors, encoded = (
                 None if tensor is None else tensor[part] for tensor in (batch.images, batch.jitter, batch.encoded)
             )
-            return self._network(None if images is None else colours(images, factors), encoded)
+            network = self._compiled or self.extractor
+            return network(None if images is None else colours(images, factors), encoded)
 
         if chunk := self.settings.get("grad_cache"):
             trained = [parameter for parameter in self.extractor.parameters() if parameter.requires_grad]
@@ -291,7 +292,7 @@ class RankingModule(pl.LightningModule):
                 scores = shared.tolist()
             value = sum(scores) / len(scores)
             self.kept.judge(self.extractor, value, self.global_step)
-        self._entries[-1]["val_map"] = self.last_score = value
+        self.entry["val_map"] = self.last_score = value
         self.log("val_map", value, rank_zero_only=True)
         self._end_early()
 

@@ -1,0 +1,185 @@
+"""Choose the GPUs of a job, so that jobs on one machine take different ones.
+
+A job claims its GPUs by locks of the system (flock) in a folder of the user that all its jobs on the machine share. The
+system releases them when the process ends, however it ends. Only visible GPUs are claimed (``CUDA_VISIBLE_DEVICES``:
+numbers, UUIDs, MIG instances), and a job sees the claimed ones alone: for PyTorch they are ``cuda:0``, ``cuda:1``, ...
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from loco.errors import ConfigError, DataError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+MOST_JOBS = 64  # that share a GPU
+
+logger = logging.getLogger(__name__)
+
+
+class Gpu(NamedTuple):
+    """A GPU or a MIG instance: what ``CUDA_VISIBLE_DEVICES`` calls it, and its UUID, or that name where it is unknown."""
+
+    name: str
+    uuid: str
+
+
+def visible_gpus() -> list[Gpu]:
+    """Return the GPUs that this process may use, in the order of ``CUDA_VISIBLE_DEVICES``. CUDA is not initialised."""
+    return list(select_visible(_listing(), os.environ.get(VISIBLE)))
+
+
+def select_visible(listing: str, visible: str | None) -> Iterator[Gpu]:
+    """Yield the visible ones of the GPUs of a machine.
+
+    Args:
+        listing: what ``nvidia-smi -L`` prints. Of a GPU that is divided into MIG instances, these are listed.
+        visible: value of ``CUDA_VISIBLE_DEVICES``; None if it is not set. As in CUDA, entries after an invalid one do
+            not count, and a prefix of a UUID stands for it.
+    """
+    found = re.findall(r"^\s*(GPU|MIG)\b.*\(UUID: *([^)\s]+)", listing, flags=re.MULTILINE)
+    whole = [uuid for kind, uuid in found if kind == "GPU"]
+    if visible is None:
+        divided = {found[k - 1][1] for k in range(1, len(found)) if found[k][0] == "MIG" and found[k - 1][0] == "GPU"}
+        # By UUID: CUDA may number GPUs in another order than the listing.
+        yield from (Gpu(uuid, uuid) for _, uuid in found if uuid not in divided)
+        return
+    for entry in visible.split(","):
+        name = entry.strip()
+        if name.isdecimal() and int(name) < len(whole):
+            yield Gpu(name, whole[int(name)])
+        elif match := next((uuid for _, uuid in found if name and uuid.startswith(name)), None):
+            yield Gpu(name, match)
+        else:
+            return
+
+
+@contextmanager
+def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | None = None) -> Iterator[list[Gpu]]:
+    """Claim GPUs for this process and those that it starts, and hide the others from them.
+
+    Free GPUs are preferred. If there are too few, those with the fewest jobs are shared, and a warning is logged: to
+    wait for a free one is the task of the scheduler (``--resources gpu=N`` of Snakemake).
+
+    Nothing is claimed if ``count`` is 0, on a machine without GPUs, where jobs run on the CPU, and in a process that
+    uses CUDA already, whose GPUs cannot be chosen any more.
+
+    Args:
+        count: number of GPUs.
+        gpus: to choose from; None for :func:`visible_gpus`.
+        folder: of the locks; None for one in the temporary folder of the machine, which belongs to the user.
+
+    Yields:
+        The claimed GPUs, which ``CUDA_VISIBLE_DEVICES`` names until the context is left.
+
+    Raises:
+        ConfigError: fewer GPUs are visible than requested.
+        DataError: the folder of the locks belongs to somebody else.
+    """
+    if count == 0 or (gpus is None and _cuda_is_used()):
+        yield []
+        return
+    gpus = visible_gpus() if gpus is None else gpus
+    if not gpus:
+        yield []
+        return
+    if len(gpus) < count:
+        raise ConfigError(
+            f"{count} GPUs are needed, and {len(gpus)} are visible ({', '.join(gpu.name for gpu in gpus)}): set "
+            f"`train.processes` to {len(gpus)} or fewer, or {VISIBLE} to more"
+        )
+    with ExitStack() as locks:
+        chosen = _claim(count, gpus, folder or _shared_folder(), locks)
+        before = os.environ.get(VISIBLE)
+        os.environ[VISIBLE] = ",".join(gpu.name for gpu in chosen)
+        try:
+            yield chosen
+        finally:
+            os.environ.pop(VISIBLE) if before is None else os.environ.update({VISIBLE: before})
+
+
+def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> list[Gpu]:
+    """Lock ``count`` of the GPUs, those with the fewest jobs, and the first ones among equal ones.
+
+    Job k of a GPU locks its file k. One process at a time chooses, so two never count the same jobs.
+    """
+    with (folder / "choosing").open("a") as choosing:
+        fcntl.flock(choosing, fcntl.LOCK_EX)
+        jobs = {gpu: _jobs(folder, gpu) for gpu in gpus}
+        chosen = sorted(sorted(gpus, key=lambda gpu: jobs[gpu])[:count], key=gpus.index)
+        for gpu in chosen:
+            held = next(file for k in range(MOST_JOBS) if (file := _lock(_slot(folder, gpu, k))))
+            locks.callback(held.close)
+            if jobs[gpu]:
+                logger.warning(
+                    "GPU %s is shared with %d other job(s) of yours, because none is free: limit the jobs that run at a "
+                    "time with `--resources gpu=%d`",
+                    gpu.name,
+                    jobs[gpu],
+                    len(gpus),
+                )
+    return chosen
+
+
+def _jobs(folder: Path, gpu: Gpu) -> int:
+    """Number of jobs that hold a GPU."""
+    count = 0
+    for path in folder.glob(f"{_slot(folder, gpu, 0).stem}.*"):
+        file = _lock(path)
+        count += file is None
+        if file:
+            file.close()
+    return count
+
+
+def _slot(folder: Path, gpu: Gpu, k: int) -> Path:
+    return folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', gpu.uuid)}.{k}"
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """The locked file; None if another process has locked it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _shared_folder() -> Path:
+    """The folder of the locks: on this machine, not below a job's own ``TMPDIR``."""
+    base = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
+    folder = base / f"loco-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise DataError(
+            "the folder for the locks of GPUs belongs to another user", file=folder, remedy="remove it, or ask its owner"
+        )
+    return folder
+
+
+@cache
+def _listing() -> str:
+    """What ``nvidia-smi -L`` prints; nothing where there is no driver."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _cuda_is_used() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()

@@ -1,0 +1,88 @@
+"""What jobs request, against measured or counted sizes; and that every step that claims GPUs requests them."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from loco import resources
+from loco.config import load
+from loco.evaluation import location_consistency
+from loco.plan import Plan
+from loco.resources import LEAST, Resources
+
+ROOT = Path(__file__).parents[2]
+WIDE = {"title": "wide", "model": {"name": "compact_cnn", "dim": 768}}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+@pytest.fixture
+def make(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def of(gpus=0, **changes) -> Resources:
+        config = copy.deepcopy(base)
+        update_config(config, copy.deepcopy(changes))
+        return Resources(Plan(load(config, ROOT), ROOT), lambda: gpus)
+
+    return of
+
+
+def test_the_demo_requests_what_it_did_before(make):
+    found = make()
+    assert found.frames_mb("houses") == found.correspondence_mb("houses", "4") == 3000
+    assert found.extract_mb("exact", "houses") == found.extract_mb("dense_sift_fine", "houses") == 3000
+    assert found.train_mb("exact", "houses") == 6000
+    assert found.evaluate_mb("location_consistency", "houses", "exact") == 3000
+    assert found.evaluate_mb("place_recognition", "houses", "exact") == 6000
+
+
+def test_location_consistency_of_many_channels(make):
+    """2,160 images of 32 x 40 patches and 768 channels: 4.2 GB in half precision, of which 1 GiB is held."""
+    large = {"datasets": {"houses": {"simulate": {"panoramas": 120}}}, "experiments": {"wide": WIDE}}
+    requested = make(**large).evaluate_mb("location_consistency", "houses", "wide")
+    patches = 120 * 18 * 32 * 40
+    assert requested >= resources.LIBRARIES + location_consistency.HELD / 1e6 + patches * (12 + 8 + 8) / 1e6
+    assert requested < 4200
+    assert resources.HELD >= location_consistency.HELD / 1e6
+    assert requested > make(**large).evaluate_mb("location_consistency", "houses", "untrained") - 1
+
+
+def test_memory_follows_images_channels_and_workers(make):
+    more = {"datasets": {"houses": {"simulate": {"panoramas": 1000}}}}
+    overlaps = 4 * (1000 * 18) ** 2 / 1e6  # MB of one array of all pairs of images
+    assert make(**more).correspondence_mb("houses", "4") > overlaps
+    train = {"experiments": {"exact": {"train": {"workers": 4, "processes": 8}}}}
+    assert make(**train).train_mb("exact", "houses") > 8 * (LEAST["train"] - 3000) + 8 * 4 * resources.WORKER
+    config = make()
+    del config.config["datasets"]["houses"]["simulate"]
+    assert config._images("houses") == resources.IMAGES
+
+
+def test_gpus_are_requested_where_there_are_any(make):
+    changes = {"experiments": {"exact": {"train": {"processes": 4}}}}
+    for gpus, elsewhere, expected in ((0, False, 0), (0, True, 4), (2, False, 4)):
+        found = make(gpus, **changes)
+        assert found.available(found.train_gpus("exact"), elsewhere) == expected
+    assert make().evaluate_gpus("semantic_segmentation") == 1
+    assert make().evaluate_gpus("location_consistency") == 0
+    assert (make().extract_gpus("exact"), make().extract_gpus("dense_sift_fine")) == (1, 0)
+
+
+def test_every_step_that_claims_gpus_requests_them_and_goes_to_their_partition():
+    steps = {path.stem for path in (ROOT / "loco/steps").glob("*.py") if "claimed_gpus(" in path.read_text()}
+    rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    bodies = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", rules, flags=re.MULTILINE | re.DOTALL))
+    assert {name for name, body in bodies.items() if "gpu=gpus(" in body} == steps
+    assert steps == {"train", "fit_pca", "encode", "extract", "evaluate"}
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    assert all("gpu" in profile["set-resources"][step]["slurm_partition"] for step in steps)
