@@ -42,9 +42,9 @@ _ALIGNMENT = 64  # bytes, of arrays that are mapped: NumPy copies those that are
 class Array:
     """An array of the file: element type and shape, where equal letters stand for equal sizes.
 
-    ``frames`` says how an array with one large entry per frame is stored: ``compressed`` (images and depth) or
-    ``plain`` (features: gzip saves 14 % of them, and makes writing 50 and reading 12 times slower). ``mapped`` stores a
-    large array in one piece without checksums, for :meth:`SceneFile.mapped`. None for small arrays.
+    ``frames`` says how an array with one large entry per frame is stored: ``compressed`` (depth and labels) or
+    ``plain`` (what training reads at every step, and features: gzip makes reading them 6 to 12 times slower).
+    ``mapped`` stores a large array in one piece without checksums, for :meth:`SceneFile.mapped`. None for small arrays.
     """
 
     dtype: str
@@ -409,7 +409,7 @@ class Frames(SceneFile):
     arrays: ClassVar = {
         "intrinsics": Array("float64", ("n", 3, 3)),
         "pose": Array("float64", ("n", 4, 4)),
-        "rgb": Array("uint8", ("n", "h", "w", 3), frames="compressed"),
+        "rgb": Array("uint8", ("n", "h", "w", 3), frames="plain"),
         "depth": Array("float32", ("n", "h", "w"), frames="compressed"),
         "source": Array("uint8", ("n", "h", "w"), frames="compressed"),
         "track": Array("float64", ("t", 3)),
@@ -454,8 +454,8 @@ class Correspondences(SceneFile):
     format = "loco-correspondences"
     version = 2
     arrays: ClassVar = {
-        "points": Array("float32", ("n", "h", "w", 3), frames="compressed"),
-        "valid": Array("bool", ("n", "h", "w"), frames="compressed"),
+        "points": Array("float32", ("n", "h", "w", 3), frames="plain"),
+        "valid": Array("bool", ("n", "h", "w"), frames="plain"),
         "overlap": Array("float32", ("n", "n")),
     }
 
@@ -544,8 +544,8 @@ class Encoded(SceneFile):
 def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
     """About how much disk the frames and correspondences of ``count`` images of ``size`` take, bytes.
 
-    As measured on files of simulated scenes: 2 bytes a pixel of colour, 2.5 of depth with its source, 9 a patch, and
-    the matrix of overlaps as it is.
+    Colours take 3 bytes per pixel, patches 13, and the matrix of overlaps 4 per entry; depth with its source takes 2.5
+    per pixel, as measured on files of simulated scenes.
     """
     pixels = size[0] * size[1]
-    return int(count * (4.5 * pixels + 9 * pixels / stride**2) + 4 * count**2)
+    return int(count * (5.5 * pixels + 13 * pixels / stride**2) + 4 * count**2)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import open3d
 from numpy.typing import NDArray
 
 _SAME_SURFACE = 2.0  # of the steps to both sides of a patch, one that is longer by more crosses a depth edge
 _SLANT = 10.0  # longest patch, in its widths: a surface seen at 6 degrees; beyond, the step crosses a depth edge
+_CANDIDATES = 4  # patches that are looked at for each that is kept for coverage
+_FEW = 2500  # patches, all of which are looked at
+_STEPS = 8  # sizes of voxels that are tried
 _LEAST_AREA = 1e-12  # square metres; where points coincide, so that every patch has a chance
 
 
@@ -24,7 +28,8 @@ def thin(
     ``image`` draws them uniformly from the image. There, near surfaces have more patches per square metre than far
     ones. ``space`` draws them uniformly from the surface that is seen: a patch is kept with a probability in proportion
     to its area (:func:`patch_areas`), up to 1. ``coverage`` covers that surface: after a random one, each is the patch
-    farthest from those kept before (Gonzalez 1985).
+    farthest from those kept before (Gonzalez 1985). Of an image with more than four times ``count`` patches, and
+    more than 2500, that many are considered: a random one of each voxel of a grid, and random others.
 
     Args:
         valid: (h, w).
@@ -63,32 +68,43 @@ def patch_areas(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArr
     Returns:
         (h, w), square metres; meaningless where not valid.
     """
-    across, down = _steps(points, valid, axis=1), _steps(points, valid, axis=0)
-    width, height = (np.linalg.norm(step, axis=-1) for step in (across, down))
+    axes = np.ascontiguousarray(np.moveaxis(points, -1, 0), dtype=np.float64)
+    across, down = _steps(axes, valid), _steps(axes.swapaxes(1, 2), valid.T).swapaxes(1, 2)
+    width, height = _length(across), _length(down)
     shorter, longer = np.minimum(width, height), np.maximum(width, height)
-    area = np.minimum(np.linalg.norm(np.cross(across, down), axis=-1), _SLANT * shorter**2)
+    area = np.minimum(_length(_cross(across, down)), _SLANT * shorter**2)
     area = np.where(shorter > 0, area, longer**2)
     known = valid & (longer > 0)
     area[~known] = np.median(area[known]) if known.any() else 0
     return np.maximum(area, _LEAST_AREA)
 
 
-def _steps(points: NDArray, valid: NDArray, axis: int) -> NDArray[np.float64]:
-    """From each patch to the next along ``axis`` (h, w, 3), metres; 0 where no neighbour is valid."""
-    points, valid = (np.moveaxis(array, axis, 0) for array in (points.astype(np.float64), valid))
-    both = valid[1:] & valid[:-1]
-    step = np.where(both[..., None], np.diff(points, axis=0), 0)
-    length = np.where(both, np.linalg.norm(step, axis=-1), np.inf)
-    steps = np.stack([_pad(step, (1, 0), 0), _pad(step, (0, 1), 0)])
-    lengths = np.stack([_pad(length, (1, 0), np.inf), _pad(length, (0, 1), np.inf)])
-    keep = np.isfinite(lengths) & (lengths <= _SAME_SURFACE * lengths.min(axis=0))
-    mean = np.sum(keep[..., None] * steps, axis=0) / np.maximum(keep.sum(axis=0), 1)[..., None]
-    return np.moveaxis(mean, 0, axis)
+def _steps(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """From each patch to the next along the last axis (3, h, w), metres; 0 where no neighbour is valid."""
+    both = valid[:, 1:] & valid[:, :-1]
+    step = np.where(both, points[..., 1:] - points[..., :-1], 0)
+    length = np.where(both, _length(step), np.inf)
+    before, after = _pad(length, (1, 0), np.inf), _pad(length, (0, 1), np.inf)
+    most = _SAME_SURFACE * np.minimum(before, after)
+    use_before, use_after = (np.isfinite(side) & (side <= most) for side in (before, after))
+    total = use_before * _pad(step, (1, 0), 0) + use_after * _pad(step, (0, 1), 0)
+    return total / np.maximum(use_before.astype(np.int64) + use_after, 1)
+
+
+def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Length of vectors (3, ...)."""
+    x, y, z = vectors
+    return np.sqrt(x * x + y * y + z * z)
+
+
+def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cross product of vectors (3, ...)."""
+    return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _pad(array: NDArray, width: tuple[int, int], value: float) -> NDArray:
-    """Widen the first axis."""
-    return np.pad(array, [width] + [(0, 0)] * (array.ndim - 1), constant_values=value)
+    """Widen the last axis."""
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [width], constant_values=value)
 
 
 def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -104,14 +120,54 @@ def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> ND
     return np.flatnonzero(np.diff(np.floor(np.cumsum(probability) + rng.uniform()), prepend=0))
 
 
-def _farthest(points: NDArray, count: int) -> NDArray[np.int64]:
-    """Indices of ``count`` of more points (m, 3): the first, then time and again the one farthest from all before."""
-    axes = np.ascontiguousarray(points.T)
-    chosen = np.zeros(count, dtype=np.int64)
-    distance = np.full(len(points), np.inf)
-    for k in range(1, count):
-        last = chosen[k - 1]
-        distance = np.minimum(distance, np.sum((axes - axes[:, [last]]) ** 2, axis=0))
-        distance[last] = -1  # not again, even where all others coincide with chosen ones
-        chosen[k] = np.argmax(distance)
-    return chosen
+def _farthest(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Indices of ``count`` of more points (m, 3): the first, then time and again the one farthest from all before.
+
+    Of many more points than that, only some that cover the others are looked at.
+    """
+    candidates = np.arange(len(points)) if len(points) <= _FEW else _covering(points, _CANDIDATES * count)
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points[candidates]))
+    numbers = np.repeat(np.arange(len(candidates), dtype=np.float64)[:, None], 3, axis=1)
+    cloud.colors = open3d.utility.Vector3dVector(numbers)  # Open3D returns points, not their indices
+    chosen = np.asarray(cloud.farthest_point_down_sample(count).colors)[:, 0].astype(np.int64)
+    if len(np.unique(chosen)) < count:  # all others coincide with chosen ones
+        chosen = np.union1d(chosen, np.setdiff1d(np.arange(len(candidates)), chosen)[: count - len(np.unique(chosen))])
+    return candidates[chosen]
+
+
+def _covering(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Indices of ``count`` of the points (m, 3), or all if there are no more, the first of them among them.
+
+    The first point of each occupied voxel, of the smallest voxels that are no more than ``count``, as found in a few
+    steps; and then the first of the others. So each point has one of them within the diagonal of a voxel.
+    """
+    if len(points) <= count:
+        return np.arange(len(points))
+    shifted = points - points.min(axis=0)
+    edge = largest = max(shifted.max(), 1e-6)
+    best, best_edge, too_small = None, largest, 0.0
+    edge = best_edge / np.sqrt(count)
+    for _ in range(_STEPS):
+        key = _voxels(shifted, edge)
+        occupied = 1 + np.count_nonzero(np.diff(np.sort(key)))
+        if occupied > count:
+            too_small = edge
+        elif edge < best_edge:
+            best, best_edge = key, edge
+            if occupied > 0.8 * count:
+                break
+        edge *= np.sqrt(occupied / (0.9 * count))  # of a surface, the voxels are in proportion to 1 / edge^2
+        if not too_small < edge < best_edge:
+            edge = (too_small + best_edge) / 2
+    chosen = np.zeros(len(points), bool)
+    chosen[0] = True
+    if best is not None:
+        chosen[np.unique(best, return_index=True)[1]] = True
+    rest = np.flatnonzero(~chosen)[: count - np.count_nonzero(chosen)]
+    return np.concatenate([np.flatnonzero(chosen), rest])
+
+
+def _voxels(points: NDArray[np.float64], edge: float) -> NDArray[np.int64]:
+    """Number of the voxel of each point (m, 3), whose coordinates are not negative; up to 2^20 along each axis."""
+    x, y, z = np.minimum(points / edge, (1 << 20) - 1).astype(np.int64).T
+    return (x << 40) | (y << 20) | z

@@ -28,8 +28,10 @@ def make(tmp_path, monkeypatch):
     base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     update_config(base, yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text()))
 
-    def plan(**changes) -> Plan:
+    def plan(replaced_batch: bool = False, **changes) -> Plan:
         config = copy.deepcopy(base)
+        if replaced_batch:  # the changes have another one: the two kinds share no keys
+            del config["experiments"]["quick"]["train"]["batch"]
         update_config(config, copy.deepcopy(changes))
         return Plan(load(config, ROOT), ROOT)
 
@@ -274,11 +276,42 @@ def test_labels_have_a_check_of_their_own(make, tmp_path):
         plan.label_mapping("tiny")
 
 
+PAIRED = {"batch": {"radius": 0.2, "images": 4, "scenes_by": "equal", "patches_per_image": 64}}
+
+
+def paired(make, **changes):
+    """The plan of the tiny run whose experiment draws its batches from positive pairs."""
+    quick = {"quick": {"train": {**copy.deepcopy(PAIRED), **changes}}}
+    return make(replaced_batch=True, experiments=quick)
+
+
+def test_pairs_are_indexed_for_the_training_scenes_of_experiments_that_draw_by_radius(make):
+    assert make().train_inputs("tiny", "quick")["train_pairs"] == []
+    assert "pairs/tiny" not in make().train_recipe("tiny", "quick", "seed0").inputs
+    plan = paired(make)
+    files = plan.train_inputs("tiny", "quick")["train_pairs"]
+    assert files == ["results/pairs/tiny/stride4/radius0.2/ash.h5"]
+    recipe = plan.recipe_of(files[0])
+    assert recipe == plan.train_recipe("tiny", "quick", "seed0").inputs["pairs/tiny"]
+    assert recipe.settings == {"radius": 0.2}
+    assert recipe.inputs["correspondence"].id == plan.correspondence_recipe("tiny", 4).id
+
+
+def test_the_index_of_pairs_depends_on_the_radius_and_on_nothing_else_of_a_training(make):
+    path = "results/pairs/tiny/stride4/radius0.2/ash.h5"
+    before = paired(make)
+    slower = paired(make, optimiser={"lr": 1e-4, "weight_decay": 0.05, "warmup_steps": 1, "clip": 1.0})
+    assert slower.recipe_of(path).id == before.recipe_of(path).id
+    assert slower.train_recipe("tiny", "quick", "seed0").id != before.train_recipe("tiny", "quick", "seed0").id
+    wider = paired(make, batch={**PAIRED["batch"], "radius": 1})
+    assert wider.train_inputs("tiny", "quick")["train_pairs"] == ["results/pairs/tiny/stride4/radius1.0/ash.h5"]
+
+
 def test_paths_and_patterns_are_inverse():
     fields = {"experiment": "a", "checkpoint": "b-seed0", "dataset": "c", "scene": "d.e"}
     assert paths.fields_of(paths.FEATURES, paths.FEATURES.format(**fields)) == fields
     assert paths.fields_of(paths.FEATURES, "results/features/a/b/c.h5") is None
-    assert len(set(paths.PATTERNS)) == 12
+    assert len(set(paths.PATTERNS)) == 13
 
 
 def test_planning_imports_nothing_heavy():
