@@ -116,8 +116,8 @@ def test_batches_depend_on_seed_and_step_alone(walls):
     for batch in itertools.islice(alone, 6):
         for one, other in zip(next(loader), batch):
             assert (one is None and other is None) or torch.equal(one, other)
-        assert batch.points.shape[1:3] == (batch.images.shape[2] // STRIDE, batch.images.shape[3] // STRIDE)
-        sizes.add(tuple(batch.images.shape[2:]))
+        assert batch.points.shape[1:3] == (batch.images.shape[1] // STRIDE, batch.images.shape[2] // STRIDE)
+        sizes.add(tuple(batch.images.shape[1:3]))
     assert len(sizes) > 1
     part = Batches(open_scenes(walls), BATCH, augment, seed=1, process=1, processes=2).draw(3)
     assert torch.equal(part.images, alone.draw(3).images[3:])
@@ -125,7 +125,7 @@ def test_batches_depend_on_seed_and_step_alone(walls):
 
 def test_colour_alone_draws_as_before(walls):
     batch = Batches(open_scenes(walls), BATCH, COLOUR, seed=1).draw(2)
-    assert batch.images.shape[2:] == SIZE
+    assert batch.images.shape[1:3] == SIZE
     assert colour_augmentation({"flip": 0.5}) is None
     assert colour_augmentation({"flip": 0.5, "contrast": 0.1}) == {"brightness": 0, "contrast": 0.1, "colour": 0}
 
