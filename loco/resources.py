@@ -36,7 +36,7 @@ SAMPLES = 600  # of its samples and their ranks
 PATCH = 120  # bytes of a patch without its features: point, image, order, distance
 
 
-class Resources:
+class JobResources:
     """Functions of the wildcards of a rule, for its ``resources``."""
 
     def __init__(self, plan: Plan, gpus: Callable[[], int] = lambda: len(visible_gpus())) -> None:

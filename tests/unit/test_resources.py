@@ -14,7 +14,7 @@ from loco import resources
 from loco.config import load
 from loco.evaluation import location_consistency
 from loco.plan import Plan
-from loco.resources import LEAST, Resources
+from loco.resources import LEAST, JobResources
 
 ROOT = Path(__file__).parents[2]
 WIDE = {"title": "wide", "model": {"name": "compact_cnn", "dim": 768}}
@@ -29,10 +29,10 @@ def base():
 def make(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def of(gpus=0, **changes) -> Resources:
+    def of(gpus=0, **changes) -> JobResources:
         config = copy.deepcopy(base)
         update_config(config, copy.deepcopy(changes))
-        return Resources(Plan(load(config, ROOT), ROOT), lambda: gpus)
+        return JobResources(Plan(load(config, ROOT), ROOT), lambda: gpus)
 
     return of
 
