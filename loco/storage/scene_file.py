@@ -36,6 +36,7 @@ _LARGEST_RATIO = 1100  # of the bytes of an array to those in the file; DEFLATE 
 _LARGEST_FRAME = 1 << 29  # bytes of one frame of an array
 _USER_BLOCK = 512  # bytes before the HDF5 data, where the content id stands
 _ALIGNMENT = 64  # bytes, of arrays that are mapped: NumPy copies those that are not aligned
+_NO_CACHE = 0  # bytes of chunks that HDF5 would keep for each array of each open file (8 MB by default)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class SceneFile:
         self.path = Path(path)
         self.content_id = read_content_id(self.path)
         with ExitStack() as on_failure, reading(self.path):
-            self._file = on_failure.enter_context(h5py.File(self.path, "r", locking=False))
+            self._file = on_failure.enter_context(h5py.File(self.path, "r", locking=False, rdcc_nbytes=_NO_CACHE))
             self._check_format()
             self._require_own_data()
             self.facts: dict[str, Any] = _read_json(self._file["facts"])

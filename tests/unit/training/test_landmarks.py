@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from scipy.stats import chisquare
 
@@ -152,3 +153,32 @@ def test_keeps_exactly_as_many_valid_patches_as_asked(how, seed, count, density,
     assert not (kept & ~valid).any()
     assert kept.sum() == min(count, valid.sum())
     np.testing.assert_array_equal(kept, thin(valid, points, count, how, np.random.default_rng(seed)))
+
+
+def test_many_patches_are_covered_about_as_well_as_by_farthest_points():
+    # The walls and a box of a room, seen by a camera: near and far surfaces, and depth edges.
+    rng = np.random.default_rng(0)
+    v, u = np.mgrid[-0.81:0.8:64j, -1.01:1:80j]
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1)
+    depth = np.where(rays > 0, np.array([2, 1.2, 4]) / rays, np.array([-3, -1.3, -2]) / rays).min(axis=-1)
+    depth[20:40, 30:50] *= 0.4
+    points = (rays * depth[..., None] + rng.normal(0, 0.003, rays.shape)).astype(np.float32)
+    valid = rng.random(depth.shape) < 0.95
+    places, count = points[valid].astype(np.float64), 300
+
+    def covered(chosen):  # the farthest that any place is from a chosen one
+        return cKDTree(chosen).query(places)[0].max()
+
+    greedy, distance = [0], np.full(len(places), np.inf)
+    while len(greedy) < count:
+        distance = np.minimum(distance, np.linalg.norm(places - places[greedy[-1]], axis=-1))
+        greedy.append(int(distance.argmax()))
+    kept = thin(valid, points, count, "coverage", np.random.default_rng(0))
+    assert kept.sum() == count
+    assert covered(points[kept]) < 1.6 * covered(places[greedy])
+    at_random = thin(valid, points, count, "image", np.random.default_rng(0))
+    assert covered(points[at_random]) > 2 * covered(places[greedy])  # the measure can tell
+    again = thin(valid, points, count, "coverage", np.random.default_rng(1))
+    assert (again & kept).sum() < 0.5 * count  # other patches, time and again
+    same = np.broadcast_to(points[0, 0], points.shape)  # all coincide
+    assert thin(valid, same, count, "coverage", np.random.default_rng(0)).sum() == count
