@@ -72,19 +72,20 @@ class JobResources:
         return self._at_least("fit_pca", most + 4 * 8 * CHANNELS**2 / 1e6)
 
     def train_mb(self, experiment: str, split: str) -> int:
-        """Each rank has its libraries, network and workers; each worker its libraries and batches loaded ahead."""
+        """Each rank of a node has its libraries, network and workers; each worker its libraries and batches."""
         train = self.config["experiments"][experiment]["train"]
         batch = train["batch"]
         images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
         stride = stride_of(self._model(experiment))
         sizes = [
-            3 * self._pixels(name) + (PATCH + 2 * CHANNELS * ("cache" in self.config["experiments"][experiment]))
-            * self._patches(name, stride)
+            3 * self._pixels(name)
+            + (PATCH + 2 * CHANNELS * ("cache" in self.config["experiments"][experiment])) * self._patches(name, stride)
             for name in dict(scenes(self.config, split, "train"))
         ]
-        ranks, workers = train.get("processes", 1), train.get("workers", 0)
-        loaded = images / ranks * max(sizes, default=0) / 1e6
+        workers = train.get("workers", 0)
+        loaded = images / train.get("processes", 1) * max(sizes, default=0) / 1e6
         worker = WORKER + train.get("prefetch", 2) * loaded
+        ranks = self.ranks_per_node(experiment)
         return self._at_least("train", ranks * (LIBRARIES + CUDA + NETWORK + loaded + workers * worker))
 
     def evaluate_mb(self, benchmark: str, split: str, experiment: str) -> int:
@@ -92,12 +93,15 @@ class JobResources:
         channels, settings = self._channels(self._model(experiment)), self.config["benchmarks"][benchmark]
         found = [0.0]
         for name in dict(self.plan.test_places(benchmark, split)):
-            images, patches = self._images(name), self._patches(name, self.config["datasets"][name]["patches"]["stride"])
+            images, patches = (
+                self._images(name),
+                self._patches(name, self.config["datasets"][name]["patches"]["stride"]),
+            )
             match benchmark:
                 case "location_consistency":
                     held = min(HELD, 2 * images * patches * channels / 1e6)
                     found.append(SAMPLES + 2 * held + images * patches * PATCH / 1e6)
-                case "place_recognition":  # descriptors of all images, of which VLAD's are the longest, and similarities
+                case "place_recognition":  # descriptors of all images, VLAD's the longest, and similarities
                     kinds = settings["descriptors"]
                     clusters = max((kind.get("clusters", 1) for kind in kinds), default=1)
                     samples = max((kind.get("samples", 0) for kind in kinds), default=0)
@@ -107,7 +111,13 @@ class JobResources:
         cuda = CUDA if BENCHMARKS[benchmark].gpus else 0
         return math.ceil(max(floor, LIBRARIES + cuda + max(found)))
 
-    # GPUs
+    # Nodes and GPUs
+
+    def train_nodes(self, experiment: str) -> int:
+        return self.config["experiments"][experiment]["train"].get("nodes", 1)
+
+    def ranks_per_node(self, experiment: str) -> int:
+        return self.train_gpus(experiment) // self.train_nodes(experiment)
 
     def train_gpus(self, experiment: str) -> int:
         return self.config["experiments"][experiment]["train"].get("processes", 1)

@@ -1,12 +1,3 @@
-def training(wildcards):
-    """The `train` block of an experiment."""
-    return config["experiments"][wildcards.experiment]["train"]
-
-
-def ranks_per_node(wildcards):
-    return training(wildcards).get("processes", 1) // training(wildcards).get("nodes", 1)
-
-
 rule train:
     """Train the network of an experiment on the scenes of a split.
 
@@ -28,11 +19,11 @@ rule train:
     conda:
         "../environment.yml"
     # Of one node, 8 for each of its ranks. SLURM takes them per GPU, from `cpus_per_gpu`.
-    threads: lambda wildcards: 8 * ranks_per_node(wildcards)
+    threads: lambda wildcards: 8 * resources_of.ranks_per_node(wildcards.experiment)
     resources:
         mem_mb=memory(resources_of.train_mb),
         gpu=gpus(resources_of.train_gpus),
-        nodes=lambda wildcards: training(wildcards).get("nodes", 1),
+        nodes=lambda wildcards: resources_of.train_nodes(wildcards.experiment),
         cpus_per_gpu=8,
     params:
         own=own(plan.train_recipe),

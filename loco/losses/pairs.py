@@ -123,9 +123,9 @@ class RankingLoss(torch.nn.Module):
             any weight but 0, summed over the scales), ``mean_ap``; of several scales also ``mean_ap_<rho>``. Without a
             positive pair there is nothing to rank: a scale takes no part in the mean, and if there is no other the loss
             is 0, with zero gradient. Its ``mean_ap`` is NaN. (A loss on a GPU may return the log as a
-            :class:`loco.losses.log.Log`, which waits for a number when it is looked up.) If a feature of a patch that could form pairs is not
-            finite, the loss and its gradient are NaN, so a ``GradScaler`` skips the step. All are of the whole batch of
-            a group.
+            :class:`loco.losses.log.Log`, which waits for a number when it is looked up.) If a feature of a patch that
+            could form pairs is not finite, the loss and its gradient are NaN, so a ``GradScaler`` skips the step. All
+            are of the whole batch of a group.
 
         Raises:
             ValueError: the shapes or types do not fit together; rows that are not of unit length with
