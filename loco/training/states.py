@@ -20,7 +20,7 @@ from loco.training.lock import is_locked
 LAST, FINAL, LOG, JOB = "last.ckpt", "final.ckpt", "log.csv", "job.json"
 # Settings of `train` that change neither a batch nor a step: a training can be continued with others. The number of
 # processes changes the order in which floating-point numbers are added, so results agree to rounding.
-PLACEMENT = ("processes", "nodes", "workers", "profile", "wandb", "save_every", "keep_state")
+PLACEMENT = ("processes", "nodes", "workers", "prefetch", "profile", "wandb", "save_every", "keep_state")
 _NAME = re.compile(r"state-[0-9a-f]{1,16}")
 _RECENT = 100  # steps from which the time left is estimated
 
