@@ -50,14 +50,18 @@ class MadeUp(IterableDataset):
                 shape = (self.images, self.size, self.size, 3)
                 pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
                 factors = torch.stack([draw_factors(AMOUNT, rng) for _ in range(self.images)])
-            yield Batch(pixels, points, use, torch.zeros_like(image), image, encoded, factors, use.flatten().nonzero()[:, 0])
+            yield Batch(
+                pixels, points, use, torch.zeros_like(image), image, encoded, factors, use.flatten().nonzero()[:, 0]
+            )
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Images per second, the fraction of the time that batches are waited for, and peak memory (GB)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        config = Dinov2Config(hidden_size=DIM, num_hidden_layers=options.blocks, num_attention_heads=HEADS, patch_size=STRIDE)
+        config = Dinov2Config(
+            hidden_size=DIM, num_hidden_layers=options.blocks, num_attention_heads=HEADS, patch_size=STRIDE
+        )
         config.save_pretrained(folder)
         module = RankingModule({"model": _model(options, folder), "train": _settings(options)}, 0, [], Path(folder))
     module.to(device).train()
@@ -84,7 +88,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         module._parts.clear()
     _wait_for(device)
     seconds = time.perf_counter() - began
-    return {"images/s": options.steps * options.images / seconds, "loading": waited / seconds, "GB": peak_memory() / 1e9}
+    return {
+        "images/s": options.steps * options.images / seconds,
+        "loading": waited / seconds,
+        "GB": peak_memory() / 1e9,
+    }
 
 
 def _model(options: argparse.Namespace, folder: str) -> Mapping[str, Any]:
@@ -111,7 +119,9 @@ def _wait_for(device: torch.device) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=["vit", "stored"], default="vit", help="ViT-S/14 with LoRA, or a head on maps")
+    parser.add_argument(
+        "--model", choices=["vit", "stored"], default="vit", help="ViT-S/14 with LoRA, or a head on maps"
+    )
     parser.add_argument("--images", type=int, default=32, help="of a batch (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of an image, pixels (default: %(default)s)")
     parser.add_argument("--patches", type=int, default=200, help="of an image in the loss (default: %(default)s)")

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gpu(NamedTuple):
-    """A GPU or a MIG instance: what ``CUDA_VISIBLE_DEVICES`` calls it, and its UUID, or that name where it is unknown."""
+    """A GPU or a MIG instance: its name in ``CUDA_VISIBLE_DEVICES``, and its UUID."""
 
     name: str
     uuid: str
@@ -124,8 +124,8 @@ def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> l
             locks.callback(held.close)
             if jobs[gpu]:
                 logger.warning(
-                    "GPU %s is shared with %d other job(s) of yours, because none is free: limit the jobs that run at a "
-                    "time with `--resources gpu=%d`",
+                    "GPU %s is shared with %d other job(s) of yours, because none is free: limit the jobs that run at "
+                    "a time with `--resources gpu=%d`",
                     gpu.name,
                     jobs[gpu],
                     len(gpus),
@@ -166,7 +166,9 @@ def _shared_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise DataError(
-            "the folder for the locks of GPUs belongs to another user", file=folder, remedy="remove it, or ask its owner"
+            "the folder for the locks of GPUs belongs to another user",
+            file=folder,
+            remedy="remove it, or ask its owner",
         )
     return folder
 

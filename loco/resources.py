@@ -78,8 +78,8 @@ class Resources:
         images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
         stride = stride_of(self._model(experiment))
         sizes = [
-            3 * self._pixels(name) + (PATCH + 2 * CHANNELS * ("cache" in self.config["experiments"][experiment]))
-            * self._patches(name, stride)
+            3 * self._pixels(name)
+            + (PATCH + 2 * CHANNELS * ("cache" in self.config["experiments"][experiment])) * self._patches(name, stride)
             for name in dict(scenes(self.config, split, "train"))
         ]
         ranks, workers = train.get("processes", 1), train.get("workers", 0)
@@ -92,12 +92,17 @@ class Resources:
         channels, settings = self._channels(self._model(experiment)), self.config["benchmarks"][benchmark]
         found = [0.0]
         for name in dict(self.plan.test_places(benchmark, split)):
-            images, patches = self._images(name), self._patches(name, self.config["datasets"][name]["patches"]["stride"])
+            images, patches = (
+                self._images(name),
+                self._patches(name, self.config["datasets"][name]["patches"]["stride"]),
+            )
             match benchmark:
                 case "location_consistency":
                     held = min(HELD, 2 * images * patches * channels / 1e6)
                     found.append(SAMPLES + 2 * held + images * patches * PATCH / 1e6)
-                case "place_recognition":  # descriptors of all images, of which VLAD's are the longest, and similarities
+                case (
+                    "place_recognition"
+                ):  # descriptors of all images, of which VLAD's are the longest, and similarities
                     kinds = settings["descriptors"]
                     clusters = max((kind.get("clusters", 1) for kind in kinds), default=1)
                     samples = max((kind.get("samples", 0) for kind in kinds), default=0)

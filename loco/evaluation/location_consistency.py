@@ -282,7 +282,7 @@ def _padded(samples: Iterable[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.int6
 def _similarities(
     features: Rows, queries: NDArray[np.int64], samples: Sequence[NDArray[np.int64]]
 ) -> list[NDArray[np.float32]]:
-    """Cosine similarities of queries (q,) and their samples of each condition, (q, n) each; -inf where there is none."""
+    """Cosine similarities of queries (q,) and their samples of each condition, (q, n) each; -inf for no sample."""
     similarities = [np.full(indices.shape, -np.inf, dtype=np.float32) for indices in samples]
     for some in _groups(features, queries, sum(indices.shape[1] for indices in samples)):
         needed = np.unique(np.concatenate([queries[some], *(indices[some].ravel() for indices in samples)]))

@@ -113,8 +113,7 @@ class RankingLoss(torch.nn.Module):
             The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs of
             any weight but 0, summed over the scales), ``mean_ap``; of several scales also ``mean_ap_<rho>``. Without a
             positive pair there is nothing to rank: a scale takes no part in the mean, and if there is no other the loss
-            is 0, with zero gradient. Its ``mean_ap`` is NaN. (A loss on a GPU may return the log as a
-            :class:`loco.losses.log.Log`, which waits for a number when it is looked up.) If a feature of a patch that could form pairs is not
+            is 0, with zero gradient. Its ``mean_ap`` is NaN. If a feature of a patch that could form pairs is not
             finite, the loss and its gradient are NaN, so a ``GradScaler`` skips the step. All are of the whole batch of
             a group.
 
@@ -211,9 +210,7 @@ def nothing_to_rank(features: Tensor, negatives: int) -> tuple[Tensor, dict[str,
     }
 
 
-def mean_of_scales(
-    scales: list[Scale], mean_ap: Tensor, positives: Tensor, negatives: Tensor
-) -> tuple[Tensor, Log]:
+def mean_of_scales(scales: list[Scale], mean_ap: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Log]:
     """Loss and log of a batch from the mean AP and the numbers of pairs of each scale, (K,) each.
 
     A scale without positive pairs takes no part; if none has any, the loss is 0, with zero gradient. Nothing waits for

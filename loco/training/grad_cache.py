@@ -26,7 +26,9 @@ from loco.errors import ConfigError
 Encode = Callable[[slice], Tensor]  # images of a batch -> their features, (n, ...)
 
 
-def cached_features(encode: Encode, images: int, chunk: int, parameters: Sequence[Tensor], device: torch.device) -> Tensor:
+def cached_features(
+    encode: Encode, images: int, chunk: int, parameters: Sequence[Tensor], device: torch.device
+) -> Tensor:
     """Return the features of a batch, which hold no activations and whose gradient reaches the parameters.
 
     The second pass repeats the first one: it runs under the same autocast and draws the same random numbers (dropout,
@@ -104,7 +106,9 @@ class _Conditions:
     def now(cls, device: torch.device) -> Self:
         states = (torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []))
         kind = device.type
-        return cls(device, states, {"enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)})
+        return cls(
+            device, states, {"enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)}
+        )
 
     @contextmanager
     def restored(self) -> Iterator[None]:

@@ -14,7 +14,22 @@ SMALL = {
     "location_consistency": ["--queries", "20"],
     "overlap": ["--images", "12", "--rooms", "2"],
     "place_recognition": ["--images", "20", "5"],
-    "training_step": "--images 2 --size 28 --patches 4 --blocks 1 --steps 1 --warmup 0 --grad-cache 1".split(),
+    "training_step": [
+        "--images",
+        "2",
+        "--size",
+        "28",
+        "--patches",
+        "4",
+        "--blocks",
+        "1",
+        "--steps",
+        "1",
+        "--warmup",
+        "0",
+        "--grad-cache",
+        "1",
+    ],
 }
 
 

@@ -60,7 +60,9 @@ def test_a_step_waits_for_what_the_documentation_lists(experiment, walls, tmp_pa
     with Waits() as waits:
         for name in ("cpu", "tolist"):  # no operations of PyTorch's dispatcher
             method = getattr(torch.Tensor, name)
-            monkeypatch.setattr(torch.Tensor, name, lambda x, *a, m=method, n=name: (waits.found.append(n), m(x, *a))[1])
+            monkeypatch.setattr(
+                torch.Tensor, name, lambda x, *a, m=method, n=name: (waits.found.append(n), m(x, *a))[1]
+            )
         loss = module.training_step(drawn, 0)
         loss.backward()
         numbers = Deferred({"finite": all_finite([p.grad for p in module.extractor.parameters()])})

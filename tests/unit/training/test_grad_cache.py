@@ -81,7 +81,7 @@ def test_gradients_add_up_and_take_the_scale_of_the_loss():
 
 
 def test_the_second_pass_runs_under_the_autocast_of_the_first():
-    network, (images, points) = tiny_vit(), batch(4, torch.float32)
+    network, (images, _) = tiny_vit(), batch(4, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         features = cached(network, images, 2, list(network.parameters()))
         plain = direct(network, images, 2, None)
