@@ -70,7 +70,9 @@ def simulate(panoramas: int) -> dict[str, Any]:
     return {name: np.concatenate([values] * REPEATED) for name, values in arrays.items()}
 
 
-def write(folder: Path, arrays: dict[str, Any], stride: int, kinds: tuple[type[Frames], type[Correspondences]]) -> SceneFiles:
+def write(
+    folder: Path, arrays: dict[str, Any], stride: int, kinds: tuple[type[Frames], type[Correspondences]]
+) -> SceneFiles:
     """The files of a scene in some layout."""
     frames, correspondences, pairs = (folder / f"{kind}{stride}.h5" for kind in ("frames", "correspondences", "pairs"))
     n = len(arrays["rgb"])
@@ -189,7 +191,9 @@ def main() -> None:
         rgb = torch.from_numpy(arrays["rgb"][0]).permute(2, 0, 1)
         rng = np.random.default_rng(0)
         float_ms, jitter_ms = milliseconds(lambda _: rgb / 255), milliseconds(lambda _: jitter(rgb / 255, JITTER, rng))
-        print(f"\nto float: {float_ms:.2f} ms; with colour jitter: {jitter_ms:.2f} ms (both included below as `jitter`)\n")
+        print(
+            f"\nto float: {float_ms:.2f} ms; with colour jitter: {jitter_ms:.2f} ms (both included below as `jitter`)\n"
+        )
         print("| stride | patches of an image | batches from | thinning | before | after | after, no jitter |")
         print("| --: | --: | :-- | :-- | --: | --: | --: |")
         for stride in (14, 4):

@@ -46,7 +46,11 @@ def memory() -> dict[str, float]:
     """MB of this process: ``private``, its own alone, and ``pss``, with its proportion of what it shares."""
     text = Path("/proc/self/smaps_rollup").read_text()
     found = {name: int(size) / 1024 for name, size in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
-    return {"private": found["Private_Clean"] + found["Private_Dirty"], "pss": found["Pss"], "anonymous": found["Anonymous"]}
+    return {
+        "private": found["Private_Clean"] + found["Private_Dirty"],
+        "pss": found["Pss"],
+        "anonymous": found["Anonymous"],
+    }
 
 
 def write_scene(folder: Path) -> tuple[SceneFiles, NDArray, NDArray]:

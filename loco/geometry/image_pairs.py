@@ -22,9 +22,7 @@ def mutual_overlap(overlap: NDArray[np.floating]) -> NDArray[np.floating]:
     return (overlap + overlap.T) / 2
 
 
-def overlapping_pairs(
-    poses: NDArray[np.floating], overlap: Rows, min_overlap: float, min_baseline: float
-) -> csr_array:
+def overlapping_pairs(poses: NDArray[np.floating], overlap: Rows, min_overlap: float, min_baseline: float) -> csr_array:
     """Return the pairs of different images that overlap, from different places.
 
     Only pairs that qualify are kept, and overlaps are looked at some rows at a time.
