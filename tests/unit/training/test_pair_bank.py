@@ -183,5 +183,5 @@ def test_an_index_that_contradicts_itself_is_refused_when_drawn_from(tmp_path, a
     with h5py.File(scene.pairs_path, "r+") as file:
         file[array][:] = value
     bank = PairBank([scene], RADIUS, 4, "equal", seed=0)
-    with pytest.raises(DataError, match=r"scene.pairs.h5(.|\n)*contradict each other"):
+    with pytest.raises(DataError, match="contradict each other"):
         draws(bank, 50)
