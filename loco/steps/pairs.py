@@ -70,7 +70,7 @@ def _valid_points(file: Correspondences) -> tuple[NDArray[np.float32], NDArray[n
             remedy="take a larger stride, or fewer images of the scene (`frames.every`)",
         )
     points = np.empty((first[-1], 3), np.float32)
-    for start in tqdm(range(0, len(valid), _IMAGES), desc="points", unit="block"):
+    for start in tqdm(range(0, len(valid), _IMAGES), desc="points", unit="block", delay=1):
         part = slice(start, start + _IMAGES)
         points[first[start] : first[min(start + _IMAGES, len(valid))]] = file["points"][part][valid[part]]
     if not np.isfinite(points).all():

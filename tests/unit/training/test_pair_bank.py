@@ -182,5 +182,6 @@ def test_an_index_that_contradicts_itself_is_refused_when_drawn_from(tmp_path, a
     scene = write_scene(tmp_path, "scene", mixed(6, 2, 3, 5, spread=0.1))
     with h5py.File(scene.pairs_path, "r+") as file:
         file[array][:] = value
-    with pytest.raises(DataError, match=r"contradict each other(.|\n)*scene.pairs.h5|scene.pairs.h5(.|\n)*contradict"):
-        list(map(PairBank([scene], RADIUS, 4, "equal", seed=0).draw, range(50)))
+    bank = PairBank([scene], RADIUS, 4, "equal", seed=0)
+    with pytest.raises(DataError, match="contradict each other"):
+        draws(bank, 50)
