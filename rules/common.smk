@@ -11,7 +11,7 @@ from loco import paths
 from loco.config import check_files, load
 from loco.errors import ConfigError
 from loco.plan import Plan
-from loco.resources import Resources
+from loco.resources import Resources as JobResources  # Snakemake has a class of the other name
 from loco.summary import Summary
 
 try:
@@ -20,7 +20,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 summary = Summary(plan := Plan(config, workflow.basedir))
-resources_of = Resources(plan)
+resources_of = JobResources(plan)
 
 
 def of(method, then=lambda value: value, **fixed):
