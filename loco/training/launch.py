@@ -23,6 +23,7 @@ from loco.errors import ConfigError, DataError, LocoError
 from loco.logs import THREADS
 from loco.training.lock import Lock
 
+STOP = signal.SIGUSR1  # what srun passes on to its tasks, and they to the ranks
 ERROR = "error.txt"  # in the folder of the state: what went wrong in a rank
 # What a step inherits of the SLURM job around it. All other SLURM_* describe the step that this process runs in, and
 # srun would take them as options.
@@ -58,8 +59,8 @@ class Ranks(NamedTuple):
 def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> None:
     """Run the ranks of a distributed training and wait for them.
 
-    SIGTERM is passed on to the agents, and by them to all ranks, which save the state and end. The process that is
-    waited for holds the ``lock`` of the training, too: it may outlive this one.
+    SIGTERM is passed on to the agents, and by them to all ranks, which save the state and end; through srun as SIGUSR1
+    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The process that is waited for holds the ``lock`` of the training, too: it may outlive this one.
 
     Args:
         job: arguments of the training, JSON; a rank that fails leaves its message beside it.
@@ -83,7 +84,8 @@ def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> N
     logger.info("start %d ranks on %d node(s): %s", processes, nodes, " ".join(command))
     with subprocess.Popen(command, env=environment, pass_fds=lock.descriptors) as launched:
         lock.share(launched.pid)
-        before = signal.signal(signal.SIGTERM, lambda number, _: launched.send_signal(number))
+        passed_on = signal.SIGTERM if nodes == 1 else STOP
+        before = signal.signal(signal.SIGTERM, lambda *_: launched.send_signal(passed_on))
         try:
             code = launched.wait()
         finally:
@@ -104,6 +106,7 @@ def _agent(job: Path, processes: int, nodes: int) -> list[str]:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes // nodes}"]
     if nodes == 1:
         return [*command, "--standalone"]
+    command.append(f"--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,{STOP.name}")
     run = f"{os.environ.get('SLURM_JOB_ID', '')}-{job.parent.name}"  # two trainings may share a SLURM job
     port = _PORTS[zlib.crc32(run.encode()) % len(_PORTS)]
     address = f"{_hosts(nodes)[0]}:{port}"

@@ -27,7 +27,7 @@ from loco.storage import atomic_path, write_text
 from loco.storage.training_log import curve_digest
 from loco.training.data import Batches
 from loco.training.deferred import StopVote
-from loco.training.launch import Ranks, launch
+from loco.training.launch import STOP, Ranks, launch
 from loco.training.lock import training_lock
 from loco.training.log import LiveLog
 from loco.training.module import RankingModule
@@ -214,7 +214,8 @@ class Steps(Callback):
 
     def on_train_start(self, *_: Any) -> None:
         # In the place of Lightning's handler, which talks to the other processes from amidst the step of this one.
-        signal.signal(signal.SIGTERM, self._ask_to_stop)
+        for number in (signal.SIGTERM, STOP):
+            signal.signal(number, self._ask_to_stop)
 
     def _ask_to_stop(self, *_: Any) -> None:
         self.asked_to_stop = True

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-# What srun does for the training: start a task per node with variables of its own, pass SIGTERM on, wait for all.
+# What srun does for the training: start a task per node with variables of its own, wait for all; pass SIGUSR1 on, and
+# kill them on SIGTERM.
 SRUN = """
 import os, signal, subprocess, sys
 options = [part for part in sys.argv[1:] if part.startswith("--")]
@@ -14,7 +15,8 @@ while command[0].startswith("--"):
     del command[0]
 count = int(next(part for part in options if part.startswith("--ntasks=")).partition("=")[2])
 tasks = []
-signal.signal(signal.SIGTERM, lambda number, _: [task.send_signal(number) for task in tasks])
+signal.signal(signal.SIGUSR1, lambda number, _: [task.send_signal(number) for task in tasks])
+signal.signal(signal.SIGTERM, lambda *_: [task.kill() for task in tasks])
 for rank in range(count):
     own = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(count), "SLURM_JOB_NAME": "train", "SLURM_NODEID": str(rank)}
     tasks.append(subprocess.Popen(command, env={**os.environ, **own}))
