@@ -203,8 +203,9 @@ class Bomb:
 
 def test_a_pickle_that_would_run_code(tmp_path):
     torch.save({"croco_kwargs": Bomb(), "model": {}}, tmp_path / "bomb.pth")
-    with pytest.raises(DataError, match=r"could run code(.|\n)*found: .*_Fail(.|\n)*weights_only=False"):
+    with pytest.raises(DataError, match=r"could run code(.|\n)*found: .*_Fail") as caught:
         build(tmp_path / "bomb.pth")
+    assert "weights_only" not in str(caught.value)
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DataError):
         build(tmp_path / "plain.pth")
