@@ -37,8 +37,11 @@ class DrawingLoss(RankingLoss):
         if self._recent and torch._C._current_graph_task_id() != -1 and (call := self._repeated(_Summary.of(patches))):
             call.times += 1
             return call.number
-        number = int(self.calls)
-        self.calls += 1
+        with torch._C._DisableFuncTorch():  # a transform would refuse to change a tensor that it did not make
+            number = int(self.calls)
+            self.calls += 1
+        if torch._C._are_functorch_transforms_active():
+            return number  # no checkpoint repeats it, and sums over its patches would belong to the transform
         hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
         if hooks or not torch.is_grad_enabled():  # the forward pass may be repeated: it keeps no graph of its own
             self._recent.append(_Call(number, _Summary.of(patches), id(hooks[0]) if hooks else None))

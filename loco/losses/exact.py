@@ -43,6 +43,7 @@ class ExactSmoothAP(AllPairsLoss):
     """
 
     takes_half = True
+    smallest_tau = histograms.SMALLEST_TAU
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 from loco.losses.tiles import Block, Walk
 
 BINS_PER_TAU = 80
+SMALLEST_TAU = 1e-4  # a grid of 1.6 million points, 13 MB for each table of a class of pairs
 MARGIN = 1.01  # similarities of unit rows in finite precision lie within [-MARGIN, MARGIN]
 
 

@@ -48,7 +48,7 @@ def select(
 
     Raises:
         ValueError: the shapes do not fit together; features that are not of a floating-point type, points that are
-            complex or boolean, ids that are not integers.
+            complex or boolean, ids that are not integers, ``valid`` with values other than 0 and 1.
     """
     named = {"points": points, "scene_ids": scene_ids, "valid": valid, "image_ids": image_ids}
     given = {name: torch.as_tensor(x, device=features.device) for name, x in named.items() if x is not None}
@@ -68,7 +68,7 @@ def select(
         patches = patches._replace(image_ids=patches.image_ids + (process << 40))
     keep = patches.points.isfinite().all(dim=1)
     if "valid" in given:
-        keep = keep & given["valid"].bool().flatten()
+        keep = keep & _truths("valid", given["valid"]).flatten()
     if not keep.all():
         patches = Patches(*(part[keep] for part in patches))
     return Selection(patches, keep, shape)
@@ -98,6 +98,15 @@ def _widened(points: Tensor) -> Tensor:
     if not points.is_floating_point() or points.dtype == torch.float64:
         return points.detach().double()
     return points.detach().float()
+
+
+def _truths(name: str, values: Tensor) -> Tensor:
+    """Booleans, from booleans or numbers that are 0 or 1."""
+    if values.dtype == torch.bool:
+        return values
+    if not ((values == 0) | (values == 1)).all():
+        raise ValueError(f"{name} must be booleans, or 0 and 1; found {values.dtype} with other values, or NaN")
+    return values.bool()
 
 
 def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:

@@ -26,7 +26,6 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
     """
 
     takes_several_scales = False
-    takes_transforms = False
 
     def __init__(
         self,

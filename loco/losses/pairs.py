@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from loco.losses.inputs import Selection, require_unit_rows, select, unit_rows, wide_type
 from loco.losses.log import Log
@@ -40,7 +41,8 @@ class RankingLoss(torch.nn.Module):
 
     takes_several_scales = False
     takes_half = False  # on a GPU; else features of half precision are widened for it
-    takes_transforms = False  # those of torch.func
+    takes_transforms = False  # those of torch.func, but for vmap; and derivatives in forward mode
+    smallest_tau = 0.0  # what the loss can compute in memory
 
     def __init__(
         self,
@@ -57,7 +59,8 @@ class RankingLoss(torch.nn.Module):
             rho: pairs up to this distance are positive, metres. Several radii, with as many ``kappa``, are several
                 scales: the loss is the mean of theirs.
             kappa: pairs beyond this distance are ignored, metres; infinity or None: all pairs of a scene count.
-            tau: temperature of the sigmoid, in units of similarity.
+            tau: temperature of the sigmoid, in units of similarity; :class:`~loco.losses.ExactSmoothAP` has a smallest
+                one, :data:`loco.losses.histograms.SMALLEST_TAU`.
             same_image: weight of the positive pairs within one image, 0 (left out) to 1.
             ratio: factor c of the negatives.
             group: processes whose patches form one batch, each calling the loss with its own
@@ -77,7 +80,8 @@ class RankingLoss(torch.nn.Module):
         if not 0 < ratio < math.inf:
             raise ValueError(f"the ratio must be positive and finite, found {ratio}")
         radii = [[scale.rho for scale in self.scales], [scale.kappa for scale in self.scales]]
-        self.rho, self.kappa = radii if isinstance(rho, Sequence) else (radius for (radius,) in radii)
+        as_lists = isinstance(rho, Sequence) and self.takes_several_scales
+        self.rho, self.kappa = radii if as_lists else (radius for (radius,) in radii)
         self.tau, self.same_image, self.ratio = tau, same_image, ratio
         self.group, self.normalise = group, normalise
 
@@ -90,6 +94,11 @@ class RankingLoss(torch.nn.Module):
     def tau(self, tau: float) -> None:
         if not 0 < tau < math.inf:
             raise ValueError(f"the temperature tau must be positive and finite, found {tau}")
+        if tau < self.smallest_tau:
+            raise ValueError(
+                f"the temperature tau of {type(self).__name__} must be at least {self.smallest_tau:g}, found {tau}: "
+                "its tables grow with 1 / tau"
+            )
         self._tau = tau
 
     @torch.compiler.disable  # it is matrix products and table look-ups, whose number depends on the points
@@ -114,7 +123,7 @@ class RankingLoss(torch.nn.Module):
                 forms no pairs.
             scene_ids: (n,), or (b, h, w), or one per map (b,), integers; patches of different scenes never form pairs.
                 One scene if None.
-            valid: (n,) or (b, h, w), bool; patches without a 3D point form no pairs. All valid if None.
+            valid: (n,) or (b, h, w), bool, or 0 and 1; patches without a 3D point form no pairs. All valid if None.
             image_ids: (n,), (b, h, w) or (b,), integers, different for different images of all scenes and processes:
                 see ``same_image``. Every patch is its own image if None, those of a map too.
 
@@ -130,9 +139,10 @@ class RankingLoss(torch.nn.Module):
         Raises:
             ValueError: the shapes or types do not fit together; rows that are not of unit length with
                 ``normalise=False``.
-            RuntimeError: a transform of ``torch.func`` is applied to a loss that supports none.
+            RuntimeError: ``torch.func.vmap``; another transform of ``torch.func`` or a derivative in forward mode of a
+                loss that supports none.
         """
-        self._require_no_transform()
+        self._require_no_transform(features)
         with torch.autocast(features.device.type, enabled=False):
             patches, is_finite, _, _ = self._batch(features, points, scene_ids, valid, image_ids)
             return self.loss(patches) if is_finite else self._not_finite(patches)
@@ -156,11 +166,20 @@ class RankingLoss(torch.nn.Module):
         log = {key: math.nan if key.startswith("mean_ap") else number for key, number in log.items()}
         return patches.features.sum(dtype=wide_type(patches.features)) * math.nan, log
 
-    def _require_no_transform(self) -> None:
-        if not self.takes_transforms and torch._C._are_functorch_transforms_active():
+    def _require_no_transform(self, features: Tensor) -> None:
+        if _is_batched(features):
             raise RuntimeError(
-                f"{type(self).__name__} cannot be transformed by torch.func (grad, hessian, jacfwd, vmap): it has "
-                "first derivatives by torch.autograd alone. Call backward() or torch.autograd.grad"
+                f"{type(self).__name__} cannot be transformed by torch.func.vmap: how many pairs there are depends on "
+                "the values. Call it once for each batch"
+            )
+        is_transformed = torch._C._are_functorch_transforms_active() or (
+            forward_ad._current_level >= 0 and forward_ad.unpack_dual(features).tangent is not None
+        )
+        if is_transformed and not self.takes_transforms:
+            raise RuntimeError(
+                f"{type(self).__name__} cannot be transformed by torch.func (grad, hessian, jacfwd) and has no "
+                "derivatives in forward mode: it has first derivatives by torch.autograd alone. Call backward() or "
+                "torch.autograd.grad"
             )
 
     def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
@@ -168,6 +187,16 @@ class RankingLoss(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"rho={self.rho}, kappa={self.kappa}, tau={self.tau}, same_image={self.same_image}, ratio={self.ratio}"
+
+
+def _is_batched(features: Tensor) -> bool:
+    """Whether ``torch.func.vmap`` made these features, at any level of several transforms."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(features):
+        if functorch.is_batchedtensor(features):
+            return True
+        features = functorch.get_unwrapped(features)
+    return False
 
 
 class AllPairsLoss(RankingLoss):
@@ -189,7 +218,7 @@ class AllPairsLoss(RankingLoss):
         LoCUS (ICCV 2023) takes the patches that do best for landmarks. Arguments as of a call. Returns (n,), or
         (b, h, w) for maps; NaN for a patch without a positive pair, and for all if a feature is not finite.
         """
-        self._require_no_transform()
+        self._require_no_transform(features)
         with torch.autocast(features.device.type, enabled=False):
             patches, is_finite, selection, mine = self._batch(features, points, scene_ids, valid, image_ids)
             rows = patches.features

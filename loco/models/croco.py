@@ -22,8 +22,9 @@ from torch.nn import functional as F
 
 from loco.errors import DataError
 from loco.models.backbones import Backbone, check_layer, to_grid
-from loco.models.finite import require_finite
+from loco.models.finite import require_dense, require_finite
 from loco.models.parts import Encoding
+from loco.models.pickled import REFETCH, require_checkpoint
 from loco.models.transformer import Block, Rotation
 
 # A published name begins with one of these; what the part is called here.
@@ -47,6 +48,7 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
     content = _read(Path(path))
     try:
         settings, weights = content["croco_kwargs"], content["model"]
+        require_dense(dict(weights), path)
         encoder = CroCo(
             weights, settings.get("enc_num_heads", _HEADS), settings.get("pos_embed", _SINES), layer=layer, norm=norm
         )
@@ -165,21 +167,23 @@ def _read(path: Path) -> Any:
             remedy="fetch an encoder of CroCo v2 as https://github.com/naver/croco says, and give its path",
         )
     try:
+        require_checkpoint(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         found = re.findall(r"GLOBAL ([\w.]+)", str(error))
         raise DataError(
             "holds objects that are not numbers, text or containers; they are not loaded, as they could run code",
             file=path,
             found=", ".join(found) or str(error).partition("\n")[0],
-            remedy='if you trust it, where its objects can be imported: python -c "import torch; '
-            "c = torch.load('in.pth', weights_only=False); "
-            "torch.save({'croco_kwargs': dict(c['croco_kwargs']), 'model': c['model']}, 'out.pth')\"",
+            remedy="use the file that the authors publish; if the model is yours, save its weights and settings alone "
+            "where it was trained: torch.save({'croco_kwargs': settings, 'model': model.state_dict()}, 'out.pth')",
         ) from error
     except Exception as error:  # of many kinds, where a file is damaged
         raise DataError(
             f"cannot be read as a file of weights: {str(error).partition(chr(10))[0]}",
             file=path,
-            remedy="fetch it again: it may be truncated",
+            remedy=REFETCH,
         ) from error

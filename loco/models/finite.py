@@ -1,13 +1,19 @@
-"""Check that weights are finite."""
+"""Check that weights are usable: dense, of floating-point types, no larger than what the file stores, and finite."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from loco.errors import DataError
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_COUNTER = "num_batches_tracked"  # of batch norms, an integer
+_ORIGINAL = "give the file of the original weights, as their authors publish it"
 
 
 def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
@@ -28,3 +34,56 @@ def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
             found=f"NaN or infinity in {', '.join(broken[:5])}" + (f" and {len(broken) - 5} more" * (len(broken) > 5)),
             remedy="fetch or copy the file again; if a training wrote it, train again",
         )
+
+
+def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:
+    """Check that what was read from a checkpoint are dense floating-point tensors on the CPU, by name.
+
+    The counters of batch norms may be integers. A tensor must not have more values than are stored for it: one that
+    repeats a single value takes no room in the file, and any amount of memory once it is computed with.
+
+    Args:
+        weights: name -> tensor.
+        file: for the error message.
+
+    Raises:
+        DataError: names the file and the first weight that is something else.
+    """
+    for name, tensor in weights.items():
+        if not isinstance(name, str):
+            raise DataError(
+                "names its weights by something else than text",
+                file=file,
+                expected="names such as 'layers.0.weight'",
+                found=f"the key {name!r:.100} ({type(name).__name__})",
+                remedy=_ORIGINAL,
+            )
+        if problem := _problem(name, tensor):
+            raise DataError(
+                f"contains a weight of another kind, `{name}`",
+                file=file,
+                expected="a dense tensor of floating-point numbers (float16, bfloat16, float32, float64) on the CPU",
+                found=problem,
+                remedy=_ORIGINAL,
+            )
+
+
+def _problem(name: str, tensor: Any) -> str | None:
+    """What is wrong with a weight, if anything is."""
+    if not isinstance(tensor, Tensor):
+        return f"no tensor ({type(tensor).__name__})"
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.layout != torch.strided:
+        return f"a sparse tensor ({tensor.layout})"
+    if tensor.device.type != "cpu":
+        return f"a tensor on the device {tensor.device}, without values"
+    if tensor.is_quantized:
+        return f"a quantised tensor ({tensor.dtype})"
+    is_counter = name.endswith(_COUNTER) and tensor.dtype in (torch.int64, torch.int32)
+    if tensor.dtype not in _FLOATS and not is_counter:
+        return f"a tensor of {tensor.dtype}"
+    stored = tensor.untyped_storage().nbytes()
+    if tensor.numel() * tensor.itemsize > stored:
+        return f"a tensor of shape {tuple(tensor.shape)}, for which only {stored} bytes are stored"
+    return None

@@ -8,11 +8,14 @@ dropped.
 from __future__ import annotations
 
 import json
+import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,12 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers.activations import ACT2FN
+from transformers.utils import logging as transformers_logging
 
 from loco.errors import ConfigError, DataError
 from loco.files import is_data, open_regular
@@ -35,8 +39,16 @@ from loco.weights import HUB, adapter_problem, hub_name
 
 HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
-_FILES = ["config.json", "preprocessor_config.json"]
-_UNREADABLE = (OSError, ImportError, ValueError, TypeError, SafetensorError, StrictDataclassError)
+_FILES = ["config.json", "preprocessor_config.json", "processor_config.json"]
+_UNREADABLE = (OSError, ImportError, KeyError, RecursionError, TypeError, ValueError)
+_UNREADABLE += (SafetensorError, StrictDataclassError)
+_LARGEST_JSON = 1 << 24  # bytes of a configuration; those on the hub have some kilobytes
+_MOST_BLOCKS = 1000
+_LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # of the weights that a configuration implies, to those of the file
+_FLOATS = ("F64", "F32", "F16", "BF16")  # types of safetensors that are read as they are
+_UNUSED = re.compile(r"(.*\.)?(mask_token|inv_freq|pooler\..+)")  # names of weights that features do not depend on
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,8 @@ _TRANSFORMERS = {
     "dinov2_with_registers": _Names("encoder.layer", "layernorm", "norm1"),
     "dinov3_vit": _Names("model.layer", "norm", "norm1"),
 }
+# Other names of these parts, in files of other releases and code.
+_PARTS = ("blocks", "embedder", "embeddings", "encoder", "layer", "layernorm", "layers", "norm", "patch_embed")
 _TYPES = [*_TRANSFORMERS, "resnet"]
 _LEARNT_POSITIONS = ("vit", "dinov2")  # a table that is interpolated; with registers, DINOv2's code does so otherwise
 
@@ -98,7 +112,8 @@ def load_hub(
     if norm and facet != "token":
         raise ConfigError(f"`norm` belongs to the tokens, not to the facet {facet!r}")
     model = _load(folder, config, pretrained)
-    colours = [own if given is None else given for given, own in zip((mean, std), _read_colours(folder))]
+    own = _read_colours(folder, notice=mean is None or std is None)
+    colours = [default if given is None else given for given, default in zip((mean, std), own)]
     if config.model_type == "resnet":
         if facet != "token" or norm:
             raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")
@@ -284,21 +299,41 @@ def _nearest(name: str) -> str:
     return f"did you mean {near[0]}? Else " if near else ""
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return the content of a JSON document, which must be an object.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is larger than :data:`_LARGEST_JSON`, no JSON, nested too deeply, or no object.
+    """
     with open_regular(file) as opened:
-        return opened.read()
+        data = opened.read(_LARGEST_JSON + 1)
+    if len(data) > _LARGEST_JSON:
+        raise ValueError(f"it has more than {_LARGEST_JSON} bytes")
+    try:
+        settings = json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"it must be an object in braces, found {type(settings).__name__}")
+    return settings
 
 
 def _read_config(folder: Path) -> PreTrainedConfig:
     file = folder / "config.json"
     try:
-        settings = json.loads(_read_bytes(file))
+        settings = _read_json(file)
         kind = settings.get("model_type")
         if kind not in _TYPES:
             raise ConfigError(f"{file}: model type {kind!r} is not supported; supported are: {', '.join(_TYPES)}")
         if settings.get("quantization_config") is not None:
             raise ConfigError(f"{file}: quantised weights are not supported; give the folder of the original weights")
         config = transformers.AutoConfig.for_model(kind).from_dict(settings)
+        if config.hidden_act not in ACT2FN:
+            raise ValueError(f"unknown activation `hidden_act` {config.hidden_act!r}")
+        blocks = sum(config.depths) if kind == "resnet" else config.num_hidden_layers
+        if not 1 <= blocks <= _MOST_BLOCKS:
+            raise ValueError(f"it must have 1 to {_MOST_BLOCKS} blocks, found {blocks}")
     except (AttributeError, *_UNREADABLE) as error:
         raise DataError(
             f"cannot be read as the configuration of a model: {error}",
@@ -323,37 +358,77 @@ def _square(patch: int | Sequence[int], file: Path) -> int:
     return side
 
 
-def _read_colours(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
+def _read_colours(folder: Path, notice: bool) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation by which the model normalises colours in [0, 1].
 
     A preprocessor multiplies 8-bit colours by ``rescale_factor`` (1 / 255 unless stated; not at all without
     ``do_rescale``) before it normalises them, so its mean and deviation are of colours from 0 to 255 times that factor.
     """
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
+    file, settings = _read_preprocessor(folder)
+    if settings is None:
+        if notice:
+            _report_default_colours(folder)
         return IMAGENET_MEAN, IMAGENET_STD
+    for name, what in (("do_flip_channel_order", "colours in the order BGR"), ("rescale_offset", "colours from -1")):
+        if settings.get(name):
+            raise ConfigError(f"{file}: `{name}` ({what}) is not supported")
     try:
-        settings = json.loads(_read_bytes(file))
-        if settings.get("do_flip_channel_order"):
-            raise ConfigError(f"{file}: `do_flip_channel_order` (colours in the order BGR) is not supported")
         mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
         if not settings.get("do_normalize", True):
             mean, std = (0.0,) * 3, (1.0,) * 3
         most = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
-        if not (len(mean) == len(std) == 3 and min(std) > 0 and 0 < most < float("inf")):
+        finite = all(map(math.isfinite, [*mean, *std, most]))
+        if not (finite and len(mean) == len(std) == 3 and min(std) > 0 and most > 0):
             raise ValueError(f"image_mean {mean}, image_std {std}, rescale_factor {settings.get('rescale_factor')}")
         return tuple(value / most for value in mean), tuple(value / most for value in std)
-    except (AttributeError, OSError, TypeError, ValueError) as error:
-        raise DataError(
-            f"cannot be read as settings of the inputs: {error}",
-            file=file,
-            expected="three means, and three deviations and a rescale_factor above 0",
-        ) from error
+    except (OverflowError, TypeError, ValueError) as error:
+        raise _no_preprocessor(file, error) from error
+
+
+def _read_preprocessor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The settings of the inputs and their file, as transformers looks for them; None if there are none.
+
+    Those in ``processor_config.json``, under ``image_processor``, take precedence over ``preprocessor_config.json``.
+    """
+    file = folder / "processor_config.json"
+    for name in (file.name, "preprocessor_config.json"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            settings = _read_json(file)
+            nested = settings.get("image_processor")
+            if nested is not None and not isinstance(nested, dict):
+                raise ValueError(f"`image_processor` must be an object in braces, found {nested!r:.100}")
+        except (OSError, ValueError) as error:
+            raise _no_preprocessor(file, error) from error
+        if nested is not None or name == "preprocessor_config.json":
+            return file, settings if nested is None else nested
+    return file, None
+
+
+def _no_preprocessor(file: Path, error: Exception) -> DataError:
+    return DataError(
+        f"cannot be read as settings of the inputs: {error}",
+        file=file,
+        expected="three means, and three deviations and a rescale_factor above 0, all finite",
+    )
+
+
+@cache
+def _report_default_colours(folder: Path) -> None:
+    """Report, once per folder, that the model does not state how its inputs are normalised."""
+    logger.warning(
+        "%s has no preprocessor_config.json: its inputs are normalised by the mean and deviation of ImageNet; state "
+        "`mean` and `std` of the backbone if the model was trained with others",
+        folder,
+    )
 
 
 def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTrainedModel:
     """The model in single precision, with every weight that is used taken from the file, or with random ones."""
     settings = {"dtype": torch.float32, "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None}
+    size = _implied_size(folder, config, settings)
     if not pretrained:
         return AutoModel.from_config(config, **settings)
     if not any(is_data(file.name) for file in folder.glob("*.safetensors")):
@@ -368,6 +443,7 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
             "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', {'format': 'pt'})\"",
         )
     try:
+        _check_header(folder, size)
         with _quiet():
             settings |= {"config": config, "use_safetensors": True, "local_files_only": True}
             model, report = AutoModel.from_pretrained(
@@ -378,6 +454,9 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
             f"the weights cannot be read: {error}", file=folder, remedy="fetch the folder anew, or check what made it"
         ) from error
     _require_shapes(report["mismatched_keys"], folder)
+    own = {name for name, _ in model.named_children()} | {model.base_model_prefix, *_PARTS}
+    unexpected = [key for key in report["unexpected_keys"] if key.partition(".")[0] in own]
+    _require_known(unexpected, report["missing_keys"], folder)
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise DataError(
@@ -389,6 +468,76 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
         )
     require_finite({key: value for key, value in model.state_dict().items() if not key.startswith("pooler.")}, folder)
     return model
+
+
+def _implied_size(folder: Path, config: PreTrainedConfig, settings: dict[str, Any]) -> int:
+    """How many weights a configuration implies; no memory is taken for them."""
+    try:
+        with _quiet(), torch.device("meta"):
+            return sum(tensor.numel() for tensor in AutoModel.from_config(config, **settings).state_dict().values())
+    except Exception as error:  # of many kinds, depending on the setting that is wrong
+        raise DataError(
+            f"no model can be built with these settings: {type(error).__name__}: {error}",
+            file=folder / "config.json",
+            remedy="give a folder that transformers' `save_pretrained` wrote",
+        ) from error
+
+
+def _check_header(folder: Path, size: int) -> None:
+    """Check types and number of the weights, by the headers of their files, before memory is taken for them.
+
+    Args:
+        folder: of the model.
+        size: number of weights that the configuration implies.
+
+    Raises:
+        DataError: weights of a type that is no floating-point number, or many fewer than the configuration implies.
+        OSError, SafetensorError: a file cannot be read.
+    """
+    single = folder / "model.safetensors"
+    files = [single] if single.is_file() else sorted(f for f in folder.glob("*.safetensors") if is_data(f.name))
+    found, total = {}, 0
+    for file in files:
+        with open_regular(file):
+            pass
+        with safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118 (not a mapping)
+                part = opened.get_slice(key)
+                total += math.prod(part.get_shape())
+                if part.get_dtype() not in _FLOATS and not key.endswith("num_batches_tracked"):
+                    found[key] = part.get_dtype()
+    if found:
+        raise DataError(
+            f"{len(found)} weights are not floating-point numbers: they are quantised, or no weights",
+            file=folder,
+            expected=f"weights of the types {', '.join(_FLOATS)}",
+            found=", ".join(f"{key} {kind}" for key, kind in sorted(found.items())[:5]),
+            remedy="give the folder of the original weights",
+        )
+    if size > _LARGEST_RATIO * total and size - total > _LARGEST_EXCESS:
+        raise DataError(
+            "config.json implies far more weights than the file holds",
+            file=folder,
+            expected=f"{size} weights",
+            found=f"{total} weights",
+            remedy="give a folder whose config.json and model.safetensors belong together",
+        )
+
+
+def _require_known(unexpected: Iterable[str], missing: Iterable[str], folder: Path) -> None:
+    """Refuse weights of blocks, biases and embeddings that the configured network does not have.
+
+    Heads, decoders and what pretraining alone needs have names of their own and are left out.
+    """
+    left = sorted(key for key in unexpected if not _UNUSED.fullmatch(key))
+    if left and not any(not _UNUSED.fullmatch(key) for key in missing):  # else the message of missing weights is better
+        raise DataError(
+            f"{len(left)} weights belong to no part of the network that config.json describes",
+            file=folder,
+            expected="a network with as many blocks and biases as the file (`num_hidden_layers`, `qkv_bias`)",
+            found=", ".join(left[:5]) + (", ..." if left[5:] else ""),
+            remedy="give a folder whose config.json and model.safetensors belong together",
+        )
 
 
 def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], folder: Path) -> None:
@@ -411,12 +560,12 @@ def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bar and report of keys, which are checked here."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
         if bar:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

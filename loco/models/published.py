@@ -41,12 +41,12 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from loco.errors import ConfigError, DataError
-from loco.files import open_regular
 from loco.models.backbones import build_backbone
 from loco.models.build import build_extractor
 from loco.models.extractor import Extractor
-from loco.models.finite import require_finite
+from loco.models.finite import require_dense, require_finite
 from loco.models.heads import BlurPool
+from loco.models.pickled import REFETCH, require_checkpoint
 from loco.models.stored import frozen_weights
 
 Weights = dict[str, Tensor]
@@ -77,10 +77,9 @@ _DESCRIPTIONS = re.compile(
 )
 # Mappings that are created by a call of their class; PyTorch's reader fills nothing but its own containers.
 _MAPPINGS = re.compile(r"collections\.defaultdict|.+Dict")
-_CONVERT = (
-    "where the file is trusted and its code installed, keep its weights alone (this runs what is in it): "
-    "python -c \"import sys, torch; c = torch.load(sys.argv[1], weights_only=False, map_location='cpu'); "
-    "torch.save({'state_dict': c.get('state_dict', c)}, sys.argv[2])\" published.ckpt weights.ckpt"
+_KEEP_WEIGHTS = (
+    "use the file that the authors publish; if the model is yours, save its weights alone where it was trained: "
+    "torch.save({'state_dict': model.state_dict()}, 'weights.ckpt')"
 )
 
 
@@ -147,7 +146,7 @@ def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
             continue
         for pattern, name in names:
             key = re.sub(pattern, name, key)
-        if ".attn.qkv." in key:
+        if ".attn.qkv." in key and value.ndim:
             for letter, part in zip("qkv", value.chunk(3)):
                 renamed["encoder." + key.replace("attn.qkv", f"attention.{letter}_proj")] = part
         else:
@@ -160,8 +159,12 @@ def read_weights(path: str | Path) -> Weights:
 
     The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. Nothing is run.
 
+    Returns:
+        The weights in single precision.
+
     Raises:
-        DataError: the file is broken, has no weights, or names objects that are neither weights nor known settings.
+        DataError: the file is broken, has no weights, or names objects that are neither weights nor known settings; a
+            weight is no dense tensor of floating-point numbers, or is there twice.
     """
     content = _unpickle(path)
     if isinstance(content, dict):
@@ -173,14 +176,28 @@ def read_weights(path: str | Path) -> Weights:
             expected="tensors by name, alone or as `state_dict`, `model` or `model_state_dict`",
             found=f"{type(content).__name__} of {_shown(content) if isinstance(content, dict) else 'something else'}",
         )
+    require_dense(content, path)
     require_finite(content, path)
-    return {re.sub(r"^(model\.|module\.)+", "", key): value for key, value in content.items()}
+    weights: Weights = {}
+    names: dict[str, str] = {}
+    for key, value in content.items():
+        name = re.sub(r"^(model\.|module\.)+", "", key)
+        if name in names:
+            raise DataError(
+                f"holds two weights for `{name}`, which differ in `model.` and `module.` before the name",
+                file=path,
+                expected="each weight once",
+                found=f"{names[name]}, {key}",
+                remedy="remove one of the two sets of weights from the file",
+            )
+        names[name] = key
+        weights[name] = value.float() if value.is_floating_point() else value
+    return weights
 
 
 def _unpickle(path: str | Path) -> Any:
     try:
-        with open_regular(path):
-            pass
+        require_checkpoint(path)
         beside = _named_objects(path)
         if foreign := sorted(name for name in beside if not _DESCRIPTIONS.fullmatch(name)):
             raise pickle.UnpicklingError(f"it names {_shown(foreign)}")
@@ -194,12 +211,10 @@ def _unpickle(path: str | Path) -> Any:
             "holds more than weights, and was not opened: what it names could run",
             file=path,
             found=problem.strip().partition("\n")[0],
-            remedy=_CONVERT,
+            remedy=_KEEP_WEIGHTS,
         ) from error
     except Exception as error:  # of many kinds, where a file is damaged
-        raise DataError(
-            f"cannot be read as a PyTorch checkpoint: {error}", file=path, remedy="fetch the file anew"
-        ) from error
+        raise DataError(f"cannot be read as a PyTorch checkpoint: {error}", file=path, remedy=REFETCH) from error
 
 
 def _named_objects(path: str | Path) -> set[str]:
@@ -250,7 +265,7 @@ def _split(weights: Weights, kind: _Kind, path: str | Path) -> tuple[Weights, We
         weights = {kind.head + key: value for key, value in weights.items()}
     head, transformer, unknown = {}, {}, []
     for key, value in weights.items():
-        if key.startswith(kind.head):
+        if re.match(re.escape(kind.head) + r"\d+\.", key):
             head[key.removeprefix(kind.head)] = value
         elif key.startswith(kind.transformer):
             transformer[key.removeprefix(kind.transformer)] = value
@@ -283,7 +298,7 @@ def _loco_layout(head: Weights, path: str | Path) -> dict[str, Any]:
 def _locus_layout(head: Weights, path: str | Path) -> dict[str, Any]:
     """Options of the LoCUS head that a file's weights fit."""
     last = f"{max(int(key.split('.')[0]) for key in head)}.weight"
-    if "0.weight" not in head or last not in head or head["0.weight"].ndim != 2:
+    if "0.weight" not in head or last not in head or head["0.weight"].ndim != 2 or not head[last].ndim:
         raise DataError("holds no head of LoCUS", file=path, expected=f"0.weight and {last}", found=_shown(head))
     width, channels = head["0.weight"].shape
     blocks = sum(key.endswith(".norm1.weight") for key in head)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.autograd import functional
+from torch.autograd import forward_ad, functional
 from torch.nn.functional import normalize
 
 from loco.losses import build_loss
@@ -54,7 +54,7 @@ def test_what_a_loss_cannot_do_is_refused(name, way):
         WAYS[way](loss, features)
 
 
-@pytest.mark.parametrize("name", ["dense", "info_nce"])
+@pytest.mark.parametrize("name", ["dense", "info_nce", "landmarks"])
 def test_second_derivatives_of_the_others(name):
     loss, features = loss_of(name)
     assert torch.autograd.gradgradcheck(loss, features.clone().requires_grad_())
@@ -105,3 +105,48 @@ def test_the_decorator_by_itself():
     with pytest.raises(RuntimeError, match="cannot be differentiated"):
         torch.autograd.grad(gradient, x)
     assert torch.autograd.gradcheck(Square.apply, x.double().detach().requires_grad_())
+
+
+def in_forward_mode(loss, features):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(loss(forward_ad.make_dual(features, torch.ones_like(features)))).tangent
+
+
+@pytest.mark.parametrize("name", ["dense", "info_nce", "landmarks"])
+def test_transforms_of_a_loss_that_was_built_before(name):
+    features, points, *_ = patches(8, 1)
+    criterion = build_loss(name, rho=0.8, kappa=3.0, tau=0.1)
+    start = {key: value.clone() for key, value in criterion.state_dict().items()}
+
+    def loss(x):
+        return criterion(x, points, image_ids=torch.arange(8))[0]
+
+    found = []
+    for way in (
+        lambda: functional.jacobian(loss, features),
+        lambda: torch.func.grad(loss)(features),
+        lambda: torch.func.jacrev(loss)(features),
+        lambda: torch.func.jvp(loss, (features,), (torch.ones_like(features),))[1],
+        lambda: in_forward_mode(loss, features),
+    ):
+        criterion.load_state_dict(start)  # the same draws in each call
+        found.append(way())
+        assert all(value == 1 for value in criterion.state_dict().values())  # calls are counted
+    gradient, *others = found
+    for other in others:
+        torch.testing.assert_close(other, gradient if other.ndim else gradient.sum())
+
+
+@pytest.mark.parametrize("name", ["exact", "sampled"])
+def test_derivatives_in_forward_mode_are_refused(name):
+    loss, features = loss_of(name)
+    with pytest.raises(RuntimeError, match="no derivatives in forward mode"):
+        in_forward_mode(loss, features)
+
+
+@pytest.mark.parametrize("name", ["dense", "exact", "info_nce", "landmarks", "sampled"])
+def test_vmap_is_refused(name):
+    loss, features = loss_of(name)
+    for transform in (torch.func.vmap(loss), torch.func.vmap(torch.func.grad(loss))):
+        with pytest.raises(RuntimeError, match=r"cannot be transformed by torch\.func\.vmap"):
+            transform(features[None])

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, ExactSmoothAP, build_loss
+from loco.losses.histograms import SMALLEST_TAU
 from loco.losses.inputs import require_unit_rows, unit_rows
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
@@ -284,3 +285,38 @@ def test_exact_without_an_outer_radius_at_several_scales(tile):
 def test_other_options_must_be_finite(options):
     with pytest.raises(ValueError, match="must"):
         ExactSmoothAP(**{"rho": 0.2, "kappa": 1.0, "tau": 0.1} | options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.5, -1, 2])
+def test_validity_that_is_no_boolean_is_refused(name, value):
+    features, points, *_ = patches(20)
+    valid = torch.ones(20)
+    valid[3] = value
+    with pytest.raises(ValueError, match="valid must be booleans, or 0 and 1"):
+        loss(name)(features, points, valid=valid)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.int64])
+def test_validity_in_numbers(dtype):
+    features, points, *_ = patches(20)
+    valid = torch.arange(20) % 3 > 0
+    expected = loss("dense")(features, points, valid=valid)
+    assert loss("dense")(features, points, valid=valid.to(dtype)) == expected
+
+
+@pytest.mark.parametrize("name", ["landmarks", *NAMES])
+def test_radii_in_lists_of_one(name):
+    features, points, _, _, images = patches(60)
+    expected = loss(name, rho=0.3, kappa=1.0)(features, points, image_ids=images)
+    found = loss(name, rho=(0.3,), kappa=(1.0,))(features, points, image_ids=images)
+    assert torch.equal(found[0], expected[0])
+
+
+def test_a_temperature_whose_tables_do_not_fit_in_memory_is_refused():
+    with pytest.raises(ValueError, match=r"tau of ExactSmoothAP must be at least 0\.0001, found 1e-08"):
+        loss("exact", tau=1e-8)
+    criterion = loss("exact", tau=SMALLEST_TAU)
+    with pytest.raises(ValueError, match="must be at least"):
+        criterion.tau = SMALLEST_TAU / 2
+    assert loss("dense", tau=1e-8).tau == 1e-8

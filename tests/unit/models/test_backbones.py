@@ -543,7 +543,20 @@ def test_colours_are_scaled_as_the_preprocessor_says(models, tmp_path, settings)
 
 @pytest.mark.parametrize(
     "settings",
-    [{"do_flip_channel_order": True}, {"rescale_factor": 0}, {"rescale_factor": -1.0}, {"rescale_factor": "a"}],
+    [
+        {"do_flip_channel_order": True},
+        {"rescale_offset": True},
+        {"rescale_factor": 0},
+        {"rescale_factor": -1.0},
+        {"rescale_factor": "a"},
+        {"rescale_factor": math.nan},
+        {"image_mean": [0.5, math.nan, 0.5]},
+        {"image_std": [0.5, 0.5, math.inf]},
+        {"image_std": [math.nan, 0.5, 0.5]},
+        {"image_mean": [0.5] * 4, "image_std": [0.5] * 4},
+        {"image_mean": 0.5, "image_std": 0.5},
+        {"image_processor": [1]},
+    ],
 )
 def test_other_preprocessors_are_refused(models, tmp_path, settings):
     folder = folder_with(models, "vit", tmp_path)
@@ -611,3 +624,93 @@ def test_the_class_token_is_put_before_each_patch(models, kind):
 def test_a_facet_has_no_class_token_to_put_before_it(models):
     with pytest.raises(ConfigError, match="concat_class_token"):
         build(models["vit"][1], facet="value", concat_class_token=True)
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "preprocessor_config.json"])
+def test_settings_of_the_inputs_may_be_nested(models, tmp_path, name):
+    folder = folder_with(models, "vit", tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3}))
+    (folder / name).write_text(json.dumps({"image_processor": {"image_mean": [0.3] * 3, "image_std": [0.7] * 3}}))
+    backbone = build(folder)
+    assert backbone.mean.flatten().tolist() == pytest.approx([0.3] * 3)
+    assert backbone.std.flatten().tolist() == pytest.approx([0.7] * 3)
+
+
+def test_colours_that_are_not_stated_are_reported_once(models, tmp_path, caplog):
+    folder = folder_with(models, "vit", tmp_path)
+    (folder / "preprocessor_config.json").unlink()
+    build(folder, mean=[0.5] * 3, std=[0.5] * 3)
+    assert not caplog.records
+    for _ in range(2):
+        build(folder)
+    assert [record.message.count("has no preprocessor_config.json") for record in caplog.records] == [1]
+
+
+def rewritten(models, kind, folder, change, **settings):
+    """A folder whose weights are changed, and the settings of config.json."""
+    folder = folder_with(models, kind, folder, **settings)
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", VITS)
+def test_blocks_beyond_those_of_the_configuration_are_refused(models, tmp_path, kind):
+    fewer = {"num_hidden_layers": 2, "out_features": None, "out_indices": None}
+    folder = folder_with(models, kind, tmp_path, **fewer)
+    with pytest.raises(DataError, match=r"belong to no part of the network(.|\n)*layer(s?)\.2\."):
+        build(folder)
+
+
+def test_biases_that_the_configuration_lacks_are_refused(models, tmp_path):
+    with pytest.raises(DataError, match=r"belong to no part of the network(.|\n)*bias"):
+        build(folder_with(models, "vit", tmp_path, qkv_bias=False))
+
+
+@pytest.mark.parametrize(
+    "name", ["embeddings.register_tokens", "layers.9.weight", "vit.encoder.layer.9.x", "blocks.0.x"]
+)
+def test_unknown_weights_of_a_network_are_refused(models, tmp_path, name):
+    with pytest.raises(DataError, match="belong to no part of the network"):
+        build(rewritten(models, "vit", tmp_path, lambda w: {**w, name: torch.zeros(3)}))
+
+
+def test_heads_and_what_pretraining_needs_are_left_out(models, tmp_path):
+    names = ("classifier.weight", "head.bias", "decoder.decoder_layers.0.weight", "embeddings.mask_token", "pooler.x")
+    folder = rewritten(models, "vit", tmp_path, lambda w: w | {name: torch.zeros(3) for name in names})
+    assert torch.equal(build(folder)(images(8)).maps, build(models["vit"][1])(images(8)).maps)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64, torch.float8_e4m3fn])
+def test_weights_that_are_not_floating_point_are_refused(models, tmp_path, dtype):
+    def change(weights):
+        return {key: value.to(dtype) if "mlp" in key or "dense" in key else value for key, value in weights.items()}
+
+    with pytest.raises(DataError, match="are not floating-point numbers"):
+        build(rewritten(models, "vit", tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"hidden_act": "swish9"}, {"hidden_act": ["gelu"]}, {"num_hidden_layers": 10**7}, {"num_attention_heads": 0}],
+)
+def test_settings_that_describe_no_model_are_refused(models, tmp_path, settings):
+    folder = folder_with(models, "vit", tmp_path, **settings)
+    for pretrained in (True, False):
+        with pytest.raises(DataError, match=r"config\.json"):
+            build(folder, pretrained=pretrained)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "processor_config.json"])
+@pytest.mark.parametrize("depth", [500, 100_000])
+def test_nested_lists_are_refused_or_ignored(models, tmp_path, name, depth):
+    folder = folder_with(models, "vit", tmp_path)
+    (folder / name).write_text('{"model_type": "vit", "image_processor": ' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(DataError, match=name.replace(".", r"\.") + "|weights"):
+        build(folder)
+
+
+@pytest.mark.parametrize("settings", [{"hidden_size": 10**7}, {"image_size": 10**6}, {"intermediate_size": 10**9}])
+def test_settings_that_would_take_all_memory_are_refused(models, tmp_path, settings):
+    with pytest.raises(DataError, match=r"implies far more weights than the file holds|no model can be built"):
+        build(folder_with(models, "vit", tmp_path, **settings))

@@ -203,8 +203,9 @@ class Bomb:
 
 def test_a_pickle_that_would_run_code(tmp_path):
     torch.save({"croco_kwargs": Bomb(), "model": {}}, tmp_path / "bomb.pth")
-    with pytest.raises(DataError, match=r"could run code(.|\n)*found: .*_Fail(.|\n)*weights_only=False"):
+    with pytest.raises(DataError, match=r"could run code(.|\n)*found: .*_Fail") as caught:
         build(tmp_path / "bomb.pth")
+    assert "weights_only" not in str(caught.value)
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DataError):
         build(tmp_path / "plain.pth")
@@ -242,5 +243,5 @@ def broken(**changes):
 )
 def test_files_of_other_networks(tmp_path, content):
     torch.save(content, tmp_path / "croco.pth")
-    with pytest.raises(DataError, match="does not hold an encoder of CroCo"):
+    with pytest.raises(DataError, match=r"does not hold an encoder of CroCo|a weight of another kind"):
         build(tmp_path / "croco.pth")
