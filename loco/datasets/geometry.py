@@ -200,7 +200,9 @@ def _no_usable_point(scene: RawScene, agreement: Agreement) -> DataError:
 
 def _factor(amount: float) -> str:
     """How a quantity differs from the right one, if the factor ``amount`` undoes it."""
-    return f"{1 / amount:.3g} times too large" if amount < 1 else f"{amount:.3g} times too small"
+    factor = max(amount, 1 / amount)
+    number = f"{factor:.0f}" if factor >= 100 else f"{factor:.3g}"
+    return f"{number} times too {'large' if amount < 1 else 'small'}"
 
 
 _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {

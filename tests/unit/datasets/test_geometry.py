@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from loco.datasets import check_scene
-from loco.datasets.geometry import _EXPLANATIONS, ANCHORS, sample
+from loco.datasets.geometry import _EXPLANATIONS, ANCHORS, _factor, sample
 from loco.simulate import simulate_scene
 from loco.simulate.raw_scannet import export_scannet
 from loco.simulate.rewrite import reorder_poses, reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses
@@ -127,3 +127,18 @@ def test_no_cause_is_claimed_that_was_not_tested() -> None:
     assert "none of the tested mistakes explains it" in cause
     for word in ("shuffled", "quaternions", "transposed", "mirrored", "along the ray", "crops"):
         assert word in cause + remedy
+
+
+def test_factors_are_written_as_numbers() -> None:
+    assert [_factor(x) for x in (1000.0, 1e-3, 1.5)] == [
+        "1000 times too small",
+        "1000 times too large",
+        "1.5 times too small",
+    ]
+
+
+def test_the_remedy_of_eight_bit_depth_names_the_format(tmp_path: Path) -> None:
+    write_flat(tmp_path, 1000)
+    cv2.imwrite(str(tmp_path / "house/depth/0.png"), np.full((48, 64), 9, np.uint8))
+    (problem,) = check_scene("posed_rgbd", tmp_path, "house", "sample")["problems"]
+    assert "write 16-bit PNGs of one channel with z-depth" in problem
