@@ -32,6 +32,7 @@ from loco.datasets.colmap_text import read_text_model
 from loco.datasets.files import read_bytes, system_error
 from loco.datasets.images import LARGEST_FILE, decode_color, unread_images
 from loco.datasets.layouts import MODEL_NEEDED, model_files, model_sizes
+from loco.datasets.pose_files import FARTHEST
 from loco.datasets.raw import Images, Observations, RawFrame, RawScene
 from loco.errors import DataError
 from loco.files import is_data, open_regular
@@ -211,6 +212,8 @@ def _check_values(model: pycolmap.Reconstruction) -> None:
     for image in registered:
         if not np.isfinite(_pose(image)).all():
             raise ValueError(f"the pose of {image.name!r} is not finite")
+        if np.abs(_pose(image)[:3, 3]).max() > FARTHEST:
+            raise ValueError(f"the position of {image.name!r} is impossibly far away, more than {FARTHEST:g} units")
     points = model.points3D.values()
     if not all(np.isfinite(point.xyz).all() for point in points):
         raise ValueError("a point is not finite")

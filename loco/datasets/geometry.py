@@ -6,7 +6,7 @@ It is part of the check of a scene (:meth:`loco.datasets.raw.RawScene.check`). S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist
 from loco.datasets.local import in_local_coordinates, origin_of
-from loco.datasets.raw import RawScene
+from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, RawScene, depth_beyond
 from loco.errors import DataError
 from loco.geometry.cameras import relative_rotation_angle
 from loco.geometry.consistency import Agreement, Views
@@ -47,7 +47,8 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
     if len(poses) < 2:
         return facts
     chosen, tracks = sample(poses), scene.tracks()
-    diagnosis = (_diagnose if tracks is None else _diagnose_model)(in_local_coordinates(scene), chosen)
+    local = in_local_coordinates(scene)
+    diagnosis = _diagnose(local, chosen, found) if tracks is None else _diagnose_model(local, chosen)
     facts["geometry"] = {"frames": len(chosen), **_numbers(diagnosis.found)}
     if diagnosis.fault is not None:
         facts["geometry"]["fault"] = diagnosis.fault
@@ -60,7 +61,10 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
             found.add_error(error)
     elif tracks is not None and not len(tracks):
         found.add_error(_no_usable_point(scene, diagnosis.found))
-    elif diagnosis.found.pairs and diagnosis.found.consistency < USUAL_CONSISTENCY:
+    elif not diagnosis.found.pairs:
+        if not found.problems:
+            found.note("0 pairs: the frames could not be compared, because none of them sees what another one shows")
+    elif diagnosis.found.consistency < USUAL_CONSISTENCY:
         found.note(
             f"the frames agree less than those of correct recordings usually do ({_text(diagnosis.found)}), and no "
             "usual mistake explains it: look at poses and intrinsics"
@@ -104,12 +108,13 @@ def _nearest(poses: NDArray[np.float64], anchor: int) -> int:
     return int(np.flatnonzero(elsewhere)[cost[elsewhere].argmin()])
 
 
-def _diagnose(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
+def _diagnose(scene: RawScene, chosen: NDArray[np.int64], found: Checklist) -> Diagnosis:
     names, poses = scene.names("all"), scene.poses()
     depths, cameras = [], []
     for frame in scene.frames([names[k] for k in chosen]):
         depths.append(frame.depth)
         cameras.append(frame.camera_of_depth)
+    _check_depth(depths, scene, found)
     views = Views(depths, [camera.intrinsics for camera in cameras], rows_from_bottom=scene.opengl)
     of_depth = np.array([camera.pose for camera in cameras])
     in_color = np.linalg.inv(poses[chosen]) @ of_depth
@@ -118,6 +123,24 @@ def _diagnose(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
         return poses[numbers % len(poses)] @ in_color
 
     return diagnose(views, of_depth, moved, chosen)
+
+
+def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene, found: Checklist) -> None:
+    """Add a problem if no frame has depth, and a note if much of it is beyond the default of ``frames.max_depth``."""
+    beyond = [fraction for depth in depths if (fraction := depth_beyond(depth, MAX_DEPTH)) is not None]
+    if not beyond:
+        found.add(
+            "no depth in any sampled frame",
+            file=scene.folder,
+            expected="z-depth; 0 and 65535 mean none",
+            found=f"{len(depths)} depth images without any",
+            remedy="export the depth images again, and look at what writes them",
+        )
+    elif np.mean(beyond) > NOTED_BEYOND:
+        found.note(
+            f"{np.mean(beyond):.0%} of the measured depth of {len(depths)} frames is beyond {MAX_DEPTH:g} m, the "
+            "default of `frames.max_depth`: it is used up to this setting; if it is not so far, the unit is wrong"
+        )
 
 
 def _diagnose_model(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
@@ -148,7 +171,9 @@ def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
         f"the {'points' if sparse else 'depth images'} and poses of the frames do not agree with each other: {cause}",
         file=scene.folder,
         scene=scene.scene,
-        expected=f"consistency of at least {LEAST_CONSISTENCY:.0%}, and no usual mistake whose correction raises it",
+        expected="frames that agree as they are"
+        if diagnosis.repaired is not None
+        else f"consistency of at least {LEAST_CONSISTENCY:.0%}",
         found=found,
         remedy=f"{remedy}; if the scene is right as it is, set `check.accept_geometry: true`",
     )
@@ -175,7 +200,9 @@ def _no_usable_point(scene: RawScene, agreement: Agreement) -> DataError:
 
 def _factor(amount: float) -> str:
     """How a quantity differs from the right one, if the factor ``amount`` undoes it."""
-    return f"{1 / amount:.3g} times too large" if amount < 1 else f"{amount:.3g} times too small"
+    factor = max(amount, 1 / amount)
+    number = f"{factor:.0f}" if factor >= 100 else f"{factor:.3g}"
+    return f"{number} times too {'large' if amount < 1 else 'small'}"
 
 
 _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
@@ -212,8 +239,10 @@ _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
         "write the focal lengths of the images as they are, in pixels",
     ),
     "unknown": lambda _: (
-        "poses look shuffled, or are those of another recording: none of the other usual mistakes explains it",
-        "give each frame its own pose, and look at the order of the files",
+        "the frames contradict each other, and none of the tested mistakes explains it",
+        "look for what is not tested: shuffled poses or those of another recording, the order of quaternions (w first "
+        "or last), transposed rotations, mirrored or ROS body axes, depth along the ray instead of z-depth, and colour "
+        "and depth of different crops",
     ),
 }
 _OF_MODELS: dict[str, Callable[[float], tuple[str, str]]] = {

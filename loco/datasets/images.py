@@ -1,10 +1,15 @@
 """Decode images from memory, as their pixels are stored: an EXIF orientation is never applied.
 
 The size that the header states is looked at first, as a few bytes can claim gigabytes.
+
+libjpeg fills the missing part of a damaged JPEG with grey and only prints a warning, so the end of the pixels is
+checked here (:func:`_jpeg_damage`). Not found: changed bytes within the pixels, and a progressive JPEG that is cut
+after its first scan and closed with an end marker, which only lacks detail.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Iterable
@@ -13,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from loco.datasets.files import RESTORE
 from loco.datasets.orientation import as_stored
@@ -45,6 +51,12 @@ _OTHER_KINDS = {  # bytes at a place of a file -> what it is
     (0, b"version https://git-lfs"): "a pointer of Git LFS, not the file itself",
 }
 _PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # of JPEG; not a stuffed byte or a restart within the pixels
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_BLOCK = 8  # side of a block of JPEG, pixels
+_PIXELS = bytes(k * k % 251 for k in range(256))
+# A decoder that has not got all pixels reads these as pixels, whichever restart marker it waits for.
+_MORE_PIXELS = _PIXELS + b"".join(bytes([0xFF, 0xD0 + k]) + _PIXELS for k in range(8))
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
 
 
@@ -143,7 +155,54 @@ def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -
         image = None
     if image is None:
         raise _image_error(f"image {name!r} cannot be decoded", file, scene, found=f"{len(data)} bytes")
+    if data.startswith(b"\xff\xd8") and (damage := _jpeg_damage(data, image)):
+        expected = "a JPEG with all of its pixels and the marker of its end (FF D9)"
+        raise _image_error(f"image {name!r} is damaged: {damage}", file, scene, expected, f"{len(data)} bytes")
     return image
+
+
+def _jpeg_damage(data: bytes, image: NDArray) -> str | None:
+    """Return what is wrong with the end of a JPEG that was decoded as ``image``, or None.
+
+    Where pixels are missing, libjpeg repeats one colour up to the last corner. An image may also end in one colour, so
+    bytes are inserted behind the pixels: a decoder that has all pixels does not read them.
+    """
+    end = _end_of_pixels(data)
+    if end is None:
+        return "it is cut short or overwritten, no end of the image follows its pixels"
+    corner = image[-(image.shape[0] % _BLOCK or _BLOCK) :, -(image.shape[1] % _BLOCK or _BLOCK) :]
+    if (corner != corner[-1, -1]).any():
+        return None
+    try:
+        complete = _thumbnail(data) == _thumbnail(data[:end] + _MORE_PIXELS + data[end:])
+    except (OSError, ValueError, Image.DecompressionBombError):  # Pillow does not read it, OpenCV did
+        return None
+    return None if complete else "its pixels end early"
+
+
+def _end_of_pixels(data: bytes) -> int | None:
+    """Return where the pixels of a JPEG end, or None if no end marker follows them. Bytes behind it are ignored."""
+    at, end = 2, None
+    while marker := _MARKER.search(data, at):
+        kind, at = marker[1][0], marker.end()
+        if kind == _END_OF_IMAGE:
+            return end
+        if kind in (0x01, 0xD8):  # markers without content
+            continue
+        if at + 2 > len(data):
+            return None
+        at += struct.unpack_from(">H", data, at)[0]
+        if kind == _START_OF_SCAN:
+            following = _MARKER.search(data, at)
+            end = following.start() if following else None
+    return None
+
+
+def _thumbnail(data: bytes) -> bytes:
+    """The grey values of a JPEG, one per block. Pillow decodes it, because OpenCV prints warnings of libjpeg."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft("L", (1, 1))
+        return image.tobytes()
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -147,6 +147,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
     """The scans of the .conf, in its order."""
     name = f"{scene}/{CAMERAS}/{scene}.conf"
     scans: list[Scan] = []
+    listed: set[str] = set()
     announced = intrinsics = None
     for number, line in enumerate(decode_text(archive.read(name)).splitlines(), start=1):
         keyword, *values = line.split() or [""]
@@ -158,7 +159,11 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
                 if not is_camera(intrinsics):
                     raise ValueError("the matrix is not that of a camera")
             elif keyword == "scan":
-                scans.append(_scan(values, intrinsics))
+                scan = _scan(values, intrinsics)
+                if scan.name in listed:
+                    raise ValueError(f"{scan.color_name!r} is listed twice")
+                listed.add(scan.name)
+                scans.append(scan)
         except (ValueError, IndexError) as error:
             raise DataError(
                 f"line {number} of {name!r} cannot be understood: {error}",

@@ -17,6 +17,7 @@ DEPTH_TO_COLOR = "depth_to_color.txt"
 HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # of a principal point
 NEARLY_ONE = 1e-2  # rounded numbers make a rotation matrix slightly other than one
 MAX_SKEW = 0.05  # of a camera, as a fraction of its focal length
+FARTHEST = 1e8  # metres of a position from zero; the radius of the earth is 6.4e6
 _NOT_FINITE = re.compile(r"[+-]?(?:1\.#(?:(?P<infinite>INF)|IND|QNAN|SNAN)\d*|nan\([^)\s]*\))", re.IGNORECASE)
 LARGEST_TEXT = 1 << 26  # bytes
 
@@ -56,10 +57,11 @@ def is_camera(intrinsics: NDArray[np.float64]) -> bool:
 
 
 def is_rigid(matrix: NDArray[np.float64]) -> bool:
-    """Whether a matrix (4, 4) is a rotation and a translation, up to rounding."""
+    """Whether a matrix (4, 4) is a rotation and a translation up to rounding, by at most :data:`FARTHEST`."""
     rotation = matrix[:3, :3]
     return bool(
         np.isfinite(matrix).all()
+        and np.abs(matrix[:3, 3]).max() <= FARTHEST
         and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
         and np.linalg.det(rotation) > 0
         and np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6)  # no rounding changes these
@@ -88,10 +90,11 @@ def as_pose(
     """The pose (4, 4) that a file means, its rotation exactly one; None where tracking was lost.
 
     Raises:
-        DataError: the numbers are finite, but no rotation and translation.
+        DataError: the numbers are finite, but no rotation and translation, or the position is impossibly far away.
     """
     if not np.isfinite(matrix).all():
         return None
+    require_near(matrix[:3, 3], f" (row {row})" if row else "", file=file, scene=scene)
     turn = matrix[:3, :3]
     off = max(np.abs(turn.T @ turn - np.eye(3)).max(), np.abs(matrix[3] - [0, 0, 0, 1]).max())
     if off > NEARLY_ONE or np.linalg.det(turn) < 0:
@@ -107,6 +110,23 @@ def as_pose(
     pose = matrix.copy()
     pose[:3, :3], pose[3] = left @ right, [0, 0, 0, 1]
     return pose
+
+
+def require_near(position: NDArray[np.float64], where: str, *, file: Path, scene: str) -> None:
+    """Refuse a position (3,) that no camera has, such as a number in another format or a missing decimal point.
+
+    Raises:
+        DataError: a coordinate is beyond :data:`FARTHEST`.
+    """
+    if np.abs(position).max() > FARTHEST:
+        raise DataError(
+            f"the position of a camera is impossibly far away{where}",
+            file=file,
+            scene=scene,
+            expected=f"coordinates of at most {FARTHEST:g} m",
+            found=" ".join(f"{value:g}" for value in position),
+            remedy="write positions in metres, and NaN where tracking was lost",
+        )
 
 
 def read_matrix(file: Path, shape: tuple[int, int], scene: str) -> NDArray[np.float64]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from loco.datasets.calibration import Lens, Size, distortion_file, odd_centre, read_lens, require_size
 from loco.datasets.checklist import Checklist, few
 from loco.datasets.distortion import Undistortion, empty_note
-from loco.datasets.files import RESTORE, read_bytes
+from loco.datasets.files import read_bytes
 from loco.datasets.images import (
     CONVERT,
     LARGEST_FILE,
@@ -276,7 +276,8 @@ def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
 
 
 def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
-    return decode_depth(read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy=RESTORE)
+    data = read_bytes(file, scene, limit=LARGEST_FILE)
+    return decode_depth(data, file=file, scene=scene, remedy="write 16-bit PNGs of one channel with z-depth")
 
 
 def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -> Sizes:

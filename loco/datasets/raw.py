@@ -20,6 +20,8 @@ from loco.geometry.consistency import Sightings
 from loco.geometry.mesh import Mesh
 
 Images = Literal["all", "horizontal"]
+MAX_DEPTH = 20.0  # metres, default of `frames.max_depth`: sensor depths beyond it are not used
+NOTED_BEYOND = 0.01  # fraction of the measured depth beyond the limit above which it is reported
 
 
 class Observations(NamedTuple):
@@ -68,6 +70,12 @@ class LabelledMesh(NamedTuple):
     mesh: Mesh
     object: NDArray[np.int32]
     labels: list[str]
+
+
+def depth_beyond(depth: NDArray[np.floating], limit: float) -> float | None:
+    """Return the fraction of the measured depth (h, w) that is beyond a limit in metres; None without any depth."""
+    measured = depth[np.isfinite(depth) & (depth > 0)]
+    return float(np.mean(measured > limit)) if len(measured) else None
 
 
 class RawScene(ABC):

@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from loco.datasets.calibration import Lens
 from loco.datasets.distortion import RADIAL_TANGENTIAL, Distortion
-from loco.datasets.pose_files import centred, read_depth_to_color, read_number, read_numbers, read_table
+from loco.datasets.pose_files import centred, read_depth_to_color, read_number, read_numbers, read_table, require_near
 from loco.datasets.posed_images import COLOR_CAMERA, Listing, PosedImages, Rig, Shot, read_depth_scale, read_rig
 from loco.errors import DataError
 
@@ -200,4 +200,6 @@ def _read_trajectory(file: Path, scene: str) -> Trajectory:
             found=" ".join(f"{value:g}" for value in rows[off.argmax()]) if len(rows) else None,
             remedy=TumRgbdScene.remedy_of(scene),
         )
+    farthest = rows[np.abs(rows[:, 1:4]).max(axis=1).argmax(), 1:4]
+    require_near(farthest, "", file=file, scene=scene)
     return Trajectory(rows[:, 0], rows[:, 1:4], Rotation.from_quat(rows[:, 4:]))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from loco.datasets import conventions_of, is_photographs, open_scene, provides
 from loco.datasets.crop import crop_to_aspect
 from loco.datasets.ply import read_ply
-from loco.datasets.raw import Observations, RawFrame
+from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, Observations, RawFrame, depth_beyond
 from loco.errors import DataError
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.inpaint import inpaint_depth
@@ -32,7 +32,7 @@ from loco.storage import Frames, read_manifest, read_mesh
 from loco.storage.scene_file import Writer
 
 SENSOR, MESH, INPAINTED = (Frames.SOURCES.index(name) for name in ("sensor", "mesh", "inpainted"))
-NEAREST, FARTHEST = 0.01, 20.0  # metres; sensor depths outside are holes
+NEAREST = 0.01  # metres; nearer sensor depths are holes, and so are those beyond `frames.max_depth`
 Prepared = tuple[RawFrame, NDArray[np.uint8]]  # a frame, and where each depth comes from
 
 
@@ -95,7 +95,8 @@ def prepare_frames(
         settings: ``height``, ``width`` (pixels); ``crop``, to crop to their proportions instead of resizing each side
             by a factor of its own; ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
             ``max_hole_fraction``: a frame that the mesh leaves with more holes is dropped; ``max_overlap``: so is one
-            that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``scale``: metres a
+            that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``max_depth``: sensor
+            depths beyond it are holes, metres (:data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres a
             unit of a sparse model. What was left out is named in the facts ``skipped``, ``dropped`` and ``thinned``.
         mesh: a PLY file made from the scene's own depth, to fill holes with where the dataset has no mesh.
         threads: for the ray casting.
@@ -116,12 +117,14 @@ def prepare_frames(
         raw_frames = (crop_to_aspect(frame, size) for frame in raw_frames)
     dropped: dict[str, float] = {}
     thinned: dict[str, float] = {}
+    beyond: list[float] = []
     tracks, origin = source.tracks(), source.origin
     if is_photographs(format):
         prepared, tracks = photographs(raw_frames, size), np.empty((0, 3))
     elif tracks is None:
         surface = read_ply(mesh, file=out.parent / "mesh", scene=scene) if mesh is not None else source.mesh()
         caster = RayCaster(surface, threads) if surface is not None else None
+        raw_frames = _measure_beyond(raw_frames, settings.get("max_depth", MAX_DEPTH), beyond)
         prepared = dense_frames(raw_frames, size, caster, settings, dropped, thinned, fill="places" in provides(format))
         tracks = np.empty((0, 3))
     else:
@@ -132,16 +135,39 @@ def prepare_frames(
     with Frames.create(out, dataset, scene, sizes, record=record) as file:
         file["track"][:] = tracks
         if not _write(file, prepared, size):
-            raise DataError(
-                f"none of the {len(names)} frames is left",
-                scene=scene,
-                expected=f"at most {settings['max_hole_fraction']:.0%} of a frame's pixels without depth",
-                found=f"at least {min(dropped.values()):.0%}" if dropped else "no images",
-                remedy="raise `frames.max_hole_fraction`, or leave the scene out of the split",
-            )
+            raise _nothing_left(scene, len(names), settings, dropped, beyond)
         file.facts["origin"] = origin.tolist()
         file.facts |= {"skipped": dict(source.skipped), "dropped": dropped, "thinned": thinned}
         file.facts |= {"max_hole_fraction": settings["max_hole_fraction"], "ground_truth": source.ground_truth()}
+
+
+def _nothing_left(
+    scene: str, count: int, settings: Mapping[str, Any], dropped: Mapping[str, float], beyond: list[float]
+) -> DataError:
+    found = f"at least {min(dropped.values()):.0%}" if dropped else "no images"
+    remedy = "raise `frames.max_hole_fraction`, or leave the scene out of the split"
+    fraction = float(np.mean(beyond)) if beyond else 0.0
+    if fraction > NOTED_BEYOND:
+        limit = settings.get("max_depth", MAX_DEPTH)
+        found += f"; {fraction:.0%} of the measured depth is beyond {limit:g} m, the limit `frames.max_depth`"
+        remedy = (
+            "look at the unit of the depth images and, if it is right, raise `frames.max_depth`; otherwise " + remedy
+        )
+    return DataError(
+        f"none of the {count} frames is left",
+        scene=scene,
+        expected=f"at most {settings['max_hole_fraction']:.0%} of a frame's pixels without depth",
+        found=found,
+        remedy=remedy,
+    )
+
+
+def _measure_beyond(frames: Iterable[RawFrame], limit: float, beyond: list[float]) -> Iterator[RawFrame]:
+    """The same frames; the fraction of the measured depth of each that is beyond the limit is appended to a list."""
+    for frame in frames:
+        fraction = depth_beyond(frame.depth, limit)
+        beyond += [] if fraction is None else [fraction]
+        yield frame
 
 
 def dense_frames(
@@ -160,7 +186,7 @@ def dense_frames(
     """
     thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
     for raw_frame in frames:
-        frame, origin = prepare_frame(raw_frame, size, caster)
+        frame, origin = prepare_frame(raw_frame, size, caster, settings.get("max_depth", MAX_DEPTH))
         holes = float(np.mean(origin == 0))
         if holes > settings["max_hole_fraction"] or (fill and holes == 1):
             dropped[frame.name] = round(holes, 4)
@@ -176,8 +202,12 @@ def dense_frames(
         yield frame, origin
 
 
-def prepare_frame(frame: RawFrame, size: tuple[int, int], caster: RayCaster | None) -> Prepared:
+def prepare_frame(
+    frame: RawFrame, size: tuple[int, int], caster: RayCaster | None, max_depth: float = MAX_DEPTH
+) -> Prepared:
     """Resize a frame, bring its depth to the colour camera, and fill holes from the mesh.
+
+    Sensor depths beyond ``max_depth`` (metres) are holes.
 
     Colour is averaged over the area of each new pixel. Depth is read where the new pixel centres lie on the depth
     image, never averaged across an edge or a hole (:func:`loco.geometry.register.register_depth`).
@@ -188,7 +218,7 @@ def prepare_frame(frame: RawFrame, size: tuple[int, int], caster: RayCaster | No
     intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
     rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
     with np.errstate(invalid="ignore"):
-        usable = np.where((frame.depth >= NEAREST) & (frame.depth <= FARTHEST), frame.depth, 0)
+        usable = np.where((frame.depth >= NEAREST) & (frame.depth <= max_depth), frame.depth, 0)
     depth = register_depth(usable, frame.camera_of_depth, Camera(intrinsics, frame.pose), size)
     origin = np.where(depth > 0, SENSOR, 0).astype(np.uint8)
     if caster is not None and (depth == 0).any():

@@ -60,8 +60,8 @@ def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> N
     """Run the ranks of a distributed training and wait for them.
 
     SIGTERM is passed on to the agents, and by them to all ranks, which save the state and end; through srun as SIGUSR1
-    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The process that is waited for holds the ``lock`` of the training, too: it
-    may outlive this one.
+    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The process that is waited for holds the ``lock``
+    of the training, too: it may outlive this one.
 
     Args:
         job: arguments of the training, JSON; a rank that fails leaves its message beside it.

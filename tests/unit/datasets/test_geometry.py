@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from loco.datasets import check_scene
-from loco.datasets.geometry import ANCHORS, sample
+from loco.datasets.geometry import _EXPLANATIONS, ANCHORS, _factor, sample
 from loco.simulate import simulate_scene
 from loco.simulate.raw_scannet import export_scannet
 from loco.simulate.rewrite import reorder_poses, reverse_axes, rewrite_depth, rewrite_intrinsics, rewrite_poses
@@ -86,3 +87,58 @@ def test_frames_are_sampled_with_their_neighbours() -> None:
     assert np.isin(anchors, chosen).all()
     assert np.isin((anchors[:-1] + 250) % 500, chosen).mean() > 0.7  # loop closures
     assert np.array_equal(sample(poses[: 3 * ANCHORS]), np.arange(3 * ANCHORS))
+
+
+def write_flat(folder: Path, value: int, apart: float = 0.0) -> Path:
+    """Three frames of posed_rgbd with one depth in all pixels, whose cameras are ``apart`` metres from each other."""
+    house = folder / "house"
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[:, 0, 3] = apart * np.arange(3)
+    for kind, image in (("color", np.zeros((48, 64, 3), np.uint8)), ("depth", np.full((48, 64), value, np.uint16))):
+        (house / kind).mkdir(parents=True)
+        for k in range(3):
+            cv2.imwrite(str(house / kind / f"{k}.png"), image)
+    np.savetxt(house / "poses.txt", poses.reshape(-1, 16))
+    np.savetxt(house / "K.txt", [[50, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    return folder
+
+
+@pytest.mark.parametrize(("value", "noted"), [(5000, False), (30000, True)])
+def test_depth_beyond_the_default_limit_is_noted(tmp_path: Path, value: int, noted: bool) -> None:
+    manifest = check_scene("posed_rgbd", write_flat(tmp_path, value), "house", "sample")
+    assert manifest["ok"], manifest["problems"]
+    assert any("100% of the measured depth" in note for note in manifest.get("notes", [])) == noted
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+def test_scenes_without_any_depth_are_refused(tmp_path: Path, value: int) -> None:
+    (problem,) = check_scene("posed_rgbd", write_flat(tmp_path, value), "house", "sample")["problems"]
+    assert "no depth in any sampled frame" in problem
+
+
+def test_frames_that_could_not_be_compared_are_noted(tmp_path: Path) -> None:
+    manifest = check_scene("posed_rgbd", write_flat(tmp_path, 1000, apart=1e6), "house", "sample")
+    assert manifest["ok"]
+    assert any("0 pairs: the frames could not be compared" in note for note in manifest["notes"])
+
+
+def test_no_cause_is_claimed_that_was_not_tested() -> None:
+    cause, remedy = _EXPLANATIONS["unknown"](1.0)
+    assert "none of the tested mistakes explains it" in cause
+    for word in ("shuffled", "quaternions", "transposed", "mirrored", "along the ray", "crops"):
+        assert word in cause + remedy
+
+
+def test_factors_are_written_as_numbers() -> None:
+    assert [_factor(x) for x in (1000.0, 1e-3, 1.5)] == [
+        "1000 times too small",
+        "1000 times too large",
+        "1.5 times too small",
+    ]
+
+
+def test_the_remedy_of_eight_bit_depth_names_the_format(tmp_path: Path) -> None:
+    write_flat(tmp_path, 1000)
+    cv2.imwrite(str(tmp_path / "house/depth/0.png"), np.full((48, 64), 9, np.uint8))
+    (problem,) = check_scene("posed_rgbd", tmp_path, "house", "sample")["problems"]
+    assert "write 16-bit PNGs of one channel with z-depth" in problem

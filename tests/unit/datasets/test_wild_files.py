@@ -14,7 +14,7 @@ from benchmarks import fuzz_targets as seeds
 from loco.datasets import check_scene, open_scene, raw_files
 from loco.datasets.checklist import Checklist
 from loco.datasets.images import decode_color
-from loco.datasets.pose_files import read_number
+from loco.datasets.pose_files import as_pose, is_rigid, read_number
 from loco.datasets.reconstruct import reconstruct
 from loco.errors import DataError
 
@@ -279,3 +279,25 @@ def test_names_never_reach_a_manifest_or_snakemake_as_they_are(tmp_path):
     assert found.notes == ["a\\x1b[2J"]
     manifest = check_scene("tum_rgbd", tmp_path, "s", "all")
     assert all(str(text).isprintable() for text in manifest["notes"])
+
+
+@pytest.mark.parametrize("far", [1e9, -1e300])
+def test_positions_that_no_camera_has_are_refused(far):
+    pose = np.eye(4)
+    pose[1, 3] = far
+    with pytest.raises(DataError, match=r"impossibly far away \(row 3\)[\s\S]*1e\+08 m"):
+        as_pose(pose, file=Path("poses.txt"), scene="s", row=3)
+    assert not is_rigid(pose)
+    pose[1, 3] = 6.4e6  # geocentric coordinates
+    assert is_rigid(pose)
+    assert as_pose(pose, file=Path("poses.txt"), scene="s") is not None
+
+
+def test_a_scan_that_is_listed_twice_is_refused(tmp_path):
+    seeds.matterport3d(tmp_path, packed=False)
+    (conf,) = tmp_path.rglob("*.conf")
+    lines = conf.read_text().splitlines()
+    scan = next(line for line in lines if line.startswith("scan"))
+    conf.write_text("\n".join([line for line in lines if not line.startswith("n_images")] + [scan]))
+    manifest = check_scene("matterport3d", tmp_path, "s", "all")
+    assert any("is listed twice" in problem for problem in manifest["problems"])

@@ -145,3 +145,21 @@ def test_colour_is_averaged_over_the_area():
     expected = rgb.reshape(16, 2, 20, 2, 3).mean(axis=(1, 3))
     assert np.abs(small.rgb - expected).max() <= 0.5
     assert small.rgb.shape == cv2.resize(rgb, (20, 16)).shape
+
+
+def test_the_largest_depth_is_a_setting():
+    far = np.full((32, 40), 30.0)
+    _, origin = prepare_frame(frame(far), (16, 20), None)
+    assert (origin == 0).all()
+    prepared, origin = prepare_frame(frame(far), (16, 20), None, max_depth=40.0)
+    assert (origin == 1).all()
+    assert_allclose(prepared.depth, 30.0)
+
+
+def test_the_limit_of_depth_is_named_if_it_leaves_no_frame(pristine, tmp_path, monkeypatch):
+    monkeypatch.setattr("loco.datasets.matterport3d.Matterport3DScene.mesh", lambda self: None)
+    with pytest.raises(DataError, match=r"\d% of the measured depth is beyond 0.5 m[\s\S]*raise `frames.max_depth`"):
+        prepare(pristine, tmp_path / "none.h5", max_depth=0.5)
+    with pytest.raises(DataError, match="none of the 18 frames is left") as refused:
+        prepare(pristine, tmp_path / "none.h5", max_hole_fraction=0.0)
+    assert "max_depth" not in str(refused.value)
