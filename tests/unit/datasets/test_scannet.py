@@ -249,7 +249,7 @@ def test_exported_numbers_are_in_natural_order(exported):
 def test_manifest_of_a_whole_scan(pristine, walk):
     manifest = check_scene("scannet", pristine, SCAN, "all")
     assert (manifest["ok"], manifest["problems"]) == (True, [])
-    assert "notes" not in manifest
+    assert all("could not be compared" in note for note in manifest.get("notes", []))  # few frames
     assert (manifest["images"], manifest["lost_poses"]) == (4, 2)
     of_labels = check_labels("scannet", pristine, SCAN, "all")
     assert (of_labels["ok"], of_labels["problems"]) == (True, [])
