@@ -42,7 +42,7 @@ class DenseSmoothAP(AllPairsLoss):
         ranked = [self._rank(patches, scale) for scale in self.scales]
         positives, negatives = torch.tensor([[len(r.ap), r.negatives] for r in ranked], device=patches.points.device).T
         if not positives.any():
-            return nothing_to_rank(patches.features, int(negatives.sum()))
+            return nothing_to_rank(patches.features, int(negatives.sum()), self.scales)
         mean_ap = torch.stack([(r.weight * r.ap).sum() / r.weight.sum() for r in ranked])
         return mean_of_scales(self.scales, mean_ap, positives, negatives)
 

@@ -240,13 +240,11 @@ def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] 
     return [Scale(*radii) for radii in zip(rhos, kappas)]
 
 
-def nothing_to_rank(features: Tensor, negatives: int) -> tuple[Tensor, dict[str, float]]:
+def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = ()) -> tuple[Tensor, dict[str, float]]:
     """The loss of a batch without positive pairs: 0, with zero gradient."""
-    return features.sum(dtype=wide_type(features)) * 0.0, {
-        "positives": 0,
-        "negatives": negatives,
-        "mean_ap": float("nan"),
-    }
+    names = ["mean_ap", *(f"mean_ap_{scale.rho:g}" for scale in scales if len(scales) > 1)]
+    log = {"positives": 0, "negatives": negatives, **dict.fromkeys(names, math.nan)}
+    return features.sum(dtype=wide_type(features)) * 0.0, log
 
 
 def mean_of_scales(scales: list[Scale], mean_ap: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Log]:

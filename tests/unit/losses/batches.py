@@ -20,4 +20,4 @@ def value_and_gradient(criterion, features, *rest):
     features = features.clone().requires_grad_()
     loss, log = criterion(features, *rest)
     loss.backward()
-    return loss.detach(), features.grad, log
+    return loss.detach(), features.grad, dict(log)
