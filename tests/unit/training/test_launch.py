@@ -63,7 +63,10 @@ def test_nodes_are_one_step_of_the_job(recorded, monkeypatch):
         "--kill-on-bad-exit=1",
         "--gpus-per-node=4",
     ]
-    assert agent[:5] == ["-m", "torch.distributed.run", "--nproc-per-node=4", "--nnodes=2", "--rdzv-backend=c10d"]
+    assert agent[:3] == ["-m", "torch.distributed.run", "--nproc-per-node=4"]
+    assert {"--nnodes=2", "--rdzv-backend=c10d"} < set(agent)
+    handled = next(part for part in agent if part.startswith("--signals-to-handle="))
+    assert {"SIGTERM", "SIGUSR1"} < set(handled.partition("=")[2].split(","))  # srun passes the second on alone
     address = next(part for part in agent if part.startswith("--rdzv-endpoint="))
     assert address.startswith("--rdzv-endpoint=localhost:")
     assert 10_000 <= int(address.rpartition(":")[2]) < 30_000
