@@ -147,7 +147,7 @@ def test_the_log_and_the_progress_bar_tell_what_a_step_took(experiment, walls, t
     _, log = run(experiment, walls, tmp_path)
     shown = capsys.readouterr().out
     last = log.iloc[-1]
-    assert "training: 100%" in shown  # the phase
+    assert "exact (phase 1 of 1): 100%" in shown
     assert "6/6 [" in shown
     for name, value in (("loss", f"{last['loss']:.4f}"), ("images/s", f"{last['images_per_second']:.0f}")):
         assert f"{name}={value}" in shown
