@@ -373,6 +373,7 @@ def test_a_log_that_is_shorter_than_its_state_is_refused(experiment, walls, tmp_
         run(experiment, walls, tmp_path)
 
 
+@pytest.mark.long
 def test_two_nodes_stop_together_and_one_continues_bit_for_bit_or_with_one_process(experiment, walls, tmp_path, slurm):
     experiment["train"] |= {"processes": 2, "steps": 40, "validate_every": 20, "save_every": 1000}
     unbroken, log = run(experiment, walls, tmp_path / "unbroken", threads=2)
