@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from loco.training.lock import is_locked
+from loco.training.phases import merged_phases, phases_of
 
 LAST, FINAL, LOG, JOB = "last.ckpt", "final.ckpt", "log.csv", "job.json"
 # Settings of `train` that change neither a batch nor a step: a training can be continued with others. The number of
@@ -86,7 +87,7 @@ def state_settings(train: Mapping[str, Any]) -> dict[str, Any]:
 
 def total_steps(train: Mapping[str, Any]) -> int:
     """Return the number of steps of a training."""
-    return sum(phase["steps"] for phase in train.get("phases") or [train])
+    return sum(phase["steps"] for phase in merged_phases(train))
 
 
 def is_extensible(train: Mapping[str, Any]) -> bool:
@@ -95,10 +96,8 @@ def is_extensible(train: Mapping[str, Any]) -> bool:
     So it is with a constant learning rate and a constant temperature. A cosine that ends later has another learning
     rate at every step: this is another training.
     """
-    last = (train.get("phases") or [{}])[-1]
-    optimiser = {**train.get("optimiser", {}), **last.get("optimiser", {})}
-    tau = (last.get("loss") or train["loss"])["tau"]
-    return optimiser.get("schedule", "cosine") == "constant" and not isinstance(tau, Mapping)
+    last = phases_of(train)[-1]
+    return last.optimiser.get("schedule", "cosine") == "constant" and not isinstance(last.loss["tau"], Mapping)
 
 
 def keeps_final_state(train: Mapping[str, Any]) -> bool:
@@ -160,7 +159,7 @@ def progress(state: Path) -> Progress:
     rate, seconds = (
         median([row[column] for row in recent if column in row] or [nan]) for column in ("images_per_second", "seconds")
     )
-    loss = rows[-1].get("loss", rows[-1].get("warmup_loss", nan))
+    loss = rows[-1].get("loss", nan)
     score = next(islice((row["val_map"] for row in reversed(rows) if "val_map" in row), 1), nan)
     return Progress(step, steps, loss, score, rate, seconds * (steps - step) if steps else nan)
 
