@@ -144,8 +144,7 @@ def _covering(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     if len(points) <= count:
         return np.arange(len(points))
     shifted = points - points.min(axis=0)
-    edge = largest = max(shifted.max(), 1e-6)
-    best, best_edge, too_small = None, largest, 0.0
+    best, best_edge, too_small = None, max(shifted.max(), 1e-6), 0.0
     edge = best_edge / np.sqrt(count)
     for _ in range(_STEPS):
         key = _voxels(shifted, edge)
