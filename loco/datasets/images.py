@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loco.datasets.files import RESTORE
+from loco.datasets.jpeg import END_OF_IMAGE, START_OF_SCAN, header_segments
 from loco.datasets.orientation import as_stored
 from loco.errors import DataError
 
@@ -52,7 +53,6 @@ _OTHER_KINDS = {  # bytes at a place of a file -> what it is
 }
 _PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # of JPEG; not a stuffed byte or a restart within the pixels
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _BLOCK = 8  # side of a block of JPEG, pixels
 _PIXELS = bytes(k * k % 251 for k in range(256))
 # A decoder that has not got all pixels reads these as pixels, whichever restart marker it waits for.
@@ -185,14 +185,14 @@ def _end_of_pixels(data: bytes) -> int | None:
     at, end = 2, None
     while marker := _MARKER.search(data, at):
         kind, at = marker[1][0], marker.end()
-        if kind == _END_OF_IMAGE:
+        if kind == END_OF_IMAGE:
             return end
         if kind in (0x01, 0xD8):  # markers without content
             continue
         if at + 2 > len(data):
             return None
         at += struct.unpack_from(">H", data, at)[0]
-        if kind == _START_OF_SCAN:
+        if kind == START_OF_SCAN:
             following = _MARKER.search(data, at)
             end = following.start() if following else None
     return None
@@ -206,20 +206,10 @@ def _thumbnail(data: bytes) -> bytes:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
+    for marker, at in header_segments(data):
         if marker in _START_OF_FRAME:
-            height, width = struct.unpack_from(">HH", data, at + 5)
+            height, width = struct.unpack_from(">HH", data, at + 1)
             return height, width
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without content
-            at += 2
-        else:
-            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     return None
 
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from loco.datasets.jpeg import header_segments
+
 TAG, UPRIGHT = 0x0112, 1
 SHORT = 3  # type of the tag's value; libtiff also takes the other integers
 _INTEGERS = {1: "B", SHORT: "H", 4: "I"}
@@ -104,19 +106,9 @@ def _exif_block(data: bytes) -> int | None:
 
 
 def _in_jpeg(data: bytes) -> int | None:
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without content
-            at += 2
-        elif marker in (0xD9, 0xDA):  # the end, or the pixels
-            return None
-        elif marker == 0xE1 and data[at + 4 : at + 10] == _EXIF:
-            return at + 10
-        else:
-            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    for marker, at in header_segments(data):
+        if marker == 0xE1 and data[at : at + 6] == _EXIF:
+            return at + 6
     return None
 
 

@@ -1,0 +1,31 @@
+"""The segments of a JPEG in front of its pixels."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+NO_CONTENT = {0x01, *range(0xD0, 0xD9)}  # markers that stand alone
+
+
+def header_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment in front of the pixels, and where its content begins, behind its length.
+
+    Ends at the pixels, at the end of the image, and where the data are no segments.
+
+    Args:
+        data: that begin as a JPEG does.
+    """
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in NO_CONTENT:
+            at += 2
+        elif marker in (START_OF_SCAN, END_OF_IMAGE):
+            return
+        else:
+            yield marker, at + 4
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
