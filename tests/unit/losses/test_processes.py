@@ -1,7 +1,6 @@
 """A batch that several processes hold together against the same batch in one process."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from loco.losses import ExactSmoothAP, RankingLoss, build_loss, tiles
 from loco.losses.inputs import select
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
+from tests.unit.processes import run_together
 
 CRITERIA = {
     "exact": {"rho": [0.2, 0.5], "kappa": [0.5, 1.5], "same_image": 0.4, "tile": 16},
@@ -26,10 +26,8 @@ def criterion(name: str, group: distributed.ProcessGroup | None = None) -> Ranki
     return build_loss(name, **CRITERIA[name], tau=0.05, group=group)
 
 
-def work(process: int, folder: str, shares: list[int]) -> None:
-    """One process: what it gets from each loss, to a file."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=process, world_size=len(shares))
+def work(process: int, shares: list[int]) -> dict:
+    """One process: what it gets from each loss."""
     group = distributed.group.WORLD
     batch = [part.split(shares)[process] for part in patches(sum(shares), scenes=2)]
     found = {name: value_and_gradient(criterion(name, group), *batch) for name in CRITERIA}
@@ -43,8 +41,7 @@ def work(process: int, folder: str, shares: list[int]) -> None:
     features = batch[0].clone().requires_grad_()
     (criterion("exact", group)(features, *batch[1:])[0] * (process + 1)).backward()
     found["scaled"] = features.grad
-    torch.save(found, f"{folder}/{process}.pt")
-    distributed.destroy_process_group()
+    return found
 
 
 def lose(batch: tuple, here: bool, of_features: bool = False) -> list[torch.Tensor]:
@@ -70,9 +67,7 @@ def together(tmp_path_factory):
 
     @cache
     def run(processes: int) -> list[dict]:
-        folder = tmp_path_factory.mktemp("processes")
-        torch.multiprocessing.spawn(work, (str(folder), SHARES[processes]), processes)
-        return [torch.load(Path(folder, f"{process}.pt")) for process in range(processes)]
+        return run_together(work, processes, tmp_path_factory.mktemp("processes"), SHARES[processes])
 
     return run
 

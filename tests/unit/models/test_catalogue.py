@@ -113,15 +113,21 @@ def test_parts_are_the_members_at_any_depth(models):
 
 def test_the_modules_are_those_that_building_imports(models):
     """Every module that a model's building adds to ``sys.modules`` is listed, or imported by one that is."""
+    kinds = ("compact_cnn", "dense_sift", "transformers", "croco", "onnx", "pretrained", "published", "concat")
     program = (
-        "import json, sys; import loco.models.build\n"
-        "before = set(sys.modules)\n"
-        "loco.models.build.build_extractor(json.loads(sys.argv[1]))\n"
-        "print(json.dumps([sorted(before), sorted(set(sys.modules))]))"
+        "import json, os, sys; import loco.models.build\n"
+        "print(json.dumps(sorted(sys.modules)), flush=True)\n"
+        "for model in json.loads(sys.argv[1]):\n"
+        "    if os.fork() == 0:\n"  # each is built in a process that has built nothing
+        "        loco.models.build.build_extractor(model)\n"
+        "        print(json.dumps(sorted(sys.modules)), flush=True)\n"
+        "        os._exit(0)\n"
+        "    assert os.wait()[1] == 0"
     )
-    for name in ("compact_cnn", "dense_sift", "transformers", "croco", "onnx", "pretrained", "published", "concat"):
-        run = [sys.executable, "-c", program, json.dumps(models[name])]
-        before, after = json.loads(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+    run = [sys.executable, "-c", program, json.dumps([models[name] for name in kinds])]
+    printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    before, *each = map(json.loads, printed.splitlines())
+    for name, after in zip(kinds, each, strict=True):
         modules = modules_of(models[name])
         assert modules == sorted(set(modules))
         listed = closure({f"loco.models.{module}" for module in modules})

@@ -96,7 +96,7 @@ def test_a_single_bit_never_changes_what_is_read(tmp_path, kind):
     expected = contents(kind, path)
     data, rng = bytearray(path.read_bytes()), np.random.default_rng(0)
     refused = 0
-    for bit in rng.choice(8 * len(data), 2000, replace=False):
+    for bit in rng.choice(8 * len(data), 600, replace=False):
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
         data[bit // 8] ^= 1 << bit % 8
@@ -104,7 +104,7 @@ def test_a_single_bit_never_changes_what_is_read(tmp_path, kind):
         refused += found is None
         for name in expected if found else ():
             np.testing.assert_array_equal(found[name], expected[name], err_msg=f"bit {bit}")
-    assert refused > 1000
+    assert refused > 300
 
 
 def contents(kind, path):

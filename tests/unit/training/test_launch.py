@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import runpy
 import sys
 
 import pytest
 
+from loco import parent_process
 from loco.errors import ConfigError, DataError, LocoError
-from loco.training.launch import Ranks, launch, step_environment
+from loco.training.launch import ERROR, Ranks, launch, step_environment
 from loco.training.lock import training_lock
 
 ECHO = """
@@ -113,6 +116,19 @@ def test_what_a_rank_reports_is_raised(recorded, tmp_path):
     (tmp_path / "out" / "state-0123" / "fails").touch()
     with pytest.raises(LocoError, match="the reason"):
         recorded(2, 1)
+
+
+def test_a_rank_reports_what_goes_wrong(experiment, walls, tmp_path, monkeypatch):
+    experiment["train"]["optimiser"]["lr"] = 1e30
+    scenes = [[str(path) for path in scene] for scene in walls[:2]]
+    job = {"experiment": experiment, "train": scenes, "val": [], "out_dir": str(tmp_path), "seed": 0}
+    job |= {"state": str(tmp_path), "threads": 1, "facts": None, "record": None}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    monkeypatch.setattr(sys, "argv", ["loco.training", str(tmp_path / "job.json")])
+    monkeypatch.setattr(parent_process, "watch_parent", lambda: None)
+    with pytest.raises(SystemExit):
+        runpy.run_module("loco.training", run_name="__main__")
+    assert re.search(r"not finite at step \d+[\s\S]*learning rate", (tmp_path / ERROR).read_text())
 
 
 def test_the_environment_of_a_step():
