@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -43,7 +44,8 @@ class World:
 
     def clone(self, root: Path) -> World:
         """Copy this world as it is, its configuration included."""
-        shutil.copytree(self.workflow.parent, root, dirs_exist_ok=True)
+        unfinished = shutil.ignore_patterns("*.pyc.*")  # bytecode that another worker's dry run may be writing
+        shutil.copytree(self.workflow.parent, root, dirs_exist_ok=True, ignore=unfinished)
         world = World(root)
         own = self.directory
         world.configs = [root / "run" / path.name if path.is_relative_to(own) else path for path in self.configs]
@@ -85,9 +87,9 @@ class World:
             text=True,
         )
 
-    def run(self, *arguments: str) -> str:
-        """Run Snakemake on two cores; it must succeed. Returns what it prints."""
-        done = self.snakemake("--cores", "2", *arguments)
+    def run(self, *arguments: str, cores: int = 1) -> str:
+        """Run Snakemake; it must succeed. Returns what it prints."""
+        done = self.snakemake("--cores", str(cores), *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -131,10 +133,16 @@ def edit(path: Path, old: str, new: str) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The tiny world after a whole run. Tests only read it."""
-    world = World.new(tmp_path_factory.mktemp("finished"))
-    world.run("all")
-    return world
+    """The tiny world after a whole run, which the workers of pytest-xdist share. Tests only read it."""
+    folder = tmp_path_factory.getbasetemp()
+    root = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished"
+    with root.with_name("finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker makes it, with the cores of those that wait
+        if not (done := root.with_name("finished.done")).exists():
+            shutil.rmtree(root, ignore_errors=True)
+            World.new(root).run("all", cores=2)
+            done.touch()
+    return World(root)
 
 
 @pytest.fixture
