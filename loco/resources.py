@@ -27,12 +27,14 @@ LEAST = {  # MB, of the steps whose memory depends on their settings
     "extract": 3000,
     "fit_pca": 4000,
     "frames": 3000,
+    "pairs": 3000,
     "train": 6000,
 }
 # Parts of the sums, MB. Python with PyTorch takes 500 MB, and about 2,400 more with CUDA (estimates).
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
 HELD = 1100  # of features that location consistency holds at a time (loco.evaluation.location_consistency.HELD)
 SAMPLES = 600  # of its samples and their ranks
+INDEXED = 120  # bytes of a patch whose pairs are indexed, with those of its point and image
 PATCH = 120  # bytes of a patch without its features: point, image, order, distance
 
 
@@ -58,6 +60,11 @@ class JobResources:
         images = self._images(dataset)
         patches = images * self._patches(dataset, int(stride))
         return self._at_least("correspondence", LIBRARIES + 500 + (12 * images**2 + 16 * patches) / 1e6)
+
+    def pairs_mb(self, dataset: str, stride: str) -> int:
+        """The points of all patches, and what sorting them takes (:func:`loco.geometry.near_pairs.index_pairs`)."""
+        patches = self._images(dataset) * self._patches(dataset, int(stride))
+        return self._at_least("pairs", LIBRARIES + 500 + INDEXED * patches / 1e6)
 
     def encode_mb(self, encoder: str, dataset: str) -> int:
         return self._at_least("encode", self._network_mb(self.plan.encoders[encoder], dataset))

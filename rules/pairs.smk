@@ -12,7 +12,7 @@ rule pairs:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(resources_of.pairs_mb),
     params:
         own=own(plan.pairs_recipe),
         recipe=of(plan.pairs_recipe),

@@ -61,6 +61,9 @@ def test_memory_follows_images_channels_and_workers(make):
     more = {"datasets": {"houses": {"simulate": {"panoramas": 1000}}}}
     overlaps = 4 * (1000 * 18) ** 2 / 1e6  # MB of one array of all pairs of images
     assert make(**more).correspondence_mb("houses", "4") > overlaps
+    # Beside the points and images of 18,000 images, sorting took 80 to 90 bytes per patch (tracemalloc).
+    assert make(**more).pairs_mb("houses", "4") > 18_000 * 32 * 40 * (90 + 12 + 4) / 1e6
+    assert make().pairs_mb("houses", "4") == LEAST["pairs"]
     train = {"experiments": {"exact": {"train": {"workers": 4, "processes": 8}}}}
     assert make(**train).train_mb("exact", "houses") > 8 * (LEAST["train"] - 3000) + 8 * 4 * resources.WORKER
     config = make()
