@@ -39,7 +39,7 @@ for benchmark in plan.run["benchmarks"]:
             "../workflow_scripts/table.py"
 
 
-for benchmark in plan.run["benchmarks"] if "comparisons" in plan.run else []:
+for benchmark in plan.run["benchmarks"] if plan.run.get("comparisons") else []:
 
     rule:
         """Table of how much more an experiment scores than another, item by item."""
@@ -186,7 +186,7 @@ rule tables:
         expand("results/tables/{benchmark}.csv", benchmark=plan.run["benchmarks"]),
         expand(
             "results/tables/{benchmark}_differences.csv",
-            benchmark=plan.run["benchmarks"] if "comparisons" in plan.run else [],
+            benchmark=plan.run["benchmarks"] if plan.run.get("comparisons") else [],
         ),
 
 

@@ -152,6 +152,10 @@ def test_a_training_that_cannot_be_shared(split: dict[str, Any], expected: str) 
     assert any(problem.startswith(expected) for problem in problems(elsewhere(ELSEWHERE | split)))
 
 
+def test_an_empty_list_of_comparisons_makes_no_table() -> None:
+    assert load(changed("run.comparisons", []), ROOT)["run"]["comparisons"] == []
+
+
 def test_pictures_need_places() -> None:
     config = elsewhere()
     config["figures"]["scene"] = "a"

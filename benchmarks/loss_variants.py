@@ -1,0 +1,302 @@
+"""Variants of the ranking loss on stored features: a head is trained with each, and evaluated on another scene.
+
+For questions that come before an implementation ("would a radius in patch footprints help?"). Every variant is written
+out over (queries, patches) matrices of a batch, in autograd, and shares the model, the batches, the optimiser and the
+number of steps of an experiment. The files are those of a run of the workflow, which are read without their records:
+
+    snakemake --configfile config/office.yaml my.yaml --cores N all    # my.yaml runs EXPERIMENT with `cache: true`
+    python -m benchmarks.loss_variants --config config/office.yaml my.yaml --experiment EXPERIMENT \\
+        --dataset office --train first_train --test first_val --seeds 0 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, normalize
+
+from loco.config import load
+from loco.evaluation.result import EvaluatedScene, Row
+from loco.losses import build_loss
+from loco.models.build import build_extractor
+from loco.models.stored import save_extractor
+from loco.steps.extract import extract_scene
+from loco.training.data import Batch, Batches
+from loco.training.optimiser import build_optimiser, set_rates
+from loco.training.phases import phases_of
+from loco.training.scene_files import open_scenes
+
+QUERIES, POSITIVES = 512, 12_000  # drawn per batch: query patches, and positive pairs that are ranked
+KAPPA, TAU = 5.0, 0.05
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of the drawn queries with all patches of a batch, (q, n) each.
+
+    Attributes:
+        scores: similarities of the trained features.
+        frozen: similarities of the frozen features.
+        distance: metres.
+        elsewhere: whether the two patches are of different images.
+        footprint: side of the surface that a patch shows, metres: the larger of the two.
+    """
+
+    scores: Tensor
+    frozen: Tensor
+    distance: Tensor
+    elsewhere: Tensor
+    footprint: Tensor
+
+
+Loss = Callable[[Pairs], Tensor]
+
+
+def per_query(
+    pairs: Pairs, rho: Tensor | float, tau: float = TAU, trust: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """1 - mean AP per query. ``trust`` weights the queries by their AP, as a constant; None weights them equally."""
+    positive = (pairs.distance <= rho) & pairs.elsewhere
+    negative = (pairs.distance > rho) & (pairs.distance <= KAPPA)
+    query, other = _drawn(positive)
+    own = pairs.scores[query, other, None]
+    rank = torch.sigmoid((pairs.scores[query] - own) / tau)
+    r_p = (rank * positive[query]).sum(dim=1) - 0.5
+    r_n = (rank * negative[query]).sum(dim=1)
+    ap, ranked = _mean_by_query((1 + r_p) / (1 + r_p + r_n), query, len(positive))
+    weight = ranked.to(ap) if trust is None else trust(ap.detach()) * ranked
+    return 1 - (weight * ap).sum() / weight.sum()
+
+
+def per_query_of_radii(pairs: Pairs, radii: Mapping[float, tuple[float, float]]) -> Tensor:
+    """Weighted mean over radii; ``radii`` maps each to its weight and temperature."""
+    losses = [weight * per_query(pairs, rho, tau) for rho, (weight, tau) in radii.items()]
+    return torch.stack(losses).sum() / sum(weight for weight, _ in radii.values())
+
+
+def in_footprints(pairs: Pairs, patches: float) -> Tensor:
+    """The radius of a pair is a number of patches at its depth, and 3 cm at least, the noise of depth and poses."""
+    return per_query(pairs, (patches * pairs.footprint).clamp(min=0.03))
+
+
+def nearest_first(pairs: Pairs, rho: float) -> Tensor:
+    """Graded relevance: each positive is to rank above all patches that are farther from the query than it is."""
+    query, other = _drawn((pairs.distance <= rho) & pairs.elsewhere)
+    own, distance = pairs.scores[query, other, None], pairs.distance[query, other, None]
+    rank = torch.sigmoid((pairs.scores[query] - own) / TAU)
+    counted = pairs.elsewhere[query] | (pairs.distance[query] > rho)
+    nearer = (pairs.distance[query] <= distance) & counted
+    farther = (pairs.distance[query] > distance) & counted & (pairs.distance[query] <= KAPPA)
+    r_p, r_n = (rank * nearer).sum(dim=1) - 0.5, (rank * farther).sum(dim=1)
+    ap, ranked = _mean_by_query((1 + r_p) / (1 + r_p + r_n), query, len(pairs.scores))
+    return 1 - ap[ranked].mean()
+
+
+def distilled(pairs: Pairs, loss: Loss, weight: float, temperature: float = 0.1) -> Tensor:
+    """Keep the neighbourhoods of the frozen features: divergence of the softmax over the patches of other images."""
+    target, trained = (
+        log_softmax(scores.masked_fill(~pairs.elsewhere, -torch.inf) / temperature, dim=1)
+        for scores in (pairs.frozen, pairs.scores)
+    )
+    divergence = torch.where(pairs.elsewhere, target.exp() * (target - trained), 0.0).sum(dim=1).mean()
+    return loss(pairs) + weight * divergence
+
+
+def info_nce(pairs: Pairs, rho: float, tau: float = 0.07, supervised: bool = True) -> Tensor:
+    """Contrastive loss. ``supervised``: all positives are in the denominator (SupCon), else each one by itself."""
+    positive = (pairs.distance <= rho) & pairs.elsewhere
+    negative = (pairs.distance > rho) & (pairs.distance <= KAPPA)
+    useful = positive.any(dim=1)
+    scores, positive, negative = pairs.scores[useful] / tau, positive[useful], negative[useful]
+    rivals = scores.masked_fill(~(positive | negative if supervised else negative), -torch.inf).logsumexp(dim=1)
+    each = rivals[:, None] - scores
+    if not supervised:
+        each = torch.logaddexp(rivals[:, None], scores) - scores
+    return (torch.where(positive, each, 0.0).sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+WEIGHTED = {0.1: (1.0, TAU), 0.4: (0.3, TAU), 1.2: (0.2, TAU)}
+VARIANTS: dict[str, Loss] = {
+    "query, 0.1 m": partial(per_query, rho=0.1),
+    "query, 0.05 m": partial(per_query, rho=0.05),
+    "query, 0.1 m, tau 0.1": partial(per_query, rho=0.1, tau=0.1),
+    "query, 0.1 m, tau 0.03": partial(per_query, rho=0.1, tau=0.03),
+    "query, 0.1, 0.4, 1.2 m, weights 1, 0.3, 0.2": partial(per_query_of_radii, radii=WEIGHTED),
+    "query, 0.1, 0.4, 1.2 m, tau 0.05, 0.1, 0.2": partial(
+        per_query_of_radii, radii={0.1: (1.0, 0.05), 0.4: (0.3, 0.1), 1.2: (0.2, 0.2)}
+    ),
+    "query, 1 footprint": partial(in_footprints, patches=1.0),
+    "query, 2 footprints": partial(in_footprints, patches=2.0),
+    "query, nearest first within 0.1 m": partial(nearest_first, rho=0.1),
+    "query, nearest first within 0.4 m": partial(nearest_first, rho=0.4),
+    "query, 0.1 m, weighted by AP": partial(per_query, rho=0.1, trust=lambda ap: ap),
+    "query, 0.1 m, weighted by 1 - AP": partial(per_query, rho=0.1, trust=lambda ap: 1 - ap),
+    "query, 0.1 m, distillation 0.1": partial(distilled, loss=partial(per_query, rho=0.1), weight=0.1),
+    "query, 0.1 m, distillation 0.5": partial(distilled, loss=partial(per_query, rho=0.1), weight=0.5),
+    "query, three radii, distillation 0.1": partial(
+        distilled, loss=partial(per_query_of_radii, radii=WEIGHTED), weight=0.1
+    ),
+    "supervised contrastive, 0.1 m": partial(info_nce, rho=0.1),
+    "InfoNCE, 0.1 m": partial(info_nce, rho=0.1, supervised=False),
+}
+EXACT = {  # losses of the library over all pairs, for comparison
+    "global, 0.1 m": {"name": "exact", "rho": 0.1, "kappa": KAPPA, "tau": TAU},
+    "global, 0.2 m, tau 0.03": {"name": "exact", "rho": 0.2, "kappa": KAPPA, "tau": 0.03},
+}
+
+
+def _drawn(positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the positive pairs that are ranked."""
+    query, other = positive.nonzero(as_tuple=True)
+    if len(query) > POSITIVES:
+        kept = torch.randperm(len(query))[:POSITIVES]
+        query, other = query[kept], other[kept]
+    return query, other
+
+
+def _mean_by_query(values: Tensor, query: Tensor, queries: int) -> tuple[Tensor, Tensor]:
+    """Mean of the values of each query, 0 where it has none, and where it has some."""
+    count = torch.bincount(query, minlength=queries)
+    return torch.zeros(queries).index_add_(0, query, values) / count.clamp(min=1), count > 0
+
+
+# Training and evaluation ----------------------------------------------------------------------------------------------
+
+
+def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: str) -> nn.Module:
+    """A model trained with a variant, by the settings of an experiment of one phase."""
+    torch.manual_seed(seed)
+    extractor = build_extractor(experiment["model"], seed).train()
+    (phase,) = phases_of(experiment["train"])
+    optimiser = build_optimiser(extractor, [phase])
+    exact = build_loss(**EXACT[variant], normalise=False) if variant in EXACT else None
+    for step in range(phase.end):
+        set_rates(optimiser, phase, step)
+        batch = batches.draw(step)
+        maps = extractor(None, batch.encoded)
+        features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+        if exact:
+            image = batch.rows // batch.use[0].numel()
+            loss, _ = exact(features, batch.points.flatten(0, 2)[batch.rows], batch.scene[image], image_ids=image)
+        else:
+            loss = VARIANTS[variant](_pairs(batches, batch, step, features))
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(extractor.parameters(), phase.optimiser["clip"])
+        optimiser.step()
+    return extractor.eval()
+
+
+def _pairs(batches: Batches, batch: Batch, step: int, features: Tensor) -> Pairs:
+    image = batch.rows // batch.use[0].numel()
+    points = batch.points.flatten(0, 2)[batch.rows]
+    frozen = normalize(batch.encoded.float().permute(0, 2, 3, 1).flatten(0, 2)[batch.rows], dim=1)
+    query = torch.randperm(len(features))[:QUERIES]
+    footprint = torch.from_numpy(_footprints(batches, batch, step)).flatten()[batch.rows]
+    return Pairs(
+        scores=features[query] @ features.T,
+        frozen=frozen[query] @ frozen.T,
+        distance=torch.cdist(points[query], points, compute_mode="donot_use_mm_for_euclid_dist"),
+        elsewhere=image[query, None] != image,
+        footprint=torch.maximum(footprint[query, None], footprint),
+    )
+
+
+def _footprints(batches: Batches, batch: Batch, step: int) -> np.ndarray:
+    """Depth of each patch times its side in pixels over the focal length, metres, (b, h, w) float32."""
+    sides = []
+    for (number, frame), points in zip(batches.sampler.draw(step), batch.points.numpy(), strict=True):
+        scene = batches.scenes[number]
+        pose, intrinsics = scene.frames["pose"][frame], scene.frames["intrinsics"][frame]
+        depth = (points - pose[:3, 3]) @ pose[:3, 2]
+        stride = scene.frames.size[1] / points.shape[1]
+        sides.append(np.abs(depth) * stride / intrinsics[0, 0])
+    return np.asarray(sides, np.float32)
+
+
+def evaluate(config: Mapping[str, Any], model: Mapping[str, Any], extractor: nn.Module, files: list[Path]) -> list[Row]:
+    """Rows of the benchmarks of the run on one scene, given its frames, correspondences and stored features."""
+    frames, correspondences, encoded = files
+    with tempfile.TemporaryDirectory() as folder:
+        weights, features = Path(folder) / "model.safetensors", Path(folder) / "features.h5"
+        save_extractor(extractor, extractor.config, weights, {})
+        extract_scene(model, weights, frames, features, 0, encoded)
+        scene = EvaluatedScene(frames, correspondences, features)
+        benchmarks = {name: config["benchmarks"][name] for name in config["run"]["benchmarks"]}
+        return [
+            row
+            for name, settings in benchmarks.items()
+            for row in import_module(f"loco.evaluation.{name}").evaluate([scene], {**settings, "bootstrap": 2}).rows
+            if name == "location_consistency" or row.condition == "all"
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", nargs="+", required=True, help="configurations laid over the demo, as of the run")
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--train", required=True, help="scene to train on")
+    parser.add_argument("--test", required=True, help="scene to evaluate on")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", default=[*EXACT, *VARIANTS])
+    parser.add_argument("--out", type=Path, default=Path("loss_variants.jsonl"), help="a line is appended per training")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    config = _config(options.config)
+    experiment = config["experiments"][options.experiment]
+    (encoder,) = (p for p in (options.results / "encoded").iterdir() if (p / options.dataset).is_dir())
+    stride = f"stride{experiment['model']['stride']}"
+    of_scene = {
+        scene: [
+            options.results / f"frames/{options.dataset}/{scene}.h5",
+            options.results / f"correspondences/{options.dataset}/{stride}/{scene}.h5",
+            encoder / options.dataset / f"{scene}.h5",
+        ]
+        for scene in (options.train, options.test)
+    }
+    scenes = open_scenes([of_scene[options.train]])
+    for seed in options.seeds:
+        batches = Batches(scenes, experiment["train"]["batch"], None, seed, with_images=False)
+        for variant in options.variants:
+            began = time.process_time()
+            extractor = train(experiment, batches, seed, variant)
+            seconds = time.process_time() - began
+            rows = evaluate(config, experiment["model"], extractor, of_scene[options.test])
+            scores = {f"{row.metric}, {row.condition}": row.value for row in rows}
+            line = json.dumps({"variant": variant, "seed": seed, "training_cpu_s": round(seconds, 1), **scores})
+            print(line, flush=True)
+            with options.out.open("a") as file:
+                file.write(line + "\n")
+
+
+def _config(paths: list[str]) -> dict[str, Any]:
+    root = Path(__file__).parents[1]
+    config = yaml.safe_load((root / "config/config.yaml").read_text())
+    for path in paths:
+        config = _laid_over(config, yaml.safe_load(Path(path).read_text()))
+    return load(config, ".")
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
+        return above
+    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
+
+
+if __name__ == "__main__":
+    main()
