@@ -22,18 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from loco.losses.first_order import first_order
+from loco.losses.pairs import AllPairsLoss
 from loco.losses.processes import add_up
 from loco.losses.rows import RowGrid, RowTables
 from loco.losses.tiles import Block, Walk
-
-if TYPE_CHECKING:
-    from loco.losses.exact import ExactSmoothAP
 
 _PAIRS_AT_A_TIME = 2**20  # on a CPU: 20 MB
 _PAIRS_ON_A_GPU = 2**25
@@ -48,7 +46,7 @@ class QueryMeanAP(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, source: Tensor, criterion: ExactSmoothAP, walk: Walk, differentiate: bool
+        ctx: Any, features: Tensor, source: Tensor, criterion: AllPairsLoss, walk: Walk, differentiate: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         ranking = QueryRanking(criterion, walk, features[walk.order], differentiate)
         sums = add_up(torch.cat([ranking.ap.sum(dim=0), ranking.pairs.flatten()]), criterion.group)
@@ -71,7 +69,7 @@ class QueryMeanAP(torch.autograd.Function):
         return gradient * add_up(grad.double().sum(), ctx.group).to(gradient), None, None, None, None
 
 
-def query_precision(criterion: ExactSmoothAP, walk: Walk, features: Tensor) -> Tensor:
+def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
     """AP of each patch as a query (n,), the mean of the scales at which it has a positive; NaN without."""
     ranking = QueryRanking(criterion, walk, features[walk.order], differentiate=False)
     weights = torch.tensor(criterion.weights).to(ranking.ap)
@@ -105,9 +103,9 @@ class QueryRanking:
         gradient: derivative of the weighted mean of the scales' mean AP by the features (n, d), from these rows.
     """
 
-    def __init__(self, criterion: ExactSmoothAP, walk: Walk, features: Tensor, differentiate: bool) -> None:
+    def __init__(self, criterion: AllPairsLoss, walk: Walk, features: Tensor, differentiate: bool) -> None:
         self.criterion, self.walk, self.features = criterion, walk, features
-        self.classes, self.grid = criterion.classes, RowGrid(criterion.tau, features)
+        self.classes, self.grid = walk.pair_classes, RowGrid(criterion.tau, features)
         n, scales = len(features), len(criterion.scales)
         self.ap = features.new_zeros((n, scales), dtype=torch.float64)
         self.ranked = torch.zeros((n, scales), dtype=torch.bool, device=features.device)

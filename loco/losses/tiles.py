@@ -56,6 +56,7 @@ class Walk:
     """
 
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
+        self.pair_classes = classes
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
         self.process, self.processes = place(group)
         points = patches.points
