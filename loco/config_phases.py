@@ -66,6 +66,8 @@ def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
     for rho, kappa in zip(rhos, kappas):
         if kappa is not None and rho >= kappa:
             yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
+    if len(weights := loss.get("weights", rhos)) != len(rhos):
+        yield f"{name}.weights: expected one weight for each of the {len(rhos)} scales, found {len(weights)}"
 
 
 def _names(train: Mapping[str, Any]) -> list[str]:

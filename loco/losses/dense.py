@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from loco.losses.pairs import AllPairsLoss, Scale, mean_of_scales, nothing_to_rank
+from loco.losses.pairs import AllPairsLoss, Ranking, Scale, mean_of_scales, nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
@@ -34,8 +34,10 @@ class DenseSmoothAP(AllPairsLoss):
         ratio: float = 1.0,
         group: Group = None,
         normalise: bool = True,
+        ranking: Ranking = "batch",
+        weights: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise)
+        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights)
         self.own_term = own_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
@@ -44,14 +46,14 @@ class DenseSmoothAP(AllPairsLoss):
         if not positives.any():
             return nothing_to_rank(patches.features, int(negatives.sum()), self.scales)
         mean_ap = torch.stack([(r.weight * r.ap).sum() / r.weight.sum() for r in ranked])
-        return mean_of_scales(self.scales, mean_ap, positives, negatives)
+        return mean_of_scales(self.scales, self.weights, mean_ap, positives, negatives)
 
     def precision(self, patches: Patches) -> Tensor:
         total, weight = patches.features.new_zeros(2, len(patches.features))
-        for ranked in (self._rank(patches, scale) for scale in self.scales):
-            for end in ranked.pairs:
-                total.index_add_(0, end, ranked.weight * ranked.ap)
-                weight.index_add_(0, end, ranked.weight)
+        for of_scale, ranked in ((w, self._rank(patches, scale)) for w, scale in zip(self.weights, self.scales)):
+            for end in ranked.patches:
+                total.index_add_(0, end, of_scale * ranked.weight * ranked.ap)
+                weight.index_add_(0, end, of_scale * ranked.weight)
         return total / weight
 
     def _rank(self, patches: Patches, scale: Scale) -> _Ranked:
@@ -64,9 +66,23 @@ class DenseSmoothAP(AllPairsLoss):
         weight[patches.image_ids[i] == patches.image_ids[j]] = self.same_image
         positive = together & (distance <= scale.rho) & (weight > 0)
         negative = together & (distance > scale.rho) & (distance <= scale.kappa)
+        if self.ranking == "query":
+            return self._rank_queries(torch.stack([i, j]), similarity, weight, positive, negative)
         weight = weight[positive]
         ap = self.smooth_ap(similarity[positive], similarity[negative], weight)
         return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
+
+    def _rank_queries(self, pairs: Tensor, similarity: Tensor, weight: Tensor, *classes: Tensor) -> _Ranked:
+        """One ranking for each patch with a positive, of the pairs that it is one of."""
+        lists, negatives = [], 0
+        for query in pairs[:, classes[0]].unique():
+            positive, negative = (part & (pairs == query).any(dim=0) for part in classes)
+            own = weight[positive]
+            ap = self.smooth_ap(similarity[positive], similarity[negative], own)
+            lists.append((query.expand(len(own)), own / own.sum(), ap))
+            negatives += int(negative.sum())
+        query, weight, ap = map(torch.cat, zip(*lists)) if lists else (pairs[0, :0], weight[:0], similarity[:0])
+        return _Ranked(query[None], weight, ap, negatives)
 
     def smooth_ap(self, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
         """Return the AP (p,) of positives by their scores (p,), those of the negatives (n,), and weights (p,)."""
@@ -86,9 +102,10 @@ class DenseSmoothAP(AllPairsLoss):
 
 
 class _Ranked(NamedTuple):
-    """The positive pairs at one scale, (2, p), with their weights and AP, (p,), and the number of negative pairs."""
+    """Positives at one scale: their two patches (2, p), or their queries (1, p); weights and AP (p,); and the number of
+    negatives. The weights of a query add up to 1."""
 
-    pairs: Tensor
+    patches: Tensor
     weight: Tensor
     ap: Tensor
     negatives: int

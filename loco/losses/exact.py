@@ -29,8 +29,9 @@ from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
 from loco.losses.inputs import wide_type
 from loco.losses.log import Log
-from loco.losses.pairs import AllPairsLoss, mean_of_scales
+from loco.losses.pairs import AllPairsLoss, Ranking, mean_of_scales
 from loco.losses.patches import Patches
+from loco.losses.per_query import QueryMeanAP, query_precision
 from loco.losses.processes import Group, add_up
 from loco.losses.tiles import Classes, Walk
 
@@ -55,10 +56,13 @@ class ExactSmoothAP(AllPairsLoss):
         ratio: float = 1.0,
         group: Group = None,
         normalise: bool = True,
+        ranking: Ranking = "batch",
+        weights: Sequence[float] | None = None,
     ) -> None:
         """``tile``: patches along the side of a tile; None for what suits the device. The rest as in the base class."""
-        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise)
+        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights)
         self.tile = tile
+        self.takes_half = ranking == "batch"
         self.classes = Classes(self.scales, same_image)
 
     @property
@@ -68,15 +72,24 @@ class ExactSmoothAP(AllPairsLoss):
 
     def loss(self, patches: Patches) -> tuple[Tensor, Log]:
         source = patches.features[:0].clone()  # stands for the features where their derivative is refused
-        mean_ap, positives, negatives = _MeanAP.apply(patches.features, source, self, self._walk(patches))
-        return mean_of_scales(self.scales, mean_ap, positives, negatives)
+        walk = self._walk(patches)
+        if self.ranking == "query":
+            differentiate = torch.is_grad_enabled() and patches.features.requires_grad
+            found = QueryMeanAP.apply(patches.features, source, self, walk, differentiate)
+        else:
+            found = _MeanAP.apply(patches.features, source, self, walk)
+        return mean_of_scales(self.scales, self.weights, *found)
 
     def precision(self, patches: Patches) -> Tensor:
+        if self.ranking == "query":
+            return query_precision(self, self._walk(patches), patches.features)
         walk, features = self._walk(patches), patches.features
         features = features[walk.order]
         tables, engine, dtype = self.tables(walk, features), self.engine(features), wide_type(features)
-        ap = engine.Lookup(walk, self.grid, sum(table.weighted_ap for table in tables), dtype)
-        weight = engine.Lookup(walk, self.grid, sum(table.weight.expand_as(table.ap) for table in tables), dtype)
+        scales = list(zip(self.weights, tables))
+        ap = engine.Lookup(walk, self.grid, sum(v * table.weighted_ap for v, table in scales), dtype)
+        weights = sum(v * table.weight.expand_as(table.ap) for v, table in scales)
+        weight = engine.Lookup(walk, self.grid, weights, dtype)
         sums = torch.zeros(2, len(features), dtype=dtype, device=features.device)
         for block in walk.blocks(self.classes.positive_within):
             scores = multiply(features[block.i], features[block.j].T)

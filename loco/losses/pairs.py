@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from loco.losses.inputs import Selection, require_unit_rows, select, unit_rows, 
 from loco.losses.log import Log
 from loco.losses.patches import Patches
 from loco.losses.processes import Group, gather_patches
+
+Ranking: TypeAlias = Literal["batch", "query"]
 
 
 class Scale(NamedTuple):
@@ -204,6 +206,37 @@ class AllPairsLoss(RankingLoss):
 
     takes_several_scales = True
 
+    def __init__(
+        self,
+        rho: float | Sequence[float],
+        kappa: float | Sequence[float | None] | None,
+        *options: Any,
+        ranking: Ranking = "batch",
+        weights: Sequence[float] | None = None,
+        **named_options: Any,
+    ) -> None:
+        """
+        Args:
+            rho, kappa, options, named_options: as in the base class.
+            ranking: what a positive pair is ranked among. ``batch``: all pairs of the batch. ``query``: the pairs of
+                one of its patches, once for each of the two; the loss is 1 minus the mean over the patches that have
+                a positive, the queries, of the mean AP of their positives, weighted by w.
+            weights: of the scales in the mean, one positive number for each; equal if None.
+
+        Raises:
+            ValueError: as in the base class; an unknown ranking, or weights that are not as many as the scales.
+        """
+        super().__init__(rho, kappa, *options, **named_options)
+        if ranking not in get_args(Ranking):
+            raise ValueError(f"the ranking must be one of {', '.join(get_args(Ranking))}, found {ranking!r}")
+        self.ranking = ranking
+        weights = [1.0] * len(self.scales) if weights is None else list(weights)
+        if len(weights) != len(self.scales) or not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(
+                f"weights must be a positive number for each of {len(self.scales)} scales, found {weights}"
+            )
+        self.weights = weights
+
     @torch.no_grad()
     def patch_precision(
         self,
@@ -247,18 +280,21 @@ def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = 
     return features.sum(dtype=wide_type(features)) * 0.0, log
 
 
-def mean_of_scales(scales: list[Scale], mean_ap: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Log]:
-    """Loss and log of a batch from the mean AP and the numbers of pairs of each scale, (K,) each.
+def mean_of_scales(
+    scales: list[Scale], weights: Sequence[float], mean_ap: Tensor, positives: Tensor, negatives: Tensor
+) -> tuple[Tensor, Log]:
+    """Loss and log of a batch from the weights, the mean AP and the numbers of pairs of each scale, (K,) each.
 
     A scale without positive pairs takes no part; if none has any, the loss is 0, with zero gradient. Nothing waits for
     the device.
     """
     ranked = positives > 0
-    count = ranked.sum()
-    mean = torch.where(ranked, mean_ap, 0.0).sum() / count.clamp(min=1)
+    weight = torch.tensor(weights).to(mean_ap) * ranked
+    total = weight.sum()
+    mean = (weight * torch.where(ranked, mean_ap, 0.0)).sum() / total.masked_fill(total == 0, 1.0)
     log = {"positives": positives.sum(), "negatives": negatives.sum()}
-    log |= {"mean_ap": mean.detach().masked_fill(count == 0, math.nan)}
+    log |= {"mean_ap": mean.detach().masked_fill(total == 0, math.nan)}
     if len(scales) > 1:
         each = mean_ap.detach().masked_fill(~ranked, math.nan)
         log |= {f"mean_ap_{scale.rho:g}": value for scale, value in zip(scales, each)}
-    return (1 - mean).masked_fill(count == 0, 0.0), Log(log)
+    return (1 - mean).masked_fill(total == 0, 0.0), Log(log)

@@ -56,6 +56,7 @@ class Walk:
     """
 
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
+        self.pair_classes = classes
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
         self.process, self.processes = place(group)
         points = patches.points
@@ -82,26 +83,54 @@ class Walk:
                     yield Block(self.slices[a], self.slices[a + k], float(nearest[k]), float(farthest[k]))
                 count += 1
 
+    def strips(self, reach: float) -> Iterator[list[Block]]:
+        """This process's rows of each tile, with all columns that they form pairs up to a distance of ``reach`` with.
+
+        The blocks of a strip have the same rows. A pair is in the strips of both of its patches.
+        """
+        for tile, scene, low, high in zip(self.slices, self.scenes, self.low, self.high):
+            size = tile.stop - tile.start
+            first, end = (tile.start + size * k // self.processes for k in (self.process, self.process + 1))
+            nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low - high, low - self.high)), axis=1)
+            farthest = np.linalg.norm(np.maximum(self.high - low, high - self.low), axis=1)
+            near = np.flatnonzero((self.scenes == scene) & (nearest <= reach))
+            if first < end:
+                yield [Block(slice(first, end), self.slices[k], float(nearest[k]), float(farthest[k])) for k in near]
+
     def classes(self, block: Block) -> int | Tensor:
         """The class of all pairs of a block, or of each, int32; beyond all radii where it is no pair to be counted."""
-        i, j, nearest, farthest = block
+        classes = self._classes(block.i, block, of_each=block.i == block.j)
+        if block.i == block.j:  # a pair of one tile counts once, and no patch is its own pair
+            classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
+        return classes
+
+    def classes_of_rows(self, rows: Tensor, block: Block) -> int | Tensor:
+        """As :meth:`classes`, for some rows (r,) int64 of a block of a strip; every pair but a patch's with itself."""
+        has_own = block.j.start <= block.i.start < block.j.stop
+        classes = self._classes(rows, block, of_each=has_own)
+        if has_own:
+            classes[torch.arange(len(rows), device=rows.device), rows - block.j.start] = len(self.radii)
+        return classes
+
+    def _classes(self, i: slice | Tensor, block: Block, of_each: bool) -> int | Tensor:
+        """The class of all pairs of rows ``i`` and the columns of a block, or of each pair."""
+        _, j, nearest, farthest = block
         passed = sum(radius < nearest for radius in self.radii)
         open_radii = [radius for radius in self.radii if nearest <= radius < farthest]
         tell_images = nearest <= self.image_matters_within
-        if not open_radii and not tell_images and i != j:
+        if not open_radii and not tell_images and not of_each:
             return passed
-        classes = torch.full((i.stop - i.start, j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
+        images = self.image_ids[i]
+        classes = torch.full((len(images), j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
         if open_radii:
             # Coordinate differences, not the expanded square: points lie tens of metres from the origin, and the radii
             # decide at centimetres.
-            x, y, z = (axis[i, None] - axis[None, j] for axis in self.points)
+            x, y, z = (axis[i][:, None] - axis[None, j] for axis in self.points)
             squared = x.square_().addcmul_(y, y).addcmul_(z, z)
             for radius in open_radii:
                 classes += squared > radius * radius  # which may be infinite, where radius**2 raises an error
         if tell_images:
-            classes.add_(self.image_ids[i, None] == self.image_ids[None, j], alpha=self.across)
-        if i == j:  # a pair of one tile counts once, and no patch is its own pair
-            classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
+            classes.add_(images[:, None] == self.image_ids[None, j], alpha=self.across)
         return classes
 
 

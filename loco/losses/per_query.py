@@ -1,0 +1,210 @@
+"""Smooth AP in which each patch ranks its own pairs, exact to rounding, in memory linear in the number of patches.
+
+Patch i is a query, and L = 1 - mean over the queries with a positive of
+
+    AP_i = sum over its positives a of w_a AP_i(a) / sum of w_a,
+
+where AP_i(a) is that of :mod:`loco.losses.pairs` with R_P and R_N over the pairs of patch i alone. A pair counts for
+both of its patches.
+
+The rows of the pair matrix are independent, so they are walked in blocks of rows, each with all columns:
+
+1. the scores of the pairs of each class in each row go into a histogram;
+2. on its grid, the AP of the row, and the derivative by the score of a pair of each class, are tables
+   (:mod:`loco.losses.rows`);
+3. the derivative of each pair is looked up and multiplied back into the features of its two patches.
+
+As the weight of each row in the loss is known beforehand, from the points, a block is done with all three before the
+next one: the gradient is computed in the forward pass, from products that are formed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from loco.losses.first_order import first_order
+from loco.losses.pairs import AllPairsLoss
+from loco.losses.processes import add_up
+from loco.losses.rows import RowGrid, RowTables
+from loco.losses.tiles import Block, Walk
+
+_PAIRS_AT_A_TIME = 2**20  # on a CPU: 20 MB
+_PAIRS_ON_A_GPU = 2**25
+
+
+class QueryMeanAP(torch.autograd.Function):
+    """Mean AP of the queries at each scale, and the numbers of pairs.
+
+    The gradient is that of the mean of the scales with the weights of the loss, which is all that depends on them: what
+    arrives for the scales adds up to what has arrived for their mean.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, source: Tensor, criterion: AllPairsLoss, walk: Walk, differentiate: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ranking = QueryRanking(criterion, walk, features[walk.order], differentiate)
+        sums = add_up(torch.cat([ranking.ap.sum(dim=0), ranking.pairs.flatten()]), criterion.group)
+        ap, positives, negatives = sums.view(3, -1)
+        mean_ap = (ap / ranking.queries.clamp(min=1)).to(features)
+        positives, negatives = positives.round().long(), negatives.round().long()
+        if differentiate:
+            gradient = torch.empty_like(features)
+            gradient[walk.order] = ranking.gradient
+            ctx.save_for_backward(gradient, source)
+        ctx.group = criterion.group
+        ctx.mark_non_differentiable(positives, negatives)
+        return mean_ap, positives, negatives
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None]:
+        gradient, _ = ctx.saved_tensors
+        # The rows of this process count for the losses of all.
+        return gradient * add_up(grad.double().sum(), ctx.group).to(gradient), None, None, None, None
+
+
+def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
+    """AP of each patch as a query (n,), the mean of the scales at which it has a positive; NaN without."""
+    ranking = QueryRanking(criterion, walk, features[walk.order], differentiate=False)
+    weights = torch.tensor(criterion.weights).to(ranking.ap)
+    sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
+    total, weight = add_up(sums, criterion.group)
+    precision = torch.empty_like(total)
+    precision[walk.order] = total / weight
+    return precision
+
+
+class _Rows(NamedTuple):
+    """Rows (r,) of one tile that are queries, the blocks of their pairs, and the columns of each in what is stored."""
+
+    rows: Tensor
+    blocks: list[Block]
+    columns: list[slice]
+
+    @property
+    def width(self) -> int:
+        return self.columns[-1].stop
+
+
+class QueryRanking:
+    """The walk over the rows of this process.
+
+    Attributes:
+        ap: AP of each query of this process at each scale (n, K) float64, in the order of the walk; 0 for others.
+        ranked: which patches of this process are queries at each scale, (n, K) bool.
+        queries: numbers of queries at each scale, of all processes, (K,) float64.
+        pairs: numbers of positive and of negative pairs of the queries of this process (2, K), float64.
+        gradient: derivative of the weighted mean of the scales' mean AP by the features (n, d), from these rows.
+    """
+
+    def __init__(self, criterion: AllPairsLoss, walk: Walk, features: Tensor, differentiate: bool) -> None:
+        self.criterion, self.walk, self.features = criterion, walk, features
+        self.classes, self.grid = walk.pair_classes, RowGrid(criterion.tau, features)
+        n, scales = len(features), len(criterion.scales)
+        self.ap = features.new_zeros((n, scales), dtype=torch.float64)
+        self.ranked = torch.zeros((n, scales), dtype=torch.bool, device=features.device)
+        self.pairs = features.new_zeros((2, scales), dtype=torch.float64)
+        self.gradient = torch.zeros_like(features) if differentiate else None
+        kinds = torch.cat([self.classes.positive, self.classes.negative])
+        used = kinds.T.unique(dim=0)
+        used = used[used.any(dim=1)]  # kinds of pairs that any scale looks at, (kinds, 2 K)
+        self.kind_of_class = (kinds.T[None] == used[:, None]).all(dim=2).to(features)  # (kinds, classes)
+        self.positive, self.negative = used.T.to(features).view(2, scales, -1)  # (K, kinds)
+        blocks = list(self._find_queries())
+        self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
+        weights = torch.tensor(criterion.weights).to(self.queries) * (self.queries > 0)
+        self.row_weight = (weights / weights.sum().clamp(min=1e-300) / self.queries.clamp(min=1)).tolist()
+        if blocks:
+            self._walk(blocks)
+
+    def _find_queries(self) -> Iterator[_Rows]:
+        """The rows with a positive pair at any scale, in blocks."""
+        at_a_time = _PAIRS_ON_A_GPU if self.features.is_cuda else _PAIRS_AT_A_TIME
+        weights = self.classes.positive.to(self.features.device)
+        positive = torch.nonzero(self.classes.positive.any(dim=0))[:, 0].tolist()
+        for strip in self.walk.strips(self.classes.radii[-1]):
+            i = strip[0].i
+            rows = torch.arange(i.start, i.stop, device=self.features.device)
+            counts = torch.zeros((len(rows), self.classes.number), dtype=torch.float64, device=rows.device)
+            for block in strip:
+                if block.nearest <= self.classes.positive_within:
+                    classes = torch.as_tensor(self.walk.classes_of_rows(rows, block), device=rows.device)
+                    classes = classes.expand(len(rows), block.j.stop - block.j.start)
+                    for number in positive:
+                        counts[:, number] += (classes == number).sum(dim=1)
+            self.ranked[i] = counts @ weights.T > 0
+            rows = rows[self.ranked[i].any(dim=1)]
+            ends = torch.tensor([0, *(block.j.stop - block.j.start for block in strip)]).cumsum(0).tolist()
+            columns = [slice(*pair) for pair in pairwise(ends)]
+            for part in rows.split(max(1, at_a_time // ends[-1])):
+                if len(part):
+                    yield _Rows(part, strip, columns)
+
+    def _walk(self, blocks: list[_Rows]) -> None:
+        room = max(len(rows.rows) * rows.width for rows in blocks)
+        position, power, value = (self.features.new_empty(room) for _ in range(3))
+        cell = torch.empty(room, dtype=torch.int64, device=position.device)
+        for rows in blocks:
+            shape = (len(rows.rows), rows.width)
+            of_block = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (cell, position, power, value))
+            self._rank(rows, *of_block)
+
+    def _rank(self, rows: _Rows, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
+        self._locate(rows, cell, fraction)
+        histograms, counts = self._histograms(cell, fraction, power)
+        slopes = 0.0
+        scales = zip(self.positive, self.negative, self.row_weight)
+        for k, (positive, negative, weight) in enumerate(scales):
+            tables = RowTables(self.grid, histograms, positive, negative, self.criterion.ratio)
+            ranked = self.ranked[rows.rows, k]
+            self.ap[rows.rows, k] = torch.where(ranked, tables.ap.double(), 0.0)
+            kinds = torch.stack([positive > 0, negative > 0]).double()
+            self.pairs[:, k] += kinds @ counts[ranked].sum(dim=0)
+            if self.gradient is not None:
+                slopes = slopes + weight * tables.slopes()
+        if self.gradient is not None:
+            self._look_up(slopes, cell, fraction, power, value)
+            self._multiply_back(rows, value)
+
+    def _locate(self, rows: _Rows, cell: Tensor, fraction: Tensor) -> None:
+        """The cell of each pair in the histograms of its row, and the fraction of the way to the next node."""
+        own = self.features[rows.rows] / self.grid.width
+        for block, columns in zip(rows.blocks, rows.columns):
+            torch.mm(own, self.features[block.j].T, out=fraction[:, columns])
+        fraction.sub_(self.grid.first / self.grid.width)
+        cell.copy_(fraction)
+        fraction.frac_()
+        for block, columns in zip(rows.blocks, rows.columns):
+            classes = self.walk.classes_of_rows(rows.rows, block)
+            cell[:, columns].add_(classes, alpha=self.grid.nodes)
+
+    def _histograms(self, cell: Tensor, fraction: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+        """Histograms of the pairs of each kind (r, kinds, nodes), and their numbers (r, kinds)."""
+        moments = fraction.new_zeros(4, len(cell), self.classes.number * self.grid.nodes)
+        moments[0].scatter_add_(1, cell, power.fill_(1.0))
+        moments[1].scatter_add_(1, cell, fraction)
+        moments[2].scatter_add_(1, cell, torch.mul(fraction, fraction, out=power))
+        moments[3].scatter_add_(1, cell, power.mul_(fraction))
+        moments = self.kind_of_class @ moments.view(4, len(cell), self.classes.number, self.grid.nodes)
+        return self.grid.histograms(moments), moments[0].sum(dim=-1, dtype=torch.float64)
+
+    def _look_up(self, slopes: Tensor, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
+        """The slope of each pair, in ``value``, from those of each kind (r, kinds, nodes)."""
+        of_class = self.kind_of_class.T @ self.grid.polynomials(slopes)
+        constant, *others = of_class.flatten(2)
+        torch.gather(others.pop(), 1, cell, out=value)
+        for coefficient in [*reversed(others), constant]:
+            value.mul_(fraction).add_(torch.gather(coefficient, 1, cell, out=power))
+
+    def _multiply_back(self, rows: _Rows, value: Tensor) -> None:
+        own, out = self.features[rows.rows], torch.zeros(len(rows.rows), self.features.shape[1]).to(self.features)
+        for block, columns in zip(rows.blocks, rows.columns):
+            out.addmm_(value[:, columns], self.features[block.j])
+            self.gradient[block.j].addmm_(value[:, columns].T, own)
+        self.gradient.index_add_(0, rows.rows, out)
