@@ -15,7 +15,7 @@ from loco.steps.frames import prepare_frames
 from loco.storage import Features, Frames
 
 SIZE, GRID = (48, 64), (12, 16)  # frames, and cells of 4 pixels
-SETTINGS = {"thresholds": [1, 3, 5], "corner_thresholds": [3, 5, 10], "ransac_threshold": 3.0, "bootstrap": 50}
+SETTINGS = {"thresholds": [1, 3, 5], "corner_thresholds": [3, 5, 10], "ransac_threshold": 3.0}
 
 
 def random_features(*shape: int, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loco.evaluation import landmark_retrieval
 from loco.evaluation.landmark_retrieval import average_precision, draw_landmarks, samples
 
-SETTINGS = {"landmarks": 40, "rho": 0.2, "kappa": None, "min_baseline": 0.0, "chosen": 0.5, "bootstrap": 100}
+SETTINGS = {"landmarks": 40, "rho": 0.2, "kappa": None, "min_baseline": 0.0, "chosen": 0.5}
 
 
 def defined(scores, positive):

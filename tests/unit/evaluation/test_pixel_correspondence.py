@@ -34,7 +34,6 @@ SETTINGS = {
     "rotation_bins": [0, 15, 30, 60, 180],
     "thresholds": [1, 5],
     "matches": 300,
-    "bootstrap": 100,
 }
 
 

@@ -34,7 +34,6 @@ SETTINGS = {
     "inlier_distance": 0.1,
     "inlier_pixels": 1.0,
     "auc": [5, 10, 20],
-    "bootstrap": 100,
 }
 
 

@@ -260,7 +260,7 @@ def test_published_errors_keep_their_unit(tmp_path: Path) -> None:
     assert lines_with(text, "LoCUS") == [f"|  | LoCUS | {DASH} | 0.920 |"]
 
 
-SETTINGS = {"rotation_bins": [0, 15, 30], "thresholds": [5], "bootstrap": 400}
+SETTINGS = {"rotation_bins": [0, 15, 30], "thresholds": [5]}
 
 
 def matched(experiment: str, recalls: list[float | None], seed: Seed = 0, angles: tuple = (3, 8, 12, 20)) -> Metrics:
@@ -334,7 +334,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def toyed(experiment: str, errors: list[float], seed: int = 0, statistic: str = "median") -> Metrics:
     items = {"image": list(range(len(errors))), "error": errors}
-    settings = {"bootstrap": 200, "statistic": statistic}
+    settings = {"statistic": statistic}
     return Metrics(Path(f"{experiment}{seed}.json"), "toy", "houses", experiment, seed, settings, {}, [], items)
 
 
