@@ -21,13 +21,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
-from scipy.special import stdtr, stdtrit
+from scipy.special import expit, logit, stdtr, stdtrit
 
 Level = Literal["items", "images", "scenes"]
 Statistic = Literal["mean", "median"]
 LEVELS: tuple[Level, ...] = ("items", "images", "scenes")  # from the narrowest population to the widest
 FEWEST_SCENES = 6  # from this number of scenes on, an interval concerns new scenes by default
 UNBOUNDED = (-np.inf, np.inf)
+FRACTION = (0.0, 1.0)
 ROUNDING = 1e-12  # relative size of what rounding leaves of a difference of 0
 
 
@@ -199,13 +200,15 @@ class Design:
         """Confidence interval of a mean or median over new units of a level, and over new seeds if there are several.
 
         The interval of a median is that of Woodruff (1952): the quantiles at the bounds of the interval of the
-        fraction of items below it. So it holds for infinite values and whatever the scale of the errors.
+        fraction of items below it. So it holds for infinite values and whatever the scale of the errors. That of a mean
+        of fractions is symmetric in its log-odds: near 0 and 1 scores are skewed, and the interval stays inside.
 
         Args:
             values: (m,), or (s, m) of s seeds.
             level: :attr:`level` if None.
             statistic: of the values of all seeds together.
-            bounds: least and largest possible value. The interval is clipped to them, which cannot exclude the truth.
+            bounds: least and largest possible value, :data:`FRACTION` for fractions. The interval is clipped to them,
+                which cannot exclude the truth.
             confidence: of the interval.
 
         Returns:
@@ -226,7 +229,12 @@ class Design:
         error, freedom = float(np.sqrt(found[0])), found[1]
         margin = stdtrit(freedom, (1 + confidence) / 2) * error
         ends = centre - margin, centre + margin
-        low, high = _quantiles(values, *ends) if statistic == "median" else ends
+        if statistic == "median":
+            low, high = _quantiles(values, *ends)
+        elif bounds == FRACTION and 0 < estimate < 1:
+            low, high = expit(logit(estimate) + np.array([-margin, margin]) / (estimate * (1 - estimate)))
+        else:
+            low, high = ends
         return Interval(*(float(np.clip(end, *bounds)) for end in (low, high)), _p_value(tested, error, freedom))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loco.evaluation.intervals import Design, Item, Level, Statistic
+from loco.evaluation.intervals import FRACTION, Design, Item, Level, Statistic
 from loco.storage import Correspondences, Features, Labels
 from loco.storage.open_files import LazyFiles
 
@@ -74,7 +74,7 @@ class Row:
         unit: ``%`` for a share between 0 and 1, which tables print in percent, and of which more is better; of any
             other unit (``m``, ``deg``) less is.
         population: what the interval concerns, new ``items``, ``images`` or ``scenes``
-            (:class:`loco.evaluation.intervals.Design`); None where there are no items.
+            (:class:`loco.evaluation.intervals.Design`); None where there is no interval.
         scenes: number of scenes that the items belong to.
     """
 
@@ -115,7 +115,7 @@ class Sample:
     @property
     def bounds(self) -> tuple[float, float]:
         """Least and largest possible score: fractions are at most 1, errors are not negative."""
-        return (0.0, 1.0) if self.unit == "%" else (0.0, inf)
+        return FRACTION if self.unit == "%" else (0.0, inf)
 
     def row(self) -> Row:
         """The statistic and its confidence interval, for the widest population that the items support."""
@@ -124,7 +124,7 @@ class Sample:
         interval = design.interval(values, None, self.statistic, self.bounds)
         numbers = (design.value(values, self.statistic), *(interval[:2] if interval else (None, None)))
         value, low, high = (number if number is not None and isfinite(number) else None for number in numbers)
-        population = design.level if len(self.keys) else None
+        population = design.level if interval else None
         return Row(self.metric, self.condition, value, low, high, len(self.keys), self.unit, population, design.scenes)
 
 

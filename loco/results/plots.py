@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from loco.evaluation.catalogue import BENCHMARKS
-from loco.evaluation.intervals import Design, Item
+from loco.evaluation.intervals import FRACTION, Design, Item
 from loco.evaluation.result import Sample
 from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figure
 from loco.results.metrics import Metrics, samples_of
@@ -119,7 +119,7 @@ def _binned(angle: NDArray, recall: NDArray, pairs: Sequence[Item]) -> tuple[NDA
     level, found = Design(pairs).level, []
     for group in np.array_split(np.argsort(angle, kind="stable"), np.clip(len(angle) // 12, 1, 12)):
         values = recall[:, group]
-        interval = Design([pairs[n] for n in group]).interval(values, level, bounds=(0, 1))
+        interval = Design([pairs[n] for n in group]).interval(values, level, bounds=FRACTION)
         found.append((np.median(angle[group]), values.mean(), *(interval[:2] if interval else (np.nan, np.nan))))
     return tuple(np.array(found).T)
 

@@ -58,12 +58,13 @@ class Scores:
             "scenes": self.design.scenes,
             "seeds": len(values),
             "deterministic": set(self.values) == {None},
-            "population": BENCHMARKS[benchmark].population(self.design.level) if values.size else None,
         }
         for level in LEVELS:
             interval = self.design.interval(values, level, statistic, bounds)
             numbers[f"low_new_{level}"], numbers[f"high_new_{level}"] = interval[:2] if interval else (None, None)
         numbers |= {end: numbers[f"{end}_new_{self.design.level}"] for end in ("low", "high")}
+        known = numbers["low"] is not None
+        numbers["population"] = BENCHMARKS[benchmark].population(self.design.level) if known else None
         infinite = {name: None for name in FLOATS if numbers[name] is None or not np.isfinite(numbers[name])}
         return numbers | infinite
 

@@ -18,7 +18,10 @@ from loco.results.metrics import FORMAT, VERSION, Metrics, as_rows, read_metrics
 from loco.storage import read_json, write_json
 from loco.storage.content_id import BLANK, read_content_id, seal
 
-ROWS = [Row("recall@5px", "0-15 deg", 0.5, 0.25, 0.75, 2, population="images", scenes=1), Row("recall@5px", "15-30 deg", None, None, None, 0)]
+ROWS = [
+    Row("recall@5px", "0-15 deg", 0.5, 0.25, 0.75, 2, population="images", scenes=1),
+    Row("recall@5px", "15-30 deg", None, None, None, 0),
+]
 RECIPE = Recipe(
     "evaluate", "c0de" * 16, {"settings": {"thresholds": [5]}, "seed": 3}, {"frames": Recipe("frames", "f", {})}
 )
