@@ -43,7 +43,6 @@ SETTINGS = {
     "pairs_per_bin": 1,
     "min_overlap": 0.0,
     "min_baseline": 0.0,
-    "bootstrap": 1,
 }
 
 

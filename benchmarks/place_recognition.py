@@ -58,7 +58,7 @@ def main() -> None:
     vlad = {"name": "vlad", "clusters": CLUSTERS, "assignment": "hard", "vocabulary": "dataset", "samples": 20_000}
     scene = simulated_scene(*options.images, options.side)
     start = time.process_time()
-    (row,) = evaluate([scene], {"descriptors": [vlad], "ks": [1], "bootstrap": 100}).rows
+    (row,) = evaluate([scene], {"descriptors": [vlad], "ks": [1]}).rows
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     kept, published = sum(options.images) * CHANNELS * CLUSTERS * 2, options.images[0] * PUBLISHED

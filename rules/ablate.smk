@@ -16,7 +16,7 @@ rule ablation_table:
     resources:
         mem_mb=1000,
     params:
-        code=plan.step_code("table"),
+        code=lambda wildcards: plan.step_code("table", f"evaluation/{wildcards.benchmark}"),
         titles=of(summary.variant_titles),
         rows=of(summary.ablation_rows),
         recipes=hidden(summary.ablation_table_recipes),
@@ -41,7 +41,9 @@ rule ablation_plot:
     resources:
         mem_mb=1000,
     params:
-        code=plan.step_code("ablation_plot"),
+        code=lambda wildcards: plan.step_code(
+            "ablation_plot", *(f"evaluation/{name}" for name in summary.ablation_benchmarks(wildcards.ablation))
+        ),
         titles=of(summary.variant_titles),
         rows=of(summary.all_ablation_rows),
         title=lambda wildcards: config["ablations"][wildcards.ablation]["title"],

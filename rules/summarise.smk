@@ -29,7 +29,7 @@ for benchmark in plan.run["benchmarks"]:
         resources:
             mem_mb=1000,
         params:
-            code=plan.step_code("table"),
+            code=plan.step_code("table", f"evaluation/{benchmark}"),
             titles=summary.titles,
             words=summary.caption(benchmark),
             rows=summary.metric_rows(benchmark),

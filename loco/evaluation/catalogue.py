@@ -21,7 +21,9 @@ class Benchmark:
             :data:`loco.datasets.GIVES`).
         title: heading of tables, plots and captions.
         measures: definition of the scores, in full sentences; captions of tables print it.
-        items: what confidence intervals are computed over, in the plural.
+        items: what scores are means, or medians, of, in the plural.
+        drawn: the narrowest population that a confidence interval of the scores can concern: new items among the same
+            images or scenes.
         figures: keys of :data:`loco.results.plots.FIGURES`.
         gpus: number of GPUs that an evaluation makes use of.
     """
@@ -31,6 +33,7 @@ class Benchmark:
     title: str
     measures: str
     items: str
+    drawn: str
     figures: tuple[str, ...] = ("dots", "per_scene_spread")
     gpus: int = 0
 
@@ -38,6 +41,10 @@ class Benchmark:
     def caption(self) -> dict[str, str]:
         """What ``report/benchmark.rst`` prints, as a rule passes it in its params."""
         return {"name": self.name, "title": self.title, "measures": self.measures, "items": self.items}
+
+    def population(self, level: str) -> str:
+        """What an interval of a level (:data:`loco.evaluation.intervals.LEVELS`) concerns, as captions state it."""
+        return {"items": self.drawn, "images": "new images of these scenes", "scenes": "new scenes"}[level]
 
 
 def _require(*alternatives: str) -> tuple[frozenset[str], ...]:
@@ -61,6 +68,7 @@ _ENTRIES = (
         "queries. A condition states the radius and whether patches were drawn uniformly or with weight 1 / distance². "
         "Chance level is above zero and the same for all extractors under one condition",
         items="query images",
+        drawn="new images of these scenes",
     ),
     Benchmark(
         name="pixel_correspondence",
@@ -72,6 +80,7 @@ _ENTRIES = (
         "or within the stated number of centimetres of the true 3D point. Pixels are those of the frames, subsampled "
         "by the setting step (Probe3D: 120 x 160 of 480 x 640)",
         items="image pairs",
+        drawn="new pairs of these images",
         figures=("recall_against_angle", "error_curves", "per_scene_spread"),
     ),
     Benchmark(
@@ -83,6 +92,7 @@ _ENTRIES = (
         "lamp) by instance, so that an instance must be recognised from every viewpoint, and stuff (walls, floors) by "
         f"category. {_PROBE}",
         items="classes of all scenes (Jaccard, accuracy: scenes)",
+        drawn="new classes of these scenes",
     ),
     Benchmark(
         name="semantic_segmentation",
@@ -91,6 +101,7 @@ _ENTRIES = (
         gpus=1,
         measures=f"A linear probe per scene predicts the category of a patch from its feature. {_PROBE}",
         items="classes of all scenes (Jaccard, accuracy: scenes)",
+        drawn="new classes of these scenes",
     ),
     Benchmark(
         name="place_recognition",
@@ -100,6 +111,7 @@ _ENTRIES = (
         "the same place. Images are retrieved by one global descriptor per image. A condition states the descriptor "
         "and, if the first images are reranked by matching their patches, how",
         items="queries with an image of their place in the database",
+        drawn="new images of these scenes",
         figures=("recall_at_k", "per_scene_spread"),
     ),
     Benchmark(
@@ -111,6 +123,7 @@ _ENTRIES = (
         "AUC is the area under the cumulative curve of the corner error of the homography that is estimated from the "
         "matches, and the corner error itself is a median. Pixels are those of the raw images",
         items="image pairs",
+        drawn="new pairs of these images",
         figures=("matching_accuracy", "dots", "per_scene_spread"),
     ),
     Benchmark(
@@ -122,6 +135,7 @@ _ENTRIES = (
         "(images). Reported for all landmarks, for those that both halves of the images show, and for the best of "
         "these, which are selected on one half and scored on the other",
         items="landmarks",
+        drawn="new landmarks of these images",
     ),
     Benchmark(
         name="relative_pose",
@@ -132,6 +146,7 @@ _ENTRIES = (
         "translation undetermined (essential). A pair without an estimate counts as infinitely wrong. AUC is the area "
         "under the cumulative curve of the larger of the angular errors of rotation and translation direction",
         items="image pairs",
+        drawn="new pairs of these images",
         figures=("error_curves", "dots", "per_scene_spread"),
     ),
 )

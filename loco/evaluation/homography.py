@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from loco.errors import DataError
+from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
@@ -43,7 +44,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     Args:
         scenes: test scenes with homographies as ground truth; each is read when its turn comes.
         settings: ``thresholds`` of the matches and ``corner_thresholds`` of the homography (raw pixels), ``upsample``
-            (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels), ``bootstrap``.
+            (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels).
         seed: of the draws of MAGSAC, and among equal features.
 
     Returns:
@@ -66,13 +67,13 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             numbers = _judge(scene, (a, b), keypoints, np.array(pair["homography"]), settings, scene.rng(seed, number))
             row = (scene.frames.scene, truth.get("change"), pair["a"], pair["b"], *numbers)
             append(items, row)
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
     """The scores that each row of :func:`evaluate` is made of, from its items."""
     changes = [change for change in ("illumination", "viewpoint") if change in items["change"]]
-    pairs = list(zip(items["scene"], items["a"], items["b"]))
+    pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     errors = [np.inf if error is None else error for error in items["corner_error"]]
     scores = {_mma(threshold): items[_mma(threshold)] for threshold in settings["thresholds"]}
     scores |= {f"AUC@{t:g}px": [max(0.0, 1 - error / t) for error in errors] for t in settings["corner_thresholds"]}

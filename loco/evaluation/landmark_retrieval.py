@@ -27,6 +27,7 @@ from scipy.special import digamma
 from torch import Tensor
 from tqdm import tqdm
 
+from loco.evaluation.intervals import Item
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
@@ -42,8 +43,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         scenes: test scenes; each is read when its turn comes.
         settings: ``landmarks`` to draw a scene; ``rho``, patches nearer than this are views, and ``kappa``, patches
             beyond are not ranked, metres (None: all are); ``min_baseline``, images taken nearer than this to a
-            landmark's own are left out, as that is, metres; ``chosen``, the share of landmarks that is chosen;
-            ``bootstrap``.
+            landmark's own are left out, as that is, metres; ``chosen``, the share of landmarks that is chosen.
         seed: of all draws.
 
     Returns:
@@ -65,7 +65,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
                 row = dict(zip(items, (scene.frames.scene, images[i], *patch))) | scores
                 for name, column in items.items():
                     column.append(row[name])
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def draw_landmarks(valid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -183,9 +183,10 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     """The scores of landmarks that each row of :func:`evaluate` is the mean of, from its items.
 
     Which landmarks are the best depends on the features. So that extractors can be compared item by item, the item of a
-    chosen landmark is its place among the best of its scene.
+    chosen landmark is its place among the best of its scene, and belongs to no particular image.
     """
-    drawn = list(zip(*(items[name] for name in ("scene", "image", "row", "column"))))
+    columns = (items[name] for name in ("scene", "image", "row", "column"))
+    drawn = [Item(scene, (image,), tuple(patch)) for scene, image, *patch in zip(*columns)]
     seen = [n for n in range(len(drawn)) if items["n_views"][n]]
     both = [n for n in seen if all(items[_column("views", half)][n] is not None for half in (0, 1))]
     found = []
@@ -202,8 +203,8 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 def _chosen(
     items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, share: float
-) -> Iterator[tuple[tuple[str, int], float]]:
-    """For the k-th best landmark of each scene, (scene, k) and its score, mean of both ways of choosing.
+) -> Iterator[tuple[Item, float]]:
+    """For the k-th best landmark of each scene, its item and its score, mean of both ways of choosing.
 
     Landmarks are chosen by the average precision of their views on one half of the images, and scored on the other.
     """
@@ -215,7 +216,7 @@ def _chosen(
         best = np.argsort(-by_views, axis=1, kind="stable")
         scores = np.take_along_axis(scores[::-1], best, axis=1).mean(axis=0)
         for k, score in enumerate(scores[: max(1, round(share * len(mine)))].tolist()):
-            yield (scene, k), score
+            yield Item(scene, part=(k,)), score
 
 
 def _column(ranked: str, half: int | None = None) -> str:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from loco.errors import DataError
+from loco.evaluation.intervals import Item
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.storage import Labels
 
@@ -110,7 +111,7 @@ def evaluate(
         scenes: test scenes with labels; each is read when its turn comes.
         settings: ``epochs``, ``batch`` (images), ``train_share`` of the images that the probe for the held-out ones is
             trained on, in blocks of about ``block`` consecutive images (:func:`split_images`), ``patch_centres``
-            (False unless given), ``bootstrap``.
+            (False unless given).
         seed: of all draws.
         classes_of: the classes that the labels of a scene are read as.
 
@@ -139,7 +140,7 @@ def evaluate(
             if len(scored):
                 for row in _class_scores(patches, trained_on, scored, settings, scene.rng(seed, key)):
                     append(items, (scene.frames.scene, part, *row))
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def split_images(
@@ -370,9 +371,9 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     """What each row of :func:`evaluate` is the mean of, from its items.
 
     Rows are means over scenes. "mAP" and "mIoU" are the mean over a scene's classes of AP and of intersection over
-    union TP / (TP + FP + FN); their intervals are over the classes of all scenes. In "Jaccard", TP / (TP + FP + FN) of
-    sums over the classes, and "accuracy", the share of pixels that are right, a few large classes decide, so that
-    classes are no sample of anything: their intervals are over scenes.
+    union TP / (TP + FP + FN); the items of their intervals are the classes of all scenes. In "Jaccard",
+    TP / (TP + FP + FN) of sums over the classes, and "accuracy", the share of pixels that are right, a few large
+    classes decide, so that classes are no sample of anything: the items of their intervals are the scenes.
     """
     table = pd.DataFrame(items)
     table = table[table["iou"].notna()]
@@ -389,14 +390,15 @@ def _metrics(settings: Mapping[str, Any]) -> tuple[str, ...]:
     return (*METRICS, *CENTRES) if settings.get("patch_centres") else METRICS
 
 
-def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[tuple], list[float], list[float] | None]:
+def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[Item], list[float], list[float] | None]:
     """Keys, values and weights of a :class:`Sample`."""
     if metric in (columns := MACRO | CENTRES):
         share = 1 / rows.groupby("scene")["class"].transform("size")
-        return list(zip(rows["scene"].tolist(), rows["class"].tolist())), rows[columns[metric]].tolist(), share.tolist()
+        keys = [Item(scene, part=(name,)) for scene, name in zip(rows["scene"], rows["class"])]
+        return keys, rows[columns[metric]].tolist(), share.tolist()
     of_scenes = rows.groupby("scene", sort=False)[["tp", "fp", "fn", "pixels"]].sum()
     whole = of_scenes[["tp", "fp", "fn"]].sum(axis=1) if metric == "Jaccard" else of_scenes["pixels"]
-    return [(scene,) for scene in of_scenes.index], (of_scenes["tp"] / whole).tolist(), None
+    return [Item(scene) for scene in of_scenes.index], (of_scenes["tp"] / whole).tolist(), None
 
 
 class _Patches:

@@ -20,6 +20,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
+from loco.evaluation.intervals import Item
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
@@ -46,11 +47,12 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     Args:
         scenes: test scenes; each is read when its turn comes.
         settings: ``radii`` (metres), ``weights`` (``uniform`` or ``inverse_square``: a sample at distance d is drawn
-            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all), ``bootstrap``.
+            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all).
         seed: of all draws.
 
     Returns:
-        A row "mAP" for every radius and weighting ("2 m, uniform"): mean over queries, interval over query images.
+        A row "mAP" for every radius and weighting ("2 m, uniform"): mean over queries; the items of
+        its interval are the query images.
         Items: one for each condition and query image, ``ap`` being the mean over its ``n_queries`` queries.
     """
     items: dict[str, list[Any]] = {name: [] for name in ("scene", "image", "radius", "weights", "ap", "n_queries")}
@@ -65,7 +67,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
                 if len(of_image):
                     row = (scene.frames.scene, names[i], radius, weights, float(of_image.mean()), len(of_image))
                     append(items, row)
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def query_precisions(
@@ -181,7 +183,7 @@ def _conditions(settings: Mapping[str, Any]) -> list[Condition]:
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
     """The scores of query images that each row of :func:`evaluate` is the mean of, from its items."""
-    images = list(zip(items["scene"], items["image"]))
+    images = [Item(scene, (image,)) for scene, image in zip(items["scene"], items["image"])]
     found = []
     for radius, weights in _conditions(settings):
         chosen = [i for i, drawn in enumerate(zip(items["radius"], items["weights"])) if drawn == (radius, weights)]

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from loco.errors import DataError
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
+from loco.evaluation.intervals import Item
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.cameras import (
     backproject,
@@ -131,7 +132,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             truth of one has ``pairs``, all of these are evaluated: names ``a`` and ``b``, and ``pose_a_to_b`` (4, 4),
             which takes points of camera A to camera B, metres.
         settings: ``rotation_bins`` (edges, degrees), ``step`` (1 if not given), ``thresholds`` (pixels of the frames
-            made smaller by it), ``matches`` to keep a pair, ``bootstrap``. Of drawn pairs: ``pairs_per_bin`` over all
+            made smaller by it), ``matches`` to keep a pair. Of drawn pairs: ``pairs_per_bin`` over all
             scenes, ``min_overlap``, ``min_baseline``. If given: ``interpolate``, whether ``unit`` features (the
             default) or ``raw`` ones, as long as they were made, are interpolated to pixels; ``candidates``, the
             pixels of B among which matches are found, ``all`` (the default) or those of ``observed`` depth (Probe3D:
@@ -143,7 +144,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
     Returns:
         A row "recall@10px" for every threshold and bin ("30-60 deg"), and for "all" pairs: mean over pairs of the
-        recall in a pair, interval over pairs; value None where there is no pair. Likewise "recall@2cm" of
+        recall in a pair; value None where there is no pair. Likewise "recall@2cm" of
         ``thresholds_m``, and, if ``pooled``, "recall@10px, pooled": pairs weighted by their matches, as LoCo's release
         has it. These are of the first filter and the first of ``occlusions``; others have rows of their own
         ("recall@10px, similarity filter, visible only").
@@ -169,7 +170,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         for errors in _pair_errors(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
             row += _summary(errors, settings)
         append(items, row)
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def variants(settings: Mapping[str, Any]) -> list[Variant]:
@@ -449,7 +450,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     bins = bin_number(items["angle"], edges).tolist()
     conditions: dict[str, set[int]] = {f"{low:g}-{high:g} deg": {i} for i, (low, high) in enumerate(pairwise(edges))}
     conditions["all"] = set(bins)
-    pairs = list(zip(items["scene"], items["a"], items["b"]))
+    pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     found = []
     pooling = [False, True] if settings.get("pooled", False) else [False]
     for variant, pooled, metric in product(variants(settings), pooling, _thresholds(settings)):

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from loco.errors import ConfigError, DataError
 from loco.evaluation.global_descriptors import Image, describe, descriptor, descriptor_name, learn_centres
+from loco.evaluation.intervals import Item
 from loco.evaluation.reranking import match_scores, rerank_name
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.image_pairs import mutual_overlap
@@ -78,12 +79,12 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
             :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
             images share a vocabulary where ``vocabulary`` is ``domain``; two or more each); ``rerank``
             (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; ``[none]`` if not given); ``ks``,
-            ``accuracy``, ``bootstrap``.
+            ``accuracy``.
         seed: of all draws.
 
     Returns:
         A row "recall@5" for every k and way to rank ("GeM 3, mutual + RANSAC"), and every database if there are several
-        ("VLAD 128, houses"): mean over queries, interval over queries; the value is None where the extractor has no
+        ("VLAD 128, houses"): mean over queries; the value is None where the extractor has no
         class token to rank by. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first
         k images, over queries with k or more positives (LoCo's release). Items: a row for each way to rank and query,
         with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
@@ -106,7 +107,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
             answer = ranks.get(condition, {}).get(q, Answer(None, (None,) * len(settings["ks"])))
             row = (*named, condition, len(database.positives[q]), answer.rank)
             append(items, (*row, *answer.hits) if counted else row)
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def gather(scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> list[Database]:
@@ -372,10 +373,10 @@ def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
     others.
     """
     databases = list(dict.fromkeys(items["database"])) or [""]  # without any query, rows say that there is nothing
-    answers: dict[tuple[str, str], list[tuple[tuple, int | None]]] = {}
+    answers: dict[tuple[str, str], list[tuple[Item, int | None]]] = {}
     for database, scene, query, condition, positives, found in zip(*(items[name] for name in COLUMNS)):
         if positives:
-            answers.setdefault((condition, database), []).append(((database, scene, query), found))
+            answers.setdefault((condition, database), []).append((Item(scene, (query,), (database,)), found))
     made = []
     for k, condition, database in product(settings["ks"], _conditions(settings), databases):
         chosen = answers.get((condition, database), [])
@@ -395,9 +396,8 @@ def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: 
     rows = zip(*(items[name] for name in COLUMNS), items[f"first_{k}"])
     chosen = [row for row in rows if (row[0], row[3]) == (database, condition) and row[4] >= k]
     values = [np.nan if row[-1] is None else row[-1] / k for row in chosen]
-    return Sample(
-        f"accuracy@{k}", f"{condition}, {database}" if several else condition, [row[:3] for row in chosen], values
-    )
+    keys = [Item(scene, (query,), (database,)) for _, scene, query, *_ in chosen]
+    return Sample(f"accuracy@{k}", f"{condition}, {database}" if several else condition, keys, values)
 
 
 def _conditions(settings: Settings) -> list[str]:

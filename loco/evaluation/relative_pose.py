@@ -32,6 +32,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
+from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
@@ -77,13 +78,13 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         settings: ``overlap_bins`` (edges, shares), ``pairs_per_bin`` over all scenes, ``min_baseline`` (metres);
             ``rotation_bins`` (edges, degrees) of pairs that a dataset names itself, which are all taken (no bins if not
             given); ``methods`` (of :data:`METHODS`), ``matches`` to keep a pair, ``iterations`` of the robust search,
-            ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees), ``bootstrap``.
+            ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees).
         seed: of all draws.
 
     Returns:
         For every method, and for pairs of every bin and "all": the median "rotation error" (deg) with the median
         "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
-        with the name of the method, intervals over pairs. Items: one a pair and method. A pair without an answer
+        with the name of the method. Items: one a pair and method. A pair without an answer
         (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
         infinitely wrong; the value of an infinite median is None. Images without observed depth, as those of sparse
         models, are not asked for ``rigid``.
@@ -101,7 +102,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         angle, baseline = float(rotation_angle(pair.a_to_b[:3, :3])), float(np.linalg.norm(pair.a_to_b[:3, 3]))
         for answer in _answers(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
             append(items, (*named, angle, baseline, pair.overlap, *answer))
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
@@ -291,7 +292,7 @@ def direction_angle(found: NDArray[np.floating], truth: NDArray[np.floating]) ->
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
     """The errors and scores of pairs that each row of :func:`evaluate` summarises, from its items."""
-    pairs = list(zip(items["scene"], items["a"], items["b"]))
+    pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     found = []
     for method, (condition, chosen) in product(settings["methods"], _conditions(items, settings).items()):
         rows = [n for n in chosen if items["method"][n] == method]

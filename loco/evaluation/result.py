@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from loco.evaluation.bootstrap import mean_interval, median_interval
+from loco.evaluation.intervals import FRACTION, Design, Item, Level, Statistic
 from loco.storage import Correspondences, Features, Labels
 from loco.storage.open_files import LazyFiles
 
@@ -73,6 +73,9 @@ class Row:
         n: how many items (query images, image pairs) value and interval rest on.
         unit: ``%`` for a share between 0 and 1, which tables print in percent, and of which more is better; of any
             other unit (``m``, ``deg``) less is.
+        population: what the interval concerns, new ``items``, ``images`` or ``scenes``
+            (:class:`loco.evaluation.intervals.Design`); None where there is no interval.
+        scenes: number of scenes that the items belong to.
     """
 
     metric: str
@@ -82,6 +85,8 @@ class Row:
     high: float | None
     n: int
     unit: str = "%"
+    population: Level | None = None
+    scenes: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ class Sample:
     Attributes:
         metric: its name.
         condition: under what they were measured.
-        keys: which item each score is of: the same for every extractor that is asked the same.
+        keys: the item of each score, which names the scene and the images that it is drawn with: the same for every
+            extractor that is asked the same.
         values: the scores; a median may be of infinite ones.
         weights: of each; None for equal ones. Only for means.
         statistic: ``mean`` or ``median``.
@@ -100,20 +106,26 @@ class Sample:
 
     metric: str
     condition: str
-    keys: Sequence[tuple]
+    keys: Sequence[Item]
     values: Sequence[float]
     weights: Sequence[float] | None = None
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Statistic = "mean"
     unit: str = "%"
 
-    def row(self, resamples: int, seed: int) -> Row:
-        """The statistic and its bootstrap interval."""
-        if self.statistic == "median":
-            numbers = median_interval(self.values, resamples=resamples, seed=seed)
-        else:
-            numbers = mean_interval(self.values, self.weights, resamples=resamples, seed=seed)
-        finite = (number if number is not None and isfinite(number) else None for number in numbers)
-        return Row(self.metric, self.condition, *finite, n=len(self.values), unit=self.unit)
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest possible score: fractions are at most 1, errors are not negative."""
+        return FRACTION if self.unit == "%" else (0.0, inf)
+
+    def row(self) -> Row:
+        """The statistic and its confidence interval, for the widest population that the items support."""
+        design = Design(self.keys, self.weights)
+        values = np.asarray(self.values, dtype=np.float64)[None]
+        interval = design.interval(values, None, self.statistic, self.bounds)
+        numbers = (design.value(values, self.statistic), *(interval[:2] if interval else (None, None)))
+        value, low, high = (number if number is not None and isfinite(number) else None for number in numbers)
+        population = design.level if interval else None
+        return Row(self.metric, self.condition, value, low, high, len(self.keys), self.unit, population, design.scenes)
 
 
 @dataclass(frozen=True)

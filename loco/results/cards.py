@@ -119,7 +119,8 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
         words = _described(one)
         yield (
             f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measures}. In percent, "
-            f"or in the unit given; in brackets the 95 % bootstrap interval over {words.items}.\n"
+            f"or in the unit given; in brackets the 95 % confidence interval for {_populations(one, words)}, without "
+            "that of other seeds.\n"
         )
         conditions = list(dict.fromkeys(row.condition for row in one.rows))
         lines = []
@@ -129,6 +130,8 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
             lines.append((named, *(cells.get(condition, DASH) for condition in conditions)))
         number = {row.condition: row.n for row in one.rows}
         lines.append((f"number of {words.items}", *(number[condition] for condition in conditions)))
+        scenes = {row.condition: row.scenes for row in one.rows}
+        lines.append(("number of scenes", *(scenes[condition] for condition in conditions)))
         yield _table(("", *conditions), lines)
     yield (
         "How these numbers were computed: the fingerprint of the evaluation's code, and that of the whole recipe, "
@@ -137,6 +140,17 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
     columns = ("benchmark", "split", "experiment", "seed", "code", "recipe", "device", "versions")
     seeds = ["none (deterministic)" if m.seed is None else m.seed for m in metrics]
     yield _table(columns, [(*m.key[:3], seed, *_record(m.record)) for m, seed in zip(metrics, seeds)])
+
+
+def _populations(metrics: Metrics, words: Benchmark) -> str:
+    """What the intervals concern: one population, or each with its metrics."""
+    found: dict[str, dict[str, None]] = {}
+    for row in metrics.rows:
+        if row.population:
+            found.setdefault(words.population(row.population), {})[f"{row.metric}, {row.condition}"] = None
+    if len(found) < 2:
+        return next(iter(found), words.drawn)
+    return " or ".join(f"{population} ({'; '.join(names)})" for population, names in found.items())
 
 
 def _described(metrics: Metrics) -> Benchmark:

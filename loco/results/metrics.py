@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from loco.errors import DataError
+from loco.evaluation.intervals import LEVELS
 from loco.evaluation.result import Evaluation, Row, Sample
 from loco.records import Recipe, Record
 from loco.storage import read_json, write_json
 from loco.storage.reading import REGENERATE
 
-FORMAT, VERSION = "loco-metrics", 2
+FORMAT, VERSION = "loco-metrics", 3
 Key = tuple[str, str, str, int | None]
 
 _TEXT, _MAP = {"type": "string"}, {"type": "object"}
+_LEVEL = {"enum": [*LEVELS, None]}
 _NUMBER, _COUNT = {"type": ["number", "null"]}, {"type": "integer", "minimum": 0}
 
 
@@ -33,7 +35,7 @@ _CONTENT = {
     "experiment": _TEXT,
     "seed": {"type": ["integer", "null"], "minimum": 0},
     "settings": _MAP,
-    "rows": {"type": "array", "items": _map_of(_ROW | {"unit": _TEXT})},
+    "rows": {"type": "array", "items": _map_of(_ROW | {"unit": _TEXT, "population": _LEVEL, "scenes": _COUNT})},
     "items": {**_MAP, "additionalProperties": {"type": "array"}},
 }
 SCHEMA = _map_of(_CONTENT)

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from loco.evaluation.catalogue import BENCHMARKS
+from loco.evaluation.intervals import FRACTION, Design, Item
 from loco.evaluation.result import Sample
 from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figure
 from loco.results.metrics import Metrics, samples_of
-from loco.results.tables import estimate, summarise
+from loco.results.scores import estimate, summarise
 
 PANELS = 3  # side by side at most
 # recall@5, MMA@3px, or AUC@10deg, rigid
@@ -72,7 +73,7 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
     """Recall of pixel correspondence against the rotation between the two cameras, a panel a threshold.
 
     The image pairs are sorted by angle and cut into groups of equal number; a point is the mean recall of a group at
-    its median angle, with the 95 % bootstrap band over its pairs. Several seeds are averaged pair by pair first.
+    its median angle over all seeds, with its 95 % confidence band, which concerns the population of the table.
 
     Args:
         metrics: metric files of ``pixel_correspondence``, of one split.
@@ -88,9 +89,9 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
         small = [figure.add_subplot(grid[row, 1], sharex=large, sharey=large) for row in range(len(thresholds))]
         for threshold, axes in zip([main, *thresholds], [large, *small]):
             for experiment in _experiments(metrics, titles):
-                angle, recall = _pairs([m for m in metrics if m.experiment == experiment], threshold)
+                pairs = _pairs([m for m in metrics if m.experiment == experiment], threshold)
                 colour, marker = look(experiment, titles)
-                centre, mean, low, high = _binned(angle, recall)
+                centre, mean, low, high = _binned(*pairs)
                 axes.fill_between(centre, 100 * low, 100 * high, color=colour, alpha=0.18, linewidth=0)
                 axes.plot(centre, 100 * mean, color=colour, marker=marker, markersize=4 if axes is large else 3)
             axes.set(title=f"matches right within {threshold:g} px")
@@ -105,24 +106,32 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
         legend(figure, _experiments(metrics, titles), titles)
 
 
-def _binned(angle: NDArray, recall: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Median angle, mean recall and its 95 % bootstrap bounds in groups of equal number, by angle."""
+def _binned(angle: NDArray, recall: NDArray, pairs: Sequence[Item]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Median angle, mean recall and the bounds of its 95 % confidence interval in groups of equal number, by angle.
+
+    Args:
+        angle: (m,) of the pairs.
+        recall: (s, m), of s seeds.
+        pairs: their items.
+    """
     if not len(angle):
         return (np.empty(0),) * 4
-    groups = np.array_split(np.argsort(angle, kind="stable"), np.clip(len(angle) // 12, 1, 12))
-    rng = np.random.default_rng([0])
-    means = [recall[group[rng.integers(len(group), size=(1000, len(group)))]].mean(axis=1) for group in groups]
-    low, high = np.percentile(means, [2.5, 97.5], axis=1)
-    centre, mean = np.array([(np.median(angle[group]), recall[group].mean()) for group in groups]).T
-    return centre, mean, low, high
+    level, found = Design(pairs).level, []
+    for group in np.array_split(np.argsort(angle, kind="stable"), np.clip(len(angle) // 12, 1, 12)):
+        values = recall[:, group]
+        interval = Design([pairs[n] for n in group]).interval(values, level, bounds=FRACTION)
+        found.append((np.median(angle[group]), values.mean(), *(interval[:2] if interval else (np.nan, np.nan))))
+    return tuple(np.array(found).T)
 
 
-def _pairs(metrics: Sequence[Metrics], threshold: int) -> tuple[NDArray, NDArray]:
-    """Angle and recall of every image pair, averaged over the seeds; pairs without matches left out."""
-    angle = np.array(metrics[0].items["angle"], dtype=float)
-    recall = np.mean([np.array(m.items[f"recall@{threshold:g}px"], dtype=float) for m in metrics], axis=0)
-    known = ~np.isnan(recall)
-    return angle[known], recall[known]
+def _pairs(metrics: Sequence[Metrics], threshold: int) -> tuple[NDArray, NDArray, list[Item]]:
+    """Angle (m,) and recall (s, m) of every image pair and seed, and its item; pairs without matches left out."""
+    items = metrics[0].items
+    angle = np.array(items["angle"], dtype=float)
+    recall = np.array([m.items[f"recall@{threshold:g}px"] for m in metrics], dtype=float)
+    known = ~np.isnan(recall).any(axis=0)
+    pairs = [Item(*pair) for pair in zip(items["scene"], zip(items["a"], items["b"]))]
+    return angle[known], recall[:, known], [pairs[n] for n in np.flatnonzero(known)]
 
 
 def dots(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
@@ -335,9 +344,9 @@ def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
 def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
     """Scores of the variants of an experiment, a panel for each benchmark and a line for each condition.
 
-    A point is the mean over the seeds with its 95 % bootstrap interval, a cross the score of one seed (none for a
-    deterministic extractor). Of several
-    metrics (recall at several thresholds) the middle one is drawn, of shares if there are any.
+    A point is the value over all seeds with its 95 % confidence interval, a cross the score of one seed (none for a
+    deterministic extractor). Of several metrics (recall at several thresholds) the middle one is drawn, of shares if
+    there are any.
 
     Args:
         metrics: metric files of all variants.

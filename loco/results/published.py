@@ -22,7 +22,13 @@ from loco.errors import DataError
 from loco.files import decode_text, open_regular
 
 KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # tell the lines of a table apart
-_NULLABLE = {"n": "Int64", "seeds": "Int64", "deterministic": "boolean"}  # blank in lines of published numbers alone
+_NULLABLE = {
+    "n": "Int64",
+    "scenes": "Int64",
+    "seeds": "Int64",
+    "comparisons": "Int64",
+    "deterministic": "boolean",
+}  # blank in lines of published numbers alone
 COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
 # Of pixel correspondence.
 DEFAULTS = {"step": 1, "interpolate": "unit", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}

@@ -1,33 +1,26 @@
 """Tables of results: one tidy and complete (CSV), two for papers (Markdown, LaTeX). Pure functions of metric files.
 
-A deterministic extractor is scored once, without a seed (``Metrics.seed`` is None). Its scores have no standard
-deviation over seeds, and in comparisons its single run is paired with every seed of the other extractor.
-
-A share (unit ``%``) is a fraction in CSV and in percent elsewhere, and more of it is better; of an error in any other
-unit less is.
+Their numbers are those of :mod:`loco.results.scores`. A share (unit ``%``) is a fraction in CSV and in percent
+elsewhere, and more of it is better; of an error in any other unit less is.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from loco.errors import DataError
 from loco.evaluation.catalogue import BENCHMARKS
-from loco.evaluation.result import Sample
-from loco.results.metrics import Key, Metrics, named, samples_of
-from loco.results.published import KEYS, Published, footnote, with_published
+from loco.evaluation.intervals import FEWEST_SCENES
+from loco.results.metrics import Metrics
+from loco.results.published import Published, footnote, with_published
+from loco.results.scores import SIGNIFICANT, differences, summarise
 from loco.storage import write_text
 
 DASH = "\N{EN DASH}"
-ROW = ["metric", "condition", "unit", "value", "low", "high", "n"]
 DECIMALS = {"%": 1, "px": 2, "deg": 2, "m": 3}
 
 
@@ -37,7 +30,8 @@ class Kind:
 
     Attributes:
         suffix: end of its label.
-        reading: what its caption says of its numbers, with ``{scale}``, ``{spread}`` and ``{interval}``.
+        reading: what its caption says of its numbers, with ``{scale}``, ``{spread}``, ``{interval}`` and
+            ``{comparisons}``.
         scales: what it says of shares, and of errors.
         sign: ``+`` to print that of positive numbers, too.
         bold: index of the lines of a metric that are in bold.
@@ -61,7 +55,10 @@ def write_tables(
         stem: path without suffix.
         published: numbers to show in columns of their own; none if not given.
     """
-    reading = "In {scale}; {spread}; in brackets the {interval}. Best of each column in bold."
+    reading = (
+        "In {scale}; {spread}; in brackets the {interval}. In bold the best of each column, with all that are not "
+        "certainly worse (by Holm's correction for {comparisons} of two rows in a column, item by item)."
+    )
     scales = "percent, higher is better", "the unit given, lower is better"
     metrics = list(metrics)
     table = with_published(summarise(metrics, titles), published or Published(), metrics[0].settings)
@@ -84,7 +81,7 @@ def write_differences(
     """
     reading = (
         "How much more the first scores than the second, item by item, in {scale}; {spread}; in brackets the "
-        "{interval}. In bold where it leaves out zero."
+        "{interval}. In bold where it certainly is not zero (by Holm's correction for {comparisons} in this table)."
     )
     scales = "points of percent", "the unit given, of which less is better"
     table = differences(metrics, titles, comparisons)
@@ -98,166 +95,38 @@ def _write(table: pd.DataFrame, kind: Kind, stem: str | Path) -> None:
     write_text(f"{stem}.tex", _latex(table, kind, caption))
 
 
-def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataFrame:
-    """One line per benchmark, split, experiment, metric and condition, over the seeds.
-
-    ``value`` is the mean over the seeds and ``std`` their sample standard deviation (none with one seed). ``low`` and
-    ``high`` bound the 95 % bootstrap interval over the ``n`` queries or image pairs; with several seeds they are the
-    means of the seeds' bounds. Every seed answers the same queries, and the standard error of an average is at most
-    the average of the standard errors (triangle inequality), so this interval errs on the wide side. It speaks of the
-    choice of queries only; ``std`` speaks of the choice of seed. A condition that a seed has no value for (an empty
-    bin, a median that is infinite) has none here; a bound that is missing beside a value is infinite.
-
-    ``seeds`` counts the runs. A deterministic extractor has one, no ``std``, and True as ``deterministic``.
-
-    Raises:
-        DataError: a run is there twice, or an experiment has runs both with and without a seed.
-    """
-    order = {experiment: place for place, experiment in enumerate(titles)}
-    ordered = sorted(_distinct(metrics).values(), key=lambda m: (m.split, order[m.experiment], m.order))
-    lines = [
-        (m.benchmark, m.split, m.experiment, titles[m.experiment], *(getattr(r, name) for name in ROW), m.seed is None)
-        for m in ordered
-        for r in m.rows
-    ]
-    numbers = {"value": float, "low": float, "high": float, "deterministic": bool}
-    runs = pd.DataFrame(lines, columns=[*KEYS[:4], *ROW, "deterministic"]).astype(numbers)
-    return (
-        runs.groupby(KEYS, sort=False)
-        .agg(
-            value=("value", _mean),
-            low=("low", _mean),
-            high=("high", _mean),
-            std=("value", "std"),
-            n=("n", "min"),
-            seeds=("value", "size"),
-            deterministic=("deterministic", "first"),
-        )
-        .reset_index()
-    )
-
-
-def _distinct(metrics: Iterable[Metrics]) -> dict[Key, Metrics]:
-    """Metric files by their keys. No run may be there twice: its scores would count as those of two seeds."""
-    runs: dict[Key, Metrics] = {}
-    for one in metrics:
-        twin = runs.setdefault(one.key, one)
-        if twin is not one:
-            raise DataError(f"two metric files are of {named(one.key)}", file=one.path, found=f"also {twin.path}")
-    for key, one in runs.items():
-        if one.seed is not None and (*key[:3], None) in runs:
-            other = runs[*key[:3], None]
-            raise DataError(
-                f"{named(key[:3])} has runs both with a seed and, as of a deterministic extractor, without one",
-                file=one.path,
-                found=f"also {other.path}",
-                remedy="delete the one that the workflow does not make any more",
-            )
-    return runs
-
-
-def _mean(values: pd.Series) -> float:
-    return float(np.mean(values.to_numpy()))  # unlike pandas', missing if one is missing
-
-
-def differences(
-    metrics: Iterable[Metrics], titles: Mapping[str, str], comparisons: Iterable[Sequence[str]]
-) -> pd.DataFrame:
-    """The table of :func:`summarise` of the differences between experiments, item by item (query image, image pair).
-
-    ``value`` is the mean over seeds, each run against the other's of the same seed (or against the single run of a
-    deterministic extractor), and ``std`` their deviation; ``deterministic`` is True where neither has seeds;
-    ``low`` and ``high`` bound the 95 % bootstrap interval over the items of the differences, which are averaged over
-    the seeds first. Items are hard or easy for all extractors alike: differences vary less than scores do.
-
-    Where a number is a median of errors, all this is the median of the differences of the errors (of their averages
-    over the seeds). An item that failed has an infinite error: where both failed they differ by 0, where one did by
-    infinity; if each did with one seed, these cancel.
-
-    Raises:
-        DataError: a run has no partner to be compared with, or was asked other questions; as :func:`summarise`.
-    """
-    runs = _distinct(metrics)
-    places = sorted({(benchmark, split) for benchmark, split, _, _ in runs})
-    lines = []
-    for (benchmark, split), (one, other) in product(places, comparisons):
-        pairs = _pairs_of_runs(runs, (benchmark, split), (one, other))
-        keys = (benchmark, split, f"{one} - {other}", f"{titles[one]} \N{MINUS SIGN} {titles[other]}")
-        deterministic = all(run.seed is None for run in pairs[0])
-        paired = [_paired(*pair) for pair in pairs]
-        for samples in zip(*paired):
-            _require_same_items([own for own, _ in pairs], samples)
-            mean = replace(samples[0], values=_mean_of_seeds([sample.values for sample in samples]))
-            row = mean.row(pairs[0][0].settings["bootstrap"], 0)
-            each = [estimate(sample) for sample in samples] if row.n else []
-            std = np.std(each, ddof=1) if len(each) > 1 and np.isfinite(each).all() else None
-            numbers = (row.value, row.low, row.high, std, row.n, len(pairs), deterministic)
-            lines.append((*keys, row.metric, row.condition, row.unit, *numbers))
-    numbers = {"value": float, "low": float, "high": float, "std": float}
-    return pd.DataFrame(lines, columns=[*KEYS, *numbers, "n", "seeds", "deterministic"]).astype(numbers)
-
-
-def _pairs_of_runs(
-    runs: Mapping[Key, Metrics], place: tuple[str, str], experiments: Sequence[str]
-) -> list[list[Metrics]]:
-    """The runs of two experiments on a (benchmark, split) seed by seed; one without a seed pairs with every seed."""
-    wanted = [(*place, experiment) for experiment in experiments]
-    seeds = sorted({key[3] for key in runs if key[:3] in wanted} - {None}) or [None]
-    return [[_run(runs, (*key, seed)) for key in wanted] for seed in seeds]
-
-
-def _mean_of_seeds(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Item by item; infinities of both signs cancel."""
-    with np.errstate(invalid="ignore"):
-        mean = np.mean(values, axis=0)
-    return np.where(np.isnan(mean) & ~np.isnan(values).any(axis=0), 0, mean)
-
-
-def estimate(sample: Sample) -> float:
-    """The mean, or the median, of a sample that has items."""
-    if sample.statistic == "median":
-        return float(np.median(sample.values))
-    return float(np.average(sample.values, weights=sample.weights))
-
-
-def _paired(own: Metrics, rival: Metrics) -> list[Sample]:
-    """The differences between two runs that each number of a table is the mean, or the median, of."""
-    paired = []
-    for samples in zip(samples_of(own), samples_of(rival), strict=True):
-        _require_same_items([own, rival], samples)
-        mine, other = (np.asarray(sample.values, dtype=np.float64) for sample in samples)
-        values = np.subtract(mine, other, out=np.zeros_like(mine), where=mine != other)  # inf - inf: 0
-        paired.append(replace(samples[0], values=values))
-    return paired
-
-
-def _require_same_items(runs: Sequence[Metrics], samples: Sequence[Sample]) -> None:
-    first = runs[0], samples[0]
-    for run, sample in zip(runs, samples):
-        asked, wanted = ((m.settings, s.keys, s.weights) for m, s in ((run, sample), first))
-        if asked != wanted:
-            raise DataError(
-                "was measured on other items, or with other settings, than the run that it is compared with",
-                file=run.path,
-                expected=f"those of {runs[0].path}",
-                remedy="run the benchmark anew for both",
-            )
-
-
-def _run(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
-    found = runs.get(key) or runs.get((*key[:3], None))
-    if found is None:
-        raise DataError(f"there is no metric file of {named(key)} to compare with")
-    return found
-
-
 def _caption(table: pd.DataFrame, kind: Kind) -> str:
     words = BENCHMARKS[table["benchmark"].iloc[0]]
     shares = table["unit"] == "%"
     scale = ", or in ".join(words for words, used in zip(kind.scales, (shares, ~shares)) if used.any())
-    interval = f"95 % bootstrap interval over {words.items}, whose number is in the last row"
-    reading = kind.reading.format(scale=scale, spread=_spread(table), interval=interval)
+    made = int(table["comparisons"].max())
+    comparisons = f"{made} comparison{'s' * (made != 1)}"
+    reading = kind.reading.format(
+        scale=scale, spread=_spread(table), interval=_interval(table), comparisons=comparisons
+    )
     return f"{words.title}. {words.measures}. {reading}"
+
+
+def _interval(table: pd.DataFrame) -> str:
+    """What the confidence intervals of a table concern, and why not new scenes."""
+    measured = table.dropna(subset="population")
+    names = list(measured["population"].value_counts().index)
+    if not names:
+        return "95 % confidence interval"
+    parts = [names[0], *(f"{name} ({_where(measured, name)})" for name in names[1:])]
+    few = measured.loc[(measured["population"] != "new scenes") & (measured["scenes"] < FEWEST_SCENES), "scenes"]
+    reason = f"; {_range(few)} are too few scenes for new scenes, which takes {FEWEST_SCENES}" if len(few) else ""
+    return f"95 % confidence interval for {', or '.join(parts)}{reason}"
+
+
+def _where(table: pd.DataFrame, population: str) -> str:
+    """The splits, metrics or conditions whose intervals concern a population, whichever tell it apart."""
+    inside = table["population"] == population
+    for column in ("split", "metric", "condition"):
+        names = table.loc[inside, column].unique()
+        if not table.loc[~inside, column].isin(names).any():
+            return ", ".join(names)
+    return "see the column population of the CSV file"
 
 
 def _spread(table: pd.DataFrame) -> str:
@@ -268,8 +137,8 @@ def _spread(table: pd.DataFrame) -> str:
         return "all extractors are deterministic"
     seeds = _range(measured.loc[~deterministic, "seeds"])
     if seeds == "1":
-        return "one seed"
-    spread = f"mean ± standard deviation over {seeds} seeds"
+        return "one seed, whose choice the intervals do not cover"
+    spread = f"value ± standard deviation over {seeds} seeds, whose choice the intervals cover"
     return f"{spread}; deterministic extractors have none" if deterministic.any() else spread
 
 
@@ -322,7 +191,7 @@ def _markdown(table: pd.DataFrame, kind: Kind, caption: str) -> str:
         lines += [_bars(["", "", *conditions]), _bars([":--", ":--", *["--:"] * len(conditions)])]
         for metric, rows in groups:
             lines += [_bars([metric if first else "", *row]) for first, row in zip([True] + [False] * len(rows), rows)]
-        lines += [_bars(["", *counts]), "", *(f"{note}\n" for note in _notes(block, MARKDOWN))]
+        lines += [*(_bars(["", *row]) for row in counts), "", *(f"{note}\n" for note in _notes(block, MARKDOWN))]
     return "\n".join(lines)
 
 
@@ -346,7 +215,7 @@ def _latex(table: pd.DataFrame, kind: Kind, caption: str) -> str:
         for metric, rows in groups:
             lines += ["    \\midrule", f"    \\multicolumn{{{columns}}}{{l}}{{\\emph{{{metric}}}}} \\\\"]
             lines += [_ampersands(row) for row in rows]
-        lines += ["    \\midrule", _ampersands(counts), "    \\bottomrule", "  \\end{tabular}"]
+        lines += ["    \\midrule", *map(_ampersands, counts), "    \\bottomrule", "  \\end{tabular}"]
         lines += [f"\n  {{\\footnotesize {note}\\par}}\n" for note in _notes(block, LATEX)]
     return "\n".join([*lines, "\\end{table}", ""])
 
@@ -357,8 +226,8 @@ def _ampersands(cells: Iterable[str]) -> str:
 
 def _block(
     block: pd.DataFrame, kind: Kind, markup: Markup
-) -> tuple[list[str], list[tuple[str, list[list[str]]]], list[str]]:
-    """The cells of one split: heads of the columns, (metric, rows) groups, and the closing row of counts."""
+) -> tuple[list[str], list[tuple[str, list[list[str]]]], list[list[str]]]:
+    """The cells of one split: heads of the columns, (metric, rows) groups, and the closing rows of counts."""
     measured, shown = block.dropna(subset="seeds"), _published(block)
     columns = [("value", c) for c in measured["condition"].unique()]
     columns += [("published", c) for c in shown["condition"].unique()]
@@ -375,12 +244,22 @@ def _block(
                 cells["published", line.condition] = printed(line.published, unit)
             rows.append([markup.text(title), *(cells.get(column, missing) for column in columns)])
         groups.append((markup.text(metric if unit == "%" else f"{metric} ({unit})"), rows))
-    numbers = [
-        _range(measured.loc[measured["condition"] == condition, "n"]) if what == "value" else DASH
-        for what, condition in columns
+    counts = [
+        [name, *(_count(measured, condition, column) if what == "value" else DASH for what, condition in columns)]
+        for name, column in {
+            f"number of {BENCHMARKS[block['benchmark'].iloc[0]].items}": "n",
+            "number of scenes": "scenes",
+            "number of seeds": "seeds",
+        }.items()
     ]
-    counts = [f"number of {BENCHMARKS[block['benchmark'].iloc[0]].items}", *numbers]
-    return [_head(*column, markup) for column in columns], groups, [markup.text(count) for count in counts]
+    return [_head(*column, markup) for column in columns], groups, [[*map(markup.text, row)] for row in counts]
+
+
+def _count(lines: pd.DataFrame, condition: str, column: str) -> str:
+    """Range of a count over the lines of a condition; deterministic extractors have no seeds."""
+    own = lines[lines["condition"] == condition]
+    own = own[~own["deterministic"].astype(bool)] if column == "seeds" else own
+    return _range(own[column]) if len(own) else DASH
 
 
 def _published(lines: pd.DataFrame) -> pd.DataFrame:
@@ -404,17 +283,21 @@ def _printed(condition: str) -> str:
 
 
 def _best(lines: pd.DataFrame) -> set[int]:
-    """Index of the best line of each condition: all that print the same as the best, none where there is no rival."""
+    """Index of the best line of each condition and of those that are not certainly worse; none without a rival.
+
+    Lines that print the same as the best are best, too.
+    """
     unit = lines["unit"].iloc[0]
     values = lines["value"].map(lambda value: float(printed(value, unit)))
     rivals = values.groupby(lines["condition"])
     best = rivals.transform("max" if unit == "%" else "min")
-    return set(lines.index[(values == best) & (rivals.transform("count") > 1)])
+    chosen = (values == best) | (values.notna() & (lines["p_best"] >= SIGNIFICANT))
+    return set(lines.index[chosen & (rivals.transform("count") > 1)])
 
 
 def _certain(lines: pd.DataFrame) -> set[int]:
-    """Index of the differences whose interval leaves out zero."""
-    return set(lines.index[(lines["low"] > 0) | (lines["high"] < 0)])
+    """Index of the differences that are certainly not zero, whatever the other comparisons of the table."""
+    return set(lines.index[lines["p_holm"] < SIGNIFICANT])
 
 
 def printed(value: float, unit: str, sign: str = "") -> str:

@@ -59,7 +59,7 @@ INTEGERS = [
     ("benchmarks.place_recognition.ks", [1.0, 5.0], [1, 5]),
     ("benchmarks.place_recognition.descriptors.0.clusters", 32.0, 32),
     ("benchmarks.place_recognition.queries", 20.0, 20),  # a fraction or an integer
-    ("benchmarks.homography.bootstrap", 10.0, 10),
+    ("benchmarks.location_consistency.queries_per_scene", 10.0, 10),
 ]
 
 
@@ -151,7 +151,7 @@ def test_the_bound_of_seeds_is_that_of_the_strictest_library() -> None:
         ("experiments.exact.train.steps", 1e30),
         ("datasets.houses.frames.height", 1e9),
         ("experiments.exact.model.dim", 10**12),
-        ("benchmarks.homography.bootstrap", 10**9),
+        ("benchmarks.location_consistency.queries_per_scene", 10**12),
     ],
 )
 def test_absurd_sizes_are_refused(path: str, value: float) -> None:

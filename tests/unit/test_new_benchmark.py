@@ -18,18 +18,19 @@ COPIED = ("loco", "config", "report")
 MODULE = '''
 """The mean length of features before they were normalised."""
 
+from loco.evaluation.intervals import Item
 from loco.evaluation.result import Evaluation, Sample
 
 
 def evaluate(scenes, settings, seed=0):
     norms = [(s.frames.scene, float(s.features["norm"][:].mean())) for s in scenes]
     items = {"scene": [scene for scene, _ in norms], "norm": [norm for _, norm in norms]}
-    return Evaluation([sample.row(settings["bootstrap"], seed) for sample in samples(items, settings)], items)
+    return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def samples(items, settings):
     values = [norm**settings["power"] for norm in items["norm"]]
-    return [Sample("mean norm", "all", [(scene,) for scene in items["scene"]], values, unit="m")]
+    return [Sample("mean norm", "all", [Item(scene) for scene in items["scene"]], values, unit="m")]
 '''
 ENTRY = """
     Benchmark(
@@ -38,6 +39,7 @@ ENTRY = """
         title="Feature norm",
         measures="Mean norm of the features of a scene",
         items="scenes",
+        drawn="new scenes",
         figures=("dots",),
     ),
 )
@@ -48,16 +50,14 @@ properties:
   feature_norm:
     type: object
     additionalProperties: false
-    required: [power, bootstrap]
+    required: [power]
     properties:
       power: { type: integer, minimum: 1 }
-      bootstrap: { $ref: "#/$defs/bootstrap" }
 """
 SETTINGS = """
 benchmarks:
   feature_norm:
     power: 2
-    bootstrap: 50
 """
 USE = """
 import sys

@@ -105,7 +105,7 @@ CHANGES = {  # a change -> the steps whose recipes it changes, of those of the t
     "frames": (frames_settings(max_hole_fraction=0.8), {"frames", "points"}),
     "overlap": ({"datasets": {"tiny": {"patches": {"overlap_tolerance": 0.06}}}}, {"points"}),
     "training": ({"experiments": {"quick": {"train": {"steps": 4}}}}, set()),
-    "benchmark": ({"benchmarks": {"location_consistency": {"bootstrap": 60}}}, None),
+    "benchmark": ({"benchmarks": {"location_consistency": {"queries_per_scene": 21}}}, None),
     "title": ({"experiments": {"quick": {"title": "other"}}}, None),
 }
 

@@ -11,7 +11,7 @@ from loco.evaluation import catalogue
 from loco.storage import Features
 from tests.unit.test_new_benchmark import ENTRY, MODULE, SCHEMA, SETTINGS, insert
 
-PROBE = {"epochs": 2, "batch": 4, "train_share": 0.5, "block": 18, "bootstrap": 20}
+PROBE = {"epochs": 2, "batch": 4, "train_share": 0.5, "block": 18}
 BENCHMARKS = {
     "panoptic_segmentation": PROBE,
     "semantic_segmentation": PROBE,
@@ -20,11 +20,10 @@ BENCHMARKS = {
         "descriptors": [{"name": "mean"}, {"name": "class_token"}],
         "rerank": ["none", {"top": 3, "matching": "mutual", "score": "count"}],
         "ks": [1, 5],
-        "bootstrap": 20,
     },
-    "landmark_retrieval": {"landmarks": 20, "bootstrap": 20},
-    "relative_pose": {"pairs_per_bin": 2, "matches": 50, "iterations": 50, "bootstrap": 20},
-    "homography": {"thresholds": [1, 5], "corner_thresholds": [5], "bootstrap": 20},
+    "landmark_retrieval": {"landmarks": 20},
+    "relative_pose": {"pairs_per_bin": 2, "matches": 50, "iterations": 50},
+    "homography": {"thresholds": [1, 5], "corner_thresholds": [5]},
 }
 PLANES = ["i_ash", "v_ash"]
 

@@ -60,7 +60,7 @@ def sizes() -> dict[str, Any]:
             experiments[name]["train"]["loss"] = {"landmarks": LANDMARKS}
         else:
             experiments[name]["model"] = {"head": NARROW}
-    return {"experiments": experiments, "benchmarks": {"pixel_correspondence": {"pairs_per_bin": 1, "bootstrap": 20}}}
+    return {"experiments": experiments, "benchmarks": {"pixel_correspondence": {"pairs_per_bin": 1}}}
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ FEW_STEPS = {"phases": PHASES, "optimiser": {"warmup_steps": 0}, "validate_every
 SMALL = {
     "experiments": {"exact": {"train": FEW_STEPS}},
     "benchmarks": {
-        "location_consistency": {"queries_per_scene": 20, "samples_per_query": 50, "bootstrap": 20},
-        "pixel_correspondence": {"pairs_per_bin": 2, "matches": 50, "bootstrap": 20},
+        "location_consistency": {"queries_per_scene": 20, "samples_per_query": 50},
+        "pixel_correspondence": {"pairs_per_bin": 2, "matches": 50},
     },
 }
 ONE_TRAINING = {"run": {"seeds": [0], "experiments": ["exact"]}}

@@ -203,7 +203,6 @@ EVALUATED = {
     "thresholds": [2, 4],
     "matches": 300,
     "occlusions": [True],
-    "bootstrap": 50,
 }
 
 

@@ -28,7 +28,7 @@ from loco.evaluation.linear_probe import (
     train_probe,
 )
 
-SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2, "bootstrap": 50}
+SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2}
 STRIDE = 4
 
 

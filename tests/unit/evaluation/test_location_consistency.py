@@ -27,7 +27,6 @@ SETTINGS = {
     "weights": ["uniform"],
     "queries_per_scene": 60,
     "samples_per_query": 150,
-    "bootstrap": 200,
 }
 
 

@@ -25,16 +25,14 @@ SENSOR, INPAINTED = Frames.SOURCES.index("sensor"), Frames.SOURCES.index("inpain
 CATEGORIES = ["wall", "chair", "floor", "sofa"]
 OBJECTS = [{"category": c, "label": c, "stuff": c in ("wall", "floor"), "triangles": 9} for c in CATEGORIES]
 
-PROBE = {"epochs": 8, "batch": 2, "train_share": 0.5, "block": 2, "bootstrap": 10}
+PROBE = {"epochs": 8, "batch": 2, "train_share": 0.5, "block": 2}
 SETTINGS = {
     "location_consistency": {
         "radii": [1.0], "weights": ["uniform", "inverse_square"], "queries_per_scene": 40, "samples_per_query": 100,
-        "bootstrap": 10,
     },
     "pixel_correspondence": {
         "pairs_per_bin": 99, "min_overlap": 0.2, "min_baseline": 0.1, "rotation_bins": [0, 15, 180],
         "thresholds": [2, 5], "thresholds_m": [0.5], "matches": 100, "pooled": True, "occlusions": [False, True],
-        "bootstrap": 10,
     },
     "panoptic_segmentation": PROBE,
     "semantic_segmentation": PROBE,
@@ -47,17 +45,16 @@ SETTINGS = {
         ],
         "rerank": ["none", {"top": 5, "matching": "mutual", "score": "ransac"}],
         "ks": [1, 50],  # more than there are images
-        "bootstrap": 10,
     },
     "landmark_retrieval": {
-        "landmarks": 30, "rho": 0.2, "kappa": None, "min_baseline": 0.1, "chosen": 0.25, "bootstrap": 10,
+        "landmarks": 30, "rho": 0.2, "kappa": None, "min_baseline": 0.1, "chosen": 0.25,
     },
     "relative_pose": {
         "overlap_bins": [0.1, 0.5, 1.0], "rotation_bins": [0, 90], "pairs_per_bin": 99, "min_baseline": 0.1,
         "methods": ["rigid", "essential"], "matches": 50, "iterations": 50, "inlier_distance": 0.1,
-        "inlier_pixels": 2.0, "auc": [5, 20], "bootstrap": 10,
+        "inlier_pixels": 2.0, "auc": [5, 20],
     },
-    "homography": {"thresholds": [1, 5], "corner_thresholds": [3], "ransac_threshold": 2, "bootstrap": 10},
+    "homography": {"thresholds": [1, 5], "corner_thresholds": [3], "ransac_threshold": 2},
 }  # fmt: skip
 
 # Every benchmark with every kind of scene that it can be asked of. All scenes here have depth, but for odd ones.
@@ -190,7 +187,7 @@ def test_what_is_not_measured_is_no_number(make_scene, name, gives, odd):
     stored = json.loads(json.dumps(result.items, allow_nan=False))
     assert stored == result.items
     json.dumps([asdict(row) for row in result.rows], allow_nan=False)
-    assert [sample.row(SETTINGS[name]["bootstrap"], 0) for sample in samples(name, stored)] == result.rows
+    assert [sample.row() for sample in samples(name, stored)] == result.rows
     assert run(name, scenes) == result
 
 

@@ -7,7 +7,7 @@ from loco.datasets.labels import MPCAT40, STUFF
 from loco.evaluation import panoptic_segmentation, semantic_segmentation
 from loco.evaluation.linear_probe import HELD_OUT, IN_SAMPLE, VOID
 
-SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2, "bootstrap": 50}
+SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2}
 # Two chairs, a table and a floor; a wall in two pieces; an object without category, and one that no triangle has.
 OBJECTS = [
     {"category": category, "label": category, "stuff": category in STUFF, "triangles": triangles}
@@ -84,5 +84,5 @@ def test_who_knows_categories_cannot_tell_chairs_apart(scene):
 
 def test_samples_are_those_of_the_probe(scene):
     result = panoptic_segmentation.evaluate([scene(see_objects)], SETTINGS, seed=3)
-    rows = [s.row(SETTINGS["bootstrap"], 3) for s in panoptic_segmentation.samples(result.items, SETTINGS)]
+    rows = [s.row() for s in panoptic_segmentation.samples(result.items, SETTINGS)]
     assert rows == result.rows

@@ -36,7 +36,6 @@ SETTINGS = {
     "max_distance": 10.0,
     "descriptors": DESCRIPTORS,
     "ks": [1, 5],
-    "bootstrap": 100,
 }
 MEAN = SETTINGS | {"descriptors": [{"name": "mean"}]}
 

@@ -7,7 +7,7 @@ from loco.datasets.labels import MPCAT40
 from loco.evaluation import semantic_segmentation
 from loco.evaluation.linear_probe import HELD_OUT, VOID
 
-SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2, "bootstrap": 50}
+SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2}
 
 
 @pytest.fixture
@@ -38,5 +38,5 @@ def test_who_knows_the_categories_scores_one(scene):
     assert set(result.items["name"]) == {"wall", "chair"}
     counts = [row.n for row in result.rows if row.condition == f"{HELD_OUT}, things"]
     assert counts == [1, 1, 1, 1]
-    rows = [s.row(SETTINGS["bootstrap"], 0) for s in semantic_segmentation.samples(result.items, SETTINGS)]
+    rows = [s.row() for s in semantic_segmentation.samples(result.items, SETTINGS)]
     assert rows == result.rows

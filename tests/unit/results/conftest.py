@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.geometry.cameras import backproject, pixel_centres
 from loco.geometry.overlap import overlap_matrix
 from loco.geometry.patches import patch_points
+from loco.results import plots, tables
 from loco.results.figures import STYLE
+from loco.results.metrics import Metrics
+from loco.results.published import KEYS
+from loco.results.scores import NUMBERS
 from loco.simulate import simulate_scene
 from loco.steps.correspondence import correspond_scene
 from loco.steps.frames import prepare_frames
@@ -50,6 +56,30 @@ def sparse_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     prepare_frames("colmap", folder, "elm", scene.frames, "photographs", frames)
     correspond_scene(scene.frames, scene.correspondences, {"stride": 4, "overlap_tolerance": 0.05})
     return scene
+
+
+@pytest.fixture
+def rows_as_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and figures show the rows of the metric files as they are, instead of scores computed from the items."""
+    monkeypatch.setattr(tables, "summarise", _rows_as_scores)
+    monkeypatch.setattr(plots, "summarise", _rows_as_scores)
+
+
+def _rows_as_scores(metrics: Iterable[Metrics], titles: dict[str, str]) -> pd.DataFrame:
+    """The table of :func:`loco.results.scores.summarise`, of rows averaged over seeds; only the best is best."""
+    order = list(titles)
+    lines = [
+        dict(zip(KEYS, (m.benchmark, m.split, m.experiment, titles[m.experiment], r.metric, r.condition, r.unit)))
+        | {"value": r.value, "low": r.low, "high": r.high, "n": r.n, "deterministic": m.seed is None}
+        | {"scenes": r.scenes, "population": BENCHMARKS[m.benchmark].population(r.population or "images")}
+        for m in sorted(metrics, key=lambda m: (m.split, order.index(m.experiment), m.order))
+        for r in m.rows
+    ]
+    runs = pd.DataFrame(lines).astype({"value": float, "low": float, "high": float})
+    rules = {name: (name, "mean") for name in ("value", "low", "high")}
+    rules |= {name: (name, "first") for name in ("n", "scenes", "deterministic", "population")}
+    table = runs.groupby(KEYS, sort=False).agg(**rules, std=("value", "std"), seeds=("value", "size")).reset_index()
+    return table.reindex(columns=[*KEYS, *NUMBERS]).assign(p_best=0.0, comparisons=3)
 
 
 @pytest.fixture

@@ -18,7 +18,10 @@ from loco.results.metrics import FORMAT, VERSION, Metrics, as_rows, read_metrics
 from loco.storage import read_json, write_json
 from loco.storage.content_id import BLANK, read_content_id, seal
 
-ROWS = [Row("recall@5px", "0-15 deg", 0.5, 0.25, 0.75, 2), Row("recall@5px", "15-30 deg", None, None, None, 0)]
+ROWS = [
+    Row("recall@5px", "0-15 deg", 0.5, 0.25, 0.75, 2, population="images", scenes=1),
+    Row("recall@5px", "15-30 deg", None, None, None, 0),
+]
 RECIPE = Recipe(
     "evaluate", "c0de" * 16, {"settings": {"thresholds": [5]}, "seed": 3}, {"frames": Recipe("frames", "f", {})}
 )
@@ -89,10 +92,10 @@ def test_spoilt_file_is_refused(file: Path, spoil, says: str) -> None:
     assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 2, 4])
 def test_other_versions_are_refused(file: Path, version: int) -> None:
     rewrite(file, content_of(file), version)
-    with pytest.raises(DataError, match=rf"(?s)another format.*seed3\.json.*version 2.*version {version}"):
+    with pytest.raises(DataError, match=rf"(?s)another format.*seed3\.json.*version 3.*version {version}"):
         read_metrics(file)
 
 
@@ -117,6 +120,8 @@ def test_other_versions_are_refused(file: Path, version: int) -> None:
         (("rows", 0, "n"), -2),
         (("rows", 0, "metric"), 7),
         (("rows", 0, "unit"), None),
+        (("rows", 0, "population"), "pairs"),
+        (("rows", 0, "scenes"), -1),
         (("items",), []),
         (("items", "angle"), "3.0 9.5"),
         (("items", "angle"), {"0": 3.0}),

@@ -15,12 +15,16 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy.special import logit
+from scipy.stats import t as student
 
 from loco.evaluation.catalogue import BENCHMARKS
+from loco.evaluation.intervals import Item
 from loco.evaluation.result import Row, Sample
 from loco.results import figures, plots
 from loco.results.metrics import Metrics
 
+pytestmark = pytest.mark.usefixtures("rows_as_scores")
 Seed = int | None  # None: a deterministic extractor
 TITLES = {"place": "place & more", "absent": "not run", "colour": "colour"}
 COLOURS = {name: figures.look(name, TITLES)[0] for name in TITLES}
@@ -35,6 +39,7 @@ def correspondence(experiment: str, recall: np.ndarray, seed: Seed = 0) -> Metri
     angle = np.linspace(1, 100, len(recall))
     items = {"angle": angle.tolist(), "recall@5px": [None if np.isnan(r) else r for r in recall.tolist()]}
     items |= {"recall@10px": items["recall@5px"], "recall@20px": items["recall@5px"]}
+    items |= {"scene": ["a"] * len(angle), "a": list(map(str, range(len(angle)))), "b": ["last"] * len(angle)}
     settings = {"rotation_bins": [0, 15, 30, 60, 180], "thresholds": [5, 10, 20]}
     path = Path(f"{experiment}.json")
     return Metrics(path, "pixel_correspondence", "houses", experiment, seed, settings, {}, [], items)
@@ -89,7 +94,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def samples(items: dict, settings: dict) -> list[Sample]:
         chosen = [k for k, score in enumerate(items["score"]) if score is not None]
-        keys, scores = [(k,) for k in chosen], [items["score"][k] for k in chosen]
+        keys, scores = [Item(items["scene"][k], part=(k,)) for k in chosen], [items["score"][k] for k in chosen]
         statistic = settings["statistic"]
         return [Sample("score", c, keys, [s + add for s in scores], statistic=statistic) for c, add in CONDITIONS]
 
@@ -166,14 +171,15 @@ def test_each_phase_has_its_panel_and_its_mark(log: Path, drawn: list[Figure], t
 
 def test_binned_recall_against_brute_force() -> None:
     angle = np.random.default_rng(1).permutation(60).astype(float)
-    centre, mean, low, high = plots._binned(angle, angle / 60)
+    pairs = [Item("a", (f"{n}a", f"{n}b")) for n in range(60)]  # of images that no other pair has
+    centre, mean, low, high = plots._binned(angle, angle[None] / 60, pairs)
     # 60 pairs, 12 a group: 0 .. 11, 12 .. 23, ...
     np.testing.assert_allclose(centre, [5.5, 17.5, 29.5, 41.5, 53.5])
     np.testing.assert_allclose(mean, centre / 60)
-    # The mean of 12 draws with replacement from 0 .. 11 has standard deviation sqrt(143 / 12 / 12).
-    half = 1.96 * np.sqrt(143 / 144) / 60
-    np.testing.assert_allclose(high - mean, half, rtol=0.15)
-    np.testing.assert_allclose(mean - low, half, rtol=0.15)
+    # Of 24 images and their 12 independent pairs: Student's interval of 12 values, 0 .. 11, but for its quantile.
+    half = student.ppf(0.975, 23) * np.arange(12).std(ddof=1) / np.sqrt(12) / 60
+    np.testing.assert_allclose(logit(high) - logit(mean), half / (mean * (1 - mean)), rtol=0.05)
+    np.testing.assert_allclose(logit(mean) - logit(low), half / (mean * (1 - mean)), rtol=0.05)
 
 
 def test_variants_stand_at_their_numbers_or_in_their_order() -> None:
@@ -182,12 +188,13 @@ def test_variants_stand_at_their_numbers_or_in_their_order() -> None:
     assert plots._places(["0.5", "inf"]) == ({"0.5": 0.0, "inf": 1.0}, False)
 
 
-def test_pairs_are_averaged_over_seeds_and_those_without_matches_left_out() -> None:
+def test_pairs_of_all_seeds_are_taken_and_those_without_matches_left_out() -> None:
     one = correspondence("place", np.array([0.2, np.nan, 0.6]))
     two = correspondence("place", np.array([0.4, np.nan, 0.8]), seed=1)
-    angle, recall = plots._pairs([one, two], 10)
+    angle, recall, pairs = plots._pairs([one, two], 10)
     np.testing.assert_allclose(angle, [1, 100])
-    np.testing.assert_allclose(recall, [0.3, 0.7])
+    np.testing.assert_allclose(recall, [[0.2, 0.6], [0.4, 0.8]])
+    assert pairs == [Item("a", ("0", "last")), Item("a", ("2", "last"))]
 
 
 @pytest.mark.usefixtures("toy")

@@ -22,7 +22,7 @@ FILES = sorted(FOLDER.glob("*.csv"))
 HEAD = "method,dataset,metric,condition,value,source,protocol,settings\n"
 GOOD = '"DINO B/16, last block",scannet_pairs,recall@10px,0-15 deg,45.0,Table 4,"1,500 pairs",'
 GOOD += "step=4; filters=ratio; occlusions=false\n"
-MEASURED = {"n": 3, "seeds": 1, "deterministic": False}
+MEASURED = {"n": 3, "scenes": 2, "seeds": 1, "deterministic": False, "comparisons": 0}
 
 
 def read(folder: Path, text: str) -> list[Number]:
@@ -80,7 +80,7 @@ def test_without_published_numbers_a_table_keeps_its_lines_and_types() -> None:
     table = pd.DataFrame([{**keys, "condition": c, "value": 0.5, **MEASURED} for c in "xy"])
     for published in (Published(), Published([Number("M", "d", "mAP", "x", 1.0, "S", "P")], {"s": []}, {"e": "M"})):
         found = with_published(table, published, {})
-        assert found[table.columns].astype({"n": int, "seeds": int, "deterministic": bool}).equals(table)
+        assert found[table.columns].astype({name: type(value) for name, value in MEASURED.items()}).equals(table)
         assert found["published"].isna().all()
 
 
