@@ -114,6 +114,10 @@ def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: {bins} do not increase"
     if settings.get("kappa") is not None and settings["rho"] >= settings["kappa"]:
         yield f"rho ({settings['rho']} m) must be less than kappa ({settings['kappa']} m)"
+    if settings.get("refine") != "soft_argmax":
+        for key in ("refine_temperature", "refine_window"):
+            if key in settings:
+                yield f"{key}: has no effect without `refine: soft_argmax`; remove it"
 
 
 def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:

@@ -12,14 +12,15 @@ by cosine are matches, without further filters. Two measures:
 
 Pixels are those of the raw images, which frames of one size are made from. Keypoints are a grid: with cells of side s
 the true place is up to s / 2 from the nearest cell's centre in each direction, so accuracies at thresholds below that
-are bounded by the stride, whatever the features. ``upsample`` matches a finer grid of interpolated features instead.
+are bounded by the stride, whatever the features. ``upsample`` matches a finer grid of interpolated features instead,
+``refine`` moves the matched position in B within its cell (:mod:`loco.evaluation.refinement`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,11 +32,25 @@ from tqdm import tqdm
 from loco.errors import DataError
 from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
+from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
 LEAST = 4  # matches that make a homography
+
+
+class Keypoints(NamedTuple):
+    """Of an image.
+
+    ``features`` (m, c), unit rows; ``places`` (m, 2), raw pixels; ``size`` (rows, columns) of their grid, m in all, row
+    by row; ``cell`` (2, 2), takes an offset in cells (u, v) to one in raw pixels.
+    """
+
+    features: Tensor
+    places: NDArray[np.float64]
+    size: tuple[int, int]
+    cell: NDArray[np.float64]
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
@@ -44,7 +59,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     Args:
         scenes: test scenes with homographies as ground truth; each is read when its turn comes.
         settings: ``thresholds`` of the matches and ``corner_thresholds`` of the homography (raw pixels), ``upsample``
-            (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels).
+            (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels);
+            ``refine`` and its keys (:mod:`loco.evaluation.refinement`; none if not given).
         seed: of the draws of MAGSAC, and among equal features.
 
     Returns:
@@ -60,7 +76,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     items: dict[str, list[Any]] = {name: [] for name in columns}
     for scene in tqdm(scenes, desc="homography", unit="scene"):
         truth, places = _pairs(scene)
-        keypoints: dict[int, tuple[Tensor, NDArray]] = {}
+        keypoints: dict[int, Keypoints] = {}
         for number, (pair, (a, b)) in enumerate(zip(truth["pairs"], places)):
             for i in {a, b} - keypoints.keys():
                 keypoints[i] = keypoints_of(scene, i, settings.get("upsample", 1))
@@ -110,39 +126,45 @@ def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, in
     return truth, [(numbers[pair["a"]], numbers[pair["b"]]) for pair in truth["pairs"]]
 
 
-def keypoints_of(scene: EvaluatedScene, image: int, upsample: int = 1) -> tuple[Tensor, NDArray[np.float64]]:
-    """Features (m, c), unit rows, and places (m, 2), raw pixels, of an image's keypoints: ``upsample``^2 a cell.
+def keypoints_of(scene: EvaluatedScene, image: int, upsample: int = 1) -> Keypoints:
+    """The keypoints of an image: ``upsample``^2 a cell.
 
     Cells whose centres lie beyond the image (of a map that covers more) are none.
     """
     cells = torch.from_numpy(scene.features.map(image))
     extent, (height, width) = scene.features.extent, scene.frames.size
-    uv = patch_centres((cells.shape[0] * upsample, cells.shape[1] * upsample), extent).reshape(-1, 2)
-    uv = uv[(uv[:, 0] < width) & (uv[:, 1] < height)]
+    grid = cells.shape[0] * upsample, cells.shape[1] * upsample
+    uv = patch_centres(grid, extent)
+    inside = (uv[..., 0] < width) & (uv[..., 1] < height)
+    size = int(inside[:, 0].sum()), int(inside[0].sum())
+    uv = uv[inside]
     to_raw = np.linalg.inv(scene.frames["intrinsics"][image])
-    return sample_features(cells, torch.from_numpy(uv), extent), transfer(to_raw, uv)
+    cell = to_raw[:2, :2] @ np.diag([extent[1] / grid[1], extent[0] / grid[0]])
+    return Keypoints(sample_features(cells, torch.from_numpy(uv), extent), transfer(to_raw, uv), size, cell)
 
 
 def _judge(
     scene: EvaluatedScene,
     images: tuple[int, int],
-    keypoints: Mapping[int, tuple[Tensor, NDArray]],
+    keypoints: Mapping[int, Keypoints],
     homography: NDArray[np.float64],
     settings: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> list[int | float | None]:
     """A pair's number of matches, the share of keypoints that have one, its accuracies, and its corner error."""
-    (features_a, places_a), (features_b, places_b) = (keypoints[i] for i in images)
+    a, b = (keypoints[i] for i in images)
     # In random order: of equal features the first is the neighbour, and would be the right one where nothing moves.
-    order_a, order_b = rng.permutation(len(places_a)), rng.permutation(len(places_b))
-    in_a, in_b = mutual_neighbours(features_a[order_a], features_b[order_b])
+    order_a, order_b = rng.permutation(len(a.places)), rng.permutation(len(b.places))
+    in_a, in_b = mutual_neighbours(a.features[order_a], b.features[order_b])
     in_a, in_b = order_a[in_a], order_b[in_b]
-    errors = np.linalg.norm(transfer(homography, places_a[in_a]) - places_b[in_b], axis=1)
+    offsets = refined_offsets(a.features[in_a], in_b, b.size, b.features.__getitem__, settings)
+    places_a, places_b = a.places[in_a], b.places[in_b] + offsets @ b.cell.T
+    errors = np.linalg.norm(transfer(homography, places_a) - places_b, axis=1)
     accuracies = [float(np.mean(errors <= t)) if len(errors) else 0.0 for t in settings["thresholds"]]
-    estimate = estimate_homography(places_a[in_a], places_b[in_b], settings["ransac_threshold"], rng)
+    estimate = estimate_homography(places_a, places_b, settings["ransac_threshold"], rng)
     size = _raw_size(scene, images[0])
     error = np.inf if estimate is None else corner_error(estimate, homography, size)
-    return [len(in_a), len(in_a) / len(places_a), *accuracies, error if np.isfinite(error) else None]
+    return [len(in_a), len(in_a) / len(a.places), *accuracies, error if np.isfinite(error) else None]
 
 
 def estimate_homography(

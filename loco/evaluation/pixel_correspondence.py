@@ -34,6 +34,7 @@ from tqdm import tqdm
 from loco.errors import DataError
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.intervals import Item
+from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.cameras import (
     backproject,
@@ -44,6 +45,7 @@ from loco.geometry.cameras import (
     scale_intrinsics,
 )
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
+from loco.geometry.patches import sample_depth
 from loco.geometry.sampling import sample_features, sampling_grid
 from loco.storage import Frames
 
@@ -139,7 +141,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             ``raw`` and ``observed``); ``filters`` (names of
             :data:`FILTERS`, [ratio]); ``occlusions`` ([false]), true for leaving out points that B does not see, before
             the choice, those whose depth differs by more than ``occlusion_tolerance`` (metres, 0.05);
-            ``thresholds_m`` (metres, none); ``pooled`` (false).
+            ``thresholds_m`` (metres, none); ``pooled`` (false); ``refine`` and its keys, which move the matched
+            position in B within its pixel (:mod:`loco.evaluation.refinement`; none).
         seed: of all draws.
 
     Returns:
@@ -353,11 +356,47 @@ def _pair_errors(
     shown = np.where(z_b[..., None] > 0, backproject(uv_b, z_b, k_b, pose_b), np.inf).reshape(-1, 3)
     tolerance = settings.get("occlusion_tolerance", OCCLUSION_TOLERANCE)
     visible = is_visible(points, depth_b, frames["intrinsics"][pair.b], pose_b, tolerance)
+    refined = settings.get("refine", "none") != "none"
     for variant in variants(settings):
         kept = best_matches(found, variant.filter, settings["matches"], visible if variant.visible_only else None)
-        own = points[found.point[kept]]
-        in_space = np.linalg.norm(own - shown[found.pixel[kept, 0].numpy()], axis=1) if z_b.any() else np.empty(0)
-        yield Errors(reprojection_errors(own, found.places[kept, 0], k_b, pose_b), in_space)
+        own, places, there = points[found.point[kept]], found.places[kept, 0], shown[found.pixel[kept, 0].numpy()]
+        if refined:
+            queries = sample_features(map_a, torch.from_numpy(uv_a[z_a > 0][found.point[kept]]), extent)
+            places = places + _offsets(queries, found.pixel[kept, 0].numpy(), map_b, extent, candidates, settings)
+            there = shown_points(depth_b, step * places, frames["intrinsics"][pair.b], pose_b)
+        in_space = np.linalg.norm(own - there, axis=1) if z_b.any() else np.empty(0)
+        yield Errors(reprojection_errors(own, places, k_b, pose_b), in_space)
+
+
+def _offsets(
+    queries: Tensor,
+    pixels: NDArray[np.integer],
+    map_b: Tensor,
+    extent: Extent,
+    candidates: NDArray[np.bool_],
+    settings: Mapping[str, Any],
+) -> NDArray[np.float64]:
+    """Offsets (k, 2) from the centres of the pixels of B that features (k, c) are matched to, in pixels."""
+    centres = torch.from_numpy(pixel_centres(*candidates.shape).reshape(-1, 2))
+
+    def features(numbers: NDArray[np.integer]) -> Tensor:
+        return sample_features(map_b, centres[numbers], extent)
+
+    return refined_offsets(queries, pixels, candidates.shape, features, settings, candidates)
+
+
+def shown_points(
+    depth: NDArray[np.floating], uv: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """The points (k, 3) that an image shows at continuous positions (k, 2), world frame; infinite without depth.
+
+    Depth is interpolated within one surface. On a depth edge, and next to missing depth, it is that of the pixel that
+    holds the position: nothing is bridged. Arguments as of :func:`is_visible`.
+    """
+    z, _ = sample_depth(depth, uv)
+    columns, rows = np.floor(uv).astype(int).T
+    z = np.where(z > 0, z, depth[np.minimum(rows, depth.shape[0] - 1), np.minimum(columns, depth.shape[1] - 1)])
+    return np.where(z[:, None] > 0, backproject(uv, z, intrinsics, pose), np.inf)
 
 
 def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any]) -> Tensor:

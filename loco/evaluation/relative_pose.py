@@ -1,12 +1,16 @@
 """Relative pose of two images from matches of their features alone.
 
 The patches of both images are matched: mutual nearest neighbours by cosine similarity, of which the best by the ratio
-test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. A patch's place is its centre,
-and nothing refines it: the pose is no better than the extractor's own grid allows.
+test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. A patch's place is its centre;
+with ``refine``, the place in B moves to the peak of the similarities around it (:mod:`loco.evaluation.refinement`).
 
 Two methods find the motion from camera A to camera B that most matches agree to. ``rigid`` lifts both ends to 3D, where
 depth was observed, and aligns them (:mod:`loco.geometry.alignment`). ``essential`` needs no depth, and finds no scale:
 an essential matrix (Nister 2004) by OpenCV's USAC (Raguram et al. 2013), with MAGSAC's score (Barath et al. 2020).
+
+Matches count alike unless ``weights`` are given: ``similarity``, their cosine, or ``ratio``, the score of the ratio
+test. *rigid* draws by them and fits by weighted least squares; *essential* draws the matches of greater weight first
+(PROSAC, Chum and Matas 2005).
 
 As SuperGlue has it (Sarlin et al. 2020), the error of a pair is the larger of the errors of the rotation and of the
 direction of the translation, the sign of an essential matrix's translation left open; AUC@t is the area below recall
@@ -20,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,6 +39,7 @@ from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
+from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.alignment import robust_rigid_fit
 from loco.geometry.cameras import backproject, rotation_angle
@@ -42,6 +47,7 @@ from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
 from loco.geometry.patches import patch_centres, sample_depth
 
 METHODS = ("rigid", "essential")
+WEIGHTS = ("none", "similarity", "ratio")
 BLOCK = 1024  # patches compared with all others at a time
 LEAST_ESSENTIAL = 5  # matches that determine an essential matrix
 CONFIDENCE = 0.99999  # that a better essential matrix was not missed, before the search ends early; SuperGlue's
@@ -78,7 +84,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         settings: ``overlap_bins`` (edges, shares), ``pairs_per_bin`` over all scenes, ``min_baseline`` (metres);
             ``rotation_bins`` (edges, degrees) of pairs that a dataset names itself, which are all taken (no bins if not
             given); ``methods`` (of :data:`METHODS`), ``matches`` to keep a pair, ``iterations`` of the robust search,
-            ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees).
+            ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees);
+            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, none if not given.
         seed: of all draws.
 
     Returns:
@@ -139,33 +146,64 @@ def _answers(
     """For each method its name, the matches it had, those that agreed, and the errors of its answer."""
     match_rng, *method_rngs = rng.spawn(1 + len(METHODS))
     images = pair.a, pair.b
-    (features_a, uv_a), (features_b, uv_b) = (_patches(scene, i) for i in images)
-    a, b = mutual_matches(features_a, features_b, settings["matches"], match_rng)
-    uv, cameras = (uv_a[a], uv_b[b]), [scene.frames["intrinsics"][i] for i in images]
+    a, b = (_patches(scene, i) for i in images)
+    matches = mutual_matches(a.features, b.features, settings["matches"], match_rng)
+    offsets = refined_offsets(a.features[matches.a], matches.b, b.size, b.features.__getitem__, settings)
+    uv, cameras = (a.uv[matches.a], b.uv[matches.b] + offsets * b.cell), [scene.frames["intrinsics"][i] for i in images]
+    weights = matches.weights(settings.get("weights", "none"))
     depths = _depths(scene, images) if "rigid" in settings["methods"] else None
     for method, method_rng in zip(METHODS, method_rngs):
         if method not in settings["methods"] or (method == "rigid" and depths is None):
             continue
         if method == "rigid":
-            matched = _lift(depths, cameras, uv)
-            motion = rigid_motion(*matched, settings["inlier_distance"], settings["iterations"], method_rng)
+            *matched, lifted = _lift(depths, cameras, uv)
+            of_lifted = None if weights is None else weights[lifted]
+            motion = rigid_motion(*matched, settings["inlier_distance"], settings["iterations"], method_rng, of_lifted)
         else:
             matched = uv
-            motion = essential_motion(*uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng)
+            motion = essential_motion(
+                *uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng, weights
+            )
         yield method, len(matched[0]), motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
 
 
-def _patches(scene: EvaluatedScene, i: int) -> tuple[Tensor, NDArray[np.float64]]:
-    """Features (m, c), unit rows, and centres (m, 2), pixels, of an image's own patches that are centred in it."""
-    feature_map = torch.from_numpy(scene.features.map(i))
-    centres = patch_centres(feature_map.shape[:2], scene.features.extent)
+class Patches(NamedTuple):
+    """Of an image.
+
+    ``features`` (m, c), unit rows; ``uv`` (m, 2), their centres, pixels; ``size`` (rows, columns) of their grid, m in
+    all, row by row; ``cell`` (2,), width and height of one, pixels.
+    """
+
+    features: Tensor
+    uv: NDArray[np.float64]
+    size: tuple[int, int]
+    cell: NDArray[np.float64]
+
+
+def _patches(scene: EvaluatedScene, i: int) -> Patches:
+    """An image's own patches that are centred in it."""
+    feature_map, extent = torch.from_numpy(scene.features.map(i)), scene.features.extent
+    centres = patch_centres(feature_map.shape[:2], extent)
     inside = (centres < scene.frames.size[::-1]).all(axis=-1)
-    return normalize(feature_map[torch.from_numpy(inside)].float(), dim=1), centres[inside]
+    features = normalize(feature_map[torch.from_numpy(inside)].float(), dim=1)
+    cell = np.array(extent[::-1]) / feature_map.shape[1::-1]
+    return Patches(features, centres[inside], (int(inside[:, 0].sum()), int(inside[0].sum())), cell)
 
 
-def mutual_matches(
-    a: Tensor, b: Tensor, count: int, rng: np.random.Generator
-) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+class Matches(NamedTuple):
+    """Matched rows of A and of B, (k,) each, their cosine ``similarity`` (k,), and ``ratio`` (k,), 1 - D1 / D2."""
+
+    a: NDArray[np.integer]
+    b: NDArray[np.integer]
+    similarity: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+
+    def weights(self, kind: str) -> NDArray[np.float64] | None:
+        """Weights (k,) of a kind of :data:`WEIGHTS`, positive; None for ``none``."""
+        return None if kind == "none" else np.maximum(getattr(self, kind), RESOLUTION)
+
+
+def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -> Matches:
     """Mutual nearest neighbours, the most distinctive for A first: by 1 - D1 / D2, with cosine distances D.
 
     Args:
@@ -175,17 +213,19 @@ def mutual_matches(
         rng: chooses among equal ones.
 
     Returns:
-        Rows of ``a`` and of ``b``, (k,) each; none if there are fewer than two of either, so that D2 is not known.
+        Rows of ``a`` and of ``b``; none if there are fewer than two of either, so that D2 is not known.
     """
     if min(len(a), len(b)) < 2:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return Matches(*(np.empty(0, np.int64) for _ in "ab"), *(np.empty(0) for _ in "sr"))
     order_a, order_b = rng.permutation(len(a)), rng.permutation(len(b))
     a, b = a[order_a], b[order_b]
     in_a, in_b = mutual_neighbours(a, b)
     similarity = torch.cat([(block @ b.T).topk(2, dim=1).values for block in a[in_a].split(BLOCK)])
     distance = (1 - similarity).clamp(min=RESOLUTION)
-    kept = torch.argsort(1 - distance[:, 0] / distance[:, 1], descending=True, stable=True)[:count].numpy()
-    return order_a[in_a[kept]], order_b[in_b[kept]]
+    ratio = 1 - distance[:, 0] / distance[:, 1]
+    kept = torch.argsort(ratio, descending=True, stable=True)[:count].numpy()
+    of_kept = (values.double().numpy()[kept] for values in (similarity[:, 0], ratio))
+    return Matches(order_a[in_a[kept]], order_b[in_b[kept]], *of_kept)
 
 
 def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.floating]] | None:
@@ -199,8 +239,8 @@ def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.f
 
 def _lift(
     depths: Sequence[NDArray[np.floating]], cameras: Sequence[NDArray[np.floating]], uv: tuple[NDArray, NDArray]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres; which (m,).
 
     Only matches with an observed depth in both. As for patches everywhere, one on a depth edge shows no single place.
     """
@@ -210,15 +250,22 @@ def _lift(
         points.append(backproject(places, z, intrinsics, np.eye(4)))
         known.append(smooth)
     both = known[0] & known[1]
-    return points[0][both], points[1][both]
+    return points[0][both], points[1][both], both
 
 
-def rigid_motion(a: NDArray, b: NDArray, distance: float, iterations: int, rng: np.random.Generator) -> Motion | None:
+def rigid_motion(
+    a: NDArray,
+    b: NDArray,
+    distance: float,
+    iterations: int,
+    rng: np.random.Generator,
+    weights: NDArray[np.floating] | None = None,
+) -> Motion | None:
     """The motion that takes points ``a`` (m, 3) to ``b`` (m, 3), each in its camera's frame, metres; None if none does.
 
-    ``distance``, metres: nearer to its place than this, a point agrees.
+    ``distance``, metres: nearer to its place than this, a point agrees. ``weights`` (m,) of the matches, positive.
     """
-    found = robust_rigid_fit(a, b, distance, iterations, rng)
+    found = robust_rigid_fit(a, b, distance, iterations, rng, weights)
     return found and (found[0], int(found[1].sum()))
 
 
@@ -230,6 +277,7 @@ def essential_motion(
     pixels: float,
     iterations: int,
     rng: np.random.Generator,
+    weights: NDArray[np.floating] | None = None,
 ) -> Motion | None:
     """The motion from camera A to camera B that matched pixels tell, its translation of length 1.
 
@@ -241,6 +289,7 @@ def essential_motion(
         pixels: nearer to its epipolar line than this, a match agrees.
         iterations: samples to draw at most.
         rng: of the draws.
+        weights: (m,), of the matches: those of greater weight are drawn first. Drawn alike if None.
 
     Returns:
         The motion, with the points before both cameras; None if there are fewer than five matches, or none is found.
@@ -251,6 +300,9 @@ def essential_motion(
     search.score, search.loMethod = cv2.SCORE_METHOD_MAGSAC, cv2.LOCAL_OPTIM_SIGMA
     search.confidence, search.threshold, search.maxIterations = CONFIDENCE, pixels, iterations
     search.randomGeneratorState = int(rng.integers(2**31))
+    if weights is not None:
+        order = np.argsort(-weights, kind="stable")
+        uv_a, uv_b, search.sampler = uv_a[order], uv_b[order], cv2.SAMPLING_PROSAC
     undistorted = np.zeros(4)
     essential, agree = cv2.findEssentialMat(uv_a, uv_b, k_a, k_b, undistorted, undistorted, search)
     if essential is None or essential.shape != (3, 3):

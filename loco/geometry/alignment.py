@@ -11,21 +11,27 @@ REFINEMENTS = 20  # at most; a few do
 LINE = 1e-3  # points that spread less across a line, as a part of how they spread along it, leave a turn about it open
 
 
-def rigid_fit(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The rigid motion that takes points ``a`` nearest to points ``b``, in the sense of least squares.
+def rigid_fit(
+    a: NDArray[np.floating], b: NDArray[np.floating], weights: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    """The rigid motion that takes points ``a`` nearest to points ``b``, in the sense of (weighted) least squares.
 
     Kabsch (1976), and as Umeyama (1991) never a reflection. Where the points lie on a line, one of many.
 
     Args:
         a: (..., m, 3), metres.
         b: (..., m, 3), which each of them should come to.
+        weights: (..., m), of the squared residuals, not negative, of a positive sum; their scale has no effect. Equal
+            if None.
 
     Returns:
         (..., 4, 4), b = R a + t.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    middle_a, middle_b = a.mean(axis=-2, keepdims=True), b.mean(axis=-2, keepdims=True)
-    u, _, vt = np.linalg.svd(np.swapaxes(b - middle_b, -1, -2) @ (a - middle_a))
+    share = None if weights is None else (weights / weights.sum(axis=-1, keepdims=True))[..., None]
+    middle_a, middle_b = _centroid(a, share), _centroid(b, share)
+    from_middle = a - middle_a if share is None else share * (a - middle_a)
+    u, _, vt = np.linalg.svd(np.swapaxes(b - middle_b, -1, -2) @ from_middle)
     u[..., :, 2] *= np.sign(np.linalg.det(u @ vt))[..., None]
     motion = np.zeros((*a.shape[:-2], 4, 4))
     motion[..., :3, :3] = u @ vt
@@ -34,8 +40,20 @@ def rigid_fit(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.fl
     return motion
 
 
+def _centroid(points: NDArray, share: NDArray | None) -> NDArray[np.float64]:
+    """Mean (..., 1, 3) of points (..., m, 3), weighted by ``share`` (..., m, 1) of sum 1."""
+    if share is None:
+        return points.mean(axis=-2, keepdims=True)
+    return (share * points).sum(axis=-2, keepdims=True)
+
+
 def robust_rigid_fit(
-    a: NDArray[np.floating], b: NDArray[np.floating], distance: float, iterations: int, rng: np.random.Generator
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    distance: float,
+    iterations: int,
+    rng: np.random.Generator,
+    weights: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
     """The rigid motion that most points agree to.
 
@@ -43,12 +61,16 @@ def robust_rigid_fit(
     of squared residuals, each at most ``distance``^2 (MSAC, Torr and Zisserman 2000). The best is fitted anew to the
     points that it takes to within ``distance`` of their places, until these are the same.
 
+    With ``weights``, points are drawn in proportion to them, and they weight the sum and the fits (as El Banani et al.,
+    "UnsupervisedR&R", CVPR 2021, section 3.3, weight theirs). Which points agree does not depend on them.
+
     Args:
         a: (m, 3), metres.
         b: (m, 3), where each of them may be taken.
         distance: residual of a point that agrees, metres.
         iterations: triples to draw.
         rng: of the draws.
+        weights: (m,), positive; their scale has no effect. Equal if None.
 
     Returns:
         The motion (4, 4), b = R a + t, and which points agree (m,). None where these are fewer than three or on a line,
@@ -56,10 +78,10 @@ def robust_rigid_fit(
     """
     if len(a) < LEAST:
         return None
-    triples = rng.integers(len(a), size=(iterations, LEAST))  # one that repeats a point merely fits badly
+    triples = _draw(len(a), iterations, rng, weights)
     motions = rigid_fit(a[triples], b[triples])
     blocks = np.array_split(motions, -(-iterations * len(a) // BLOCK))
-    costs = [np.sum(np.minimum(_residuals(block, a, b), distance) ** 2, axis=-1) for block in blocks]
+    costs = [_cost(np.minimum(_residuals(block, a, b), distance) ** 2, weights) for block in blocks]
     motion = motions[np.argmin(np.concatenate(costs))]
     agreeing = np.zeros(len(a), dtype=bool)
     for _ in range(REFINEMENTS):
@@ -68,8 +90,20 @@ def robust_rigid_fit(
             return None
         if np.array_equal(before, agreeing):
             break
-        motion = rigid_fit(a[agreeing], b[agreeing])
+        motion = rigid_fit(a[agreeing], b[agreeing], None if weights is None else weights[agreeing])
     return motion, agreeing
+
+
+def _draw(m: int, iterations: int, rng: np.random.Generator, weights: NDArray | None) -> NDArray[np.integer]:
+    """Numbers of points (iterations, 3); a triple that repeats a point merely fits badly."""
+    if weights is None:
+        return rng.integers(m, size=(iterations, LEAST))
+    return rng.choice(m, size=(iterations, LEAST), p=weights / weights.sum())
+
+
+def _cost(squares: NDArray, weights: NDArray | None) -> NDArray[np.float64]:
+    """Sums (...,) of squared residuals (..., m)."""
+    return np.sum(squares, axis=-1) if weights is None else squares @ (weights / weights.sum())
 
 
 def _residuals(motions: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ _NULLABLE = {
 COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
 # Of pixel correspondence.
 DEFAULTS = {"step": 1, "interpolate": "unit", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
+DEFAULTS |= {"refine": "none"}
 SETTING = re.compile(r"\s*([a-z]\w*)=(-?\d+(?:\.\d+)?|[a-z]\w*)\s*", re.ASCII)  # a number, true, false or a name
 
 

@@ -290,6 +290,12 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             "experiments.dense_sift_fine.train: this model (dense_sift) has no weights to train",
         ),
         ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
+        (
+            "benchmarks.homography.refine_window",
+            3,
+            "homography.refine_window: has no effect without `refine: soft_argmax`",
+        ),
+        ("benchmarks.relative_pose.weights", "cosine", "benchmarks.relative_pose.weights: 'cosine'"),
         ("experiments.exact.train.steps", 630, "train.steps (630) is not the sum of the steps of its phases (700)"),
         (
             "experiments.exact.train.optimiser.warmup_steps",

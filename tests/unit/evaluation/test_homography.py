@@ -96,6 +96,24 @@ def test_ceiling_of_perfect_features_at_a_shift_by_part_of_a_cell(make_planes):
     assert_allclose([rows[f"AUC@{t}px"] for t in (3, 5, 10)], [0, 0.2, 0.6], atol=1e-3)
 
 
+@pytest.mark.parametrize("method", ["parabola", "soft_argmax"])
+@pytest.mark.parametrize("scale", [(0.5, 0.5), (0.5, 0.4)])
+def test_refinement_finds_a_shift_by_part_of_a_cell(make_planes, method, scale):
+    """As above, in raw pixels of both axes. Matches on the border, which has neighbours on one side, stay there."""
+    scale = np.diag([*scale, 1])
+    places = np.stack([cells(scale), cells(scale) - [2.4, 3.2]])
+    phase = places @ np.random.default_rng(0).normal(0, 0.06, (2, 64))  # cosine of 0.9 over a cell
+    scene = make_planes(
+        shift(2.4, 3.2), scales=[scale] * 2, features=np.concatenate([np.cos(phase), np.sin(phase)], 2 + 1) / 8
+    )
+    settings = SETTINGS | {"thresholds": [1.5]}
+    items = {name: evaluate([scene], settings | {"refine": name}).items for name in ("none", method)}
+    assert items["none"] == evaluate([scene], settings).items
+    assert items["none"]["MMA@1.5px"] == [0.0]
+    assert items[method]["MMA@1.5px"][0] >= (GRID[0] - 2) * (GRID[1] - 2) / (GRID[0] * GRID[1])
+    assert items[method]["corner_error"][0] < 2.5 < 3.5 < items["none"]["corner_error"][0]
+
+
 def test_errors_are_in_pixels_of_the_raw_images(make_planes):
     """Features say that nothing moved, where the plane of 96 x 128 raw pixels grew by half."""
     alike = np.repeat(random_features(1, *GRID, 8), 2, axis=0)

@@ -17,7 +17,7 @@ from loco.evaluation.relative_pose import (
     mutual_matches,
     samples,
 )
-from loco.geometry.cameras import pixel_centres, project
+from loco.geometry.cameras import pixel_centres, project, rotation_angle
 from loco.geometry.patches import patch_centres
 from loco.storage import Frames
 
@@ -86,24 +86,24 @@ def test_matches_equal_brute_force(monkeypatch):
     order = np.argsort(first / second)
     assert 60 < len(mutual) < 150
     for count in (20, 1000):
-        found_a, found_b = mutual_matches(a, b, count, np.random.default_rng(0))
-        np.testing.assert_array_equal(found_a, mutual[order][:count])
-        np.testing.assert_array_equal(found_b, nearest[mutual][order][:count])
+        found = mutual_matches(a, b, count, np.random.default_rng(0))
+        np.testing.assert_array_equal(found.a, mutual[order][:count])
+        np.testing.assert_array_equal(found.b, nearest[mutual][order][:count])
+        np.testing.assert_allclose(found.similarity, 1 - first[order][:count], atol=1e-6)
+        np.testing.assert_allclose(found.ratio, (1 - first / second)[order][:count], atol=1e-5)
 
 
 def test_equally_good_matches_are_chosen_at_random():
-    found, same = mutual_matches(torch.eye(50), torch.eye(50), 10, np.random.default_rng(0))
-    np.testing.assert_array_equal(found, same)
-    assert found.max() > 25
+    found = mutual_matches(torch.eye(50), torch.eye(50), 10, np.random.default_rng(0))
+    np.testing.assert_array_equal(found.a, found.b)
+    assert found.a.max() > 25
     constant = torch.ones(50, 1)
-    assert [len(side) for side in mutual_matches(constant, constant, 10, np.random.default_rng(0))] == [1, 1]
+    assert [len(column) for column in mutual_matches(constant, constant, 10, np.random.default_rng(0))] == [1] * 4
 
 
 def test_without_a_second_nearest_there_is_no_match():
-    assert [len(side) for side in mutual_matches(torch.eye(3), torch.eye(3)[:1], 10, np.random.default_rng(0))] == [
-        0,
-        0,
-    ]
+    found = mutual_matches(torch.eye(3), torch.eye(3)[:1], 10, np.random.default_rng(0))
+    assert [len(column) for column in found] == [0] * 4
 
 
 @pytest.mark.parametrize("degrees", [0, 20, 100])
@@ -167,6 +167,45 @@ def test_features_of_the_place_find_the_pose(make_scene, cell):
     units = {row.metric.split(" error")[0]: row.unit for row in result.rows}
     assert (units["rotation"], units["translation"], units["direction"]) == ("deg", "m", "deg")
     assert rows["AUC@5deg, essential", "all"].unit == "%"
+
+
+def test_refined_positions_give_better_poses(make_scene):
+    """Of equal features and pairs, on a grid of 4 px; features of the place have their peak at the true position."""
+    scene = views(make_scene, POSES, grid=(SIZE[0] // 4, SIZE[1] // 4))
+    wanted = SETTINGS | {"inlier_distance": 0.3, "inlier_pixels": 3}
+    plain = relative_pose.evaluate([scene], wanted)
+    assert relative_pose.evaluate([scene], wanted | {"refine": "none", "weights": "none"}) == plain
+    for method in ("parabola", "soft_argmax"):
+        refined = relative_pose.evaluate([scene], wanted | {"refine": method})
+        for column in ("scene", "a", "b", "method"):
+            assert refined.items[column] == plain.items[column]
+        before, after = ([rows.items["rotation_error"][n] for n in (0, 2, 4)] for rows in (plain, refined))
+        assert np.mean(after) < 0.75 * np.mean(before)
+
+
+@pytest.mark.parametrize("kind", ["similarity", "ratio"])
+def test_weighted_poses_of_good_features_are_right(make_scene, kind):
+    rows = table(relative_pose.evaluate([views(make_scene, POSES)], SETTINGS | {"weights": kind}))
+    assert rows["rotation error, rigid", "all"].value < 0.5
+    assert rows["rotation error, essential", "all"].value < 1
+
+
+def test_essential_matrices_are_found_by_the_matches_of_greater_weight():
+    """Of 200 matches 20 are right: too few for 100 draws among all, enough where they are drawn first."""
+    rng = np.random.default_rng(2)
+    a_to_b, points = motion(15), rng.uniform([-2, -2, 3], [2, 2, 9], (200, 3))
+    uv_a, _ = project(points, INTRINSICS, np.eye(4))
+    uv_b, _ = project(points, INTRINSICS, np.linalg.inv(a_to_b))
+    uv_b[20:] = rng.uniform(0, 60, (180, 2))
+    order = rng.permutation(200)
+    uv_a, uv_b, weights = uv_a[order], uv_b[order], np.where(np.arange(200) < 20, 0.9, 0.1)[order]
+    for scale in (1, 1000):
+        found, _ = essential_motion(
+            uv_a, uv_b, INTRINSICS, INTRINSICS, 0.01, 100, np.random.default_rng(0), scale * weights
+        )
+        np.testing.assert_allclose(found[:3, :3], a_to_b[:3, :3], atol=1e-3)
+    alike = essential_motion(uv_a, uv_b, INTRINSICS, INTRINSICS, 0.01, 100, np.random.default_rng(0))
+    assert alike is None or rotation_angle(alike[0][:3, :3] @ a_to_b[:3, :3].T) > 1
 
 
 def test_equal_images_are_at_one_place(make_scene):

@@ -54,6 +54,68 @@ def test_noisy_points_give_the_least_squares():
         np.testing.assert_allclose(moved(a.mean(axis=0), motion), b.mean(axis=0), atol=1e-12)
 
 
+def test_weights_give_the_weighted_least_squares():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(5, 40, 3))
+    noisy = np.stack([moved(p, random_motion(rng)) for p in points]) + 0.3 * rng.normal(size=points.shape)
+    weights = rng.exponential(size=(5, 40))
+    found = rigid_fit(points, noisy, weights)
+    for motion, a, b, w in zip(found, points, noisy, weights):
+        middle_a, middle_b = (np.average(side, axis=0, weights=w) for side in (a, b))
+        expected, _ = Rotation.align_vectors(b - middle_b, a - middle_a, weights=w)
+        np.testing.assert_allclose(motion[:3, :3], expected.as_matrix(), atol=1e-9)
+        np.testing.assert_allclose(moved(middle_a, motion), middle_b, atol=1e-12)
+    np.testing.assert_allclose(rigid_fit(points, noisy, 1e6 * weights), found, atol=1e-12)
+    np.testing.assert_allclose(rigid_fit(points, noisy, np.full((5, 40), 0.3)), rigid_fit(points, noisy), atol=1e-12)
+
+
+def test_points_of_weight_zero_do_not_count():
+    rng = np.random.default_rng(2)
+    motion, a = random_motion(rng), rng.normal(size=(20, 3))
+    b = moved(a, motion)
+    b[10:] = rng.normal(size=(10, 3))
+    np.testing.assert_allclose(rigid_fit(a, b, (np.arange(20) < 10) * 2.0), motion, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1, 1e-9, 1e9])
+def test_exact_points_give_the_motion_whatever_their_weights(scale):
+    rng = np.random.default_rng(3)
+    motion, a, weights = random_motion(rng), rng.normal(size=(50, 3)), rng.exponential(size=50)
+    found, agreeing = robust_rigid_fit(a, moved(a, motion), 0.1, 50, np.random.default_rng(0), scale * weights)
+    np.testing.assert_allclose(found, motion, atol=1e-9)
+    assert agreeing.all()
+
+
+def test_informative_weights_give_better_motions():
+    """Residuals of a known spread: weights of its inverse square are those of maximum likelihood, and cut the error of
+    the rotation; with equal weights it is that of the fit without weights."""
+    errors = {name: [] for name in ("none", "equal", "informative")}
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        motion, a, spread = random_motion(rng), rng.uniform(-1, 1, (100, 3)), rng.choice([0.005, 0.05], 100)
+        b = moved(a, motion) + spread[:, None] * rng.normal(size=(100, 3))
+        for name, weights in (("none", None), ("equal", np.full(100, 0.7)), ("informative", spread**-2.0)):
+            found, _ = robust_rigid_fit(a, b, 0.3, 100, np.random.default_rng(seed), weights)
+            errors[name].append(np.linalg.norm(found[:3, :3] - motion[:3, :3]))
+    means = {name: np.mean(column) for name, column in errors.items()}
+    assert means["informative"] < 0.35 * means["none"]
+    assert means["equal"] == pytest.approx(means["none"], rel=0.01)
+
+
+def test_points_of_greater_weight_are_drawn_more_often():
+    """20 of 400 matches are right: one triple in 8000 is of these, of those drawn by weight every second."""
+    rng = np.random.default_rng(4)
+    motion, a = random_motion(rng), rng.uniform(-3, 3, (400, 3))
+    b = moved(rng.uniform(-3, 3, (400, 3)), motion)
+    b[:20] = moved(a[:20], motion)
+    weights = np.where(np.arange(400) < 20, 1, 0.01)
+    found, agreeing = robust_rigid_fit(a, b, 0.05, 50, np.random.default_rng(0), weights)
+    np.testing.assert_allclose(found, motion, atol=0.05)
+    assert agreeing[:20].all()
+    alone = robust_rigid_fit(a, b, 0.05, 50, np.random.default_rng(0))
+    assert alone is None or alone[1][:20].sum() < 10
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_six_in_ten_wrong_matches_change_nothing(seed):
     rng = np.random.default_rng(seed)

@@ -125,6 +125,8 @@ def test_defaults_and_blank_settings() -> None:
 
     assert comparable(number(), {"step": 9})
     assert comparable(number(step=1, interpolate="unit", candidates="all", filters="ratio", occlusions=False), {})
+    assert comparable(number(refine="none"), {})
+    assert not comparable(number(refine="none"), {"refine": "parabola"})
     assert not comparable(number(other=1), {})
 
 

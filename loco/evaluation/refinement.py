@@ -1,0 +1,128 @@
+"""Positions of matches to a fraction of a cell, for all extractors alike.
+
+A match pairs a position in image A with the most similar cell of a grid in image B, so its position in B is off by up
+to half a cell in each direction, whatever the features. The similarities of the neighbouring cells tell where between
+them the peak is. Two estimators, each limited to the matched cell:
+
+- ``parabola``: the vertex of the parabola through the peak and its two neighbours, along each axis. It depends neither
+  on the offset nor on the scale of the similarities, so it treats extractors alike that differ in these.
+- ``soft_argmax``: the mean position of the cells of a window, weighted by the softmax of similarity over temperature.
+
+Only the position in B is refined: the feature of A is that of its position, whose correspondence is what is estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+HALF = 0.5  # cells: the refined position stays in the matched cell
+FLAT = 1e-7  # curvature of cosines below which a peak is a plateau: single precision does not resolve it
+TEMPERATURE, WINDOW = 0.05, 5  # of soft_argmax, unless given
+BLOCK = 2**13  # cells whose features are held at a time
+
+Features = Callable[[NDArray[np.integer]], Tensor]  # numbers of cells (m,) -> their features (m, c), unit rows
+
+
+def refined_offsets(
+    queries: Tensor,
+    cells: NDArray[np.integer],
+    size: tuple[int, int],
+    features: Features,
+    settings: Mapping[str, Any],
+    candidates: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Return the offsets of matches from the centres of their cells.
+
+    Args:
+        queries: (k, c), unit rows: the features that are matched.
+        cells: (k,), the cell of B that each is matched to, numbered row by row.
+        size: (rows, columns) of the grid of B.
+        features: returns the features of cells of B by their numbers.
+        settings: ``refine`` (``none``, the default, ``parabola`` or ``soft_argmax``), ``refine_temperature`` and
+            ``refine_window`` (cells along each side, odd) of ``soft_argmax``.
+        candidates: (rows, columns), the cells that may be matched; others are treated as those beyond the border. All
+            if None.
+
+    Returns:
+        (k, 2), along u and v, in cells, from -0.5 to 0.5. 0 along an axis on which a neighbour is missing or the
+        similarities are equal; all 0, and no feature is read, for ``none``.
+    """
+    method = settings.get("refine", "none")
+    if method == "none" or len(cells) == 0:
+        return np.zeros((len(cells), 2))
+    if method == "parabola":
+        return parabola_offsets(similarity_windows(queries, cells, size, features, 3, candidates))
+    window = settings.get("refine_window", WINDOW)
+    similarities = similarity_windows(queries, cells, size, features, window, candidates)
+    return soft_argmax_offsets(similarities, settings.get("refine_temperature", TEMPERATURE))
+
+
+def parabola_offsets(windows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the vertices (k, 2), along u and v, of parabolas through the centres of windows (k, w, w) and their
+    neighbours on each axis, in cells from the centre; 0 where a neighbour is missing (NaN) or the peak is flat."""
+    middle = windows.shape[1] // 2
+    row, column = windows[:, middle], windows[:, :, middle]
+    return np.stack([_vertex(line[:, middle - 1 : middle + 2]) for line in (row, column)], axis=1)
+
+
+def _vertex(line: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Vertex (k,) of the parabola through three similarities (k, 3), in cells from the second."""
+    before, peak, after = line.T
+    curvature = before - 2 * peak + after
+    curved = curvature < -FLAT  # False where a neighbour is missing
+    vertex = (before - after) / 2 / np.where(curved, curvature, 1)
+    return np.where(curved, np.clip(vertex, -HALF, HALF), 0)
+
+
+def soft_argmax_offsets(windows: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
+    """Return the mean positions (k, 2), along u and v, of the cells of windows (k, w, w), weighted by the softmax of
+    similarity over ``temperature``, in cells from the centre.
+
+    A cell whose mirror image about the centre is missing (NaN) along an axis does not count on this axis, so the border
+    of a grid draws no match inwards.
+    """
+    reach = np.arange(windows.shape[1]) - windows.shape[1] // 2
+    peak = np.nanmax(windows, axis=(1, 2), keepdims=True)
+    missing = np.isnan(windows)
+    weight = np.exp((np.where(missing, -np.inf, windows) - peak) / temperature)
+    offsets = []
+    for axis in (2, 1):
+        paired = np.where(np.flip(missing, axis=axis), 0, weight)
+        mass = np.moveaxis(paired, axis, 1).sum(axis=2)  # of each column, of each row
+        offsets.append(mass @ reach / mass.sum(axis=1))
+    return np.clip(np.stack(offsets, axis=1), -HALF, HALF)
+
+
+def similarity_windows(
+    queries: Tensor,
+    cells: NDArray[np.integer],
+    size: tuple[int, int],
+    features: Features,
+    window: int,
+    candidates: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Return the cosine similarities (k, window, window) of queries (k, c) and the cells around ``cells`` (k,).
+
+    NaN beyond the grid, and where a cell is no candidate. Arguments as of :func:`refined_offsets`.
+    """
+    rows, columns = size
+    reach = np.arange(window) - window // 2
+    v, u = (cells // columns)[:, None, None] + reach[:, None], (cells % columns)[:, None, None] + reach
+    there = (v >= 0) & (v < rows) & (u >= 0) & (u < columns)
+    numbers = np.clip(v, 0, rows - 1) * columns + np.clip(u, 0, columns - 1)
+    if candidates is not None:
+        there &= candidates.ravel()[numbers]
+    found = np.empty(numbers.shape)
+    step = max(1, BLOCK // window**2)
+    for start in range(0, len(cells), step):
+        part = slice(start, start + step)
+        around = features(numbers[part].ravel()).double().unflatten(0, (-1, window**2))
+        similarity = torch.einsum("kc,knc->kn", queries[part].double(), around)
+        found[part] = similarity.reshape(-1, window, window).numpy()
+    return np.where(there, found, np.nan)
