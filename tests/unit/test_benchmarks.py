@@ -26,6 +26,13 @@ SMALL = {
 }
 
 
+def test_all_can_be_imported():
+    names = [f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py") if path.stem != "__init__"]
+    command = [sys.executable, "-c", f"import {', '.join(sorted(names))}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_it_runs_and_prints_a_table(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", *SMALL[name]]
