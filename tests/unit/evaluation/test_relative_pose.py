@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from loco.errors import DataError
 from loco.evaluation import neighbours, relative_pose
+from loco.evaluation.intervals import Item
 from loco.evaluation.relative_pose import (
     direction_angle,
     draw_pairs,
@@ -367,7 +368,7 @@ def test_medians_and_areas_by_hand():
     assert found["translation error, rigid", "all"].values == [0.1, 0.2, 0.4, np.inf]
     assert rows["translation error, rigid", "overlap 0.1-0.5"].value == pytest.approx(0.15)
     assert rows["translation error, rigid", "overlap 0.5-1"].value is None  # one in two failed
-    assert found["AUC@5deg, rigid", "overlap 0.5-1"].keys == [("s", "0", "3"), ("s", "0", "4")]
+    assert found["AUC@5deg, rigid", "overlap 0.5-1"].keys == [Item("s", ("0", "3")), Item("s", ("0", "4"))]
 
 
 def test_area_is_that_below_the_recall_curve():
