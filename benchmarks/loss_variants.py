@@ -239,7 +239,7 @@ def evaluate(config: Mapping[str, Any], model: Mapping[str, Any], extractor: nn.
         return [
             row
             for name, settings in benchmarks.items()
-            for row in import_module(f"loco.evaluation.{name}").evaluate([scene], {**settings, "bootstrap": 2}).rows
+            for row in import_module(f"loco.evaluation.{name}").evaluate([scene], settings).rows
             if name == "location_consistency" or row.condition == "all"
         ]
 
