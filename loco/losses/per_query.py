@@ -24,16 +24,17 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loco.losses.first_order import first_order
 from loco.losses.pairs import AllPairsLoss
 from loco.losses.processes import add_up
-from loco.losses.rows import RowGrid, RowTables
+from loco.losses.rows import RowGrid, RowTables, Window
 from loco.losses.tiles import Block, Walk
 
-_PAIRS_AT_A_TIME = 2**20  # on a CPU: 20 MB
+_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: for each dimension, at least, and at most; 20 bytes each
 _PAIRS_ON_A_GPU = 2**25
 
 
@@ -111,11 +112,11 @@ class QueryRanking:
         self.ranked = torch.zeros((n, scales), dtype=torch.bool, device=features.device)
         self.pairs = features.new_zeros((2, scales), dtype=torch.float64)
         self.gradient = torch.zeros_like(features) if differentiate else None
-        kinds = torch.cat([self.classes.positive, self.classes.negative])
-        used = kinds.T.unique(dim=0)
-        used = used[used.any(dim=1)]  # kinds of pairs that any scale looks at, (kinds, 2 K)
-        self.kind_of_class = (kinds.T[None] == used[:, None]).all(dim=2).to(features)  # (kinds, classes)
-        self.positive, self.negative = used.T.to(features).view(2, scales, -1)  # (K, kinds)
+        weights = torch.cat([self.classes.positive, self.classes.negative]).T  # of each class (classes, 2 K)
+        kinds, kind_of_class = weights.unique(dim=0, return_inverse=True)  # the first is nothing to any scale
+        self.positive, self.negative = kinds.T.to(features).view(2, scales, -1)  # (K, kinds)
+        self.kinds = len(kinds)
+        self.offset = (kind_of_class * self.grid.nodes).to(features.device)  # of each class in what a row stores
         blocks = list(self._find_queries())
         self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
         weights = torch.tensor(criterion.weights).to(self.queries) * (self.queries > 0)
@@ -125,26 +126,30 @@ class QueryRanking:
 
     def _find_queries(self) -> Iterator[_Rows]:
         """The rows with a positive pair at any scale, in blocks."""
-        at_a_time = _PAIRS_ON_A_GPU if self.features.is_cuda else _PAIRS_AT_A_TIME
-        weights = self.classes.positive.to(self.features.device)
-        positive = torch.nonzero(self.classes.positive.any(dim=0))[:, 0].tolist()
+        of_each, least, most = _PAIRS_AT_A_TIME
+        at_a_time = min(max(least, of_each * self.features.shape[1]), most)
+        at_a_time = _PAIRS_ON_A_GPU if self.features.is_cuda else at_a_time
+        is_positive = (self.classes.positive > 0).T.to(self.features.device)
         for strip in self.walk.strips(self.classes.radii[-1]):
-            i = strip[0].i
-            rows = torch.arange(i.start, i.stop, device=self.features.device)
-            counts = torch.zeros((len(rows), self.classes.number), dtype=torch.float64, device=rows.device)
-            for block in strip:
-                if block.nearest <= self.classes.positive_within:
-                    classes = torch.as_tensor(self.walk.classes_of_rows(rows, block), device=rows.device)
-                    classes = classes.expand(len(rows), block.j.stop - block.j.start)
-                    for number in positive:
-                        counts[:, number] += (classes == number).sum(dim=1)
-            self.ranked[i] = counts @ weights.T > 0
-            rows = rows[self.ranked[i].any(dim=1)]
-            ends = torch.tensor([0, *(block.j.stop - block.j.start for block in strip)]).cumsum(0).tolist()
+            rows = torch.arange(strip[0].i.start, strip[0].i.stop, device=self.features.device)
+            self.ranked[rows] = is_positive[self._nearest_class(rows, strip)]
+            rows = rows[self.ranked[rows].any(dim=1)]
+            ends = np.cumsum([0, *(block.j.stop - block.j.start for block in strip)]).tolist()
             columns = [slice(*pair) for pair in pairwise(ends)]
             for part in rows.split(max(1, at_a_time // ends[-1])):
                 if len(part):
                     yield _Rows(part, strip, columns)
+
+    def _nearest_class(self, rows: Tensor, strip: list[Block]) -> Tensor:
+        """The class of the nearest pair of each row that may be a positive one, as if it were across images."""
+        nearest = torch.full_like(rows, len(self.classes.radii))
+        for block in strip:
+            if block.nearest <= self.classes.positive_within:
+                classes = self.walk.classes_of_rows(rows, block)
+                if self.criterion.same_image:
+                    classes = classes % self.classes.across
+                nearest = torch.minimum(nearest, torch.as_tensor(classes, device=rows.device).amin(dim=-1))
+        return nearest
 
     def _walk(self, blocks: list[_Rows]) -> None:
         room = max(len(rows.rows) * rows.width for rows in blocks)
@@ -158,10 +163,11 @@ class QueryRanking:
     def _rank(self, rows: _Rows, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
         self._locate(rows, cell, fraction)
         histograms, counts = self._histograms(cell, fraction, power)
+        window = Window.of(self.grid, histograms[:, self.positive.any(dim=0)])
         slopes = 0.0
         scales = zip(self.positive, self.negative, self.row_weight)
         for k, (positive, negative, weight) in enumerate(scales):
-            tables = RowTables(self.grid, histograms, positive, negative, self.criterion.ratio)
+            tables = RowTables(window, histograms, positive, negative, self.criterion.ratio)
             ranked = self.ranked[rows.rows, k]
             self.ap[rows.rows, k] = torch.where(ranked, tables.ap.double(), 0.0)
             kinds = torch.stack([positive > 0, negative > 0]).double()
@@ -169,7 +175,7 @@ class QueryRanking:
             if self.gradient is not None:
                 slopes = slopes + weight * tables.slopes()
         if self.gradient is not None:
-            self._look_up(slopes, cell, fraction, power, value)
+            self._look_up(slopes, window, cell, fraction, power, value)
             self._multiply_back(rows, value)
 
     def _locate(self, rows: _Rows, cell: Tensor, fraction: Tensor) -> None:
@@ -182,22 +188,27 @@ class QueryRanking:
         fraction.frac_()
         for block, columns in zip(rows.blocks, rows.columns):
             classes = self.walk.classes_of_rows(rows.rows, block)
-            cell[:, columns].add_(classes, alpha=self.grid.nodes)
+            if isinstance(classes, Tensor):
+                cell[:, columns] += self.offset.index_select(0, classes.view(-1)).view(classes.shape)
+            else:
+                cell[:, columns] += self.offset[classes]
 
     def _histograms(self, cell: Tensor, fraction: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
         """Histograms of the pairs of each kind (r, kinds, nodes), and their numbers (r, kinds)."""
-        moments = fraction.new_zeros(4, len(cell), self.classes.number * self.grid.nodes)
+        moments = fraction.new_zeros(4, len(cell), self.kinds * self.grid.nodes)
         moments[0].scatter_add_(1, cell, power.fill_(1.0))
         moments[1].scatter_add_(1, cell, fraction)
         moments[2].scatter_add_(1, cell, torch.mul(fraction, fraction, out=power))
         moments[3].scatter_add_(1, cell, power.mul_(fraction))
-        moments = self.kind_of_class @ moments.view(4, len(cell), self.classes.number, self.grid.nodes)
+        moments = moments.view(4, len(cell), self.kinds, self.grid.nodes)
         return self.grid.histograms(moments), moments[0].sum(dim=-1, dtype=torch.float64)
 
-    def _look_up(self, slopes: Tensor, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
-        """The slope of each pair, in ``value``, from those of each kind (r, kinds, nodes)."""
-        of_class = self.kind_of_class.T @ self.grid.polynomials(slopes)
-        constant, *others = of_class.flatten(2)
+    def _look_up(self, slopes: Tensor, window: Window, cell: Tensor, fraction: Tensor, *buffers: Tensor) -> None:
+        """The slope of each pair, in the second buffer, from those of each kind around a window (r, kinds, nodes)."""
+        power, value = buffers
+        table = fraction.new_zeros(4, len(cell), self.kinds, self.grid.nodes)
+        table[..., window.inside] = self.grid.polynomials(slopes)[..., window.at]
+        constant, *others = table.flatten(2)
         torch.gather(others.pop(), 1, cell, out=value)
         for coefficient in [*reversed(others), constant]:
             value.mul_(fraction).add_(torch.gather(coefficient, 1, cell, out=power))

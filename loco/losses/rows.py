@@ -1,27 +1,33 @@
 """Smooth AP within rows of the pair matrix: one histogram, and one set of tables, for each row.
 
-As the tables of :mod:`loco.losses.exact`, but thousands of them, so grids are coarse and interpolation is cubic: a
-score between two nodes is shared out among the four around it, by the polynomial through them (Lagrange). What is
-gathered of the scores in a cell is the sums of the powers 0 to 3 of their fractions, from which the shares follow.
+As the tables of :mod:`loco.losses.exact`, but thousands of them. So grids are coarse, and interpolation is cubic: a
+score is shared out among the four nodes around it, by the polynomial through them (Lagrange). What is gathered of the
+scores in a cell is the sums of the powers 0 to 3 of their fractions, from which the shares follow. Tables span the
+scores of the positives, where AP is evaluated, and the nodes around them that are not saturated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from loco.losses.histograms import MARGIN
 
-NODES_PER_TAU = 8
+NODES_PER_TAU = 6
 SATURATED = 24  # in tau: sigma differs from 0 or 1 by less than 4e-11 beyond
-_WHOLE, _PART = 640, 256  # nodes: of grids whose sigmoid is one matrix, and of the parts of others
+_BAND = SATURATED * NODES_PER_TAU
+_PART = 256  # nodes at which ranks are computed at once
 
 # Share of the nodes -1, 0, 1, 2 (rows), by the powers 0, 1, 2, 3 of the fraction (columns), times 6.
 _LAGRANGE = [[0, -2, 3, -1], [6, -3, -6, 3], [0, 6, 3, -3], [0, -1, 0, 1]]
 
 
 class RowGrid:
-    """An even grid of scores for every row, at a temperature."""
+    """An even grid of scores, the same for every row, at a temperature."""
 
     def __init__(self, tau: float, like: Tensor) -> None:
         """``like``: a tensor of the type and the device of all others."""
@@ -29,11 +35,8 @@ class RowGrid:
         self.first = -MARGIN - self.width
         self.nodes = int(2 * MARGIN / self.width) + 4
         self.lagrange = like.new_tensor(_LAGRANGE) / 6
-        self.band = min(SATURATED * NODES_PER_TAU, self.nodes)
-        self.part = self.nodes if self.nodes <= _WHOLE else _PART
-        offset = torch.arange(-self.band, self.part + self.band, dtype=torch.float64, device=like.device)
-        offset = (offset[:, None] - torch.arange(self.part, device=like.device)) / NODES_PER_TAU
-        sigmoid = torch.sigmoid(offset)
+        node = torch.arange(-_BAND, _PART + _BAND, dtype=torch.float64, device=like.device)
+        sigmoid = torch.sigmoid((node[:, None] - node[_BAND : _BAND + _PART]) / NODES_PER_TAU)
         self.sigmoid, self.slope = sigmoid.to(like), (sigmoid * (1 - sigmoid) / tau).to(like)
 
     def histograms(self, moments: Tensor) -> Tensor:
@@ -45,64 +48,116 @@ class RowGrid:
         return here
 
     def polynomials(self, values: Tensor) -> Tensor:
-        """Coefficients (4, ..., nodes) of the powers of the fraction in each cell, from values (..., nodes)."""
-        padded = torch.nn.functional.pad(values, (1, 2))
-        around = torch.stack([padded[..., k : k + self.nodes] for k in range(4)])
+        """Coefficients (4, ..., m) of the powers of the fraction in each cell, from values at m nodes (..., m)."""
+        padded = pad(values, (1, 2))
+        around = torch.stack([padded[..., k : k + values.shape[-1]] for k in range(4)])
         return torch.tensordot(self.lagrange.T, around, dims=1)
 
-    def ranks(self, histograms: Tensor) -> Tensor:
-        """sum_b histogram[b] sigma(x_b - x_k) at all nodes k, (..., nodes)."""
-        return self._correlate(histograms, self.sigmoid, above=1.0)
 
-    def rank_slopes(self, histograms: Tensor) -> Tensor:
-        """The same with the derivative of sigma."""
-        return self._correlate(histograms, self.slope, above=0.0)
+class Window(NamedTuple):
+    """The nodes from ``low`` to ``high``, which hold all positives of some rows, and those around them.
 
-    def _correlate(self, histograms: Tensor, kernel: Tensor, above: float) -> Tensor:
-        """``kernel`` holds its values for the nodes of a part and those within ``band``; ``above`` is that beyond."""
-        out = torch.empty_like(histograms)
-        for start in range(0, self.nodes, self.part):
-            end = min(start + self.part, self.nodes)
-            low, high = max(0, start - self.band), min(self.nodes, end + self.band)
-            near = kernel[low - start + self.band : high - start + self.band, : end - start]
-            out[..., start:end] = histograms[..., low:high] @ near
-            if above and high < self.nodes:
-                out[..., start:end] += above * histograms[..., high:].sum(dim=-1, keepdim=True)
+    Around are ``_BAND`` more nodes at either end, of which the outer ones may lie beyond the grid.
+    """
+
+    grid: RowGrid
+    low: int
+    high: int
+
+    @classmethod
+    def of(cls, grid: RowGrid, positives: Tensor) -> Window:
+        """The window of histograms (..., nodes)."""
+        held = torch.nonzero((positives != 0).flatten(0, -2).any(dim=0))
+        return cls(grid, int(held[0]), int(held[-1]) + 1) if len(held) else cls(grid, 0, 1)
+
+    @property
+    def inside(self) -> slice:
+        """The nodes of the grid that the surroundings contain."""
+        return slice(max(0, self.low - _BAND), min(self.grid.nodes, self.high + _BAND))
+
+    @property
+    def at(self) -> slice:
+        """Those nodes, counted from the first of the surroundings."""
+        shift = self.low - _BAND
+        return slice(self.inside.start - shift, self.inside.stop - shift)
+
+    def around(self, histograms: Tensor) -> Tensor:
+        """Histograms of the surroundings, whose last node has all scores above."""
+        beyond = (self.high + _BAND) - self.inside.stop
+        out = pad(histograms[..., self.inside], (self.at.start, beyond))
+        out[..., -1] += histograms[..., self.inside.stop :].sum(dim=-1)
         return out
+
+    def ranks(self, around: Tensor) -> Tensor:
+        """sum_b histogram[b] sigma(x_b - x_k) at the nodes k of the window, from the histogram of the surroundings."""
+        out = around.new_empty(*around.shape[:-1], self.high - self.low)
+        for own, near in self._parts():
+            size = own.stop - own.start
+            out[..., own] = around[..., near] @ self.grid.sigmoid[: size + 2 * _BAND, :size]
+            out[..., own] += around[..., near.stop :].sum(dim=-1, keepdim=True)
+        return out
+
+    def rank_slopes(self, around: Tensor) -> Tensor:
+        """The same with the derivative of sigma."""
+        out = around.new_empty(*around.shape[:-1], self.high - self.low)
+        for own, near in self._parts():
+            size = own.stop - own.start
+            out[..., own] = around[..., near] @ self.grid.slope[: size + 2 * _BAND, :size]
+        return out
+
+    def passing_slopes(self, within: Tensor) -> Tensor:
+        """sum_k value[k] sigma'(x_b - x_k) at the nodes b of the surroundings, from values in the window."""
+        out = within.new_zeros(*within.shape[:-1], self.high - self.low + 2 * _BAND)
+        for own, near in self._parts():
+            size = own.stop - own.start
+            out[..., near] += within[..., own] @ self.grid.slope[: size + 2 * _BAND, :size].T
+        return out
+
+    def _parts(self) -> Iterator[tuple[slice, slice]]:
+        """Parts of the window, and of its surroundings the nodes that are not saturated for them."""
+        for start in range(0, self.high - self.low, _PART):
+            stop = min(start + _PART, self.high - self.low)
+            yield slice(start, stop), slice(start, stop + 2 * _BAND)
 
 
 class RowTables:
     """Mean AP of the positives of each row, and its derivatives as functions of the score, at one scale."""
 
-    def __init__(self, grid: RowGrid, histograms: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> None:
+    def __init__(self, window: Window, histograms: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> None:
         """
         Args:
-            histograms: of the scores of each class, (r, classes, nodes).
-            positive, negative: weights of the pairs of each class, (classes,).
+            window: of all positives.
+            histograms: of the scores of each kind of pairs, (r, kinds, nodes).
+            positive, negative: weights of the pairs of each kind, (kinds,).
             ratio: factor of the negatives.
         """
-        self.grid, self.positive, self.negative = grid, positive, ratio * negative
-        self.histograms = histograms
-        self.pairs = torch.stack([positive @ histograms, self.negative @ histograms])  # of either kind (2, r, nodes)
-        self.r_p, self.r_n = grid.ranks(self.pairs)
+        self.window, self.positive, self.negative = window, positive, ratio * negative
+        self.histograms = histograms[..., window.low : window.high]
+        self.around = window.around(torch.stack([positive @ histograms, self.negative @ histograms]))
+        self.r_p, self.r_n = window.ranks(self.around)
         self.weights = [float(weight) for weight in positive.unique() if weight > 0]
-        total = self.pairs[0].sum(dim=-1)
+        total = self.around[0].sum(dim=-1)
         self.share = torch.where(total > 0, 1 / total, 0.0)[:, None]
         self.ap = sum((own * ap).sum(dim=-1) for own, ap, *_ in self._by_weight()) * self.share[:, 0]
 
     def slopes(self) -> Tensor:
-        """Derivative of a row's mean AP with respect to the score of one of its pairs of each class."""
-        slope_p, slope_n = self.grid.rank_slopes(self.pairs)
+        """Derivative of a row's mean AP by the score of one of its pairs of each kind (r, kinds, nodes around).
+
+        A pair's score enters through the ranks of all positives, by which it passes them; a positive's also through
+        its own rank.
+        """
+        slope_p, slope_n = self.window.rank_slopes(self.around)
         by_r_p = by_r_n = 0.0
         own_slopes = torch.zeros_like(self.histograms)
         for weight, (own, _, ap_by_r_p, ap_by_r_n) in zip(self.weights, self._by_weight()):
             by_r_p, by_r_n = by_r_p + own * ap_by_r_p, by_r_n + own * ap_by_r_n
             own_slopes[:, self.positive == weight] = weight * (ap_by_r_p * slope_p + ap_by_r_n * slope_n)[:, None]
-        as_positive, as_negative = self.grid.rank_slopes(torch.stack([by_r_p, by_r_n]))
-        passing = self.positive[:, None] * as_positive[:, None] + self.negative[:, None] * as_negative[:, None]
-        return (passing - own_slopes) * self.share[:, None]
+        as_positive, as_negative = self.window.passing_slopes(torch.stack([by_r_p, by_r_n]))[:, :, None]
+        slopes = self.positive[:, None] * as_positive + self.negative[:, None] * as_negative
+        slopes[..., _BAND:-_BAND] -= own_slopes
+        return slopes.mul_(self.share[:, None])
 
-    def _by_weight(self):
+    def _by_weight(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """For the positives of each weight: their weighted histogram, AP, and its derivatives by R_P and R_N."""
         for weight in self.weights:
             own = weight * self.histograms[:, self.positive == weight].sum(dim=1)
