@@ -289,7 +289,8 @@ def mean_of_scales(
     the device.
     """
     ranked = positives > 0
-    weight = torch.tensor(weights).to(mean_ap) * ranked
+    # Multiplied one by one: a copy of the list to a GPU would wait for it.
+    weight = torch.stack([weight * part for weight, part in zip(weights, ranked.to(mean_ap))])
     total = weight.sum()
     mean = (weight * torch.where(ranked, mean_ap, 0.0)).sum() / total.masked_fill(total == 0, 1.0)
     log = {"positives": positives.sum(), "negatives": negatives.sum()}

@@ -73,7 +73,7 @@ class QueryMeanAP(torch.autograd.Function):
 def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
     """AP of each patch as a query (n,), the mean of the scales at which it has a positive; NaN without."""
     ranking = QueryRanking(criterion, walk, features[walk.order], differentiate=False)
-    weights = torch.tensor(criterion.weights).to(ranking.ap)
+    weights = ranking.ap.new_tensor(criterion.weights)
     sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
     total, weight = add_up(sums, criterion.group)
     precision = torch.empty_like(total)
@@ -119,7 +119,7 @@ class QueryRanking:
         self.offset = (kind_of_class * self.grid.nodes).to(features.device)  # of each class in what a row stores
         blocks = list(self._find_queries())
         self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
-        weights = torch.tensor(criterion.weights).to(self.queries) * (self.queries > 0)
+        weights = self.queries.new_tensor(criterion.weights) * (self.queries > 0)
         self.row_weight = (weights / weights.sum().clamp(min=1e-300) / self.queries.clamp(min=1)).tolist()
         if blocks:
             self._walk(blocks)

@@ -90,19 +90,21 @@ class Window(NamedTuple):
 
     def ranks(self, around: Tensor) -> Tensor:
         """sum_b histogram[b] sigma(x_b - x_k) at the nodes k of the window, from the histogram of the surroundings."""
-        out = around.new_empty(*around.shape[:-1], self.high - self.low)
+        out = self._correlate(around, self.grid.sigmoid)
         for own, near in self._parts():
-            size = own.stop - own.start
-            out[..., own] = around[..., near] @ self.grid.sigmoid[: size + 2 * _BAND, :size]
-            out[..., own] += around[..., near.stop :].sum(dim=-1, keepdim=True)
+            out[..., own] += around[..., near.stop :].sum(dim=-1, keepdim=True)  # where sigma is 1
         return out
 
     def rank_slopes(self, around: Tensor) -> Tensor:
         """The same with the derivative of sigma."""
+        return self._correlate(around, self.grid.slope)
+
+    def _correlate(self, around: Tensor, kernel: Tensor) -> Tensor:
+        """The sums over the nodes that are not saturated."""
         out = around.new_empty(*around.shape[:-1], self.high - self.low)
         for own, near in self._parts():
             size = own.stop - own.start
-            out[..., own] = around[..., near] @ self.grid.slope[: size + 2 * _BAND, :size]
+            out[..., own] = around[..., near] @ kernel[: size + 2 * _BAND, :size]
         return out
 
     def passing_slopes(self, within: Tensor) -> Tensor:

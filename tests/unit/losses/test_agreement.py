@@ -93,16 +93,26 @@ def test_exact_with_ties_and_coincident_points():
     assert (exact_gradient - dense_gradient).norm() <= 1e-4 * dense_gradient.norm()
 
 
-@pytest.mark.parametrize("name", ["dense", "exact", "sampled", "info_nce"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dense", {}),
+        ("exact", {}),
+        ("sampled", {}),
+        ("info_nce", {}),
+        ("dense", {"ranking": "query"}),
+        ("exact", {"ranking": "query"}),
+    ],
+)
 @pytest.mark.parametrize("case", ["no patch", "one patch", "far apart", "none valid", "different scenes"])
-def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, case):
+def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, options, case):
     n = {"no patch": 0, "one patch": 1}.get(case, 5)
     features = normalize(torch.randn(n, 4, generator=torch.Generator().manual_seed(0)), dim=1)
     points = torch.arange(n)[:, None] * torch.ones(n, 3) * (50 if case == "far apart" else 0.01)
     scenes = torch.arange(n) if case == "different scenes" else None
     valid = torch.zeros(n, dtype=torch.bool) if case == "none valid" else None
     loss, gradient, log = value_and_gradient(
-        build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1), features, points, scenes, valid
+        build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1, **options), features, points, scenes, valid
     )
     assert loss == 0
     assert (gradient == 0).all()

@@ -6,9 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.functional import normalize
 
-from loco.losses import DenseSmoothAP, ExactSmoothAP, build_loss
+from loco.losses import DenseSmoothAP, ExactSmoothAP
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 ONE = {"rho": RHO, "kappa": KAPPA}
@@ -78,17 +77,13 @@ def test_ties_and_coincident_points():
     assert_agree({**ONE, "tau": 0.05}, features[thrice], points[thrice], *rest)
 
 
-@pytest.mark.parametrize("case", ["no patch", "one patch", "far apart", "none valid", "different scenes"])
-@pytest.mark.parametrize("name", ["dense", "exact"])
-def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, case):
-    n = {"no patch": 0, "one patch": 1}.get(case, 5)
-    features = normalize(torch.randn(n, 4, generator=torch.Generator().manual_seed(0)), dim=1)
-    points = torch.arange(n)[:, None] * torch.ones(n, 3) * (50 if case == "far apart" else 0.01)
-    scenes = torch.arange(n) if case == "different scenes" else None
-    valid = torch.zeros(n, dtype=torch.bool) if case == "none valid" else None
-    criterion = build_loss(name, **ONE, tau=0.1, ranking="query")
-    loss, gradient, log = value_and_gradient(criterion, features, points, scenes, valid)
-    assert loss == 0
-    assert (gradient == 0).all()
-    assert log["positives"] == 0
-    assert math.isnan(log["mean_ap"])
+@pytest.mark.parametrize("ranking", ["batch", "query"])
+def test_weights_of_scales_are_not_rounded(ranking):
+    batch = patches(60)
+    scales = [DenseSmoothAP(*radii, 0.1, ranking=ranking) for radii in zip(SCALES["rho"], SCALES["kappa"])]
+    each = [value_and_gradient(scale, *batch) for scale in scales]
+    loss, gradient, _ = value_and_gradient(DenseSmoothAP(**SCALES, tau=0.1, ranking=ranking), *batch)
+    weights = [weight / sum(SCALES["weights"]) for weight in SCALES["weights"]]
+    assert loss.item() == pytest.approx(sum(w * one.item() for w, (one, *_) in zip(weights, each)), abs=1e-12)
+    expected = sum(w * one for w, (_, one, _) in zip(weights, each))
+    torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-10)
