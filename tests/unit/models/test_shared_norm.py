@@ -1,12 +1,11 @@
 """Batch normalisation of a batch that several processes hold, against the same batch in one."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from loco.models.shared_norm import SharedBatchNorm2d, share_batch_norms
+from tests.unit.processes import run_together
 
 SHARES = [3, 1, 2]
 
@@ -23,18 +22,13 @@ def normalised(norm: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> dict[s
     return {"out": out.detach(), "grad": x.grad, **norm.state_dict()}
 
 
-def work(process: int, folder: str) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=process, world_size=len(SHARES))
-    x, weight = (part.split(SHARES)[process] for part in batch())
-    torch.save(normalised(SharedBatchNorm2d(5), x, weight), f"{folder}/{process}.pt")
-    distributed.destroy_process_group()
+def work(process: int) -> dict[str, torch.Tensor]:
+    return normalised(SharedBatchNorm2d(5), *(part.split(SHARES)[process] for part in batch()))
 
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("norm")
-    torch.multiprocessing.spawn(work, (str(folder),), len(SHARES))
-    return [torch.load(Path(folder, f"{process}.pt")) for process in range(len(SHARES))]
+    return run_together(work, len(SHARES), tmp_path_factory.mktemp("norm"))
 
 
 def test_statistics_are_those_of_all_processes(shares):
