@@ -117,12 +117,16 @@ class Sample:
         """Least and largest possible score: fractions are at most 1, errors are not negative."""
         return FRACTION if self.unit == "%" else (0.0, inf)
 
+    @property
+    def value(self) -> float | None:
+        """The statistic; None without items."""
+        return Design(self.keys, self.weights).value(np.array([self.values], dtype=np.float64), self.statistic)
+
     def row(self) -> Row:
         """The statistic and its confidence interval, for the widest population that the items support."""
         design = Design(self.keys, self.weights)
-        values = np.asarray(self.values, dtype=np.float64)[None]
-        interval = design.interval(values, None, self.statistic, self.bounds)
-        numbers = (design.value(values, self.statistic), *(interval[:2] if interval else (None, None)))
+        interval = design.interval(self.values, None, self.statistic, self.bounds)
+        numbers = (self.value, *(interval[:2] if interval else (None, None)))
         value, low, high = (number if number is not None and isfinite(number) else None for number in numbers)
         population = design.level if interval else None
         return Row(self.metric, self.condition, value, low, high, len(self.keys), self.unit, population, design.scenes)

@@ -24,7 +24,7 @@ from loco.evaluation.intervals import FRACTION, Design, Item
 from loco.evaluation.result import Sample
 from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figure
 from loco.results.metrics import Metrics, samples_of
-from loco.results.scores import estimate, summarise
+from loco.results.scores import summarise
 
 PANELS = 3  # side by side at most
 # recall@5, MMA@3px, or AUC@10deg, rigid
@@ -315,7 +315,7 @@ def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem
         axes = figure.subplots()
         for place, experiment in enumerate(experiments):
             runs = [
-                {scene: estimate(own) if len(own.values) else np.nan for scene, own in _scene_samples(m).items()}
+                {scene: own.value for scene, own in _scene_samples(m).items()}
                 for m in metrics
                 if m.experiment == experiment
             ]

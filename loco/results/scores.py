@@ -257,10 +257,3 @@ def _require_same_items(first: tuple[Metrics, Sample], other: tuple[Metrics, Sam
             expected=f"those of {first[0].path}",
             remedy="run the benchmark anew for both",
         )
-
-
-def estimate(sample: Sample) -> float:
-    """The mean, or the median, of a sample that has items."""
-    if sample.statistic == "median":
-        return float(np.median(sample.values))
-    return float(np.average(sample.values, weights=sample.weights))
