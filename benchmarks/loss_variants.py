@@ -1,12 +1,11 @@
-"""Variants of the ranking loss on stored features: a head is trained with each, and evaluated on another scene.
+"""Variants of the ranking loss on stored features: a head is trained with each, and evaluated on the test scenes.
 
 For questions that come before an implementation ("would a radius in patch footprints help?"). Every variant is written
 out over (queries, patches) matrices of a batch, in autograd, and shares the model, the batches, the optimiser and the
 number of steps of an experiment. The files are those of a run of the workflow, which are read without their records:
 
     snakemake --configfile config/office.yaml my.yaml --cores N all    # my.yaml runs EXPERIMENT with `cache: true`
-    python -m benchmarks.loss_variants --config config/office.yaml my.yaml --experiment EXPERIMENT \\
-        --dataset office --train first_train --test first_val --seeds 0 1
+    python -m benchmarks.loss_variants --config config/office.yaml my.yaml --experiment EXPERIMENT --split choice
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from loco.config import load
+from loco import paths
+from loco.config import load, read_files
 from loco.evaluation.result import EvaluatedScene, Row
 from loco.losses import build_loss
 from loco.models.build import build_extractor
 from loco.models.stored import save_extractor
+from loco.plan import Plan
 from loco.steps.extract import extract_scene
 from loco.training.data import Batch, Batches
 from loco.training.optimiser import build_optimiser, set_rates
@@ -115,26 +115,19 @@ def distilled(pairs: Pairs, loss: Loss, weight: float, temperature: float = 0.1)
     return loss(pairs) + weight * divergence
 
 
-def info_nce(pairs: Pairs, rho: float, tau: float = 0.07, supervised: bool = True) -> Tensor:
-    """Contrastive loss. ``supervised``: all positives are in the denominator (SupCon), else each one by itself."""
+def info_nce(pairs: Pairs, rho: float, tau: float = 0.07) -> Tensor:
+    """Contrastive loss with one positive at a time in the denominator; the library's has all of a query there."""
     positive = (pairs.distance <= rho) & pairs.elsewhere
     negative = (pairs.distance > rho) & (pairs.distance <= KAPPA)
     useful = positive.any(dim=1)
     scores, positive, negative = pairs.scores[useful] / tau, positive[useful], negative[useful]
-    rivals = scores.masked_fill(~(positive | negative if supervised else negative), -torch.inf).logsumexp(dim=1)
-    each = rivals[:, None] - scores
-    if not supervised:
-        each = torch.logaddexp(rivals[:, None], scores) - scores
+    rivals = scores.masked_fill(~negative, -torch.inf).logsumexp(dim=1, keepdim=True)
+    each = torch.logaddexp(rivals, scores) - scores
     return (torch.where(positive, each, 0.0).sum(dim=1) / positive.sum(dim=1)).mean()
 
 
 WEIGHTED = {0.1: (1.0, TAU), 0.4: (0.3, TAU), 1.2: (0.2, TAU)}
 VARIANTS: dict[str, Loss] = {
-    "query, 0.1 m": partial(per_query, rho=0.1),
-    "query, 0.05 m": partial(per_query, rho=0.05),
-    "query, 0.1 m, tau 0.1": partial(per_query, rho=0.1, tau=0.1),
-    "query, 0.1 m, tau 0.03": partial(per_query, rho=0.1, tau=0.03),
-    "query, 0.1, 0.4, 1.2 m, weights 1, 0.3, 0.2": partial(per_query_of_radii, radii=WEIGHTED),
     "query, 0.1, 0.4, 1.2 m, tau 0.05, 0.1, 0.2": partial(
         per_query_of_radii, radii={0.1: (1.0, 0.05), 0.4: (0.3, 0.1), 1.2: (0.2, 0.2)}
     ),
@@ -149,12 +142,24 @@ VARIANTS: dict[str, Loss] = {
     "query, three radii, distillation 0.1": partial(
         distilled, loss=partial(per_query_of_radii, radii=WEIGHTED), weight=0.1
     ),
-    "supervised contrastive, 0.1 m": partial(info_nce, rho=0.1),
-    "InfoNCE, 0.1 m": partial(info_nce, rho=0.1, supervised=False),
+    "InfoNCE, one positive at a time, 0.1 m": partial(info_nce, rho=0.1),
 }
-EXACT = {  # losses of the library over all pairs, for comparison
+_QUERY = {"name": "exact", "ranking": "query", "kappa": KAPPA}
+LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, for comparison
     "global, 0.1 m": {"name": "exact", "rho": 0.1, "kappa": KAPPA, "tau": TAU},
     "global, 0.2 m, tau 0.03": {"name": "exact", "rho": 0.2, "kappa": KAPPA, "tau": 0.03},
+    "query, 0.1 m": {**_QUERY, "rho": 0.1, "tau": TAU},
+    "query, 0.05 m": {**_QUERY, "rho": 0.05, "tau": TAU},
+    "query, 0.1 m, tau 0.1": {**_QUERY, "rho": 0.1, "tau": 0.1},
+    "query, 0.1 m, tau 0.03": {**_QUERY, "rho": 0.1, "tau": 0.03},
+    "query, 0.1, 0.4, 1.2 m, weights 1, 0.3, 0.2": {
+        **_QUERY,
+        "rho": [*WEIGHTED],
+        "kappa": [KAPPA] * len(WEIGHTED),
+        "weights": [weight for weight, _ in WEIGHTED.values()],
+        "tau": TAU,
+    },
+    "InfoNCE, 0.1 m": {"name": "info_nce", "rho": 0.1, "kappa": KAPPA, "tau": 0.07, "queries": QUERIES},
 }
 
 
@@ -182,15 +187,15 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
     extractor = build_extractor(experiment["model"], seed).train()
     (phase,) = phases_of(experiment["train"])
     optimiser = build_optimiser(extractor, [phase])
-    exact = build_loss(**EXACT[variant], normalise=False) if variant in EXACT else None
+    criterion = build_loss(**LIBRARY[variant], seed=seed, normalise=False) if variant in LIBRARY else None
     for step in range(phase.end):
         set_rates(optimiser, phase, step)
         batch = batches.draw(step)
         maps = extractor(None, batch.encoded)
         features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
-        if exact:
+        if criterion:
             image = batch.rows // batch.use[0].numel()
-            loss, _ = exact(features, batch.points.flatten(0, 2)[batch.rows], batch.scene[image], image_ids=image)
+            loss, _ = criterion(features, batch.points.flatten(0, 2)[batch.rows], batch.scene[image], image_ids=image)
         else:
             loss = VARIANTS[variant](_pairs(batches, batch, step, features))
         optimiser.zero_grad()
@@ -227,75 +232,57 @@ def _footprints(batches: Batches, batch: Batch, step: int) -> np.ndarray:
     return np.asarray(sides, np.float32)
 
 
-def evaluate(config: Mapping[str, Any], model: Mapping[str, Any], extractor: nn.Module, files: list[Path]) -> list[Row]:
-    """Rows of the benchmarks of the run on one scene, given its frames, correspondences and stored features."""
-    frames, correspondences, encoded = files
+def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> list[Row]:
+    """Rows of the benchmarks of the run on the test scenes of a split."""
+    model = plan.config["experiments"][options.experiment]["model"]
+    encoder, rows = plan.encoder(options.experiment), []
     with tempfile.TemporaryDirectory() as folder:
-        weights, features = Path(folder) / "model.safetensors", Path(folder) / "features.h5"
+        weights = Path(folder) / "model.safetensors"
         save_extractor(extractor, extractor.config, weights, {})
-        extract_scene(model, weights, frames, features, 0, encoded)
-        scene = EvaluatedScene(frames, correspondences, features)
-        benchmarks = {name: config["benchmarks"][name] for name in config["run"]["benchmarks"]}
-        return [
-            row
-            for name, settings in benchmarks.items()
-            for row in import_module(f"loco.evaluation.{name}").evaluate([scene], settings).rows
-            if name == "location_consistency" or row.condition == "all"
-        ]
+        for benchmark in plan.run["benchmarks"]:
+            tested = []
+            places = plan.test_places(benchmark, options.split)
+            files = plan.evaluated_scenes(benchmark, options.split, options.experiment, "trained")
+            for (dataset, scene), (frames, correspondences, *_) in zip(places, files, strict=True):
+                encoded = paths.ENCODED.format(encoder=encoder, dataset=dataset, scene=scene)
+                features = Path(folder) / f"{dataset}-{scene}.h5"
+                if not features.exists():
+                    extract_scene(model, weights, Path(frames), features, 0, Path(encoded))
+                tested.append(EvaluatedScene(Path(frames), Path(correspondences), features))
+            found = import_module(f"loco.evaluation.{benchmark}").evaluate(tested, plan.config["benchmarks"][benchmark])
+            rows += found.rows
+    conditions = {row.condition for row in rows}
+    return [row for row in rows if row.condition == "all" or row.metric == "mAP" or "all" not in conditions]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="+", required=True, help="configurations laid over the demo, as of the run")
     parser.add_argument("--experiment", required=True)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--train", required=True, help="scene to train on")
-    parser.add_argument("--test", required=True, help="scene to evaluate on")
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--split", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", nargs="+", default=[*EXACT, *VARIANTS])
+    parser.add_argument("--variants", nargs="+", default=[*LIBRARY, *VARIANTS])
     parser.add_argument("--out", type=Path, default=Path("loss_variants.jsonl"), help="a line is appended per training")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = _config(options.config)
-    experiment = config["experiments"][options.experiment]
-    (encoder,) = (p for p in (options.results / "encoded").iterdir() if (p / options.dataset).is_dir())
-    stride = f"stride{experiment['model']['stride']}"
-    of_scene = {
-        scene: [
-            options.results / f"frames/{options.dataset}/{scene}.h5",
-            options.results / f"correspondences/{options.dataset}/{stride}/{scene}.h5",
-            encoder / options.dataset / f"{scene}.h5",
-        ]
-        for scene in (options.train, options.test)
-    }
-    scenes = open_scenes([of_scene[options.train]])
+    root = Path(__file__).parents[1]
+    plan = Plan(load(read_files([root / "config/config.yaml", *options.config]), root), root)
+    experiment, files = (
+        plan.config["experiments"][options.experiment],
+        plan.train_inputs(options.split, options.experiment),
+    )
+    scenes = open_scenes(list(zip(files["train_frames"], files["train_correspondences"], files["train_encoded"])))
     for seed in options.seeds:
         batches = Batches(scenes, experiment["train"]["batch"], None, seed, with_images=False)
         for variant in options.variants:
             began = time.process_time()
             extractor = train(experiment, batches, seed, variant)
             seconds = time.process_time() - began
-            rows = evaluate(config, experiment["model"], extractor, of_scene[options.test])
-            scores = {f"{row.metric}, {row.condition}": row.value for row in rows}
+            scores = {f"{row.metric}, {row.condition}": row.value for row in evaluate(plan, options, extractor)}
             line = json.dumps({"variant": variant, "seed": seed, "training_cpu_s": round(seconds, 1), **scores})
             print(line, flush=True)
             with options.out.open("a") as file:
                 file.write(line + "\n")
-
-
-def _config(paths: list[str]) -> dict[str, Any]:
-    root = Path(__file__).parents[1]
-    config = yaml.safe_load((root / "config/config.yaml").read_text())
-    for path in paths:
-        config = _laid_over(config, yaml.safe_load(Path(path).read_text()))
-    return load(config, ".")
-
-
-def _laid_over(below: Any, above: Any) -> Any:
-    if not isinstance(below, Mapping) or not isinstance(above, Mapping):
-        return above
-    return {**below, **{key: _laid_over(below.get(key), value) for key, value in above.items()}}
 
 
 if __name__ == "__main__":

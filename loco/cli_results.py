@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from math import isnan
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from loco.errors import ConfigError, DataError
 
@@ -118,27 +116,14 @@ def _results_folder(folder: Path) -> Path:
 
 def _plan(configs: list[Path]) -> Any:
     """The plan of a configuration that is laid over the workflow's default, as by ``snakemake --configfile``."""
-    from loco.config import check_files, load
+    from loco.config import load, read_files
     from loco.plan import Plan
 
     base = next((p for p in (Path.cwd(), Path(__file__).parents[1]) if (p / "Snakefile").is_file()), None)
     if base is None:
         raise ConfigError("there is no Snakefile here: run this in the folder of the workflow, or add --files-only")
-    files = [base / "config" / "config.yaml", *configs]
-    check_files(files)
-    config: dict[str, Any] = {}
-    for file in files:
-        _lay_over(config, yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    config = read_files([base / "config" / "config.yaml", *configs])
     return Plan(load(config, base), base)
-
-
-def _lay_over(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Maps merge, everything else is replaced, as Snakemake does it."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            _lay_over(config[key], value)
-        else:
-            config[key] = value
 
 
 def _size(path: Path) -> str:

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loco.config_files import check_files, missing_files, missing_tables, read_scene_lists, resolve, scene_identity
+from loco.config_files import (
+    check_files,
+    missing_files,
+    missing_tables,
+    read_files,
+    read_scene_lists,
+    resolve,
+    scene_identity,
+)
 from loco.config_phases import former_keys
 from loco.config_problems import ablation_problems, cross_check, published_problems, share_training
 from loco.config_queries import (
@@ -39,6 +47,7 @@ __all__ = [
     "missing_files",
     "provided_by",
     "published_names",
+    "read_files",
     "resolve",
     "scene_identity",
     "scenes",
