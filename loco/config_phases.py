@@ -66,6 +66,8 @@ def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
     for rho, kappa in zip(rhos, kappas):
         if kappa is not None and rho >= kappa:
             yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
+    if loss.get("queries") is not None and loss["name"] == "exact" and loss.get("ranking") != "query":
+        yield f"{name}.queries: the loss `exact` draws queries with `ranking: query` alone; set it, or remove `queries`"
     if len(weights := loss.get("weights", rhos)) != len(rhos):
         yield f"{name}.weights: expected one weight for each of the {len(rhos)} scales, found {len(weights)}"
 

@@ -32,6 +32,10 @@ class DrawingLoss(RankingLoss):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._recent: deque[_Call] = deque(maxlen=_REMEMBERED)
 
+    def generator(self, patches: Patches) -> torch.Generator:
+        """Return the generator of the draws of this call, on the CPU: the same one on all processes."""
+        return torch.Generator().manual_seed(1_000_003 * self.seed + self.call_number(patches))
+
     def call_number(self, patches: Patches) -> int:
         """Return the number of this call, and count it unless it repeats an earlier one."""
         if self._recent and torch._C._current_graph_task_id() != -1 and (call := self._repeated(_Summary.of(patches))):
@@ -57,6 +61,11 @@ class DrawingLoss(RankingLoss):
         order = [(call.summary.features_differ(summary), call.times) for call in same]
         alike = [call for call, key in zip(same, order) if key == min(order)]
         return next((call for call in alike if call.region and call.region == alike[-1].region), (alike or [None])[-1])
+
+
+def draw_rows(patches: Patches, number: int, generator: torch.Generator) -> Tensor:
+    """Return the rows of at most ``number`` patches, a uniform draw without replacement: int64, in random order."""
+    return torch.randperm(len(patches.features), generator=generator)[:number].to(patches.features.device)
 
 
 @dataclass

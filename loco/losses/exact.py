@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from loco.losses import histograms
+from loco.losses.draws import DrawingLoss, draw_rows
 from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
 from loco.losses.inputs import wide_type
@@ -36,7 +37,7 @@ from loco.losses.processes import Group, add_up
 from loco.losses.tiles import Classes, Walk
 
 
-class ExactSmoothAP(AllPairsLoss):
+class ExactSmoothAP(DrawingLoss, AllPairsLoss):
     """Smooth AP over all pairs of a batch, in two walks over tiles.
 
     Points are compared in their own precision, float32 at least. So are features multiplied, but for those in half
@@ -58,10 +59,27 @@ class ExactSmoothAP(AllPairsLoss):
         normalise: bool = True,
         ranking: Ranking = "batch",
         weights: Sequence[float] | None = None,
+        queries: int | None = None,
+        seed: int = 0,
     ) -> None:
-        """``tile``: patches along the side of a tile; None for what suits the device. The rest as in the base class."""
-        super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights)
-        self.tile = tile
+        """
+        Args:
+            rho, kappa, tau, same_image, ratio, group, normalise, ranking, weights: as in the base class.
+            tile: patches along the side of a tile; None for what suits the device.
+            queries: with ``ranking="query"``, number of patches drawn as queries, uniformly; a patch without a positive
+                is passed over. Each is ranked against all its pairs, so that the mean AP of the drawn queries is an
+                unbiased estimate of that of all. The log counts the pairs of the drawn queries. None for all patches.
+            seed: of the draws.
+
+        Raises:
+            ValueError: as in the base class; fewer than one query, or ``queries`` with ``ranking="batch"``.
+        """
+        super().__init__(
+            rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights, seed=seed
+        )
+        if queries is not None and (ranking != "query" or queries < 1):
+            raise ValueError(f"queries must be 1 or more, with ranking='query'; found {queries} with {ranking!r}")
+        self.tile, self.queries = tile, queries
         self.takes_half = ranking == "batch"
         self.classes = Classes(self.scales, same_image)
 
@@ -75,7 +93,8 @@ class ExactSmoothAP(AllPairsLoss):
         walk = self._walk(patches)
         if self.ranking == "query":
             differentiate = torch.is_grad_enabled() and patches.features.requires_grad
-            found = QueryMeanAP.apply(patches.features, source, self, walk, differentiate)
+            queries = None if self.queries is None else draw_rows(patches, self.queries, self.generator(patches))
+            found = QueryMeanAP.apply(patches.features, source, self, walk, queries, differentiate)
         else:
             found = _MeanAP.apply(patches.features, source, self, walk)
         return mean_of_scales(self.scales, self.weights, *found)

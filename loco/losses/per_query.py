@@ -47,9 +47,15 @@ class QueryMeanAP(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, source: Tensor, criterion: AllPairsLoss, walk: Walk, differentiate: bool
+        ctx: Any,
+        features: Tensor,
+        source: Tensor,
+        criterion: AllPairsLoss,
+        walk: Walk,
+        queries: Tensor | None,
+        differentiate: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ranking = QueryRanking(criterion, walk, features[walk.order], differentiate)
+        ranking = QueryRanking(criterion, walk, features[walk.order], queries, differentiate)
         sums = add_up(torch.cat([ranking.ap.sum(dim=0), ranking.pairs.flatten()]), criterion.group)
         ap, positives, negatives = sums.view(3, -1)
         mean_ap = (ap / ranking.queries.clamp(min=1)).to(features)
@@ -64,15 +70,15 @@ class QueryMeanAP(torch.autograd.Function):
 
     @staticmethod
     @first_order
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
         # The rows of this process count for the losses of all.
-        return gradient * add_up(grad.double().sum(), ctx.group).to(gradient), None, None, None, None
+        return gradient * add_up(grad.double().sum(), ctx.group).to(gradient), None, None, None, None, None
 
 
 def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
     """AP of each patch as a query (n,), the mean of the scales at which it has a positive; NaN without."""
-    ranking = QueryRanking(criterion, walk, features[walk.order], differentiate=False)
+    ranking = QueryRanking(criterion, walk, features[walk.order], queries=None, differentiate=False)
     weights = ranking.ap.new_tensor(criterion.weights)
     sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
     total, weight = add_up(sums, criterion.group)
@@ -104,7 +110,10 @@ class QueryRanking:
         gradient: derivative of the weighted mean of the scales' mean AP by the features (n, d), from these rows.
     """
 
-    def __init__(self, criterion: AllPairsLoss, walk: Walk, features: Tensor, differentiate: bool) -> None:
+    def __init__(
+        self, criterion: AllPairsLoss, walk: Walk, features: Tensor, queries: Tensor | None, differentiate: bool
+    ) -> None:
+        """``features`` are in the order of the walk; ``queries`` are patches in their own order, None for all."""
         self.criterion, self.walk, self.features = criterion, walk, features
         self.classes, self.grid = walk.pair_classes, RowGrid(criterion.tau, features)
         n, scales = len(features), len(criterion.scales)
@@ -117,21 +126,24 @@ class QueryRanking:
         self.positive, self.negative = kinds.T.to(features).view(2, scales, -1)  # (K, kinds)
         self.kinds = len(kinds)
         self.offset = (kind_of_class * self.grid.nodes).to(features.device)  # of each class in what a row stores
-        blocks = list(self._find_queries())
+        drawn = torch.full((n,), queries is None, device=features.device)
+        if queries is not None:
+            drawn[queries] = True
+        blocks = list(self._find_queries(drawn[walk.order]))
         self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
         weights = self.queries.new_tensor(criterion.weights) * (self.queries > 0)
         self.row_weight = (weights / weights.sum().clamp(min=1e-300) / self.queries.clamp(min=1)).tolist()
         if blocks:
             self._walk(blocks)
 
-    def _find_queries(self) -> Iterator[_Rows]:
-        """The rows with a positive pair at any scale, in blocks."""
+    def _find_queries(self, drawn: Tensor) -> Iterator[_Rows]:
+        """Those rows of ``drawn`` (n,) bool that have a positive pair at any scale, in blocks."""
         of_each, least, most = _PAIRS_AT_A_TIME
         at_a_time = min(max(least, of_each * self.features.shape[1]), most)
         at_a_time = _PAIRS_ON_A_GPU if self.features.is_cuda else at_a_time
         is_positive = (self.classes.positive > 0).T.to(self.features.device)
         for strip in self.walk.strips(self.classes.radii[-1]):
-            rows = torch.arange(strip[0].i.start, strip[0].i.stop, device=self.features.device)
+            rows = torch.nonzero(drawn[strip[0].i])[:, 0] + strip[0].i.start
             self.ranked[rows] = is_positive[self._nearest_class(rows, strip)]
             rows = rows[self.ranked[rows].any(dim=1)]
             ends = np.cumsum([0, *(block.j.stop - block.j.start for block in strip)]).tolist()

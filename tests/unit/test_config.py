@@ -400,6 +400,7 @@ def test_the_exact_loss_takes_several_scales() -> None:
     assert load(config, ROOT) == config
 
 
+EXACT = {"name": "exact", "rho": 0.2, "kappa": 5.0, "tau": 0.05}
 OPTIMISER = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None}
 
 
@@ -453,6 +454,8 @@ def test_a_training_is_one_phase_or_a_list_of_them() -> None:
         ({"optimiser": {**OPTIMISER, "lr_factors": {"body": 2.0}}}, "unknown key `body`"),
         ({"optimiser": {**OPTIMISER, "schedule": "cosin"}}, "'cosin' is not known; did you mean `cosine`"),
         ({"optimiser": {**OPTIMISER, "layer_decay": 1.5}}, "optimiser.layer_decay: 1.5 is greater"),
+        ({"loss": {**EXACT, "queries": 9}}, "train.loss.queries: the loss `exact` draws queries with `ranking: query`"),
+        ({"loss": {**EXACT, "ranking": "query", "queries": 0}}, "train.loss.queries: 0 is less than"),
     ],
 )
 def test_mistakes_in_phases_are_named_once(changes: dict[str, Any], expected: str) -> None:

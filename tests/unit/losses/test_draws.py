@@ -12,6 +12,7 @@ OPTIONS = {
     "sampled": {"anchors": 8, "max_positives": 50, "max_negatives": 50},
     "info_nce": {"queries": 20},
     "landmarks": {"landmarks": 10},
+    "exact": {"ranking": "query", "queries": 20},
 }
 IMAGES = torch.arange(150) // 50
 FORMS = {"non-reentrant": {"use_reentrant": False}, "reentrant": {"use_reentrant": True}}
@@ -110,4 +111,4 @@ def test_draws_follow_the_seed(name):
 
 
 def test_a_loss_that_does_not_draw_takes_any_seed():
-    build_loss("exact", rho=0.3, kappa=1.0, tau=0.05, seed=7)
+    build_loss("dense", rho=0.3, kappa=1.0, tau=0.05, seed=7)

@@ -1,17 +1,31 @@
 """The ranking per query against its definition in loops, and the exact form of it against the dense one."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
-from loco.losses import DenseSmoothAP, ExactSmoothAP
+from loco.losses import DenseSmoothAP, ExactSmoothAP, exact
+from loco.losses.inputs import select
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 ONE = {"rho": RHO, "kappa": KAPPA}
 SCALES = {"rho": [0.2, 0.5, 0.3], "kappa": [0.5, 1.5, 0.8], "weights": [1.0, 0.3, 0.2]}
+
+
+def dense_over(queries: torch.Tensor, options: dict, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and gradient of the dense form over some queries, rows of the patches that can form pairs; one scale."""
+    features = batch[0].clone().requires_grad_()
+    dense = DenseSmoothAP(**options, ranking="query")
+    ranked = dense._rank(select(normalize(features, dim=1), *batch[1:]).patches, dense.scales[0])
+    weight = ranked.weight * torch.isin(ranked.patches[0], queries)
+    loss = 1 - (weight * ranked.ap).sum() / weight.sum()
+    loss.backward()
+    return loss.detach(), features.grad
 
 
 def assert_agree(options: dict, *batch: torch.Tensor, tile: int | None = None) -> None:
@@ -87,3 +101,51 @@ def test_weights_of_scales_are_not_rounded(ranking):
     assert loss.item() == pytest.approx(sum(w * one.item() for w, (one, *_) in zip(weights, each)), abs=1e-12)
     expected = sum(w * one for w, (_, one, _) in zip(weights, each))
     torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("queries", [20, 60])
+def test_drawn_queries_are_ranked_against_all_their_pairs(monkeypatch, queries):
+    batch, options = patches(120, scenes=2), {**ONE, "tau": 0.05, "same_image": 0.4, "ratio": 2.0}
+    drawn, draw = [], exact.draw_rows
+    monkeypatch.setattr(exact, "draw_rows", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1])
+    criterion = ExactSmoothAP(**options, ranking="query", queries=queries, tile=32)
+    found = [value_and_gradient(criterion, *batch) for _ in range(3)]
+    assert len({loss.item() for loss, *_ in found}) == 3
+    for rows, (loss, gradient, _) in zip(drawn, found):
+        assert len(rows.unique()) == queries
+        true_loss, true_gradient = dense_over(rows, options, batch)
+        assert loss.item() == pytest.approx(true_loss.item(), abs=1e-5)
+        assert (gradient - true_gradient).norm() <= 1e-4 * true_gradient.norm()
+
+
+def test_the_mean_over_all_draws_is_the_loss_of_all_queries(monkeypatch):
+    features, points, *_ = patches(7)
+    batch, options = (features, points / 4), {"rho": 0.5, "kappa": 1.0, "tau": 0.1, "ranking": "query"}
+    loss, gradient, _ = value_and_gradient(ExactSmoothAP(**options), *batch)
+    assert not ExactSmoothAP(**options).patch_precision(*batch).isnan().any()  # every patch is a query
+    draws = [torch.tensor(rows) for rows in itertools.combinations(range(7), 3)]
+    remaining = iter(draws)
+    monkeypatch.setattr(exact, "draw_rows", lambda *_: next(remaining))
+    criterion = ExactSmoothAP(**options, queries=3)
+    losses, gradients, _ = zip(*(value_and_gradient(criterion, *batch) for _ in draws))
+    assert torch.stack(losses).mean().item() == pytest.approx(loss.item(), abs=1e-12)
+    torch.testing.assert_close(torch.stack(gradients).mean(dim=0), gradient)
+
+
+def test_as_many_queries_as_patches_are_all_queries():
+    batch = patches(120, scenes=2)
+    every, drawn = (ExactSmoothAP(**SCALES, tau=0.05, ranking="query", queries=q) for q in (None, 120))
+    (loss, gradient, log), (drawn_loss, drawn_gradient, drawn_log) = (
+        value_and_gradient(criterion, *batch) for criterion in (every, drawn)
+    )
+    assert drawn_loss == loss
+    assert torch.equal(drawn_gradient, gradient)
+    assert drawn_log == log
+    precision, of_all = (criterion.patch_precision(*batch) for criterion in (drawn, every))
+    torch.testing.assert_close(precision, of_all, equal_nan=True)
+
+
+@pytest.mark.parametrize(("ranking", "queries"), [("batch", 5), ("query", 0)])
+def test_queries_that_cannot_be_drawn_are_refused(ranking, queries):
+    with pytest.raises(ValueError, match="queries must be 1 or more, with ranking='query'"):
+        ExactSmoothAP(**ONE, tau=0.1, ranking=ranking, queries=queries)

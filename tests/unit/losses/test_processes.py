@@ -18,12 +18,14 @@ CRITERIA = {
     "dense": {"rho": RHO, "kappa": KAPPA},
     "sampled": {"rho": RHO, "kappa": KAPPA, "anchors": 8, "max_positives": 10, "max_negatives": 20},
     "info_nce": {"rho": RHO, "kappa": KAPPA, "queries": 40},
+    "per query": {"name": "exact", "rho": [0.2, 0.5], "kappa": [0.5, 1.5], "ranking": "query", "tile": 16},
+    "drawn queries": {"name": "exact", "rho": RHO, "kappa": KAPPA, "ranking": "query", "queries": 70, "tile": 16},
 }
 SHARES = {2: [90, 30], 3: [50, 0, 70]}  # patches of each process
 
 
 def criterion(name: str, group: distributed.ProcessGroup | None = None) -> RankingLoss:
-    return build_loss(name, **CRITERIA[name], tau=0.05, group=group)
+    return build_loss(**{"name": name, "tau": 0.05} | CRITERIA[name], group=group)
 
 
 def work(process: int, shares: list[int]) -> dict:
