@@ -115,17 +115,6 @@ def distilled(pairs: Pairs, loss: Loss, weight: float, temperature: float = 0.1)
     return loss(pairs) + weight * divergence
 
 
-def info_nce(pairs: Pairs, rho: float, tau: float = 0.07) -> Tensor:
-    """Contrastive loss with one positive at a time in the denominator; the library's has all of a query there."""
-    positive = (pairs.distance <= rho) & pairs.elsewhere
-    negative = (pairs.distance > rho) & (pairs.distance <= KAPPA)
-    useful = positive.any(dim=1)
-    scores, positive, negative = pairs.scores[useful] / tau, positive[useful], negative[useful]
-    rivals = scores.masked_fill(~negative, -torch.inf).logsumexp(dim=1, keepdim=True)
-    each = torch.logaddexp(rivals, scores) - scores
-    return (torch.where(positive, each, 0.0).sum(dim=1) / positive.sum(dim=1)).mean()
-
-
 WEIGHTED = {0.1: (1.0, TAU), 0.4: (0.3, TAU), 1.2: (0.2, TAU)}
 VARIANTS: dict[str, Loss] = {
     "query, 0.1, 0.4, 1.2 m, tau 0.05, 0.1, 0.2": partial(
@@ -142,7 +131,6 @@ VARIANTS: dict[str, Loss] = {
     "query, three radii, distillation 0.1": partial(
         distilled, loss=partial(per_query_of_radii, radii=WEIGHTED), weight=0.1
     ),
-    "InfoNCE, one positive at a time, 0.1 m": partial(info_nce, rho=0.1),
 }
 _QUERY = {"name": "exact", "ranking": "query", "kappa": KAPPA}
 LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, for comparison
@@ -160,6 +148,9 @@ LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, for comparison
         "tau": TAU,
     },
     "InfoNCE, 0.1 m": {"name": "info_nce", "rho": 0.1, "kappa": KAPPA, "tau": 0.07, "queries": QUERIES},
+    "SupCon, 0.1 m": {"name": "sup_con", "rho": 0.1, "kappa": KAPPA, "tau": 0.07, "queries": QUERIES},
+    "triplet, 0.1 m": {"name": "triplet", "rho": 0.1, "kappa": KAPPA, "queries": QUERIES},
+    "query, 0.1 m, 512 queries": {**_QUERY, "rho": 0.1, "tau": TAU, "queries": QUERIES},
 }
 
 

@@ -285,7 +285,7 @@ def sizes(bench: Bench, patches: list[int], dims: list[int], kappas: list[float]
                     last[loss, d, kappa] = row
                     if loss == "exact":
                         pairs = row["positives"] * (row["positives"] + row["negatives"])
-                    elif loss != "info_nce" and reference.exists() and "s" in row:  # InfoNCE is another loss
+                    elif loss in ("sampled", "dense") and reference.exists() and "s" in row:
                         row["gradient_error"] = difference(path, reference)
                     yield row
 

@@ -4,20 +4,22 @@
 - :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
 - :class:`DenseSmoothAP`: the definition written out, for small batches and tests.
 - :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches.
-- :class:`InfoNCE`: the contrastive loss over the same pairs; a start for networks that know nothing yet.
+- :class:`InfoNCE`, :class:`SupCon`: contrastive losses over the same pairs; a start for networks that know nothing yet.
+- :class:`TripletLoss`: a baseline.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from loco.losses.contrastive import InfoNCE, SupCon
 from loco.losses.dense import DenseSmoothAP
 from loco.losses.draws import DrawingLoss
 from loco.losses.exact import ExactSmoothAP
-from loco.losses.info_nce import InfoNCE
 from loco.losses.landmark import LandmarkSmoothAP
 from loco.losses.pairs import RankingLoss
 from loco.losses.sampled import SampledSmoothAP
+from loco.losses.triplet import TripletLoss
 
 LOSSES: dict[str, type[RankingLoss]] = {
     "exact": ExactSmoothAP,
@@ -25,6 +27,8 @@ LOSSES: dict[str, type[RankingLoss]] = {
     "dense": DenseSmoothAP,
     "landmarks": LandmarkSmoothAP,
     "info_nce": InfoNCE,
+    "sup_con": SupCon,
+    "triplet": TripletLoss,
 }
 
 
@@ -42,5 +46,7 @@ __all__ = [
     "LandmarkSmoothAP",
     "RankingLoss",
     "SampledSmoothAP",
+    "SupCon",
+    "TripletLoss",
     "build_loss",
 ]

@@ -43,6 +43,7 @@ class RankingLoss(torch.nn.Module):
 
     takes_several_scales = False
     takes_half = False  # on a GPU; else features of half precision are widened for it
+    takes_tau = True  # whether there is a temperature
     takes_transforms = False  # those of torch.func, but for vmap; and derivatives in forward mode
     smallest_tau = 0.0  # what the loss can compute in memory
 
@@ -50,7 +51,7 @@ class RankingLoss(torch.nn.Module):
         self,
         rho: float | Sequence[float],
         kappa: float | Sequence[float | None] | None,
-        tau: float,
+        tau: float | None,
         same_image: float = 0.0,
         ratio: float = 1.0,
         group: Group = None,
@@ -63,6 +64,7 @@ class RankingLoss(torch.nn.Module):
             kappa: pairs beyond this distance are ignored, metres; infinity or None: all pairs of a scene count.
             tau: temperature of the sigmoid, in units of similarity; :class:`~loco.losses.ExactSmoothAP` has a smallest
                 one, :data:`loco.losses.histograms.SMALLEST_TAU`.
+                None for a loss without a temperature.
             same_image: weight of the positive pairs within one image, 0 (left out) to 1.
             ratio: factor c of the negatives.
             group: processes whose patches form one batch, each calling the loss with its own
@@ -84,8 +86,10 @@ class RankingLoss(torch.nn.Module):
         radii = [[scale.rho for scale in self.scales], [scale.kappa for scale in self.scales]]
         as_lists = isinstance(rho, Sequence) and self.takes_several_scales
         self.rho, self.kappa = radii if as_lists else (radius for (radius,) in radii)
-        self.tau, self.same_image, self.ratio = tau, same_image, ratio
+        self.same_image, self.ratio = same_image, ratio
         self.group, self.normalise = group, normalise
+        if self.takes_tau:
+            self.tau = tau
 
     @property
     def tau(self) -> float:
@@ -94,7 +98,9 @@ class RankingLoss(torch.nn.Module):
 
     @tau.setter
     def tau(self, tau: float) -> None:
-        if not 0 < tau < math.inf:
+        if not self.takes_tau:
+            raise AttributeError(f"{type(self).__name__} has no temperature")
+        if tau is None or not 0 < tau < math.inf:
             raise ValueError(f"the temperature tau must be positive and finite, found {tau}")
         if tau < self.smallest_tau:
             raise ValueError(

@@ -92,9 +92,9 @@ class RankingModule(pl.LightningModule):
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.phases = phases_of(self.settings)
-        losses = [{**phase.loss, "tau": phase.tau(phase.start)} for phase in self.phases]
         # The extractor's features have unit length.
-        self.criteria = nn.ModuleList(build_loss(**loss, seed=seed, normalise=False) for loss in losses)
+        losses = (build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases)
+        self.criteria = nn.ModuleList(losses)
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.curve = curve
@@ -141,7 +141,8 @@ class RankingModule(pl.LightningModule):
         if self.global_step == phase.start and not self._parts:
             optimiser.state.clear()  # the moments of Adam are those of the gradients of another loss
         set_rates(optimiser, phase, self.global_step)
-        self.criterion.tau = phase.tau(self.global_step)
+        if self.criterion.takes_tau:
+            self.criterion.tau = phase.tau(self.global_step)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         maps = self._features(batch)

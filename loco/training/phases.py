@@ -23,7 +23,7 @@ class Phase:
         number: counted from 1.
         start: steps of the training before this phase.
         steps: of the optimiser.
-        loss: for :func:`loco.losses.build_loss`; its ``tau`` is a number or ``{from, to, schedule}``.
+        loss: for :func:`loco.losses.build_loss`; its ``tau``, if it has one, is a number or ``{from, to, schedule}``.
         optimiser: as in the configuration, completed by the defaults of ``train.optimiser``.
     """
 
@@ -44,12 +44,16 @@ class Phase:
         return self.optimiser["lr"] * schedule(self.optimiser["warmup_steps"], self.steps, step - self.start)
 
     def tau(self, step: int) -> float:
-        """Return the temperature of the loss at a step of the training."""
-        tau = self.loss["tau"]
+        """Return the temperature of the loss at a step of the training; NaN for a loss without one."""
+        tau = self.loss.get("tau", math.nan)
         if not isinstance(tau, Mapping):
             return tau
         progress = min(1.0, (step - self.start) / max(1, self.steps - 1))
         return TAU_SCHEDULES[tau.get("schedule", "geometric")](tau["from"], tau["to"], progress)
+
+    def first_loss(self) -> dict[str, Any]:
+        """Return the loss with its temperature at the first step of the phase."""
+        return {**self.loss} | ({"tau": self.tau(self.start)} if "tau" in self.loss else {})
 
 
 def merged_phases(train: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def is_extensible(train: Mapping[str, Any]) -> bool:
     rate at every step: this is another training.
     """
     last = phases_of(train)[-1]
-    return last.optimiser.get("schedule", "cosine") == "constant" and not isinstance(last.loss["tau"], Mapping)
+    return last.optimiser.get("schedule", "cosine") == "constant" and not isinstance(last.loss.get("tau"), Mapping)
 
 
 def keeps_final_state(train: Mapping[str, Any]) -> bool:

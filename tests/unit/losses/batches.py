@@ -3,6 +3,8 @@
 import torch
 from torch.nn.functional import normalize
 
+from loco.losses import LOSSES
+
 RHO, KAPPA = 0.3, 1.0
 
 
@@ -14,6 +16,11 @@ def patches(n: int, d: int = 16, scenes: int = 1, seed: int = 0, dtype=torch.flo
     features = normalize(torch.cat([points, noise], dim=1), dim=1)
     image_ids = torch.randint(4, (n,), generator=rng)
     return features, points, torch.randint(scenes, (n,), generator=rng), torch.rand(n, generator=rng) > 0.1, image_ids
+
+
+def temperature(name: str, tau: float) -> dict[str, float]:
+    """The temperature as an option of a loss, if it has one."""
+    return {"tau": tau} if LOSSES[name].takes_tau else {}
 
 
 def value_and_gradient(criterion, features, *rest):

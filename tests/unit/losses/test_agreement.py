@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, ExactSmoothAP, SampledSmoothAP, build_loss
-from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
+from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_and_gradient
 
 
 def by_definition(features, points, scenes, valid, images, tau, own_term=False) -> float:
@@ -100,6 +100,9 @@ def test_exact_with_ties_and_coincident_points():
         ("exact", {}),
         ("sampled", {}),
         ("info_nce", {}),
+        ("sup_con", {}),
+        ("triplet", {}),
+        ("exact", {"ranking": "query", "queries": 3}),
         ("dense", {"ranking": "query"}),
         ("exact", {"ranking": "query"}),
     ],
@@ -112,7 +115,7 @@ def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, options, case):
     scenes = torch.arange(n) if case == "different scenes" else None
     valid = torch.zeros(n, dtype=torch.bool) if case == "none valid" else None
     loss, gradient, log = value_and_gradient(
-        build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1, **options), features, points, scenes, valid
+        build_loss(name, rho=RHO, kappa=KAPPA, **temperature(name, 0.1), **options), features, points, scenes, valid
     )
     assert loss == 0
     assert (gradient == 0).all()
@@ -120,10 +123,10 @@ def test_nothing_to_rank_is_a_zero_loss_with_zero_gradient(name, options, case):
     assert math.isnan(log["mean_ap"])
 
 
-@pytest.mark.parametrize("name", ["dense", "exact", "sampled", "info_nce"])
+@pytest.mark.parametrize("name", ["dense", "exact", "sampled", "info_nce", "sup_con", "triplet"])
 def test_patches_of_one_image_form_no_positive_pair(name):
     features, points, *_ = patches(50)
-    criterion = build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1)
+    criterion = build_loss(name, rho=RHO, kappa=KAPPA, **temperature(name, 0.1))
     _, everything = criterion(features, points)
     _, one_image = criterion(features, points, image_ids=torch.zeros(50, dtype=torch.int64))
     assert (one_image["positives"], one_image["negatives"]) == (0, everything["negatives"])
@@ -170,25 +173,6 @@ def test_sampled_draws_follow_the_seed_and_the_saved_state():
 
 def test_saturation_bound_is_the_published_one():
     assert SampledSmoothAP(0.2, 0.5, 0.01).delta == pytest.approx(0.0760, abs=5e-5)
-
-
-def test_info_nce_is_its_definition():
-    features, points, scenes, valid, images = patches(60, scenes=2)
-    loss, log = build_loss("info_nce", rho=RHO, kappa=KAPPA, tau=0.1)(features, points, scenes, valid, images)
-    each = []
-    for i in range(60):
-        pairs = [j for j in range(60) if j != i and valid[i] and valid[j] and scenes[i] == scenes[j]]
-        near = [j for j in pairs if math.dist(points[i], points[j]) <= RHO]
-        positive = [j for j in near if images[i] != images[j]]
-        negative = [j for j in pairs if RHO < math.dist(points[i], points[j]) <= KAPPA]
-        if positive:
-            weight = {j: math.exp(float(features[i] @ features[j]) / 0.1) for j in positive + negative}
-            each.append(np.mean([-math.log(weight[j] / sum(weight.values())) for j in positive]))
-    assert len(each) >= 10
-    assert loss.item() == pytest.approx(np.mean(each), abs=1e-6)
-    dense_log = DenseSmoothAP(RHO, KAPPA, 0.1)(features, points, scenes, valid, images)[1]
-    # Every pair counts for both of its patches.
-    assert (log["positives"], log["negatives"]) == (2 * dense_log["positives"], 2 * dense_log["negatives"])
 
 
 def test_info_nce_draws_its_queries_from_the_saved_state():

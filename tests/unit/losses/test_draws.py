@@ -7,11 +7,13 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from loco.losses import build_loss
+from tests.unit.losses.batches import temperature
 
 OPTIONS = {
     "sampled": {"anchors": 8, "max_positives": 50, "max_negatives": 50},
     "info_nce": {"queries": 20},
     "landmarks": {"landmarks": 10},
+    "triplet": {"queries": 20},
     "exact": {"ranking": "query", "queries": 20},
 }
 IMAGES = torch.arange(150) // 50
@@ -19,7 +21,7 @@ FORMS = {"non-reentrant": {"use_reentrant": False}, "reentrant": {"use_reentrant
 
 
 def criterion(name, seed=0):
-    return build_loss(name, rho=0.3, kappa=1.0, tau=0.05, seed=seed, **OPTIONS[name])
+    return build_loss(name, rho=0.3, kappa=1.0, seed=seed, **temperature(name, 0.05), **OPTIONS[name])
 
 
 def plain(function, *inputs, **_):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from loco.losses import LOSSES, DenseSmoothAP, ExactSmoothAP, InfoNCE, build_loss
-from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
+from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_and_gradient
 
 SCALES = {"rho": [0.2, 0.5, 0.3], "kappa": [0.5, 1.5, 0.8]}  # radii that cross, and one that is shared
 
@@ -107,8 +107,9 @@ def test_a_scale_without_positives_takes_no_part(name):
 def test_features_in_half_precision_are_computed_wide(name, dtype):
     features, points, *_ = patches(80)
     features = features.to(dtype)
-    half_loss, half_gradient, _ = value_and_gradient(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.05), features, points)
-    loss, gradient, _ = value_and_gradient(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.05), features.float(), points)
+    half, wide = (build_loss(name, rho=RHO, kappa=KAPPA, **temperature(name, 0.05)) for _ in range(2))
+    half_loss, half_gradient, _ = value_and_gradient(half, features, points)
+    loss, gradient, _ = value_and_gradient(wide, features.float(), points)
     assert half_loss.dtype == torch.float32
     assert half_loss.item() == pytest.approx(loss.item(), rel=1e-6)
     assert half_gradient.dtype == dtype
@@ -120,8 +121,8 @@ def test_features_in_half_precision_are_computed_wide(name, dtype):
 def test_autocast_changes_nothing(name):
     features, points, *_ = patches(80)
     features = features.float()
-    loss, gradient, _ = value_and_gradient(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.05), features, points)
-    criterion = build_loss(name, rho=RHO, kappa=KAPPA, tau=0.05)
+    plain, criterion = (build_loss(name, rho=RHO, kappa=KAPPA, **temperature(name, 0.05)) for _ in range(2))
+    loss, gradient, _ = value_and_gradient(plain, features, points)
     leaf = features.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast_loss, _ = criterion(leaf, points)
@@ -157,6 +158,7 @@ ROUGH = {"eps": 0.004, "atol": 1e-5, "rtol": 2e-3}
         ("dense", {"rho": RHO, "kappa": KAPPA, "own_term": True}, {}),
         ("sampled", {"rho": RHO, "kappa": KAPPA, "ratio": 2.0, **EVERYTHING}, {}),
         ("info_nce", {"rho": RHO, "kappa": KAPPA, "beta": 0.5}, {}),
+        ("sup_con", {"rho": RHO, "kappa": KAPPA, "beta": 0.5}, {}),
     ],
 )
 def test_gradient_by_finite_differences(name, options, steps):
@@ -181,7 +183,7 @@ def test_a_compiled_training_step_has_the_same_loss_and_gradient(name):
     found = []
     for run in (step, torch.compile(step, backend="aot_eager")):
         network.zero_grad()
-        loss, log = run(build_loss(name, rho=RHO, kappa=KAPPA, tau=0.1))
+        loss, log = run(build_loss(name, rho=RHO, kappa=KAPPA, **temperature(name, 0.1)))
         loss.backward()
         found.append((loss.item(), network.weight.grad, log))
     (loss, gradient, log), (compiled_loss, compiled_gradient, compiled_log) = found

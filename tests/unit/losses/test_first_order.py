@@ -54,7 +54,7 @@ def test_what_a_loss_cannot_do_is_refused(name, way):
         WAYS[way](loss, features)
 
 
-@pytest.mark.parametrize("name", ["dense", "info_nce", "landmarks"])
+@pytest.mark.parametrize("name", ["dense", "info_nce", "landmarks", "sup_con"])
 def test_second_derivatives_of_the_others(name):
     loss, features = loss_of(name)
     assert torch.autograd.gradgradcheck(loss, features.clone().requires_grad_())
@@ -112,7 +112,7 @@ def in_forward_mode(loss, features):
         return forward_ad.unpack_dual(loss(forward_ad.make_dual(features, torch.ones_like(features)))).tangent
 
 
-@pytest.mark.parametrize("name", ["dense", "info_nce", "landmarks"])
+@pytest.mark.parametrize("name", ["dense", "info_nce", "landmarks", "sup_con"])
 def test_transforms_of_a_loss_that_was_built_before(name):
     features, points, *_ = patches(8, 1)
     criterion = build_loss(name, rho=0.8, kappa=3.0, tau=0.1)
@@ -144,7 +144,7 @@ def test_derivatives_in_forward_mode_are_refused(name):
         in_forward_mode(loss, features)
 
 
-@pytest.mark.parametrize("name", ["dense", "exact", "info_nce", "landmarks", "sampled"])
+@pytest.mark.parametrize("name", ["dense", "exact", "info_nce", "landmarks", "sampled", "sup_con"])
 def test_vmap_is_refused(name):
     loss, features = loss_of(name)
     for transform in (torch.func.vmap(loss), torch.func.vmap(torch.func.grad(loss))):

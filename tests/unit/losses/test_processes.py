@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from loco.losses import ExactSmoothAP, RankingLoss, build_loss, tiles
 from loco.losses.inputs import select
-from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
+from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_and_gradient
 from tests.unit.processes import run_together
 
 CRITERIA = {
@@ -18,6 +18,8 @@ CRITERIA = {
     "dense": {"rho": RHO, "kappa": KAPPA},
     "sampled": {"rho": RHO, "kappa": KAPPA, "anchors": 8, "max_positives": 10, "max_negatives": 20},
     "info_nce": {"rho": RHO, "kappa": KAPPA, "queries": 40},
+    "sup_con": {"rho": RHO, "kappa": KAPPA},
+    "triplet": {"rho": RHO, "kappa": KAPPA},
     "per query": {"name": "exact", "rho": [0.2, 0.5], "kappa": [0.5, 1.5], "ranking": "query", "tile": 16},
     "drawn queries": {"name": "exact", "rho": RHO, "kappa": KAPPA, "ranking": "query", "queries": 70, "tile": 16},
 }
@@ -25,7 +27,8 @@ SHARES = {2: [90, 30], 3: [50, 0, 70]}  # patches of each process
 
 
 def criterion(name: str, group: distributed.ProcessGroup | None = None) -> RankingLoss:
-    return build_loss(**{"name": name, "tau": 0.05} | CRITERIA[name], group=group)
+    options = {"name": name} | CRITERIA[name]
+    return build_loss(**options, **temperature(options["name"], 0.05), group=group)
 
 
 def work(process: int, shares: list[int]) -> dict:

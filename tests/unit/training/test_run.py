@@ -568,6 +568,14 @@ def test_a_training_without_an_outer_radius(experiment, walls, tmp_path):
     assert log["loss"].between(0, 1).all()
 
 
+def test_a_loss_without_a_temperature_trains(experiment, walls, tmp_path):
+    triplet = {"name": "triplet", "rho": 0.05, "kappa": 1.0, "queries": 32, "margin": 0.3}
+    experiment["train"] |= {"phases": [{"loss": triplet, "steps": 2}, {"steps": 2}], "steps": 4}
+    _, log = run(experiment, walls[:2], tmp_path)
+    assert log["tau"].isna().tolist() == [True, True, False, False]
+    assert log["loss"].notna().all()
+
+
 def test_a_training_without_clipping_and_decay_is_plain_adam(experiment, walls, tmp_path):
     optimiser = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None, "schedule": "constant"}
     phases = [{"steps": 3}, {"steps": 2, "optimiser": {"lr": 5e-4}}]

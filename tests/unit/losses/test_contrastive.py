@@ -1,4 +1,4 @@
-"""InfoNCE against its definition, in loops over pairs."""
+"""The contrastive losses against their definitions, in loops over pairs."""
 
 import itertools
 import math
@@ -8,9 +8,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from loco.losses import InfoNCE
+from loco.losses import build_loss
+from loco.losses.contrastive import _ContrastiveLoss
 
 RHO, KAPPA, TAU = 0.3, 1.0, 0.1
+NAMES = ["info_nce", "sup_con"]
+
+
+def build(name: str, **options) -> _ContrastiveLoss:
+    return build_loss(name, rho=RHO, kappa=KAPPA, tau=TAU, **options)
 
 
 def scattered(n: int, seed: int = 0):
@@ -34,46 +40,49 @@ def neighbours(points, scenes, valid, images) -> dict[int, tuple[list[int], list
     return found
 
 
-def of_query(features, i: int, positive, negative, beta: float) -> float:
+def of_query(name: str, features, i: int, positive, negative, beta: float) -> float:
     """Mean over the positives, with negatives that count with their probability times their number."""
     e = {j: math.exp(float(features[i] @ features[j]) / TAU) for j in [*positive, *negative]}
     tilt = sum(e[k] ** beta for k in negative)
     hard = len(negative) * sum(e[k] ** beta / tilt * e[k] for k in negative)
-    total = sum(e[j] for j in positive) + hard
-    return float(np.mean([-math.log(e[j] / total) for j in positive]))
+    others = sum(e[j] for j in positive)
+    return float(np.mean([-math.log(e[j] / ((others if name == "sup_con" else e[j]) + hard)) for j in positive]))
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 2.0])
-def test_concentration_is_its_definition(beta):
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_its_definition(name, beta):
     features, *rest = scattered(70)
-    expected = [of_query(features, i, *pairs, beta) for i, pairs in neighbours(*rest).items()]
+    pairs = neighbours(*rest)
+    expected = [of_query(name, features, i, *of_one, beta) for i, of_one in pairs.items()]
     assert len(expected) > 20
-    loss, _ = InfoNCE(RHO, KAPPA, TAU, beta=beta)(features, *rest)
+    assert max(len(positive) for positive, _ in pairs.values()) > 1  # with one, the two are the same
+    loss, _ = build(name, beta=beta)(features, *rest)
     assert loss.item() == pytest.approx(np.mean(expected), abs=1e-10)
 
 
-def test_gradient_with_concentration():
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_with_concentration(name):
     features, *rest = scattered(25)
     assert neighbours(*rest)
-
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        return InfoNCE(RHO, KAPPA, TAU, beta=0.5)(x, *rest)[0]
-
+    loss = lambda x: build(name, beta=0.5)(x, *rest)[0]  # noqa: E731
     assert torch.autograd.gradcheck(loss, features.requires_grad_())
 
 
-def test_great_concentration_leaves_the_hardest_negative():
+@pytest.mark.parametrize("name", NAMES)
+def test_great_concentration_leaves_the_hardest_negative(name):
     features = normalize(torch.tensor([[1.0, 0], [1, 0.2], [1, 1], [0, 1]], dtype=torch.float64), dim=1)
     points = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0.5, 0, 0], [0.6, 0, 0]], dtype=torch.float64)
     images = torch.tensor([0, 1, 2, 2])  # the last two form no positive pair
-    loss, _ = InfoNCE(RHO, KAPPA, TAU, beta=1000)(features, points, image_ids=images)
+    loss, _ = build(name, beta=1000)(features, points, image_ids=images)
     s = features @ features.T / TAU
     expected = [math.log1p(2 * math.exp(s[i, 2] - s[0, 1])) for i in (0, 1)]
     assert loss.item() == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5])
-def test_draws_of_pairs_favour_none(beta):
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_of_pairs_favour_none(name, beta):
     # Patch 0 has the positives 1 to 3, which are of one image, and each of these has patch 0 alone.
     features = scattered(8)[0]
     points = torch.zeros(8, 3, dtype=torch.float64)
@@ -84,10 +93,10 @@ def test_draws_of_pairs_favour_none(beta):
     for i, (positive, negative) in pairs.items():
         positives = list(itertools.combinations(positive, min(2, len(positive))))
         negatives = list(itertools.combinations(negative, 3))
-        each = [of_query(features, i, *drawn, beta) for drawn in itertools.product(positives, negatives)]
+        each = [of_query(name, features, i, *drawn, beta) for drawn in itertools.product(positives, negatives)]
         expected.append(np.mean(each))
     assert len(expected) == 4
-    criterion = InfoNCE(RHO, KAPPA, TAU, positives=2, negatives=3, beta=beta)
+    criterion = build(name, positives=2, negatives=3, beta=beta)
     losses, logs = zip(*(criterion(features, points, image_ids=images) for _ in range(500)))
     draws = np.array([loss.item() for loss in losses])
     assert abs(draws.mean() - np.mean(expected)) < 4 * draws.std(ddof=1) / math.sqrt(len(draws))
@@ -95,10 +104,12 @@ def test_draws_of_pairs_favour_none(beta):
     assert (logs[0]["positives"], logs[0]["negatives"]) == (6, 32)  # each pair counts for both of its patches
 
 
-def test_without_negatives_only_positives_compete():
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_without_negatives_only_positives_compete(name, beta):
     features = normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1)
-    loss, log = InfoNCE(RHO, KAPPA, TAU, beta=0.1)(features, torch.zeros(3, 3, dtype=torch.float64))
-    expected = [of_query_without_negatives(features, i) for i in range(3)]
+    loss, log = build(name, beta=beta)(features, torch.zeros(3, 3, dtype=torch.float64))
+    expected = [of_query_without_negatives(features, i) if name == "sup_con" else 0.0 for i in range(3)]
     assert log["negatives"] == 0
     assert loss.item() == pytest.approx(np.mean(expected), abs=1e-10)
 
@@ -108,12 +119,16 @@ def of_query_without_negatives(features, i: int) -> float:
     return -float(np.mean([math.log(each / sum(e)) for each in e]))
 
 
-def test_gradient_is_finite_where_a_query_has_no_negative():
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_derivatives_are_finite_where_a_query_has_no_negative(name, beta):
     features, points = scattered(4)[0].requires_grad_(), torch.zeros(4, 3, dtype=torch.float64)
-    points[2:, 0] = 50  # two places far apart
-    loss, _ = InfoNCE(RHO, KAPPA, TAU, positives=1, negatives=1, beta=0.1)(features, points)
-    loss.backward()
+    points[2:, 0] = 50  # two locations far apart
+    loss, _ = build(name, positives=1, negatives=1, beta=beta)(features, points)
+    (gradient,) = torch.autograd.grad(loss, features, create_graph=True)
+    gradient.square().sum().backward()
     assert loss.item() == pytest.approx(0, abs=1e-12)  # one positive, no rival
+    assert gradient.abs().max() < 1e-12
     assert features.grad.abs().max() < 1e-12
 
 
@@ -121,12 +136,13 @@ def test_pairs_at_the_radii_far_from_the_origin():
     side = torch.arange(6) * 0.1
     points = torch.cartesian_prod(side, side, side[:2]) + 50
     features = normalize(torch.randn(len(points), 8, generator=torch.Generator().manual_seed(0)), dim=1)
-    _, log = InfoNCE(0.25, 0.75, TAU)(features, points)
+    _, log = build_loss("info_nce", rho=0.25, kappa=0.75, tau=TAU)(features, points)
     distance = torch.pdist(points.double())
     assert log["positives"] == 2 * int((distance <= 0.25).sum())
     assert log["negatives"] == 2 * int(((distance > 0.25) & (distance <= 0.75)).sum())
 
 
-def test_a_negative_concentration_is_refused():
+@pytest.mark.parametrize("name", NAMES)
+def test_a_negative_concentration_is_refused(name):
     with pytest.raises(ValueError, match="beta must not be negative"):
-        InfoNCE(RHO, KAPPA, TAU, beta=-0.1)
+        build(name, beta=-0.1)

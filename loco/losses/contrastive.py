@@ -1,0 +1,83 @@
+"""Contrastive losses over the pairs of a ranking loss: InfoNCE, and the supervised contrastive loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from loco.losses.query_loss import QueryLoss, keep, mean_of_rows
+
+
+class _ContrastiveLoss(QueryLoss):
+    """Base of the two, which differ in what a positive is compared with.
+
+    The losses push hardest where a ranking is worst, where the slope of an average precision vanishes: a start for
+    networks that know nothing yet.
+    """
+
+    def __init__(
+        self, rho: float, kappa: float | None, tau: float, *options: Any, beta: float = 0.0, **named_options: Any
+    ) -> None:
+        """
+        Args:
+            rho, kappa, options, named_options: as in :class:`loco.losses.query_loss.QueryLoss`.
+            tau: temperature of the softmax.
+            beta: concentration on hard negatives, 0 for none.
+
+        Raises:
+            ValueError: as in the base class, or beta < 0.
+        """
+        super().__init__(rho, kappa, tau, *options, **named_options)
+        if beta < 0:
+            raise ValueError(f"the concentration beta must not be negative, found {beta}")
+        self.beta = beta
+
+    def log_negatives(self, scores: Tensor, negative: Tensor) -> Tensor:
+        """Logarithm of |N_i| sum over N_i of q_k e_k for each query (q,), from s / tau."""
+        if not self.beta:
+            return keep(scores, negative).logsumexp(dim=1)
+        count = negative.sum(dim=1, keepdim=True)
+        tilted, tilt = (keep(power * scores, negative).logsumexp(dim=1) for power in (1 + self.beta, self.beta))
+        return keep((tilted - tilt)[:, None] + count.to(scores).clamp(min=1).log(), count > 0)[:, 0]
+
+
+class InfoNCE(_ContrastiveLoss):
+    """InfoNCE (van den Oord et al., 2018, eq. 4): each positive of a query is to be recognised among the negatives.
+
+    For query i with positives P_i and negatives N_i, and e_k = exp(s_ik / tau), the mean over its positives j of
+
+        -log (e_j / (e_j + |N_i| sum over N_i of q_k e_k)),   q_k = e_k^beta / sum over N_i of e_k^beta.
+
+    ``beta`` is the concentration of hard negatives (Robinson et al., ICLR 2021, sec. 3, without the correction for
+    false negatives: the points determine which pairs are negative). The negatives count as if they had been drawn with
+    probability q, which favours those that look like the query; with 0 they count alike. As in that paper's code beta
+    multiplies s / tau, and q is differentiated.
+
+    ``queries=256, positives=128, negatives=384, beta=0.1`` are the settings of the NCE baseline of LoCo
+    (NeurIPS 2024). It states no formula; reading its beta as this concentration is our choice.
+    """
+
+    def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        scores = scores / self.tau
+        row, column = positive.nonzero(as_tuple=True)
+        margin = scores[row, column] - self.log_negatives(scores, negative)[row]
+        return mean_of_rows(-logsigmoid(margin), row, len(scores))
+
+
+class SupCon(_ContrastiveLoss):
+    """Supervised contrastive loss (Khosla et al., NeurIPS 2020, eq. 2, L_out).
+
+    As :class:`InfoNCE`, but a positive also competes with the other positives of its query:
+
+        -log (e_j / (sum over P_i of e_k + |N_i| sum over N_i of q_k e_k)).
+    """
+
+    def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        scores = scores / self.tau
+        row, column = positive.nonzero(as_tuple=True)
+        positives = keep(scores, positive).logsumexp(dim=1)
+        # logaddexp would have no second derivative in a row without negatives.
+        rivals = positives - logsigmoid(positives - self.log_negatives(scores, negative))
+        return rivals - mean_of_rows(scores[row, column], row, len(scores))

@@ -1,0 +1,67 @@
+"""The triplet loss with hard negatives of the batch, over the pairs of a ranking loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from loco.losses.query_loss import QueryLoss, keep, mean_of_rows
+
+Mining: TypeAlias = Literal["hardest", "semi_hard"]
+
+
+class TripletLoss(QueryLoss):
+    """Triplet loss on cosine similarities, a baseline.
+
+    For query i with positives P_i and negatives N_i, the mean over its positives j of
+
+        max(0, margin + s_ik - s_ij)
+
+    where k is a negative of the query: the one with the largest similarity (``mining="hardest"``; HardNet, Mishchuk
+    et al., NeurIPS 2017, there on distances and with one positive), or the one with the largest similarity below s_ij
+    (``semi_hard``; FaceNet, Schroff et al., CVPR 2015, sec. 3.2), which does not exist for the positives that rank
+    below all negatives: their loss is 0. A query without negatives has a loss of 0.
+    """
+
+    takes_tau = False
+
+    def __init__(
+        self,
+        rho: float,
+        kappa: float | None,
+        margin: float = 0.5,
+        mining: Mining = "hardest",
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            rho, kappa, options: as in :class:`loco.losses.query_loss.QueryLoss`.
+            margin: by which the similarity of a positive is to exceed that of the negative, in (0, 2].
+            mining: which negative.
+
+        Raises:
+            ValueError: as in the base class; a margin out of its range, or an unknown mining.
+        """
+        super().__init__(rho, kappa, None, **options)
+        if not 0 < margin <= 2:
+            raise ValueError(f"the margin must lie in (0, 2], found {margin}")
+        if mining not in get_args(Mining):
+            raise ValueError(f"the mining must be one of {', '.join(get_args(Mining))}, found {mining!r}")
+        self.margin, self.mining = margin, mining
+
+    def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        row, column = positive.nonzero(as_tuple=True)
+        own = scores[row, column]
+        if self.mining == "hardest":
+            rivals = keep(scores, negative).amax(dim=1)[row]
+        else:
+            ranked = scores.masked_fill(~negative, -math.inf).sort(dim=1).values
+            below = torch.searchsorted(ranked.detach(), scores.detach()) - 1  # never the first: its own pair is none
+            rivals = ranked[row, below[row, column]]
+        return mean_of_rows((self.margin + rivals - own).relu(), row, len(scores))
+
+    def extra_repr(self) -> str:
+        return f"rho={self.rho}, kappa={self.kappa}, margin={self.margin}, mining={self.mining}"
