@@ -77,7 +77,11 @@ class SupCon(_ContrastiveLoss):
     def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         scores = scores / self.tau
         row, column = positive.nonzero(as_tuple=True)
+        return self._log_rivals(scores, positive, negative) - mean_of_rows(scores[row, column], row, len(scores))
+
+    def _log_rivals(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        if not self.beta:
+            return keep(scores, positive | negative).logsumexp(dim=1)
         positives = keep(scores, positive).logsumexp(dim=1)
-        # logaddexp would have no second derivative in a row without negatives.
-        rivals = positives - logsigmoid(positives - self.log_negatives(scores, negative))
-        return rivals - mean_of_rows(scores[row, column], row, len(scores))
+        # Not logaddexp, which has no second derivative in a row without negatives.
+        return positives - logsigmoid(positives - self.log_negatives(scores, negative))

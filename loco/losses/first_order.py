@@ -11,7 +11,7 @@ from torch import Tensor
 
 _REFUSAL = (
     "the gradient of this ranking loss cannot be differentiated: second derivatives (gradient penalties, Hessians) are "
-    "implemented for DenseSmoothAP, LandmarkSmoothAP, InfoNCE, SupCon and TripletLoss alone"
+    "implemented for DenseSmoothAP, LandmarkSmoothAP, and for InfoNCE, SupCon and TripletLoss with drawn queries"
 )
 
 

@@ -20,22 +20,17 @@ next one: the gradient is computed in the forward pass, from products that are f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from loco.losses.first_order import first_order
 from loco.losses.pairs import AllPairsLoss
 from loco.losses.processes import add_up
+from loco.losses.query_rows import QueryRows, RowBlock
 from loco.losses.rows import RowGrid, RowTables, Window
-from loco.losses.tiles import Block, Walk
-
-_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: for each dimension, at least, and at most; 20 bytes each
-_PAIRS_ON_A_GPU = 2**25
+from loco.losses.tiles import Walk
 
 
 class QueryMeanAP(torch.autograd.Function):
@@ -87,18 +82,6 @@ def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Te
     return precision
 
 
-class _Rows(NamedTuple):
-    """Rows (r,) of one tile that are queries, the blocks of their pairs, and the columns of each in what is stored."""
-
-    rows: Tensor
-    blocks: list[Block]
-    columns: list[slice]
-
-    @property
-    def width(self) -> int:
-        return self.columns[-1].stop
-
-
 class QueryRanking:
     """The walk over the rows of this process.
 
@@ -118,7 +101,6 @@ class QueryRanking:
         self.classes, self.grid = walk.pair_classes, RowGrid(criterion.tau, features)
         n, scales = len(features), len(criterion.scales)
         self.ap = features.new_zeros((n, scales), dtype=torch.float64)
-        self.ranked = torch.zeros((n, scales), dtype=torch.bool, device=features.device)
         self.pairs = features.new_zeros((2, scales), dtype=torch.float64)
         self.gradient = torch.zeros_like(features) if differentiate else None
         weights = torch.cat([self.classes.positive, self.classes.negative]).T  # of each class (classes, 2 K)
@@ -126,44 +108,15 @@ class QueryRanking:
         self.positive, self.negative = kinds.T.to(features).view(2, scales, -1)  # (K, kinds)
         self.kinds = len(kinds)
         self.offset = (kind_of_class * self.grid.nodes).to(features.device)  # of each class in what a row stores
-        drawn = torch.full((n,), queries is None, device=features.device)
-        if queries is not None:
-            drawn[queries] = True
-        blocks = list(self._find_queries(drawn[walk.order]))
+        rows = QueryRows(walk, features, queries)
+        self.ranked = rows.ranked
         self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
         weights = self.queries.new_tensor(criterion.weights) * (self.queries > 0)
         self.row_weight = (weights / weights.sum().clamp(min=1e-300) / self.queries.clamp(min=1)).tolist()
-        if blocks:
-            self._walk(blocks)
+        if rows.blocks:
+            self._walk(rows.blocks)
 
-    def _find_queries(self, drawn: Tensor) -> Iterator[_Rows]:
-        """Those rows of ``drawn`` (n,) bool that have a positive pair at any scale, in blocks."""
-        of_each, least, most = _PAIRS_AT_A_TIME
-        at_a_time = min(max(least, of_each * self.features.shape[1]), most)
-        at_a_time = _PAIRS_ON_A_GPU if self.features.is_cuda else at_a_time
-        is_positive = (self.classes.positive > 0).T.to(self.features.device)
-        for strip in self.walk.strips(self.classes.radii[-1]):
-            rows = torch.nonzero(drawn[strip[0].i])[:, 0] + strip[0].i.start
-            self.ranked[rows] = is_positive[self._nearest_class(rows, strip)]
-            rows = rows[self.ranked[rows].any(dim=1)]
-            ends = np.cumsum([0, *(block.j.stop - block.j.start for block in strip)]).tolist()
-            columns = [slice(*pair) for pair in pairwise(ends)]
-            for part in rows.split(max(1, at_a_time // ends[-1])):
-                if len(part):
-                    yield _Rows(part, strip, columns)
-
-    def _nearest_class(self, rows: Tensor, strip: list[Block]) -> Tensor:
-        """The class of the nearest pair of each row that may be a positive one, as if it were across images."""
-        nearest = torch.full_like(rows, len(self.classes.radii))
-        for block in strip:
-            if block.nearest <= self.classes.positive_within:
-                classes = self.walk.classes_of_rows(rows, block)
-                if self.criterion.same_image:
-                    classes = classes % self.classes.across
-                nearest = torch.minimum(nearest, torch.as_tensor(classes, device=rows.device).amin(dim=-1))
-        return nearest
-
-    def _walk(self, blocks: list[_Rows]) -> None:
+    def _walk(self, blocks: list[RowBlock]) -> None:
         room = max(len(rows.rows) * rows.width for rows in blocks)
         position, power, value = (self.features.new_empty(room) for _ in range(3))
         cell = torch.empty(room, dtype=torch.int64, device=position.device)
@@ -172,7 +125,7 @@ class QueryRanking:
             of_block = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (cell, position, power, value))
             self._rank(rows, *of_block)
 
-    def _rank(self, rows: _Rows, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
+    def _rank(self, rows: RowBlock, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
         self._locate(rows, cell, fraction)
         histograms, counts = self._histograms(cell, fraction, power)
         window = Window.of(self.grid, histograms[:, self.positive.any(dim=0)])
@@ -188,18 +141,15 @@ class QueryRanking:
                 slopes = slopes + weight * tables.slopes()
         if self.gradient is not None:
             self._look_up(slopes, window, cell, fraction, power, value)
-            self._multiply_back(rows, value)
+            rows.multiply_back(value, self.features, self.gradient)
 
-    def _locate(self, rows: _Rows, cell: Tensor, fraction: Tensor) -> None:
+    def _locate(self, rows: RowBlock, cell: Tensor, fraction: Tensor) -> None:
         """The cell of each pair in the histograms of its row, and the fraction of the way to the next node."""
         own = self.features[rows.rows] / self.grid.width
-        for block, columns in zip(rows.blocks, rows.columns):
-            torch.mm(own, self.features[block.j].T, out=fraction[:, columns])
-        fraction.sub_(self.grid.first / self.grid.width)
+        rows.multiply(own, self.features, out=fraction).sub_(self.grid.first / self.grid.width)
         cell.copy_(fraction)
         fraction.frac_()
-        for block, columns in zip(rows.blocks, rows.columns):
-            classes = self.walk.classes_of_rows(rows.rows, block)
+        for columns, classes in rows.classes(self.walk):
             if isinstance(classes, Tensor):
                 cell[:, columns] += self.offset.index_select(0, classes.view(-1)).view(classes.shape)
             else:
@@ -224,10 +174,3 @@ class QueryRanking:
         torch.gather(others.pop(), 1, cell, out=value)
         for coefficient in [*reversed(others), constant]:
             value.mul_(fraction).add_(torch.gather(coefficient, 1, cell, out=power))
-
-    def _multiply_back(self, rows: _Rows, value: Tensor) -> None:
-        own, out = self.features[rows.rows], torch.zeros(len(rows.rows), self.features.shape[1]).to(self.features)
-        for block, columns in zip(rows.blocks, rows.columns):
-            out.addmm_(value[:, columns], self.features[block.j])
-            self.gradient[block.j].addmm_(value[:, columns].T, own)
-        self.gradient.index_add_(0, rows.rows, out)

@@ -1,31 +1,42 @@
-"""Losses of query patches: each compares the similarities of a query to its positives and to its negatives."""
+"""Losses of query patches: each compares the similarities of a query to its positives and to its negatives.
+
+With drawn queries, the (queries, patches) matrix is held, and autograd differentiates it, as often as needed. With all
+patches as queries it is walked in blocks of rows (:mod:`loco.losses.query_rows`), in memory linear in the number of
+patches: the number of queries is known beforehand, from the points, so the gradient of a block is computed and added up
+in the forward pass, before the next block. The rows are divided among the processes of a group.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from loco.losses.draws import DrawingLoss, draw_rows
+from loco.losses.first_order import first_order
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group
+from loco.losses.processes import Group, add_up
+from loco.losses.query_rows import QueryRows, RowBlock
+from loco.losses.tiles import Classes, Walk
+
+_TILE = 512  # patches along the side of a tile
 
 
 class QueryLoss(DrawingLoss):
     """Base of these losses: the mean of :meth:`of_rows` over the queries that have a positive.
 
-    Pairs within one image are no positives. The log counts the pairs of the queries before any is drawn, once for each;
-    ``mean_ap`` is not measured.
+    Pairs within one image are no positives. The log counts the pairs of the drawn queries before any pair is drawn,
+    or of all queries that have a positive, once for each query; ``mean_ap`` is not measured.
     """
-
-    takes_transforms = True
 
     def __init__(
         self,
         rho: float,
         kappa: float | None,
         tau: float | None,
-        queries: int = 1024,
+        queries: int | None = 1024,
         positives: int | None = None,
         negatives: int | None = None,
         seed: int = 0,
@@ -35,15 +46,23 @@ class QueryLoss(DrawingLoss):
         """
         Args:
             rho, kappa, tau, group, normalise: as in :class:`loco.losses.pairs.RankingLoss`.
-            queries: number of query patches drawn; one without a positive is passed over.
-            positives, negatives: largest numbers drawn for each query; None for all.
+            queries: number of query patches drawn; one without a positive is passed over. None for all patches, with
+                first derivatives only.
+            positives, negatives: largest numbers drawn for each query; None for all, and if queries is None.
             seed: of the draws.
 
         Raises:
-            ValueError: as :class:`loco.losses.pairs.RankingLoss`.
+            ValueError: as :class:`loco.losses.pairs.RankingLoss`; a number below 1, or pairs that are drawn for all
+                queries.
         """
         super().__init__(rho, kappa, tau, group=group, normalise=normalise, seed=seed)
+        for name, number in (("queries", queries), ("positives", positives), ("negatives", negatives)):
+            if number is not None and number < 1:
+                raise ValueError(f"the number of {name} must be 1 or more, or None for all, found {number}")
+        if queries is None and (positives is not None or negatives is not None):
+            raise ValueError("with queries=None, all pairs count: positives and negatives must be None")
         self.queries, self.positives, self.negatives = queries, positives, negatives
+        self.takes_transforms = queries is not None
 
     def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """Return the loss of each query (q,).
@@ -56,6 +75,8 @@ class QueryLoss(DrawingLoss):
         raise NotImplementedError
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+        if self.queries is None:
+            return self._of_all(patches)
         generator = self.generator(patches)
         queries = draw_rows(patches, self.queries, generator)
         losses, log = [], {"positives": 0, "negatives": 0, "mean_ap": float("nan")}
@@ -74,6 +95,16 @@ class QueryLoss(DrawingLoss):
             return nothing_to_rank(patches.features, log["negatives"])
         return torch.cat(losses).mean(), log
 
+    def _of_all(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+        walk = Walk(patches, Classes(self.scales, self.same_image), _TILE, self.group)
+        differentiate = torch.is_grad_enabled() and patches.features.requires_grad
+        # The rows that are cloned stand for the features where their derivative is refused.
+        mean, pairs = _MeanOfAll.apply(patches.features, patches.features[:0].clone(), self, walk, differentiate)
+        positives, negatives = pairs.tolist()
+        if not positives:
+            return nothing_to_rank(patches.features, negatives)
+        return mean, {"positives": positives, "negatives": negatives, "mean_ap": float("nan")}
+
     def _classes(self, patches: Patches, query: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the other patches are positive and negative for each query, (q, m) each."""
         # Not by a matrix product: points lie tens of metres from the origin, and the radii decide at centimetres.
@@ -83,6 +114,57 @@ class QueryLoss(DrawingLoss):
         near = distance <= self.rho
         positive = near & (patches.image_ids[query, None] != patches.image_ids[other])
         return positive, ~near & (distance <= self.kappa)
+
+
+class _MeanOfAll(torch.autograd.Function):
+    """Mean of a loss over all patches with a positive, and the numbers of their pairs (2,)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, source: Tensor, criterion: QueryLoss, walk: Walk, differentiate: bool
+    ) -> tuple[Tensor, Tensor]:
+        in_order = features[walk.order]
+        rows = QueryRows(walk, in_order, drawn=None)
+        queries = add_up(rows.ranked.sum(), criterion.group).clamp(min=1)
+        gradient = torch.zeros_like(in_order) if differentiate else None
+        total = features.new_zeros((), dtype=torch.float64)
+        pairs = torch.zeros(2, dtype=torch.int64, device=features.device)
+        for block in rows.blocks:
+            scores = block.multiply(in_order[block.rows], in_order, features.new_empty(len(block.rows), block.width))
+            classes = _classes_of_rows(walk, block)
+            with torch.enable_grad():
+                loss = criterion.of_rows(scores.requires_grad_(), *classes).sum(dtype=torch.float64) / queries
+            total += loss.detach()
+            pairs += torch.stack([part.sum() for part in classes])
+            if differentiate:
+                block.multiply_back(*torch.autograd.grad(loss, scores), in_order, gradient)
+        if differentiate:
+            ctx.save_for_backward(torch.empty_like(features).index_copy_(0, walk.order, gradient), source)
+        ctx.group = criterion.group
+        pairs = add_up(pairs, criterion.group)
+        ctx.mark_non_differentiable(pairs)
+        return add_up(total, criterion.group).to(features), pairs
+
+    @staticmethod
+    @first_order
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
+        gradient, _ = ctx.saved_tensors
+        # The rows of this process count for the losses of all.
+        return gradient * add_up(grad.double(), ctx.group).to(gradient), None, None, None, None
+
+
+def _classes_of_rows(walk: Walk, block: RowBlock) -> tuple[Tensor, Tensor]:
+    """Which pairs of some rows are positive, and which are negative, (r, width) bool each."""
+    device = walk.points.device
+    positive, negative = torch.zeros((2, len(block.rows), block.width), dtype=torch.bool, device=device)
+    of_class = [(walk.pair_classes.positive[0] > 0).to(device), (walk.pair_classes.negative[0] > 0).to(device)]
+    for columns, classes in block.classes(walk):
+        for mask, table in zip((positive, negative), of_class):
+            if isinstance(classes, Tensor):
+                mask[:, columns] = table.index_select(0, classes.view(-1)).view(classes.shape)
+            else:
+                mask[:, columns] = table[classes]
+    return positive, negative
 
 
 def mean_of_rows(values: Tensor, row: Tensor, rows: int) -> Tensor:

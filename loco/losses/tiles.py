@@ -30,6 +30,7 @@ class Classes:
         self.radii = sorted({radius for scale in scales for radius in scale})
         self.across = len(self.radii) + 1
         self.number = 2 * self.across
+        self.same_image = same_image
         self.positive_within = max(scale.rho for scale in scales)
         self.image_matters_within = self.positive_within if same_image != 1 else 0.0
         upto = torch.tensor(self.radii, dtype=torch.float64)

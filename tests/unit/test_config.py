@@ -455,6 +455,10 @@ def test_a_training_is_one_phase_or_a_list_of_them() -> None:
         ({"optimiser": {**OPTIMISER, "schedule": "cosin"}}, "'cosin' is not known; did you mean `cosine`"),
         ({"optimiser": {**OPTIMISER, "layer_decay": 1.5}}, "optimiser.layer_decay: 1.5 is greater"),
         ({"loss": {**EXACT, "queries": 9}}, "train.loss.queries: the loss `exact` draws queries with `ranking: query`"),
+        (
+            {"loss": {"name": "sup_con", "rho": 0.1, "kappa": 5.0, "tau": 0.1, "queries": None, "positives": 3}},
+            "train.loss: `queries: null` takes all pairs",
+        ),
         ({"loss": {**EXACT, "ranking": "query", "queries": 0}}, "train.loss.queries: 0 is less than"),
     ],
 )

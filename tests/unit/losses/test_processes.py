@@ -20,6 +20,7 @@ CRITERIA = {
     "info_nce": {"rho": RHO, "kappa": KAPPA, "queries": 40},
     "sup_con": {"rho": RHO, "kappa": KAPPA},
     "triplet": {"rho": RHO, "kappa": KAPPA},
+    "all queries": {"name": "info_nce", "rho": RHO, "kappa": KAPPA, "queries": None},
     "per query": {"name": "exact", "rho": [0.2, 0.5], "kappa": [0.5, 1.5], "ranking": "query", "tile": 16},
     "drawn queries": {"name": "exact", "rho": RHO, "kappa": KAPPA, "ranking": "query", "queries": 70, "tile": 16},
 }

@@ -1,0 +1,116 @@
+"""The rows of the pair matrix that are queries: blocks of rows, with all columns that they form pairs with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loco.losses.tiles import Block, Walk
+
+_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: for each dimension, at least, and at most
+_PAIRS_ON_A_GPU = 2**25
+
+
+class RowBlock(NamedTuple):
+    """Queries of one tile, and their pairs, whose scores or slopes are stored as a matrix (r, width).
+
+    Attributes:
+        rows: the queries (r,) int64, in the order of the walk.
+        blocks: blocks of columns of the pair matrix.
+        columns: the columns of each block in what is stored.
+        runs: columns of the pair matrix that follow each other, and where they are in what is stored.
+    """
+
+    rows: Tensor
+    blocks: list[Block]
+    columns: list[slice]
+    runs: list[tuple[slice, slice]]
+
+    @property
+    def width(self) -> int:
+        return self.columns[-1].stop
+
+    def classes(self, walk: Walk) -> Iterator[tuple[slice, int | Tensor]]:
+        """Yield the columns of each block with the class of all its pairs, or of each (r, columns) int32."""
+        for block, columns in zip(self.blocks, self.columns):
+            yield columns, walk.classes_of_rows(self.rows, block)
+
+    def multiply(self, own: Tensor, features: Tensor, out: Tensor) -> Tensor:
+        """Write the products of features of the queries ``own`` (r, d) and of the others into ``out`` (r, width)."""
+        for others, columns in self.runs:
+            torch.mm(own, features[others].T, out=out[:, columns])
+        return out
+
+    def multiply_back(self, slopes: Tensor, features: Tensor, gradient: Tensor) -> None:
+        """Add to the gradient by the features (n, d) what slopes by the scores (r, width) amount to."""
+        own, out = features[self.rows], torch.zeros(len(self.rows), features.shape[1]).to(features)
+        for others, columns in self.runs:
+            out.addmm_(slopes[:, columns], features[others])
+            gradient[others].addmm_(slopes[:, columns].T, own)
+        gradient.index_add_(0, self.rows, out)
+
+
+class QueryRows:
+    """The queries of this process.
+
+    Attributes:
+        ranked: which patches, in the order of the walk, are queries of this process at each scale: drawn, and with a
+            positive (n, K) bool.
+        blocks: those that are queries at any scale.
+    """
+
+    def __init__(self, walk: Walk, features: Tensor, drawn: Tensor | None) -> None:
+        """
+        Args:
+            walk: over the patches of the batch.
+            features: (n, d), in the order of the walk.
+            drawn: patches in their own order that may be queries, int64; None for all.
+        """
+        self.walk, classes = walk, walk.pair_classes
+        device, (n, dims) = features.device, features.shape
+        self.ranked = torch.zeros((n, len(classes.positive)), dtype=torch.bool, device=device)
+        is_drawn = torch.full((n,), drawn is None, device=device)
+        if drawn is not None:
+            is_drawn[drawn] = True
+        of_each, least, most = _PAIRS_AT_A_TIME
+        at_a_time = _PAIRS_ON_A_GPU if features.is_cuda else min(max(least, of_each * dims), most)
+        self.blocks = list(self._blocks(is_drawn[walk.order], at_a_time))
+
+    def _blocks(self, drawn: Tensor, at_a_time: int) -> Iterator[RowBlock]:
+        is_positive = (self.walk.pair_classes.positive > 0).T.to(drawn.device)
+        for strip in self.walk.strips(self.walk.radii[-1]):
+            rows = torch.nonzero(drawn[strip[0].i])[:, 0] + strip[0].i.start
+            self.ranked[rows] = is_positive[self._nearest_class(rows, strip)]
+            rows = rows[self.ranked[rows].any(dim=1)]
+            ends = np.cumsum([0, *(block.j.stop - block.j.start for block in strip)]).tolist()
+            columns = [slice(*pair) for pair in pairwise(ends)]
+            runs = list(_runs(strip, columns))
+            for part in rows.split(max(1, at_a_time // ends[-1])):
+                if len(part):
+                    yield RowBlock(part, strip, columns, runs)
+
+    def _nearest_class(self, rows: Tensor, strip: list[Block]) -> Tensor:
+        """The class of the nearest pair of each row that may be a positive one, as if it were across images."""
+        classes_of_pairs = self.walk.pair_classes
+        nearest = torch.full_like(rows, len(self.walk.radii))
+        for block in strip:
+            if block.nearest <= classes_of_pairs.positive_within:
+                classes = self.walk.classes_of_rows(rows, block)
+                if classes_of_pairs.same_image:
+                    classes = classes % self.walk.across
+                nearest = torch.minimum(nearest, torch.as_tensor(classes, device=rows.device).amin(dim=-1))
+        return nearest
+
+
+def _runs(strip: list[Block], columns: list[slice]) -> Iterator[tuple[slice, slice]]:
+    """Blocks that follow each other as one."""
+    first = 0
+    for k in range(1, len(strip) + 1):
+        if k == len(strip) or strip[k].j.start != strip[k - 1].j.stop:
+            yield slice(strip[first].j.start, strip[k - 1].j.stop), slice(columns[first].start, columns[k - 1].stop)
+            first = k
