@@ -35,12 +35,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from loco.evaluation.defaults import SEEN_WITHIN
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
 from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
+from loco.evaluation.training_surfaces import SURFACES, mostly, pair_fractions, training_surfaces
 from loco.geometry.alignment import robust_rigid_fit
 from loco.geometry.cameras import backproject, rotation_angle
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
@@ -85,11 +87,13 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             ``rotation_bins`` (edges, degrees) of pairs that a dataset names itself, which are all taken (no bins if not
             given); ``methods`` (of :data:`METHODS`), ``matches`` to keep a pair, ``iterations`` of the robust search,
             ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees);
-            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, none if not given.
+            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, none if not given;
+            ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
         seed: of all draws.
 
     Returns:
-        For every method, and for pairs of every bin and "all": the median "rotation error" (deg) with the median
+        For every method, and for pairs of every bin and "all", and if reported those of whose common surface more than
+        half is "mostly seen" or "mostly unseen" in training: the median "rotation error" (deg) with the median
         "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
         with the name of the method. Items: one a pair and method. A pair without an answer
         (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
@@ -103,12 +107,17 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     names = [scene.frames.names for scene in scenes]
     items: dict[str, list[Any]] = {name: [] for name in ("scene", "a", "b", "angle", "baseline", "overlap", "method")}
     items |= {name: [] for name in ("n_matches", "n_inliers", "rotation_error", "translation_error", "direction_error")}
+    reported = SURFACES if settings.get("seen_by_training") == "report" else ()
+    items |= {name: [] for name in reported}
+    surfaces = [training_surfaces(scene, settings) for scene in scenes]
     for pair in tqdm(draw_pairs(scenes, settings, seed), desc="relative pose", unit="pair"):
         scene = scenes[pair.scene]
+        within = settings.get("seen_within", SEEN_WITHIN)
+        shares = pair_fractions(scene, surfaces[pair.scene], (pair.a, pair.b), within) if reported else ()
         named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
         angle, baseline = float(rotation_angle(pair.a_to_b[:3, :3])), float(np.linalg.norm(pair.a_to_b[:3, 3]))
         for answer in _answers(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
-            append(items, (*named, angle, baseline, pair.overlap, *answer))
+            append(items, (*named, angle, baseline, pair.overlap, *answer, *shares))
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
@@ -361,7 +370,8 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 
 def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Condition -> its items: bins of the overlap of drawn pairs, of the rotation of those a dataset names, and all."""
+    """Condition -> its items: bins of the overlap of drawn pairs, of the rotation of those a dataset names, all, and
+    those that training images mostly show or do not."""
     drawn = [n for n, overlap in enumerate(items["overlap"]) if overlap is not None]
     named = [n for n, overlap in enumerate(items["overlap"]) if overlap is None]
     conditions = {}
@@ -369,7 +379,7 @@ def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> 
         conditions |= _binned(items["overlap"], drawn, settings["overlap_bins"], "overlap {:g}-{:g}")
     if named:
         conditions |= _binned(items["angle"], named, settings.get("rotation_bins", []), "{:g}-{:g} deg")
-    return conditions | {"all": [*drawn, *named]}
+    return conditions | {"all": [*drawn, *named]} | mostly(items, [*drawn, *named])
 
 
 def _binned(values: list[float], chosen: list[int], edges: Sequence[float], title: str) -> dict[str, list[int]]:

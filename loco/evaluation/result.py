@@ -25,6 +25,8 @@ class EvaluatedScene(LazyFiles):
         correspondences_path: patches and overlaps; None for images that share no world frame.
         features_path: feature maps of one extractor.
         labels_path: None where a benchmark needs no labels.
+        training_paths: correspondences of the training scenes in the world frame of this scene; empty unless a
+            benchmark reports by what training images show (:mod:`loco.evaluation.training_surfaces`).
 
     Raises:
         DataError: a file is missing or invalid, or the files do not describe the same frames.
@@ -33,6 +35,7 @@ class EvaluatedScene(LazyFiles):
     correspondences_path: Path | None
     features_path: Path
     labels_path: Path | None = None
+    training_paths: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         self.correspondences, self.features, self.labels  # opened once, to check them  # noqa: B018
