@@ -28,7 +28,7 @@ from loco.datasets.catalogue import FORMATS
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.fingerprints import code_fingerprint, file_fingerprint, settings_fingerprint
-from loco.models.catalogue import is_deterministic, modules_of, stride_of
+from loco.models.catalogue import has_maps, is_deterministic, modules_of, stride_of
 from loco.records import Recipe
 from loco.simulate.catalogue import WRITERS
 from loco.weights import model_file, weight_files
@@ -321,6 +321,10 @@ class Plan:
         """(dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
         return benchmark_scenes(self.config, split, benchmark)
 
+    def evaluates(self, benchmark: str, experiment: str) -> bool:
+        """Whether a benchmark can evaluate an experiment: most require feature maps."""
+        return BENCHMARKS[benchmark].keypoints or has_maps(self.config["experiments"][experiment]["model"])
+
     def evaluate_inputs(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Files:
         columns = zip(*self.evaluated_scenes(benchmark, split, experiment, checkpoint))
         roles = ("frames", "correspondences", "features", "labels")
@@ -330,14 +334,14 @@ class Plan:
 
     def evaluated_scenes(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> list[list[str | None]]:
         """Frames, correspondences, features and labels of each test scene of a benchmark; None where it needs none."""
-        patterns = {}
+        mapped, patterns = has_maps(self.config["experiments"][experiment]["model"]), {}
         for dataset in dict.fromkeys(dataset for dataset, _ in self.test_places(benchmark, split)):
             needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
             names = {"dataset": dataset, "scene": "{}", "experiment": experiment, "checkpoint": checkpoint}
             patterns[dataset] = [
                 paths.FRAMES.format(**names),
                 paths.CORRESPONDENCES.format(**names, stride=stride) if "places" in needs else None,
-                paths.FEATURES.format(**names),
+                paths.FEATURES.format(**names) if mapped else None,
                 paths.LABELS.format(**names) if "labels" in needs else None,
             ]
         return [
@@ -360,11 +364,16 @@ class Plan:
 
     def evaluate_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
         places = self.test_places(benchmark, split)
-        inputs = {}
+        inputs, model = {}, self.config["experiments"][experiment]["model"]
+        if not self.evaluates(benchmark, experiment):
+            raise ConfigError(
+                f"experiments.{experiment}: `{model['name']}` has no feature maps, which {benchmark} requires"
+            )
         for dataset in dict.fromkeys(dataset for dataset, _ in places):
             needs = self._required(benchmark, dataset)
             inputs[f"frames/{dataset}"] = self.frames_recipe(dataset)
-            inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
+            if has_maps(model):
+                inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
             if "places" in needs:
                 stride = self.config["datasets"][dataset]["patches"]["stride"]
                 inputs[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
@@ -380,6 +389,7 @@ class Plan:
             "scenes": [list(place) for place in places],
             "seed": _seed_of(checkpoint),
             **({"training": [list(place) for place in seen]} if seen else {}),
+            **({} if has_maps(model) else {"keypoints": model}),
         }
         return Recipe("evaluate", self.step_code("evaluate", f"evaluation/{benchmark}"), settings, inputs)
 

@@ -3,6 +3,7 @@
 The patches of both images are matched: mutual nearest neighbours by cosine similarity, of which the best by the ratio
 test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. A patch's place is its centre;
 with ``refine``, the place in B moves to the peak of the similarities around it (:mod:`loco.evaluation.refinement`).
+An extractor of keypoints has its own places, and Lowe's ratio test as well (:mod:`loco.evaluation.sift_keypoints`).
 
 Two methods find the motion from camera A to camera B that most matches agree to. ``rigid`` lifts both ends to 3D, where
 depth was observed, and aligns them (:mod:`loco.geometry.alignment`). ``essential`` needs no depth, and finds no scale:
@@ -42,6 +43,7 @@ from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
 from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
+from loco.evaluation.sift_keypoints import MOST, RATIO, detect, least_score
 from loco.evaluation.training_surfaces import SURFACES, mostly, pair_fractions, training_surfaces
 from loco.geometry.alignment import robust_rigid_fit
 from loco.geometry.cameras import backproject, rotation_angle
@@ -155,10 +157,8 @@ def _answers(
     """For each method its name, the matches it had, those that agreed, and the errors of its answer."""
     match_rng, *method_rngs = rng.spawn(1 + len(METHODS))
     images = pair.a, pair.b
-    a, b = (_patches(scene, i) for i in images)
-    matches = mutual_matches(a.features, b.features, settings["matches"], match_rng)
-    offsets = refined_offsets(a.features[matches.a], matches.b, b.size, b.features.__getitem__, settings)
-    uv, cameras = (a.uv[matches.a], b.uv[matches.b] + offsets * b.cell), [scene.frames["intrinsics"][i] for i in images]
+    matches, uv = _matched(scene, images, settings, match_rng)
+    cameras = [scene.frames["intrinsics"][i] for i in images]
     weights = matches.weights(settings.get("weights", "none"))
     depths = _depths(scene, images) if "rigid" in settings["methods"] else None
     for method, method_rng in zip(METHODS, method_rngs):
@@ -174,6 +174,21 @@ def _answers(
                 *uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng, weights
             )
         yield method, len(matched[0]), motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
+
+
+def _matched(
+    scene: EvaluatedScene, images: tuple[int, int], settings: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[Matches, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The matches of two images, and their positions (k, 2) in both, pixels."""
+    if scene.keypoints is not None:
+        (uv_a, a), (uv_b, b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
+        matches = mutual_matches(a, b, settings["matches"], rng)
+        matches = matches.take(matches.ratio > least_score(scene.keypoints.get("ratio", RATIO)))
+        return matches, (uv_a[matches.a], uv_b[matches.b])
+    a, b = (_patches(scene, i) for i in images)
+    matches = mutual_matches(a.features, b.features, settings["matches"], rng)
+    offsets = refined_offsets(a.features[matches.a], matches.b, b.size, b.features.__getitem__, settings)
+    return matches, (a.uv[matches.a], b.uv[matches.b] + offsets * b.cell)
 
 
 class Patches(NamedTuple):
@@ -206,6 +221,10 @@ class Matches(NamedTuple):
     b: NDArray[np.integer]
     similarity: NDArray[np.float64]
     ratio: NDArray[np.float64]
+
+    def take(self, chosen: NDArray) -> Matches:
+        """Those that are ``chosen``, by numbers or a mask (k,)."""
+        return Matches(*(column[chosen] for column in self))
 
     def weights(self, kind: str) -> NDArray[np.float64] | None:
         """Weights (k,) of a kind of :data:`WEIGHTS`, positive; None for ``none``."""

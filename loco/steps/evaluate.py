@@ -29,7 +29,8 @@ def run(
     Args:
         recipe: of the metric file; its settings are ``benchmark``, the name, and ``settings`` of the benchmark,
             ``scenes``, those that are evaluated, and ``seed`` of the extractor (None if it has none); ``training``, the
-            training scenes that they are compared with, if there are.
+            training scenes that they are compared with, if there are; ``keypoints``, the model of an extractor
+            without feature maps.
         scenes: frames, correspondences, features and labels of each scene; None for what the benchmark does not need.
         training: for each scene the correspondences of the training scenes in its world frame; empty unless the
             benchmark reports what training images show.
@@ -46,7 +47,11 @@ def run(
     # Every experiment and seed answers the same questions: the evaluation has its own seed.
     with claimed_gpus(BENCHMARKS[benchmark].gpus):
         evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
-            [EvaluatedScene(*paths, training_paths=tuple(seen)) for paths, seen in zip(scenes, training)], settings
+            [
+                EvaluatedScene(*paths, training_paths=tuple(seen), keypoints=recipe.settings.get("keypoints"))
+                for paths, seen in zip(scenes, training)
+            ],
+            settings,
         )
         record = new_record(recipe, subject, inputs)
     write_metrics(

@@ -398,3 +398,58 @@ def test_a_world_frame_is_for_images_with_places(make):
     photographs |= {"patches": {"stride": 16, "overlap_tolerance": 0.05}, "world_frame": "wall"}
     with pytest.raises(ConfigError, match="world_frame: the format `hpatches` has no 3D places"):
         make(datasets={"walls": photographs})
+
+
+KEYPOINTS = {"title": "SIFT keypoints", "model": {"name": "sift_keypoints", "ratio": 0.8}}
+
+
+def test_keypoints_have_a_row_where_a_benchmark_matches_keypoints_and_no_features(make):
+    run = {"experiments": ["quick", "keypoints"], "benchmarks": ["location_consistency", "relative_pose"]}
+    plan = make(run=run, experiments={"keypoints": KEYPOINTS})
+    summary = Summary(plan)
+    file = "results/metrics/relative_pose/tiny/keypoints/deterministic.json"
+    assert summary.metric_rows("relative_pose")[file] == [("tiny", "keypoints")]
+    assert not any("keypoints" in path for path in summary.metric_rows("location_consistency"))
+    assert not any("keypoints" in path for path in summary.pictures_inputs()["features"])
+    names = {"split": "tiny", "experiment": "keypoints", "checkpoint": "deterministic"}
+    inputs = plan.evaluate_inputs("relative_pose", **names)
+    assert inputs["features"] == []
+    assert inputs["frames"] == ["results/frames/tiny/cedar.h5"]
+    recipe = plan.recipe_of(file)
+    assert recipe.settings["keypoints"] == {"name": "sift_keypoints", "ratio": 0.8}
+    assert set(recipe.inputs) == {"frames/tiny", "correspondence/tiny"}
+    with pytest.raises(ConfigError, match="no feature maps, which location_consistency requires"):
+        plan.evaluate_recipe("location_consistency", **names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": {"experiments": ["keypoints"]}}, "run a benchmark that matches keypoints"),
+        (
+            {
+                "run": {
+                    "experiments": ["quick", "keypoints"],
+                    "benchmarks": ["location_consistency", "relative_pose"],
+                    "comparisons": [["keypoints", "quick"]],
+                }
+            },
+            "no row in location_consistency",
+        ),
+        ({"experiments": {"keypoints": {**KEYPOINTS, "cache": True}}}, "cache: `sift_keypoints` has no weights"),
+        (
+            {
+                "experiments": {
+                    "both": {
+                        "title": "both",
+                        "model": {"name": "concat", "stride": 4, "models": [SIFT["model"], KEYPOINTS["model"]]},
+                    }
+                }
+            },
+            "models.1: `sift_keypoints` has no feature maps to join",
+        ),
+    ],
+)
+def test_keypoints_where_feature_maps_are_required_are_refused(make, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**changes | {"experiments": {"keypoints": KEYPOINTS} | changes.get("experiments", {})})
