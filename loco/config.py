@@ -30,6 +30,7 @@ from loco.config_queries import (
     provided_by,
     published_names,
     scenes,
+    seen_scenes,
     training_split,
     variant_experiment,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "resolve",
     "scene_identity",
     "scenes",
+    "seen_scenes",
     "training_split",
 ]
 

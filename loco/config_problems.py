@@ -18,13 +18,15 @@ from loco.config_queries import (
     figure_scene,
     provided_by,
     scenes,
+    seen_scenes,
     variant_runs,
 )
 from loco.config_schema import hint
 from loco.datasets.catalogue import FORMATS
 from loco.evaluation.catalogue import BENCHMARKS
+from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
-from loco.models.catalogue import stride_of
+from loco.models.catalogue import has_maps, stride_of
 
 PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # of files and folders that are inputs of rules
 
@@ -114,6 +116,13 @@ def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
             yield f"{key}: {bins} do not increase"
     if settings.get("kappa") is not None and settings["rho"] >= settings["kappa"]:
         yield f"rho ({settings['rho']} m) must be less than kappa ({settings['kappa']} m)"
+    within, beyond = settings.get("seen_within", SEEN_WITHIN), settings.get("unseen_beyond", UNSEEN_BEYOND)
+    if within > beyond:
+        yield f"seen_within ({within} m) must not be more than unseen_beyond ({beyond} m)"
+    if settings.get("seen_by_training", "ignore") == "ignore":
+        for key in ("seen_within", "unseen_beyond"):
+            if key in settings:
+                yield f"{key}: has no effect without `seen_by_training: report`; remove it"
     if settings.get("refine") != "soft_argmax":
         for key in ("refine_temperature", "refine_window"):
             if key in settings:
@@ -125,6 +134,8 @@ def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     for made in ("simulate", "reconstruct"):
         if made in dataset and dataset["raw"] != f"results/raw/{name}":
             yield f"raw: a dataset with `{made}` is made in results/raw/{name}, found {dataset['raw']!r}"
+    if "world_frame" in dataset and "places" not in provided_by(dataset):
+        yield f"world_frame: the format `{dataset['format']}` has no 3D places to compare; remove it"
     if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
         yield "reconstruct: makes a scene of the format `colmap` from photographs, and is not for simulated scenes"
     if "depth_scale" in dataset and (
@@ -208,6 +219,10 @@ def _places(part: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
 
 def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
     model, train = experiment["model"], experiment.get("train")
+    if not has_maps(model):
+        fitted = [key for key in ("train", "pca", "cache") if key in experiment]
+        yield from (f"{key}: `{model['name']}` has no weights and no feature maps; remove it" for key in fitted)
+        return
     yield from _model_problems("model", model)
     if experiment.get("cache"):
         yield from _cache_problems(model, train or {})
@@ -261,6 +276,9 @@ def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
             yield f"{where}.train: a backbone of the kind `onnx` cannot be trained; remove `train`, give it a `head`"
     elif model["name"] == "concat":
         for number, member in enumerate(model["models"]):
+            if not has_maps(member):
+                yield f"{where}.models.{number}: `{member['name']}` has no feature maps to join; remove it"
+                continue
             yield from _model_problems(f"{where}.models.{number}", member)
             if stride_of(member) != model["stride"]:
                 found = stride_of(member)
@@ -273,7 +291,7 @@ def _is_frozen_backbone(model: dict[str, Any]) -> bool:
 
 def _has_weights_to_train(model: dict[str, Any]) -> bool:
     match model["name"]:
-        case "dense_sift" | "pretrained" | "published":
+        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
             return False
         case "backbone":
             return not _is_frozen_backbone(model) or model.get("head") is not None
@@ -301,6 +319,23 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     for benchmark in (name for name in known if not benchmark_splits(config, run["splits"], name)):
         needs = " or ".join(" and ".join(sorted(need)) for need in BENCHMARKS[benchmark].requires)
         yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
+    for name in (name for name in run["experiments"] if name in config["experiments"]):
+        if has_maps(config["experiments"][name]["model"]):
+            continue
+        without = [benchmark for benchmark in known if not BENCHMARKS[benchmark].keypoints]
+        if without == known:
+            possible = ", ".join(entry.name for entry in BENCHMARKS.values() if entry.keypoints)
+            yield f"run.experiments: `{name}` has no feature maps; run a benchmark that matches keypoints ({possible})"
+        elif without and name in compared:
+            yield f"run.comparisons: `{name}` has no feature maps and no row in {without[0]}; remove its comparisons"
+    for benchmark in known:
+        if config["benchmarks"].get(benchmark, {}).get("seen_by_training") == "report" and not any(
+            seen_scenes(config, split, benchmark) for split in run["splits"]
+        ):
+            yield (
+                f"benchmarks.{benchmark}.seen_by_training: no split of the run has training scenes in the world "
+                "frame of its test scenes; state `datasets.<name>.world_frame` if they share one, or remove the key"
+            )
     wanted, found = config["figures"]["scene"], figure_scene(config)
     if wanted is not None and found is None:
         tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]

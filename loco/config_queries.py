@@ -29,6 +29,20 @@ def benchmark_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> l
     return [place for place in found if any(need <= provided_by(config["datasets"][place[0]]) for need in requires)]
 
 
+def seen_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
+    """(dataset, scene) pairs of the training scenes that a benchmark compares a split's test scenes with.
+
+    Those in the world frame of a test scene, of a split that is ``trained_on`` another those of the other; none unless
+    the benchmark has ``seen_by_training: report``.
+    """
+    if config["benchmarks"][benchmark].get("seen_by_training", "ignore") == "ignore":
+        return []
+    datasets, tested = config["datasets"], benchmark_scenes(config, split, benchmark)
+    frames = {datasets[dataset].get("world_frame") for dataset, _ in tested} - {None}
+    found = scenes(config, training_split(config, split), "train")
+    return [place for place in found if datasets.get(place[0], {}).get("world_frame") in frames]
+
+
 def benchmark_splits(config: Mapping[str, Any], splits: Iterable[str], benchmark: str) -> list[str]:
     """Those of the splits that have a test scene for a benchmark."""
     return [split for split in splits if benchmark_scenes(config, split, benchmark)]

@@ -20,6 +20,7 @@ from loco.config import (
     provided_by,
     resolve,
     scenes,
+    seen_scenes,
     training_split,
 )
 from loco.datasets import conventions_of, label_files, label_state, raw_files, raw_state
@@ -27,7 +28,7 @@ from loco.datasets.catalogue import FORMATS
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.fingerprints import code_fingerprint, file_fingerprint, settings_fingerprint
-from loco.models.catalogue import is_deterministic, modules_of, stride_of
+from loco.models.catalogue import has_maps, is_deterministic, modules_of, stride_of
 from loco.records import Recipe
 from loco.simulate.catalogue import WRITERS
 from loco.weights import model_file, weight_files
@@ -40,6 +41,7 @@ _CACHED = (
     "is_made",
     "raw_files",
     "test_places",
+    "training_correspondences",
     "_required",
     "_tested_split",
 )
@@ -108,7 +110,7 @@ class Plan:
         """The metric file of one run. Runs that cannot differ have one file: the same extractor on the same scenes."""
         return paths.METRICS.format(
             benchmark=benchmark,
-            split=self._tested_split(split),
+            split=self._tested_split(benchmark, split),
             experiment=experiment,
             checkpoint=self.checkpoint(experiment, split, seed),
         )
@@ -319,21 +321,27 @@ class Plan:
         """(dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
         return benchmark_scenes(self.config, split, benchmark)
 
+    def evaluates(self, benchmark: str, experiment: str) -> bool:
+        """Whether a benchmark can evaluate an experiment: most require feature maps."""
+        return BENCHMARKS[benchmark].keypoints or has_maps(self.config["experiments"][experiment]["model"])
+
     def evaluate_inputs(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Files:
         columns = zip(*self.evaluated_scenes(benchmark, split, experiment, checkpoint))
         roles = ("frames", "correspondences", "features", "labels")
-        return {role: [path for path in column if path] for role, column in zip(roles, columns)}
+        files = {role: [path for path in column if path] for role, column in zip(roles, columns)}
+        training = dict.fromkeys(path for part in self.training_correspondences(benchmark, split) for path in part)
+        return files | {"training": list(training)}
 
     def evaluated_scenes(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> list[list[str | None]]:
         """Frames, correspondences, features and labels of each test scene of a benchmark; None where it needs none."""
-        patterns = {}
+        mapped, patterns = has_maps(self.config["experiments"][experiment]["model"]), {}
         for dataset in dict.fromkeys(dataset for dataset, _ in self.test_places(benchmark, split)):
             needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
             names = {"dataset": dataset, "scene": "{}", "experiment": experiment, "checkpoint": checkpoint}
             patterns[dataset] = [
                 paths.FRAMES.format(**names),
                 paths.CORRESPONDENCES.format(**names, stride=stride) if "places" in needs else None,
-                paths.FEATURES.format(**names),
+                paths.FEATURES.format(**names) if mapped else None,
                 paths.LABELS.format(**names) if "labels" in needs else None,
             ]
         return [
@@ -341,23 +349,47 @@ class Plan:
             for dataset, scene in self.test_places(benchmark, split)
         ]
 
+    def training_correspondences(self, benchmark: str, split: str) -> list[list[str]]:
+        """For each test scene of a benchmark the correspondences of the training scenes that it is compared with."""
+        datasets = self.config["datasets"]
+        by_frame: dict[str, list[str]] = {}
+        for place in seen_scenes(self.config, split, benchmark):
+            setup = datasets[place[0]]
+            by_frame.setdefault(setup["world_frame"], []).extend(
+                self.correspondences_of([place], setup["patches"]["stride"])
+            )
+        return [
+            by_frame.get(datasets[dataset].get("world_frame"), []) for dataset, _ in self.test_places(benchmark, split)
+        ]
+
     def evaluate_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
         places = self.test_places(benchmark, split)
-        inputs = {}
+        inputs, model = {}, self.config["experiments"][experiment]["model"]
+        if not self.evaluates(benchmark, experiment):
+            raise ConfigError(
+                f"experiments.{experiment}: `{model['name']}` has no feature maps, which {benchmark} requires"
+            )
         for dataset in dict.fromkeys(dataset for dataset, _ in places):
             needs = self._required(benchmark, dataset)
             inputs[f"frames/{dataset}"] = self.frames_recipe(dataset)
-            inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
+            if has_maps(model):
+                inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
             if "places" in needs:
                 stride = self.config["datasets"][dataset]["patches"]["stride"]
                 inputs[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
             if "labels" in needs:
                 inputs[f"label/{dataset}"] = self.label_recipe(dataset)
+        seen = seen_scenes(self.config, split, benchmark)
+        for dataset in dict.fromkeys(dataset for dataset, _ in seen):
+            stride = self.config["datasets"][dataset]["patches"]["stride"]
+            inputs[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
         settings = {
             "benchmark": benchmark,
             "settings": self.config["benchmarks"][benchmark],
             "scenes": [list(place) for place in places],
             "seed": _seed_of(checkpoint),
+            **({"training": [list(place) for place in seen]} if seen else {}),
+            **({} if has_maps(model) else {"keypoints": model}),
         }
         return Recipe("evaluate", self.step_code("evaluate", f"evaluation/{benchmark}"), settings, inputs)
 
@@ -405,14 +437,17 @@ class Plan:
             raise ConfigError(f"experiments.{experiment}: this experiment fits no weights, so there is no model file")
         return fitted(split, experiment, run)
 
-    def _tested_split(self, split: str) -> str:
+    def _tested_split(self, benchmark: str, split: str) -> str:
         """The first split of the run that tests on the same scenes: their scores are the same.
 
-        A split that is added after the others changes no name, so nothing is scored again.
+        Unless the benchmark reports what training scenes show: then these are the same as well. A split that is added
+        after the others changes no name, so nothing is scored again.
         """
-        splits = self.config["splits"]
-        candidates = [*self.run["splits"], split]
-        return next(name for name in candidates if splits[name]["test"] == splits[split]["test"])
+
+        def evaluated(name: str) -> tuple[Any, list[Place]]:
+            return self.config["splits"][name]["test"], seen_scenes(self.config, name, benchmark)
+
+        return next(name for name in [*self.run["splits"], split] if evaluated(name) == evaluated(split))
 
     def _without_seed(self, experiment: str) -> bool:
         """Whether no seed decides anything about what an experiment fits or computes."""

@@ -19,6 +19,7 @@ from loco.config import (
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.fingerprints import file_fingerprint
+from loco.models.catalogue import has_maps
 from loco.plan import Files, Plan
 from loco.records import Recipe
 
@@ -163,7 +164,8 @@ class Summary:
     def pictures_inputs(self) -> Files:
         split, place = self.pictures["split"], (self.pictures["dataset"], self.pictures["scene"])
         stride = self.config["datasets"][place[0]]["patches"]["stride"]
-        names = [(name, self.plan.checkpoint(name, split, self.run["seeds"][0])) for name in self.run["experiments"]]
+        mapped = [name for name in self.run["experiments"] if has_maps(self.config["experiments"][name]["model"])]
+        names = [(name, self.plan.checkpoint(name, split, self.run["seeds"][0])) for name in mapped]
         return {
             "frames": self.plan.frames_of([place]),
             "correspondences": self.plan.correspondences_of([place], stride),
@@ -185,8 +187,13 @@ class Summary:
         return recipes
 
     def _rows(self, benchmark: str, runs: Iterable[tuple[Run, tuple[str, str]]]) -> Rows:
-        """Metric file of each run -> the rows that it is shown as, each once, in the order of the runs."""
+        """Metric file of each run -> the rows that it is shown as, each once, in the order of the runs.
+
+        Experiments that the benchmark cannot evaluate have no row.
+        """
         rows: dict[str, dict[tuple[str, str], None]] = {}
         for run, shown in runs:
+            if not self.plan.evaluates(benchmark, run[1]):
+                continue
             rows.setdefault(self.plan.metric_file(benchmark, *run), {})[shown] = None
         return {path: list(shown) for path, shown in rows.items()}

@@ -18,5 +18,6 @@ rule evaluate:
         own=own(plan.evaluate_recipe),
         recipe=of(plan.evaluate_recipe),
         scenes=hidden(plan.evaluated_scenes),
+        training=hidden(plan.training_correspondences),
     script:
         "../workflow_scripts/evaluate.py"

@@ -7,4 +7,5 @@ with job(snakemake.log[0], snakemake.threads):
 
     params = snakemake.params
     scenes = [[path and Path(path) for path in files] for files in params.scenes.value]
-    run(params.recipe, scenes, Path(snakemake.output.metrics), dict(snakemake.wildcards.items()))
+    training = [[Path(path) for path in files] for files in params.training.value]
+    run(params.recipe, scenes, training, Path(snakemake.output.metrics), dict(snakemake.wildcards.items()))

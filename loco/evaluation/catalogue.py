@@ -26,6 +26,7 @@ class Benchmark:
             images or scenes.
         figures: keys of :data:`loco.results.plots.FIGURES`.
         gpus: number of GPUs that an evaluation makes use of.
+        keypoints: whether extractors of keypoints can be evaluated, not only feature maps.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Benchmark:
     drawn: str
     figures: tuple[str, ...] = ("dots", "per_scene_spread")
     gpus: int = 0
+    keypoints: bool = False
 
     @property
     def caption(self) -> dict[str, str]:
@@ -148,6 +150,7 @@ _ENTRIES = (
         items="image pairs",
         drawn="new pairs of these images",
         figures=("error_curves", "dots", "per_scene_spread"),
+        keypoints=True,
     ),
 )
 

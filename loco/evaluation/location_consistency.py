@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import ceil
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,15 +22,32 @@ from tqdm import tqdm
 
 from loco.evaluation.intervals import Item
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
+from loco.evaluation.training_surfaces import SURFACES, training_surfaces
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
-Condition = tuple[float, str]  # radius in metres, weights of the draw
+
+class Condition(NamedTuple):
+    """What is ranked: patches within a ``radius`` (metres), drawn by ``weights``, with or without those of the query's
+    own image."""
+
+    radius: float
+    weights: str
+    own_image: bool = True
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return f"{self.radius:g} m, {self.weights.replace('_', ' ')}" + ("" if self.own_image else ", other images")
+
 
 # Patches of one place coincide up to about a patch's footprint: nearer than this, 1 / d^2 grows no more.
 NEAREST = 0.1  # metres
 BLOCK = 2**21  # samples held at a time
 HELD = 2**30  # bytes of features of a scene held at a time
+OWN_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # of `samples_of_own_image`
+ALL = "all"  # surfaces
+COLUMNS = ("scene", "image", "radius", "weights", "own_image", "surface", "ap", "n_queries")
 
 
 class Rows(Protocol):
@@ -47,27 +64,48 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     Args:
         scenes: test scenes; each is read when its turn comes.
         settings: ``radii`` (metres), ``weights`` (``uniform`` or ``inverse_square``: a sample at distance d is drawn
-            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all).
+            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all). If given:
+            ``samples_of_own_image``, whether patches of the query's own image are ranked (``include``, the default;
+            ``exclude``; or ``both``, under conditions of their own); ``seen_by_training`` and its keys
+            (:mod:`loco.evaluation.training_surfaces`).
         seed: of all draws.
 
     Returns:
-        A row "mAP" for every radius and weighting ("2 m, uniform"): mean over queries; the items of
-        its interval are the query images.
-        Items: one for each condition and query image, ``ap`` being the mean over its ``n_queries`` queries.
+        A row "mAP" for every radius and weighting ("2 m, uniform"; without samples of the own image "2 m, uniform,
+        other images"): mean over queries; the items of its interval are the query images. If it is reported what
+        training images show, also the means over the queries on such surfaces ("2 m, uniform, seen") and on others.
+        Items: one for each condition and query image, ``ap`` being the mean over its ``n_queries`` queries, of all
+        surfaces or, if reported, of those that ``surface`` names.
     """
-    items: dict[str, list[Any]] = {name: [] for name in ("scene", "image", "radius", "weights", "ap", "n_queries")}
+    items: dict[str, list[Any]] = {name: [] for name in _columns(settings)}
     for scene in tqdm(scenes, desc="location consistency", unit="scene"):
         points, image = _points(scene)
         features = StoredRows(scene, image)
         queries, precisions = query_precisions(features, points, image, settings, scene.rng(seed))
         names = scene.frames.names
-        for (radius, weights), ap in precisions.items():
-            for i in np.unique(image[queries]):
-                of_image = ap[(image[queries] == i) & np.isfinite(ap)]
-                if len(of_image):
-                    row = (scene.frames.scene, names[i], radius, weights, float(of_image.mean()), len(of_image))
-                    append(items, row)
+        for surface, of_surface in _query_surfaces(scene, queries, settings).items():
+            for condition, ap in precisions.items():
+                for i in np.unique(image[queries]):
+                    of_image = ap[of_surface & (image[queries] == i) & np.isfinite(ap)]
+                    if len(of_image):
+                        row = scene.frames.scene, names[i], *condition, surface, float(of_image.mean()), len(of_image)
+                        append(items, [entry for name, entry in zip(COLUMNS, row) if name in items])
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
+
+
+def _columns(settings: Mapping[str, Any]) -> list[str]:
+    """Names of the columns of the items: what depends on an option has a column only with that option."""
+    options = {"own_image": len(_own_image(settings)) > 1, "surface": settings.get("seen_by_training") == "report"}
+    return [name for name in COLUMNS if options.get(name, True)]
+
+
+def _query_surfaces(
+    scene: EvaluatedScene, queries: NDArray[np.integer], settings: Mapping[str, Any]
+) -> dict[str, NDArray[np.bool_]]:
+    """Surface -> which of the queries (q,), numbers of valid patches, are on it: all, or seen or unseen in training."""
+    surfaces = training_surfaces(scene, settings) or {}
+    valid = scene.correspondences["valid"][:]
+    return {ALL: np.ones(len(queries), bool)} | {name: mask[valid][queries] for name, mask in surfaces.items()}
 
 
 def query_precisions(
@@ -83,8 +121,8 @@ def query_precisions(
     scene nor on the number of channels, unless one query alone needs more.
 
     Query patches are drawn by image, then by patch. The samples of a query are drawn without replacement among all
-    other patches within the radius, those of its own image included. The draws depend on ``rng``, ``points`` and
-    ``image`` alone.
+    other patches within the radius, those of its own image included unless the condition leaves them out. The draws
+    depend on ``rng``, ``points`` and ``image`` alone.
 
     Args:
         features: (n, c), unit rows, one per patch, in memory (a tensor) or on disk (:class:`StoredRows`).
@@ -94,7 +132,7 @@ def query_precisions(
         rng: source of the draws.
 
     Returns:
-        The query patches (q,), and their scores (q,) by (radius, weights); NaN where no other patch is in reach.
+        The query patches (q,), and their scores (q,) by condition; NaN where no other patch is in reach.
     """
     conditions = _conditions(settings)
     query_rng, *sample_rngs = rng.spawn(1 + len(conditions))
@@ -102,11 +140,11 @@ def query_precisions(
     count = settings["samples_per_query"] or len(points)
     scores: dict[Condition, list[NDArray]] = {condition: [] for condition in conditions}
     for block in np.array_split(queries, ceil(len(queries) * min(count, len(points)) / BLOCK) or 1):
-        drawn = [_draw_samples(points, query, conditions, count, sample_rngs) for query in block]
+        drawn = [_draw_samples(points, image, query, conditions, count, sample_rngs) for query in block]
         padded = [_padded(samples) for samples in zip(*drawn)]
         similarities = _similarities(features, block, [indices for indices, _ in padded])
         for condition, sample_rng, (_, distances), found in zip(conditions, sample_rngs, padded, similarities):
-            scores[condition].append(mean_average_precision(distances, found, condition[0], sample_rng))
+            scores[condition].append(mean_average_precision(distances, found, condition.radius, sample_rng))
     return queries, {condition: np.concatenate(parts or [np.empty(0)]) for condition, parts in scores.items()}
 
 
@@ -178,17 +216,27 @@ def _growth(rank: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def _conditions(settings: Mapping[str, Any]) -> list[Condition]:
-    return list(product(settings["radii"], settings["weights"]))
+    """Those with samples of the query's own image come first: their draws do not depend on the others."""
+    found = product(_own_image(settings), settings["radii"], settings["weights"])
+    return [Condition(radius, weights, own_image) for own_image, radius, weights in found]
+
+
+def _own_image(settings: Mapping[str, Any]) -> list[bool]:
+    return OWN_IMAGE[settings.get("samples_of_own_image", "include")]
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
     """The scores of query images that each row of :func:`evaluate` is the mean of, from its items."""
-    images = [Item(scene, (image,)) for scene, image in zip(items["scene"], items["image"])]
+    count, conditions = len(items["scene"]), _conditions(settings)
+    own_image = items.get("own_image", [conditions[0].own_image] * count)
+    surface = items.get("surface", [ALL] * count)
+    drawn = list(zip(map(Condition, items["radius"], items["weights"], own_image), surface))
     found = []
-    for radius, weights in _conditions(settings):
-        chosen = [i for i, drawn in enumerate(zip(items["radius"], items["weights"])) if drawn == (radius, weights)]
-        keys, ap, sizes = ([column[i] for i in chosen] for column in (images, items["ap"], items["n_queries"]))
-        found.append(Sample("mAP", f"{radius:g} m, {weights.replace('_', ' ')}", keys, ap, sizes))
+    for condition, name in product(conditions, [ALL, *(SURFACES if set(surface) - {ALL} else ())]):
+        chosen = [n for n in range(count) if drawn[n] == (condition, name)]
+        keys = [Item(items["scene"][n], (items["image"][n],)) for n in chosen]
+        ap, sizes = ([items[column][n] for n in chosen] for column in ("ap", "n_queries"))
+        found.append(Sample("mAP", condition.name + ("" if name == ALL else f", {name}"), keys, ap, sizes))
     return found
 
 
@@ -250,6 +298,7 @@ def _draw_queries(image: NDArray[np.integer], count: int, rng: np.random.Generat
 
 def _draw_samples(
     points: NDArray[np.floating],
+    image: NDArray[np.integer],
     query: int,
     conditions: list[Condition],
     count: int,
@@ -259,8 +308,10 @@ def _draw_samples(
     distance = cdist(points[query, None], points)[0]
     distance[query] = np.inf  # a query is not its own sample
     samples = []
-    for (radius, weights), rng in zip(conditions, rngs):
+    for (radius, weights, own_image), rng in zip(conditions, rngs):
         near = np.flatnonzero(distance <= radius)
+        if not own_image:
+            near = near[image[near] != image[query]]
         if len(near) > count:
             # Exponential race (Efraimidis & Spirakis 2006): the smallest of Exp(1) / weight are a weighted draw.
             finish = rng.standard_exponential(len(near))

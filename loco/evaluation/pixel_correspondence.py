@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.intervals import Item
 from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
+from loco.evaluation.training_surfaces import SURFACES, Surfaces, training_surfaces
 from loco.geometry.cameras import (
     backproject,
     pixel_centres,
@@ -45,7 +47,7 @@ from loco.geometry.cameras import (
     scale_intrinsics,
 )
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
-from loco.geometry.patches import sample_depth
+from loco.geometry.patches import patch_of, sample_depth
 from loco.geometry.sampling import sample_features, sampling_grid
 from loco.storage import Frames
 
@@ -84,12 +86,14 @@ class Variant(NamedTuple):
     """A way to choose the matches that are scored.
 
     ``filter`` of :data:`FILTERS`; ``visible_only``, whether points that B does not see are left out; ``name``, what it
-    adds to the names of the metrics: nothing for the first, the main one.
+    adds to the names of the metrics: nothing for the first, the main one; ``surface``, to which the points of A are
+    restricted: those that are seen or unseen in training, or None for all.
     """
 
     filter: str
     visible_only: bool
     name: str
+    surface: str | None = None
 
 
 class Neighbours(NamedTuple):
@@ -142,7 +146,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             :data:`FILTERS`, [ratio]); ``occlusions`` ([false]), true for leaving out points that B does not see, before
             the choice, those whose depth differs by more than ``occlusion_tolerance`` (metres, 0.05);
             ``thresholds_m`` (metres, none); ``pooled`` (false); ``refine`` and its keys, which move the matched
-            position in B within its pixel (:mod:`loco.evaluation.refinement`; none).
+            position in B within its pixel (:mod:`loco.evaluation.refinement`; none); ``seen_by_training`` and its keys
+            (:mod:`loco.evaluation.training_surfaces`; ignore).
         seed: of all draws.
 
     Returns:
@@ -150,7 +155,9 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         recall in a pair; value None where there is no pair. Likewise "recall@2cm" of
         ``thresholds_m``, and, if ``pooled``, "recall@10px, pooled": pairs weighted by their matches, as LoCo's release
         has it. These are of the first filter and the first of ``occlusions``; others have rows of their own
-        ("recall@10px, similarity filter, visible only").
+        ("recall@10px, similarity filter, visible only"). If it is reported what training images show, the rows
+        "recall@10px, seen surfaces" and "..., unseen surfaces" are of the points of A in such patches. Of these the
+        same fraction is kept as of all points of the pair, so that the choice is equally strict.
 
         Items: the pairs. One of which no match is asked (no pixel of observed depth in A that may be matched, fewer
         than two candidates in B) has ``n_matches`` 0, None as recall and error, and is in no row; one without observed
@@ -167,23 +174,27 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     listed = [pair for number, scene in enumerate(scenes) for pair in listed_pairs(scene, number, edges)]
     names = [scene.frames.names for scene in scenes]
     items: dict[str, list[Any]] = {column: [] for column in _columns(settings)}
+    surfaces = [training_surfaces(scene, settings) for scene in scenes]
     for pair in tqdm(listed + draw_pairs(scenes, settings, seed), desc="pixel correspondence", unit="pair"):
         scene = scenes[pair.scene]
         row = [scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b], pair.angle, pair.overlap]
-        for errors in _pair_errors(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
+        rng = scene.rng(seed, pair.a, pair.b)
+        for errors in _pair_errors(scene, pair, settings, rng, surfaces[pair.scene]):
             row += _summary(errors, settings)
         append(items, row)
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
 def variants(settings: Mapping[str, Any]) -> list[Variant]:
-    """All combinations of ``filters`` and ``occlusions``, the main one first."""
+    """All combinations of ``filters`` and ``occlusions``, and of the surfaces to report; the main one first."""
     filters, occlusions = settings.get("filters", ["ratio"]), settings.get("occlusions", [False])
+    surfaces = [None, *(SURFACES if settings.get("seen_by_training") == "report" else ())]
     found = []
-    for filter, visible_only in product(filters, occlusions):
+    for filter, visible_only, surface in product(filters, occlusions, surfaces):
         name = f", {filter.replace('_', ' ')} filter" if filter != filters[0] else ""
         name += (", visible only" if visible_only else ", all points") if visible_only != occlusions[0] else ""
-        found.append(Variant(filter, visible_only, name))
+        name += f", {surface} surfaces" if surface else ""
+        found.append(Variant(filter, visible_only, name, surface))
     return found
 
 
@@ -336,9 +347,13 @@ def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
 
 
 def _pair_errors(
-    scene: EvaluatedScene, pair: Pair, settings: Mapping[str, Any], rng: np.random.Generator
+    scene: EvaluatedScene,
+    pair: Pair,
+    settings: Mapping[str, Any],
+    rng: np.random.Generator,
+    surfaces: Surfaces | None = None,
 ) -> Iterator[Errors]:
-    """Errors of the kept matches of a pair, for each of :func:`variants`."""
+    """Errors of the kept matches of a pair, for each of :func:`variants`; ``surfaces`` of the scene, if reported."""
     frames, step = scene.frames, settings.get("step", 1)
     depth_a, depth_b = (observed_depth(frames["depth"][i], frames["source"][i]) for i in (pair.a, pair.b))
     (uv_a, z_a), (uv_b, z_b) = (pixels_with_depth(depth, step) for depth in (depth_a, depth_b))
@@ -357,8 +372,10 @@ def _pair_errors(
     tolerance = settings.get("occlusion_tolerance", OCCLUSION_TOLERANCE)
     visible = is_visible(points, depth_b, frames["intrinsics"][pair.b], pose_b, tolerance)
     refined = settings.get("refine", "none") != "none"
+    of_surface = _points_on(surfaces, scene, pair.a, step * uv_a[z_a > 0])
     for variant in variants(settings):
-        kept = best_matches(found, variant.filter, settings["matches"], visible if variant.visible_only else None)
+        among = visible if variant.visible_only else np.ones(len(points), bool)
+        kept = _kept(found, variant, settings["matches"], among, of_surface)
         own, places, there = points[found.point[kept]], found.places[kept, 0], shown[found.pixel[kept, 0].numpy()]
         if refined:
             queries = sample_features(map_a, torch.from_numpy(uv_a[z_a > 0][found.point[kept]]), extent)
@@ -366,6 +383,35 @@ def _pair_errors(
             there = shown_points(depth_b, step * places, frames["intrinsics"][pair.b], pose_b)
         in_space = np.linalg.norm(own - there, axis=1) if z_b.any() else np.empty(0)
         yield Errors(reprojection_errors(own, places, k_b, pose_b), in_space)
+
+
+def _kept(
+    found: Neighbours,
+    variant: Variant,
+    count: int,
+    among: NDArray[np.bool_],
+    surfaces: Mapping[str, NDArray[np.bool_]],
+) -> NDArray[np.integer]:
+    """The best matches of a variant, rows (k,) of ``found``.
+
+    ``count`` of the points ``among`` (m,) all; of those on a surface (m,) the same fraction. So k does not depend on
+    the features.
+    """
+    if variant.surface is None:
+        return best_matches(found, variant.filter, count, among)
+    there = among & surfaces[variant.surface]
+    fraction = min(1, count / max(1, among.sum()))
+    return best_matches(found, variant.filter, ceil(fraction * there.sum()), there)
+
+
+def _points_on(
+    surfaces: Surfaces | None, scene: EvaluatedScene, image: int, uv: NDArray[np.floating]
+) -> dict[str, NDArray[np.bool_]]:
+    """Surface -> which positions (m, 2) in an image, pixels of the frame, are in a patch of it; none if not known."""
+    if surfaces is None:
+        return {name: np.zeros(len(uv), bool) for name in SURFACES}
+    patches = patch_of(uv, scene.correspondences.grid, scene.correspondences.extent)
+    return {name: mask[image][patches] for name, mask in surfaces.items()}
 
 
 def _offsets(
@@ -494,6 +540,8 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     pooling = [False, True] if settings.get("pooled", False) else [False]
     for variant, pooled, metric in product(variants(settings), pooling, _thresholds(settings)):
         recalls, counts = items[metric + variant.name], items["n_matches" + variant.name]
+        if variant.surface and not any(counts):
+            continue  # nothing is known of the training
         for condition, chosen in conditions.items():
             rows = [row for row in zip(pairs, recalls, counts, bins) if row[3] in chosen and row[1] is not None]
             found.append(

@@ -13,7 +13,7 @@ similar to any query leaves the database. Queries are drawn, or chosen greedily 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from loco.evaluation.global_descriptors import Image, describe, descriptor, desc
 from loco.evaluation.intervals import Item
 from loco.evaluation.reranking import match_scores, rerank_name
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
+from loco.evaluation.training_surfaces import SURFACES, Fractions, image_fractions, mostly, training_surfaces
 from loco.geometry.image_pairs import mutual_overlap
 
 Numbers = NDArray[np.integer]
@@ -79,7 +80,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
             :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
             images share a vocabulary where ``vocabulary`` is ``domain``; two or more each); ``rerank``
             (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; ``[none]`` if not given); ``ks``,
-            ``accuracy``.
+            ``accuracy``; ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
         seed: of all draws.
 
     Returns:
@@ -88,8 +89,10 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
         class token to rank by. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first
         k images, over queries with k or more positives (LoCo's release). Items: a row for each way to rank and query,
         with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
-        ``first_<k>``. A query without positives has ``n_positives`` 0 and rank None, and is in no row. A database
-        without queries is in none either, and k may exceed the number of images.
+        ``first_<k>``. If it is reported what training images show, rows "..., mostly seen" and "..., mostly unseen" are
+        of the queries of which more than half of the patches are, by their columns ``seen`` and ``unseen``. A query
+        without positives has ``n_positives`` 0 and rank None, and is in no row. A database without queries is in none
+        either, and k may exceed the number of images.
 
     Raises:
         ConfigError: two ways to rank have one name; a domain is of one dataset.
@@ -98,16 +101,24 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
     conditions = _conditions(settings)
     databases = gather(list(scenes), settings, seed)
     vocabularies = _vocabularies(databases, settings, seed)
-    counted = _counted(settings)
-    items: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *counted)}
+    counted, reported = _counted(settings), SURFACES if settings.get("seen_by_training") == "report" else ()
+    items: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *counted, *reported)}
     for database in databases:
         ranks = _first_ranks(database, settings, vocabularies)
+        shares = _training_fractions(database.queries, settings) if reported else [()] * len(database.queries)
         for condition, (q, query) in product(conditions, enumerate(database.queries)):
             named = (database.name, query.scene.frames.scene, database.names[q])
             answer = ranks.get(condition, {}).get(q, Answer(None, (None,) * len(settings["ks"])))
             row = (*named, condition, len(database.positives[q]), answer.rank)
-            append(items, (*row, *answer.hits) if counted else row)
+            append(items, (*row, *(answer.hits if counted else ()), *shares[q]))
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
+
+
+def _training_fractions(queries: Sequence[Image], settings: Settings) -> list[Fractions]:
+    """Fractions of each query's patches that are seen and unseen in training."""
+    scenes = {query.scene.frames_path: query.scene for query in queries}
+    surfaces = {path: training_surfaces(scene, settings) for path, scene in scenes.items()}
+    return [image_fractions(query.scene, surfaces[query.scene.frames_path], query.number) for query in queries]
 
 
 def gather(scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> list[Database]:
@@ -373,31 +384,42 @@ def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
     others.
     """
     databases = list(dict.fromkeys(items["database"])) or [""]  # without any query, rows say that there is nothing
-    answers: dict[tuple[str, str], list[tuple[Item, int | None]]] = {}
-    for database, scene, query, condition, positives, found in zip(*(items[name] for name in COLUMNS)):
-        if positives:
-            answers.setdefault((condition, database), []).append((Item(scene, (query,), (database,)), found))
-    made = []
-    for k, condition, database in product(settings["ks"], _conditions(settings), databases):
-        chosen = answers.get((condition, database), [])
-        hits = [np.nan if found is None else float(found <= k) for _, found in chosen]
-        named = f"{condition}, {database}" if len(databases) > 1 else condition
-        made.append(Sample(f"recall@{k}", named, [key for key, _ in chosen], hits))
+    every = range(len(items["rank"]))
+    groups = {"": every} | {f", {name}": chosen for name, chosen in mostly(items, every).items()}
+    cells = list(product(settings["ks"], _conditions(settings), databases, groups))
+    made = [_recall(items, k, condition, database, groups[group]) for k, condition, database, group in cells]
     if settings.get("accuracy"):
-        made += [
-            _accuracy(items, *which, len(databases) > 1)
-            for which in product(settings["ks"], _conditions(settings), databases)
-        ]
-    return made
+        made += [_accuracy(items, k, condition, database, groups[group]) for k, condition, database, group in cells]
+    names = [c + (f", {database}" if len(databases) > 1 else "") + group for _, c, database, group in cells]
+    return [replace(sample, condition=name) for sample, name in zip(made, names * 2)]
 
 
-def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: str, several: bool) -> Sample:
-    """Fractions of positives among the first k images, of queries with k positives or more."""
-    rows = zip(*(items[name] for name in COLUMNS), items[f"first_{k}"])
-    chosen = [row for row in rows if (row[0], row[3]) == (database, condition) and row[4] >= k]
-    values = [np.nan if row[-1] is None else row[-1] / k for row in chosen]
-    keys = [Item(scene, (query,), (database,)) for _, scene, query, *_ in chosen]
-    return Sample(f"accuracy@{k}", f"{condition}, {database}" if several else condition, keys, values)
+def _recall(items: Mapping[str, list[Any]], k: int, condition: str, database: str, chosen: Iterable[int]) -> Sample:
+    """Hits among the first k images, of the ``chosen`` rows with positives."""
+    rows = _rows(items, condition, database, chosen, 1)
+    hits = [np.nan if items["rank"][n] is None else float(items["rank"][n] <= k) for n in rows]
+    return Sample(f"recall@{k}", condition, _keys(items, rows), hits)
+
+
+def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: str, chosen: Iterable[int]) -> Sample:
+    """Fractions of positives among the first k images, of the ``chosen`` rows with k positives or more."""
+    rows, found = _rows(items, condition, database, chosen, k), items[f"first_{k}"]
+    return Sample(
+        f"accuracy@{k}", condition, _keys(items, rows), [np.nan if found[n] is None else found[n] / k for n in rows]
+    )
+
+
+def _rows(
+    items: Mapping[str, list[Any]], condition: str, database: str, chosen: Iterable[int], positives: int
+) -> list[int]:
+    """Those ``chosen`` that are of a way to rank and a database, with so many positives or more."""
+    wanted = condition, database
+    found = items["condition"], items["database"], items["n_positives"]
+    return [n for n in chosen if (found[0][n], found[1][n]) == wanted and found[2][n] >= positives]
+
+
+def _keys(items: Mapping[str, list[Any]], rows: Iterable[int]) -> list[Item]:
+    return [Item(items["scene"][n], (items["query"][n],), (items["database"][n],)) for n in rows]
 
 
 def _conditions(settings: Settings) -> list[str]:

@@ -3,6 +3,7 @@
 The patches of both images are matched: mutual nearest neighbours by cosine similarity, of which the best by the ratio
 test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. A patch's place is its centre;
 with ``refine``, the place in B moves to the peak of the similarities around it (:mod:`loco.evaluation.refinement`).
+An extractor of keypoints has its own places, and Lowe's ratio test as well (:mod:`loco.evaluation.sift_keypoints`).
 
 Two methods find the motion from camera A to camera B that most matches agree to. ``rigid`` lifts both ends to 3D, where
 depth was observed, and aligns them (:mod:`loco.geometry.alignment`). ``essential`` needs no depth, and finds no scale:
@@ -35,12 +36,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from loco.evaluation.defaults import SEEN_WITHIN
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.pixel_correspondence import RESOLUTION, observed_depth
 from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
+from loco.evaluation.sift_keypoints import MOST, RATIO, detect, least_score
+from loco.evaluation.training_surfaces import SURFACES, mostly, pair_fractions, training_surfaces
 from loco.geometry.alignment import robust_rigid_fit
 from loco.geometry.cameras import backproject, rotation_angle
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
@@ -85,11 +89,13 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             ``rotation_bins`` (edges, degrees) of pairs that a dataset names itself, which are all taken (no bins if not
             given); ``methods`` (of :data:`METHODS`), ``matches`` to keep a pair, ``iterations`` of the robust search,
             ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees);
-            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, none if not given.
+            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, none if not given;
+            ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
         seed: of all draws.
 
     Returns:
-        For every method, and for pairs of every bin and "all": the median "rotation error" (deg) with the median
+        For every method, and for pairs of every bin and "all", and if reported those of whose common surface more than
+        half is "mostly seen" or "mostly unseen" in training: the median "rotation error" (deg) with the median
         "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
         with the name of the method. Items: one a pair and method. A pair without an answer
         (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
@@ -103,12 +109,17 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     names = [scene.frames.names for scene in scenes]
     items: dict[str, list[Any]] = {name: [] for name in ("scene", "a", "b", "angle", "baseline", "overlap", "method")}
     items |= {name: [] for name in ("n_matches", "n_inliers", "rotation_error", "translation_error", "direction_error")}
+    reported = SURFACES if settings.get("seen_by_training") == "report" else ()
+    items |= {name: [] for name in reported}
+    surfaces = [training_surfaces(scene, settings) for scene in scenes]
     for pair in tqdm(draw_pairs(scenes, settings, seed), desc="relative pose", unit="pair"):
         scene = scenes[pair.scene]
+        within = settings.get("seen_within", SEEN_WITHIN)
+        shares = pair_fractions(scene, surfaces[pair.scene], (pair.a, pair.b), within) if reported else ()
         named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
         angle, baseline = float(rotation_angle(pair.a_to_b[:3, :3])), float(np.linalg.norm(pair.a_to_b[:3, 3]))
         for answer in _answers(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
-            append(items, (*named, angle, baseline, pair.overlap, *answer))
+            append(items, (*named, angle, baseline, pair.overlap, *answer, *shares))
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
@@ -146,10 +157,8 @@ def _answers(
     """For each method its name, the matches it had, those that agreed, and the errors of its answer."""
     match_rng, *method_rngs = rng.spawn(1 + len(METHODS))
     images = pair.a, pair.b
-    a, b = (_patches(scene, i) for i in images)
-    matches = mutual_matches(a.features, b.features, settings["matches"], match_rng)
-    offsets = refined_offsets(a.features[matches.a], matches.b, b.size, b.features.__getitem__, settings)
-    uv, cameras = (a.uv[matches.a], b.uv[matches.b] + offsets * b.cell), [scene.frames["intrinsics"][i] for i in images]
+    matches, uv = _matched(scene, images, settings, match_rng)
+    cameras = [scene.frames["intrinsics"][i] for i in images]
     weights = matches.weights(settings.get("weights", "none"))
     depths = _depths(scene, images) if "rigid" in settings["methods"] else None
     for method, method_rng in zip(METHODS, method_rngs):
@@ -165,6 +174,21 @@ def _answers(
                 *uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng, weights
             )
         yield method, len(matched[0]), motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
+
+
+def _matched(
+    scene: EvaluatedScene, images: tuple[int, int], settings: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[Matches, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """The matches of two images, and their positions (k, 2) in both, pixels."""
+    if scene.keypoints is not None:
+        (uv_a, a), (uv_b, b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
+        matches = mutual_matches(a, b, settings["matches"], rng)
+        matches = matches.take(matches.ratio > least_score(scene.keypoints.get("ratio", RATIO)))
+        return matches, (uv_a[matches.a], uv_b[matches.b])
+    a, b = (_patches(scene, i) for i in images)
+    matches = mutual_matches(a.features, b.features, settings["matches"], rng)
+    offsets = refined_offsets(a.features[matches.a], matches.b, b.size, b.features.__getitem__, settings)
+    return matches, (a.uv[matches.a], b.uv[matches.b] + offsets * b.cell)
 
 
 class Patches(NamedTuple):
@@ -197,6 +221,10 @@ class Matches(NamedTuple):
     b: NDArray[np.integer]
     similarity: NDArray[np.float64]
     ratio: NDArray[np.float64]
+
+    def take(self, chosen: NDArray) -> Matches:
+        """Those that are ``chosen``, by numbers or a mask (k,)."""
+        return Matches(*(column[chosen] for column in self))
 
     def weights(self, kind: str) -> NDArray[np.float64] | None:
         """Weights (k,) of a kind of :data:`WEIGHTS`, positive; None for ``none``."""
@@ -361,7 +389,8 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 
 def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Condition -> its items: bins of the overlap of drawn pairs, of the rotation of those a dataset names, and all."""
+    """Condition -> its items: bins of the overlap of drawn pairs, of the rotation of those a dataset names, all, and
+    those that training images mostly show or do not."""
     drawn = [n for n, overlap in enumerate(items["overlap"]) if overlap is not None]
     named = [n for n, overlap in enumerate(items["overlap"]) if overlap is None]
     conditions = {}
@@ -369,7 +398,7 @@ def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> 
         conditions |= _binned(items["overlap"], drawn, settings["overlap_bins"], "overlap {:g}-{:g}")
     if named:
         conditions |= _binned(items["angle"], named, settings.get("rotation_bins", []), "{:g}-{:g} deg")
-    return conditions | {"all": [*drawn, *named]}
+    return conditions | {"all": [*drawn, *named]} | mostly(items, [*drawn, *named])
 
 
 def _binned(values: list[float], chosen: list[int], edges: Sequence[float], title: str) -> dict[str, list[int]]:

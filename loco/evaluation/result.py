@@ -23,23 +23,29 @@ class EvaluatedScene(LazyFiles):
     Attributes:
         frames_path: images, depth and cameras.
         correspondences_path: patches and overlaps; None for images that share no world frame.
-        features_path: feature maps of one extractor.
+        features_path: feature maps of one extractor; None for one of keypoints.
         labels_path: None where a benchmark needs no labels.
+        training_paths: correspondences of the training scenes in the world frame of this scene; empty unless a
+            benchmark reports by what training images show (:mod:`loco.evaluation.training_surfaces`).
+        keypoints: settings of keypoints that are matched instead of feature maps
+            (:mod:`loco.evaluation.sift_keypoints`); None for feature maps.
 
     Raises:
         DataError: a file is missing or invalid, or the files do not describe the same frames.
     """
 
     correspondences_path: Path | None
-    features_path: Path
+    features_path: Path | None
     labels_path: Path | None = None
+    training_paths: tuple[Path, ...] = ()
+    keypoints: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.correspondences, self.features, self.labels  # opened once, to check them  # noqa: B018
 
     @property
-    def features(self) -> Features:
-        return self.opened(Features, self.features_path)
+    def features(self) -> Features | None:
+        return None if self.features_path is None else self.opened(Features, self.features_path)
 
     @property
     def correspondences(self) -> Correspondences | None:

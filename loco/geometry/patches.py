@@ -28,6 +28,23 @@ def patch_centres(grid: tuple[int, int], extent: tuple[int, int]) -> NDArray[np.
     return np.stack([u, v], axis=-1)
 
 
+def patch_of(
+    uv: NDArray[np.floating], grid: tuple[int, int], extent: tuple[int, int]
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Row and column of the patch that holds a continuous pixel position.
+
+    Args:
+        uv: (..., 2), pixels.
+        grid: (rows, columns) of patches.
+        extent: (height, width) that they cover, pixels.
+
+    Returns:
+        Rows (...,) and columns (...,). A position beyond the extent belongs to the nearest patch.
+    """
+    column, row = np.moveaxis(np.floor(uv * np.array(grid[::-1]) / np.array(extent[::-1])).astype(int), -1, 0)
+    return np.clip(row, 0, grid[0] - 1), np.clip(column, 0, grid[1] - 1)
+
+
 def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray, NDArray[np.bool_]]:
     """Depth at continuous pixel positions.
 

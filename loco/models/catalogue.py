@@ -41,6 +41,7 @@ BACKBONES = {
     "transformers": Entry("hub", "load_hub"),
 }
 STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # what the configuration in a model file may name
+KEYPOINTS = ("sift_keypoints",)  # no feature maps: benchmarks that match keypoints find them in the images
 FIXED_STRIDES = {"compact_cnn": 4}  # pixels; other models have the option `stride`
 
 
@@ -69,6 +70,11 @@ def parts_of(model: Config) -> Iterator[Config]:
         yield model
 
 
+def has_maps(model: Config) -> bool:
+    """Return whether a model gives feature maps, which are extracted once and stored."""
+    return model["name"] not in KEYPOINTS
+
+
 def stride_of(model: Config) -> int:
     """Return the output stride of a model, in pixels."""
     return model["stride"] if "stride" in model else FIXED_STRIDES[model["name"]]
@@ -81,7 +87,7 @@ def is_deterministic(model: Config) -> bool:
     projects the features at random depends on the seed.
     """
     match model["name"]:
-        case "dense_sift" | "pretrained" | "published":
+        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
             return True
         case "concat":
             return all(map(is_deterministic, model["models"]))

@@ -17,13 +17,23 @@ from loco.storage import Correspondences, Features, Frames, Labels
 KINDS = (Frames, Correspondences, Features, Labels)
 
 
-def run(recipe: Recipe, scenes: Sequence[Sequence[Path | None]], out: Path, subject: Mapping[str, str]) -> None:
+def run(
+    recipe: Recipe,
+    scenes: Sequence[Sequence[Path | None]],
+    training: Sequence[Sequence[Path]],
+    out: Path,
+    subject: Mapping[str, str],
+) -> None:
     """Score the features of an extractor on a benchmark.
 
     Args:
         recipe: of the metric file; its settings are ``benchmark``, the name, and ``settings`` of the benchmark,
-            ``scenes``, those that are evaluated, and ``seed`` of the extractor (None if it has none).
+            ``scenes``, those that are evaluated, and ``seed`` of the extractor (None if it has none); ``training``, the
+            training scenes that they are compared with, if there are; ``keypoints``, the model of an extractor
+            without feature maps.
         scenes: frames, correspondences, features and labels of each scene; None for what the benchmark does not need.
+        training: for each scene the correspondences of the training scenes in its world frame; empty unless the
+            benchmark reports what training images show.
         out: metric file to write.
         subject: ``split``, ``experiment`` and ``checkpoint``, for its record.
 
@@ -31,11 +41,17 @@ def run(recipe: Recipe, scenes: Sequence[Sequence[Path | None]], out: Path, subj
         DataError: an input was not made as the plan says, or the benchmark cannot be measured on it.
     """
     inputs = check_scenes(scenes, KINDS, recipe)
+    distinct = dict.fromkeys(path for paths in training for path in paths)
+    inputs |= check_scenes([[path] for path in distinct], [Correspondences], recipe)
     benchmark, settings = recipe.settings["benchmark"], recipe.settings["settings"]
     # Every experiment and seed answers the same questions: the evaluation has its own seed.
     with claimed_gpus(BENCHMARKS[benchmark].gpus):
         evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
-            [EvaluatedScene(*paths) for paths in scenes], settings
+            [
+                EvaluatedScene(*paths, training_paths=tuple(seen), keypoints=recipe.settings.get("keypoints"))
+                for paths, seen in zip(scenes, training)
+            ],
+            settings,
         )
         record = new_record(recipe, subject, inputs)
     write_metrics(

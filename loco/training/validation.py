@@ -46,8 +46,8 @@ class ValidationScene:
         features = maps.permute(0, 2, 3, 1)[self.valid].cpu()
         if not torch.isfinite(features).all():
             raise self._unfit("the features of a scene to validate on are not finite: the training diverged", LOWER)
-        _, scores = query_precisions(features, self.points, self.image, SETTINGS, np.random.default_rng(0))
-        scores = scores[2.0, "uniform"]
+        _, found = query_precisions(features, self.points, self.image, SETTINGS, np.random.default_rng(0))
+        (scores,) = found.values()
         if np.isnan(scores).all():
             raise self._unfit("a scene to validate on has no two patches that show places within 2 m", "leave it out")
         return float(np.nanmean(scores))

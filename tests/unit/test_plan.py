@@ -60,6 +60,7 @@ def test_a_scene_goes_from_raw_files_to_scores(make):
         "correspondences": [correspondences],
         "features": [features],
         "labels": [],
+        "training": [],
     }
     assert plan.train_inputs("tiny", "quick")["train_frames"] == ["results/frames/tiny/ash.h5"]
 
@@ -319,3 +320,136 @@ def test_planning_imports_nothing_heavy():
     program = f"import sys, loco.plan, loco.summary; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def one_room(make, run=("tiny",), **benchmarks) -> Plan:
+    """The training and test scenes are of one room; a second split trains on less of it, a third on another room."""
+    simulated = make().config["datasets"]["tiny"]
+    splits = {"less": {"train": {"tiny": ["birch"]}, "test": {"tiny": ["cedar"]}}}
+    splits["other"] = {"train": {"elsewhere": ["oak"]}, "test": {"tiny": ["cedar"]}}
+    splits["again"] = {"trained_on": "tiny", "test": {"tiny": ["cedar"]}}
+    elsewhere = {**simulated, "raw": "results/raw/elsewhere", "scenes": ["oak"]}
+    return make(
+        run={"splits": list(run), "experiments": ["sift", "quick"]},
+        datasets={"tiny": {"world_frame": "hall"}, "elsewhere": elsewhere},
+        splits=splits,
+        experiments={"sift": SIFT},
+        benchmarks=benchmarks,
+    )
+
+
+def test_what_training_has_seen_is_an_input_where_it_is_reported(make):
+    plan = one_room(make, location_consistency={"seen_by_training": "report"})
+    seen = "results/correspondences/tiny/stride4/ash.h5"
+    for experiment, checkpoint in (("sift", "deterministic"), ("quick", "tiny-seed0")):
+        names = {"split": "tiny", "experiment": experiment, "checkpoint": checkpoint}
+        assert plan.evaluate_inputs("location_consistency", **names)["training"] == [seen]
+        assert plan.evaluate_inputs("pixel_correspondence", **names)["training"] == []
+        recipe = plan.evaluate_recipe("location_consistency", **names)
+        assert recipe.settings["training"] == [["tiny", "ash"]]
+        assert recipe.inputs["correspondence/tiny"] == plan.correspondence_recipe("tiny", 4)
+    assert plan.training_correspondences("location_consistency", "again") == [[seen]]
+    assert plan.training_correspondences("location_consistency", "other") == [[]]
+    assert "training" not in plan.evaluate_recipe("pixel_correspondence", **names).settings
+
+
+def test_training_scenes_of_another_dataset_count_if_they_are_in_the_same_world_frame(make):
+    config = one_room(make, location_consistency={"seen_by_training": "report"}).config
+    config["datasets"]["elsewhere"] |= {"world_frame": "hall", "patches": {"stride": 8, "overlap_tolerance": 0.05}}
+    plan = Plan(config, ROOT)
+    names = {"split": "other", "experiment": "sift", "checkpoint": "deterministic"}
+    seen = "results/correspondences/elsewhere/stride8/oak.h5"
+    assert plan.evaluate_inputs("location_consistency", **names)["training"] == [seen]
+    recipe = plan.evaluate_recipe("location_consistency", **names)
+    assert recipe.inputs["correspondence/elsewhere"] == plan.correspondence_recipe("elsewhere", 8)
+
+
+def test_an_extractor_is_evaluated_for_each_training_that_scores_are_split_by(make):
+    run = ("tiny", "less", "again")
+    rows = {
+        report: Summary(one_room(make, run, location_consistency=settings)).metric_rows("location_consistency")
+        for report, settings in ((False, {}), (True, {"seen_by_training": "report"}))
+    }
+    file = "results/metrics/location_consistency/{}/sift/deterministic.json"
+    shown = {path: rows for path, rows in rows[True].items() if "/sift/" in path}
+    assert shown == {
+        file.format("tiny"): [("tiny", "sift"), ("again", "sift")],
+        file.format("less"): [("less", "sift")],
+    }
+    assert [path for path in rows[False] if "/sift/" in path] == [file.format("tiny")]
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "message"),
+    [
+        ({"seen_by_training": "report"}, "no split of the run has training scenes in the world frame"),
+        ({"seen_within": 0.1}, "seen_within: has no effect without"),
+        ({"seen_by_training": "report", "seen_within": 0.3}, "must not be more than unseen_beyond"),
+    ],
+)
+def test_reports_of_what_training_has_seen_that_mean_nothing_are_refused(make, benchmarks, message):
+    with pytest.raises(ConfigError, match=message):
+        make(benchmarks={"location_consistency": benchmarks})
+
+
+def test_a_world_frame_is_for_images_with_places(make):
+    photographs = {"format": "hpatches", "raw": "raw", "scenes": ["v_wall"], "check": {"decode": "all"}}
+    photographs |= {"frames": {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1}}
+    photographs |= {"patches": {"stride": 16, "overlap_tolerance": 0.05}, "world_frame": "wall"}
+    with pytest.raises(ConfigError, match="world_frame: the format `hpatches` has no 3D places"):
+        make(datasets={"walls": photographs})
+
+
+KEYPOINTS = {"title": "SIFT keypoints", "model": {"name": "sift_keypoints", "ratio": 0.8}}
+
+
+def test_keypoints_have_a_row_where_a_benchmark_matches_keypoints_and_no_features(make):
+    run = {"experiments": ["quick", "keypoints"], "benchmarks": ["location_consistency", "relative_pose"]}
+    plan = make(run=run, experiments={"keypoints": KEYPOINTS})
+    summary = Summary(plan)
+    file = "results/metrics/relative_pose/tiny/keypoints/deterministic.json"
+    assert summary.metric_rows("relative_pose")[file] == [("tiny", "keypoints")]
+    assert not any("keypoints" in path for path in summary.metric_rows("location_consistency"))
+    assert not any("keypoints" in path for path in summary.pictures_inputs()["features"])
+    names = {"split": "tiny", "experiment": "keypoints", "checkpoint": "deterministic"}
+    inputs = plan.evaluate_inputs("relative_pose", **names)
+    assert inputs["features"] == []
+    assert inputs["frames"] == ["results/frames/tiny/cedar.h5"]
+    recipe = plan.recipe_of(file)
+    assert recipe.settings["keypoints"] == {"name": "sift_keypoints", "ratio": 0.8}
+    assert set(recipe.inputs) == {"frames/tiny", "correspondence/tiny"}
+    with pytest.raises(ConfigError, match="no feature maps, which location_consistency requires"):
+        plan.evaluate_recipe("location_consistency", **names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": {"experiments": ["keypoints"]}}, "run a benchmark that matches keypoints"),
+        (
+            {
+                "run": {
+                    "experiments": ["quick", "keypoints"],
+                    "benchmarks": ["location_consistency", "relative_pose"],
+                    "comparisons": [["keypoints", "quick"]],
+                }
+            },
+            "no row in location_consistency",
+        ),
+        ({"experiments": {"keypoints": {**KEYPOINTS, "cache": True}}}, "cache: `sift_keypoints` has no weights"),
+        (
+            {
+                "experiments": {
+                    "both": {
+                        "title": "both",
+                        "model": {"name": "concat", "stride": 4, "models": [SIFT["model"], KEYPOINTS["model"]]},
+                    }
+                }
+            },
+            "models.1: `sift_keypoints` has no feature maps to join",
+        ),
+    ],
+)
+def test_keypoints_where_feature_maps_are_required_are_refused(make, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**changes | {"experiments": {"keypoints": KEYPOINTS} | changes.get("experiments", {})})

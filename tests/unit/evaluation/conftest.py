@@ -38,6 +38,7 @@ def make_scene(tmp_path) -> Callable[..., EvaluatedScene]:
         dataset="test",
         separate=False,
         norm=None,
+        rgb=None,
     ) -> EvaluatedScene:
         n = len(poses)
         points = np.zeros((n, 2, 2, 3)) if points is None else points
@@ -49,6 +50,7 @@ def make_scene(tmp_path) -> Callable[..., EvaluatedScene]:
         content = {
             Frames: (sizes, {
                 "intrinsics": intrinsics,
+                "rgb": np.zeros((n, *size, 3), np.uint8) if rgb is None else rgb,
                 "pose": poses,
                 "depth": np.ones((n, *size)) if depth is None else depth,
                 "source": np.full((n, *size), Frames.SOURCES.index("sensor")) if source is None else source,

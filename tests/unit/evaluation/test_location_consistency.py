@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from loco.errors import DataError
 from loco.evaluation import location_consistency
 from loco.evaluation.location_consistency import (
+    Condition,
     StoredRows,
     _draw_samples,
     _points,
@@ -22,6 +23,7 @@ from loco.evaluation.location_consistency import (
 from loco.evaluation.result import EvaluatedScene
 from loco.storage import Features
 
+NO_IMAGE = np.empty(0)  # where the images of the patches do not matter
 SETTINGS = {
     "radii": [2.0],
     "weights": ["uniform"],
@@ -147,7 +149,7 @@ def test_misaligned_points_are_noticed():
 def test_the_query_is_not_its_own_sample():
     points = np.arange(5.0)[:, None] * [10, 0, 0]  # nobody else within 2 m
     _, precisions = query_precisions(fourier(points), points, np.zeros(5, int), SETTINGS, np.random.default_rng(0))
-    assert np.isnan(precisions[2.0, "uniform"]).all()
+    assert np.isnan(precisions[Condition(2.0, "uniform")]).all()
 
 
 def test_patches_of_the_query_s_own_image_are_samples():
@@ -179,7 +181,7 @@ def test_samples_follow_their_weights(weights, weight):
     distance = np.array([0.02, 0.1, 0.5, 1.0, 1.9, 2.1])
     points = np.concatenate([[0], distance])[:, None] * [[0.0, 0.6, 0.8]]
     rng = np.random.default_rng(0)
-    drawn = [_draw_samples(points, 0, [(2.0, weights)], 1, [rng])[0][0][0] for _ in range(4000)]
+    drawn = [_draw_samples(points, NO_IMAGE, 0, [Condition(2.0, weights)], 1, [rng])[0][0][0] for _ in range(4000)]
     expected = weight(np.maximum(distance[:5], 0.1))
     found = np.bincount(drawn, minlength=7)[1:] / 4000
     np.testing.assert_allclose(found, [*(expected / expected.sum()), 0], atol=0.03)
@@ -187,7 +189,8 @@ def test_samples_follow_their_weights(weights, weight):
 
 def test_samples_are_distinct():
     points, _ = room()
-    ((samples, distances),) = _draw_samples(points, 7, [(2.0, "inverse_square")], 100, [np.random.default_rng(0)])
+    near = Condition(2.0, "inverse_square")
+    ((samples, distances),) = _draw_samples(points, NO_IMAGE, 7, [near], 100, [np.random.default_rng(0)])
     assert len(set(samples)) == 100
     assert 7 not in samples
     np.testing.assert_allclose(distances, np.linalg.norm(points[samples] - points[7], axis=1))
@@ -279,3 +282,29 @@ def test_files_of_other_frames_are_refused(scene, tmp_path):
         file.frames_id = 64 * "0"
     with pytest.raises(DataError, match="other frames"):
         EvaluatedScene(scene.frames_path, scene.correspondences_path, tmp_path / "other.h5")
+
+
+def test_samples_of_the_own_image_can_be_left_out():
+    points, image = room(n=60)
+    near = [Condition(2.0, "uniform", own_image) for own_image in (True, False)]
+    rngs = np.random.default_rng(0).spawn(2)
+    (every, _), (others, _) = _draw_samples(points, image, 7, near, 60, rngs)
+    assert set(others) == {n for n in every if image[n] != image[7]}
+    assert set(every) - set(others)
+
+
+def test_scores_without_the_own_image_stand_beside_the_others_and_do_not_change_them(scene):
+    wanted = SETTINGS | {"weights": ["uniform", "inverse_square"], "samples_per_query": 10}
+    results = {
+        own_image: location_consistency.evaluate([scene], wanted | {"samples_of_own_image": own_image})
+        for own_image in ("include", "exclude", "both")
+    }
+    plain = location_consistency.evaluate([scene], wanted)
+    assert results["include"] == plain
+    assert [row.condition for row in results["exclude"].rows] == [
+        "2 m, uniform, other images",
+        "2 m, inverse square, other images",
+    ]
+    assert results["both"].rows[:2] == plain.rows
+    assert [row.condition for row in results["both"].rows[2:]] == [row.condition for row in results["exclude"].rows]
+    assert {row.n for row in results["both"].rows} == {3}
