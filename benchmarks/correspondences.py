@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from loco.evaluation import pixel_correspondence
-from loco.evaluation.pixel_correspondence import is_visible, pixels_with_depth, reprojection_errors
+from loco.evaluation.observed_points import is_visible, pixels_with_depth, reprojection_errors
 from loco.evaluation.result import EvaluatedScene
 from loco.geometry.cameras import backproject, pixel_centres, scale_intrinsics
 from loco.geometry.sampling import sample_features

@@ -11,14 +11,14 @@ column is a pixel. Probe3D has frames of 480 x 640 and a step of 4: it matches, 
 "10 px" are 40 of the frame.
 
 Pairs are those that the dataset lists (ScanNet's 1,500), or drawn by overlap and rotation. What LoCo's release varies
-can be had beside it, all from one search a pair: other filters (:data:`FILTERS`), and leaving out the points that B
-does not see. So can the errors in 3D of Probe3D's NAVI protocol: between A's point and the one that the matched pixel
-of B shows.
+can be had beside it, all from one search a pair: other filters (:mod:`loco.evaluation.pixel_search`), and leaving
+out the points that B does not see. So can the errors in 3D of Probe3D's NAVI protocol: between A's point and the one
+that the matched pixel of B shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, product
 from math import ceil
@@ -29,33 +29,33 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import triu
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from loco.errors import DataError
 from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
 from loco.evaluation.intervals import Item
+from loco.evaluation.observed_points import (
+    OCCLUSION_TOLERANCE,
+    is_visible,
+    observed_depth,
+    pixels_with_depth,
+    reprojection_errors,
+    shown_points,
+)
+from loco.evaluation.pixel_search import Extent, Neighbours, best_matches, nearest_pixels
 from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.evaluation.training_surfaces import SURFACES, Surfaces, training_surfaces
 from loco.geometry.cameras import (
     backproject,
     pixel_centres,
-    project,
     relative_rotation_angle,
     rotation_angle,
     scale_intrinsics,
 )
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
-from loco.geometry.patches import patch_of, sample_depth
-from loco.geometry.sampling import sample_features, sampling_grid
-from loco.storage import Frames
-
-OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # an inpainted depth is a guess
-RESOLUTION = 1e-6  # of cosines in float32: distances below it are equal
-Extent = tuple[float, float]
-OCCLUSION_TOLERANCE = 0.05  # metres
-BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 MB at 128 x 160)
+from loco.geometry.patches import patch_of
+from loco.geometry.sampling import sample_features
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class Pair:
 class Variant(NamedTuple):
     """A way to choose the matches that are scored.
 
-    ``filter`` of :data:`FILTERS`; ``visible_only``, whether points that B does not see are left out; ``name``, what it
-    adds to the names of the metrics: nothing for the first, the main one; ``surface``, to which the points of A are
-    restricted: those that are seen or unseen in training, or None for all.
+    ``filter``, a name of ``pixel_search.FILTERS``; ``visible_only``, whether points that B does not see are left out;
+    ``name``, what it adds to the names of the metrics: nothing for the first, the main one; ``surface``, to which the
+    points of A are restricted: those that are seen or unseen in training, or None for all.
     """
 
     filter: str
@@ -96,38 +96,11 @@ class Variant(NamedTuple):
     surface: str | None = None
 
 
-class Neighbours(NamedTuple):
-    """The two most similar pixels in B of points of A, in random order.
-
-    ``point`` (m,) which point; ``distance`` (m, 2) cosine distances, smaller first; ``pixel`` (m, 2) the numbers of
-    those pixels, row by row; ``size`` (height, width) of B.
-    """
-
-    point: NDArray[np.integer]
-    distance: Tensor
-    pixel: Tensor
-    size: tuple[int, int]
-
-    @property
-    def places(self) -> NDArray[np.float64]:
-        """Centres of both pixels, (m, 2, 2): of each the nearest first, each (u, v)."""
-        return pixel_centres(*self.size).reshape(-1, 2)[self.pixel.numpy()]
-
-
 class Errors(NamedTuple):
     """Of the matches of a pair: ``px`` (k,) in the image, pixels; ``m`` (k,) in space, metres. Infinite for misses."""
 
     px: NDArray[np.float64]
     m: NDArray[np.float64]
-
-
-# What makes a match a good one, the higher the better: LoCo's three filters. If the second best pixel lies far from the
-# best, as on a repeated pattern, the place is in doubt; so LoCo's release keeps the matches whose two are nearest.
-FILTERS: dict[str, Callable[[Neighbours], Tensor]] = {
-    "ratio": lambda found: 1 - found.distance[:, 0] / found.distance[:, 1],
-    "similarity": lambda found: -found.distance[:, 0],
-    "pixel_distance": lambda found: -torch.from_numpy(np.linalg.norm(np.diff(found.places, axis=1)[:, 0], axis=1)),
-}
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
@@ -142,11 +115,11 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             scenes, ``min_overlap``, ``min_baseline``. If given: ``interpolate``, whether ``unit`` features (the
             default) or ``raw`` ones, as long as they were made, are interpolated to pixels; ``candidates``, the
             pixels of B among which matches are found, ``all`` (the default) or those of ``observed`` depth (Probe3D:
-            ``raw`` and ``observed``); ``filters`` (names of
-            :data:`FILTERS`, [ratio]); ``occlusions`` ([false]), true for leaving out points that B does not see, before
-            the choice, those whose depth differs by more than ``occlusion_tolerance`` (metres, 0.05);
-            ``thresholds_m`` (metres, none); ``pooled`` (false); ``refine`` and its keys, which move the matched
-            position in B within its pixel (:mod:`loco.evaluation.refinement`; none); ``seen_by_training`` and its keys
+            ``raw`` and ``observed``); ``filters`` (names of ``pixel_search.FILTERS``, [ratio]); ``occlusions``
+            ([false]), true for leaving out points that B does not see, before the choice, those whose depth differs by
+            more than ``occlusion_tolerance`` (metres, 0.05); ``thresholds_m`` (metres, none); ``pooled`` (false);
+            ``refine`` and its keys, which move the matched position in B within its pixel
+            (:mod:`loco.evaluation.refinement`; none); ``seen_by_training`` and its keys
             (:mod:`loco.evaluation.training_surfaces`; ignore).
         seed: of all draws.
 
@@ -248,104 +221,6 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
     return a, b, relative_rotation_angle(poses[a], poses[b]), mutual_overlap(overlap)[a, b]
 
 
-def nearest_pixels(
-    map_a: Tensor,
-    map_b: Tensor,
-    uv: NDArray[np.floating],
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    extent: Extent | None = None,
-    candidates: NDArray[np.bool_] | None = None,
-) -> Neighbours:
-    """The two pixels of B that are most similar to each pixel of A, as all filters need them.
-
-    Args:
-        map_a: feature map (h, w, c) of A.
-        map_b: feature map of B.
-        uv: (m, 2), pixels of A; at least one.
-        size: (height, width) of both images.
-        rng: shuffles the pixels of A, so that later the choice among equal scores is random.
-        extent: (height, width), pixels, of what the maps cover; that of the images if None.
-        candidates: (height, width), the pixels of B that may be matched, at least two; all if None.
-    """
-    shuffled = rng.permutation(len(uv))
-    queries = sample_features(map_a, torch.from_numpy(uv[shuffled]), extent or size)
-    similarity, pixel = two_nearest(queries, map_b, size, extent, candidates)
-    return Neighbours(shuffled, (1 - similarity).clamp(min=RESOLUTION), pixel, size)
-
-
-def best_matches(found: Neighbours, filter: str, count: int, among: NDArray[np.bool_] | None = None) -> NDArray:
-    """Which rows of ``found`` are the best matches (k,), best first; k is ``count``, or as many as there are.
-
-    Args:
-        found: of points of A.
-        filter: a name of :data:`FILTERS`.
-        count: how many to keep.
-        among: (m,), the points that are chosen from; all if None.
-    """
-    order = torch.argsort(FILTERS[filter](found), descending=True, stable=True).numpy()
-    if among is not None:
-        order = order[among[found.point[order]]]
-    return order[:count]
-
-
-def two_nearest(
-    features: Tensor,
-    feature_map: Tensor,
-    size: tuple[int, int],
-    extent: Extent | None = None,
-    candidates: NDArray[np.bool_] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Exact two most similar pixels of an image.
-
-    A pixel's feature is sum_i w_i b_i / |sum_i w_i b_i| over its four neighbours b_i on the map (bilinear). Inner
-    products pass through the sum, so features are multiplied with the map's few cells and the products interpolated
-    to the pixels: the cost for each pixel does not grow with the number of channels.
-
-    Args:
-        features: (m, c), unit rows; at least one.
-        feature_map: (h, w, c).
-        size: (height, width) of the image.
-        extent: (height, width), pixels, of what the map covers; the image if None.
-        candidates: (height, width), the pixels that are looked at, at least two; all if None.
-
-    Returns:
-        Cosine similarities (m, 2), larger first, and the indices (m, 2) of these pixels, row by row.
-    """
-    h, w, c = feature_map.shape
-    height, width = size
-    extent = extent or size
-    cells = feature_map.float()
-    norm = _to_pixels(cells, size, extent).norm(dim=2, keepdim=True).clamp(min=1e-12)
-    barred = None if candidates is None or candidates.all() else ~torch.from_numpy(candidates)[..., None]
-    # Made once: small results kept between large blocks would break up the memory.
-    similarity, nearest = torch.empty(len(features), 2), torch.empty(len(features), 2, dtype=torch.int64)
-    for block, highest, numbers in zip(features.split(BLOCK), similarity.split(BLOCK), nearest.split(BLOCK)):
-        similarities = _to_pixels((cells.reshape(-1, c) @ block.T).view(h, w, -1), size, extent)
-        similarities /= norm  # (height, width, m)
-        if barred is not None:
-            similarities.masked_fill_(barred, -torch.inf)
-        # The two best pixels lie in the two best rows.
-        rows = similarities.amax(dim=1).topk(min(2, height), dim=0).indices
-        pixels = similarities[rows, :, torch.arange(len(block))].permute(1, 0, 2).flatten(1)
-        best = pixels.topk(2, dim=1)
-        highest[:] = best.values
-        numbers[:] = rows.T.gather(1, best.indices // width) * width + best.indices % width
-    return similarity, nearest
-
-
-def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
-    """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), as :func:`sample_features` does."""
-    channels_last = cells[None].permute(0, 3, 1, 2)  # in these strides, or PyTorch copies everything to others
-    if all(float(side).is_integer() for side in extent):
-        whole = [int(side) for side in extent]
-        pixels = F.interpolate(channels_last, whole, mode="bilinear", align_corners=False)
-    else:  # several times slower
-        places = sampling_grid(torch.from_numpy(pixel_centres(*size)), extent)[None]
-        pixels = F.grid_sample(channels_last, places, padding_mode="border", align_corners=False)
-    return pixels[0, :, : size[0], : size[1]].permute(1, 2, 0)
-
-
 def _pair_errors(
     scene: EvaluatedScene,
     pair: Pair,
@@ -431,20 +306,6 @@ def _offsets(
     return refined_offsets(queries, pixels, candidates.shape, features, settings, candidates)
 
 
-def shown_points(
-    depth: NDArray[np.floating], uv: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """The points (k, 3) that an image shows at continuous positions (k, 2), world frame; infinite without depth.
-
-    Depth is interpolated within one surface. On a depth edge, and next to missing depth, it is that of the pixel that
-    holds the position: nothing is bridged. Arguments as of :func:`is_visible`.
-    """
-    z, _ = sample_depth(depth, uv)
-    columns, rows = np.floor(uv).astype(int).T
-    z = np.where(z > 0, z, depth[np.minimum(rows, depth.shape[0] - 1), np.minimum(columns, depth.shape[1] - 1)])
-    return np.where(z[:, None] > 0, backproject(uv, z, intrinsics, pose), np.inf)
-
-
 def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any]) -> Tensor:
     """Feature map (h, w, c) of an image, its cells as long as `interpolate` has it."""
     cells = torch.from_numpy(scene.features.map(image))
@@ -458,58 +319,6 @@ def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.float64], NDAr
     if pair.pose_a_to_b is None:
         return scene.frames["pose"][pair.a], scene.frames["pose"][pair.b]
     return np.eye(4), np.linalg.inv(pair.pose_a_to_b)
-
-
-def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Depth (h, w) where it was measured or read off the mesh; 0 elsewhere."""
-    return np.where(np.isin(source, OBSERVED), depth, 0).astype(np.float64)
-
-
-def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
-    """Pixels of a frame made smaller by ``step``: where their depths were measured (h, w, 2), and those depths (h, w).
-
-    A pixel is the one nearest to the middle of a step x step block (the last of the four of an even step), at its own
-    centre in pixels of the smaller frame. Depths are taken, never averaged.
-    """
-    rows, columns = (side // step for side in depth.shape)
-    middle = slice(step // 2, None, step)
-    centres = (pixel_centres(rows, columns) - 0.5) + (step // 2 + 0.5) / step
-    return centres, depth[middle, middle][:rows, :columns]
-
-
-def is_visible(
-    points: NDArray[np.floating],
-    depth: NDArray[np.floating],
-    intrinsics: NDArray[np.floating],
-    pose: NDArray[np.floating],
-    tolerance: float,
-) -> NDArray[np.bool_]:
-    """Whether an image sees points (m, 3): before it, within it, and at the depth of the pixel on which they fall.
-
-    Args:
-        points: world frame, metres.
-        depth: (h, w), metres, 0 = none; where there is none, nothing is seen.
-        intrinsics: (3, 3), pixels of that depth image.
-        pose: (4, 4), camera-to-world, metres.
-        tolerance: how far a point may lie before or behind the surface, metres.
-    """
-    uv, z = project(points, intrinsics, pose)
-    with np.errstate(invalid="ignore"):
-        inside = (z > 0) & (uv >= 0).all(axis=1) & (uv < depth.shape[::-1]).all(axis=1)
-    columns, rows = np.floor(uv[inside]).astype(int).T
-    there = depth[rows, columns]
-    visible = np.zeros(len(points), bool)
-    visible[inside] = (there > 0) & (np.abs(z[inside] - there) <= tolerance)
-    return visible
-
-
-def reprojection_errors(
-    points: NDArray[np.floating], uv: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Distances (m,), pixels, from ``uv`` (m, 2) to the projections of ``points`` (m, 3); infinite behind the image."""
-    projected, z = project(points, intrinsics, pose)
-    with np.errstate(invalid="ignore"):
-        return np.where(z > 0, np.linalg.norm(projected - uv, axis=1), np.inf)
 
 
 def _summary(errors: Errors, settings: Mapping[str, Any]) -> list[float | None]:

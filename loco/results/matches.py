@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from loco.errors import DataError
-from loco.evaluation.pixel_correspondence import RESOLUTION, two_nearest
+from loco.evaluation.pixel_search import RESOLUTION, two_nearest
 from loco.geometry.cameras import pixel_centres
 from loco.geometry.patches import extent_of, patch_centres
 from loco.results.figures import WIDTH

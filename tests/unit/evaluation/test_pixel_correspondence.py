@@ -8,19 +8,10 @@ import torch
 from torch.nn.functional import normalize
 
 from loco.errors import DataError
-from loco.evaluation import pixel_correspondence
+from loco.evaluation import pixel_correspondence, pixel_search
 from loco.evaluation.image_pairs import bin_number
-from loco.evaluation.pixel_correspondence import (
-    best_matches,
-    draw_pairs,
-    is_visible,
-    nearest_pixels,
-    observed_depth,
-    pixels_with_depth,
-    reprojection_errors,
-    shown_points,
-    two_nearest,
-)
+from loco.evaluation.observed_points import is_visible, observed_depth, pixels_with_depth, reprojection_errors
+from loco.evaluation.pixel_correspondence import draw_pairs
 from loco.geometry.cameras import pixel_centres, project
 from loco.geometry.sampling import sample_features
 from loco.storage import Frames
@@ -40,100 +31,6 @@ SETTINGS = {
 
 def random_map(h, w, c, seed=0):
     return normalize(torch.randn(h, w, c, generator=torch.Generator().manual_seed(seed)), dim=2)
-
-
-BEYOND = SIZE[0] + 5, SIZE[1] + 2  # of maps whose last cells reach beyond the image
-
-
-@pytest.mark.parametrize("extent", [SIZE, BEYOND])
-@pytest.mark.parametrize("grid", [(9, 12), (36, 48), (5, 7), (50, 60), (1, 1)])
-def test_search_equals_brute_force(grid, extent):
-    feature_map, queries = random_map(*grid, 8), random_map(1, 150, 8, seed=1)[0]  # two blocks and a half
-    uv = pixel_centres(*SIZE).reshape(-1, 2)
-    pixels = sample_features(feature_map.double(), torch.from_numpy(uv), extent).double()
-    table = queries.double() @ pixels.T
-    similarity, nearest = two_nearest(queries, feature_map, SIZE, extent)
-    torch.testing.assert_close(similarity.double(), table.topk(2, dim=1).values, atol=1e-5, rtol=0)
-    at_nearest = table.gather(1, nearest)  # of pixels with equal features, any will do
-    torch.testing.assert_close(at_nearest, table.topk(2, dim=1).values, atol=1e-5, rtol=0)
-
-
-def bilinear(feature_map, uv, extent):
-    """Unit features at pixels, by the definition: four cells, those of the border beyond it; float64."""
-    cells = feature_map.double().numpy()
-    h, w, _ = cells.shape
-    x = np.clip(uv[:, 0] * w / extent[1] - 0.5, 0, w - 1)
-    y = np.clip(uv[:, 1] * h / extent[0] - 0.5, 0, h - 1)
-    left, top = np.minimum(np.floor(x).astype(int), max(w - 2, 0)), np.minimum(np.floor(y).astype(int), max(h - 2, 0))
-    right, below = np.minimum(left + 1, w - 1), np.minimum(top + 1, h - 1)
-    x, y = (x - left)[:, None], (y - top)[:, None]
-    upper = (1 - x) * cells[top, left] + x * cells[top, right]
-    lower = (1 - x) * cells[below, left] + x * cells[below, right]
-    sampled = (1 - y) * upper + y * lower
-    return sampled / np.linalg.norm(sampled, axis=1, keepdims=True)
-
-
-def plain_scores(map_a, map_b, extent, candidates=None):
-    """Of all pixels of A: cosine distances to the two nearest pixels of B and their numbers, and the three scores."""
-    uv = pixel_centres(*SIZE).reshape(-1, 2)
-    distance = 1 - bilinear(map_a, uv, extent) @ bilinear(map_b, uv, extent).T
-    if candidates is not None:
-        distance[:, ~candidates.ravel()] = np.inf
-    order = np.argsort(distance, axis=1)[:, :2]
-    first, second = np.take_along_axis(distance, order, axis=1).T
-    apart = np.linalg.norm(uv[order[:, 0]] - uv[order[:, 1]], axis=1)
-    return distance, {"ratio": 1 - first / second, "similarity": -first, "pixel_distance": -apart}
-
-
-SOME = np.random.default_rng(4).random(SIZE) < 0.4  # candidates
-
-
-@pytest.mark.parametrize("candidates", [None, SOME])
-@pytest.mark.parametrize("extent", [SIZE, BEYOND])
-@pytest.mark.parametrize("filter", ["ratio", "similarity", "pixel_distance"])
-def test_the_best_matches_are_those_of_the_definition(filter, extent, candidates):
-    map_a, map_b, uv = random_map(9, 12, 8), random_map(9, 12, 8, seed=1), pixel_centres(*SIZE).reshape(-1, 2)
-    found = nearest_pixels(map_a, map_b, uv, SIZE, np.random.default_rng(0), extent, candidates)
-    distance, scores = plain_scores(map_a, map_b, extent, candidates)
-    second, third = np.sort(distance, axis=1)[:, 1:3].T
-    certain = third - second > 1e-5  # which pixel is the second does not hang on rounding
-    for allowed in (certain, certain & (np.random.default_rng(5).random(len(uv)) < 0.3)):
-        kept = best_matches(found, filter, 50, allowed)
-        points = found.point[kept]
-        assert allowed[points].all()
-        assert len(set(points)) == 50
-        np.testing.assert_allclose(scores[filter][points], np.sort(scores[filter][allowed])[::-1][:50], atol=1e-4)
-        pixels = found.pixel[kept].numpy()
-        for nth, nearest in enumerate(np.sort(distance, axis=1)[points, :2].T):
-            np.testing.assert_allclose(distance[points, pixels[:, nth]], nearest, atol=2e-6)
-            assert candidates is None or candidates.ravel()[pixels[:, nth]].all()
-
-
-def test_there_are_as_many_matches_as_points_to_choose_from():
-    found = nearest_pixels(*(random_map(9, 12, 8),) * 2, np.array([[3.5, 4.5]] * 7), SIZE, np.random.default_rng(0))
-    assert sorted(found.point[best_matches(found, "ratio", 50)]) == list(range(7))
-    assert sorted(found.point[best_matches(found, "similarity", 50, np.arange(7) < 3)]) == [0, 1, 2]
-    assert len(best_matches(found, "ratio", 50, np.zeros(7, bool))) == 0
-
-
-def test_features_are_read_at_pixel_centres_up_to_the_border():
-    """Features that turn with the column: a pixel's own is that of its centre, in the outermost columns that of the
-    outermost cells, undiluted; a grid that is aligned with the corners is off by up to half a pixel."""
-    angle = (np.arange(12) + 0.5) / 12
-    turning = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).expand(9, 12, 2)
-    uv = np.stack([np.arange(48) + 0.5, np.full(48, 18.0)], axis=1)
-    found = sample_features(turning, torch.from_numpy(uv), SIZE).double().numpy()
-    expected = np.clip((np.arange(48) + 0.5) / 48, angle[0], angle[-1])
-    np.testing.assert_allclose(np.arctan2(found[:, 1], found[:, 0]), expected, atol=1e-4)
-
-
-def test_matches_of_equal_features_are_chosen_at_random_however_they_round():
-    map_a, map_b = (0.25 + 1e-7 * random_map(*grid, 16) for grid in ((9, 12), (2, 2)))
-    uv = np.random.default_rng(1).random((500, 2)) * 2
-    found = nearest_pixels(map_a, map_b, uv, (2, 2), np.random.default_rng(0))
-    for filter in ("ratio", "similarity"):
-        kept = found.point[best_matches(found, filter, 100)]
-        np.testing.assert_array_equal(kept, np.random.default_rng(0).permutation(500)[:100])
 
 
 def wall_points(pose):
@@ -203,17 +100,6 @@ def test_refined_positions_are_those_between_the_pixels(make_scene, turned, step
         assert found[method]["recall@1cm"][0] > 0.9 > 0.5 > found["none"]["recall@1cm"][0]
 
 
-def test_shown_points_lie_on_the_surface_and_bridge_nothing():
-    depth = np.full((6, 8), 2.0)
-    depth[:, 4:], depth[5, 0] = 4.0, 0.0
-    uv = np.array([[1.3, 2.2], [4.2, 2.5], [3.8, 2.5], [0.9, 4.9], [0.2, 5.9]])
-    points = shown_points(depth, uv, np.diag([2.0, 2, 1]), np.eye(4))
-    # Within the wall; on the far and on the near side of the edge; beside the hole; in it.
-    z = np.array([2, 4, 2, 2, np.inf])
-    np.testing.assert_allclose(points[:4], np.c_[uv / 2, np.ones(5)][:4] * z[:4, None])
-    assert np.isinf(points[4]).all()
-
-
 def test_features_of_elsewhere_do_not(make_scene, turned):
     poses = [turned(0), turned(-20, centre=(0.9, 0.1, 0.3))]
     elsewhere = np.stack([encoding(wall_points(poses[0])[0]), encoding(wall_points(poses[1])[0][:, ::-1])])
@@ -275,27 +161,6 @@ def test_a_step_matches_as_on_smaller_frames(make_scene, turned):
     assert found[0].items.pop("median_error") == pytest.approx(found[1].items.pop("median_error"), rel=1e-5)
     assert found[0].items == found[1].items
     assert 0 < found[0].items["recall@5px"][0] < 1
-
-
-@pytest.mark.parametrize("step", [1, 2, 3, 4])
-def test_depth_of_a_step_is_taken_at_its_own_place_and_never_blended(step):
-    depth = np.arange(10 * 12.0).reshape(10, 12) + 1
-    uv, z = pixels_with_depth(depth, step)
-    assert uv.shape == (10 // step, 12 // step, 2)
-    columns, rows = np.moveaxis(np.round(uv * step - 0.5).astype(int), -1, 0)
-    np.testing.assert_array_equal(depth[rows, columns], z)
-    np.testing.assert_allclose(np.abs(uv - np.floor(uv) - 0.5), 0.5 / step * (1 - step % 2), atol=1e-12)
-
-
-@pytest.mark.parametrize("extent", [(36, 48), (36.4, 48.5), (40.9, 50.1), (100 / 3, 140 / 3)])
-@pytest.mark.parametrize("grid", [(7, 9), (36, 48), (50, 61)])
-def test_search_covers_pixels_of_any_extent(extent, grid):
-    size = tuple(int(side) for side in extent)
-    feature_map, queries = random_map(*grid, 8), random_map(1, 20, 8, seed=1)[0]
-    pixels = sample_features(feature_map, torch.from_numpy(pixel_centres(*size).reshape(-1, 2)), extent)
-    similarity, nearest = two_nearest(queries, feature_map, size, extent)
-    torch.testing.assert_close(similarity, (queries @ pixels.T).topk(2, dim=1).values, atol=1e-5, rtol=0)
-    assert nearest.max() < size[0] * size[1]
 
 
 def test_a_pair_without_observed_depth_is_listed_but_not_averaged(make_scene, turned):
@@ -392,25 +257,6 @@ def test_a_camera_that_is_turned_round_sees_nothing(make_scene, turned):
     assert (row.value, row.low, row.high, row.n) == (None, None, None, 0)
 
 
-@pytest.mark.parametrize(("there", "seen"), [(0.5, 0), (1.94, 0), (1.96, 1), (2.04, 1), (2.06, 0), (8.0, 0), (0.0, 0)])
-def test_a_point_is_seen_at_the_depth_of_its_pixel_neither_before_nor_behind_it(there, seen):
-    points = np.array([[0.0, 0.0, 2.0]])
-    depth = np.full(SIZE, 2.0)
-    depth[18, 24] = there  # the principal point is the top-left corner of this pixel
-    assert is_visible(points, depth, INTRINSICS, np.eye(4), 0.05).tolist() == [bool(seen)]
-    depth[18, 24], depth[17, 23], depth[17, 24], depth[18, 23] = 2.0, there, there, there
-    assert is_visible(points, depth, INTRINSICS, np.eye(4), 0.05).tolist() == [True]
-
-
-def test_a_point_is_seen_within_the_image_alone():
-    uv = np.array([[0, 18], [-1e-6, 18], [48 - 1e-6, 18], [48, 18], [24, 0], [24, -1e-6], [24, 36 - 1e-6], [24, 36]])
-    points = np.concatenate([uv - [24, 18], np.full((8, 1), 40.0)], axis=1)
-    points = np.concatenate([points, [[0, 0, 0], [0, 0, -40]]])
-    seen = is_visible(points, np.full(SIZE, 40.0), INTRINSICS, np.eye(4), 100.0)
-    assert seen.tolist() == [True, False] * 4 + [False, False]
-    assert not is_visible(np.array([[0, 0, 0.02]]), np.zeros(SIZE), INTRINSICS, np.eye(4), 0.05).any()
-
-
 # --- variants: one search, several answers ------------------------------------------------------------------------
 
 VARIED = SETTINGS | {"filters": ["ratio", "similarity", "pixel_distance"], "occlusions": [False, True], "pooled": True}
@@ -442,8 +288,8 @@ def test_variants_stand_beside_the_main_protocol_and_do_not_change_it(make_scene
 
 def test_one_search_serves_all_variants(make_scene, turned, monkeypatch):
     calls = []
-    search = pixel_correspondence.two_nearest
-    monkeypatch.setattr(pixel_correspondence, "two_nearest", lambda *a, **k: calls.append(len(a[0])) or search(*a, **k))
+    search = pixel_search.two_nearest
+    monkeypatch.setattr(pixel_search, "two_nearest", lambda *a, **k: calls.append(len(a[0])) or search(*a, **k))
     pixel_correspondence.evaluate([views(make_scene, [turned(0), turned(9)])], VARIED)
     assert calls == [36 * 48]
 
