@@ -38,12 +38,16 @@ BOXES = [  # low and high corners of the furniture, metres
 ]
 CODE = 64  # least dimension of the features
 RHO, TAU = 0.2, 0.01
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {  # by the name in the tables
     "exact": {},
+    "per query": {"name": "exact", "ranking": "query"},
+    "1,024 queries": {"name": "exact", "ranking": "query", "queries": 1024},
     "sampled": {},  # at the caps of LoCo's release
     "info_nce": {"queries": 256, "positives": 128, "negatives": 384, "beta": 0.1},
+    "InfoNCE of all": {"name": "info_nce", "queries": None, "tau": 0.07},
     "dense": {},
 }
+REFERENCE = {"sampled": "exact", "dense": "exact", "1,024 queries": "per query"}  # which estimate of a loss is of which
 DENSE_BYTES = 20  # of a float32 dense loss with its gradient, for each (positive, pair); measured
 MOST_COMPARISONS = 3e9  # of dense in float64: a minute
 GATHER_ANCHORS = 16
@@ -126,7 +130,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 def runner(task: dict[str, Any], features: Tensor, points: Tensor) -> Callable[[], tuple[Tensor, dict[str, Any]]]:
     if task.get("blocks"):
         return lambda: by_blocks(features, points, task["kappa"])
-    criterion = build_loss(task["loss"], rho=RHO, kappa=task["kappa"], tau=TAU, normalise=False, **task["options"])
+    options = {"name": task["loss"], "tau": TAU} | task["options"]
+    criterion = build_loss(rho=RHO, kappa=task["kappa"], normalise=False, **options)
     state = {name: value.clone() for name, value in criterion.state_dict().items()}
     patches = Patches(features, points, torch.zeros(len(features), dtype=torch.int64), torch.arange(len(features)))
 
@@ -198,8 +203,11 @@ def time_products(features: Tensor, device: str, rows: int = 1024, enough: float
 
 
 def clock(device: str) -> float:
+    """Seconds; of one thread on a CPU those of its processor, which other work of the machine disturbs less."""
     if device == "cuda":
         torch.cuda.synchronize()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
     return time.perf_counter()
 
 
@@ -262,16 +270,19 @@ class Bench:
         return path
 
 
-def sizes(bench: Bench, patches: list[int], dims: list[int], kappas: list[float], dense_gb: float) -> Iterator[dict]:
+def sizes(
+    bench: Bench, losses: list[str], patches: list[int], dims: list[int], kappas: list[float], dense_gb: float
+) -> Iterator[dict]:
     """Every loss at every size; those whose time would pass the limit are left out."""
     last: dict[tuple, dict[str, Any]] = {}
-    reference = bench.folder / "exact.npy"
+    gradients = {loss: bench.folder / f"{loss}.npy" for loss in losses}
     for n in patches:
         for d in dims:
             for kappa in kappas:
-                reference.unlink(missing_ok=True)
+                for path in gradients.values():
+                    path.unlink(missing_ok=True)
                 pairs = 0
-                for loss in OPTIONS:
+                for loss in losses:
                     key = {"part": "size", "loss": loss, "n": n, "d": d, "kappa": kappa}
                     if loss == "dense" and pairs * DENSE_BYTES > dense_gb * 1e9:
                         yield bench.left_out(f"would need {pairs * DENSE_BYTES / 1e9:,.0f} GB", **key)
@@ -280,13 +291,13 @@ def sizes(bench: Bench, patches: list[int], dims: list[int], kappas: list[float]
                     if before and ("s" not in before or before["s"] * (n / before["n"]) ** 2 > bench.limit):
                         yield bench.left_out(f"more than {bench.limit:.0f} s", **key)
                         continue
-                    path = reference if loss == "exact" else bench.folder / "other.npy"
-                    row = bench.run("size", loss, n, d, kappa, gradient=str(path), products=loss == "exact")
+                    row = bench.run("size", loss, n, d, kappa, gradient=str(gradients[loss]), products=loss == "exact")
                     last[loss, d, kappa] = row
                     if loss == "exact":
                         pairs = row["positives"] * (row["positives"] + row["negatives"])
-                    elif loss in ("sampled", "dense") and reference.exists() and "s" in row:
-                        row["gradient_error"] = difference(path, reference)
+                    reference = gradients.get(REFERENCE.get(loss, ""))
+                    if reference and reference.exists() and "s" in row:
+                        row["gradient_error"] = difference(gradients[loss], reference)
                     yield row
 
 
@@ -405,6 +416,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--losses", nargs="+", default=[*OPTIONS], choices=[*OPTIONS], help="in the table of sizes")
+    parser.add_argument("--sizes-only", action="store_true", help="the table of sizes alone")
     parser.add_argument("--patches", type=int, nargs="+", default=[2560 * 2**k for k in range(6)], metavar="N")
     parser.add_argument("--dims", type=int, nargs="+", default=[64, 768], metavar="D")
     parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="metres", metavar="M")
@@ -428,9 +441,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.limit, options.threads, options.dtype)
         columns = ["positives", "negatives", "mean_ap", "s", "mb", "products_s", "ratio", "gradient_error"]
-        rows = sizes(bench, patches, options.dims, options.kappas, options.dense_gb)
+        rows = sizes(bench, options.losses, patches, options.dims, options.kappas, options.dense_gb)
         print_table("Sizes", rows, columns)
         write(bench.rows, options.csv)  # what follows may be stopped
+        if options.sizes_only:
+            return
         rows = agreement(bench, few, options.dims[:1], options.kappas, MOST_COMPARISONS)
         columns = ["positives", "negatives", "s", "mb", "loss_error", "gradient_error"]
         print_table("Against dense in float64", rows, columns)

@@ -105,9 +105,9 @@ class QueryRanking:
         self.gradient = torch.zeros_like(features) if differentiate else None
         weights = torch.cat([self.classes.positive, self.classes.negative]).T  # of each class (classes, 2 K)
         kinds, kind_of_class = weights.unique(dim=0, return_inverse=True)  # the first is nothing to any scale
-        self.positive, self.negative = kinds.T.to(features).view(2, scales, -1)  # (K, kinds)
-        self.kinds = len(kinds)
-        self.offset = (kind_of_class * self.grid.nodes).to(features.device)  # of each class in what a row stores
+        self.positive, self.negative = kinds[1:].T.to(features).view(2, scales, -1)  # (K, kinds)
+        self.kinds = len(kinds)  # with the first
+        self.kind_of_class = kind_of_class.to(features.device)
         rows = QueryRows(walk, features, queries)
         self.ranked = rows.ranked
         self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
@@ -126,9 +126,9 @@ class QueryRanking:
             self._rank(rows, *of_block)
 
     def _rank(self, rows: RowBlock, cell: Tensor, fraction: Tensor, power: Tensor, value: Tensor) -> None:
-        self._locate(rows, cell, fraction)
-        histograms, counts = self._histograms(cell, fraction, power)
-        window = Window.of(self.grid, histograms[:, self.positive.any(dim=0)])
+        grid = self._locate(rows, cell, fraction)
+        histograms, counts = self._histograms(grid, cell, fraction, power)
+        window = Window.of(grid, histograms[:, self.positive.any(dim=0)])
         slopes = 0.0
         scales = zip(self.positive, self.negative, self.row_weight)
         for k, (positive, negative, weight) in enumerate(scales):
@@ -143,33 +143,40 @@ class QueryRanking:
             self._look_up(slopes, window, cell, fraction, power, value)
             rows.multiply_back(value, self.features, self.gradient)
 
-    def _locate(self, rows: RowBlock, cell: Tensor, fraction: Tensor) -> None:
-        """The cell of each pair in the histograms of its row, and the fraction of the way to the next node."""
+    def _locate(self, rows: RowBlock, cell: Tensor, fraction: Tensor) -> RowGrid:
+        """The cell of each pair in the histograms of its row, and the fraction of the way to the next node.
+
+        Returns the part of the grid on which these histograms are.
+        """
         own = self.features[rows.rows] / self.grid.width
-        rows.multiply(own, self.features, out=fraction).sub_(self.grid.first / self.grid.width)
+        rows.multiply(own, self.features, out=fraction)
+        grid = self.grid.spanning(*(torch.stack(fraction.aminmax()) * self.grid.width).tolist())
+        fraction.sub_(grid.first / grid.width)
+        offset = self.kind_of_class * grid.nodes  # of each class in what a row stores
         cell.copy_(fraction)
         fraction.frac_()
         for columns, classes in rows.classes(self.walk):
             if isinstance(classes, Tensor):
-                cell[:, columns] += self.offset.index_select(0, classes.view(-1)).view(classes.shape)
+                cell[:, columns] += offset.index_select(0, classes.view(-1)).view(classes.shape)
             else:
-                cell[:, columns] += self.offset[classes]
+                cell[:, columns] += offset[classes]
+        return grid
 
-    def _histograms(self, cell: Tensor, fraction: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Histograms of the pairs of each kind (r, kinds, nodes), and their numbers (r, kinds)."""
-        moments = fraction.new_zeros(4, len(cell), self.kinds * self.grid.nodes)
-        moments[0].scatter_add_(1, cell, power.fill_(1.0))
+    def _histograms(self, grid: RowGrid, cell: Tensor, fraction: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
+        """Histograms of the pairs of each kind but the first (r, kinds, nodes), and their numbers (r, kinds)."""
+        moments = fraction.new_zeros(4, len(cell), self.kinds * grid.nodes)
+        moments[0].scatter_add_(1, cell, fraction.new_ones(()).expand_as(fraction))
         moments[1].scatter_add_(1, cell, fraction)
         moments[2].scatter_add_(1, cell, torch.mul(fraction, fraction, out=power))
         moments[3].scatter_add_(1, cell, power.mul_(fraction))
-        moments = moments.view(4, len(cell), self.kinds, self.grid.nodes)
-        return self.grid.histograms(moments), moments[0].sum(dim=-1, dtype=torch.float64)
+        moments = moments.view(4, len(cell), self.kinds, grid.nodes)[:, :, 1:]
+        return grid.histograms(moments), moments[0].sum(dim=-1, dtype=torch.float64)
 
     def _look_up(self, slopes: Tensor, window: Window, cell: Tensor, fraction: Tensor, *buffers: Tensor) -> None:
         """The slope of each pair, in the second buffer, from those of each kind around a window (r, kinds, nodes)."""
         power, value = buffers
-        table = fraction.new_zeros(4, len(cell), self.kinds, self.grid.nodes)
-        table[..., window.inside] = self.grid.polynomials(slopes)[..., window.at]
+        table = fraction.new_zeros(4, len(cell), self.kinds, window.grid.nodes)
+        table[:, :, 1:, window.inside] = window.grid.polynomials(slopes)[..., window.at]
         constant, *others = table.flatten(2)
         torch.gather(others.pop(), 1, cell, out=value)
         for coefficient in [*reversed(others), constant]:

@@ -14,6 +14,7 @@ from loco.losses.tiles import Block, Walk
 
 _PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: for each dimension, at least, and at most
 _PAIRS_ON_A_GPU = 2**25
+_ROWS = 96  # at least, up to the most pairs: products of fewer rows are slow
 
 
 class RowBlock(NamedTuple):
@@ -90,7 +91,8 @@ class QueryRows:
             ends = np.cumsum([0, *(block.j.stop - block.j.start for block in strip)]).tolist()
             columns = [slice(*pair) for pair in pairwise(ends)]
             runs = list(_runs(strip, columns))
-            for part in rows.split(max(1, at_a_time // ends[-1])):
+            pairs = max(at_a_time, min(_ROWS * ends[-1], _PAIRS_AT_A_TIME[2]))
+            for part in rows.split(max(1, pairs // ends[-1])):
                 if len(part):
                     yield RowBlock(part, strip, columns, runs)
 

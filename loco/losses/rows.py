@@ -9,6 +9,7 @@ scores of the positives, where AP is evaluated, and the nodes around them that a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,14 @@ class RowGrid:
         node = torch.arange(-_BAND, _PART + _BAND, dtype=torch.float64, device=like.device)
         sigmoid = torch.sigmoid((node[:, None] - node[_BAND : _BAND + _PART]) / NODES_PER_TAU)
         self.sigmoid, self.slope = sigmoid.to(like), (sigmoid * (1 - sigmoid) / tau).to(like)
+
+    def spanning(self, lowest: float, highest: float) -> RowGrid:
+        """The part of the grid for scores between these two."""
+        part = copy(self)
+        below, above = (int((score - self.first) / self.width) for score in (lowest, highest))
+        start, part.nodes = max(0, below - 1), min(self.nodes, above + 4) - max(0, below - 1)
+        part.first = self.first + start * self.width
+        return part
 
     def histograms(self, moments: Tensor) -> Tensor:
         """Histograms on the nodes (..., nodes), from the sums of the powers of the fractions (4, ..., nodes)."""

@@ -149,3 +149,56 @@ def test_as_many_queries_as_patches_are_all_queries():
 def test_queries_that_cannot_be_drawn_are_refused(ranking, queries):
     with pytest.raises(ValueError, match="queries must be 1 or more, with ranking='query'"):
         ExactSmoothAP(**ONE, tau=0.1, ranking=ranking, queries=queries)
+
+
+BOUND = 3.1e-5  # of the error of an average precision, derived in docs/losses.md
+
+
+@pytest.mark.parametrize("tau", [0.02, 0.1, 0.6])
+def test_error_of_one_positive_and_one_negative_is_below_its_bound(tau):
+    count, rng = 400, torch.Generator().manual_seed(0)
+    own = 1.8 * torch.rand(count, generator=rng, dtype=torch.float64) - 0.9
+    other = (own + tau * torch.randn(count, generator=rng, dtype=torch.float64)).clamp(-1, 1)
+    scores = torch.stack([torch.ones_like(own), own, other], dim=1)  # of the query, its positive and its negative
+    features = torch.stack([scores, (1 - scores**2).sqrt()], dim=2).flatten(0, 1)
+    points = torch.tensor([[0.0, 0, 0], [0.2, 0, 0], [-0.6, 0, 0]]).repeat(count, 1)
+    scenes = torch.arange(count).repeat_interleave(3)
+    found = ExactSmoothAP(RHO, KAPPA, tau, ranking="query", normalise=False).patch_precision(features, points, scenes)
+    truth = 1 / (1 + torch.sigmoid((other - own) / tau))
+    error = (found[::3] - truth).abs().max().item()
+    assert 1e-9 < error < BOUND
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.05, 0.3])
+def test_error_of_every_query_is_below_its_bound(tau):
+    for seed in range(5):
+        batch = patches(150, seed=seed)
+        exact_precision, dense_precision = (
+            kind(RHO, KAPPA, tau, same_image=0.4, ratio=3.0, ranking="query").patch_precision(*batch)
+            for kind in (ExactSmoothAP, DenseSmoothAP)
+        )
+        ranked = ~dense_precision.isnan()
+        assert ranked.sum() > 90
+        assert (exact_precision - dense_precision)[ranked].abs().max() < BOUND
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(2, 60), seed=st.integers(0, 1000), tile=st.sampled_from([7, 64]))
+def test_patches_may_come_in_any_order(n, seed, tile):
+    batch = patches(n, scenes=2, seed=seed)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    criterion = ExactSmoothAP(**SCALES, tau=0.05, ranking="query", tile=tile)
+    loss, gradient, log = value_and_gradient(criterion, *batch)
+    permuted, permuted_gradient, permuted_log = value_and_gradient(criterion, *(part[order] for part in batch))
+    assert permuted.item() == pytest.approx(loss.item(), abs=1e-6)  # which nodes a block has may change
+    torch.testing.assert_close(permuted_gradient, gradient[order], atol=1e-5, rtol=1e-4)
+    assert permuted_log == pytest.approx(log, abs=1e-6, nan_ok=True)
+
+
+def test_without_negatives_every_query_is_perfect():
+    features, points, *rest = patches(40, scenes=2)
+    criterion = ExactSmoothAP(50, 60, 0.1, ranking="query")
+    loss, gradient, log = value_and_gradient(criterion, features, points, *rest)
+    assert log["negatives"] == 0
+    assert loss.item() == pytest.approx(0, abs=1e-9)
+    assert gradient.abs().max() < 1e-6
