@@ -4,8 +4,11 @@ For questions that come before an implementation ("would a radius in patch footp
 out over (queries, patches) matrices of a batch, in autograd, and shares the model, the batches, the optimiser and the
 number of steps of an experiment. The files are those of a run of the workflow, which are read without their records:
 
-    snakemake --configfile config/office.yaml my.yaml --cores N all    # my.yaml runs EXPERIMENT with `cache: true`
-    python -m benchmarks.loss_variants --config config/office.yaml my.yaml --experiment EXPERIMENT --split choice
+    snakemake --configfile config/office.yaml config/losses_office.yaml --cores N ablation_search
+    python -m benchmarks.loss_variants --config config/office.yaml config/losses_office.yaml --experiment head_query \\
+        --split choice
+
+The experiment needs `cache: true`.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from torch.nn.functional import log_softmax, normalize
 from loco import paths
 from loco.config import load, read_files
 from loco.evaluation.result import EvaluatedScene, Row
-from loco.losses import build_loss
+from loco.losses import RankingLoss, build_loss
 from loco.models.build import build_extractor
 from loco.models.stored import save_extractor
 from loco.plan import Plan
@@ -37,9 +40,9 @@ from loco.steps.extract import extract_scene
 from loco.training.data import Batch, Batches
 from loco.training.optimiser import build_optimiser, set_rates
 from loco.training.phases import phases_of
-from loco.training.scene_files import open_scenes
+from loco.training.scene_files import SceneFiles, open_scenes
 
-QUERIES, POSITIVES = 512, 12_000  # drawn per batch: query patches, and positive pairs that are ranked
+QUERIES, POSITIVES = 512, 4_000  # drawn per batch: query patches, and positive pairs that are ranked
 KAPPA, TAU = 5.0, 0.05
 
 
@@ -185,8 +188,7 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
         maps = extractor(None, batch.encoded)
         features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
         if criterion:
-            image = batch.rows // batch.use[0].numel()
-            loss, _ = criterion(features, batch.points.flatten(0, 2)[batch.rows], batch.scene[image], image_ids=image)
+            loss = similarity_loss(criterion, batch, features)
         else:
             loss = VARIANTS[variant](_pairs(batches, batch, step, features))
         optimiser.zero_grad()
@@ -194,6 +196,13 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
         torch.nn.utils.clip_grad_norm_(extractor.parameters(), phase.optimiser["clip"])
         optimiser.step()
     return extractor.eval()
+
+
+def similarity_loss(criterion: RankingLoss, batch: Batch, features: Tensor) -> Tensor:
+    """A loss of the library, of the features of the patches of a batch that take part (m, d)."""
+    image = batch.rows // batch.use[0].numel()
+    loss, _ = criterion(features, batch.points.flatten(0, 2)[batch.rows], batch.scene[image], image_ids=image)
+    return loss
 
 
 def _pairs(batches: Batches, batch: Batch, step: int, features: Tensor) -> Pairs:
@@ -246,6 +255,15 @@ def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> l
     return [row for row in rows if row.condition == "all" or row.metric == "mAP" or "all" not in conditions]
 
 
+def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[SceneFiles]]:
+    """The plan of the configurations ``config``, its ``experiment``, and the training scenes of the ``split``."""
+    root = Path(__file__).parents[1]
+    plan = Plan(load(read_files([root / "config/config.yaml", *options.config]), root), root)
+    files = plan.train_inputs(options.split, options.experiment)
+    scenes = open_scenes(list(zip(files["train_frames"], files["train_correspondences"], files["train_encoded"])))
+    return plan, plan.config["experiments"][options.experiment], scenes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="+", required=True, help="configurations laid over the demo, as of the run")
@@ -256,13 +274,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("loss_variants.jsonl"), help="a line is appended per training")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    root = Path(__file__).parents[1]
-    plan = Plan(load(read_files([root / "config/config.yaml", *options.config]), root), root)
-    experiment, files = (
-        plan.config["experiments"][options.experiment],
-        plan.train_inputs(options.split, options.experiment),
-    )
-    scenes = open_scenes(list(zip(files["train_frames"], files["train_correspondences"], files["train_encoded"])))
+    plan, experiment, scenes = open_run(options)
     for seed in options.seeds:
         batches = Batches(scenes, experiment["train"]["batch"], None, seed, with_images=False)
         for variant in options.variants:

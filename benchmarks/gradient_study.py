@@ -1,0 +1,129 @@
+"""How good is the gradient of an estimate of the ranking loss? Cosines with the exact gradient, and the time.
+
+The gradient is that of the parameters of a head on stored features, which is what an optimiser sees. For batches of
+several sizes, each estimate is compared
+
+- with the exact gradient of the same batch: the noise of the estimate alone;
+- with the mean of the exact gradients of other batches: how well one step follows the direction in which all batches
+  agree. The exact gradient has such a cosine, too; if an estimate has nearly the same, its noise does not matter.
+
+``sampled`` estimates the loss of one list of all pairs (``ranking="batch"``), and drawn queries that of
+``ranking="query"``. The files are those of a run of the workflow, which are read without their records:
+
+    python -m benchmarks.gradient_study --config config/office.yaml config/losses_office.yaml --experiment head_query \\
+        --split office
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from benchmarks.loss_variants import open_run, similarity_loss
+from loco.losses import RankingLoss, build_loss
+from loco.models.build import build_extractor
+from loco.training.data import Batch, Batches
+from loco.training.optimiser import build_optimiser, set_rates
+from loco.training.phases import phases_of
+
+PAIRS = {"rho": 0.1, "kappa": 5.0, "tau": 0.05}
+ONE_LIST = {"name": "exact", **PAIRS}
+PER_QUERY = {"name": "exact", "ranking": "query", **PAIRS}
+CAPS = {"max_positives": 6000, "max_negatives": 30000}  # of LoCo's release
+ESTIMATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name -> the estimate, and what it estimates
+    "one list": (ONE_LIST, ONE_LIST),
+    "sampled, 16 anchors": ({"name": "sampled", "anchors": 16, **CAPS, **PAIRS}, ONE_LIST),
+    "sampled, 64 anchors": ({"name": "sampled", "anchors": 64, **CAPS, **PAIRS}, ONE_LIST),
+    "per query": (PER_QUERY, PER_QUERY),
+    "per query, 64 queries": ({**PER_QUERY, "queries": 64}, PER_QUERY),
+    "per query, 256 queries": ({**PER_QUERY, "queries": 256}, PER_QUERY),
+    "per query, 1,024 queries": ({**PER_QUERY, "queries": 1024}, PER_QUERY),
+}
+WARM_STEPS = 30  # of training before the gradients are compared: at the start, all batches pull the same way
+
+
+def gradient(extractor: nn.Module, batch: Batch, criterion: RankingLoss) -> tuple[Tensor, float]:
+    """Gradient of the loss of a batch by all trained parameters (p,), and CPU seconds of the loss and its gradient."""
+    features = extractor(None, batch.encoded).permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+    leaf = features.detach().requires_grad_()
+    began = time.process_time()
+    similarity_loss(criterion, batch, leaf).backward()
+    seconds = time.process_time() - began
+    parameters = [parameter for parameter in extractor.parameters() if parameter.requires_grad]
+    parts = torch.autograd.grad(features, parameters, leaf.grad)
+    return torch.cat([part.flatten() for part in parts]), seconds
+
+
+def study(extractor: nn.Module, batches: Sequence[Batch], draws: int) -> dict[str, tuple[float, float, float]]:
+    """Cosines of each estimate with the exact gradient, and with the mean one of other batches; CPU seconds."""
+    exact = {
+        str(of): [gradient(extractor, batch, build_loss(**of, normalise=False)) for batch in batches]
+        for of in (ONE_LIST, PER_QUERY)
+    }
+    found = {}
+    for name, (loss, of) in ESTIMATES.items():
+        own, agreed, seconds = [], [], []
+        whole = torch.stack([vector for vector, _ in exact[str(of)]])
+        for number, batch in enumerate(batches):
+            others = whole[torch.arange(len(batches)) != number].mean(dim=0)
+            for draw in range(1 if loss == of else draws):
+                estimate, cost = gradient(extractor, batch, build_loss(**loss, seed=draw, normalise=False))
+                own.append(cosine_similarity(estimate, whole[number], dim=0).item())
+                agreed.append(cosine_similarity(estimate, others, dim=0).item())
+                seconds.append(cost)
+        found[name] = tuple(float(torch.tensor(values).mean()) for values in (own, agreed, seconds))
+    return found
+
+
+def warmed(experiment: Mapping[str, Any], batches: Batches) -> nn.Module:
+    """The model of an experiment after a few steps of its training."""
+    extractor = build_extractor(experiment["model"], 0).train()
+    phase = phases_of(experiment["train"])[0]
+    optimiser = build_optimiser(extractor, [phase])
+    criterion = build_loss(**phase.first_loss(), normalise=False)
+    for step in range(WARM_STEPS):
+        set_rates(optimiser, phase, step)
+        batch = batches.draw(step)
+        features = extractor(None, batch.encoded).permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+        optimiser.zero_grad()
+        similarity_loss(criterion, batch, features).backward()
+        optimiser.step()
+    return extractor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", nargs="+", required=True, help="configurations laid over the demo, as of the run")
+    parser.add_argument("--experiment", required=True, help="with `cache: true`")
+    parser.add_argument("--split", required=True)
+    parser.add_argument("--patches", type=int, nargs="+", default=[100, 200, 400, 800], help="per image")
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=2, help="of each estimate for each batch")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    _, experiment, scenes = open_run(options)
+    extractor = warmed(experiment, Batches(scenes, experiment["train"]["batch"], None, 0, with_images=False))
+    columns = ["patches", "estimate", "cosine with exact", "with other batches", "CPU s", "of exact"]
+    print(f"| {' | '.join(columns)} |\n| --: | :-- | --: | --: | --: | --: |")
+    for patches in options.patches:
+        settings = {**experiment["train"]["batch"], "patches_per_image": patches}
+        source = Batches(scenes, settings, None, 1, with_images=False)
+        batches = [source.draw(step) for step in range(options.batches)]
+        found = study(extractor, batches, options.draws)
+        size = round(sum(len(batch.rows) for batch in batches) / len(batches))
+        for name, (own, agreed, seconds) in found.items():
+            whole = found["one list" if ESTIMATES[name][1] is ONE_LIST else "per query"][2]
+            print(
+                f"| {size:,} | {name} | {own:.3f} | {agreed:.3f} | {seconds:.3f} | {seconds / whole:.2f} |", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
