@@ -22,6 +22,7 @@ from loco.cli_results import (
     verify_results,
 )
 from loco.errors import ConfigError, DataError, LocoError, printable_lines
+from loco.extras import named_extras
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 where a file is at fault, 2 where the command is."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with named_extras():
+            arguments.run(arguments)
     except (LocoError, OSError) as error:
         lines = (line.strip() for line in printable_lines(str(error)).splitlines())
         text = "; ".join(line for line in lines if line).replace(":; ", ": ")  # a list follows a colon

@@ -29,6 +29,7 @@ NOT_COUNTED = {
     "config.py": "settings reach a step by its parameters, which have a fingerprint of their own",
     "devices.py": "chooses where a job runs, does not change what it computes",
     "errors.py": "texts of messages",
+    "extras.py": "texts of messages",
     "fingerprints.py": "compares results, does not make them",
     "logs.py": "texts of messages",
     "parent_process.py": "ends jobs, does not change what they compute",

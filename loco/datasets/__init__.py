@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from loco.datasets import identity
 from loco.datasets.catalogue import FORMATS
 from loco.datasets.files import system_error
+from loco.extras import named_extras
 from loco.files import is_plain_path
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any
 def reader(format: str) -> type[RawScene]:
     """Import the reader of a format and return it."""
     entry = FORMATS[format]
-    return getattr(import_module(f"loco.datasets.{entry.module}"), entry.class_name)
+    with named_extras():
+        return getattr(import_module(f"loco.datasets.{entry.module}"), entry.class_name)
 
 
 def _label_sources(format: str, raw: Path, scene: str) -> list[identity.Source]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loco.errors import ConfigError, DataError
+from loco.extras import named_extras
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, to_grid
 from loco.models.parts import Encoding
 
@@ -122,10 +123,8 @@ class OnnxBackbone(Backbone):
         """The session of ONNX Runtime, opened at the first use."""
         if self._session is not None:
             return self._session
-        try:
+        with named_extras():
             import onnxruntime
-        except ImportError as error:
-            raise ConfigError("backbone 'onnx' needs ONNX Runtime: pip install onnxruntime") from error
         if not self.path.is_file():
             raise DataError("there is no such file", file=self.path, remedy="give the path of a model in ONNX form")
         options = onnxruntime.SessionOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -16,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 CONDA_NAMES = {"pytorch": "torch", "huggingface_hub": "huggingface-hub"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RANGES = [Requirement(line) for line in PYPROJECT["project"]["dependencies"] + PYPROJECT["dependency-groups"]["dev"]]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+LINES = [*PYPROJECT["project"]["dependencies"], *chain(*EXTRAS.values()), *PYPROJECT["dependency-groups"]["dev"]]
+RANGES = [requirement for requirement in map(Requirement, LINES) if requirement.name != "loco"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
 
