@@ -3,7 +3,7 @@
 # make test        set up, then lint and run the tests
 # make test-all    the same, with the long tests: every shipped configuration from raw files to tables, for example
 # make env         only set up: .venv from constraints.txt
-# make lint        check style and the Snakefile
+# make lint        check style, types and the Snakefile
 # make clean       delete everything in results/ but its README
 # After a kill, type `.venv/bin/snakemake --unlock` and the same command again.
 
@@ -50,6 +50,7 @@ test-all: lint
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
 

@@ -155,7 +155,8 @@ def _extract(arguments: argparse.Namespace) -> None:
         if arguments.pca:
             drawn.append((features, photo.rgb.shape[:2], picture))
     if drawn:
-        _write_pca(*zip(*drawn), model.stride)
+        maps, sizes, paths = zip(*drawn)
+        _write_pca(maps, sizes, paths, model.stride)
     if broken:
         raise DataError("\n".join([f"{len(broken)} of {len(stems)} images have no features:", *broken]))
 
@@ -170,8 +171,8 @@ def _match(arguments: argparse.Namespace) -> None:
     _require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], paths)
     a, b = photos = [_read_photo(path, arguments.max_size) for path in paths]
     model = _load(arguments)
-    maps = [_features(model, photo, path) for photo, path in zip(photos, paths)]
-    matches = find_matches(*maps, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
+    of_a, of_b = (_features(model, photo, path) for photo, path in zip(photos, paths))
+    matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
     if arguments.matches:
         write_matches(matches.scaled(a.scale, b.scale), arguments.matches)

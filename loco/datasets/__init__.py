@@ -22,6 +22,7 @@ from loco.extras import named_extras
 from loco.files import is_plain_path
 
 if TYPE_CHECKING:
+    from loco.datasets.local import LocalScene
     from loco.datasets.raw import RawScene
 
 __all__ = [
@@ -135,7 +136,9 @@ def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "
     return reader(format).check_labels(raw, scene, decode)
 
 
-def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})) -> RawScene:
+def open_scene(
+    format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})
+) -> RawScene | LocalScene:
     """Open a scene for reading, in local coordinates (:mod:`loco.datasets.local`).
 
     Arguments as for :func:`check_scene`.

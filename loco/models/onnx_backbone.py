@@ -100,7 +100,7 @@ class OnnxBackbone(Backbone):
             f"(1, c, {rows}, {columns}) nor (1, {rows * columns} or one more, c); set `native_stride` or `output`"
         )
 
-    def _input_size(self, inputs: Sequence[Any], size: Sequence[int] | None) -> tuple[int, int] | None:
+    def _input_size(self, inputs: Sequence[Any], size: Sequence[int] | None) -> tuple[int, ...] | None:
         shapes = [tuple(found.shape) for found in inputs]
         fits = len(shapes) == 1 and len(shapes[0]) == 4 and inputs[0].type == "tensor(float)"
         if not fits or any(isinstance(n, int) and n != wanted for n, wanted in zip(shapes[0], (1, 3))):
