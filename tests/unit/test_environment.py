@@ -64,3 +64,11 @@ def test_security_names_files_that_exist() -> None:
     named = re.findall(r"`((?:loco|tests)/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text())
     assert len(named) > 5
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_workflow_tests_every_python_from_the_oldest_supported_one() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    first = int(tested[0].removeprefix("3."))
+    assert PYPROJECT["project"]["requires-python"] == f">={tested[0]}"
+    assert tested == [f"3.{first + k}" for k in range(len(tested))]
