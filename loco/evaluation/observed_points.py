@@ -21,7 +21,7 @@ def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> 
     return np.where(np.isin(source, OBSERVED), depth, 0).astype(np.float64)
 
 
-def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
+def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Pixels of a frame made smaller by ``step``: where their depths were measured (h, w, 2), and those depths (h, w).
 
     A pixel is the one nearest to the middle of a step x step block (the last of the four of an even step), at its own

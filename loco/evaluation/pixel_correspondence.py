@@ -314,7 +314,7 @@ def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any])
     return cells.float() * torch.from_numpy(scene.features["norm"][image])[..., None]
 
 
-def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Camera-to-world poses (4, 4) of both images, metres; where the pair is listed, the world is camera A."""
     if pair.pose_a_to_b is None:
         return scene.frames["pose"][pair.a], scene.frames["pose"][pair.b]

@@ -101,7 +101,8 @@ class Walk:
     def classes(self, block: Block) -> int | Tensor:
         """The class of all pairs of a block, or of each, int32; beyond all radii where it is no pair to be counted."""
         classes = self._classes(block.i, block, of_each=block.i == block.j)
-        if block.i == block.j:  # a pair of one tile counts once, and no patch is its own pair
+        # A pair of one tile counts once, and no patch is its own pair.
+        if isinstance(classes, Tensor) and block.i == block.j:
             classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
         return classes
 
@@ -109,7 +110,7 @@ class Walk:
         """As :meth:`classes`, for some rows (r,) int64 of a block of a strip; every pair but a patch's with itself."""
         has_own = block.j.start <= block.i.start < block.j.stop
         classes = self._classes(rows, block, of_each=has_own)
-        if has_own:
+        if isinstance(classes, Tensor) and has_own:
             classes[torch.arange(len(rows), device=rows.device), rows - block.j.start] = len(self.radii)
         return classes
 

@@ -35,6 +35,8 @@ class ResidualCNN(Head):
 
     needs_images = True
     cell, halvings = 8, 3
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, inputs: int, stride: int, widths: Sequence[int] = (64, 128, 256, 512, 768), aligned: bool = True
@@ -54,8 +56,9 @@ class ResidualCNN(Head):
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise((3, *widths, inputs))):
             dilation = 1 if number < self.halvings else 2
-            layers.append(nn.Conv2d(before, after, 5, padding=2 * dilation, dilation=dilation, padding_mode="reflect"))
-            layers.append(nn.BatchNorm2d(after))
+            convolution = nn.Conv2d(before, after, 5, padding=2 * dilation, dilation=dilation, padding_mode="reflect")
+            norm = nn.BatchNorm2d(after)
+            layers += [convolution, norm]
             if number < len(widths):
                 layers.append(nn.ReLU())
             if number < self.halvings:
@@ -63,7 +66,7 @@ class ResidualCNN(Head):
         self.layers = nn.Sequential(*layers)  # in the order, and so with the keys, of the published weights
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        self._start_at_zero(*layers[-2:])
+        self._start_at_zero(convolution, norm)
 
     def _start_at_zero(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         if self.aligned:
@@ -99,6 +102,8 @@ class ResidualCNN(Head):
 
 class BlurPool(nn.Module):
     """Halves a map after a binomial blur of 4 x 4 (Zhang, ICML 2019); cell i of the result joins cells 2i, 2i + 1."""
+
+    taps: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,7 +182,7 @@ class ResidualMLP(Head):
         self.shortcut = nn.Identity() if dim is None else nn.Linear(inputs, dim, bias=False)
         nn.init.zeros_(self.reduce.weight)
         nn.init.zeros_(self.reduce.bias)
-        if dim is not None:
+        if isinstance(self.shortcut, nn.Linear):
             nn.init.orthogonal_(self.shortcut.weight)
 
     def forward(self, features: Tensor, images: Tensor | None = None, token: Tensor | None = None) -> Tensor:

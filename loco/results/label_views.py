@@ -26,7 +26,8 @@ def choose_frames(labels: Labels, n: int) -> list[int]:
 
     Where no frame adds any, all count as not shown again. Returns at most as many as there are, in their order.
     """
-    shows = [_shown(instance) for instance in labels["instance"]]
+    instances = labels["instance"]
+    shows = [_shown(instances[k]) for k in range(len(instances))]
     chosen: list[int] = []
     seen: set[int] = set()
     while len(chosen) < min(n, len(shows)):
@@ -128,8 +129,8 @@ def _shown(instance: NDArray[np.integer]) -> set[int]:
 
 def _touching(maps: NDArray[np.integer]) -> dict[int, set[int]]:
     """Which numbers lie side by side in maps (n, h, w)."""
-    pairs = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
-    pairs = np.unique(np.concatenate([p.reshape(-1, 2) for p in pairs]), axis=0)
+    sides = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
+    pairs = np.unique(np.concatenate([side.reshape(-1, 2) for side in sides]), axis=0)
     touching: dict[int, set[int]] = {}
     for one, other in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
         touching.setdefault(one, set()).add(other)

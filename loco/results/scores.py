@@ -76,6 +76,7 @@ class Scores:
     def minus(self, other: Scores) -> Scores:
         """Differences item by item, seed by seed: of the seeds of both, or with the single run of one."""
         own, rival = self.values, other.values
+        seeds: dict[int | None, tuple[int | None, int | None]]
         if None in own and None not in rival:
             seeds = {seed: (None, seed) for seed in rival}
         elif None in rival:

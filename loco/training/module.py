@@ -93,8 +93,8 @@ class RankingModule(pl.LightningModule):
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.phases = phases_of(self.settings)
         # The extractor's features have unit length.
-        losses = (build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases)
-        self.criteria = nn.ModuleList(losses)
+        self.losses = [build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases]
+        self.criteria = nn.ModuleList(self.losses)  # part of the state: losses count their draws
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.curve = curve
@@ -115,14 +115,14 @@ class RankingModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:  # the batches of all processes are one
-            for criterion in self.criteria:
+            for criterion in self.losses:
                 criterion.group = distributed.group.WORLD
             share_batch_norms(self.extractor)
 
     @property
     def criterion(self) -> RankingLoss:
         """The loss of the phase in force."""
-        return self.criteria[phase_at(self.phases, self.global_step).number - 1]
+        return self.losses[phase_at(self.phases, self.global_step).number - 1]
 
     def on_train_start(self) -> None:
         self._end_early()  # killed after it had ended, it does not go on
