@@ -157,7 +157,7 @@ def test_the_log_and_the_progress_bar_tell_what_a_step_took(experiment, walls, t
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
 
 
-CONTRASTIVE = {"name": "info_nce", "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
+CONTRASTIVE = {"name": "sup_con", "rho": 0.05, "kappa": 1.0, "tau": 0.1, "queries": 32}
 TWO_PHASES = [{"loss": CONTRASTIVE, "steps": 3}, {"steps": 3}]
 
 
