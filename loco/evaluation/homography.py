@@ -118,7 +118,7 @@ def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, in
     missing = sorted({pair[end] for pair in truth["pairs"] for end in "ab"} - numbers.keys())
     if missing:
         raise DataError(
-            "lacks images that its homographies relate",
+            "lacks images that its homographies are of",
             file=scene.frames.path,
             scene=scene.frames.scene,
             found=f"no frame {', '.join(missing)} among {', '.join(numbers)}",

@@ -31,7 +31,7 @@ def given_pairs(scene: EvaluatedScene) -> list[GivenPair] | None:
     missing = sorted({pair[side] for pair in pairs for side in "ab"} - number.keys())
     if missing:
         raise DataError(
-            "lists pairs of images that it does not have",
+            "names images in its pairs that it does not have",
             file=scene.frames.path,
             scene=scene.frames.scene,
             expected="all images of all pairs",

@@ -415,7 +415,7 @@ class _Patches:
     def __init__(self, scene: EvaluatedScene, classes_of: Callable[[Labels], Classes]) -> None:
         if scene.labels is None:
             raise DataError(
-                "has no labels to evaluate segmentation on",
+                "has no labels to judge segmentation by",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
                 remedy="give its dataset a `labels` block in the configuration",

@@ -210,10 +210,10 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
     """Return pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
     if scene.correspondences is None:
         raise DataError(
-            "lists no image pairs, and has no overlaps from which to draw them",
+            "lists no image pairs, and has no overlaps to draw them by",
             file=scene.frames.path,
             scene=scene.frames.scene,
-            remedy="evaluate it with other benchmarks; this one requires posed images with depth, or a list of pairs",
+            remedy="judge it by other benchmarks; this one is for posed images with depth and for lists of pairs",
         )
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
     a, b = triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])).nonzero()
@@ -375,7 +375,7 @@ def _require_one_size(scenes: Sequence[EvaluatedScene]) -> None:
     for scene in scenes[1:]:
         if scene.frames.size != scenes[0].frames.size:
             raise DataError(
-                "has frames of another size than the other test scenes, so pixel thresholds are not comparable",
+                "has frames of another size than the other test scenes: pixel thresholds would not mean the same",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
                 expected=scenes[0].frames.size,

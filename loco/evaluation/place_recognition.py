@@ -172,7 +172,7 @@ def listed_places(scene: EvaluatedScene) -> Places:
             "the ground truth names an image that is not among the frames",
             **facts,
             found=missing[0],
-            remedy="prepare the scene with `frames.images: all`, and check the log for images that could not be read",
+            remedy="prepare the scene with `frames.images: all`, and see in the log which images could not be read",
         )
     database, queries = (np.array([number[name] for name in truth[key]], dtype=int) for key in ("database", "queries"))
     positives = [np.unique(np.array(numbers, dtype=int)) for numbers in truth["positives"]]
@@ -182,7 +182,7 @@ def listed_places(scene: EvaluatedScene) -> Places:
             "the positives of the ground truth do not belong to its queries and database",
             **facts,
             expected=f"for each of {len(queries)} queries, numbers from 0 to {len(database) - 1}",
-            remedy="check that the ground truth was written for these images",
+            remedy="look whether the ground truth is that of these images",
         )
     return database, queries, positives
 
