@@ -1,16 +1,17 @@
+# make             print this
 # make demo        set up, then run the whole workflow on simulated houses
 # make demo-full   the same, with all benchmarks
 # make test        set up, then lint and run the tests
 # make test-all    the same, with the long tests: every shipped configuration from raw files to tables, for example
 # make env         only set up: .venv from constraints.txt
-# make lint        check style and the Snakefile
+# make lint        check style, types and the Snakefile
 # make clean       delete everything in results/ but its README
 # After a kill, type `.venv/bin/snakemake --unlock` and the same command again.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.DEFAULT_GOAL := demo
-.PHONY: env demo demo-full test test-all lint clean
+.DEFAULT_GOAL := help
+.PHONY: help env demo demo-full test test-all lint clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -18,6 +19,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 # Debian and Ubuntu packages of the libraries that open3d and opencv link against.
 SYSTEM_LIBRARIES := libusb-1.0-0 libgl1 libegl1 libx11-6 libgomp1 libglib2.0-0
+
+# The comment at the top of this file.
+help:
+	@sed -n -e '/^#/!q' -e 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 env: $(READY)
 
@@ -50,6 +55,7 @@ test-all: lint
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
 	$(BIN)/snakemake --lint
 

@@ -22,6 +22,7 @@ from loco.cli_results import (
     verify_results,
 )
 from loco.errors import ConfigError, DataError, LocoError, printable_lines
+from loco.extras import named_extras
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 where a file is at fault, 2 where the command is."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with named_extras():
+            arguments.run(arguments)
     except (LocoError, OSError) as error:
         lines = (line.strip() for line in printable_lines(str(error)).splitlines())
         text = "; ".join(line for line in lines if line).replace(":; ", ": ")  # a list follows a colon
@@ -153,7 +155,8 @@ def _extract(arguments: argparse.Namespace) -> None:
         if arguments.pca:
             drawn.append((features, photo.rgb.shape[:2], picture))
     if drawn:
-        _write_pca(*zip(*drawn), model.stride)
+        maps, sizes, paths = zip(*drawn)
+        _write_pca(maps, sizes, paths, model.stride)
     if broken:
         raise DataError("\n".join([f"{len(broken)} of {len(stems)} images have no features:", *broken]))
 
@@ -168,8 +171,8 @@ def _match(arguments: argparse.Namespace) -> None:
     _require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], paths)
     a, b = photos = [_read_photo(path, arguments.max_size) for path in paths]
     model = _load(arguments)
-    maps = [_features(model, photo, path) for photo, path in zip(photos, paths)]
-    matches = find_matches(*maps, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
+    of_a, of_b = (_features(model, photo, path) for photo, path in zip(photos, paths))
+    matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
     if arguments.matches:
         write_matches(matches.scaled(a.scale, b.scale), arguments.matches)

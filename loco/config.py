@@ -76,16 +76,16 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
         ConfigError: lists all problems, each with its key.
     """
     base = Path(base)
-    config, problems, not_finite = plain_copy(config)
-    problems += former_keys(config)
-    problems += schema_problems(config, base / SCHEMA, not_finite)
+    plain, problems, not_finite = plain_copy(config)
+    problems += former_keys(plain)
+    problems += schema_problems(plain, base / SCHEMA, not_finite)
     if not problems:
-        problems = _problems(config, base)
+        problems = _problems(plain, base)
     if problems:
         raise ConfigError(
             "\n".join(["the configuration cannot be used as it stands:", *(f"  - {p}" for p in problems)])
         )
-    return json.loads(json.dumps(infinity_to_null(config), sort_keys=True, allow_nan=False))
+    return json.loads(json.dumps(infinity_to_null(plain), sort_keys=True, allow_nan=False))
 
 
 def _problems(config: dict[str, Any], base: Path) -> list[str]:

@@ -10,8 +10,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePath, PurePosixPath
-from typing import BinaryIO
 
 from loco.errors import DataError
 
@@ -65,7 +65,7 @@ def require_regular(file: Path | str, found: os.stat_result, scene: str | None =
 
 
 @contextmanager
-def open_regular(file: Path | str, scene: str | None = None) -> Iterator[BinaryIO]:
+def open_regular(file: Path | str, scene: str | None = None) -> Iterator[BufferedReader]:
     """Open a regular file for reading bytes. Opening does not wait, as it would for the writer of a pipe.
 
     Raises:
@@ -79,7 +79,7 @@ def open_regular(file: Path | str, scene: str | None = None) -> Iterator[BinaryI
         yield opened
 
 
-def decode_text(data: bytes, errors: str = "replace") -> str:
+def decode_text(data: bytes | bytearray, errors: str = "replace") -> str:
     """Return the text of a file: UTF-8, with or without a byte order mark, or UTF-16 with one (as Windows writes them).
 
     Args:

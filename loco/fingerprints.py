@@ -29,6 +29,7 @@ NOT_COUNTED = {
     "config.py": "settings reach a step by its parameters, which have a fingerprint of their own",
     "devices.py": "chooses where a job runs, does not change what it computes",
     "errors.py": "texts of messages",
+    "extras.py": "texts of messages",
     "fingerprints.py": "compares results, does not make them",
     "logs.py": "texts of messages",
     "parent_process.py": "ends jobs, does not change what they compute",
@@ -387,14 +388,16 @@ class _Writer:
 
     def _write_JoinedStr(self, node: ast.JoinedStr) -> None:
         """Write an f-string with neighbouring texts as one, which versions of Python divide differently."""
-        pieces: list[str | ast.AST] = [""]
+        pieces: list[str | ast.AST] = []
+        text = ""
         for value in node.values:
-            if not isinstance(value, ast.Constant):
-                pieces += [value, ""]
+            if isinstance(value, ast.Constant):
+                text += str(value.value)
             else:
-                pieces[-1] += value.value
+                pieces += [text, value]
+                text = ""
         self.parts.append("JoinedStr(")
-        for piece in pieces:
+        for piece in [*pieces, text]:
             if piece:
                 self._write_value(piece)
         self.parts.append(")")
@@ -491,7 +494,7 @@ class _Writer:
     def _write_message(self, node: ast.Call) -> None:
         """Write a call without the texts among its arguments."""
         outer, self._in_message = self._in_message, True
-        texts = [each for each in node.args if _is_text(each, self.texts)]
+        texts: list[ast.AST] = [each for each in node.args if _is_text(each, self.texts)]
         texts += [each for each in node.keywords if _is_text(each.value, self.texts)]
         for each in texts:
             self._ignore(each)
@@ -540,8 +543,8 @@ def _is_exception(node: ast.AST, names: frozenset[str]) -> bool:
 def _is_report(node: ast.Call) -> bool:
     """Return whether a call logs, warns or prints to the terminal."""
     match node.func:
-        case ast.Attribute(value=receiver, attr=method):
-            receiver = _last_name(receiver)
+        case ast.Attribute(value=value, attr=method):
+            receiver = _last_name(value)
             return (receiver in _LOGGERS and method in _LOGGING) or (receiver, method) == ("warnings", "warn")
         case ast.Name(id="print"):
             files = [_last_name(keyword.value) for keyword in node.keywords if keyword.arg in ("file", None)]

@@ -455,7 +455,7 @@ class Plan:
             return is_deterministic(self._encoder_model(experiment))
         return self.is_deterministic(experiment)
 
-    def _fitted_by(self, experiment: str) -> Callable[[str, str, str], Recipe] | None:
+    def _fitted_by(self, experiment: str) -> Callable[..., Recipe] | None:
         """What makes the recipe of an experiment's weights; None where they are as built."""
         setup = self.config["experiments"][experiment]
         return self.train_recipe if "train" in setup else self.fit_pca_recipe if "pca" in setup else None
@@ -506,7 +506,7 @@ class Plan:
     def _product(self, role: str, path: str | None) -> dict[str, Recipe]:
         """The recipe of a model file, in a role, where the workflow makes that file."""
         fields = paths.fields_of(paths.MODEL, str(model_file(path))) if path else None
-        if fields is None:
+        if path is None or fields is None:
             return {}
         fitted = self._fitted_by(fields["experiment"]) if fields["experiment"] in self.config["experiments"] else None
         if fitted is None or fields["split"] not in self.config["splits"]:

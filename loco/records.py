@@ -94,11 +94,11 @@ class Record:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Record:
         """Raises KeyError, TypeError or AttributeError where ``content`` is no record."""
-        parts = (dict(content[name]) for name in ("subject", "inputs", "versions"))
-        return cls(Recipe.from_json(content["recipe"]), *parts, str(content["device"]))
+        subject, inputs, versions = (dict(content[name]) for name in ("subject", "inputs", "versions"))
+        return cls(Recipe.from_json(content["recipe"]), subject, inputs, versions, str(content["device"]))
 
 
-def new_record(recipe: Recipe, subject: Mapping[str, str], inputs: Mapping[str | Path, str]) -> Record:
+def new_record(recipe: Recipe, subject: Mapping[str, str], inputs: Mapping[Path, str]) -> Record:
     """Return the record of a file that is being written.
 
     Args:
@@ -118,7 +118,7 @@ class SceneInput(Protocol):
     content_id: str
 
 
-def record_of_scene(recipe: Recipe, frames: SceneInput, others: Mapping[str | Path, str] | None = None) -> Record:
+def record_of_scene(recipe: Recipe, frames: SceneInput, others: Mapping[Path, str] | None = None) -> Record:
     """Return the record of a file that is made from the open frames of a scene.
 
     Args:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from loco.datasets import identity
 from loco.datasets.catalogue import FORMATS
 from loco.datasets.files import system_error
+from loco.extras import named_extras
 from loco.files import is_plain_path
 
 if TYPE_CHECKING:
+    from loco.datasets.local import LocalScene
     from loco.datasets.raw import RawScene
 
 __all__ = [
@@ -134,7 +136,9 @@ def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "
     return reader(format).check_labels(raw, scene, decode)
 
 
-def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})) -> RawScene:
+def open_scene(
+    format: str, raw: Path, scene: str, conventions: Mapping[str, Any] = MappingProxyType({})
+) -> RawScene | LocalScene:
     """Open a scene for reading, in local coordinates (:mod:`loco.datasets.local`).
 
     Arguments as for :func:`check_scene`.
@@ -153,7 +157,8 @@ def open_scene(format: str, raw: Path, scene: str, conventions: Mapping[str, Any
 def reader(format: str) -> type[RawScene]:
     """Import the reader of a format and return it."""
     entry = FORMATS[format]
-    return getattr(import_module(f"loco.datasets.{entry.module}"), entry.class_name)
+    with named_extras():
+        return getattr(import_module(f"loco.datasets.{entry.module}"), entry.class_name)
 
 
 def _label_sources(format: str, raw: Path, scene: str) -> list[identity.Source]:

@@ -109,11 +109,11 @@ class BaiduScene(PlaceRecognitionScene):
 
     @classmethod
     def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
-        places = (
+        of_database, of_queries = (
             np.array([_camera_centre(folder / cameras / f"{file.stem}.camera", scene) for file in images.values()])
             for cameras, images in (("training_gt", database), ("query_gt", queries))
         )
-        return within(*places, cls.radius)
+        return within(of_database, of_queries, cls.radius)
 
 
 class GeotaggedScene(PlaceRecognitionScene):
@@ -125,8 +125,10 @@ class GeotaggedScene(PlaceRecognitionScene):
 
     @classmethod
     def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
-        places = (np.array([_utm(file, scene) for file in images.values()]) for images in (database, queries))
-        return within(*places, cls.radius)
+        of_database, of_queries = (
+            np.array([_utm(file, scene) for file in images.values()]) for images in (database, queries)
+        )
+        return within(of_database, of_queries, cls.radius)
 
 
 class OxfordRobotCarScene(PlaceRecognitionScene):
@@ -307,14 +309,20 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
     except ValueError as error:
         expected = "`dbStruct`: database images and their positions, query images and theirs"
         raise _truth_error(f"cannot be read: {error}", file, scene, expected) from error
-    for images, positions in ((names, places), (query_names, query_places)):
-        if not isinstance(images, list) or isinstance(positions, list):
-            expected = "`dbStruct`: names of images and their positions, twice"
-            raise _truth_error("has cells of other contents", file, scene, expected)
-        if positions.shape != (len(images), 2) or not _are_places(positions):
-            expected = f"({len(images)}, 2) finite numbers, one row an image"
-            raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
-    return names, places, query_names, query_places
+    return *_placed(names, places, file, scene), *_placed(query_names, query_places, file, scene)
+
+
+def _placed(
+    images: list[str] | NDArray, positions: list[str] | NDArray, file: Path, scene: str
+) -> tuple[list[str], NDArray]:
+    """Names of images and their positions (n, 2), if the cells of a file hold these."""
+    if not isinstance(images, list) or isinstance(positions, list):
+        expected = "`dbStruct`: names of images and their positions, twice"
+        raise _truth_error("has cells of other contents", file, scene, expected)
+    if positions.shape != (len(images), 2) or not _are_places(positions):
+        expected = f"({len(images)}, 2) finite numbers, one row an image"
+        raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
+    return images, positions
 
 
 def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:

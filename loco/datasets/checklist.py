@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -78,8 +79,7 @@ class Checklist:
         """
         content = self.decode == "all"
         described = [
-            self.attempt(lambda source=source: describe(source, root, content=content, scene=self.scene))
-            for source in sources
+            self.attempt(partial(describe, source, root, content=content, scene=self.scene)) for source in sources
         ]
         files = [entry for entry in described if entry is not None]
         return {

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,7 +66,7 @@ class ColmapScene(RawScene):
         self._kept = _kept_points(self.model)
 
     @classmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw, scene, found)
 
     @property
@@ -347,7 +348,7 @@ class _Lens:
             rays = self.camera.cam_from_img(uv)
             uv = rays @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
         with np.errstate(invalid="ignore"):
-            return uv, ((uv >= 0) & (uv < self.size[::-1])).all(axis=1)
+            return uv, np.all((uv >= 0) & (uv < self.size[::-1]), axis=1)
 
     def straighten_image(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The photograph as the pinhole camera would have taken it; black where it shows nothing."""
@@ -429,7 +430,7 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
     """All that the model lists are there, in its folder; those that are decoded are of their cameras' sizes."""
     present, missing = [], []
     for name in opened.names("all"):
-        path = found.attempt(lambda name=name: _photograph_path(opened.folder, found.scene, name))
+        path = found.attempt(partial(_photograph_path, opened.folder, found.scene, name))
         if path is not None:
             (present if os.path.lexists(path) else missing).append(name)
     if missing:
@@ -441,4 +442,4 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
     if unread := unread_photographs(opened.folder / "images"):
         found.note(f"{len(unread)} images are of kinds that are not read: {few(unread)}")
     for name in found.chosen(present):
-        found.attempt(lambda name=name: _read_photograph(opened.folder, found.scene, opened.images[name]))
+        found.attempt(partial(_read_photograph, opened.folder, found.scene, opened.images[name]))

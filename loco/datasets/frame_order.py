@@ -9,14 +9,15 @@ all orders agree.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from loco.datasets.checklist import few
 from loco.datasets.layouts import natural
 from loco.errors import DataError
 
-ORDERS = {
+ORDERS: dict[str, Callable[[Path], Any]] = {
     "natural order (2 before 10)": lambda file: natural(str(file)),
     "plain order (10 before 2)": str,
     "plain order of the names without suffix": lambda file: str(file.with_suffix("")),

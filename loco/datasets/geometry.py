@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist
-from loco.datasets.local import in_local_coordinates, origin_of
+from loco.datasets.local import LocalScene, in_local_coordinates, origin_of
 from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, RawScene, depth_beyond
 from loco.errors import DataError
 from loco.geometry.cameras import relative_rotation_angle
@@ -96,7 +96,7 @@ def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.unique(np.concatenate([anchors, following, near]))
 
 
-def _nearest(poses: NDArray[np.float64], anchor: int) -> int:
+def _nearest(poses: NDArray[np.floating], anchor: int) -> int:
     """The frame of the nearest pose that is no neighbour in the order, at another place if there is any."""
     remote = np.abs(np.arange(len(poses)) - anchor) > max(GAPS)
     distance = np.linalg.norm(poses[:, :3, 3] - poses[anchor, :3, 3], axis=1)
@@ -108,7 +108,7 @@ def _nearest(poses: NDArray[np.float64], anchor: int) -> int:
     return int(np.flatnonzero(elsewhere)[cost[elsewhere].argmin()])
 
 
-def _diagnose(scene: RawScene, chosen: NDArray[np.int64], found: Checklist) -> Diagnosis:
+def _diagnose(scene: RawScene | LocalScene, chosen: NDArray[np.int64], found: Checklist) -> Diagnosis:
     names, poses = scene.names("all"), scene.poses()
     depths, cameras = [], []
     for frame in scene.frames([names[k] for k in chosen]):
@@ -125,7 +125,7 @@ def _diagnose(scene: RawScene, chosen: NDArray[np.int64], found: Checklist) -> D
     return diagnose(views, of_depth, moved, chosen)
 
 
-def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene, found: Checklist) -> None:
+def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | LocalScene, found: Checklist) -> None:
     """Add a problem if no frame has depth, and a note if much of it is beyond the default of ``frames.max_depth``."""
     beyond = [fraction for depth in depths if (fraction := depth_beyond(depth, MAX_DEPTH)) is not None]
     if not beyond:
@@ -143,7 +143,7 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene, found:
         )
 
 
-def _diagnose_model(scene: RawScene, chosen: NDArray[np.int64]) -> Diagnosis:
+def _diagnose_model(scene: RawScene | LocalScene, chosen: NDArray[np.int64]) -> Diagnosis:
     names, poses = scene.names("all"), scene.poses()
     sightings = scene.sightings([names[k] for k in chosen])
     return diagnose(sightings, poses[chosen], lambda numbers: poses[numbers % len(poses)], chosen)

@@ -60,7 +60,9 @@ _MORE_PIXELS = _PIXELS + b"".join(bytes([0xFF, 0xD0 + k]) + _PIXELS for k in ran
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
 
 
-def decode_color(data: bytes, *, file: Path, scene: str | None, name: str | None = None) -> NDArray[np.uint8]:
+def decode_color(
+    data: bytes | bytearray, *, file: Path, scene: str | None, name: str | None = None
+) -> NDArray[np.uint8]:
     """Decode a colour image from memory: (H, W, 3), RGB, in the orientation in which its pixels are stored.
 
     Args:
@@ -76,7 +78,9 @@ def decode_color(data: bytes, *, file: Path, scene: str | None, name: str | None
     return cv2.cvtColor(_decode(data, flags, file, scene, name or file.name), cv2.COLOR_BGR2RGB)
 
 
-def decode_depth(data: bytes, *, file: Path, scene: str, remedy: str, name: str | None = None) -> NDArray[np.uint16]:
+def decode_depth(
+    data: bytes | bytearray, *, file: Path, scene: str, remedy: str, name: str | None = None
+) -> NDArray[np.uint16]:
     """Decode a depth image from memory: (h, w), in the dataset's own unit. Arguments as for :func:`decode_color`.
 
     ``remedy`` is for an image that holds no depth.
@@ -107,7 +111,7 @@ def depth_in_metres(numbers: NDArray[np.uint16], units: float) -> NDArray[np.flo
     return np.where(numbers == LARGEST_DEPTH, 0, numbers).astype(np.float32) / np.float32(units)
 
 
-def stated_size(data: bytes) -> tuple[int, int] | None:
+def stated_size(data: bytes | bytearray) -> tuple[int, int] | None:
     """Return (height, width) as the header of an image states them, or None if it is of no known kind."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
@@ -135,7 +139,7 @@ def unread_images(names: Iterable[str]) -> list[str]:
     return [name for name in names if PurePosixPath(name).suffix.lower() in UNREAD]
 
 
-def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -> NDArray:
+def _decode(data: bytes | bytearray, flags: int, file: Path, scene: str | None, name: str) -> NDArray:
     if not data:
         raise _image_error(f"image {name!r} is empty", file, scene, found="0 bytes")
     size = stated_size(data)
@@ -161,7 +165,7 @@ def _decode(data: bytes, flags: int, file: Path, scene: str | None, name: str) -
     return image
 
 
-def _jpeg_damage(data: bytes, image: NDArray) -> str | None:
+def _jpeg_damage(data: bytes | bytearray, image: NDArray) -> str | None:
     """Return what is wrong with the end of a JPEG that was decoded as ``image``, or None.
 
     Where pixels are missing, libjpeg repeats one colour up to the last corner. An image may also end in one colour, so
@@ -180,7 +184,7 @@ def _jpeg_damage(data: bytes, image: NDArray) -> str | None:
     return None if complete else "its pixels end early"
 
 
-def _end_of_pixels(data: bytes) -> int | None:
+def _end_of_pixels(data: bytes | bytearray) -> int | None:
     """Return where the pixels of a JPEG end, or None if no end marker follows them. Bytes behind it are ignored."""
     at, end = 2, None
     while marker := _MARKER.search(data, at):
@@ -198,14 +202,14 @@ def _end_of_pixels(data: bytes) -> int | None:
     return None
 
 
-def _thumbnail(data: bytes) -> bytes:
+def _thumbnail(data: bytes | bytearray) -> bytes:
     """The grey values of a JPEG, one per block. Pillow decodes it, because OpenCV prints warnings of libjpeg."""
     with Image.open(io.BytesIO(data)) as image:
         image.draft("L", (1, 1))
         return image.tobytes()
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_size(data: bytes | bytearray) -> tuple[int, int] | None:
     for marker, at in header_segments(data):
         if marker in _START_OF_FRAME:
             height, width = struct.unpack_from(">HH", data, at + 1)
@@ -213,7 +217,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
+def _tiff_size(data: bytes | bytearray) -> tuple[int, int] | None:
     order = "<" if data[:2] == b"II" else ">"
     (at,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, at)
@@ -224,10 +228,11 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     return (sides[257], sides[256]) if {256, 257} <= sides.keys() else None
 
 
-def _webp_size(data: bytes) -> tuple[int, int] | None:
+def _webp_size(data: bytes | bytearray) -> tuple[int, int] | None:
     kind = data[12:16]
     if kind == b"VP8X":
-        return tuple(int.from_bytes(data[k : k + 3], "little") + 1 for k in (27, 24)) if len(data) >= 30 else None
+        height, width = (int.from_bytes(data[k : k + 3], "little") + 1 for k in (27, 24))
+        return (height, width) if len(data) >= 30 else None
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF

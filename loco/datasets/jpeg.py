@@ -9,7 +9,7 @@ START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 NO_CONTENT = {0x01, *range(0xD0, 0xD9)}  # markers that stand alone
 
 
-def header_segments(data: bytes) -> Iterator[tuple[int, int]]:
+def header_segments(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
     """Yield the marker of each segment in front of the pixels, and where its content begins, behind its length.
 
     Ends at the pixels, at the end of the image, and where the data are no segments.

@@ -68,7 +68,7 @@ class LocalScene:
         sightings = self.world.sightings(names)
         return None if sightings is None else replace(sightings, points=sightings.points - self.origin)
 
-    def _moved(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _moved(self, pose: NDArray[np.floating]) -> NDArray[np.float64]:
         moved = pose.astype(np.float64)
         moved[:3, 3] -= self.origin
         return moved

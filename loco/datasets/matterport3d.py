@@ -9,10 +9,11 @@ is 16-bit PNG in units of 0.25 mm, of which 0 and 65535 mean none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Matterport3DScene(RawScene):
         self.scans = _read_conf(self.archives[CAMERAS], scene)
 
     @classmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw, scene, found)
 
     @classmethod
@@ -244,7 +245,7 @@ def _read_region(archive: Archive, name: str, scene: str) -> tuple[Mesh, Objects
     """A region's mesh, and what its triangles belong to."""
     mesh, stem = _region_mesh(archive, name, scene), name.removesuffix(".ply")
     of_segments, of_objects = f"{stem}.fsegs.json", f"{stem}.semseg.json"
-    where = {"file": archive.path, "scene": scene}
+    where: dict[str, Any] = {"file": archive.path, "scene": scene}
     values = _read_json(archive, of_segments, scene, "segIndices")
     segments = segment_numbers(values, len(mesh.triangles), name=of_segments, **where)
     groups = _read_json(archive, of_objects, scene, "segGroups")
@@ -286,10 +287,11 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
 
     scans = found.attempt(lambda: _read_conf(archives[CAMERAS], scene)) if CAMERAS in archives else None
     sizes = []
-    for kind, read, names in (
+    readers: list[tuple[str, Callable[[Archive, str, str], NDArray], list[str]]] = [
         (COLOR, _read_color, [scan.color_name for scan in scans or []]),
         (DEPTH, _read_depth, [scan.depth_name for scan in scans or []]),
-    ):
+    ]
+    for kind, read, names in readers:
         if scans and kind in archives:
             _check_images(found, archives[kind], kind, names)
             present = [name for name in found.chosen(names) if f"{scene}/{kind}/{name}" in archives[kind]]

@@ -61,7 +61,7 @@ def orientations_note(counted: Counter[int]) -> str | None:
     )
 
 
-def as_stored(data: bytes) -> bytes:
+def as_stored(data: bytes | bytearray) -> bytes | bytearray:
     """Return an image file whose decoding gives the pixels as they are stored, and count its orientation.
 
     OpenCV ignores the tag on request, but in a TIFF it always applies it: there the tag is set to 1.
@@ -74,13 +74,13 @@ def as_stored(data: bytes) -> bytes:
     return data[: tag.at] + struct.pack(f"{tag.order}HHIHH", TAG, SHORT, 1, UPRIGHT, 0) + data[tag.at + 12 :]
 
 
-def stated_orientation(data: bytes) -> int:
+def stated_orientation(data: bytes | bytearray) -> int:
     """Return the orientation that an image file states, 1 to 8; 1 if it states none or an impossible one."""
     tag = _find(data)
     return tag.value if tag else UPRIGHT
 
 
-def _find(data: bytes) -> _Tag | None:
+def _find(data: bytes | bytearray) -> _Tag | None:
     try:
         block = _exif_block(data)
         return None if block is None else _read_tag(data, block)
@@ -88,11 +88,11 @@ def _find(data: bytes) -> _Tag | None:
         return None
 
 
-def _is_tiff(data: bytes, at: int = 0) -> bool:
+def _is_tiff(data: bytes | bytearray, at: int = 0) -> bool:
     return data[at : at + 4] in (b"II*\0", b"MM\0*")
 
 
-def _exif_block(data: bytes) -> int | None:
+def _exif_block(data: bytes | bytearray) -> int | None:
     """Where the EXIF block begins, which has the structure of a TIFF file."""
     if _is_tiff(data):
         return 0
@@ -105,14 +105,14 @@ def _exif_block(data: bytes) -> int | None:
     return None
 
 
-def _in_jpeg(data: bytes) -> int | None:
+def _in_jpeg(data: bytes | bytearray) -> int | None:
     for marker, at in header_segments(data):
         if marker == 0xE1 and data[at : at + 6] == _EXIF:
             return at + 6
     return None
 
 
-def _in_chunks(data: bytes, at: int, name: bytes, head: str, tail: int) -> int | None:
+def _in_chunks(data: bytes | bytearray, at: int, name: bytes, head: str, tail: int) -> int | None:
     """Where the content of a chunk begins. Chunks have a ``head`` of name and size, and of PNG a checksum behind."""
     while at + 8 <= len(data):
         first, second = struct.unpack_from(head, data, at)
@@ -123,7 +123,7 @@ def _in_chunks(data: bytes, at: int, name: bytes, head: str, tail: int) -> int |
     return None
 
 
-def _read_tag(data: bytes, block: int) -> _Tag | None:
+def _read_tag(data: bytes | bytearray, block: int) -> _Tag | None:
     if not _is_tiff(data, block):
         return None
     order = "<" if data[block : block + 2] == b"II" else ">"

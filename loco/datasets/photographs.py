@@ -14,6 +14,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -71,7 +72,7 @@ class Photographs(SceneFolder):
     # What follows from it --------------------------------------------------------------------------------------------
 
     @classmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         missing = cls.note_missing(raw / scene, scene, found)
         listed = None if missing else found.attempt(lambda: cls.listing(raw / scene, scene))
         images, _, counts, notes = listed or Listing({}, {}, {})
@@ -135,7 +136,7 @@ def _check_images(found: Checklist, images: Mapping[str, Path], remedy: str) -> 
         if names:
             found.add(f"{len(names)} {fault}: {few(names)}", file=images[names[0]], remedy=remedy)
     for name in found.chosen([name for name in images if name not in {*missing, *empty}]):
-        found.attempt(lambda file=images[name]: _read_image(file, found.scene))
+        found.attempt(partial(_read_image, images[name], found.scene))
 
 
 # --- arrays of objects -----------------------------------------------------------------------------------------------

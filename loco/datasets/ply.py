@@ -74,6 +74,6 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
     return Mesh(vertices if largest > FAR else vertices.astype(np.float32), triangles.astype(np.uint32))
 
 
-def _in_single_precision(data: bytes) -> bool:
+def _in_single_precision(data: bytes | bytearray) -> bool:
     header = _HEADER.match(data)
     return header is not None and b"format ascii" not in header[0] and _SINGLE.search(header[0]) is not None

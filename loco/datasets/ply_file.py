@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 from array import array
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,8 @@ class Property(NamedTuple):
     length: str | None = None
 
 
-class Element(NamedTuple):
+@dataclass(frozen=True)
+class Element:
     """An element: how many records of which properties follow."""
 
     name: str

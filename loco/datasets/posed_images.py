@@ -126,9 +126,7 @@ class PosedImages(SceneFolder):
         return self._skipped
 
     @classmethod
-    def inspect(
-        cls, raw: Path, scene: str, found: Checklist, depth_scale: float | None = None
-    ) -> dict[str, int | float | str]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist, depth_scale: float | None = None) -> dict[str, Any]:
         folder = raw / scene
         missing = cls.note_missing(folder, scene, found)
         # What is missing has been said, and without it there may be no cameras and no list of frames.

@@ -49,7 +49,7 @@ class RawFrame:
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32] | None
     intrinsics: NDArray[np.float64]
-    pose: NDArray[np.float64]
+    pose: NDArray[np.floating]
     depth_camera: Camera | None = None
     observations: Observations | None = None
 
@@ -140,7 +140,7 @@ class RawScene(ABC):
 
     @classmethod
     @abstractmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others.
 
         Formats with ``conventions`` (:class:`loco.datasets.catalogue.Format`) take these as keywords, and so do their

@@ -60,7 +60,7 @@ class ScanNetScene(RawScene):
         self._skipped = {name: fault for name, fault in faults.items() if fault}
 
     @classmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw, scene, found)
 
     @classmethod
@@ -152,7 +152,7 @@ class _Exported:
     def __init__(self, folder: Path, scene: str) -> None:
         self._folder, self._scene = folder, scene
         self._files = _exported_files(folder, scene)
-        self._sizes: dict[str, tuple[int, ...]] = {}
+        self._sizes: dict[str, tuple[int, int]] = {}
         self.names = [f"{number:06d}" for number in self._files["pose"]]
         self.poses = _read_poses(list(self._files["pose"].values()), scene)
         self.rig, self.flat = _exported_rig(folder, scene), _is_flat(folder)
@@ -167,7 +167,8 @@ class _Exported:
     def _image(self, kind: str, k: int, decode: Callable[..., NDArray], intrinsics: NDArray) -> NDArray:
         file = self._files[kind][int(self.names[k])]
         image = decode(read_bytes(file, self._scene, limit=LARGEST_FILE), file=file, scene=self._scene)
-        size = self._sizes.setdefault(kind, image.shape[:2])
+        height, width = image.shape[:2]
+        size = self._sizes.setdefault(kind, (height, width))
         if image.shape[:2] != size:
             raise _export_error(
                 f"is not of the size of the other {kind} images", file, self._scene, size, image.shape[:2]
@@ -281,7 +282,7 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
     return Rig(intrinsics["color"], intrinsics["depth"], color_in_depth)
 
 
-def require_scan_size(kind: str, size: tuple[int, ...], intrinsics: NDArray, file: Path, scene: str) -> None:
+def require_scan_size(kind: str, size: tuple[int, int], intrinsics: NDArray, file: Path, scene: str) -> None:
     """Refuse intrinsics of images of another size, as after a resize of the images alone."""
     remedy = "export the images at their own size, or scale the intrinsics with them"
     require_size(intrinsics, size, f"intrinsic_{kind}", file=file, scene=scene, remedy=remedy)
@@ -368,13 +369,13 @@ def _read_json(file: Path, scene: str, key: str) -> dict[str, Any]:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
     scan = found.attempt(lambda: ScanNetScene(raw, scene))
     if scan is not None:
         usable = [k for k, name in enumerate(scan.recording.names) if name not in scan.skipped]
         for k in tqdm(found.chosen(usable), desc=scene, unit="image", mininterval=1.0):
-            found.attempt(lambda k=k: scan.recording.color(k))
-            found.attempt(lambda k=k: scan.recording.depth(k))
+            found.attempt(partial(scan.recording.color, k))
+            found.attempt(partial(scan.recording.depth, k))
         if not usable:
             found.add(
                 "no image has a pose",

@@ -19,6 +19,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class TestPair:
         of_scene = self.folder / self.scene
         return [of_scene / kind for n in self.names for kind in (f"color/{n}.jpg", f"depth/{n}.png")]
 
-    def image(self, name: str, pose: NDArray[np.float64]) -> RawFrame:
+    def image(self, name: str, pose: NDArray[np.floating]) -> RawFrame:
         """The image of this number, as taken from ``pose``; as :meth:`images`."""
         of_scene = self.folder / self.scene
         depth = read_pair_depth(of_scene / "depth" / f"{name}.png", self.intrinsics, self.scene)
@@ -106,7 +107,7 @@ class ScanNetPairsScene(RawScene):
         self.pairs = read_pairs(self.folder)
 
     @classmethod
-    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, int]:
+    def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw / scene, found)
 
     def names(self, images: Images) -> list[str]:
@@ -155,9 +156,9 @@ def _inspect(folder: Path, found: Checklist) -> dict[str, int]:
     for file in tqdm(found.chosen(present), desc=folder.name, unit="image", mininterval=1.0):
         pair = files[file]
         if file.parent.name == "depth":
-            found.attempt(lambda file=file, pair=pair: read_pair_depth(file, pair.intrinsics, pair.scene))
+            found.attempt(partial(read_pair_depth, file, pair.intrinsics, pair.scene))
         else:
-            found.attempt(lambda file=file, pair=pair: read_pair_color(file, pair.scene))
+            found.attempt(partial(read_pair_color, file, pair.scene))
     if pairs and len(pairs) != PUBLISHED:
         found.note(f"there are {len(pairs)} pairs; published results are for {PUBLISHED}")
     scenes = len({pair.scene for pair in pairs})

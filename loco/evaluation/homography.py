@@ -98,7 +98,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     found = []
     for (metric, values), condition in product(scores.items(), ["all", *changes]):
         chosen = [i for i, change in enumerate(items["change"]) if condition in ("all", change)]
-        kind = {"statistic": "median", "unit": "px"} if metric == "corner error" else {}
+        kind: dict[str, Any] = {"statistic": "median", "unit": "px"} if metric == "corner error" else {}
         found.append(Sample(metric, condition, [pairs[i] for i in chosen], [values[i] for i in chosen], **kind))
     return found
 

@@ -144,7 +144,7 @@ class Design:
         if len(self._items) < 2:
             return {}
         scenes = [item.scene for item in self._items]
-        units = {
+        units: dict[Level, Units] = {
             "items": Units([[(n,)] for n in range(len(scenes))], scenes, self._weights),
             "scenes": Units([[(scene,)] for scene in scenes], None, self._weights),
         }
@@ -237,7 +237,8 @@ class Design:
             low, high = expit(logit(estimate) + np.array([-margin, margin]) / (estimate * (1 - estimate)))
         else:
             low, high = ends
-        return Interval(*(float(np.clip(end, *bounds)) for end in (low, high)), _p_value(tested, error, freedom))
+        low, high = (float(np.clip(end, *bounds)) for end in (low, high))
+        return Interval(low, high, _p_value(tested, error, freedom))
 
 
 def _without_items(variances: Sequence[float]) -> float:

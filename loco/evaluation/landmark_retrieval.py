@@ -130,7 +130,7 @@ def _scores(
         r &= elsewhere[image]
         best, shows = np.maximum.reduceat(s, first), np.logical_or.reduceat(v, first)
         others = elsewhere[shows_any]
-        scores = {"n_views": int((v & r).sum()), "n_images": int((shows & others).sum())}
+        scores: dict[str, float] = {"n_views": int((v & r).sum()), "n_images": int((shows & others).sum())}
         for part in (None, 0, 1):
             inside = np.ones_like(half, dtype=bool) if part is None else half == part
             patches, images = r & inside[image], others & inside[shows_any]

@@ -270,7 +270,7 @@ def train_probe(
         rng: random number generator that shuffles the images in each epoch.
     """
     images = images[(targets[images] != VOID).any(axis=1)]
-    targets = torch.from_numpy(targets)
+    classes = torch.from_numpy(targets)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     channels = features(images[0]).shape[1]
     scale = (CHANNELS / channels) ** 0.5
@@ -281,9 +281,9 @@ def train_probe(
         order = rng.permutation(images)
         for start in range(0, len(order), settings["batch"]):
             batch = order[start : start + settings["batch"]]
-            labelled = [targets[i] != VOID for i in batch]
+            labelled = [classes[i] != VOID for i in batch]
             x = torch.cat([features(i)[there] for i, there in zip(batch, labelled)])
-            y = torch.cat([targets[i][there] for i, there in zip(batch, labelled)]).long()
+            y = torch.cat([classes[i][there] for i, there in zip(batch, labelled)]).long()
             optimiser.zero_grad()
             for some, wanted in zip(x.to(device).split(BLOCK), y.to(device).split(BLOCK)):
                 (F.cross_entropy(probe(scale * some.float()), wanted, reduction="sum") / len(x)).backward()
@@ -335,7 +335,7 @@ def _class_numbers(tally: Tally) -> list[tuple]:
     for actual, predicted, tp, positive, total in zip(
         tally.actual, tally.predicted, tally.right, tally.positive, tally.total
     ):
-        shares = (None,) * 3
+        shares: tuple[float | None, ...] = (None,) * 3
         if actual > 0:
             shares = (*average_precision(positive, total), float(tp / (actual + predicted - tp)))
         numbers.append((*shares, int(tp), int(predicted - tp), int(actual - tp)))

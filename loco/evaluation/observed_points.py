@@ -21,8 +21,8 @@ def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> 
     return np.where(np.isin(source, OBSERVED), depth, 0).astype(np.float64)
 
 
-def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
-    """Subsample the depth of a frame by ``step``; return the positions (h, w, 2) and the depths (h, w).
+def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Pixels of a frame made smaller by ``step``: where their depths were measured (h, w, 2), and those depths (h, w).
 
     Of each step x step block, the pixel nearest to its centre is used (the last of the four, if the step is even). Its
     position is its own centre, in pixels of the subsampled frame. Depths are not averaged.

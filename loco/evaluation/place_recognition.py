@@ -143,7 +143,7 @@ def _database(name: str, scenes: Sequence[EvaluatedScene], settings: Settings, s
         names += [of_scene[i] for i in asked]
     order = scenes[0].rng(seed, 1).permutation(len(images))
     place = np.argsort(order)
-    shuffled = [np.sort(place[numbers]) for numbers in positives]
+    shuffled: list[Numbers] = [np.sort(place[numbers]) for numbers in positives]
     return Database(name, scenes[0].frames.dataset, [images[i] for i in order], queries, names, shuffled)
 
 
@@ -165,7 +165,7 @@ def listed_places(scene: EvaluatedScene) -> Places:
         DataError: an image is not among the frames, or the positives do not match the queries and images.
     """
     truth, number = scene.ground_truth, {name: i for i, name in enumerate(scene.frames.names)}
-    facts = {"file": scene.frames.path, "scene": scene.frames.scene}
+    facts: dict[str, Any] = {"file": scene.frames.path, "scene": scene.frames.scene}
     missing = [name for name in (*truth["database"], *truth["queries"]) if name not in number]
     if missing:
         raise DataError(
@@ -289,7 +289,7 @@ def _first_ranks(
     asked = [q for q, positives in enumerate(database.positives) if len(positives)]
     if not asked:
         return {}
-    queries, positives = ([column[q] for q in asked] for column in (database.queries, database.positives))
+    queries, positives = [database.queries[q] for q in asked], [database.positives[q] for q in asked]
     reranks = _reranks(settings)
     top, ks = max(entry["top"] if entry else 1 for entry in reranks.values()), settings["ks"]
     ranks: dict[str, list[Answer]] = {}

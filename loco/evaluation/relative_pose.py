@@ -124,7 +124,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
 
     Images of a drawn pair were taken ``min_baseline`` apart. Bins hold their lower edge; the last its upper edge too.
     """
-    given = {s: pairs for s, scene in enumerate(scenes) if (pairs := given_pairs(scene)) is not None}
+    given = {s: found for s, scene in enumerate(scenes) if (found := given_pairs(scene)) is not None}
     pairs = [Pair(s, *pair, overlap=None) for s, named in given.items() for pair in named]
     others = [s for s in range(len(scenes)) if s not in given]
     candidates = [_candidates(scenes[s], settings) for s in others]
@@ -161,15 +161,15 @@ def _answers(
         if method not in settings["methods"] or (method == "rigid" and depths is None):
             continue
         if method == "rigid":
-            *matched, lifted = _lift(depths, cameras, uv)
-            of_lifted = None if weights is None else weights[lifted]
-            motion = rigid_motion(*matched, settings["inlier_distance"], settings["iterations"], method_rng, of_lifted)
+            in_a, in_b, lifted = _lift(depths, cameras, uv)
+            count, of_lifted = len(in_a), None if weights is None else weights[lifted]
+            distance = settings["inlier_distance"]
+            motion = rigid_motion(in_a, in_b, distance, settings["iterations"], method_rng, of_lifted)
         else:
-            matched = uv
-            motion = essential_motion(
-                *uv, *cameras, settings["inlier_pixels"], settings["iterations"], method_rng, weights
-            )
-        yield method, len(matched[0]), motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
+            count, (uv_a, uv_b), (k_a, k_b) = len(uv[0]), uv, cameras
+            pixels = settings["inlier_pixels"]
+            motion = essential_motion(uv_a, uv_b, k_a, k_b, pixels, settings["iterations"], method_rng, weights)
+        yield method, count, motion[1] if motion else 0, *_errors(method, motion, pair.a_to_b)
 
 
 def _matched(
@@ -177,8 +177,8 @@ def _matched(
 ) -> tuple[Matches, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return the matches of two images, and their positions (k, 2) in both, pixels."""
     if scene.keypoints is not None:
-        (uv_a, a), (uv_b, b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
-        matches = mutual_matches(a, b, settings["matches"], rng)
+        (uv_a, of_a), (uv_b, of_b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
+        matches = mutual_matches(of_a, of_b, settings["matches"], rng)
         matches = matches.take(matches.ratio > least_score(scene.keypoints.get("ratio", RATIO)))
         return matches, (uv_a[matches.a], uv_b[matches.b])
     a, b = (_patches(scene, i) for i in images)
@@ -203,8 +203,8 @@ class Patches(NamedTuple):
 def _patches(scene: EvaluatedScene, i: int) -> Patches:
     """Return the patches of an image whose centres lie in the image."""
     feature_map, extent = torch.from_numpy(scene.features.map(i)), scene.features.extent
-    centres = patch_centres(feature_map.shape[:2], extent)
-    inside = (centres < scene.frames.size[::-1]).all(axis=-1)
+    centres = patch_centres((feature_map.shape[0], feature_map.shape[1]), extent)
+    inside = np.all(centres < scene.frames.size[::-1], axis=-1)
     features = normalize(feature_map[torch.from_numpy(inside)].float(), dim=1)
     cell = np.array(extent[::-1]) / feature_map.shape[1::-1]
     return Patches(features, centres[inside], (int(inside[:, 0].sum()), int(inside[0].sum())), cell)
@@ -240,7 +240,7 @@ def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -
         Rows of ``a`` and of ``b``; empty if either has fewer than two rows, so that D2 is undefined.
     """
     if min(len(a), len(b)) < 2:
-        return Matches(*(np.empty(0, np.int64) for _ in "ab"), *(np.empty(0) for _ in "sr"))
+        return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
     order_a, order_b = rng.permutation(len(a)), rng.permutation(len(b))
     a, b = a[order_a], b[order_b]
     in_a, in_b = mutual_neighbours(a, b)
@@ -252,8 +252,8 @@ def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -
     return Matches(order_a[in_a[kept]], order_b[in_b[kept]], *of_kept)
 
 
-def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.floating]] | None:
-    """Return the observed depth of both images, (height, width) each; None unless both have some."""
+def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.float64]] | None:
+    """Observed depth of both images, (height, width) each; None unless both have some: then there is no answer."""
     frames = scene.frames
     if frames.sparse:
         return None
@@ -263,8 +263,8 @@ def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.f
 
 def _lift(
     depths: Sequence[NDArray[np.floating]], cameras: Sequence[NDArray[np.floating]], uv: tuple[NDArray, NDArray]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Lift match positions (m, 2) to the frames of both cameras, (k, 3) each, metres; also return their mask (m,).
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
+    """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres; which (m,).
 
     Only matches with observed depth in both images are lifted. Positions on a depth edge have no unique 3D point.
     """

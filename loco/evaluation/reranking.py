@@ -50,7 +50,7 @@ def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str
         reranks: entries of ``rerank``: ``matching`` (with ``tolerance`` or ``ratio``) and ``score``. With
             ``both_directions`` the score from the candidate to the query is added, as in LoCo's release.
     """
-    grids = tuple(query.shape[:2]), tuple(candidate.shape[:2])
+    grids = (query.shape[0], query.shape[1]), (candidate.shape[0], candidate.shape[1])
     similarities = query.flatten(0, 1) @ candidate.flatten(0, 1).T
     scores = []
     for settings in reranks:
@@ -143,7 +143,7 @@ def rapid_spatial(own: Positions, theirs: Positions, grid: Grid, axis_wise: bool
     stray = np.abs(displacement - displacement.mean(axis=0))
     room = np.array(grid[::-1], dtype=np.float64)
     if not axis_wise:
-        stray, room = np.linalg.norm(stray, axis=1), diagonal(grid)
+        stray, room = np.linalg.norm(stray, axis=1), np.array(diagonal(grid))
     return float((np.maximum(room - stray, 0) ** 2).sum() / (grid[0] * grid[1]))
 
 

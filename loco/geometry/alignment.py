@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +42,7 @@ def rigid_fit(
     return motion
 
 
-def _centroid(points: NDArray, share: NDArray | None) -> NDArray[np.float64]:
+def _centroid(points: NDArray[Any], share: NDArray[Any] | None) -> NDArray[np.float64]:
     """Mean (..., 1, 3) of points (..., m, 3), weighted by ``share`` (..., m, 1) of sum 1."""
     if share is None:
         return points.mean(axis=-2, keepdims=True)
@@ -94,24 +96,24 @@ def robust_rigid_fit(
     return motion, agreeing
 
 
-def _draw(m: int, iterations: int, rng: np.random.Generator, weights: NDArray | None) -> NDArray[np.integer]:
+def _draw(m: int, iterations: int, rng: np.random.Generator, weights: NDArray[Any] | None) -> NDArray[np.integer]:
     """Numbers of points (iterations, 3); a triple that repeats a point merely fits badly."""
     if weights is None:
         return rng.integers(m, size=(iterations, LEAST))
     return rng.choice(m, size=(iterations, LEAST), p=weights / weights.sum())
 
 
-def _cost(squares: NDArray, weights: NDArray | None) -> NDArray[np.float64]:
+def _cost(squares: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[np.float64]:
     """Sums (...,) of squared residuals (..., m)."""
     return np.sum(squares, axis=-1) if weights is None else squares @ (weights / weights.sum())
 
 
-def _residuals(motions: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:
+def _residuals(motions: NDArray[Any], a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """Distances (..., m) from where motions (..., 4, 4) take points (m, 3) to where they should come."""
     moved = a @ np.swapaxes(motions[..., :3, :3], -1, -2) + motions[..., None, :3, 3]
     return np.linalg.norm(moved - b, axis=-1)
 
 
-def _on_a_line(points: NDArray) -> bool:
+def _on_a_line(points: NDArray[Any]) -> bool:
     along, across, _ = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
     return across <= LINE * along

@@ -14,7 +14,7 @@ class Camera(NamedTuple):
     """``intrinsics`` (3, 3) of an image of its own size, pixels; ``pose`` (4, 4) camera-to-world, metres."""
 
     intrinsics: NDArray[np.float64]
-    pose: NDArray[np.float64]
+    pose: Floats
 
 
 def project(points: Floats, intrinsics: Floats, pose: Floats) -> tuple[Floats, Floats]:
@@ -53,7 +53,7 @@ def backproject(uv: Floats, z: Floats, intrinsics: Floats, pose: Floats) -> Floa
     return (rays * z[..., None]) @ pose[:3, :3].T + pose[:3, 3]
 
 
-def scale_intrinsics(intrinsics: Floats, size: tuple[int, int], new_size: tuple[int, int]) -> Floats:
+def scale_intrinsics(intrinsics: Floats, size: tuple[int, int], new_size: tuple[int, int]) -> NDArray[np.float64]:
     """Intrinsics (..., 3, 3) of the same image resized from ``size`` to ``new_size``, both (height, width)."""
     (height, width), (new_height, new_width) = size, new_size
     return np.diag([new_width / width, new_height / height, 1.0]) @ intrinsics

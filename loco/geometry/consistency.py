@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,9 +127,9 @@ class Views:
             counts[1, a] = np.bincount(b[gap < -TOLERANCE], minlength=m)
             counts[2, a] = np.bincount(b, exact, minlength=m)
             offsets.append(np.abs(depth - found)[gap <= TOLERANCE])
-        return _summary(*counts, np.maximum((z > 0).sum(axis=1), 1), np.concatenate(offsets))
+        return _summary(counts[0], counts[1], counts[2], np.maximum((z > 0).sum(axis=1), 1), np.concatenate(offsets))
 
-    def _small(self, depth: NDArray) -> NDArray[np.float64]:
+    def _small(self, depth: NDArray[Any]) -> NDArray[np.float64]:
         known = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float64)
         return sample_depth(known, patch_centres(self.size, known.shape))[0]
 
@@ -168,7 +168,7 @@ class Sightings:
             offset = np.linalg.norm(projected[:, :2] / projected[:, 2:] - self.uv[chosen], axis=1)
         offset = np.where(seen[:, 2] > 0, offset, np.inf) / self.tolerance[frame]
 
-        def common(weights: NDArray, others: NDArray) -> NDArray[np.float64]:
+        def common(weights: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
             """(m, m), sum of the products of the weights of the points that two frames show."""
             size = len(self.intrinsics), len(self.points)
             shared = (sparse.csr_array((w, (frame, point)), size) for w in (weights, others))
@@ -187,7 +187,9 @@ def _factors(zoom: float, focal: float) -> NDArray[np.float64]:
     return np.array([[zoom * focal, zoom, zoom], [zoom, zoom * focal, zoom], [1.0, 1.0, 1.0]])
 
 
-def _summary(agree: NDArray, contradict: NDArray, exact: NDArray, points: NDArray, offsets: NDArray) -> Agreement:
+def _summary(
+    agree: NDArray[Any], contradict: NDArray[Any], exact: NDArray[Any], points: NDArray[Any], offsets: NDArray[Any]
+) -> Agreement:
     """Summarise (m, m) numbers of points of frame a in frame b, of ``points`` (m,) that each frame has."""
     total = agree.sum() + contradict.sum()
     return Agreement(

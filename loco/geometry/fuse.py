@@ -5,6 +5,8 @@ After Curless and Levoy, "A volumetric method for building complex models from r
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import open3d as o3d
 from numpy.typing import NDArray
@@ -55,7 +57,7 @@ class Fusion:
         return _ordered(surface.vertex.positions.numpy(), surface.triangle.indices.numpy())
 
 
-def _ordered(vertices: NDArray, triangles: NDArray) -> Mesh:
+def _ordered(vertices: NDArray[Any], triangles: NDArray[Any]) -> Mesh:
     """The mesh in an order that depends on its geometry alone: threads make vertices in any order."""
     order = np.lexsort(vertices.T)
     rank = np.empty_like(order)

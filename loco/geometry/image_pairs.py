@@ -14,7 +14,7 @@ _BLOCK = 1 << 20  # entries of the matrix at a time
 class Rows(Protocol):
     """An array, or one of a file that is read in parts."""
 
-    def __getitem__(self, index: Any) -> NDArray: ...
+    def __getitem__(self, index: Any) -> NDArray[Any]: ...
 
 
 def mutual_overlap(overlap: NDArray[np.floating]) -> NDArray[np.floating]:

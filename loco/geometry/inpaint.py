@@ -7,6 +7,8 @@ difference of brightness. Known depths stay as they are: only the missing ones a
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +43,15 @@ def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArra
     return filled.astype(np.float32)
 
 
-def _solve(system: csr_array, known_part: NDArray) -> NDArray:
+def _solve(system: csr_array, known_part: NDArray[Any]) -> NDArray[Any]:
     """Neighbours are mutual and no row's diagonal is outweighed: ordered as symmetric, and never pivoted."""
     symmetric = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
     return splu(system.tocsc(), **symmetric).solve(known_part)
 
 
-def _weighted_mean_system(missing: NDArray, brightness: NDArray, depth: NDArray) -> tuple[csr_array, NDArray]:
+def _weighted_mean_system(
+    missing: NDArray[Any], brightness: NDArray[Any], depth: NDArray[Any]
+) -> tuple[csr_array, NDArray[Any]]:
     """(I - W) over the missing pixels and what their known neighbours contribute, m x m and (m,)."""
     height, width = missing.shape
     rows, columns = np.nonzero(missing)
@@ -66,7 +70,9 @@ def _weighted_mean_system(missing: NDArray, brightness: NDArray, depth: NDArray)
     return csr_array((values, at), shape=(len(rows), len(rows))), known_part
 
 
-def _neighbour_weights(rows: NDArray, columns: NDArray, brightness: NDArray) -> tuple[NDArray, NDArray]:
+def _neighbour_weights(
+    rows: NDArray[Any], columns: NDArray[Any], brightness: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Normalised weights (m, 8) of pixels' eight neighbours, 0 outside the image, and their flat indices (m, 8)."""
     height, width = brightness.shape
     y = rows[:, None] + np.array([dy for dy, _ in _NEIGHBOURS])

@@ -8,7 +8,7 @@ point are in the 27 cells around it, which are nine runs of consecutive points. 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +57,11 @@ def index_pairs(points: NDArray[np.floating], images: NDArray[np.integer], radiu
     cells, starts = np.unique(keys[order], return_index=True)
     starts = np.append(starts, len(points)).astype(np.int64)
     del keys
-    points, images = points[order], images[order].astype(np.uint32)
+    points, image_of = points[order], images[order].astype(np.uint32)
     place = np.empty(len(order), np.uint32)
     place[order] = np.arange(len(order), dtype=np.uint32)
-    counts = _count_partners(points, images, cells, starts, radius)[place]
-    return NearPairs(points, images, place, counts, cells, starts, origin)
+    counts = _count_partners(points, image_of, cells, starts, radius)[place]
+    return NearPairs(points, image_of, place, counts, cells, starts, origin)
 
 
 def partners(pairs: NearPairs, point: int, radius: float) -> NDArray[np.uint32]:
@@ -100,14 +100,14 @@ def _within(a: NDArray[np.float64], b: NDArray[np.float64], radius: float) -> ND
     return x * x + y * y + z * z <= radius * radius
 
 
-def _runs(cells: NDArray, starts: NDArray, keys: NDArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _runs(cells: NDArray[Any], starts: NDArray[Any], keys: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and past-the-last point (k, 9) of the nine runs of points around each of the cells ``keys`` (k,)."""
     columns = keys[:, None] + _COLUMNS
     return starts[np.searchsorted(cells, columns - 1)], starts[np.searchsorted(cells, columns + 1, side="right")]
 
 
 def _count_partners(
-    points: NDArray, images: NDArray, cells: NDArray, starts: NDArray, radius: float
+    points: NDArray[Any], images: NDArray[Any], cells: NDArray[Any], starts: NDArray[Any], radius: float
 ) -> NDArray[np.uint32]:
     """Number of partners (m,) of each of the sorted points."""
     axes = np.ascontiguousarray(points.T, dtype=np.float64)
@@ -118,10 +118,10 @@ def _count_partners(
         work = sizes[part] * (high - low).sum(axis=1)
         for k in np.flatnonzero(work >= _DENSE):
             others = _ranges(low[k], high[k] - low[k])
-            for own in _slices(starts[first + k], starts[first + k + 1], max(1, _BLOCK // len(others))):
-                near = _within(axes[:, own, None], axes[:, None, others], radius)
-                near &= images[own, None] != images[others]
-                counts[own] = np.count_nonzero(near, axis=1)
+            for block in _slices(starts[first + k], starts[first + k + 1], max(1, _BLOCK // len(others))):
+                near = _within(axes[:, block, None], axes[:, None, others], radius)
+                near &= images[block, None] != images[others]
+                counts[block] = np.count_nonzero(near, axis=1)
         few = np.flatnonzero(work < _DENSE)
         for some in np.array_split(few, max(1, -(-work[few].sum() // _BLOCK))):
             own = _ranges(starts[first + some], sizes[first + some])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import h5py
 import numpy as np
@@ -54,7 +55,7 @@ def overlap_matrix(
     cloud = _Cloud(points, valid)
     overlap = np.zeros((n, n), dtype=np.float32)
 
-    def look_from(j: int, depth_of_j: NDArray) -> None:
+    def look_from(j: int, depth_of_j: NDArray[Any]) -> None:
         overlap[:, j] = cloud.share_seen(_View(depth_of_j, intrinsics[j], poses[j], tolerance))
 
     with ThreadPoolExecutor(threads) as pool, tqdm(total=n, desc="overlap", unit="image") as progress:
@@ -109,7 +110,7 @@ class Thinning:
         self._views.append(view)
 
 
-def _coarse(depth: NDArray, intrinsics: NDArray, pose: NDArray) -> tuple[_Cloud, _View]:
+def _coarse(depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any]) -> tuple[_Cloud, _View]:
     """What a frame shows and what it sees, by patches of two by two pixels of a small depth image."""
     height, width = depth.shape
     grid = THINNING_ROWS, max(1, round(THINNING_ROWS * width / height))
@@ -126,7 +127,7 @@ class _Cloud:
     Boxes (2, 3, k) around k things are along the world's axes: their middles and half their edges.
     """
 
-    def __init__(self, points: NDArray, valid: NDArray) -> None:
+    def __init__(self, points: NDArray[Any], valid: NDArray[Any]) -> None:
         """``points`` (n, h, w, 3), ``valid`` (n, h, w)."""
         n, h, w = valid.shape
         rows, columns = -(-h // BLOCK), -(-w // BLOCK)
@@ -167,14 +168,14 @@ class _Cloud:
         return seen / np.maximum(self._counts, 1)
 
 
-def _within(limits: NDArray, boxes: NDArray) -> NDArray[np.bool_]:
+def _within(limits: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.bool_]:
     """Which boxes (2, 3, k) are not wholly outside one of the planes (..., p, 4) of viewing pyramids, (..., k)."""
     normals = limits[..., :3]
     farthest_in = normals @ boxes[0] + np.abs(normals) @ boxes[1] + limits[..., 3:]
     return (farthest_in >= 0).all(axis=-2)
 
 
-def _boxes(low: NDArray, high: NDArray) -> NDArray:
+def _boxes(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
     return np.stack([low + high, high - low]) / 2
 
 
@@ -186,7 +187,7 @@ class _View:
     each level has the smallest and the largest depth of two by two cells of the level below.
     """
 
-    def __init__(self, depth: NDArray, intrinsics: NDArray, pose: NDArray, tolerance: float) -> None:
+    def __init__(self, depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any], tolerance: float) -> None:
         self._tolerance = tolerance
         height, width = depth.shape
         self._cells = height + 1, width + 1
@@ -205,7 +206,7 @@ class _View:
         self._first = np.cumsum([0, *(level.size for level in nears[:-1])])
         self._columns = np.array([level.shape[1] for level in nears])
 
-    def sees(self, points: NDArray) -> NDArray[np.int64]:
+    def sees(self, points: NDArray[Any]) -> NDArray[np.int64]:
         """Which of the points (3, k) are seen, as indices. NaN is not."""
         x, y, z = self._project(points)
         (height, width), border = self._cells, 0.5 * z
@@ -216,12 +217,12 @@ class _View:
         seen = (z >= self._near[cell] - self._tolerance) & (z <= self._far[cell] + self._tolerance)
         return inside[seen]
 
-    def may_see(self, boxes: NDArray) -> NDArray[np.int64]:
+    def may_see(self, boxes: NDArray[Any]) -> NDArray[np.int64]:
         """Which of the boxes (2, 3, k) may hold a point that is seen, as indices."""
         inside = np.flatnonzero(_within(self.limits, boxes))
         return inside[self._among_depths(boxes[:, :, inside])]
 
-    def _among_depths(self, boxes: NDArray) -> NDArray[np.bool_]:
+    def _among_depths(self, boxes: NDArray[Any]) -> NDArray[np.bool_]:
         """Which boxes are neither wholly before nor wholly behind the depths of the cells that they project to."""
         signs = np.array(list(itertools.product((-1, 1), repeat=3))).T
         corners = boxes[0][:, None] + signs[..., None] * boxes[1][:, None]
@@ -236,20 +237,20 @@ class _View:
         near, far = self._near[cell].min(axis=(0, 1)), self._far[cell].max(axis=(0, 1))
         return (farthest >= near - self._tolerance) & (nearest <= far + self._tolerance)
 
-    def _project(self, points: NDArray) -> NDArray:
+    def _project(self, points: NDArray[Any]) -> NDArray[Any]:
         """Cell coordinates times z, and z, of points (3, k)."""
         projected = self._turn @ points
         projected += self._shift
         return projected
 
 
-def _covered(positions: NDArray, ahead: NDArray, cells: int) -> NDArray[np.int64]:
+def _covered(positions: NDArray[Any], ahead: NDArray[Any], cells: int) -> NDArray[np.int64]:
     """First and last cell (2, k) between positions (8, k) along an axis; all cells unless a box lies ``ahead``."""
     first, last = np.where(ahead, positions.min(axis=0), 0), np.where(ahead, positions.max(axis=0), cells)
     return np.clip(np.stack([first, last]), 0, cells - 1).astype(np.int64)
 
 
-def _pyramid(extreme: np.ufunc, cells: NDArray) -> list[NDArray]:
+def _pyramid(extreme: np.ufunc, cells: NDArray[Any]) -> list[NDArray[Any]]:
     """The cells, then ever fewer larger ones, down to one."""
     levels = [cells]
     while levels[-1].size > 1:
@@ -257,7 +258,7 @@ def _pyramid(extreme: np.ufunc, cells: NDArray) -> list[NDArray]:
     return levels
 
 
-def _halved(extreme: np.ufunc, cells: NDArray) -> NDArray:
+def _halved(extreme: np.ufunc, cells: NDArray[Any]) -> NDArray[Any]:
     """Pairs of rows in one; an odd last row stays."""
     odd = cells[-1:] if len(cells) % 2 else cells[:0]
     return extreme(cells[::2], np.concatenate([cells[1::2], odd]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,7 +47,7 @@ def patch_of(
     return np.clip(row, 0, grid[0] - 1), np.clip(column, 0, grid[1] - 1)
 
 
-def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray, NDArray[np.bool_]]:
+def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Depth at continuous pixel positions.
 
     The inverse depth of a plane is linear in the image, so between four pixels of one surface the inverse depth is
@@ -70,7 +72,7 @@ def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple
     return np.where(smooth, interpolated, np.where(known, looked_up, 0)), smooth
 
 
-def _surrounding(depth: NDArray, uv: NDArray) -> tuple[NDArray, NDArray]:
+def _surrounding(depth: NDArray[Any], uv: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Depths of the four pixels around positions, and their bilinear weights, (4, ...) each; depths 0 if outside.
 
     A pixel of weight 0 is replaced by its neighbour: on a pixel centre there is one pixel, not four. Between the

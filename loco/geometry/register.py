@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,13 @@ def register_depth(
     return RayCaster(mesh, threads=1).cast(camera.intrinsics, relative, size).depth
 
 
-def _looked_up(depth: NDArray, depth_intrinsics: NDArray, intrinsics: NDArray, turn: NDArray, size: tuple) -> NDArray:
+def _looked_up(
+    depth: NDArray[Any],
+    depth_intrinsics: NDArray[Any],
+    intrinsics: NDArray[Any],
+    turn: NDArray[Any],
+    size: tuple[int, int],
+) -> NDArray[Any]:
     """Depth at the rays of a camera that is turned by ``turn`` (3, 3) against the depth camera, about its centre."""
     homogeneous = np.concatenate([pixel_centres(*size), np.ones((*size, 1))], axis=-1)
     rays = homogeneous @ np.linalg.inv(intrinsics).T @ turn.T  # z of a ray in the camera is 1, in the depth camera this
@@ -54,7 +62,7 @@ def _looked_up(depth: NDArray, depth_intrinsics: NDArray, intrinsics: NDArray, t
     return np.where(ahead, z / np.where(ahead, rays[..., 2], 1), 0)
 
 
-def _resized(depth: NDArray, intrinsics: NDArray, factor: float) -> tuple[NDArray, NDArray]:
+def _resized(depth: NDArray[Any], intrinsics: NDArray[Any], factor: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """A depth image no finer than needed, and its intrinsics: the time of the casting is that of its triangles."""
     height, width = depth.shape
     size = max(1, round(factor * height)), max(1, round(factor * width))
@@ -63,7 +71,7 @@ def _resized(depth: NDArray, intrinsics: NDArray, factor: float) -> tuple[NDArra
     return sample_depth(depth, patch_centres(size, depth.shape))[0], scale_intrinsics(intrinsics, depth.shape, size)
 
 
-def _surface(depth: NDArray, intrinsics: NDArray) -> Mesh:
+def _surface(depth: NDArray[Any], intrinsics: NDArray[Any]) -> Mesh:
     """Triangles between neighbouring pixels of one surface, in the frame of the camera."""
     height, width = depth.shape
     vertices = backproject(pixel_centres(height, width), depth, intrinsics, np.eye(4)).reshape(-1, 3)

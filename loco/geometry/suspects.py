@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(
-    views: Comparable, poses: Floats, moved: Callable[[NDArray[np.int64]], Floats], frames: NDArray
+    views: Comparable, poses: Floats, moved: Callable[[NDArray[np.int64]], Floats], frames: NDArray[Any]
 ) -> Diagnosis:
     """Compare the frames as they are with what they would be without each of the usual mistakes.
 
@@ -98,7 +98,7 @@ def _best(views: Comparable, suspects: Sequence[Suspect]) -> tuple[Suspect, Agre
     return max(((suspect, suspect.agreement(views)) for suspect in ranked), key=lambda item: item[1].net)
 
 
-def _suspects(poses: Floats, moved: Callable[[NDArray], Floats], frames: NDArray) -> Iterator[Suspect]:
+def _suspects(poses: Floats, moved: Callable[[NDArray[Any]], Floats], frames: NDArray[Any]) -> Iterator[Suspect]:
     inverse = np.linalg.inv(poses)
     yield Suspect("inverse", inverse)
     yield Suspect("axes", poses @ OPENGL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -61,7 +63,7 @@ def track_overlap(
     return ((shown @ observed.T).toarray() / np.maximum(valid, 1)[:, None]).astype(np.float32)
 
 
-def _counts(rows: NDArray, columns: NDArray, shape: tuple[int, int]) -> csr_array:
+def _counts(rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> csr_array:
     """How often each (row, column) occurs."""
     counts = csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
     counts.sum_duplicates()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,7 +40,7 @@ class DenseSmoothAP(AllPairsLoss):
         super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights)
         self.own_term = own_term
 
-    def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
         ranked = [self._rank(patches, scale) for scale in self.scales]
         positives, negatives = torch.tensor([[len(r.ap), r.negatives] for r in ranked], device=patches.points.device).T
         if not positives.any():

@@ -26,6 +26,8 @@ class DrawingLoss(RankingLoss):
     call gets the number of the original call on the same patches, and thus makes the same draws.
     """
 
+    calls: Tensor
+
     def __init__(self, *arguments: Any, seed: int = 0, **options: Any) -> None:
         """Initialise the base class; ``seed`` is the seed of the draws."""
         super().__init__(*arguments, **options)
@@ -61,7 +63,9 @@ class DrawingLoss(RankingLoss):
         same = [call for call in self._recent if _differ_by(call.summary.points, summary.points) < _ROUNDING]
         order = [(call.summary.features_differ(summary), call.times) for call in same]
         alike = [call for call, key in zip(same, order) if key == min(order)]
-        return next((call for call in alike if call.region and call.region == alike[-1].region), (alike or [None])[-1])
+        if not alike:
+            return None
+        return next((call for call in alike if call.region and call.region == alike[-1].region), alike[-1])
 
 
 def draw_rows(patches: Patches, number: int, generator: torch.Generator) -> Tensor:

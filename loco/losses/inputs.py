@@ -82,7 +82,10 @@ def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
     shape = torch.Size((features.shape[0], *features.shape[2:])) if is_map else features.shape[:1]
     layout = "b, h, w" if is_map else "n"
     one = f"({layout})" if is_map else f"({layout},)"
-    allowed = {"points": ([(*shape, 3)], f"points ({layout}, 3)"), "valid": ([shape], f"valid {one}")}
+    allowed: dict[str, tuple[list[tuple[int, ...]], str]] = {
+        "points": ([(*shape, 3)], f"points ({layout}, 3)"),
+        "valid": ([shape], f"valid {one}"),
+    }
     for name in ("scene_ids", "image_ids"):
         allowed[name] = ([shape, shape[:1]], f"{name} {one} or (b,)" if is_map else f"{name} {one}")
     wrong = [allowed[name][1] for name, tensor in others.items() if tensor.shape not in allowed[name][0]]

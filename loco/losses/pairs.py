@@ -47,6 +47,9 @@ class RankingLoss(torch.nn.Module):
     takes_transforms = False  # of torch.func, except vmap; and forward-mode derivatives
     smallest_tau = 0.0  # limited by the memory of the loss
 
+    rho: float | list[float]  # lists if they were passed as such
+    kappa: float | list[float]
+
     def __init__(
         self,
         rho: float | Sequence[float],
@@ -96,7 +99,7 @@ class RankingLoss(torch.nn.Module):
         return self._tau
 
     @tau.setter
-    def tau(self, tau: float) -> None:
+    def tau(self, tau: float | None) -> None:
         if not self.takes_tau:
             raise AttributeError(f"{type(self).__name__} has no temperature")
         if tau is None or not 0 < tau < math.inf:
@@ -152,9 +155,11 @@ class RankingLoss(torch.nn.Module):
             patches, is_finite, _, _ = self._batch(features, points, scene_ids, valid, image_ids)
             return self.loss(patches) if is_finite else self._not_finite(patches)
 
-    def _batch(self, features: Tensor, points: Tensor, *rest: Tensor | None) -> tuple[Patches, bool, Selection, slice]:
-        """Return the patches of the batch, whether their features are finite, those of this rank, and their rows."""
-        selection = select(features, points, *rest, self.group)
+    def _batch(
+        self, features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
+    ) -> tuple[Patches, bool, Selection, slice]:
+        """The patches of the whole batch, whether their features are finite, this process's, and where these are."""
+        selection = select(features, points, scene_ids, valid, image_ids, self.group)
         patches, mine = gather_patches(selection.patches, self.group)
         rows, narrow = patches.features, self.takes_half and features.is_cuda
         if self.normalise:
@@ -267,14 +272,14 @@ class AllPairsLoss(RankingLoss):
 
 
 def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] | None) -> list[Scale]:
-    rhos, kappas = (list(radius) if isinstance(radius, Sequence) else [radius] for radius in (rho, kappa))
-    kappas = [math.inf if radius is None else radius for radius in kappas]
+    rhos = rho if isinstance(rho, Sequence) else [rho]
+    kappas = [math.inf if far is None else far for far in (kappa if isinstance(kappa, Sequence) else [kappa])]
     if len(rhos) != len(kappas) or not rhos or len(set(rhos)) < len(rhos):
         raise ValueError(f"each scale must have its own rho and a kappa, found rho = {rho}, kappa = {kappa}")
     for near, far in zip(rhos, kappas):
         if not 0 < near < far:
             raise ValueError(f"the radii must satisfy 0 < rho < kappa, found rho = {near}, kappa = {far}")
-    return [Scale(*radii) for radii in zip(rhos, kappas)]
+    return [Scale(near, far) for near, far in zip(rhos, kappas)]
 
 
 def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = ()) -> tuple[Tensor, dict[str, float]]:

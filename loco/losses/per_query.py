@@ -55,7 +55,7 @@ class QueryMeanAP(torch.autograd.Function):
         ap, positives, negatives = sums.view(3, -1)
         mean_ap = (ap / ranking.queries.clamp(min=1)).to(features)
         positives, negatives = positives.round().long(), negatives.round().long()
-        if differentiate:
+        if ranking.gradient is not None:
             gradient = torch.empty_like(features)
             gradient[walk.order] = ranking.gradient
             ctx.save_for_backward(gradient, source)
@@ -129,7 +129,7 @@ class QueryRanking:
         grid = self._locate(rows, cell, fraction)
         histograms, counts = self._histograms(grid, cell, fraction, power)
         window = Window.of(grid, histograms[:, self.positive.any(dim=0)])
-        slopes = 0.0
+        slopes = self.features.new_zeros(())
         scales = zip(self.positive, self.negative, self.row_weight)
         for k, (positive, negative, weight) in enumerate(scales):
             tables = RowTables(window, histograms, positive, negative, self.criterion.ratio)

@@ -33,9 +33,9 @@ def gather_patches(patches: Patches, group: Group) -> tuple[Patches, slice]:
         return patches, slice(None)
     process, processes = place(group)
     count = torch.tensor([len(patches.features)], device=patches.features.device)
-    counts = [torch.empty_like(count) for _ in range(processes)]
-    distributed.all_gather(counts, count, group)
-    counts = [int(count) for count in counts]
+    gathered = [torch.empty_like(count) for _ in range(processes)]
+    distributed.all_gather(gathered, count, group)
+    counts = [int(number) for number in gathered]
     first = sum(counts[:process])
     features = _Gather.apply(patches.features, counts, group)
     others = (_gather(part, counts, group) for part in patches[1:])

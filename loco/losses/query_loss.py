@@ -92,7 +92,7 @@ class QueryLoss(DrawingLoss):
             negative = _draw(negative[useful], self.negatives, generator)
             losses.append(self.of_rows(patches.features[query] @ patches.features[other].T, positive, negative))
         if not log["positives"]:
-            return nothing_to_rank(patches.features, log["negatives"])
+            return nothing_to_rank(patches.features, int(log["negatives"]))
         return torch.cat(losses).mean(), log
 
     def _of_all(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
@@ -112,9 +112,10 @@ class QueryLoss(DrawingLoss):
         distance = torch.cdist(
             patches.points[query], patches.points[other], compute_mode="donot_use_mm_for_euclid_dist"
         )
-        near = distance <= self.rho
+        (scale,) = self.scales
+        near = distance <= scale.rho
         positive = near & (patches.image_ids[query, None] != patches.image_ids[other])
-        return positive, ~near & (distance <= self.kappa)
+        return positive, ~near & (distance <= scale.kappa)
 
 
 class _MeanOfAll(torch.autograd.Function):
@@ -137,9 +138,10 @@ class _MeanOfAll(torch.autograd.Function):
                 loss = criterion.of_rows(scores.requires_grad_(), *classes).sum(dtype=torch.float64) / queries
             total += loss.detach()
             pairs += torch.stack([part.sum() for part in classes])
-            if differentiate:
-                block.multiply_back(*torch.autograd.grad(loss, scores), in_order, gradient)
-        if differentiate:
+            if gradient is not None:
+                (slopes,) = torch.autograd.grad(loss, scores)
+                block.multiply_back(slopes, in_order, gradient)
+        if gradient is not None:
             ctx.save_for_backward(torch.empty_like(features).index_copy_(0, walk.order, gradient), source)
         ctx.group = criterion.group
         pairs = add_up(pairs, criterion.group)

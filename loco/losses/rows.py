@@ -157,7 +157,7 @@ class RowTables:
         The score of a pair affects the ranks of all positives; the score of a positive also affects its own rank.
         """
         slope_p, slope_n = self.window.rank_slopes(self.around)
-        by_r_p = by_r_n = 0.0
+        by_r_p = by_r_n = torch.zeros_like(self.r_p)
         own_slopes = torch.zeros_like(self.histograms)
         for weight, (own, _, ap_by_r_p, ap_by_r_n) in zip(self.weights, self._by_weight()):
             by_r_p, by_r_n = by_r_p + own * ap_by_r_p, by_r_n + own * ap_by_r_n

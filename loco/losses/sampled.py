@@ -89,7 +89,8 @@ class SampledSmoothAP(DrawingLoss):
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([self.seed, self.call_number(patches)])
-        pairs = draw_pools(patches, self.rho, self.kappa, self.pool, rng, self.same_image)
+        (scale,) = self.scales
+        pairs = draw_pools(patches, scale.rho, scale.kappa, self.pool, rng, self.same_image)
         if not pairs.n_positive:
             return nothing_to_rank(patches.features, pairs.n_negative)
         s_p, s_n = (_PairSimilarity.apply(patches.features, pool) for pool in (pairs.positive, pairs.negative))
@@ -186,8 +187,8 @@ def draw_pools(
     n_negative = counts[:, 1] - counts[:, 0]
     positives = positive[rng.permutation(len(positive))[:pool]]
     negatives = _draw_pairs(trees, n_negative, rho, kappa, pool, rng)
-    as_tensor = (torch.from_numpy(part.astype(np.int64)).to(patches.features.device) for part in (positives, negatives))
-    return Pairs(*as_tensor, len(positive), int(n_negative.sum()))
+    pools = [torch.from_numpy(part.astype(np.int64)).to(patches.features.device) for part in (positives, negatives)]
+    return Pairs(pools[0], pools[1], len(positive), int(n_negative.sum()))
 
 
 def _limit_same_image(

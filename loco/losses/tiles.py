@@ -101,7 +101,8 @@ class Walk:
     def classes(self, block: Block) -> int | Tensor:
         """Return the common class of a block's pairs, or that of each, int32; beyond all radii for uncounted pairs."""
         classes = self._classes(block.i, block, of_each=block.i == block.j)
-        if block.i == block.j:  # count pairs within a tile once, and no patch with itself
+        # A pair of one tile counts once, and no patch is its own pair.
+        if isinstance(classes, Tensor) and block.i == block.j:
             classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
         return classes
 
@@ -109,7 +110,7 @@ class Walk:
         """Return :meth:`classes` for rows (r,) int64 of a block of a strip, without pairs of a patch with itself."""
         has_own = block.j.start <= block.i.start < block.j.stop
         classes = self._classes(rows, block, of_each=has_own)
-        if has_own:
+        if isinstance(classes, Tensor) and has_own:
             classes[torch.arange(len(rows), device=rows.device), rows - block.j.start] = len(self.radii)
         return classes
 

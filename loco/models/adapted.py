@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from loco.errors import ConfigError
+from loco.extras import named_extras
 from loco.models.backbones import Backbone, build_backbone
 from loco.models.extractor import Extractor
 from loco.models.heads import build_head
@@ -81,7 +82,8 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
     Raises:
         ConfigError: the backbone has fewer blocks, or fewer channels than ``rank``.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # slow to import
+    with named_extras():
+        from peft import LoraConfig, inject_adapter_in_model  # slow to import
 
     _check_blocks(backbone, last)
     require_sizes("`train.lora`", backbone.dim, rank=rank)

@@ -58,6 +58,9 @@ class Backbone(Encoder):
     ``blocks`` is empty for a network without such blocks.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         """
         Args:

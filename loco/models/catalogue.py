@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from loco.errors import ConfigError
+from loco.extras import named_extras
 
 Config = Mapping[str, Any]
 
@@ -22,8 +23,13 @@ class Entry(NamedTuple):
     constructor: str
 
     def load(self) -> Any:
-        """Import the module and return the constructor."""
-        return getattr(import_module(f"loco.models.{self.module}"), self.constructor)
+        """Import the module and return the constructor.
+
+        Raises:
+            ConfigError: the module needs a package of an extra that is not installed.
+        """
+        with named_extras():
+            return getattr(import_module(f"loco.models.{self.module}"), self.constructor)
 
 
 # Constructors take the options of the configuration and return an encoder or a whole extractor.

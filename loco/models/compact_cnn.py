@@ -97,6 +97,7 @@ class OrientedGradients(nn.Module):
 
     directions, sigmas, cell = 8, (0.8, 1.6), 4
     channels = directions * len(sigmas) + 3
+    filters: Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -66,6 +66,8 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
 class CroCo(Backbone):
     """Patch tokens of a layer of CroCo's encoder, for images of any size; there is no class token."""
 
+    positions: Tensor
+
     def __init__(
         self,
         weights: Mapping[str, Tensor],
@@ -101,7 +103,7 @@ class CroCo(Backbone):
         with torch.device("meta"):  # allocate no memory before the sizes are checked
             self.patches = nn.Conv2d(3, self.dim, self.stride, stride=self.stride)
             self.blocks = nn.ModuleList(Block(self.dim, heads, hidden, eps=1e-6) for _ in range(layer))
-            self.norm = nn.LayerNorm(self.dim, eps=1e-6)
+            self.norm: nn.Module = nn.LayerNorm(self.dim, eps=1e-6)
         self._load(weights)
         if not (norm if norm is not None else layer == count):
             self.norm = nn.Identity()

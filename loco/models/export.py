@@ -40,8 +40,8 @@ def export_onnx(extractor: Extractor, path: str | Path, size: tuple[int, int]) -
         ConfigError: a part of the extractor is not implemented in PyTorch (but in OpenCV, for example); the features
             differ by more than :data:`TOLERANCE`; packages that PyTorch requires for the export are missing.
     """
-    if lacking := [name for name in ("onnx", "onnxscript") if find_spec(name) is None]:
-        raise ConfigError(f"PyTorch writes ONNX by {' and '.join(lacking)}: install them (pip install 'loco[export]')")
+    if lacking := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
+        raise ConfigError(f"{' and '.join(lacking)} is not installed: this needs `pip install 'loco[export]'`")
     with evaluating(extractor), atomic_path(path) as temporary:
         _export(extractor, temporary, size)
         difference = max(_difference(extractor, temporary, images) for images in _examples(size, BATCHES))

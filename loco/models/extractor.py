@@ -232,7 +232,7 @@ def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | 
     return batch
 
 
-def _as_tensor(images: NDArray[np.uint8] | Tensor) -> Tensor:
+def _as_tensor(images: object) -> Tensor:
     if isinstance(images, str | Path):
         raise TypeError(f"{str(images)!r} is a path, not an image: read the file first (cv2.imread gives BGR, not RGB)")
     # A copy: PyTorch does not support negative strides (BGR reversed to RGB), and warns about read-only arrays.

@@ -36,6 +36,8 @@ class ResidualCNN(Head):
 
     needs_images = True
     cell, halvings = 8, 3
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self, inputs: int, stride: int, widths: Sequence[int] = (64, 128, 256, 512, 768), aligned: bool = True
@@ -55,8 +57,9 @@ class ResidualCNN(Head):
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise((3, *widths, inputs))):
             dilation = 1 if number < self.halvings else 2
-            layers.append(nn.Conv2d(before, after, 5, padding=2 * dilation, dilation=dilation, padding_mode="reflect"))
-            layers.append(nn.BatchNorm2d(after))
+            convolution = nn.Conv2d(before, after, 5, padding=2 * dilation, dilation=dilation, padding_mode="reflect")
+            norm = nn.BatchNorm2d(after)
+            layers += [convolution, norm]
             if number < len(widths):
                 layers.append(nn.ReLU())
             if number < self.halvings:
@@ -64,7 +67,7 @@ class ResidualCNN(Head):
         self.layers = nn.Sequential(*layers)  # in the order of the published weights, so that the keys match
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-        self._start_at_zero(*layers[-2:])
+        self._start_at_zero(convolution, norm)
 
     def _start_at_zero(self, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
         if self.aligned:
@@ -100,6 +103,8 @@ class ResidualCNN(Head):
 
 class BlurPool(nn.Module):
     """Downsampling by 2 after a 4 x 4 binomial blur (Zhang, ICML 2019); cell i merges cells 2i and 2i + 1."""
+
+    taps: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +184,7 @@ class ResidualMLP(Head):
         self.shortcut = nn.Identity() if dim is None else nn.Linear(inputs, dim, bias=False)
         nn.init.zeros_(self.reduce.weight)
         nn.init.zeros_(self.reduce.bias)
-        if dim is not None:
+        if isinstance(self.shortcut, nn.Linear):
             nn.init.orthogonal_(self.shortcut.weight)
 
     def forward(self, features: Tensor, images: Tensor | None = None, token: Tensor | None = None) -> Tensor:

@@ -39,9 +39,11 @@ from loco.weights import HUB, adapter_problem, hub_name
 HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
 _FILES = ["config.json", "preprocessor_config.json", "processor_config.json"]
-_UNREADABLE = (OSError, ImportError, KeyError, RecursionError, TypeError, ValueError)
-_UNREADABLE += (SafetensorError, StrictDataclassError)
-_LARGEST_JSON = 1 << 24  # bytes of a configuration; on the hub they have a few kilobytes
+_UNREADABLE = (
+    *(OSError, ImportError, KeyError, RecursionError, TypeError, ValueError),
+    *(SafetensorError, StrictDataclassError),
+)
+_LARGEST_JSON = 1 << 24  # bytes of a configuration; those on the hub have some kilobytes
 _MOST_BLOCKS = 1000
 _LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
 _FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
@@ -113,14 +115,14 @@ def load_hub(
         raise ConfigError(f"`norm` belongs to the tokens, not to the facet {facet!r}")
     model = _load(folder, config, pretrained)
     own = _read_colours(folder, notice=mean is None or std is None)
-    colours = [default if given is None else given for given, default in zip((mean, std), own)]
+    mean, std = (default if given is None else given for given, default in zip((mean, std), own))
     if config.model_type == "resnet":
         if facet != "token" or norm:
             raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")
         if interpolate_offset or concat_class_token:
             raise ConfigError("a ResNet has neither positions nor a class token to add; leave these options out")
-        return ResNet(model, layer, *colours)
-    return VisionTransformer(model, layer, facet, norm, *colours, interpolate_offset, concat_class_token)
+        return ResNet(model, layer, mean, std)
+    return VisionTransformer(model, layer, facet, norm, mean, std, interpolate_offset, concat_class_token)
 
 
 class VisionTransformer(Backbone):
@@ -427,8 +429,11 @@ def _report_default_colours(folder: Path) -> None:
 
 
 def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTrainedModel:
-    """Load the model in single precision, with all used weights from the file, or with random weights."""
-    settings = {"dtype": torch.float32, "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None}
+    """The model in single precision, with every weight that is used taken from the file, or with random ones."""
+    settings: dict[str, Any] = {
+        "dtype": torch.float32,
+        "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None,
+    }
     size = _implied_size(folder, config, settings)
     if not pretrained:
         return AutoModel.from_config(config, **settings)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loco.errors import ConfigError, DataError
+from loco.extras import named_extras
 from loco.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, to_grid
 from loco.models.parts import Encoding
 
@@ -99,7 +100,7 @@ class OnnxBackbone(Backbone):
             f"(1, c, {rows}, {columns}) nor (1, {rows * columns} or one more, c); set `native_stride` or `output`"
         )
 
-    def _input_size(self, inputs: Sequence[Any], size: Sequence[int] | None) -> tuple[int, int] | None:
+    def _input_size(self, inputs: Sequence[Any], size: Sequence[int] | None) -> tuple[int, ...] | None:
         shapes = [tuple(found.shape) for found in inputs]
         fits = len(shapes) == 1 and len(shapes[0]) == 4 and inputs[0].type == "tensor(float)"
         if not fits or any(isinstance(n, int) and n != wanted for n, wanted in zip(shapes[0], (1, 3))):
@@ -122,10 +123,8 @@ class OnnxBackbone(Backbone):
         """Return the session of ONNX Runtime, which is opened on first use."""
         if self._session is not None:
             return self._session
-        try:
+        with named_extras():
             import onnxruntime
-        except ImportError as error:
-            raise ConfigError("backbone 'onnx' needs ONNX Runtime: pip install onnxruntime") from error
         if not self.path.is_file():
             raise DataError("there is no such file", file=self.path, remedy="give the path of a model in ONNX form")
         options = onnxruntime.SessionOptions()

@@ -234,14 +234,14 @@ def _stand_in(name: str) -> Callable[..., Any]:
 class _Mapping:
     """Replacement of a class of mappings: a counter, to which PyTorch's unpickler can add any items and attributes."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Counter:
+    def __new__(cls, *_: Any, **__: Any) -> Any:
         return Counter()
 
 
 class _Called(type):
     """Metaclass by which calling a class differs from calling its ``__new__``."""
 
-    def __call__(cls, *_: Any, **__: Any) -> _Inert:
+    def __call__(cls: Any, *_: Any, **__: Any) -> _Inert:
         return object.__new__(cls)
 
 
@@ -252,7 +252,7 @@ class _Inert(metaclass=_Called):
     latter case it may be a subclass of dict (the configurations of yacs), so it must be a mapping.
     """
 
-    def __new__(cls, *_: Any, **__: Any) -> Counter:
+    def __new__(cls, *_: Any, **__: Any) -> Any:
         return Counter()
 
     def __setstate__(self, _: Any) -> None:
@@ -351,7 +351,7 @@ def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str
             found=f"others, as in {_shown(other)} ({extractor.config['backbone'].get('path')})",
             remedy="give the backbone that the weights were trained on, its layers counted as there",
         )
-    return len(extractor.encoder.blocks) - min(blocks) if blocks else 0
+    return len(list(extractor.encoder.get_submodule("blocks").children())) - min(blocks) if blocks else 0
 
 
 def _fill(extractor: Extractor, weights: Weights, path: str | Path) -> None:

@@ -26,7 +26,8 @@ def choose_frames(labels: Labels, n: int) -> list[int]:
 
     When no frame adds any, all objects count as not shown again. The frames are returned in their order.
     """
-    shows = [_shown(instance) for instance in labels["instance"]]
+    instances = labels["instance"]
+    shows = [_shown(instances[k]) for k in range(len(instances))]
     chosen: list[int] = []
     seen: set[int] = set()
     while len(chosen) < min(n, len(shows)):
@@ -133,9 +134,9 @@ def _shown(instance: NDArray[np.integer]) -> set[int]:
 
 
 def _touching(maps: NDArray[np.integer]) -> dict[int, set[int]]:
-    """Return the numbers that are adjacent to each number in maps (n, h, w)."""
-    pairs = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
-    pairs = np.unique(np.concatenate([p.reshape(-1, 2) for p in pairs]), axis=0)
+    """Which numbers lie side by side in maps (n, h, w)."""
+    sides = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
+    pairs = np.unique(np.concatenate([side.reshape(-1, 2) for side in sides]), axis=0)
     touching: dict[int, set[int]] = {}
     for one, other in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
         touching.setdefault(one, set()).add(other)

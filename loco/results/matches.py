@@ -120,8 +120,8 @@ def draw_matches(images: tuple[NDArray[np.uint8], NDArray[np.uint8]], matches: M
 
 
 def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tuple[Tensor, NDArray[np.float64]]:
-    """Return the features (m, c) and centres (m, 2) of the cells whose centres lie in the image."""
-    grid = feature_map.shape[1:]
+    """Features (m, c) and centres (m, 2) of the cells that are centred in the image."""
+    grid = feature_map.shape[1], feature_map.shape[2]
     centres = patch_centres(grid, extent_of(grid, stride))
     inside = (centres < size[::-1]).all(axis=-1)
     if inside.sum() < 2:
@@ -153,7 +153,8 @@ def _refine(
     A pixel must be near the patch at ``centres`` and have a higher similarity than its ``similarity``; otherwise the
     centre is returned.
     """
-    highest, pixel = two_nearest(features, _cells(feature_map), size, extent_of(feature_map.shape[1:], stride))
+    extent = extent_of((feature_map.shape[1], feature_map.shape[2]), stride)
+    highest, pixel = two_nearest(features, _cells(feature_map), size, extent)
     places = pixel_centres(*size).reshape(-1, 2)[pixel[:, 0].numpy()]
     better = (highest[:, 0] > similarity + RESOLUTION).numpy()
     near = (np.abs(places - centres) <= 1.5 * stride).all(axis=-1)

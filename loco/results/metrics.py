@@ -137,8 +137,8 @@ def samples_of(metrics: Metrics) -> list[Sample]:
         raise _unusable(metrics.path, f"lacks {error} among its items or settings") from error
 
 
-def as_rows(metrics: Iterable[Metrics], rows: Mapping[str | Path, Sequence[tuple[str, str]]]) -> list[Metrics]:
-    """Assign metric files to the rows of a table.
+def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, str]]]) -> list[Metrics]:
+    """Metric files as a table shows them.
 
     Args:
         metrics: the files.
@@ -152,8 +152,8 @@ def as_rows(metrics: Iterable[Metrics], rows: Mapping[str | Path, Sequence[tuple
     return [replace(m, split=split, experiment=row) for m in metrics for split, row in shown[m.path]]
 
 
-def named(key: Key) -> str:
-    """Return the text of a key for messages."""
+def named(key: Iterable[object]) -> str:
+    """A key in messages."""
     return " / ".join(str(part) for part in key if part is not None)
 
 

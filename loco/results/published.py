@@ -114,7 +114,8 @@ def _number(line: Mapping[str, str], place: str, path: str | Path) -> Number:
         value = float("nan")
     if not isfinite(value):
         raise DataError(f"the value in {place} is no number", file=path, found=line["value"])
-    return Number(**{**line, "value": value, "settings": _settings(line["settings"], place, path)})
+    fields: dict[str, Any] = {**line, "value": value, "settings": _settings(line["settings"], place, path)}
+    return Number(**fields)
 
 
 def _settings(text: str, place: str, path: str | Path) -> dict[str, float | bool | str]:

@@ -76,6 +76,7 @@ class Scores:
     def minus(self, other: Scores) -> Scores:
         """Return the differences per item and seed, for the common seeds, or with the single run of either."""
         own, rival = self.values, other.values
+        seeds: dict[int | None, tuple[int | None, int | None]]
         if None in own and None not in rival:
             seeds = {seed: (None, seed) for seed in rival}
         elif None in rival:

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from loco.extras import named_extras
 from loco.simulate.catalogue import WRITERS
 
 
@@ -26,5 +27,6 @@ def simulate_scene(format: str, directory: Path, scene: str, settings: Mapping[s
         scene: name of the scene; together with ``settings["seed"]`` it determines the content.
         settings: ``datasets.<name>.simulate`` of the configuration.
     """
-    module = import_module(f"{__name__}.{WRITERS[format]}")
+    with named_extras():
+        module = import_module(f"{__name__}.{WRITERS[format]}")
     getattr(module, f"simulate_{format}")(Path(directory), scene, settings)

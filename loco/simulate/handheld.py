@@ -35,7 +35,7 @@ class DepthRig:
 
     intrinsics: Floats
     size: tuple[int, int]
-    pose_in_color: Floats
+    pose_in_color: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,9 @@ class _Builder(Site):
             return styles[int(self.rng.integers(len(styles)))]
         used = {style.kind for style in styles}
         kinds = [kind for kind in STYLES if kind not in used] or list(STYLES)
-        finish = [self.material(name) for name in ("wall", "floor", "ceiling", "trim")]
-        accent = self.material("wall") if self.rng.random() < 0.35 else finish[0]
-        return Style(kinds[int(self.rng.integers(len(kinds)))], *finish, accent)
+        wall, floor, ceiling, trim = (self.material(name) for name in ("wall", "floor", "ceiling", "trim"))
+        accent = self.material("wall") if self.rng.random() < 0.35 else wall
+        return Style(kinds[int(self.rng.integers(len(kinds)))], wall, floor, ceiling, trim, accent)
 
     def _shell(self, index: int, room: Room, style: Style) -> None:
         self.add(structure.floor(room, style.floor), np.eye(4), index)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -225,7 +226,7 @@ def random_image(rng: np.random.Generator, style: str) -> Floats:
     return _painting(rng) if style == "painting" else _rug(rng)
 
 
-def _make(rng: np.random.Generator, pattern: str, colours: list[Floats], **properties: object) -> Material:
+def _make(rng: np.random.Generator, pattern: str, colours: list[Floats], **properties: Any) -> Material:
     return Material(pattern, np.array(colours), offset=rng.uniform(-50, 50, 3), **properties)
 
 

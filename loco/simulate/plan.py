@@ -87,7 +87,7 @@ class Room:
         return ((index, self.wall(index)) for index in range(4))
 
 
-def pose_at(position: Sequence[float], turn: float) -> Floats:
+def pose_at(position: Sequence[float] | Floats, turn: float) -> Floats:
     """Pose (4, 4), object to world, of an object at ``position`` (3,), turned about z by ``turn`` radians."""
     cos, sin = np.cos(turn), np.sin(turn)
     x, y, z = position
@@ -145,7 +145,8 @@ def _doors(plan: list[Room], rng: np.random.Generator) -> list[tuple[int, int, O
     for a, b in combinations(range(len(plan)), 2):
         for index, wall in plan[a].walls():
             gap = plan[b].wall((index + 2) % 4).corner - wall.corner
-            low, high = sorted((gap @ wall.along, gap @ wall.along - plan[b].wall((index + 2) % 4).length))
+            offset = float(gap @ wall.along)
+            low, high = sorted((offset, offset - plan[b].wall((index + 2) % 4).length))
             low, high = max(low, 0.0), min(high, wall.length)
             if abs(gap @ wall.inward + WALL) < 1e-6 and high - low > 1.5:
                 shared[a, b] = (index, low, high)

@@ -64,7 +64,7 @@ def simulate_tum_rgbd(directory: Path, scene: str, settings: Mapping[str, Any]) 
     sensed = taken + rng.uniform(-APART, APART, len(due))
     lines: dict[str, list[str]] = {"rgb": [], "depth": []}
     for photo, *stamps in zip(_photos(walk, scene), taken, sensed):
-        images = photo.rgb[..., ::-1], _units(photo.depth, TUM_UNITS)
+        images: list[NDArray[Any]] = [photo.rgb[..., ::-1], _units(photo.depth, TUM_UNITS)]
         for kind, stamp, image in zip(lines, stamps, images):
             name = f"{kind}/{START + stamp:.6f}.png"
             _write_image(directory / name, image)

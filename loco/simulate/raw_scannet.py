@@ -122,7 +122,7 @@ def encode_color(rgb: NDArray[np.uint8], compression: str) -> bytes:
 def encode_depth(units: NDArray[np.uint16], compression: str) -> bytes:
     """A depth image (h, w) as a .sens file holds it."""
     data = units.astype("<u2").tobytes()
-    return {"raw_ushort": bytes, "zlib_ushort": zlib.compress}[compression](data)
+    return zlib.compress(data) if compression == "zlib_ushort" else data
 
 
 def export_scannet(sens: Path, folder: Path) -> None:

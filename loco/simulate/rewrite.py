@@ -47,9 +47,9 @@ def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None
         rows = np.loadtxt(file)
         poses = np.tile(np.eye(4), (len(rows), 1, 1))
         poses[:, :3, :3], poses[:, :3, 3] = Rotation.from_quat(rows[:, 4:]).as_matrix(), rows[:, 1:4]
-        poses = change(poses)
-        quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
-        _write(file, np.column_stack([rows[:, 0], poses[:, :3, 3], quaternions]))
+        changed = change(poses)
+        quaternions = Rotation.from_matrix(changed[:, :3, :3]).as_quat()
+        _write(file, np.column_stack([rows[:, 0], changed[:, :3, 3], quaternions]))
     elif format == "matterport3d":
         _edit_zip(folder / "undistorted_camera_parameters.zip", r"\.conf$", lambda data: _rewrite_conf(data, change))
     elif format == "colmap":

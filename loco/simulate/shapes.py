@@ -26,7 +26,7 @@ class Solid:
     normals: Floats
     faces: NDArray[np.integer]
 
-    def moved(self, by: Sequence[float]) -> Solid:
+    def moved(self, by: Sequence[float] | Floats) -> Solid:
         return Solid(self.vertices + np.asarray(by, float), self.normals, self.faces)
 
     def turned(self, angle: float, axis: int = 2) -> Solid:

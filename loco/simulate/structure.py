@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from loco.simulate.furniture import Design, Materials, Part
 from loco.simulate.plan import UP, WALL, Opening, Room
@@ -96,7 +97,7 @@ def _reveals(width: float, low: float, high: float, depth: float) -> Solid:
     )
 
 
-def _rectangle(corner: Floats, along: Floats, up: Floats, length: float, height: float) -> Solid:
+def _rectangle(corner: Floats, along: ArrayLike, up: ArrayLike, length: float, height: float) -> Solid:
     return grid(corner, np.asarray(along, float), np.asarray(up, float), lines(length, CELL), lines(height, CELL))
 
 

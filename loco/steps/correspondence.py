@@ -50,7 +50,7 @@ def correspond_scene(
         sizes = {"n": len(frames), "h": grid[0], "w": grid[1]}
         facts = {"stride": settings["stride"], "overlap_tolerance": settings["overlap_tolerance"], "extent": extent}
         facts["origin"] = frames.origin.tolist()
-        record = recipe and record_of_scene(recipe, frames)
+        record = record_of_scene(recipe, frames) if recipe else None
         with Correspondences.create(
             out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record
         ) as file:

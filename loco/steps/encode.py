@@ -62,10 +62,8 @@ def encode_scene(
         maps = encoded_batches(extractor, frames, device)
         first = next(maps)
         sizes = dict(zip("chw", first.shape[1:])) | {"n": len(frames)}
-        facts, record = (
-            {"encoder": dict(model)},
-            recipe and record_of_scene(recipe, frames, others=weights_ids(weights)),
-        )
+        facts = {"encoder": dict(model)}
+        record = record_of_scene(recipe, frames, others=weights_ids(weights)) if recipe else None
         with Encoded.create(
             out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record
         ) as file:

@@ -48,7 +48,12 @@ def run(
     with claimed_gpus(BENCHMARKS[benchmark].gpus):
         evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
             [
-                EvaluatedScene(*paths, training_paths=tuple(seen), keypoints=recipe.settings.get("keypoints"))
+                # The paths are the first two to four fields.
+                EvaluatedScene(  # type: ignore[misc]
+                    *paths,  # type: ignore[arg-type]
+                    training_paths=tuple(seen),
+                    keypoints=recipe.settings.get("keypoints"),
+                )
                 for paths, seen in zip(scenes, training)
             ],
             settings,

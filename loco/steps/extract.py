@@ -96,7 +96,7 @@ def extract_scene(
         facts = {"model": dict(model), "extent": extent_of((rows, columns), extractor.stride)}
         others = {encoded.path: encoded.content_id} if encoded else {}
         others |= {checkpoint: read_content_id(checkpoint)} if checkpoint else {}
-        record = recipe and record_of_scene(recipe, frames, others | weights_ids(weights))
+        record = record_of_scene(recipe, frames, others | weights_ids(weights)) if recipe else None
         with Features.create(
             out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record
         ) as file:

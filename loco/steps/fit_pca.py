@@ -92,7 +92,7 @@ def _maps(extractor: Extractor, scenes: Sequence[Sequence[Path]], device: str) -
     for frames_path, *stored in scenes:
         with ExitStack() as files:
             frames = files.enter_context(Frames(frames_path))
-            encoded = files.enter_context(Encoded(*stored)) if stored else None
+            encoded = files.enter_context(Encoded(stored[0])) if stored else None
             if encoded:
                 encoded.require_frames(frames)
             yield from encoded_batches(extractor, frames, device, encoded)

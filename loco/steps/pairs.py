@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +46,17 @@ def index_scene(correspondences_path: Path, out: Path, radius: float, recipe: Re
         sizes = {"bounds": len(first), "m": len(images), "c": len(pairs.cells), "starts": len(pairs.starts)}
         facts = {"radius": radius, "stride": file.facts.get("stride"), "grid_origin": pairs.origin.tolist()}
         facts["origin"] = file.origin.tolist()
-        record = recipe and record_of_scene(recipe, file)
+        record = record_of_scene(recipe, file) if recipe else None
         with PairIndex.create(
             out, file.dataset, file.scene, sizes, facts, frames_id=file.frames_id, record=record
         ) as index:
             index["first"][:] = first
             index["bounds"][:] = np.concatenate([[0], np.cumsum(pairs.counts, dtype=np.int64)])[first]
-            for name, values in zip(("points", "image", "place", "count", "cell", "start"), pairs):
+            stored: dict[str, NDArray[Any]] = {
+                **{"points": pairs.points, "image": pairs.images, "place": pairs.place, "count": pairs.counts},
+                **{"cell": pairs.cells, "start": pairs.starts},
+            }
+            for name, values in stored.items():
                 if len(values):
                     index[name][:] = values
 

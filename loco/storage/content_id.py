@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from loco.errors import DataError
 from loco.files import open_regular
@@ -98,7 +99,7 @@ def _locate(head: bytes) -> tuple[int, str]:
     return match.start(1), match[1].decode()
 
 
-def _digest(file, start: int) -> str:
+def _digest(file: BinaryIO, start: int) -> str:
     """SHA-256 of an open file whose content id, at offset ``start``, counts as zeros."""
     file.seek(0)
     head = file.read(start)

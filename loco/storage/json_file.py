@@ -6,14 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
-from jsonschema.validators import extend
 
 from loco.errors import DataError
 from loco.records import Recipe, Record, require_recipe
@@ -22,11 +19,6 @@ from loco.storage.content_id import BLANK, read_content_id, seal, verified_bytes
 from loco.storage.reading import REGENERATE, reading
 
 LARGEST = 2**63  # integers beyond fit into no array and no float
-# JSON Schema takes 1.0 for an integer; here an integer is written without a point.
-_Validator = extend(
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int),
-)
 
 
 @dataclass(frozen=True)
@@ -84,13 +76,32 @@ def read_json(
             )
         record = Record.from_json(document["record"]) if document["record"] is not None else None
         content = document["content"]
-    if (fault := best_match(_Validator({**(schema or {}), "type": "object"}).iter_errors(content))) is not None:
-        place = fault.json_path.removeprefix("$").removeprefix(".") or "the top level"
-        problem = f"has unexpected content at {place}: {shorten(fault.message, 200)}"
+    if problem := _schema_problem(content, {**(schema or {}), "type": "object"}):
         raise DataError(problem, file=path, remedy=REGENERATE)
     if expected is not None:
         require_recipe(record, expected, file=path)
     return Document(Path(path), content, read_content_id(path), record)
+
+
+def _schema_problem(content: Any, schema: Mapping[str, Any]) -> str | None:
+    """What is wrong with the content by a JSON Schema, or None."""
+    # Imported on use: the base of the package, without the extra `data`, reads no documents.
+    from jsonschema.exceptions import best_match
+
+    if (fault := best_match(_validator()(schema).iter_errors(content))) is None:
+        return None
+    place = fault.json_path.removeprefix("$").removeprefix(".") or "the top level"
+    return f"has unexpected content at {place}: {shorten(fault.message, 200)}"
+
+
+@cache
+def _validator() -> Any:
+    """JSON Schema takes 1.0 for an integer; here an integer is written without a point."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return extend(Draft202012Validator, type_checker=types)
 
 
 def _parse(text: str) -> Any:

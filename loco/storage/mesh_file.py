@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from loco.errors import DataError
@@ -16,7 +16,7 @@ _RECORD = b"comment record "
 
 
 def write_mesh(
-    path: str | Path, ply: bytes, record: Record | None = None, origin: Sequence[float] = (0.0, 0.0, 0.0)
+    path: str | Path, ply: bytes, record: Record | None = None, origin: Iterable[float] = (0.0, 0.0, 0.0)
 ) -> None:
     """Write a PLY file, atomically.
 

@@ -58,7 +58,7 @@ class OpenFiles:
         key = (kind, Path(path))
         version, file = self._files.pop(key, (None, None))
         current = _version(key[1])
-        if file is None or version != current:
+        if not isinstance(file, kind) or version != current:
             file = None  # closes the file of the old version before the new one is opened
             while len(self._files) >= self.capacity:
                 self._files.popitem(last=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class PairIndex(SceneFile):
         return self["bounds"][:]
 
     @cached_property
-    def patches(self) -> tuple[NDArray, ...]:
+    def patches(self) -> tuple[NDArray[Any], ...]:
         """``points``, ``image``, ``place``, ``count``, ``cell``, ``start`` as read-only arrays mapped from the file."""
         return tuple(self.mapped(name) for name in ("points", "image", "place", "count", "cell", "start"))
 

@@ -13,7 +13,7 @@ from loco.errors import DataError, LocoError
 
 REGENERATE = "delete it and run the workflow again"
 # Reasons that have nothing to do with what is in the file, and how to fix them.
-_ENVIRONMENT = {
+_ENVIRONMENT: dict[int | None, str] = {
     errno.ENOENT: "run the step that makes it, or correct the path",
     errno.EACCES: "give yourself permission to read it and its folders",
     errno.EPERM: "give yourself permission to read it and its folders",

@@ -76,7 +76,7 @@ class StoredArray:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Any) -> NDArray:
+    def __getitem__(self, index: Any) -> NDArray[Any]:
         with reading(self._path, self._scene):
             return self._dataset[index]
 
@@ -202,7 +202,7 @@ class SceneFile:
     def __getitem__(self, name: str) -> StoredArray:
         return self._arrays[name]
 
-    def mapped(self, name: str) -> NDArray:
+    def mapped(self, name: str) -> NDArray[Any]:
         """Return an array that is stored as ``mapped`` as a read-only view of the file, without reading it.
 
         All processes share the pages that are read. The view stays valid when the file is closed.
@@ -432,7 +432,8 @@ class Frames(SceneFile):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the images, pixels."""
-        return tuple(self["rgb"].shape[1:3])
+        height, width = self["rgb"].shape[1:3]
+        return height, width
 
     @property
     def names(self) -> list[str]:
@@ -463,7 +464,8 @@ class Correspondences(SceneFile):
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of the patch grid."""
-        return tuple(self["valid"].shape[1:])
+        rows, columns = self["valid"].shape[1:]
+        return rows, columns
 
     @property
     def extent(self) -> tuple[int, int]:

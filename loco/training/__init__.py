@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from loco.extras import named_extras
+
 __all__ = ["train"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported on use: the command line lists saved states without importing PyTorch.
     if name == "train":
-        from loco.training.run import train
+        with named_extras():
+            from loco.training.run import train
 
         return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -99,14 +99,14 @@ class GeometricAugmentation:
             size: (height, width) of the image, pixels.
             rng: random number generator; always four draws.
         """
-        mirrored, scale, *position = rng.uniform(size=4)
+        mirrored, scale, *drawn = rng.uniform(size=4)
         low, high = np.log(self.scale)
         factor = np.exp(low + scale * (high - low)) * max(side / whole for side, whole in zip(size, frame))
         resized = tuple(max(1, round(whole * factor)) for whole in frame)
         room = [whole - side for whole, side in zip(resized, size)]
-        position = position if self.crop else (0.5, 0.5)
-        offset = tuple(int(np.sign(r) * int(p * (abs(r) + 1))) for r, p in zip(room, position))
-        return View(frame, resized, size, offset, bool(mirrored < self.flip))
+        position = drawn if self.crop else [0.5, 0.5]
+        below, right = (int(np.sign(r) * int(p * (abs(r) + 1))) for r, p in zip(room, position))
+        return View(frame, resized, size, (below, right), bool(mirrored < self.flip))
 
     def load(
         self, scene: SceneFiles, frame: int, size: tuple[int, int] | None, rng: np.random.Generator

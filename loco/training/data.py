@@ -110,6 +110,7 @@ class Batches(IterableDataset):
         self.scenes, self.batch, self.seed, self.start = scenes, batch, seed, start
         self.augment, self.geometry = colour_augmentation(augment), geometric_augmentation(augment, scenes, seed)
         self.process, self.processes, self.with_images = process, processes, with_images
+        self.sampler: PairBank | OverlappingImages
         if "radius" in batch:
             self.sampler = PairBank(scenes, batch["radius"], batch["images"], batch["scenes_by"], seed)
         else:
@@ -125,17 +126,17 @@ class Batches(IterableDataset):
             step += stride
 
     def draw(self, step: int) -> Batch:
-        """Return this rank's part of batch number ``step``."""
-        images = self.sampler.draw(step)
-        if len(images) < self.processes:  # on all ranks
+        """This process's share of batch number ``step``."""
+        drawn = self.sampler.draw(step)
+        if len(drawn) < self.processes:  # in each of them alike
             raise DataError(
                 f"the scenes of batch {step} have too few images for {self.processes} processes",
                 expected=f"{self.processes} or more",
-                found=str(len(images)),
+                found=str(len(drawn)),
                 remedy="leave small scenes out, take more scenes a batch (`batch.scenes`), or fewer `processes`",
             )
-        places = np.array_split(np.arange(len(images)), self.processes)[self.process].tolist()
-        parts = [self._load(*images[place], np.random.default_rng([self.seed, step, place]), step) for place in places]
+        places: list[int] = np.array_split(np.arange(len(drawn)), self.processes)[self.process].tolist()
+        parts = [self._load(*drawn[place], np.random.default_rng([self.seed, step, place]), step) for place in places]
         columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))
         images, jitter, points, use, scene, encoded = columns
         return Batch(images, points, use, scene, torch.tensor(places), encoded, jitter, use.flatten().nonzero()[:, 0])

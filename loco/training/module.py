@@ -92,9 +92,9 @@ class RankingModule(pl.LightningModule):
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.phases = phases_of(self.settings)
-        # The features of the extractor are L2-normalised.
-        losses = (build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases)
-        self.criteria = nn.ModuleList(losses)
+        # The extractor's features have unit length.
+        self.losses = [build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases]
+        self.criteria = nn.ModuleList(self.losses)  # part of the state: losses count their draws
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.curve = curve
@@ -114,15 +114,15 @@ class RankingModule(pl.LightningModule):
         self._ended = time.perf_counter()
 
     def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:  # the batches of all ranks form one
-            for criterion in self.criteria:
+        if self.trainer.world_size > 1:  # the batches of all processes are one
+            for criterion in self.losses:
                 criterion.group = distributed.group.WORLD
             share_batch_norms(self.extractor)
 
     @property
     def criterion(self) -> RankingLoss:
-        """The loss of the current phase."""
-        return self.criteria[phase_at(self.phases, self.global_step).number - 1]
+        """The loss of the phase in force."""
+        return self.losses[phase_at(self.phases, self.global_step).number - 1]
 
     def on_train_start(self) -> None:
         self._end_early()  # a training that was killed after its last step does not continue

@@ -55,6 +55,8 @@ def test_demo_is_left_as_it_is() -> None:
     assert load(DEMO, ROOT) == DEMO
 
 
+VIT = ["data/weights/vit_small_14/config.json", "data/weights/vit_small_14/model.safetensors"]
+COMPARED = ("vit", *(f"head_{loss}" for loss in ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")))
 # Files that users fetch before they run a shipped configuration.
 FETCHED = {
     "office.yaml": {
@@ -62,17 +64,15 @@ FETCHED = {
             f"experiments.{name}.model.backbone.path": ["data/weights/sam2_hiera_tiny_encoder.with_runtime_opt.ort"]
             for name in ("sam2", "sam2_pca", "sam2_exact")
         },
-        **{
-            f"experiments.{name}.model.backbone.path": [
-                "data/weights/vit_small_14/config.json",
-                "data/weights/vit_small_14/model.safetensors",
-            ]
-            for name in ("vit", "vit_pca", "vit_exact")
-        },
+        **{f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_pca", "vit_exact")},
     },
+    "losses_office.yaml": {f"experiments.{name}.model.backbone.path": VIT for name in COMPARED},
     "published.yaml": {"datasets.matterport3d.labels.mapping": ["data/matterport3d/category_mapping.tsv"]},
 }
-BELOW = {"published.yaml": ["matterport3d.yaml"]}  # files that one is laid over, as its header says
+BELOW = {
+    "losses_office.yaml": ["office.yaml"],
+    "published.yaml": ["matterport3d.yaml"],
+}  # files that one is laid over, as its header says
 
 
 @pytest.mark.parametrize("overlay", sorted(p.name for p in (ROOT / "config").glob("*.yaml") if p.name != "config.yaml"))

@@ -1,19 +1,25 @@
-"""pyproject.toml (ranges), constraints.txt (exact versions) and environment.yml (for conda) agree."""
+"""What is stated about the project outside of its code agrees: packages and their versions, citation, security."""
 
 from __future__ import annotations
 
+import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import loco
+
 ROOT = Path(__file__).parents[2]
 CONDA_NAMES = {"pytorch": "torch", "huggingface_hub": "huggingface-hub"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RANGES = [Requirement(line) for line in PYPROJECT["project"]["dependencies"] + PYPROJECT["dependency-groups"]["dev"]]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+LINES = [*PYPROJECT["project"]["dependencies"], *chain(*EXTRAS.values()), *PYPROJECT["dependency-groups"]["dev"]]
+RANGES = [requirement for requirement in map(Requirement, LINES) if requirement.name != "loco"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
 
@@ -47,3 +53,22 @@ def test_conda_has_the_same_packages_and_versions() -> None:
 def test_conda_has_a_supported_python() -> None:
     (python,) = (line for line in ENVIRONMENT if isinstance(line, str) and line.startswith("python="))
     assert Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier.contains(python.split("=")[1])
+
+
+def test_the_citation_states_the_version_and_the_licence() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (loco.__version__, PYPROJECT["project"]["license"])
+
+
+def test_security_names_files_that_exist() -> None:
+    named = re.findall(r"`((?:loco|tests)/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_workflow_tests_every_python_from_the_oldest_supported_one() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    first = int(tested[0].removeprefix("3."))
+    assert PYPROJECT["project"]["requires-python"] == f">={tested[0]}"
+    assert tested == [f"3.{first + k}" for k in range(len(tested))]

@@ -166,7 +166,7 @@ def test_planning_imports_neither_torch_nor_a_model():
     )
     assert not found & {"torch", "numpy", "cv2", "transformers"}
     assert {name for name in found if name.startswith("loco")} == {
-        "loco", "loco.errors", "loco.models", "loco.models.catalogue",
+        "loco", "loco.errors", "loco.extras", "loco.models", "loco.models.catalogue",
     }  # fmt: skip
 
 
