@@ -22,7 +22,7 @@ def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> 
 
 
 def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Pixels of a frame made smaller by ``step``: where their depths were measured (h, w, 2), and those depths (h, w).
+    """Subsample the depth of a frame by ``step``; return the positions (h, w, 2) and the depths (h, w).
 
     Of each step x step block, the pixel nearest to its centre is used (the last of the four, if the step is even). Its
     position is its own centre, in pixels of the subsampled frame. Depths are not averaged.

@@ -314,7 +314,7 @@ def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any])
 
 
 def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Camera-to-world poses (4, 4) of both images, metres; where the pair is listed, the world is camera A."""
+    """Return the camera-to-world poses (4, 4) of both images, metres; for listed pairs, the world frame is camera A."""
     if pair.pose_a_to_b is None:
         return scene.frames["pose"][pair.a], scene.frames["pose"][pair.b]
     return np.eye(4), np.linalg.inv(pair.pose_a_to_b)

@@ -253,7 +253,7 @@ def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -
 
 
 def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.float64]] | None:
-    """Observed depth of both images, (height, width) each; None unless both have some: then there is no answer."""
+    """Return the observed depth of both images, (height, width) each; None unless both have some."""
     frames = scene.frames
     if frames.sparse:
         return None
@@ -264,7 +264,7 @@ def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.f
 def _lift(
     depths: Sequence[NDArray[np.floating]], cameras: Sequence[NDArray[np.floating]], uv: tuple[NDArray, NDArray]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
-    """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres; which (m,).
+    """Lift match positions (m, 2) to the frames of both cameras, (k, 3) each, metres; also return their mask (m,).
 
     Only matches with observed depth in both images are lifted. Positions on a depth edge have no unique 3D point.
     """

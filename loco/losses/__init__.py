@@ -33,7 +33,7 @@ LOSSES: dict[str, type[RankingLoss]] = {
 
 
 def build_loss(name: str, seed: int = 0, **options: Any) -> RankingLoss:
-    """Build a loss by its name in the configuration, with its options; ``seed`` is that of its draws, if it draws."""
+    """Build a loss by its name in the configuration, with its options; ``seed`` is that of its random draws, if any."""
     draws: dict[str, Any] = {"seed": seed} if issubclass(LOSSES[name], DrawingLoss) else {}
     return LOSSES[name](**draws, **options)
 

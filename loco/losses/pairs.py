@@ -158,7 +158,7 @@ class RankingLoss(torch.nn.Module):
     def _batch(
         self, features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
     ) -> tuple[Patches, bool, Selection, slice]:
-        """The patches of the whole batch, whether their features are finite, this process's, and where these are."""
+        """Return the patches of the batch, whether their features are finite, those of this rank, and their rows."""
         selection = select(features, points, scene_ids, valid, image_ids, self.group)
         patches, mine = gather_patches(selection.patches, self.group)
         rows, narrow = patches.features, self.takes_half and features.is_cuda

@@ -101,7 +101,7 @@ class Walk:
     def classes(self, block: Block) -> int | Tensor:
         """Return the common class of a block's pairs, or that of each, int32; beyond all radii for uncounted pairs."""
         classes = self._classes(block.i, block, of_each=block.i == block.j)
-        # A pair of one tile counts once, and no patch is its own pair.
+        # Count pairs within a tile once, and no patch with itself.
         if isinstance(classes, Tensor) and block.i == block.j:
             classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
         return classes

@@ -43,7 +43,7 @@ _UNREADABLE = (
     *(OSError, ImportError, KeyError, RecursionError, TypeError, ValueError),
     *(SafetensorError, StrictDataclassError),
 )
-_LARGEST_JSON = 1 << 24  # bytes of a configuration; those on the hub have some kilobytes
+_LARGEST_JSON = 1 << 24  # bytes of a configuration; on the hub they have a few kilobytes
 _MOST_BLOCKS = 1000
 _LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
 _FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
@@ -429,7 +429,7 @@ def _report_default_colours(folder: Path) -> None:
 
 
 def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTrainedModel:
-    """The model in single precision, with every weight that is used taken from the file, or with random ones."""
+    """Load the model in single precision, with all used weights from the file, or with random weights."""
     settings: dict[str, Any] = {
         "dtype": torch.float32,
         "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None,

@@ -98,7 +98,7 @@ def _needs(path: str, digest: str) -> str:
 
 def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
     run: dict[str, str | int] = {"split": metrics.split, "experiment": metrics.experiment}
-    if metrics.seed is not None:  # a deterministic extractor is scored once for all seeds
+    if metrics.seed is not None:  # a deterministic extractor is evaluated once for all seeds
         run["seed"] = metrics.seed
     expected = {name: facts[name] for name in run if name in facts}
     found = {name: run[name] for name in expected}

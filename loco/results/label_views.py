@@ -134,7 +134,7 @@ def _shown(instance: NDArray[np.integer]) -> set[int]:
 
 
 def _touching(maps: NDArray[np.integer]) -> dict[int, set[int]]:
-    """Which numbers lie side by side in maps (n, h, w)."""
+    """Return the numbers that are adjacent to each number in maps (n, h, w)."""
     sides = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
     pairs = np.unique(np.concatenate([side.reshape(-1, 2) for side in sides]), axis=0)
     touching: dict[int, set[int]] = {}

@@ -120,7 +120,7 @@ def draw_matches(images: tuple[NDArray[np.uint8], NDArray[np.uint8]], matches: M
 
 
 def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tuple[Tensor, NDArray[np.float64]]:
-    """Features (m, c) and centres (m, 2) of the cells that are centred in the image."""
+    """Return the features (m, c) and centres (m, 2) of the cells whose centres lie in the image."""
     grid = feature_map.shape[1], feature_map.shape[2]
     centres = patch_centres(grid, extent_of(grid, stride))
     inside = (centres < size[::-1]).all(axis=-1)

@@ -138,7 +138,7 @@ def samples_of(metrics: Metrics) -> list[Sample]:
 
 
 def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, str]]]) -> list[Metrics]:
-    """Metric files as a table shows them.
+    """Assign metric files to the rows of a table.
 
     Args:
         metrics: the files.
@@ -153,7 +153,7 @@ def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, s
 
 
 def named(key: Iterable[object]) -> str:
-    """A key in messages."""
+    """Return the text of a key for messages."""
     return " / ".join(str(part) for part in key if part is not None)
 
 

@@ -126,9 +126,9 @@ class Batches(IterableDataset):
             step += stride
 
     def draw(self, step: int) -> Batch:
-        """This process's share of batch number ``step``."""
+        """Return this rank's part of batch number ``step``."""
         drawn = self.sampler.draw(step)
-        if len(drawn) < self.processes:  # in each of them alike
+        if len(drawn) < self.processes:  # on all ranks
             raise DataError(
                 f"the scenes of batch {step} have too few images for {self.processes} processes",
                 expected=f"{self.processes} or more",

@@ -92,7 +92,7 @@ class RankingModule(pl.LightningModule):
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.phases = phases_of(self.settings)
-        # The extractor's features have unit length.
+        # The features of the extractor are L2-normalised.
         self.losses = [build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases]
         self.criteria = nn.ModuleList(self.losses)  # part of the state: losses count their draws
         self.validation = validation
@@ -114,14 +114,14 @@ class RankingModule(pl.LightningModule):
         self._ended = time.perf_counter()
 
     def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:  # the batches of all processes are one
+        if self.trainer.world_size > 1:  # the batches of all ranks form one
             for criterion in self.losses:
                 criterion.group = distributed.group.WORLD
             share_batch_norms(self.extractor)
 
     @property
     def criterion(self) -> RankingLoss:
-        """The loss of the phase in force."""
+        """The loss of the current phase."""
         return self.losses[phase_at(self.phases, self.global_step).number - 1]
 
     def on_train_start(self) -> None:
