@@ -1,5 +1,5 @@
 rule ablation_table:
-    """Table of one benchmark over the variants of an ablation and their seeds."""
+    """Write the table of one benchmark over the variants and seeds of an ablation."""
     input:
         of(summary.ablation_table_inputs),
     output:
@@ -25,7 +25,7 @@ rule ablation_table:
 
 
 rule ablation_plot:
-    """Scores of the variants of an ablation, a panel for each benchmark."""
+    """Plot the scores of the variants of an ablation, one panel per benchmark."""
     input:
         of(summary.ablation_plot_inputs),
     output:
@@ -55,7 +55,7 @@ rule ablation_plot:
 for ablation in summary.ablations:
 
     rule:
-        """Tables and plot of one ablation."""
+        """Make the tables and the plot of one ablation."""
         name:
             f"ablation_{ablation}"
         input:

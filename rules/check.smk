@@ -1,6 +1,6 @@
 rule check_scene:
-    """Look at every raw file that the frames of a scene are made from. Problems go into the manifest, so that one broken scene
-    does not stop the others."""
+    """Check all raw files from which the frames of a scene are made. Problems are written to the manifest, so that a
+    damaged scene does not stop the others."""
     input:
         raw=of(plan.raw_files),
     output:
@@ -25,7 +25,7 @@ rule check_scene:
 
 
 rule check_table:
-    """Table of the checks of all scenes of the run, broken ones among them."""
+    """Write the table of the checks of all scenes of the run, including damaged ones."""
     input:
         [paths.MANIFEST.format(dataset=dataset, scene=scene) for dataset, scene in plan.places],
     output:
@@ -52,8 +52,8 @@ rule check_table:
 
 
 rule check_all:
-    """Fail if any scene of the run did not pass its check, and list all problems. The table is made by another rule, so that it
-    survives this failure."""
+    """Fail if any scene of the run did not pass its check, and list all problems. Another rule writes the table, so it
+    is not deleted on failure."""
     input:
         manifests=rules.check_table.input,
         table=rules.check_table.output,
@@ -77,12 +77,12 @@ rule check_all:
 
 
 rule checks:
-    """Another name of `check_all`."""
+    """Alias of `check_all`."""
     input:
         rules.check_all.output,
 
 
 rule checks_table:
-    """Another name of `check_table`."""
+    """Alias of `check_table`."""
     input:
         rules.check_table.output,

@@ -1,4 +1,4 @@
-# No rules: the configuration, the plan of the run, and the values that wildcards may take.
+# No rules: the configuration, the plan of the run, and the allowed values of wildcards.
 import re
 import sys
 from functools import partial
@@ -24,32 +24,32 @@ resources_of = JobResources(plan)
 
 
 def of(method, then=lambda value: value, **fixed):
-    """Input or params function: a method of the plan, called with those wildcards of the job that it takes."""
+    """Return an input or params function that calls a method of the plan with the wildcards that are its parameters."""
     wanted = [name for name in signature(method).parameters if name not in fixed]
 
     def ask(wildcards):
         try:
             return then(method(**fixed, **{name: wildcards[name] for name in wanted}))
-        except Exception as error:  # Snakemake would pass over the rule, and take the outputs that exist for sources
+        except Exception as error:  # Snakemake would skip the rule, and treat its existing outputs as sources
             sys.exit(f"error: {error}")
 
     return ask
 
 
-# Params function: the step's own code and settings in a recipe of the plan. Snakemake reruns a job by these.
+# Params function: code and settings of the step, from a recipe of the plan. Snakemake reruns a job if they change.
 own = partial(of, then=attrgetter("own"))
-# Params function: what `of` gives, as the `value` of an object, which Snakemake does not compare or store.
+# Params function: the result of `of` as the `value` of an object, which Snakemake neither compares nor stores.
 hidden = partial(of, then=lambda value: SimpleNamespace(value=value))
 
 
 def memory(method):
-    """Resources function: megabytes, by a method of `resources_of`; a job that is started again requests more."""
+    """Return a resources function in megabytes, from a method of `resources_of`; restarted jobs request more."""
     wanted = signature(method).parameters
     return lambda wildcards, attempt: attempt * method(**{name: wildcards[name] for name in wanted})
 
 
 def gpus(method):
-    """Resources function: GPUs, by a method of `resources_of` or a number; none where jobs run on a machine without any."""
+    """Return a resources function of GPUs, from a method of `resources_of` or a number; 0 if the machine has none."""
     wanted = signature(method).parameters if callable(method) else ()
 
     def ask(wildcards):
@@ -60,7 +60,7 @@ def gpus(method):
 
 
 def one_of(names):
-    """Regular expression of these names and no others (of nothing, if there are none)."""
+    """Return a regular expression that matches exactly these names (nothing, if there are none)."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 

@@ -1,5 +1,5 @@
 rule correspondence:
-    """The 3D point of every patch of a scene's frames, and how much the frames overlap. A patch has `stride` pixels."""
+    """Compute the 3D points of the patches of a scene's frames, `stride` pixels wide, and the overlap of the frames."""
     input:
         frames=paths.FRAMES,
     output:

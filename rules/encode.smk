@@ -1,5 +1,5 @@
 rule encode:
-    """Features of the frozen part of a model, computed once for all experiments that share it."""
+    """Compute the features of the frozen part of a model, once for all experiments that share it."""
     input:
         unpack(of(plan.encode_inputs)),
     output:

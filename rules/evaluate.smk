@@ -1,5 +1,5 @@
 rule evaluate:
-    """Scores of one extractor on the test scenes of a split, with the record of how they came about."""
+    """Evaluate one extractor on the test scenes of a split; the scores include a provenance record."""
     input:
         unpack(of(plan.evaluate_inputs)),
     output:

@@ -1,6 +1,6 @@
 rule extract:
-    """Feature maps of all frames of a scene. They are named by what decides about them: a deterministic extractor is run once,
-    whatever the splits and seeds."""
+    """Extract the feature maps of all frames of a scene. Their names depend only on their recipe: a deterministic
+    extractor is run once for all splits and seeds."""
     input:
         unpack(of(plan.extract_inputs)),
     output:

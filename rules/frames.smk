@@ -1,8 +1,8 @@
 rule frames:
-    """Colour and depth of a scene at one size, holes filled from the mesh. Refuses a scene that did not pass its check."""
+    """Prepare colour and depth at one size, with holes filled from the mesh. Rejects scenes that failed the check."""
     input:
         unpack(of(plan.frames_inputs)),
-        # The manifest has a digest of the raw files: a time stamp alone must not start all over.
+        # The manifest contains a digest of the raw files, so that a new time stamp alone causes no rerun.
         raw=ancient(of(plan.raw_files)),
     output:
         frames=paths.FRAMES,

@@ -1,5 +1,5 @@
 rule fuse:
-    """A mesh from a scene's own depth images, to fill their holes with where the dataset has no mesh."""
+    """Fuse the depth images of a scene to a mesh, which fills their holes if the dataset has no mesh."""
     input:
         manifest=paths.MANIFEST,
         raw=ancient(of(plan.raw_files)),

@@ -1,5 +1,5 @@
 rule check_labels:
-    """Look at the files with the labels of a raw scene. Frames do not depend on them."""
+    """Check the label files of a raw scene. Frames do not depend on them."""
     input:
         raw=of(plan.raw_label_files),
     output:
@@ -25,11 +25,11 @@ rule check_labels:
 
 
 rule label:
-    """Which object and which category every pixel of a scene's frames shows."""
+    """Label every pixel of a scene's frames with its object and category."""
     input:
         frames=paths.FRAMES,
         manifest=paths.LABEL_MANIFEST,
-        # The manifest has a digest of the raw files: a time stamp alone must not start all over.
+        # The manifest contains a digest of the raw files, so that a new time stamp alone causes no rerun.
         raw=ancient(of(plan.raw_label_files)),
         mapping=of(plan.label_mapping),
     output:
@@ -54,7 +54,7 @@ rule label:
 
 
 rule label_counts:
-    """Tables of the labels: a line for each scene of the run, and totals of the categories."""
+    """Write the tables of the labels: one line per scene of the run, and totals of the categories."""
     input:
         [paths.LABELS.format(dataset=dataset, scene=scene) for dataset, scene in plan.labelled_places],
     output:
@@ -86,7 +86,7 @@ rule label_counts:
 
 
 rule label_views:
-    """Photos of a scene beside the maps of its objects and categories."""
+    """Draw photos of a scene beside the maps of its objects and categories."""
     input:
         frames=paths.FRAMES,
         labels=paths.LABELS,
@@ -119,7 +119,7 @@ rule label_views:
 
 
 rule labels:
-    """Labels of all scenes of the run whose dataset has a `labels` block: maps, tables and figures."""
+    """Make labels of all scenes of the run whose dataset has a `labels` block: maps, tables and figures."""
     input:
         rules.label_counts.output,
         [f"results/figures/labels/{dataset}/{scene}.svg" for dataset, scene in plan.labelled_places],

@@ -1,5 +1,5 @@
 rule reconstruct:
-    """Make a COLMAP model from a folder of photographs: the raw scene of a dataset that has no poses."""
+    """Reconstruct a COLMAP model from a folder of photographs: the raw scene of a dataset without poses."""
     input:
         unpack(of(plan.reconstruct_inputs)),
     output:

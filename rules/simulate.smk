@@ -1,5 +1,5 @@
 rule simulate:
-    """Build a furnished house and write it as a raw scene, in place of a download."""
+    """Simulate a furnished building and write it as a raw scene, instead of a download."""
     output:
         scene=directory(paths.RAW),
     log:

@@ -1,9 +1,9 @@
 for benchmark in plan.run["benchmarks"]:
 
     rule:
-        """Table of one benchmark: a line for each split, experiment, metric and condition, over the seeds.
+        """Write the table of one benchmark: one line per split, experiment, metric and condition, over the seeds.
 
-        Refuses metric files that were not made by the present code and settings: Snakemake may not know, for example
+        Rejects metric files that were not made by the current code and settings: Snakemake may not notice, for example
         after `.snakemake/` was deleted.
         """
         name:
@@ -42,7 +42,7 @@ for benchmark in plan.run["benchmarks"]:
 for benchmark in plan.run["benchmarks"] if plan.run.get("comparisons") else []:
 
     rule:
-        """Table of how much more an experiment scores than another, item by item."""
+        """Write the table of score differences between experiments, item by item."""
         name:
             f"differences_{benchmark}"
         input:
@@ -76,7 +76,7 @@ for benchmark in plan.run["benchmarks"] if plan.run.get("comparisons") else []:
 
 
 rule training_curve:
-    """Loss and validation score against the step, for all that was trained on a split."""
+    """Plot loss and validation score over the step, for all trainings on a split."""
     input:
         unpack(of(summary.training_curve_inputs)),
     output:
@@ -107,7 +107,7 @@ rule training_curve:
 for benchmark, figure in summary.figures:
 
     rule:
-        """A figure of one benchmark on one split."""
+        """Draw a figure of one benchmark on one split."""
         name:
             f"{benchmark}_{figure}"
         input:
@@ -142,7 +142,7 @@ for benchmark, figure in summary.figures:
 if summary.pictures:
 
     rule pictures:
-        """What the features do: similarity of a query patch to other views of its place, and features as colours."""
+        """Visualise the features: similarity of a query patch to other views of it, and features as colours."""
         input:
             **summary.pictures_inputs(),
         output:
@@ -181,7 +181,7 @@ if summary.pictures:
 
 
 rule tables:
-    """All tables of the run."""
+    """Make all tables of the run."""
     input:
         expand("results/tables/{benchmark}.csv", benchmark=plan.run["benchmarks"]),
         expand(
@@ -191,7 +191,7 @@ rule tables:
 
 
 rule figures:
-    """All figures of the run."""
+    """Make all figures of the run."""
     input:
         expand("results/figures/{split}/training_curve.svg", split=summary.curve_splits),
         [

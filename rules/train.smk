@@ -2,7 +2,7 @@ rule train:
     """Train the network of an experiment on the scenes of a split.
 
     Its resumable state is not an output, because Snakemake deletes the outputs of a failed job: it is beside them, in a
-    folder named by a digest of the recipe and of the input files.
+    folder named after a digest of the recipe and the input files.
     """
     input:
         unpack(of(plan.train_inputs)),
@@ -18,7 +18,7 @@ rule train:
     priority: 50
     conda:
         "../environment.yml"
-    # Of one node, 8 for each of its ranks. SLURM takes them per GPU, from `cpus_per_gpu`.
+    # Per node, 8 for each of its ranks. SLURM takes the number per GPU from `cpus_per_gpu`.
     threads: lambda wildcards: 8 * resources_of.ranks_per_node(wildcards.experiment)
     resources:
         mem_mb=memory(resources_of.train_mb),
@@ -33,7 +33,7 @@ rule train:
 
 
 rule fit_pca:
-    """Principal components of a backbone's features on the scenes of a split, in the place of a trained network."""
+    """Fit the principal components of a backbone's features on the scenes of a split, instead of training a network."""
     input:
         unpack(of(plan.fit_pca_inputs)),
     output:

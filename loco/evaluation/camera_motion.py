@@ -1,4 +1,4 @@
-"""The motion between two cameras that most matches agree to, with depth (rigid) and without (essential).
+"""Robust estimation of the motion between two cameras from matches, with depth (rigid) and without (essential).
 
 :mod:`loco.evaluation.relative_pose` states the methods and their sources.
 """
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from loco.geometry.alignment import robust_rigid_fit
 
-LEAST_ESSENTIAL = 5  # matches that determine an essential matrix
-CONFIDENCE = 0.99999  # that a better essential matrix was not missed, before the search ends early; SuperGlue's
-FAR = 1e9  # baselines; OpenCV takes points farther than 50 for none
+LEAST_ESSENTIAL = 5  # number of matches that determine an essential matrix
+CONFIDENCE = 0.99999  # at which the search for an essential matrix ends early, as in SuperGlue
+FAR = 1e9  # in baselines; by default OpenCV rejects points beyond 50
 
-Motion = tuple[NDArray[np.float64], int]  # (4, 4), x_b = R x_a + t, and how many matches agree to it
+Motion = tuple[NDArray[np.float64], int]  # (4, 4), x_b = R x_a + t, and the number of inliers
 
 
 def rigid_motion(
@@ -26,9 +26,9 @@ def rigid_motion(
     rng: np.random.Generator,
     weights: NDArray[np.floating] | None = None,
 ) -> Motion | None:
-    """The motion that takes points ``a`` (m, 3) to ``b`` (m, 3), each in its camera's frame, metres; None if none does.
+    """Estimate the rigid motion from points ``a`` to ``b``, (m, 3), each in its camera frame, metres; None on failure.
 
-    ``distance``, metres: nearer to its place than this, a point agrees. ``weights`` (m,) of the matches, positive.
+    A point is an inlier if its residual is below ``distance``, metres. ``weights`` (m,) of the matches are positive.
     """
     found = robust_rigid_fit(a, b, distance, iterations, rng, weights)
     return found and (found[0], int(found[1].sum()))
@@ -44,20 +44,21 @@ def essential_motion(
     rng: np.random.Generator,
     weights: NDArray[np.floating] | None = None,
 ) -> Motion | None:
-    """The motion from camera A to camera B that matched pixels tell, its translation of length 1.
+    """Estimate the motion from camera A to camera B from matched pixels, with a translation of length 1.
 
     Args:
         uv_a: (m, 2), pixels of A.
         uv_b: (m, 2), pixels of B.
         k_a: (3, 3), intrinsics of A.
         k_b: (3, 3), intrinsics of B.
-        pixels: nearer to its epipolar line than this, a match agrees.
-        iterations: samples to draw at most.
-        rng: of the draws.
-        weights: (m,), of the matches: those of greater weight are drawn first. Drawn alike if None.
+        pixels: distance from its epipolar line below which a match is an inlier.
+        iterations: maximum number of random samples.
+        rng: random number generator.
+        weights: (m,), of the matches: those of greater weight are drawn first. None for uniform draws.
 
     Returns:
-        The motion, with the points before both cameras; None if there are fewer than five matches, or none is found.
+        The motion for which the points lie in front of both cameras; None if there are fewer than five matches, or if
+        the estimation fails.
     """
     if len(uv_a) < LEAST_ESSENTIAL:
         return None

@@ -1,7 +1,7 @@
-"""The catalogue of benchmarks: what each requires, and the words and figures of its results.
+"""The catalogue of benchmarks: the requirements of each, the captions and the figures of its results.
 
-The configuration, the planner, the tables and the report read it, so it imports neither torch nor numpy. Adding a
-benchmark takes its module ``loco/evaluation/<name>.py``, an entry here, its settings schema in
+The configuration, the planner, the tables and the report read it, so it imports neither torch nor numpy. A new
+benchmark requires a module ``loco/evaluation/<name>.py``, an entry here, its settings schema in
 ``config/schemas/benchmarks.yaml`` and its settings in ``config/config.yaml``.
 """
 
@@ -16,17 +16,17 @@ class Benchmark:
 
     Attributes:
         name: module of ``loco.evaluation``, key of the configuration, and name in all paths.
-        requires: alternatives. A test scene can be evaluated if its dataset provides everything in one of the sets
+        requires: alternative sets of ground truth. A test scene can be evaluated if its dataset provides all of one set
             (``places``, ``depth``, ``pairs``, ``labels``, ``homographies``, ``positives``;
             :data:`loco.datasets.GIVES`).
         title: heading of tables, plots and captions.
-        measures: definition of the scores, in full sentences; captions of tables print it.
-        items: what scores are means, or medians, of, in the plural.
+        measures: definition of the scores, in full sentences, for the captions of tables.
+        items: the units over which scores are averaged (or the median is taken), in the plural.
         drawn: the narrowest population that a confidence interval of the scores can concern: new items among the same
             images or scenes.
         figures: keys of :data:`loco.results.plots.FIGURES`.
-        gpus: number of GPUs that an evaluation makes use of.
-        keypoints: whether extractors of keypoints can be evaluated, not only feature maps.
+        gpus: number of GPUs that an evaluation can use.
+        keypoints: whether the benchmark also evaluates keypoint extractors, not only feature maps.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Benchmark:
 
     @property
     def caption(self) -> dict[str, str]:
-        """What ``report/benchmark.rst`` prints, as a rule passes it in its params."""
+        """Return the values that ``report/benchmark.rst`` prints, as a rule passes them in its params."""
         return {"name": self.name, "title": self.title, "measures": self.measures, "items": self.items}
 
     def population(self, level: str) -> str:
-        """What an interval of a level (:data:`loco.evaluation.intervals.LEVELS`) concerns, as captions state it."""
+        """Return the population of an interval of a level (:data:`loco.evaluation.intervals.LEVELS`), for captions."""
         return {"items": self.drawn, "images": "new images of these scenes", "scenes": "new scenes"}[level]
 
 

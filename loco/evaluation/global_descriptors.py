@@ -1,6 +1,6 @@
-"""One vector an image, to search by: VLAD or a generalised mean of its patches, or the class token of its backbone.
+"""Global image descriptors for retrieval: VLAD, the generalised mean of patches, or the class token.
 
-All are of unit length, so that similarity is their inner product. Patches are the cells of an image's feature map, at
+All are L2-normalised, so the similarity is the inner product. Patches are the cells of an image's feature map, at
 the extractor's own stride.
 """
 
@@ -20,31 +20,31 @@ from tqdm import tqdm
 from loco.errors import DataError
 from loco.evaluation.result import EvaluatedScene
 
-ITERATIONS = 100  # of k-means at most
+ITERATIONS = 100  # maximum, of k-means
 BLOCK = 8192  # patches assigned to centres at a time
 
 
 class Image(NamedTuple):
-    """An image of a scene, by its number."""
+    """An image of a scene, identified by its number."""
 
     scene: EvaluatedScene
     number: int
 
     def feature_map(self) -> Tensor:
-        """(h, w, c), float32, unit vectors; read from the file."""
+        """Read the L2-normalised feature map (h, w, c), float32, from the file."""
         return F.normalize(torch.from_numpy(self.scene.features.map(self.number)).float(), dim=2)
 
     def patches(self) -> Tensor:
-        """The cells of the map, (h w, c), row by row."""
+        """Return the cells of the feature map, (h w, c), in row-major order."""
         return self.feature_map().flatten(0, 1)
 
     def token(self) -> Tensor:
-        """(t,), float32, of unit length: the class token; t = 0 where the extractor has none."""
+        """Return the L2-normalised class token (t,), float32; t = 0 if the extractor has none."""
         return F.normalize(torch.from_numpy(self.scene.features["token"][self.number]).float(), dim=0)
 
 
 def descriptor_name(settings: Mapping[str, Any]) -> str:
-    """What tables call a descriptor: "VLAD 128", "soft VLAD 128 (temperature 10, domain)", "GeM 3", "class token"."""
+    """Return the name of a descriptor in tables: "VLAD 128", "soft VLAD 128 (temperature 10, domain)", "GeM 3"."""
     match settings["name"]:
         case "vlad":
             soft, domain = settings["assignment"] == "soft", settings["vocabulary"] == "domain"
@@ -59,7 +59,7 @@ def descriptor_name(settings: Mapping[str, Any]) -> str:
 
 
 def descriptor(settings: Mapping[str, Any], centres: Tensor | None = None) -> Callable[[Image], Tensor]:
-    """How an image becomes a vector, by an entry of ``descriptors``; VLAD needs its ``centres``."""
+    """Return the function that describes an image, for an entry of ``descriptors``; VLAD requires ``centres``."""
     if settings["name"] == "class_token":
         return Image.token
     temperature = settings["temperature"] if settings.get("assignment") == "soft" else None
@@ -72,7 +72,7 @@ def descriptor(settings: Mapping[str, Any], centres: Tensor | None = None) -> Ca
 
 
 def describe(images: Sequence[Image], describe_one: Callable[[Image], Tensor]) -> Tensor:
-    """Descriptors (n, d) of images, n at least 1, which are read one by one; half precision."""
+    """Return the descriptors (n, d) of n >= 1 images, half precision. The images are read one at a time."""
     found = torch.empty(len(images), len(describe_one(images[0])), dtype=torch.float16)
     for row, image in zip(found, tqdm(images, desc="descriptors", unit="image")):
         row.copy_(describe_one(image))
@@ -80,19 +80,19 @@ def describe(images: Sequence[Image], describe_one: Callable[[Image], Tensor]) -
 
 
 def vlad(patches: Tensor, centres: Tensor, temperature: float | None = None) -> Tensor:
-    """Vector of locally aggregated descriptors (Jégou et al. 2010), as AnyLoc has it (Keetha et al. 2024).
+    """Return the vector of locally aggregated descriptors (Jégou et al. 2010), as in AnyLoc (Keetha et al. 2024).
 
-    For each centre c_k the sum over patches of w_k (x - c_k), made unit length (intra-normalisation, Arandjelović &
-    Zisserman 2013); then all of them together. The weights w of a patch are 1 for the centre of the largest cosine
-    and 0 for others, or a softmax over the centres.
+    For each centre c_k, the sum over patches of w_k (x - c_k) is L2-normalised (intra-normalisation, Arandjelović &
+    Zisserman 2013); then their concatenation is. The weights w of a patch are 1 for the centre of the largest cosine
+    and 0 for the others, or a softmax over the centres.
 
     Args:
-        patches: (m, c), unit rows.
+        patches: (m, c), L2-normalised rows.
         centres: (k, c).
-        temperature: factor of the cosines in the softmax: the larger, the harder; None for one centre a patch.
+        temperature: factor of the cosines in the softmax: the larger, the harder; None for hard assignment.
 
     Returns:
-        (k c,), of unit length.
+        (k c,), L2-normalised.
     """
     cosines = patches @ F.normalize(centres, dim=1).T
     if temperature is None:
@@ -104,18 +104,19 @@ def vlad(patches: Tensor, centres: Tensor, temperature: float | None = None) -> 
 
 
 def gem(patches: Tensor, exponent: float) -> Tensor:
-    """Generalised mean (Radenović et al. 2019) of features of either sign, channel by channel; (c,), of unit length.
+    """Return the generalised mean (Radenović et al. 2019) of signed features per channel, (c,), L2-normalised.
 
-    Powers and roots are of the absolute values and keep the sign: for odd exponents AnyLoc's form, for 1 the mean.
+    Powers and roots are taken of the absolute values and keep the sign. For odd exponents this is AnyLoc's form, for 1
+    the mean.
     """
     mean = (patches.sign() * patches.abs() ** exponent).mean(dim=0)
     return F.normalize(mean.sign() * mean.abs() ** (1 / exponent), dim=0)
 
 
 def learn_centres(images: Sequence[Image], clusters: int, samples: int, seed: int) -> Tensor:
-    """Vocabulary (clusters, c) of images, n at least 1: k-means on about ``samples`` of their patches.
+    """Learn the vocabulary (clusters, c) of n >= 1 images by k-means on about ``samples`` of their patches.
 
-    As many from each image as from any other, at random; which ones does not depend on the features.
+    The same number of patches is drawn at random from each image, independently of the features.
 
     Raises:
         DataError: there are fewer patches than clusters.
@@ -141,18 +142,18 @@ def learn_centres(images: Sequence[Image], clusters: int, samples: int, seed: in
 
 
 def cosine_kmeans(patches: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    """k-means by cosine similarity, from a k-means++ start (Arthur & Vassilvitskii 2007).
+    """Cluster patches by k-means with cosine similarity and k-means++ initialisation (Arthur & Vassilvitskii 2007).
 
-    A centre is the mean of its patches. Its direction is what patches are assigned by; its length is kept, so that the
-    residuals of a centre's patches sum to zero, as the sums in VLAD should for what is everywhere.
+    A centre is the mean of its patches. Patches are assigned by its direction alone, but its norm is kept, so that the
+    residuals of its patches sum to zero and uniformly distributed content cancels out in VLAD.
 
     Args:
-        patches: (n, c), unit rows, n >= count.
-        count: how many centres.
-        rng: of the start.
+        patches: (n, c), L2-normalised rows, n >= count.
+        count: number of centres.
+        rng: random number generator of the initialisation.
 
     Returns:
-        (count, c). A centre that loses all its patches stays where it was.
+        (count, c). A centre that loses all its patches is not moved.
     """
     centres = patches[torch.from_numpy(_spread(patches, count, rng))]
     assigned = None
@@ -169,12 +170,12 @@ def cosine_kmeans(patches: Tensor, count: int, rng: np.random.Generator) -> Tens
 
 
 def _spread(patches: Tensor, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Numbers (count,) of patches, each drawn by its squared distance, 2 - 2 cosine, to the nearest one before it."""
+    """Draw patch indices (count,) by their squared distance, 2 - 2 cosine, to the nearest patch already drawn."""
     chosen = [int(rng.integers(len(patches)))]
     distance = torch.full((len(patches),), torch.inf)
     while len(chosen) < count:
         distance = torch.minimum(distance, (1 - patches @ patches[chosen[-1]]).clamp(min=0))
         mass = distance.double().cumsum(dim=0).numpy()
-        # Where all patches are equal nothing is left to draw by: the last one is as good as any.
+        # If all patches are equal, all distances are 0 and any patch will do: take the last one.
         chosen.append(min(int(np.searchsorted(mass, rng.random() * mass[-1], side="right")), len(patches) - 1))
     return np.array(chosen)

@@ -1,19 +1,20 @@
-"""Matching on planes: how well dense features find the homography between two images, as on HPatches.
+"""Matching on planes: estimate the homography between two images from dense features, as on HPatches.
 
-The keypoints are the cells of the feature map. Those of image A and of image B that are each other's nearest neighbours
-by cosine are matches, without further filters. Two measures:
+The keypoints are the cells of the feature map. Mutual nearest neighbours by cosine similarity between images A and B
+are matches, without further filters. There are two measures:
 
-- Mean matching accuracy (Mikolajczyk and Schmid 2005; D2-Net, Dusmanu et al., CVPR 2019): the share of a pair's
-  matches whose point in B lies within t pixels of where the true homography takes the point in A; the mean over pairs.
-- Accuracy of the homography (SuperPoint, DeTone et al., 2018): one is estimated from the matches (MAGSAC, Barath et
-  al., CVPR 2020), its error e is the mean distance between the corners of A as it and as the true one takes them to B.
-  The area under the curve of the share of pairs with an error below x, for x from 0 to t, divided by t, is exactly the
-  mean of max(0, 1 - e / t).
+- Mean matching accuracy (Mikolajczyk and Schmid 2005; D2-Net, Dusmanu et al., CVPR 2019): the fraction of a pair's
+  matches whose point in B lies within t pixels of the point in A transformed by the true homography, averaged over
+  pairs.
+- Accuracy of the homography (SuperPoint, DeTone et al., 2018): a homography is estimated from the matches (MAGSAC,
+  Barath et al., CVPR 2020). Its error e is the mean distance in B between the corners of A transformed by the estimate
+  and by the true homography. The area under the curve of the fraction of pairs with an error below x, for x from 0 to
+  t, divided by t, is exactly the mean of max(0, 1 - e / t).
 
-Pixels are those of the raw images, which frames of one size are made from. Keypoints are a grid: with cells of side s
-the true place is up to s / 2 from the nearest cell's centre in each direction, so accuracies at thresholds below that
-are bounded by the stride, whatever the features. ``upsample`` matches a finer grid of interpolated features instead,
-``refine`` moves the matched position in B within its cell (:mod:`loco.evaluation.refinement`).
+Pixels are those of the raw images, from which the frames of equal size are made. Keypoints form a grid: with cells of
+side s, the true position is up to s / 2 from the nearest cell centre in each direction, so the stride bounds the
+accuracies at smaller thresholds, whatever the features. ``upsample`` matches a finer grid of interpolated features
+instead, ``refine`` moves the matched position in B within its cell (:mod:`loco.evaluation.refinement`).
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
-LEAST = 4  # matches that make a homography
+LEAST = 4  # number of matches that determine a homography
 
 
 class Keypoints(NamedTuple):
-    """Of an image.
+    """Keypoints of an image.
 
-    ``features`` (m, c), unit rows; ``places`` (m, 2), raw pixels; ``size`` (rows, columns) of their grid, m in all, row
-    by row; ``cell`` (2, 2), takes an offset in cells (u, v) to one in raw pixels.
+    ``features`` (m, c), L2-normalised rows; ``places``, positions (m, 2), raw pixels; ``size`` (rows, columns) of their
+    grid, with m cells in row-major order; ``cell`` (2, 2), maps an offset in cells (u, v) to one in raw pixels.
     """
 
     features: Tensor
@@ -54,23 +55,23 @@ class Keypoints(NamedTuple):
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """Matching accuracy and error of the homography, pair by pair.
+    """Compute the matching accuracy and the homography error of all pairs.
 
     Args:
-        scenes: test scenes with homographies as ground truth; each is read when its turn comes.
+        scenes: test scenes with homographies as ground truth, read one at a time.
         settings: ``thresholds`` of the matches and ``corner_thresholds`` of the homography (raw pixels), ``upsample``
-            (keypoints along each side of a cell; 1 if not given), ``ransac_threshold`` (raw pixels);
-            ``refine`` and its keys (:mod:`loco.evaluation.refinement`; none if not given).
-        seed: of the draws of MAGSAC, and among equal features.
+            (keypoints along each side of a cell, default 1), ``ransac_threshold`` (raw pixels);
+            ``refine`` and its keys (:mod:`loco.evaluation.refinement`, default ``none``).
+        seed: seed of MAGSAC and of the order of ties.
 
     Returns:
-        Rows for "all" pairs, and for those where the "illumination" or the "viewpoint" changes, if there are: "MMA@3px"
+        Rows for "all" pairs, and for those in which the "illumination" or the "viewpoint" changes, if any: "MMA@3px"
         for each of ``thresholds``; "AUC@3px" for each of ``corner_thresholds``; "corner error", the median, px;
-        "matched", the share of A's keypoints that have a match. Items: the pairs. One without matches has accuracies of
-        0; ``corner_error`` is None where no homography was found, which counts as infinite.
+        "matched", the fraction of the keypoints of A that have a match. Items: the pairs. A pair without matches has
+        accuracies of 0; ``corner_error`` is None if no homography was found, which counts as infinite.
 
     Raises:
-        DataError: a scene has no homographies, or they are of images that it lacks.
+        DataError: a scene has no homographies, or lacks images that they relate.
     """
     columns = ["scene", "change", "a", "b", "n_matches", "matched", *map(_mma, settings["thresholds"]), "corner_error"]
     items: dict[str, list[Any]] = {name: [] for name in columns}
@@ -87,7 +88,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """The scores that each row of :func:`evaluate` is made of, from its items."""
+    """Return the scores that each row of :func:`evaluate` summarises, from its items."""
     changes = [change for change in ("illumination", "viewpoint") if change in items["change"]]
     pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     errors = [np.inf if error is None else error for error in items["corner_error"]]
@@ -103,7 +104,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 
 def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, int]]]:
-    """The ground truth of a scene, and for each of its pairs the numbers of the two frames."""
+    """Return the ground truth of a scene, and the two frame numbers of each of its pairs."""
     truth = scene.ground_truth or {}
     if not truth.get("pairs") or not all("homography" in pair for pair in truth["pairs"]):
         raise DataError(
@@ -127,9 +128,9 @@ def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, in
 
 
 def keypoints_of(scene: EvaluatedScene, image: int, upsample: int = 1) -> Keypoints:
-    """The keypoints of an image: ``upsample``^2 a cell.
+    """Return the keypoints of an image, ``upsample``^2 per cell.
 
-    Cells whose centres lie beyond the image (of a map that covers more) are none.
+    Cells whose centres lie outside the image (if the map covers more than the image) are left out.
     """
     cells = torch.from_numpy(scene.features.map(image))
     extent, (height, width) = scene.features.extent, scene.frames.size
@@ -151,9 +152,9 @@ def _judge(
     settings: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> list[int | float | None]:
-    """A pair's number of matches, the share of keypoints that have one, its accuracies, and its corner error."""
+    """Return a pair's number of matches, its fraction of matched keypoints, its accuracies and its corner error."""
     a, b = (keypoints[i] for i in images)
-    # In random order: of equal features the first is the neighbour, and would be the right one where nothing moves.
+    # In random order: among equal features the first one is chosen, which would be correct if the camera does not move.
     order_a, order_b = rng.permutation(len(a.places)), rng.permutation(len(b.places))
     in_a, in_b = mutual_neighbours(a.features[order_a], b.features[order_b])
     in_a, in_b = order_a[in_a], order_b[in_b]
@@ -170,13 +171,13 @@ def _judge(
 def estimate_homography(
     places_a: NDArray[np.floating], places_b: NDArray[np.floating], threshold: float, rng: np.random.Generator
 ) -> NDArray[np.float64] | None:
-    """The homography (3, 3) that takes points (k, 2) of A to those of B, by MAGSAC as OpenCV has it; None without one.
+    """Estimate the homography (3, 3) from points (k, 2) of A to those of B by OpenCV's MAGSAC; None on failure.
 
     Args:
         places_a: pixels.
         places_b: pixels.
         threshold: largest error of an inlier, pixels of B.
-        rng: seeds the draws.
+        rng: random number generator that seeds MAGSAC.
     """
     if len(places_a) < LEAST:
         return None
@@ -191,9 +192,9 @@ def estimate_homography(
 
 
 def corner_error(estimate: NDArray[np.floating], truth: NDArray[np.floating], size: tuple[float, float]) -> float:
-    """Mean distance, pixels of B, between the corners of image A (height, width) as both homographies take them to B.
+    """Return the mean distance, pixels of B, between the corners of A (height, width) transformed by both homographies.
 
-    Infinite where the estimate takes one to infinity or behind it.
+    The result is infinite if the estimate maps a corner to infinity or beyond.
     """
     height, width = size
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]])
@@ -201,9 +202,9 @@ def corner_error(estimate: NDArray[np.floating], truth: NDArray[np.floating], si
 
 
 def transfer(homography: NDArray[np.floating], uv: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Where a homography (3, 3) takes points (n, 2).
+    """Transform points (n, 2) by a homography (3, 3).
 
-    Infinite for points beyond the line that it takes to infinity, as seen from the origin's side.
+    Points on the line that is mapped to infinity, or on the far side of it from the origin, become infinite.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         moved = np.column_stack([uv, np.ones(len(uv))]) @ (homography / homography[2, 2]).T
@@ -211,7 +212,7 @@ def transfer(homography: NDArray[np.floating], uv: NDArray[np.floating]) -> NDAr
 
 
 def _raw_size(scene: EvaluatedScene, image: int) -> tuple[float, float]:
-    """(height, width) of the raw image that a frame was made from."""
+    """Return the (height, width) of the raw image of a frame."""
     intrinsics = scene.frames["intrinsics"][image]
     return scene.frames.size[0] / intrinsics[1, 1], scene.frames.size[1] / intrinsics[0, 0]
 

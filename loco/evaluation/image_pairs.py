@@ -1,4 +1,4 @@
-"""The image pairs that a benchmark asks about: those that a dataset names, or drawn evenly from bins and scenes."""
+"""Selection of the image pairs of a benchmark: pairs listed by the dataset, or drawn evenly from bins and scenes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GivenPair = tuple[int, int, NDArray[np.float64]]
 
 
 def given_pairs(scene: EvaluatedScene) -> list[GivenPair] | None:
-    """The pairs that the scene's dataset names; None where it names none.
+    """Return the pairs that the scene's dataset lists; None if it has no list.
 
-    Of each the numbers of images a and b, and what takes points of camera a to camera b, (4, 4), metres.
+    A pair consists of the numbers of images a and b, and the transform (4, 4) from camera a to camera b, metres.
 
     Raises:
-        DataError: a pair names an image that the scene does not have.
+        DataError: the list contains an image that the scene does not have.
     """
     pairs = (scene.ground_truth or {}).get("pairs")
     if pairs is None:
@@ -42,7 +42,7 @@ def given_pairs(scene: EvaluatedScene) -> list[GivenPair] | None:
 
 
 def bin_number(values: ArrayLike, edges: ArrayLike) -> NDArray[np.integer]:
-    """Number of the bin that holds each value: lower edges belong to it, as does the last one's upper edge.
+    """Return the index of the bin of each value. Bins contain their lower edge; the last bin also its upper edge.
 
     Values outside all bins get -1 or len(edges) - 1.
     """
@@ -58,17 +58,17 @@ def draw_from_bin(
     count: int,
     seed: int,
 ) -> list[tuple[int, int]]:
-    """Draw at most ``count`` image pairs of a bin, as evenly from all scenes as they allow.
+    """Draw at most ``count`` image pairs of a bin, as evenly from all scenes as possible.
 
     Args:
-        candidates: scenes, and of each pair of theirs the value that is binned, (m,).
-        edges: of the bins.
-        number: of the bin (:func:`bin_number`).
-        count: most pairs to draw, over all scenes.
-        seed: of the draws.
+        candidates: scenes, and the binned value of each of their pairs, (m,).
+        edges: edges of the bins.
+        number: index of the bin (:func:`bin_number`).
+        count: maximum number of pairs over all scenes.
+        seed: seed of the draws.
 
     Returns:
-        Of each drawn pair the number of its scene in ``candidates``, and its own among the scene's pairs.
+        For each drawn pair, the index of its scene in ``candidates`` and its index among the pairs of the scene.
     """
     decks = []
     for s, (scene, values) in enumerate(candidates):
@@ -78,6 +78,6 @@ def draw_from_bin(
 
 
 def deal(decks: Sequence[Sequence[Card]]) -> Iterator[Card]:
-    """One from each deck, then another from each, until all are dealt."""
+    """Yield the elements of several sequences in round-robin order."""
     for hand in zip_longest(*decks):
         yield from (card for card in hand if card is not None)

@@ -1,14 +1,14 @@
 """Confidence intervals of means and medians of clustered items, and the populations that they concern.
 
 Items are not independent: image pairs share images, images share scenes, and all seeds of an experiment are evaluated
-on the same items. How much a score would vary is therefore estimated from the units that are drawn anew, which are of
-one of three kinds (:data:`LEVELS`), and from the seeds.
+on the same items. The variance of a score is therefore estimated over the units that would be sampled again, which are
+of one of three kinds (:data:`LEVELS`), and over the seeds.
 
-The standard error is that of a hierarchical cluster bootstrap in closed form: instead of drawing the units of a level
-many times with replacement, each is left out once (delete-one-cluster jackknife). Other than resampling it is unbiased
-for few clusters (MacKinnon, Nielsen and Webb 2023, J. Econometrics) and for pairs that share images, and needs no
-random draws. Quantiles are those of Student's t distribution. ``docs/benchmarks.md`` lists the coverage that
-``python -m benchmarks.coverage`` measures, beside that of percentile bootstraps.
+The standard error is that of a hierarchical cluster bootstrap in closed form: instead of resampling the units of a
+level many times with replacement, each is left out once (delete-one-cluster jackknife). Unlike resampling, it is
+unbiased for few clusters (MacKinnon, Nielsen and Webb 2023, J. Econometrics) and for pairs that share images, and needs
+no random draws. Quantiles are those of Student's t distribution. ``docs/benchmarks.md`` compares the coverage measured
+by ``python -m benchmarks.coverage`` with that of percentile bootstraps.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ LEVELS: tuple[Level, ...] = ("items", "images", "scenes")  # from the narrowest 
 FEWEST_SCENES = 6  # from this number of scenes on, an interval concerns new scenes by default
 UNBOUNDED = (-np.inf, np.inf)
 FRACTION = (0.0, 1.0)
-ROUNDING = 1e-12  # relative size of what rounding leaves of a difference of 0
+ROUNDING = 1e-12  # relative size of rounding errors in a difference that is exactly 0
 
 
 class Item(NamedTuple):
-    """What a score belongs to. Equal for all extractors that are evaluated on the same item.
+    """The item that a score belongs to. Equal for all extractors that are evaluated on the same item.
 
     Attributes:
         scene: the scene.
-        images: the images that are drawn with the item, one or two; empty for items of no particular images.
-        part: what else identifies the item (a patch, a class).
+        images: the one or two images that are sampled together with the item; empty if it does not belong to particular
+            images.
+        part: further identification of the item (a patch, a class).
     """
 
     scene: str
@@ -63,8 +64,8 @@ class Interval(NamedTuple):
 class Units:
     """The units of a level, each of which is left out in turn.
 
-    Units are drawn within strata (scenes) whose weights are fixed. If a stratum vanishes without one of its units (a
-    scene of a single image), units are drawn from all strata together, which errs on the wide side.
+    Units are sampled within strata (scenes) whose weights are fixed. If a stratum is empty without one of its units (a
+    scene of a single image), units are sampled from all strata together, which gives wider intervals.
     """
 
     def __init__(self, units: Sequence[Sequence[tuple]], strata: Sequence[str] | None, weights: NDArray) -> None:
@@ -98,17 +99,17 @@ class Units:
 
     @property
     def exist(self) -> bool:
-        """Whether something is left of every stratum without any of its units."""
+        """Whether no stratum becomes empty if any single unit is left out."""
         return self.freedom > 0 and bool((self._without > ROUNDING * self._whole[self._of_unit]).all())
 
     def influences(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How much the weighted mean changes without each unit.
+        """Return the change of the weighted mean when each unit is left out.
 
         Args:
             values: (s, m), of s seeds.
 
         Returns:
-            (s, n), scaled: the sum of squares is the jackknife variance of the mean.
+            (s, n), scaled such that the sum of squares is the jackknife variance of the mean.
         """
         values = values * self._weights
         total = values @ self._in_stratum
@@ -121,7 +122,7 @@ class Design:
 
     Attributes:
         scenes: number of scenes.
-        level: the widest level whose population the items support: ``scenes`` for :data:`FEWEST_SCENES` or more
+        level: the widest level that the items support: ``scenes`` for :data:`FEWEST_SCENES` or more
             scenes, or if each scene is one item; otherwise ``images`` if the items name their images and there are
             enough of them; otherwise ``items``.
     """
@@ -139,7 +140,7 @@ class Design:
 
     @cached_property
     def _units(self) -> dict[Level, Units]:
-        """Level -> its units; levels are missing that the items do not have, or that have too few units."""
+        """The units of each level; levels that the items lack, or that have too few units, are missing."""
         if len(self._items) < 2:
             return {}
         scenes = [item.scene for item in self._items]
@@ -153,7 +154,7 @@ class Design:
         return {level: found for level, found in units.items() if found.exist}
 
     def variance(self, values: NDArray[np.float64], level: Level) -> tuple[float, float] | None:
-        """Variance of the mean of values (s, m) over units of a level and seeds, and its degrees of freedom.
+        """Return the variance of the mean of values (s, m) over units of a level and seeds, and its degrees of freedom.
 
         A pair is left out with either of its images, so its own noise counts twice; the variance over items corrects
         for it: the two-way form of Cameron, Gelbach and Miller (2011), for pairs Fafchamps and Gubert (2007). Units
@@ -182,7 +183,7 @@ class Design:
         return total, total**2 / sum(part**2 / own for part, own in parts)
 
     def value(self, values: NDArray[np.float64], statistic: Statistic = "mean") -> float | None:
-        """The statistic of values (s, m), pooled over the seeds; None without items. Infinite values have a median."""
+        """Return the statistic of values (s, m), pooled over the seeds; None without items. Values may be infinite."""
         if values.size == 0:
             return None
         if statistic == "median":
@@ -197,22 +198,23 @@ class Design:
         bounds: tuple[float, float] = UNBOUNDED,
         confidence: float = 0.95,
     ) -> Interval | None:
-        """Confidence interval of a mean or median over new units of a level, and over new seeds if there are several.
+        """Return the confidence interval of a mean or median over new units of a level (and new seeds, if several).
 
         The interval of a median is that of Woodruff (1952): the quantiles at the bounds of the interval of the
-        fraction of items below it. So it holds for infinite values and whatever the scale of the errors. That of a mean
-        of fractions is symmetric in its log-odds: near 0 and 1 scores are skewed, and the interval stays inside.
+        fraction of items below it. It is therefore valid for infinite values and for any scale of the errors. The
+        interval of a mean of fractions is symmetric in the log-odds: near 0 and 1 scores are skewed, and the interval
+        stays within [0, 1].
 
         Args:
             values: (m,), or (s, m) of s seeds.
-            level: :attr:`level` if None.
-            statistic: of the values of all seeds together.
+            level: level of the units; None for :attr:`level`.
+            statistic: statistic of the values of all seeds together.
             bounds: least and largest possible value, :data:`FRACTION` for fractions. The interval is clipped to them,
-                which cannot exclude the truth.
-            confidence: of the interval.
+                which cannot exclude the true value.
+            confidence: confidence level.
 
         Returns:
-            None where there are too few units, or values that are not numbers.
+            None if there are too few units, or NaN among the values.
         """
         values = np.atleast_2d(np.asarray(values, dtype=np.float64))
         if values.size == 0 or np.isnan(values).any():
@@ -240,22 +242,22 @@ class Design:
 
 
 def _without_items(variances: Sequence[float]) -> float:
-    """Of variances over images and over items the first minus the second, which it cannot be below; or the only one."""
+    """Return the variance over images minus that over items, at least the latter; or the only variance."""
     return float(max(variances[0] - variances[-1], variances[-1]) if len(variances) > 1 else variances[0])
 
 
 def _below(values: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
-    """1 for values below the threshold, 1/2 for equal ones."""
+    """Return 1 for values below the threshold, 1/2 for equal ones, 0 for others."""
     return 0.5 * (values < threshold) + 0.5 * (values <= threshold)
 
 
 def _median(ordered: NDArray[np.float64]) -> float:
-    """The middle value, or the mean of the two in the middle."""
+    """Return the median of sorted values: the middle value, or the mean of the two middle values."""
     return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def _quantiles(values: NDArray[np.float64], low: float, high: float) -> tuple[float, float]:
-    """The values below which, and above which, are fractions ``low`` and 1 - ``high``; infinite beyond the values."""
+    """Return the quantiles ``low`` and ``high`` of the values; infinite beyond the extreme values."""
     ordered = np.sort(values, axis=None)
     return (
         ordered[ceil(low * len(ordered)) - 1] if low > 0 else -np.inf,

@@ -1,16 +1,17 @@
-"""Landmark retrieval, and place recognition by landmarks, in LoCUS's sense (Kloepfer, Campbell, Henriques, ICCV 2023).
+"""Landmark retrieval, and place recognition by landmarks, as in LoCUS (Kloepfer, Campbell, Henriques, ICCV 2023).
 
-A landmark is a patch of an image, and stands for its place, a 3D point. Its views are the patches of the scene's other
-images that lie within a radius of it. All patches of the other images are ranked by the similarity of their features
-to the landmark's, and the average precision of its views is its score, which also says how good a landmark it makes.
-Patches of its own image are left out: its neighbours there look like it whatever the features. So can be those of other
-images from the same camera position, as of one panorama, which differ from its own by a homography.
+A landmark is a patch of an image and represents its 3D point. Its views are the patches of the other images of the
+scene that lie within a radius of this point. All patches of the other images are ranked by the similarity of their
+features to that of the landmark, and the score of a landmark is the average precision of its views. It also measures
+how good a landmark the patch is. Patches of its own image are left out, because its neighbours there look similar
+whatever the features. Patches of other images from the same camera position (of one panorama) differ from its own by a
+homography only, and can be left out as well.
 
-Then the best landmarks are chosen by that score. So that none is scored by what it was chosen by, the images are halved
-at random: landmarks are chosen on either half and scored on the other.
+The best landmarks are then selected by that score. To avoid scoring landmarks on the data by which they were selected,
+the images are halved at random: landmarks are selected on either half and scored on the other.
 
-LoCUS published no code for its place recognition; here it is this: images are ranked by their patch most similar to the
-landmark, and the images that show it, with at least one view, should come first.
+LoCUS published no code for its place recognition. Here, images are ranked by their patch most similar to the landmark,
+and the images with at least one view of it should come first.
 """
 
 from __future__ import annotations
@@ -32,25 +33,27 @@ from loco.evaluation.result import EvaluatedScene, Evaluation, Sample
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
-BLOCK = 2**25  # similarities held at a time: 200 MB with what is known of them
+BLOCK = 2**25  # similarities held at a time: 200 MB with their masks
 METRICS = {"AP of views": "views", "AP of images": "images"}
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """Average precision at finding landmarks again.
+    """Compute the average precision of landmark retrieval.
 
     Args:
-        scenes: test scenes; each is read when its turn comes.
-        settings: ``landmarks`` to draw a scene; ``rho``, patches nearer than this are views, and ``kappa``, patches
-            beyond are not ranked, metres (None: all are); ``min_baseline``, images taken nearer than this to a
-            landmark's own are left out, as that is, metres; ``chosen``, the share of landmarks that is chosen.
-        seed: of all draws.
+        scenes: test scenes, read one at a time.
+        settings: ``landmarks`` drawn per scene; ``rho``, distance within which patches are views, and ``kappa``,
+            distance beyond which patches are not ranked, metres (None: all are ranked); ``min_baseline``, images taken
+            nearer than this to the landmark's own image are left out, like that image, metres; ``chosen``, the fraction
+            of landmarks that is selected.
+        seed: seed of all draws.
 
     Returns:
         Rows "AP of views" and "AP of images" (all images count there, whatever ``kappa``), means over landmarks:
-        of "all landmarks", among all other images; of those with views in both halves of the images "by halves", mean
-        of both halves; and of the "best 25 % by halves". Items: the landmarks drawn. One that no other image shows has
-        0 ``n_views``, None as scores, and is in no row; a scene of one image has only such.
+        for "all landmarks", among all other images; for those with views in both halves of the images ("by halves"), as
+        the mean of both halves; and for the "best 25 % by halves". Items: the landmarks drawn. A landmark that no other
+        image shows has 0 ``n_views`` and None as scores, and is in no row; a scene of one image has only such
+        landmarks.
     """
     names = ("scene", "image", "row", "column", "n_views", "n_images", *map(_column, METRICS.values()))
     names += tuple(_column(ranked, half) for ranked in METRICS.values() for half in (0, 1))
@@ -69,9 +72,9 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def draw_landmarks(valid: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Patches (count, 3), as (image, row, column): an image at random among all that have any, then one of its patches.
+    """Draw patches (count, 3), as (image, row, column): a random image with valid patches, then one of its patches.
 
-    ``valid`` (n, h, w) says which patches show a known place. Where none does, none is drawn.
+    ``valid`` (n, h, w) marks the patches with a known 3D point. If there is none, nothing is drawn.
     """
     patches = [np.argwhere(valid_of_image) for valid_of_image in valid]
     shown = [i for i in range(len(valid)) if len(patches[i])]
@@ -80,11 +83,11 @@ def draw_landmarks(valid: NDArray[np.bool_], count: int, rng: np.random.Generato
 
 
 def average_precision(scores: ArrayLike, positive: ArrayLike) -> float | None:
-    """Average precision of a ranking: the mean, over the positives, of the precision at their ranks.
+    """Return the average precision of a ranking: the mean, over the positives, of the precision at their ranks.
 
     Equal scores count as their mean over all orders. Take t of them, p of them positive, below C others with P
-    positives. Whatever stands k-th among them is a positive in p / t of all orders, and then has on average
-    (k - 1)(p - 1) / (t - 1) of them before it (McSherry and Najork 2008). So they add
+    positives. The k-th among them is a positive in p / t of all orders, and is then preceded on average by (k - 1)(p -
+    1) / (t - 1) of the positives among them (McSherry and Najork 2008). They therefore contribute
 
         p / t sum_{k=1..t} (P + 1 + (k - 1) B) / (C + k),    B = (p - 1) / (t - 1),
             = p / t [B t + (P + 1 - B (C + 1)) (digamma(C + t + 1) - digamma(C + 1))].
@@ -94,7 +97,7 @@ def average_precision(scores: ArrayLike, positive: ArrayLike) -> float | None:
         positive: (n,), bool.
 
     Returns:
-        In (0, 1]; None without a positive.
+        A value in (0, 1]; None without a positive.
     """
     scores, positive = np.asarray(scores), np.asarray(positive, dtype=bool)
     level, p = np.unique(scores[positive], return_counts=True)
@@ -116,7 +119,7 @@ def _scores(
     half: NDArray[np.int64],
     settings: Mapping[str, Any],
 ) -> Iterator[dict[str, Any]]:
-    """The scores of landmarks (l, 3), one after the other, and how many views and images they have."""
+    """Yield the scores of landmarks (l, 3) in their order, and their numbers of views and images."""
     similarity, view, ranked = _compare(scene, landmarks, valid, settings)
     cameras = scene.frames["pose"][:, :3, 3]
     image = np.nonzero(valid)[0]
@@ -139,10 +142,10 @@ def _scores(
 def _compare(
     scene: EvaluatedScene, landmarks: NDArray[np.int64], valid: NDArray[np.bool_], settings: Mapping[str, Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Landmarks (l, 3) with all valid patches, (l, m) each: cosine similarity, whether a view, whether ranked at all.
+    """Compare landmarks (l, 3) with all valid patches, (l, m) each: cosine similarity, is a view, is ranked at all.
 
-    Features are read at the centres of the correspondence grid whatever their own, so that all extractors answer for
-    the same places, image by image.
+    Features are read at the centres of the correspondence grid, whatever their own grid, so that all extractors are
+    evaluated at the same positions. Images are read one at a time.
     """
     kappa = np.inf if settings["kappa"] is None else settings["kappa"]
     features, places = _landmarks(scene, landmarks)
@@ -152,7 +155,7 @@ def _compare(
     view, ranked = np.empty(shape, bool), np.empty(shape, bool)
     for i, part in enumerate(map(slice, np.r_[0, ends[:-1]], ends)):
         of_image, points = _patches(scene, i, valid[i])
-        # Equal features must tie exactly, in whatever order the products were summed.
+        # Equal features must tie exactly, whatever the order in which the products were summed.
         similarity[:, part] = (features @ of_image.T).numpy().round(6)
         distance = cdist(places, points)
         view[:, part], ranked[:, part] = distance < settings["rho"], distance < kappa
@@ -160,7 +163,7 @@ def _compare(
 
 
 def _landmarks(scene: EvaluatedScene, landmarks: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.float32]]:
-    """Features (l, c) and places (l, 3) of patches (l, 3)."""
+    """Return the features (l, c) and 3D points (l, 3) of patches (l, 3)."""
     features = torch.empty(len(landmarks), scene.features["features"].shape[-1])
     places = np.empty((len(landmarks), 3), np.float32)
     for i in np.unique(landmarks[:, 0]):
@@ -172,7 +175,7 @@ def _landmarks(scene: EvaluatedScene, landmarks: NDArray[np.int64]) -> tuple[Ten
 def _patches(
     scene: EvaluatedScene, i: int, wanted: NDArray[np.bool_] | tuple[NDArray, NDArray]
 ) -> tuple[Tensor, NDArray[np.float32]]:
-    """Features (m, c) and places (m, 3), world frame, metres, of patches of an image: a mask, or rows and columns."""
+    """Return the features (m, c) and 3D points (m, 3), world frame, metres, of patches: a mask, or rows and columns."""
     centres = patch_centres(scene.correspondences.grid, scene.correspondences.extent)[wanted]
     feature_map = torch.from_numpy(scene.features.map(i))
     features = sample_features(feature_map, torch.from_numpy(centres), scene.features.extent)
@@ -180,10 +183,10 @@ def _patches(
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """The scores of landmarks that each row of :func:`evaluate` is the mean of, from its items.
+    """Return the scores of landmarks that each row of :func:`evaluate` averages, from its items.
 
-    Which landmarks are the best depends on the features. So that extractors can be compared item by item, the item of a
-    chosen landmark is its place among the best of its scene, and belongs to no particular image.
+    Which landmarks are the best depends on the features. To allow paired comparisons of extractors, the item of a
+    selected landmark is its rank among the best of its scene, and belongs to no particular image.
     """
     columns = (items[name] for name in ("scene", "image", "row", "column"))
     drawn = [Item(scene, (image,), tuple(patch)) for scene, image, *patch in zip(*columns)]
@@ -204,9 +207,9 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 def _chosen(
     items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, share: float
 ) -> Iterator[tuple[Item, float]]:
-    """For the k-th best landmark of each scene, its item and its score, mean of both ways of choosing.
+    """Return the item and the score of the k-th best landmark of each scene, averaged over both selections.
 
-    Landmarks are chosen by the average precision of their views on one half of the images, and scored on the other.
+    Landmarks are selected by the average precision of their views on one half of the images, and scored on the other.
     """
     for scene in dict.fromkeys(items["scene"]):
         mine = [n for n in landmarks if items["scene"][n] == scene]
@@ -220,5 +223,5 @@ def _chosen(
 
 
 def _column(ranked: str, half: int | None = None) -> str:
-    """Name of the column of the average precision of ``ranked``, "views" or "images": in all images, or in one half."""
+    """Return the column name of the average precision of ``ranked``, "views" or "images", in all images or one half."""
     return f"ap_{ranked}" if half is None else f"ap_{ranked}_{half}"

@@ -1,16 +1,17 @@
-"""Segmentation by a linear probe: can one layer on frozen features tell what a patch shows? (LoCo, LoCUS.)
+"""Segmentation by a linear probe: one layer on frozen features predicts what a patch shows (LoCo, LoCUS).
 
-A scene has a probe of its own, a 1 x 1 convolution from features to classes, trained with cross-entropy on what its
-patch centres show. Each pixel then gets the classes' probabilities of the patch that it lies in: logits are brought to
-the image by nearest neighbour, as in LoCo, so nothing is smoothed, and counting patch by patch is exact for pixels.
+Each scene has its own probe, a 1 x 1 convolution from features to classes, trained with cross-entropy on the classes at
+the patch centres. Each pixel then gets the class probabilities of the patch in which it lies: logits are upsampled by
+nearest neighbour, as in LoCo. Counting per patch is therefore exact for pixels.
 
-Published numbers are of the images that the probe was trained on, where features without any meaning score well too.
-The main number here is of other images of the scene; the published one stands beside it.
+Published numbers are computed on the training images of the probe, where meaningless features also score well. The main
+number here is computed on held-out images of the scene; the published one is reported beside it.
 
-A class counts where it occurs in the images that are scored; what is taken for another is a miss of the class that it
-is. A class that no pixel of the training images shows cannot be told: its pixels are left out, as those without a label
-are. One with pixels there, but none at the centre of a patch, is scored as all others: that a grid is too coarse for
-it is a fault of the features. So every extractor answers for the same classes and the same pixels.
+A class is scored if it occurs in the scored images; pixels that are predicted as another class are false negatives of
+their true class. A class without any pixel in the training images cannot be learnt: its pixels are left out, like those
+without a label. A class with training pixels, but none at the centre of a patch, is scored like all others, because a
+grid that is too coarse for it is a weakness of the features. Every extractor is therefore evaluated on the same classes
+and the same pixels.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ from loco.evaluation.intervals import Item
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.storage import Labels
 
-VOID = -1  # of class maps: no class
+VOID = -1  # value of class maps for "no class"
 LEARNING_RATE = 0.01  # as published, in LoCo and LoCUS
-CHANNELS = 768  # of the features that it was published for
-PLACE = 0.1  # metres; consecutive cameras so near to each other stand in one place
+CHANNELS = 768  # of the features for which the learning rate was published
+PLACE = 0.1  # metres; consecutive cameras within this distance count as one position
 HELD_OUT, IN_SAMPLE = PARTS = "held-out images", "training images (as published)"
 KINDS = {"": ["thing", "stuff"], ", things": ["thing"], ", stuff": ["stuff"]}
 MACRO = {"mAP": "ap", "mIoU": "iou"}  # metric -> column
-CENTRES = {"mAP of patch centres": "ap_centres"}  # the published mAP, where the settings ask for it
+CENTRES = {"mAP of patch centres": "ap_centres"}  # the published mAP, if the settings request it
 METRICS = *MACRO, "Jaccard", "accuracy"
 COLUMNS = (
     "scene", "part", "class", "name", "kind", "trained", "pixels", "ap", "ap_error", "iou", "tp", "fp", "fn"
 )  # fmt: skip
 
-HELD = 2**30  # bytes of a scene's features that are held; those of further images are read whenever they are needed
-BLOCK = 2**13  # patches that pass the probe at a time in training
-# Of log-odds, for the ranking of pixels: from e^-16 to e^16, and odds that differ by less than 0.8 % may be one bin.
+HELD = 2**30  # bytes of a scene's features held in memory; features of further images are read on each use
+BLOCK = 2**13  # patches per forward pass in training
+# Bins of log-odds, for ranking pixels: from e^-16 to e^16; odds that differ by less than 0.8 % may share a bin.
 BINS, LARGEST = 2**12, 16.0
 
 
@@ -58,9 +59,9 @@ class Classes:
     """The classes of a scene.
 
     Attributes:
-        names: of each.
-        stuff: whether each is stuff; if not, it is things.
-        read: the map (h, w) of image i: indices of ``names``, :data:`VOID` for none.
+        names: name of each class.
+        stuff: whether each class is stuff; the others are things.
+        read: returns the class map (h, w) of image i: indices of ``names``, :data:`VOID` for none.
     """
 
     names: Sequence[str]
@@ -70,7 +71,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the patches of an image show: ``pixels`` (m,) pixels of patch ``patch`` (m,) are of class ``shown`` (m,)."""
+    """Classes in the patches of an image: ``pixels`` (m,) pixels of ``patch`` (m,) are of class ``shown`` (m,)."""
 
     patch: NDArray[np.int64]
     shown: NDArray[np.int64]
@@ -79,14 +80,14 @@ class Contents:
 
 @dataclass(frozen=True)
 class Tally:
-    """How a probe of k classes did, in pixels.
+    """Pixel counts of the predictions of a probe of k classes.
 
     Attributes:
-        actual: (k,), of each class.
-        predicted: (k,), that were taken for each class.
-        right: (k,), both.
-        positive: (k, BINS), those of each class by their probability of it (:func:`bins_of`).
-        total: (k, BINS), all by their probability of each class.
+        actual: (k,), pixels of each class.
+        predicted: (k,), pixels predicted as each class.
+        right: (k,), pixels of each class that are predicted as this class.
+        positive: (k, BINS), pixels of each class, by their probability of this class (:func:`bins_of`).
+        total: (k, BINS), all pixels, by their probability of each class.
     """
 
     actual: NDArray[np.int64]
@@ -102,30 +103,30 @@ def evaluate(
     seed: int,
     classes_of: Callable[[Labels], Classes],
 ) -> Evaluation:
-    """Train and score a probe a scene.
+    """Train and score one probe per scene.
 
-    Memory grows by 8 bytes a patch, and one a class, with the number of images. Besides, at most :data:`HELD` bytes of
-    features, half precision, and two histograms of k x :data:`BINS` counts for k classes (40 MB for 600) are held.
+    Memory grows with the number of images, by 8 bytes per patch and 1 byte per class. In addition, at most :data:`HELD`
+    bytes of half-precision features and two histograms of k x :data:`BINS` counts for k classes (40 MB for 600) are
+    held.
 
     Args:
-        scenes: test scenes with labels; each is read when its turn comes.
-        settings: ``epochs``, ``batch`` (images), ``train_share`` of the images that the probe for the held-out ones is
-            trained on, in blocks of about ``block`` consecutive images (:func:`split_images`), ``patch_centres``
-            (False unless given).
-        seed: of all draws.
-        classes_of: the classes that the labels of a scene are read as.
+        scenes: test scenes with labels, read one at a time.
+        settings: ``epochs``, ``batch`` (images), ``train_share``, the fraction of images on which the probe for the
+            held-out images is trained, in blocks of about ``block`` consecutive images (:func:`split_images`),
+            ``patch_centres`` (default False).
+        seed: seed of all draws.
+        classes_of: returns the classes of the labels of a scene.
 
     Returns:
         Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a probe of its own,
-        trained on all images), of all classes, of things and of stuff: see :func:`samples`. With ``patch_centres``
-        also "mAP of patch centres", which ranks patches by what their centres show, as published, where "mAP" ranks
-        pixels. Items: the classes of
-        each scene that occur in what is trained on or scored. ``trained`` says whether the training images show the
-        class, be it between the centres of patches; ``pixels`` how many of it are in the scored images. Where it is
-        not trained, those are left out, and scores and counts are None; ``ap`` and ``iou`` are None too where
-        ``pixels`` is 0. A scene of no more than one block (a single image) has nothing to hold out: its only items
-        are of training images. Where no patch centre of the training images has a label, there is nothing to train,
-        and there are no items.
+        trained on all images), for all classes, for things and for stuff (:func:`samples`). With ``patch_centres``
+        also "mAP of patch centres", which ranks patches by the class at their centre, as published, whereas "mAP" ranks
+        pixels. Items: the classes of each scene that occur in the training or the scored images. ``trained`` states
+        whether the training images show the class, possibly between the patch centres; ``pixels`` is the number of its
+        pixels in the scored images. If a class is not trained, its pixels are left out, and scores and counts are None;
+        ``ap`` and ``iou`` are also None if ``pixels`` is 0. A scene of at most one block (a single image) has no
+        held-out images: its only items are of training images. If no patch centre of the training images has a label,
+        no probe is trained and there are no items.
 
     Raises:
         DataError: a scene has no labels, or features that are not finite.
@@ -146,19 +147,19 @@ def evaluate(
 def split_images(
     centres: NDArray[np.floating], settings: Mapping[str, Any], rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The images to train on, and those that are held out; both in order.
+    """Return the training images and the held-out images, both in order.
 
-    Neighbours in the order of the images look alike: frames of a film, views of one panorama. So images are drawn in
-    blocks of consecutive ones (:func:`blocks_of`), and most held-out images have no neighbour that the probe has seen.
+    Consecutive images look alike: frames of a video, views of one panorama. Images are therefore drawn in blocks of
+    consecutive images (:func:`blocks_of`), so that most held-out images have no neighbour among the training images.
 
     Args:
         centres: (n, 3), of the cameras, world frame, metres, in the order of the images.
         settings: ``train_share`` and ``block``.
-        rng: draws the blocks.
+        rng: random number generator that draws the blocks.
 
     Returns:
-        About ``train_share`` of the blocks, and the others, at least one each. Of no more than one block, nothing is
-        held out.
+        The images of about ``train_share`` of the blocks, and the others, at least one block each. If there is only one
+        block, nothing is held out.
     """
     block = blocks_of(centres, settings["block"])
     blocks = block[-1] + 1
@@ -169,13 +170,13 @@ def split_images(
 
 
 def blocks_of(centres: NDArray[np.floating], block: int) -> NDArray[np.int64]:
-    """Number of the block (n,) of each image, by the centres (n, 3) of the cameras.
+    """Return the block index (n,) of each image, from the camera centres (n, 3).
 
-    A block ends when it holds ``block`` images or more, but not between images from one place: consecutive ones whose
-    centres lie within :data:`PLACE` of the first of them. So a panorama stays whole even where some of its images, or
-    of those before it, were dropped. (Its three cameras in Matterport3D are a few centimetres apart, and move by some
-    3 cm as they turn.)
-    A film of a moving camera is cut every ``block`` images; what a camera at rest sees is one block, however long.
+    A block ends when it has ``block`` images or more, but never between images of one position: consecutive images
+    whose centres lie within :data:`PLACE` of the first of them. A panorama thus stays whole even if some of its images,
+    or of those before it, were dropped. (Its three cameras in Matterport3D are a few centimetres apart, and move by
+    some 3 cm as they turn.) The video of a moving camera is cut every ``block`` images; the images of a static camera
+    form one block, however long.
     """
     numbers = np.zeros(len(centres), np.int64)
     number = held = 0
@@ -196,11 +197,11 @@ def _class_scores(
     settings: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> list[tuple]:
-    """The items of a part of a scene, from their third column on."""
+    """Return the items of a part of a scene, from their third column on."""
     targets, known = patches.targets, np.flatnonzero(patches.shown[trained_on].any(axis=0))
     if np.all(targets[trained_on] == VOID):
         return []
-    # The probe has an output for each known class: their numbers, and those of all others as VOID (VOID is the last).
+    # The probe has an output per trained class: map class indices to outputs, and all other classes to VOID (the last).
     output = np.full(len(patches.classes.names) + 1, VOID, np.int32)
     output[known] = np.arange(len(known))
     probe = train_probe(patches.features, output[targets], trained_on, len(known), settings, rng)
@@ -228,7 +229,7 @@ def _class_scores(
 def _renumbered(
     features: Tensor, contents: Contents, output: NDArray[np.integer], pixels: NDArray[np.int64]
 ) -> tuple[Tensor, Contents]:
-    """An image with the probe's outputs as classes, without those that it lacks; all are counted in ``pixels``."""
+    """Return an image with the probe's outputs as classes, without other classes; ``pixels`` counts all of them."""
     np.add.at(pixels, contents.shown, contents.pixels)
     shown = output[contents.shown]
     kept = shown != VOID
@@ -236,7 +237,7 @@ def _renumbered(
 
 
 def _centres(features: Tensor, shown: NDArray[np.integer]) -> tuple[Tensor, Contents]:
-    """An image whose patches each count once, by the class (p,) at their centre; :data:`VOID` does not count."""
+    """Return an image whose patches each count once, by the class (p,) at their centre; :data:`VOID` does not count."""
     labelled = np.flatnonzero(shown != VOID)
     return features, Contents(labelled, shown[labelled].astype(np.int64), np.ones(len(labelled), np.int64))
 
@@ -249,24 +250,24 @@ def train_probe(
     settings: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> nn.Linear:
-    """A linear layer from features to ``outputs`` classes, by Adam on the cross-entropy of the labelled patches.
+    """Train a linear layer from features to ``outputs`` classes by Adam, on the cross-entropy of the labelled patches.
 
-    It starts at zero: the loss is convex, and nothing needs to be drawn but the order of the images. Steps are taken on
-    a GPU, if there is one.
+    The layer starts at zero: the loss is convex, so only the order of the images is random. Training runs on a GPU, if
+    there is one.
 
-    A step of Adam moves each weight by about the learning rate, whatever the gradient, and so a logit by the learning
-    rate times the sum of the feature's absolute values. Of a unit vector of c channels, that grows with sqrt(c), and of
-    two features that tell the same, the wider would be trained faster. So in training features are scaled by
-    sqrt(:data:`CHANNELS` / c): any move as far as those of the published width do. The layer that is returned is for
-    features as they are.
+    A step of Adam moves each weight by about the learning rate, whatever the gradient, and thus a logit by the learning
+    rate times the L1 norm of the feature. For an L2-normalised feature of c channels, the L1 norm grows with sqrt(c),
+    so that of two equally informative features the wider one would be trained faster. In training, features are
+    therefore scaled by sqrt(:data:`CHANNELS` / c), so that the step size is that of the published width. The returned
+    layer applies to unscaled features.
 
     Args:
-        features: those (p, c) of the patches of image i, half precision.
+        features: returns the features (p, c) of the patches of image i, half precision.
         targets: (n, p), classes of the patches of all images, :data:`VOID` for none.
-        images: which to train on; those without a labelled patch are passed over, and one at least has some.
-        outputs: number of classes; one without a target is only learnt not to be any of the patches.
-        settings: ``epochs``, ``batch`` (images a step).
-        rng: shuffles the images, epoch by epoch.
+        images: training images; those without a labelled patch are skipped, and at least one has labelled patches.
+        outputs: number of classes; classes without a target have negative samples only.
+        settings: ``epochs``, ``batch`` (images per step).
+        rng: random number generator that shuffles the images in each epoch.
     """
     images = images[(targets[images] != VOID).any(axis=1)]
     classes = torch.from_numpy(targets)
@@ -294,11 +295,12 @@ def train_probe(
 
 @torch.inference_mode()
 def score_probe(probe: nn.Linear, images: Iterable[tuple[Tensor, Contents]]) -> Tally:
-    """Count what a probe makes of images, one at a time.
+    """Count the predictions of a probe on images, read one at a time.
 
     Args:
-        probe: of k classes.
-        images: features (p, c) of the patches of each, and what they show; pixels that are not named do not count.
+        probe: probe of k classes.
+        images: features (p, c) of the patches of each image, and their classes; pixels that are not listed do not
+            count.
     """
     k = probe.out_features
     actual, predicted, right = (torch.zeros(k, dtype=torch.int64) for _ in range(3))
@@ -319,16 +321,16 @@ def score_probe(probe: nn.Linear, images: Iterable[tuple[Tensor, Contents]]) -> 
 
 
 def bins_of(probability: Tensor) -> Tensor:
-    """Number of the bin of each probability: equal steps of the log-odds, whose order is that of the probabilities.
+    """Return the bin index of each probability. Bins have equal width in log-odds, which are monotonic in probability.
 
-    Rare classes have small probabilities everywhere and sure ones are close to 1; bins of equal log-odds tell apart
-    both.
+    Rare classes have small probabilities everywhere, and confident predictions are close to 1; bins of equal log-odds
+    resolve both.
     """
     return ((torch.logit(probability) + LARGEST) * (BINS / (2 * LARGEST))).clamp(0, BINS - 1).long()
 
 
 def _class_numbers(tally: Tally) -> list[tuple]:
-    """(ap, ap_error, iou, tp, fp, fn) of each class; the first three None for one that does not occur."""
+    """Return (ap, ap_error, iou, tp, fp, fn) of each class; the first three are None for classes that do not occur."""
     numbers = []
     for actual, predicted, tp, positive, total in zip(
         tally.actual, tally.predicted, tally.right, tally.positive, tally.total
@@ -341,20 +343,20 @@ def _class_numbers(tally: Tally) -> list[tuple]:
 
 
 def average_precision(positive: NDArray[np.integer], total: NDArray[np.integer]) -> tuple[float, float]:
-    """Average precision of a ranking, from histograms of its scores.
+    """Return the average precision of a ranking, from histograms of its scores.
 
     AP is the sum over thresholds t of (R_t - R_(t-1)) P_t, of recall R and precision P (Manning et al. 2008, ch. 8, not
-    interpolated). What has equal scores passes a threshold together: a constant score is worth the share of the
-    positives, and doubling every pixel changes nothing. Here whole bins pass together.
+    interpolated). Equal scores pass a threshold together: a constant score has the fraction of positives as its AP, and
+    duplicating every pixel changes nothing. Here, whole bins pass together.
 
     Args:
-        positive: (bins,), how many of those to be found are in each bin; at least one in all. Scores rise with bins.
-        total: (bins,), how many of all.
+        positive: (bins,), number of positives in each bin; at least one in total. Scores increase with the bin index.
+        total: (bins,), number of all samples in each bin.
 
     Returns:
-        AP, and by how much the AP of the exact scores can differ from it at most. Within a bin of p positives and n
-        others, behind P positives and N others, the precision of the i-th positive is at least
-        (P + i) / (P + i + N + n), and at most (P + p) / (P + p + N).
+        The AP, and an upper bound of its difference from the AP of the exact scores. Within a bin of p positives and n
+        negatives, after P positives and N negatives, the precision of the i-th positive is at least (P + i) / (P + i +
+        N + n), and at most (P + p) / (P + p + N).
     """
     p, n = positive[::-1].astype(np.float64), (total - positive)[::-1].astype(np.float64)
     filled = p > 0
@@ -368,12 +370,12 @@ def average_precision(positive: NDArray[np.integer], total: NDArray[np.integer])
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """What each row of :func:`evaluate` is the mean of, from its items.
+    """Return the scores that each row of :func:`evaluate` averages, from its items.
 
     Rows are means over scenes. "mAP" and "mIoU" are the mean over a scene's classes of AP and of intersection over
-    union TP / (TP + FP + FN); the items of their intervals are the classes of all scenes. In "Jaccard",
-    TP / (TP + FP + FN) of sums over the classes, and "accuracy", the share of pixels that are right, a few large
-    classes decide, so that classes are no sample of anything: the items of their intervals are the scenes.
+    union TP / (TP + FP + FN); the items of their intervals are the classes of all scenes. "Jaccard", TP / (TP + FP +
+    FN) of sums over the classes, and "accuracy", the fraction of correct pixels, are dominated by a few large classes,
+    so that classes are not samples: the items of their intervals are the scenes.
     """
     table = pd.DataFrame(items)
     table = table[table["iou"].notna()]
@@ -391,7 +393,7 @@ def _metrics(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[Item], list[float], list[float] | None]:
-    """Keys, values and weights of a :class:`Sample`."""
+    """Return the keys, values and weights of a :class:`Sample`."""
     if metric in (columns := MACRO | CENTRES):
         share = 1 / rows.groupby("scene")["class"].transform("size")
         keys = [Item(scene, part=(name,)) for scene, name in zip(rows["scene"], rows["class"])]
@@ -405,9 +407,9 @@ class _Patches:
     """The patches of a scene: cells of the feature map, and the pixels that lie in them.
 
     Attributes:
-        classes: of the scene.
+        classes: classes of the scene.
         targets: (n, p) int32, classes at the patch centres of each image; :data:`VOID` for none, or beyond the image.
-        shown: (n, classes) bool, whether any pixel of the image is of the class.
+        shown: (n, classes) bool, whether the image has a pixel of the class.
     """
 
     def __init__(self, scene: EvaluatedScene, classes_of: Callable[[Labels], Classes]) -> None:
@@ -435,7 +437,7 @@ class _Patches:
             shown[edged[edged != VOID]] = True
 
     def features(self, i: int) -> Tensor:
-        """Those (p, c) of the patches of image i, half precision."""
+        """Return the features (p, c) of the patches of image i, half precision."""
         if i in self._held:
             return self._held[i]
         features = torch.from_numpy(self._features.map(i)).flatten(0, 1)
@@ -444,7 +446,7 @@ class _Patches:
         return features
 
     def image(self, i: int) -> tuple[Tensor, Contents]:
-        """Features of image i and what its patches show, pixels without class left out."""
+        """Return the features of image i and the classes in its patches, without the pixels that have no class."""
         shown = self.classes.read(i)
         labelled = shown != VOID
         pairs, pixels = np.unique(self._patch[labelled] * len(self.classes.names) + shown[labelled], return_counts=True)
@@ -452,10 +454,10 @@ class _Patches:
 
 
 def _cells_of_pixels(cells: int, extent: int, size: int) -> NDArray[np.int64]:
-    """Along a side: the cell (size,) that each pixel centre lies in, the last one if it lies beyond the map."""
+    """Return the cell (size,) of each pixel centre along a side; the last cell for centres beyond the map."""
     return np.minimum((2 * np.arange(size) + 1) * cells // (2 * extent), cells - 1)
 
 
 def _pixels_of_cells(cells: int, extent: int, size: int) -> NDArray[np.int64]:
-    """Along a side: the pixel (cells,) that holds each cell centre, ``size`` if it lies beyond the image."""
+    """Return the pixel (cells,) of each cell centre along a side; ``size`` for centres beyond the image."""
     return np.minimum((2 * np.arange(cells) + 1) * extent // (2 * cells), size)

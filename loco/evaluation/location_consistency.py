@@ -1,9 +1,9 @@
-"""Location consistency (LoCo): do patches of nearby places have similar features, from any image?
+"""Location consistency (LoCo): whether patches of nearby 3D points have similar features, in any image.
 
-From a query patch, other patches of the scene within a radius are ranked by cosine similarity. With those within
-distance t counted as positives, the ranking has an average precision AP(t); the score of the query is the mean of
-AP(t) over t from the nearest sample's distance to the radius. Chance is not zero: it depends on how the samples'
-distances are distributed.
+For a query patch, other patches of the scene within a radius are ranked by cosine similarity. If those within distance
+t count as positives, the ranking has an average precision AP(t); the score of the query is the mean of AP(t) over t
+from the nearest sample's distance to the radius. The chance level is not zero: it depends on the distribution of the
+samples' distances.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from loco.geometry.sampling import sample_features
 
 
 class Condition(NamedTuple):
-    """What is ranked: patches within a ``radius`` (metres), drawn by ``weights``, with or without those of the query's
-    own image."""
+    """Ranked samples: patches within a ``radius`` (metres), drawn by ``weights``, possibly from the query image too."""
 
     radius: float
     weights: str
@@ -37,21 +36,21 @@ class Condition(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in tables."""
+        """The name of the condition in tables."""
         return f"{self.radius:g} m, {self.weights.replace('_', ' ')}" + ("" if self.own_image else ", other images")
 
 
-# Patches of one place coincide up to about a patch's footprint: nearer than this, 1 / d^2 grows no more.
+# Patches of one 3D point coincide up to about the footprint of a patch: below this distance, 1 / d^2 is constant.
 NEAREST = 0.1  # metres
-BLOCK = 2**21  # samples held at a time
-HELD = 2**30  # bytes of features of a scene held at a time
+BLOCK = 2**21  # samples held in memory at a time
+HELD = 2**30  # bytes of features of a scene held in memory at a time
 OWN_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # of `samples_of_own_image`
 ALL = "all"  # surfaces
 COLUMNS = ("scene", "image", "radius", "weights", "own_image", "surface", "ap", "n_queries")
 
 
 class Rows(Protocol):
-    """Features of the patches of a scene, L2-normalised; ``rows[indices]`` returns those of some, (m, c)."""
+    """L2-normalised features of the patches of a scene; ``rows[indices]`` returns those of some patches, (m, c)."""
 
     def __len__(self) -> int: ...
 
@@ -59,23 +58,24 @@ class Rows(Protocol):
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """Mean average precision of features for nearness in the scene.
+    """Compute the mean average precision of feature similarity as a predictor of proximity in the scene.
 
     Args:
-        scenes: test scenes; each is read when its turn comes.
+        scenes: test scenes, read one at a time.
         settings: ``radii`` (metres), ``weights`` (``uniform`` or ``inverse_square``: a sample at distance d is drawn
-            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all). If given:
+            with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all). Optional:
             ``samples_of_own_image``, whether patches of the query's own image are ranked (``include``, the default;
-            ``exclude``; or ``both``, under conditions of their own); ``seen_by_training`` and its keys
+            ``exclude``; or ``both``, as separate conditions); ``seen_by_training`` and its keys
             (:mod:`loco.evaluation.training_surfaces`).
-        seed: of all draws.
+        seed: seed of all draws.
 
     Returns:
         A row "mAP" for every radius and weighting ("2 m, uniform"; without samples of the own image "2 m, uniform,
-        other images"): mean over queries; the items of its interval are the query images. If it is reported what
-        training images show, also the means over the queries on such surfaces ("2 m, uniform, seen") and on others.
-        Items: one for each condition and query image, ``ap`` being the mean over its ``n_queries`` queries, of all
-        surfaces or, if reported, of those that ``surface`` names.
+        other images"): mean over queries; the items of its interval are the query images. With ``seen_by_training:
+        report``, also the means over the queries on surfaces that training images show ("2 m, uniform, seen") and on
+        other surfaces.
+        Items: one per condition and query image. ``ap`` is the mean over its ``n_queries`` queries, on all surfaces or
+            on those that ``surface`` names.
     """
     items: dict[str, list[Any]] = {name: [] for name in _columns(settings)}
     for scene in tqdm(scenes, desc="location consistency", unit="scene"):
@@ -94,7 +94,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def _columns(settings: Mapping[str, Any]) -> list[str]:
-    """Names of the columns of the items: what depends on an option has a column only with that option."""
+    """Return the column names of the items; columns that depend on an option exist only with that option."""
     options = {"own_image": len(_own_image(settings)) > 1, "surface": settings.get("seen_by_training") == "report"}
     return [name for name in COLUMNS if options.get(name, True)]
 
@@ -102,7 +102,7 @@ def _columns(settings: Mapping[str, Any]) -> list[str]:
 def _query_surfaces(
     scene: EvaluatedScene, queries: NDArray[np.integer], settings: Mapping[str, Any]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Surface -> which of the queries (q,), numbers of valid patches, are on it: all, or seen or unseen in training."""
+    """Return the mask over queries (q,), indices of valid patches, of each surface: all, seen or unseen in training."""
     surfaces = training_surfaces(scene, settings) or {}
     valid = scene.correspondences["valid"][:]
     return {ALL: np.ones(len(queries), bool)} | {name: mask[valid][queries] for name, mask in surfaces.items()}
@@ -115,24 +115,24 @@ def query_precisions(
     settings: Mapping[str, Any],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.integer], dict[Condition, NDArray[np.float64]]]:
-    """Score of random query patches of a scene.
+    """Score random query patches of a scene.
 
-    The features of at most :data:`HELD` bytes are requested at a time, so the memory depends neither on the size of the
+    At most :data:`HELD` bytes of features are requested at a time, so the memory depends neither on the size of the
     scene nor on the number of channels, unless one query alone needs more.
 
     Query patches are drawn by image, then by patch. The samples of a query are drawn without replacement among all
     other patches within the radius, those of its own image included unless the condition leaves them out. The draws
-    depend on ``rng``, ``points`` and ``image`` alone.
+    depend on ``rng``, ``points`` and ``image`` only.
 
     Args:
-        features: (n, c), unit rows, one per patch, in memory (a tensor) or on disk (:class:`StoredRows`).
+        features: (n, c), L2-normalised, one row per patch, in memory (a tensor) or on disk (:class:`StoredRows`).
         points: (n, 3), world frame, metres.
-        image: (n,), number of the image that the patch is of.
+        image: (n,), number of the image of each patch.
         settings: as for :func:`evaluate`.
-        rng: source of the draws.
+        rng: random number generator.
 
     Returns:
-        The query patches (q,), and their scores (q,) by condition; NaN where no other patch is in reach.
+        The query patches (q,), and their scores (q,) by condition; NaN if no other patch is within the radius.
     """
     conditions = _conditions(settings)
     query_rng, *sample_rngs = rng.spawn(1 + len(conditions))
@@ -154,9 +154,10 @@ def mean_average_precision(
     radius: float,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.float64]:
-    """Average precision as a function of the distance threshold, averaged over thresholds up to ``radius``.
+    """Return the average precision averaged over the distance thresholds up to ``radius``.
 
-    Sort the samples by distance and let r_i be the rank of sample i by similarity. With the nearest k as positives,
+    Sort the samples by distance and let r_i be the rank of sample i by similarity. With the k nearest samples as
+    positives,
 
         AP_k = S_k / k,    S_k = sum_{i <= k} #{j <= k: r_j <= r_i} / r_i,
 
@@ -164,17 +165,18 @@ def mean_average_precision(
 
         (1 + #{j < k: r_j < r_k}) / r_k + sum_{i < k, r_i > r_k} 1 / r_i,
 
-    found for all k in O(n log n).
+    which is computed for all k in O(n log n).
 
     Args:
-        distances: (q, n), metres; samples of each of q queries. Beyond the radius a sample is never a positive.
-            Pad short rows with infinite distance and similarity -inf.
+        distances: (q, n), metres; samples of each of q queries. Samples beyond the radius are never positives. Pad
+            short rows with infinite distance and similarity -inf.
         similarities: (q, n).
         radius: largest threshold, metres.
-        rng: orders equal similarities at random, so that ties are worth chance; seeded with 0 if not given.
+        rng: random number generator that orders equal similarities, so that ties score at chance level; seeded with 0
+            if None.
 
     Returns:
-        (q,), in (0, 1]; NaN for a query without a sample nearer than the radius.
+        (q,), in (0, 1]; NaN for a query without a sample within the radius.
     """
     q, n = distances.shape
     if n == 0:
@@ -192,11 +194,12 @@ def mean_average_precision(
 
 
 def _growth(rank: NDArray[np.integer]) -> NDArray[np.float64]:
-    """S_k - S_(k-1) of :func:`mean_average_precision`: (q, n), from the ranks (q, n), rows permutations of 0 .. n - 1.
+    """Return S_k - S_(k-1) of :func:`mean_average_precision`, (q, n), from ranks (q, n), 0 to n - 1 in each row.
 
-    Quicksort of every row by rank, one bit at a time from the highest. Two samples part where their ranks first
-    differ; there, within their block, the lower one's rank counts for the later one or its 1 / r is summed by it.
-    Padded to a power of two, a row's blocks all have one size, so that a partition is a reshape.
+    Every row is sorted by rank with a binary quicksort, from the highest bit to the lowest. Two samples are separated
+    at the first bit in which their ranks differ. There, within their block, the earlier sample adds 1 / r to the later
+    one, where r is the larger of their ranks. Rows are padded to a power of two, so all blocks of a pass have the same
+    size and a partition is a reshape.
     """
     q, n = rank.shape
     size = 1 << (n - 1).bit_length()
@@ -216,7 +219,7 @@ def _growth(rank: NDArray[np.integer]) -> NDArray[np.float64]:
 
 
 def _conditions(settings: Mapping[str, Any]) -> list[Condition]:
-    """Those with samples of the query's own image come first: their draws do not depend on the others."""
+    """Return all conditions, first those with samples of the query image: their draws do not depend on the others."""
     found = product(_own_image(settings), settings["radii"], settings["weights"])
     return [Condition(radius, weights, own_image) for own_image, radius, weights in found]
 
@@ -226,7 +229,7 @@ def _own_image(settings: Mapping[str, Any]) -> list[bool]:
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """The scores of query images that each row of :func:`evaluate` is the mean of, from its items."""
+    """Return the scores of query images that each row of :func:`evaluate` averages, from its items."""
     count, conditions = len(items["scene"]), _conditions(settings)
     own_image = items.get("own_image", [conditions[0].own_image] * count)
     surface = items.get("surface", [ALL] * count)
@@ -243,14 +246,14 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 class StoredRows:
     """Features of the valid patches of a scene, read from its files when they are requested.
 
-    They are read at the centres of the correspondence grid whatever their own grid, so that all extractors answer for
-    the same places. Half precision, as in the files.
+    Features are read at the centres of the correspondence grid, whatever their own grid, so that all extractors are
+    evaluated at the same positions. They have half precision, as in the files.
     """
 
     def __init__(self, scene: EvaluatedScene, image: NDArray[np.int64]) -> None:
         """
         Args:
-            scene: its files.
+            scene: the scene.
             image: (n,), number of the image of each valid patch, as :func:`_points` returns it: ascending.
         """
         self.scene, self.image = scene, image
@@ -260,7 +263,7 @@ class StoredRows:
         return len(self.image)
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the features (m, c) of patches, float16. Every image that has one of them is read once."""
+        """Return the features (m, c) of patches, float16. Each image is read at most once."""
         images, of_image = np.unique(self.image[indices], return_inverse=True)
         rows: Tensor | None = None
         for number, i in enumerate(images):
@@ -271,7 +274,7 @@ class StoredRows:
         return torch.empty(0, 1, dtype=torch.half) if rows is None else rows
 
     def _image(self, i: int) -> Tensor:
-        """Features of all valid patches of an image, (p, c) float16."""
+        """Return the features of all valid patches of an image, (p, c) float16."""
         scene = self.scene
         valid = torch.from_numpy(scene.correspondences["valid"][i])
         maps = torch.from_numpy(scene.features.map(i))
@@ -279,14 +282,14 @@ class StoredRows:
 
 
 def _points(scene: EvaluatedScene) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All valid patches of a scene, in the order of the images: points (n, 3) and image (n,)."""
+    """Return the valid patches of a scene in the order of the images: points (n, 3) and image numbers (n,)."""
     valid = scene.correspondences["valid"][:]
     points = [scene.correspondences["points"][i][good] for i, good in enumerate(valid)]
     return np.concatenate(points), np.nonzero(valid)[0]
 
 
 def _draw_queries(image: NDArray[np.integer], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Patches (count,): an image at random (with replacement), then one of its patches."""
+    """Draw patches (count,): a random image (with replacement), then one of its patches."""
     _, group, sizes = np.unique(image, return_inverse=True, return_counts=True)
     if len(sizes) == 0:
         return np.empty(0, dtype=np.int64)
@@ -304,7 +307,7 @@ def _draw_samples(
     count: int,
     rngs: list[np.random.Generator],
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """For each condition the samples of a query, at most ``count``: indices and distances."""
+    """Draw at most ``count`` samples of a query for each condition; return their indices and distances."""
     distance = cdist(points[query, None], points)[0]
     distance[query] = np.inf  # a query is not its own sample
     samples = []
@@ -313,7 +316,8 @@ def _draw_samples(
         if not own_image:
             near = near[image[near] != image[query]]
         if len(near) > count:
-            # Exponential race (Efraimidis & Spirakis 2006): the smallest of Exp(1) / weight are a weighted draw.
+            # Exponential race (Efraimidis & Spirakis 2006): the smallest values of Exp(1) / weight form a weighted
+            # draw.
             finish = rng.standard_exponential(len(near))
             if weights == "inverse_square":
                 finish *= np.maximum(distance[near], NEAREST) ** 2
@@ -323,7 +327,7 @@ def _draw_samples(
 
 
 def _padded(samples: Iterable[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Rows of unequal length as arrays (q, n): index -1 and infinite distance where there is no sample."""
+    """Pad rows of unequal length to arrays (q, n), with index -1 and infinite distance for missing samples."""
     samples = list(samples)
     shape = len(samples), max((len(index) for index, _ in samples), default=0)
     indices, distances = np.full(shape, -1), np.full(shape, np.inf)
@@ -335,7 +339,7 @@ def _padded(samples: Iterable[tuple[NDArray, NDArray]]) -> tuple[NDArray[np.int6
 def _similarities(
     features: Rows, queries: NDArray[np.int64], samples: Sequence[NDArray[np.int64]]
 ) -> list[NDArray[np.float32]]:
-    """Cosine similarities of queries (q,) and their samples of each condition, (q, n) each; -inf for none."""
+    """Return the cosine similarities (q, n) of queries and their samples of each condition; -inf for missing ones."""
     similarities = [np.full(indices.shape, -np.inf, dtype=np.float32) for indices in samples]
     for some in _groups(features, queries, sum(indices.shape[1] for indices in samples)):
         needed = np.unique(np.concatenate([queries[some], *(indices[some].ravel() for indices in samples)]))
@@ -345,12 +349,12 @@ def _similarities(
             for row, query, index in zip(found[some], queries[some], indices[some]):
                 index = np.searchsorted(needed, index[index >= 0])
                 row[: len(index)] = (held[index].float() @ held[np.searchsorted(needed, query)].float()).numpy()
-    # Equal features must tie exactly, in whatever order the products were summed.
+    # Equal features must tie exactly, whatever the order in which the products were summed.
     return [found.round(6) for found in similarities]
 
 
 def _groups(features: Rows, queries: NDArray[np.int64], samples: int) -> Iterator[slice]:
-    """Queries (of ``samples`` samples each) whose features take at most :data:`HELD` bytes together."""
+    """Yield slices of queries (``samples`` samples each) whose features take at most :data:`HELD` bytes together."""
     row = features[queries[:1]]
     rows = HELD // max(1, row.nbytes)
     size = len(queries) if len(features) <= rows else max(1, rows // (1 + samples))

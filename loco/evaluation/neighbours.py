@@ -7,17 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCK = 1024  # features of A that are compared with all of B at a time
+BLOCK = 1024  # features of A compared with all features of B at a time
 
 
 def mutual_neighbours(features_a: Tensor, features_b: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that are each other's nearest neighbours, in the order of A. Of equally near ones the first counts.
+    """Return the rows that are mutual nearest neighbours, in the order of A. Ties go to the first row.
 
     Similarities are held for :data:`BLOCK` rows of A at a time.
 
     Args:
-        features_a: (m, c), unit rows.
-        features_b: (n, c), unit rows.
+        features_a: (m, c), L2-normalised rows.
+        features_b: (n, c), L2-normalised rows.
 
     Returns:
         Rows of A (k,), and of B (k,).

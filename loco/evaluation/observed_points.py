@@ -1,6 +1,6 @@
-"""What the depth of an image tells: the points that its pixels show, and whether it sees a point.
+"""3D points at the pixels of an image, and the visibility of points in it, from observed depth.
 
-Only measured depths count: an inpainted one is a guess.
+Only sensor and mesh depths are used, because inpainted depth is an estimate.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from loco.geometry.cameras import backproject, pixel_centres, project
 from loco.geometry.patches import sample_depth
 from loco.storage import Frames
 
-OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # an inpainted depth is a guess
+OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # inpainted depth is an estimate
 OCCLUSION_TOLERANCE = 0.05  # metres
 
 
 def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Depth (h, w) where it was measured or read off the mesh; 0 elsewhere."""
+    """Return the depth (h, w) where it was measured or rendered from the mesh; 0 elsewhere."""
     return np.where(np.isin(source, OBSERVED), depth, 0).astype(np.float64)
 
 
 def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Pixels of a frame made smaller by ``step``: where their depths were measured (h, w, 2), and those depths (h, w).
+    """Subsample the depth of a frame by ``step``; return the positions (h, w, 2) and the depths (h, w).
 
-    A pixel is the one nearest to the middle of a step x step block (the last of the four of an even step), at its own
-    centre in pixels of the smaller frame. Depths are taken, never averaged.
+    Of each step x step block, the pixel nearest to its centre is used (the last of the four, if the step is even). Its
+    position is its own centre, in pixels of the subsampled frame. Depths are not averaged.
     """
     rows, columns = (side // step for side in depth.shape)
     middle = slice(step // 2, None, step)
@@ -36,10 +36,10 @@ def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArr
 def shown_points(
     depth: NDArray[np.floating], uv: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """The points (k, 3) that an image shows at continuous positions (k, 2), world frame; infinite without depth.
+    """Return the 3D points (k, 3) at continuous positions (k, 2) of an image, world frame; infinite without depth.
 
-    Depth is interpolated within one surface. On a depth edge, and next to missing depth, it is that of the pixel that
-    holds the position: nothing is bridged. Arguments as of :func:`is_visible`.
+    Depth is interpolated within one surface. At a depth edge, and next to missing depth, the depth of the pixel that
+    contains the position is used. Arguments as for :func:`is_visible`.
     """
     z, _ = sample_depth(depth, uv)
     columns, rows = np.floor(uv).astype(int).T
@@ -54,14 +54,14 @@ def is_visible(
     pose: NDArray[np.floating],
     tolerance: float,
 ) -> NDArray[np.bool_]:
-    """Whether an image sees points (m, 3): before it, within it, and at the depth of the pixel on which they fall.
+    """Return whether points (m, 3) are visible: in front of the camera, in the image, and at the depth of their pixel.
 
     Args:
         points: world frame, metres.
-        depth: (h, w), metres, 0 = none; where there is none, nothing is seen.
-        intrinsics: (3, 3), pixels of that depth image.
+        depth: (h, w), metres, 0 for missing depth, where no point is visible.
+        intrinsics: (3, 3), in pixels of the depth image.
         pose: (4, 4), camera-to-world, metres.
-        tolerance: how far a point may lie before or behind the surface, metres.
+        tolerance: maximum distance of a point from the surface along the depth, metres.
     """
     uv, z = project(points, intrinsics, pose)
     with np.errstate(invalid="ignore"):
@@ -76,7 +76,7 @@ def is_visible(
 def reprojection_errors(
     points: NDArray[np.floating], uv: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Distances (m,), pixels, from ``uv`` (m, 2) to the projections of ``points`` (m, 3); infinite behind the image."""
+    """Return the distances (m,), pixels, of ``uv`` (m, 2) to projected ``points`` (m, 3); inf behind the camera."""
     projected, z = project(points, intrinsics, pose)
     with np.errstate(invalid="ignore"):
         return np.where(z > 0, np.linalg.norm(projected - uv, axis=1), np.inf)

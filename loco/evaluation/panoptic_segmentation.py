@@ -1,8 +1,8 @@
-"""Scene-stable panoptic segmentation (LoCo, LoCUS): which of all objects of the scene does a patch show?
+"""Scene-stable panoptic segmentation (LoCo, LoCUS): predict which object of the scene a patch shows.
 
-Things are told apart by instance, and an instance is one class in all images of the scene: it has to be known again
-from wherever it is seen. All stuff of a category is one class. (LoCo gives each instance of stuff an output of its own
-and takes the largest: walls then get a richer classifier the more pieces they were annotated in.)
+Each instance of a thing category is one class in all images of the scene, so it must be recognised from every
+viewpoint. All stuff of a category is one class. (LoCo gives each stuff instance its own output and takes the largest,
+so the classifier of walls has more parameters the more pieces they were annotated in.)
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from loco.evaluation.linear_probe import VOID, Classes
 from loco.evaluation.result import EvaluatedScene, Evaluation
 from loco.storage import Labels
 
-# Their pixels have no category, so there is nothing that they have in common.
+# Pixels of these categories are unlabelled and have nothing in common.
 NO_CLASS = [STUFF.index("void"), STUFF.index("unlabeled")]
 
 samples = linear_probe.samples
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """A linear probe for the objects of each scene: :func:`loco.evaluation.linear_probe.evaluate`."""
+    """Evaluate a linear probe for the objects of each scene; see :func:`loco.evaluation.linear_probe.evaluate`."""
     return linear_probe.evaluate(scenes, settings, seed, scene_objects)
 
 
 def scene_objects(labels: Labels) -> Classes:
-    """The classes of :func:`loco.datasets.labels.panoptic`; things are named by category and number of the object."""
+    """Return the classes of :func:`loco.datasets.labels.panoptic`; things are named by category and object number."""
     objects = labels.facts["objects"]
     things = [f"{o['category']} {k}" for k, o in enumerate(objects) if not o["stuff"] and o["triangles"]]
 

@@ -2,18 +2,18 @@
 
 Every pixel of image A with known depth is matched to the pixel of image B with the most similar feature. Matches are
 scored by the ratio test on cosine distances D = 1 - cosine similarity, 1 - D1 / D2 for the two nearest pixels of B,
-and the best 1000 are kept. The error of a match is the distance in B, in pixels, to where A's 3D point projects;
-recall is the share of matches with an error below a threshold. One direction; nothing is filtered by occlusion or by
-the borders of B: a point that B does not see counts as whatever its match makes of it.
+and the best 1000 are kept. The error of a match is its distance in B, in pixels, from the projection of the 3D point of
+A; recall is the fraction of matches with an error below a threshold. Matching is one-directional. Points that are
+occluded in B or outside its borders are not filtered.
 
-Features are of the whole frames; pixels are those of frames made smaller by ``step``, of which every step-th row and
-column is a pixel. Probe3D has frames of 480 x 640 and a step of 4: it matches, and measures, at 120 x 160, so that its
-"10 px" are 40 of the frame.
+Features are extracted from the whole frames. Pixels are those of frames subsampled by ``step`` (every step-th row and
+column). Probe3D has frames of 480 x 640 and a step of 4: it matches and measures errors at 120 x 160, so its "10 px"
+are 40 pixels of the frame.
 
-Pairs are those that the dataset lists (ScanNet's 1,500), or drawn by overlap and rotation. What LoCo's release varies
-can be had beside it, all from one search a pair: other filters (:mod:`loco.evaluation.pixel_search`), and leaving
-out the points that B does not see. So can the errors in 3D of Probe3D's NAVI protocol: between A's point and the one
-that the matched pixel of B shows.
+Pairs are those that the dataset lists (ScanNet's 1,500), or drawn by overlap and rotation. The variants of LoCo's
+release can be evaluated in addition, with one search per pair: other filters (:mod:`loco.evaluation.pixel_search`), and
+leaving out the points that are not visible in B. So can the 3D errors of Probe3D's NAVI protocol: the distances between
+the 3D points of the matched pixels of A and B.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ class Pair:
         a: number of image A; of drawn pairs, A comes before B.
         b: number of image B.
         angle: rotation between them, degrees.
-        overlap: share that each sees of the other, the mean of the two; None where the dataset lists the pair.
-        bin: number of the rotation bin (:func:`loco.evaluation.image_pairs.bin_number`).
-        pose_a_to_b: (4, 4), takes points of camera A to camera B, metres, where the dataset lists the pair; None where
-            it was drawn, as the poses of the frames say it.
+        overlap: fraction of each image that the other sees, averaged over both; None if the dataset lists the pair.
+        bin: index of the rotation bin (:func:`loco.evaluation.image_pairs.bin_number`).
+        pose_a_to_b: (4, 4), transform from camera A to camera B, metres, if the dataset lists the pair; None for drawn
+            pairs, for which the poses of the frames determine it.
     """
 
     scene: int
@@ -83,11 +83,11 @@ class Pair:
 
 
 class Variant(NamedTuple):
-    """A way to choose the matches that are scored.
+    """A selection of the scored matches.
 
-    ``filter``, a name of ``pixel_search.FILTERS``; ``visible_only``, whether points that B does not see are left out;
-    ``name``, what it adds to the names of the metrics: nothing for the first, the main one; ``surface``, to which the
-    points of A are restricted: those that are seen or unseen in training, or None for all.
+    ``filter``, a name of ``pixel_search.FILTERS``; ``visible_only``, whether points that are not visible in B are left
+    out; ``name``, the suffix of the metric names, empty for the first variant, the main one; ``surface``, the surfaces
+    to which the points of A are restricted: those seen or unseen in training, or None for all.
     """
 
     filter: str
@@ -97,48 +97,47 @@ class Variant(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Of the matches of a pair: ``px`` (k,) in the image, pixels; ``m`` (k,) in space, metres. Infinite for misses."""
+    """Errors of a pair's matches: ``px`` (k,) in the image, pixels; ``m`` (k,) in 3D, metres. Infinite if undefined."""
 
     px: NDArray[np.float64]
     m: NDArray[np.float64]
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """Recall of pixel correspondences, by how far the camera turned.
+    """Compute the recall of pixel correspondences, by the rotation between the cameras.
 
     Args:
-        scenes: test scenes, all open at once (the pairs are spread over them), frames of one size. Where the ground
-            truth of one has ``pairs``, all of these are evaluated: names ``a`` and ``b``, and ``pose_a_to_b`` (4, 4),
-            which takes points of camera A to camera B, metres.
-        settings: ``rotation_bins`` (edges, degrees), ``step`` (1 if not given), ``thresholds`` (pixels of the frames
-            made smaller by it), ``matches`` to keep a pair. Of drawn pairs: ``pairs_per_bin`` over all
-            scenes, ``min_overlap``, ``min_baseline``. If given: ``interpolate``, whether ``unit`` features (the
-            default) or ``raw`` ones, as long as they were made, are interpolated to pixels; ``candidates``, the
-            pixels of B among which matches are found, ``all`` (the default) or those of ``observed`` depth (Probe3D:
-            ``raw`` and ``observed``); ``filters`` (names of ``pixel_search.FILTERS``, [ratio]); ``occlusions``
-            ([false]), true for leaving out points that B does not see, before the choice, those whose depth differs by
-            more than ``occlusion_tolerance`` (metres, 0.05); ``thresholds_m`` (metres, none); ``pooled`` (false);
-            ``refine`` and its keys, which move the matched position in B within its pixel
-            (:mod:`loco.evaluation.refinement`; none); ``seen_by_training`` and its keys
-            (:mod:`loco.evaluation.training_surfaces`; ignore).
-        seed: of all draws.
+        scenes: test scenes, all open at once (the pairs are spread over them), frames of one size. If the ground truth
+            of a scene has ``pairs``, all of these are evaluated: names ``a`` and ``b``, and ``pose_a_to_b`` (4, 4), the
+            transform from camera A to camera B, metres.
+        settings: ``rotation_bins`` (edges, degrees), ``step`` (default 1), ``thresholds`` (pixels of the subsampled
+            frames), ``matches`` to keep per pair. For drawn pairs: ``pairs_per_bin`` over all scenes, ``min_overlap``,
+            ``min_baseline``. Optional: ``interpolate``, whether L2-normalised features (``unit``, the default) or
+            unnormalised ones (``raw``) are interpolated to pixels; ``candidates``, the pixels of B among which matches
+            are searched, ``all`` (the default) or those of ``observed`` depth (Probe3D: ``raw`` and ``observed``);
+            ``filters`` (names of ``pixel_search.FILTERS``, [ratio]); ``occlusions`` ([false]), true to leave out,
+            before the selection, the points that are not visible in B, whose depth differs by more than
+            ``occlusion_tolerance`` (metres, 0.05); ``thresholds_m`` (metres, none); ``pooled`` (false); ``refine`` and
+            its keys, which move the matched position in B within its pixel (:mod:`loco.evaluation.refinement`; none);
+            ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`; ignore).
+        seed: seed of all draws.
 
     Returns:
         A row "recall@10px" for every threshold and bin ("30-60 deg"), and for "all" pairs: mean over pairs of the
-        recall in a pair; value None where there is no pair. Likewise "recall@2cm" of
-        ``thresholds_m``, and, if ``pooled``, "recall@10px, pooled": pairs weighted by their matches, as LoCo's release
-        has it. These are of the first filter and the first of ``occlusions``; others have rows of their own
-        ("recall@10px, similarity filter, visible only"). If it is reported what training images show, the rows
-        "recall@10px, seen surfaces" and "..., unseen surfaces" are of the points of A in such patches. Of these the
-        same fraction is kept as of all points of the pair, so that the choice is equally strict.
+        recall in a pair; value None if there is no pair. Likewise "recall@2cm" for ``thresholds_m``, and, if
+        ``pooled``, "recall@10px, pooled": pairs weighted by their number of matches, as in LoCo's release. These are
+        for the first filter and the first of ``occlusions``; the others have separate rows ("recall@10px, similarity
+        filter, visible only"). With ``seen_by_training: report``, the rows "recall@10px, seen surfaces" and "...,
+        unseen surfaces" are computed from the points of A in such patches. The same fraction of these is kept as of all
+        points of the pair, so that the selection is equally strict.
 
-        Items: the pairs. One of which no match is asked (no pixel of observed depth in A that may be matched, fewer
-        than two candidates in B) has ``n_matches`` 0, None as recall and error, and is in no row; one without observed
-        depth in B has None as recalls in space; a median error is None where half the matches or more are of points
-        behind B.
+        Items: the pairs. A pair without matches (no matchable pixel with observed depth in A, or fewer than two
+            candidates in B) has ``n_matches`` 0, None as recall and error, and is in no row. A pair without observed
+            depth in B has None as 3D recalls. The median error is None if half of the matches or more are of points
+            behind camera B.
 
     Raises:
-        DataError: frames differ in size, so that pixel thresholds would mean different things; the frames lack an image
+        DataError: frames differ in size, so that pixel thresholds are not comparable; the frames lack an image
             of a listed pair; or a scene has neither listed pairs nor overlaps.
     """
     scenes = list(scenes)
@@ -159,7 +158,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def variants(settings: Mapping[str, Any]) -> list[Variant]:
-    """All combinations of ``filters`` and ``occlusions``, and of the surfaces to report; the main one first."""
+    """Return all combinations of ``filters``, ``occlusions`` and the surfaces to report; the main one first."""
     filters, occlusions = settings.get("filters", ["ratio"]), settings.get("occlusions", [False])
     surfaces = [None, *(SURFACES if settings.get("seen_by_training") == "report" else ())]
     found = []
@@ -172,7 +171,7 @@ def variants(settings: Mapping[str, Any]) -> list[Variant]:
 
 
 def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]) -> list[Pair]:
-    """The pairs that the dataset of the scene of this ``number`` lists, in its order; none where it has no list.
+    """Return the pairs that the dataset of scene ``number`` lists, in its order; empty if it has no list.
 
     Raises:
         DataError: the frames lack an image that is listed.
@@ -187,13 +186,13 @@ def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]
 
 
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
-    """Draw at most ``pairs_per_bin`` pairs a rotation bin, as evenly from all scenes without a list as they allow.
+    """Draw at most ``pairs_per_bin`` pairs per rotation bin, as evenly as possible from all scenes without a list.
 
     Images of a pair overlap by ``min_overlap`` and were taken ``min_baseline`` apart. Bins hold their lower edge; the
     last one its upper edge too.
 
     Raises:
-        DataError: a scene without a list has no overlaps either.
+        DataError: a scene has neither a list nor overlaps.
     """
     edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
     others = [s for s, scene in enumerate(scenes) if given_pairs(scene) is None]
@@ -208,7 +207,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
 
 
 def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
+    """Return pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
     if scene.correspondences is None:
         raise DataError(
             "lists no image pairs, and has no overlaps to draw them by",
@@ -228,7 +227,7 @@ def _pair_errors(
     rng: np.random.Generator,
     surfaces: Surfaces | None = None,
 ) -> Iterator[Errors]:
-    """Errors of the kept matches of a pair, for each of :func:`variants`; ``surfaces`` of the scene, if reported."""
+    """Yield the errors of the kept matches of a pair for each of :func:`variants`; ``surfaces`` are of the scene."""
     frames, step = scene.frames, settings.get("step", 1)
     depth_a, depth_b = (observed_depth(frames["depth"][i], frames["source"][i]) for i in (pair.a, pair.b))
     (uv_a, z_a), (uv_b, z_b) = (pixels_with_depth(depth, step) for depth in (depth_a, depth_b))
@@ -267,10 +266,10 @@ def _kept(
     among: NDArray[np.bool_],
     surfaces: Mapping[str, NDArray[np.bool_]],
 ) -> NDArray[np.integer]:
-    """The best matches of a variant, rows (k,) of ``found``.
+    """Return the best matches of a variant, rows (k,) of ``found``.
 
-    ``count`` of the points ``among`` (m,) all; of those on a surface (m,) the same fraction. So k does not depend on
-    the features.
+    There are ``count`` of the points ``among`` (m,) all, and the same fraction of those on a surface (m,), so that k
+    does not depend on the features.
     """
     if variant.surface is None:
         return best_matches(found, variant.filter, count, among)
@@ -282,7 +281,7 @@ def _kept(
 def _points_on(
     surfaces: Surfaces | None, scene: EvaluatedScene, image: int, uv: NDArray[np.floating]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Surface -> which positions (m, 2) in an image, pixels of the frame, are in a patch of it; none if not known."""
+    """Return the mask over positions (m, 2), frame pixels, of each surface; empty if the surfaces are unknown."""
     if surfaces is None:
         return {name: np.zeros(len(uv), bool) for name in SURFACES}
     patches = patch_of(uv, scene.correspondences.grid, scene.correspondences.extent)
@@ -297,7 +296,7 @@ def _offsets(
     candidates: NDArray[np.bool_],
     settings: Mapping[str, Any],
 ) -> NDArray[np.float64]:
-    """Offsets (k, 2) from the centres of the pixels of B that features (k, c) are matched to, in pixels."""
+    """Return the offsets (k, 2), pixels, from the centres of the pixels of B to which features (k, c) are matched."""
     centres = torch.from_numpy(pixel_centres(*candidates.shape).reshape(-1, 2))
 
     def features(numbers: NDArray[np.integer]) -> Tensor:
@@ -307,7 +306,7 @@ def _offsets(
 
 
 def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any]) -> Tensor:
-    """Feature map (h, w, c) of an image, its cells as long as `interpolate` has it."""
+    """Return the feature map (h, w, c) of an image, L2-normalised unless `interpolate` is `raw`."""
     cells = torch.from_numpy(scene.features.map(image))
     if settings.get("interpolate", "unit") == "unit":
         return cells
@@ -315,14 +314,14 @@ def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any])
 
 
 def _poses(scene: EvaluatedScene, pair: Pair) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Camera-to-world poses (4, 4) of both images, metres; where the pair is listed, the world is camera A."""
+    """Return the camera-to-world poses (4, 4) of both images, metres; for listed pairs, the world frame is camera A."""
     if pair.pose_a_to_b is None:
         return scene.frames["pose"][pair.a], scene.frames["pose"][pair.b]
     return np.eye(4), np.linalg.inv(pair.pose_a_to_b)
 
 
 def _summary(errors: Errors, settings: Mapping[str, Any]) -> list[float | None]:
-    """Number of matches, recall at each threshold, and the median error in pixels; None where there is none."""
+    """Return the number of matches, the recall at each threshold and the median error in pixels; None if undefined."""
     thresholds = _thresholds(settings).values()
     if len(errors.px) == 0:
         return [0, *(None for _ in thresholds), None]
@@ -333,13 +332,13 @@ def _summary(errors: Errors, settings: Mapping[str, Any]) -> list[float | None]:
 
 
 def _columns(settings: Mapping[str, Any]) -> list[str]:
-    """Names of the columns of the items."""
+    """Return the column names of the items."""
     of_variant = ["n_matches", *_thresholds(settings), "median_error"]
     return ["scene", "a", "b", "angle", "overlap"] + [n + v.name for v, n in product(variants(settings), of_variant)]
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """The recalls that each row of :func:`evaluate` is the mean of, from its items."""
+    """Return the recalls that each row of :func:`evaluate` averages, from its items."""
     edges = settings["rotation_bins"]
     bins = bin_number(items["angle"], edges).tolist()
     conditions: dict[str, set[int]] = {f"{low:g}-{high:g} deg": {i} for i, (low, high) in enumerate(pairwise(edges))}
@@ -350,7 +349,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
     for variant, pooled, metric in product(variants(settings), pooling, _thresholds(settings)):
         recalls, counts = items[metric + variant.name], items["n_matches" + variant.name]
         if variant.surface and not any(counts):
-            continue  # nothing is known of the training
+            continue  # the training scenes are unknown
         for condition, chosen in conditions.items():
             rows = [row for row in zip(pairs, recalls, counts, bins) if row[3] in chosen and row[1] is not None]
             found.append(
@@ -366,7 +365,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 
 def _thresholds(settings: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
-    """Metric -> which of the :class:`Errors` it is about, and below what they are right."""
+    """Return the field of :class:`Errors` and the threshold of each metric."""
     in_pixels = {f"recall@{threshold:g}px": ("px", threshold) for threshold in settings["thresholds"]}
     in_space = {f"recall@{100 * threshold:g}cm": ("m", threshold) for threshold in settings.get("thresholds_m", [])}
     return in_pixels | in_space

@@ -1,7 +1,7 @@
-"""The search for the pixels of an image whose features are most similar, and the choice of the best matches.
+"""Search for the pixels of an image with the most similar features, and selection of the best matches.
 
-:mod:`loco.evaluation.pixel_correspondence` scores these matches. The search is exact: features are multiplied with the
-few cells of a feature map, and the products are interpolated to the pixels.
+:mod:`loco.evaluation.pixel_correspondence` scores these matches. The search is exact: inner products are computed with
+the few cells of a feature map, then interpolated to the pixels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 
 class Neighbours(NamedTuple):
     """The two most similar pixels in B of points of A, in random order.
 
-    ``point`` (m,) which point; ``distance`` (m, 2) cosine distances, smaller first; ``pixel`` (m, 2) the numbers of
-    those pixels, row by row; ``size`` (height, width) of B.
+    ``point`` (m,), indices of the points; ``distance`` (m, 2), cosine distances, smaller first; ``pixel`` (m, 2),
+    row-major indices of the pixels; ``size`` (height, width) of B.
     """
 
     point: NDArray[np.integer]
@@ -37,12 +37,12 @@ class Neighbours(NamedTuple):
 
     @property
     def places(self) -> NDArray[np.float64]:
-        """Centres of both pixels, (m, 2, 2): of each the nearest first, each (u, v)."""
+        """Return the centres (u, v) of both pixels, (m, 2, 2), the most similar first."""
         return pixel_centres(*self.size).reshape(-1, 2)[self.pixel.numpy()]
 
 
-# What makes a match a good one, the higher the better: LoCo's three filters. If the second best pixel lies far from the
-# best, as on a repeated pattern, the place is in doubt; so LoCo's release keeps the matches whose two are nearest.
+# Scores of matches, higher is better: LoCo's three filters. If the second best pixel lies far from the best, as on a
+# repeated pattern, the match is ambiguous; so LoCo's release keeps the matches with the smallest such distance.
 FILTERS: dict[str, Callable[[Neighbours], Tensor]] = {
     "ratio": lambda found: 1 - found.distance[:, 0] / found.distance[:, 1],
     "similarity": lambda found: -found.distance[:, 0],
@@ -59,16 +59,16 @@ def nearest_pixels(
     extent: Extent | None = None,
     candidates: NDArray[np.bool_] | None = None,
 ) -> Neighbours:
-    """The two pixels of B that are most similar to each pixel of A, as all filters need them.
+    """Return the two pixels of B that are most similar to each pixel of A, the input of all filters.
 
     Args:
         map_a: feature map (h, w, c) of A.
         map_b: feature map of B.
         uv: (m, 2), pixels of A; at least one.
         size: (height, width) of both images.
-        rng: shuffles the pixels of A, so that later the choice among equal scores is random.
-        extent: (height, width), pixels, of what the maps cover; that of the images if None.
-        candidates: (height, width), the pixels of B that may be matched, at least two; all if None.
+        rng: random number generator that shuffles the pixels of A, so that ties are later broken at random.
+        extent: (height, width), pixels, of the area covered by the maps; None for that of the images.
+        candidates: (height, width), mask of the pixels of B that may be matched, at least two; None for all.
     """
     shuffled = rng.permutation(len(uv))
     queries = sample_features(map_a, torch.from_numpy(uv[shuffled]), extent or size)
@@ -77,13 +77,13 @@ def nearest_pixels(
 
 
 def best_matches(found: Neighbours, filter: str, count: int, among: NDArray[np.bool_] | None = None) -> NDArray:
-    """Which rows of ``found`` are the best matches (k,), best first; k is ``count``, or as many as there are.
+    """Return the rows (k,) of ``found`` with the best matches, best first; k is at most ``count``.
 
     Args:
-        found: of points of A.
+        found: neighbours of points of A.
         filter: a name of :data:`FILTERS`.
-        count: how many to keep.
-        among: (m,), the points that are chosen from; all if None.
+        count: number of matches to keep.
+        among: (m,), mask of the points to select from; None for all.
     """
     order = torch.argsort(FILTERS[filter](found), descending=True, stable=True).numpy()
     if among is not None:
@@ -98,21 +98,21 @@ def two_nearest(
     extent: Extent | None = None,
     candidates: NDArray[np.bool_] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Exact two most similar pixels of an image.
+    """Find the two most similar pixels of an image exactly.
 
-    A pixel's feature is sum_i w_i b_i / |sum_i w_i b_i| over its four neighbours b_i on the map (bilinear). Inner
-    products pass through the sum, so features are multiplied with the map's few cells and the products interpolated
-    to the pixels: the cost for each pixel does not grow with the number of channels.
+    A pixel's feature is sum_i w_i b_i / |sum_i w_i b_i| over its four neighbours b_i on the map (bilinear). The inner
+    product is linear, so it is computed with the few cells of the map and interpolated to the pixels: the cost per
+    pixel does not grow with the number of channels.
 
     Args:
-        features: (m, c), unit rows; at least one.
+        features: (m, c), L2-normalised rows; at least one.
         feature_map: (h, w, c).
         size: (height, width) of the image.
-        extent: (height, width), pixels, of what the map covers; the image if None.
-        candidates: (height, width), the pixels that are looked at, at least two; all if None.
+        extent: (height, width), pixels, of the area covered by the map; None for the image.
+        candidates: (height, width), mask of the searched pixels, at least two; None for all.
 
     Returns:
-        Cosine similarities (m, 2), larger first, and the indices (m, 2) of these pixels, row by row.
+        Cosine similarities (m, 2), larger first, and the row-major indices (m, 2) of these pixels.
     """
     h, w, c = feature_map.shape
     height, width = size
@@ -120,7 +120,7 @@ def two_nearest(
     cells = feature_map.float()
     norm = _to_pixels(cells, size, extent).norm(dim=2, keepdim=True).clamp(min=1e-12)
     barred = None if candidates is None or candidates.all() else ~torch.from_numpy(candidates)[..., None]
-    # Made once: small results kept between large blocks would break up the memory.
+    # Allocated once: small results between large blocks would fragment the memory.
     similarity, nearest = torch.empty(len(features), 2), torch.empty(len(features), 2, dtype=torch.int64)
     for block, highest, numbers in zip(features.split(BLOCK), similarity.split(BLOCK), nearest.split(BLOCK)):
         similarities = _to_pixels((cells.reshape(-1, c) @ block.T).view(h, w, -1), size, extent)
@@ -137,8 +137,8 @@ def two_nearest(
 
 
 def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
-    """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), as :func:`sample_features` does."""
-    channels_last = cells[None].permute(0, 3, 1, 2)  # in these strides, or PyTorch copies everything to others
+    """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), like :func:`sample_features`."""
+    channels_last = cells[None].permute(0, 3, 1, 2)  # with these strides, PyTorch makes no copy
     if all(float(side).is_integer() for side in extent):
         whole = [int(side) for side in extent]
         pixels = F.interpolate(channels_last, whole, mode="bilinear", align_corners=False)

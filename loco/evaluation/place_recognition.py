@@ -1,13 +1,13 @@
-"""Place recognition: which images of a database show the place of a query image? (AnyLoc, and LoCo's appendix F.)
+"""Place recognition: retrieve the database images that show the place of a query image (AnyLoc; LoCo, appendix F).
 
-Images are described by one vector each and ranked by cosine similarity to the query; the first of them may be put in a
-new order by how their patches match. Recall at k is the share of queries that have an image of the same place, a
-positive, among the first k.
+Each image is described by one vector, and images are ranked by cosine similarity to the query; the first images may be
+reranked by matching their patches. Recall at k is the fraction of queries with an image of the same place, a positive,
+among the first k.
 
-Where a dataset says which images show the same place (photographs, as AnyLoc's), each scene is a database with queries
-of its own. Elsewhere all test scenes of a dataset are one database, and their overlaps say it, as LoCo has it: some
-images of each scene become queries; a database image is a positive if it sees enough of the query, and one that is too
-similar to any query leaves the database. Queries are drawn, or chosen greedily as in LoCo's release.
+If a dataset lists the images of the same place (photographs, as in AnyLoc), each scene is a database with its own
+queries. Otherwise all test scenes of a dataset form one database, and positives are defined by overlap, as in LoCo:
+some images of each scene become queries; a database image is a positive if it sees enough of the query, and images that
+are too similar to any query are removed from the database. Queries are drawn, or chosen greedily as in LoCo's release.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ from loco.evaluation.training_surfaces import SURFACES, Fractions, image_fractio
 from loco.geometry.image_pairs import mutual_overlap
 
 Numbers = NDArray[np.integer]
-Places = tuple[Numbers, Numbers, list[Numbers]]  # database, queries, positives: which of the database, for each query
+Places = tuple[Numbers, Numbers, list[Numbers]]  # database, queries, and the positives (indices) of each query
 Settings = Mapping[str, Any]
 
 COLUMNS = ("database", "scene", "query", "condition", "n_positives", "rank")
-QUERIES, PART = 512, 128  # queries and database images in single precision at a time: 250 MB of VLAD 128 x 768
+QUERIES, PART = 512, 128  # queries and database images in single precision at a time: 250 MB for VLAD 128 x 768
 
 
 class Answer(NamedTuple):
-    """What a way to rank found for a query: the ``rank`` of the first positive, and ``hits``, how many are among the
-    first k for each k of ``ks``."""
+    """Result of a query: the ``rank`` of the first positive, and ``hits``, the number of positives within each k of
+    ``ks``.
+    """
 
     rank: int | None = None
     hits: tuple[int | None, ...] = ()
@@ -50,15 +51,15 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Database:
-    """Images to search through and queries.
+    """Database images and queries.
 
     Attributes:
-        name: the dataset, or dataset/scene where the scene is a database of its own.
-        dataset: that it is of.
-        images: to search through, in random order: of equally similar ones the first comes first.
-        queries: to search for.
-        names: of the queries.
-        positives: for each query, which of ``images`` show its place.
+        name: the dataset, or dataset/scene if each scene is a separate database.
+        dataset: name of the dataset.
+        images: database images, in random order; ties in similarity keep this order.
+        queries: query images.
+        names: names of the queries.
+        positives: indices of the positives in ``images``, for each query.
     """
 
     name: str
@@ -70,33 +71,33 @@ class Database:
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0) -> Evaluation:
-    """Recall at k of place recognition.
+    """Compute the recall at k of place recognition.
 
     Args:
         scenes: test scenes, all open at once.
-        settings: where overlaps say what is the same place: ``queries`` of a scene (a share below 1, a number, or
+        settings: where overlap defines the positives: ``queries`` per scene (a fraction below 1, a number, or
             ``greedy``: :func:`greedy_queries`),
             ``min_overlap`` of a positive, ``max_overlap``, ``max_distance`` (metres); ``descriptors`` (see
             :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
-            images share a vocabulary where ``vocabulary`` is ``domain``; two or more each); ``rerank``
-            (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; ``[none]`` if not given); ``ks``,
+            images share a vocabulary if ``vocabulary`` is ``domain``; two or more datasets per domain); ``rerank``
+            (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; default ``[none]``); ``ks``,
             ``accuracy``; ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
-        seed: of all draws.
+        seed: seed of all draws.
 
     Returns:
-        A row "recall@5" for every k and way to rank ("GeM 3, mutual + RANSAC"), and every database if there are several
-        ("VLAD 128, houses"): mean over queries; the value is None where the extractor has no
-        class token to rank by. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first
-        k images, over queries with k or more positives (LoCo's release). Items: a row for each way to rank and query,
+        A row "recall@5" for every k and ranking method ("GeM 3, mutual + RANSAC"), and every database if there are
+        several ("VLAD 128, houses"): mean over queries; the value is None if the method requires a class token and the
+        extractor has none. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first k
+        images, over queries with k or more positives (LoCo's release). Items: a row for each ranking method and query,
         with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
-        ``first_<k>``. If it is reported what training images show, rows "..., mostly seen" and "..., mostly unseen" are
-        of the queries of which more than half of the patches are, by their columns ``seen`` and ``unseen``. A query
-        without positives has ``n_positives`` 0 and rank None, and is in no row. A database without queries is in none
-        either, and k may exceed the number of images.
+        ``first_<k>``. With ``seen_by_training: report``, the rows "..., mostly seen" and "..., mostly unseen" are
+        computed from the queries of which more than half of the patches are seen or unseen (columns ``seen`` and
+        ``unseen``). A query without positives has ``n_positives`` 0 and rank None, and is in no row; neither is a
+        database without queries. k may exceed the number of images.
 
     Raises:
-        ConfigError: two ways to rank have one name; a domain is of one dataset.
-        DataError: the ground truth of a scene is not of its frames; too few patches for a vocabulary.
+        ConfigError: two ranking methods have the same name; a domain has one dataset only.
+        DataError: the ground truth of a scene does not match its frames; too few patches for a vocabulary.
     """
     conditions = _conditions(settings)
     databases = gather(list(scenes), settings, seed)
@@ -115,14 +116,14 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
 
 
 def _training_fractions(queries: Sequence[Image], settings: Settings) -> list[Fractions]:
-    """Fractions of each query's patches that are seen and unseen in training."""
+    """Return the fractions of each query's patches that are seen and unseen in training."""
     scenes = {query.scene.frames_path: query.scene for query in queries}
     surfaces = {path: training_surfaces(scene, settings) for path, scene in scenes.items()}
     return [image_fractions(query.scene, surfaces[query.scene.frames_path], query.number) for query in queries]
 
 
 def gather(scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> list[Database]:
-    """The databases of the test scenes, in the order of the scenes."""
+    """Return the databases of the test scenes, in the order of the scenes."""
     groups: dict[str, list[EvaluatedScene]] = {}
     for scene in scenes:
         dataset = scene.frames.dataset
@@ -158,10 +159,10 @@ def _places(scene: EvaluatedScene, settings: Settings, seed: int) -> Places:
 
 
 def listed_places(scene: EvaluatedScene) -> Places:
-    """Numbers of the database images and queries that the dataset's own files name, and what they say is positive.
+    """Return the database images and queries (frame numbers) and the positives that the dataset lists.
 
     Raises:
-        DataError: an image is not among the frames, or the positives are not of these queries and images.
+        DataError: an image is not among the frames, or the positives do not match the queries and images.
     """
     truth, number = scene.ground_truth, {name: i for i, name in enumerate(scene.frames.names)}
     facts: dict[str, Any] = {"file": scene.frames.path, "scene": scene.frames.scene}
@@ -189,20 +190,20 @@ def listed_places(scene: EvaluatedScene) -> Places:
 def overlapping_places(
     poses: NDArray[np.floating], overlap: NDArray[np.floating], settings: Settings, rng: np.random.Generator
 ) -> Places:
-    """Queries drawn from the images of a scene, and what is a positive of each, by LoCo's definition.
+    """Draw queries from the images of a scene, and return the positives of each by LoCo's definition.
 
-    The rest of the images are the database, less those that are too similar to any query: of mutual overlap
-    ``max_overlap`` or more, nearer than ``max_distance``. A positive sees ``min_overlap`` of the query or more, and is
-    nearer than ``max_distance``; it is not too similar, or it would not be there.
+    The other images form the database, except those that are too similar to any query: with a mutual overlap of
+    ``max_overlap`` or more, and nearer than ``max_distance``. A positive is a database image that sees ``min_overlap``
+    of the query or more and is nearer than ``max_distance``.
 
     Args:
         poses: (n, 4, 4), camera-to-world, metres.
-        overlap: (n, n); (i, j) is the share of image i that image j sees.
+        overlap: (n, n); (i, j) is the fraction of image i that image j sees.
         settings: as for :func:`evaluate`.
-        rng: draws the queries.
+        rng: random number generator that draws the queries.
 
     Returns:
-        Numbers (d,) of the database images and (q,) of the queries, and which of the d are positive, for each query.
+        Numbers (d,) of the database images and (q,) of the queries, and the indices into the d positives of each query.
     """
     n, asked, centres = len(poses), settings["queries"], poses[:, :3, 3]
     near = cdist(centres, centres) < settings["max_distance"]
@@ -218,11 +219,11 @@ def overlapping_places(
 
 
 def greedy_queries(positive: NDArray[np.bool_], similar: NDArray[np.bool_]) -> Numbers:
-    """Choose queries so that each has a positive and none takes one from another, as LoCo's release does.
+    """Select queries such that each has a positive and none removes a positive of another, as in LoCo's release.
 
-    Images are considered in their order. One becomes a query unless it is a positive of an earlier query or too similar
-    to one, has no positive left in the database, or is too similar to a positive of an earlier query. It leaves the
-    database, as do all images that are too similar to it.
+    Images are considered in their order. An image becomes a query unless it is a positive of an earlier query or too
+    similar to one, has no positive left in the database, or is too similar to a positive of an earlier query. A query
+    and all images that are too similar to it are removed from the database.
 
     Args:
         positive: (n, n); (i, j): image j shows the place of image i.
@@ -233,7 +234,7 @@ def greedy_queries(positive: NDArray[np.bool_], similar: NDArray[np.bool_]) -> N
     """
     similar = similar & ~np.eye(len(similar), dtype=bool)
     positive = positive & ~np.eye(len(positive), dtype=bool)
-    left = np.ones(len(positive), dtype=bool)  # in the database
+    left = np.ones(len(positive), dtype=bool)  # still in the database
     taken, needed = np.zeros_like(left), np.zeros_like(left)
     queries = []
     for i in range(len(positive)):
@@ -249,7 +250,7 @@ def greedy_queries(positive: NDArray[np.bool_], similar: NDArray[np.bool_]) -> N
 
 
 def _vocabularies(databases: Sequence[Database], settings: Settings, seed: int) -> dict[tuple[str, str], Tensor]:
-    """Centres of each VLAD, by (name of the descriptor, dataset), of database images alone."""
+    """Learn the centres of each VLAD from database images only; keys are (name of the descriptor, dataset)."""
     centres = {}
     for wanted in (entry for entry in settings["descriptors"] if entry["name"] == "vlad"):
         domains = settings.get("domains", {}) if wanted["vocabulary"] == "domain" else {}
@@ -261,7 +262,7 @@ def _vocabularies(databases: Sequence[Database], settings: Settings, seed: int) 
             if wanted["vocabulary"] == "domain":
                 _require_shared({database.dataset for database in group}, domains)
             if not any(len(positives) for database in group for positives in database.positives):
-                continue  # nothing will be searched
+                continue  # there are no searches
             images = [image for database in group for image in database.images]
             learned = learn_centres(images, wanted["clusters"], wanted["samples"], seed)
             centres |= {(descriptor_name(wanted), database.dataset): learned for database in group}
@@ -269,7 +270,7 @@ def _vocabularies(databases: Sequence[Database], settings: Settings, seed: int) 
 
 
 def _require_shared(datasets: set[str], domains: Mapping[str, str]) -> None:
-    """Refuse a domain of one dataset: its vocabulary would be the dataset's own, under another name."""
+    """Reject a domain of one dataset: its vocabulary would be that of the dataset under another name."""
     if len(datasets) == 1:
         (dataset,) = datasets
         domain = (
@@ -284,7 +285,7 @@ def _require_shared(datasets: set[str], domains: Mapping[str, str]) -> None:
 def _first_ranks(
     database: Database, settings: Settings, vocabularies: Mapping[tuple[str, str], Tensor]
 ) -> dict[str, dict[int, Answer]]:
-    """For each condition, query -> what was found: those with positives, where there is a descriptor."""
+    """Return the answers to the queries with positives, for each condition whose descriptor exists."""
     asked = [q for q, positives in enumerate(database.positives) if len(positives)]
     if not asked:
         return {}
@@ -301,8 +302,8 @@ def _first_ranks(
         firsts, shortlists[name] = _search(database.images, queries, positives, describe_one, top, ks)
         ranks |= {_condition(name, rerank): list(firsts) for rerank in reranks}
     for condition, q, order in _reranked(queries, database.images, shortlists, reranks):
-        # Where no positive is among those in a new order, the first one stays where the descriptor has put it; and so
-        # does what lies behind the shortlist.
+        # If the reranked images contain no positive, the first positive keeps its rank, like all images behind the
+        # shortlist.
         new, old = _answer(order, positives[q], ks), ranks[condition][q]
         hits = tuple(new.hits[i] if k <= len(order) else old.hits[i] for i, k in enumerate(ks))
         ranks[condition][q] = Answer(new.rank or old.rank, hits)
@@ -317,7 +318,7 @@ def _search(
     top: int,
     ks: Sequence[int],
 ) -> tuple[list[Answer], list[Numbers]]:
-    """What is found for each query, and its ``top`` most similar images."""
+    """Return the answer to each query, and its ``top`` most similar images."""
     firsts, shortlist = [], []
     for order, right in zip(rank(describe(images, describe_one), describe(queries, describe_one)), positives):
         firsts.append(_answer(order, right, ks))
@@ -329,7 +330,7 @@ def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
     """Yield for each query the numbers (n,) of all database images, most similar first; ties as in the database.
 
     Args:
-        database: descriptors (n, d), unit rows.
+        database: descriptors (n, d), L2-normalised rows.
         queries: descriptors (q, d).
     """
     for block in queries.split(QUERIES):
@@ -337,18 +338,18 @@ def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
         asked = block.float()
         for into, part in zip(similarities.split(PART, dim=1), database.split(PART)):
             torch.matmul(asked, part.float().T, out=into)
-        # Equal descriptors must tie exactly, in whatever order the products were summed.
+        # Equal descriptors must tie exactly, whatever the order in which the products were summed.
         yield from similarities.round(decimals=6).argsort(dim=1, descending=True, stable=True).numpy()
 
 
 def _answer(order: Numbers, positives: Numbers, ks: Sequence[int]) -> Answer:
-    """Rank, from 1, of the first positive in an order (None if it holds none), and positives among the first k."""
+    """Return the rank, from 1, of the first positive (None without one), and the number of positives in the first k."""
     ranks = np.flatnonzero(np.isin(order, positives)) + 1
     return Answer(int(ranks[0]) if len(ranks) else None, tuple(int((ranks <= k).sum()) for k in ks))
 
 
 def _counted(settings: Settings) -> list[str]:
-    """Names of the further columns of items, for ``accuracy``."""
+    """Return the names of the item columns for ``accuracy``."""
     return [f"first_{k}" for k in settings["ks"]] if settings.get("accuracy") else []
 
 
@@ -358,9 +359,9 @@ def _reranked(
     shortlists: Mapping[str, Sequence[Numbers]],
     reranks: Mapping[str, Settings | None],
 ) -> Iterator[tuple[str, int, Numbers]]:
-    """Yield (condition, number of the query, its shortlist in the new order); equal scores keep the old one.
+    """Yield (condition, index of the query, its reranked shortlist); equal scores keep their order.
 
-    What the patches of two images score does not depend on the descriptor: each pair is matched once.
+    The score of two images does not depend on the descriptor, so each pair is matched once.
     """
     matched = {name: entry for name, entry in reranks.items() if entry}
     if not matched or not shortlists:
@@ -378,12 +379,12 @@ def _reranked(
 
 
 def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
-    """The hits (1) and misses (0) that each row of :func:`evaluate` is the mean of, from its items.
+    """Return the hits (1) and misses (0) that each row of :func:`evaluate` averages, from its items.
 
-    They are NaN, and so is their mean, where an extractor has no descriptor to rank by: its queries are still those of
-    others.
+    If an extractor lacks the descriptor, they and their mean are NaN; its queries are still those of the other
+    extractors.
     """
-    databases = list(dict.fromkeys(items["database"])) or [""]  # without any query, rows say that there is nothing
+    databases = list(dict.fromkeys(items["database"])) or [""]  # without any query, the rows are empty
     every = range(len(items["rank"]))
     groups = {"": every} | {f", {name}": chosen for name, chosen in mostly(items, every).items()}
     cells = list(product(settings["ks"], _conditions(settings), databases, groups))
@@ -395,14 +396,14 @@ def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
 
 
 def _recall(items: Mapping[str, list[Any]], k: int, condition: str, database: str, chosen: Iterable[int]) -> Sample:
-    """Hits among the first k images, of the ``chosen`` rows with positives."""
+    """Return the hits among the first k images, for the ``chosen`` rows with positives."""
     rows = _rows(items, condition, database, chosen, 1)
     hits = [np.nan if items["rank"][n] is None else float(items["rank"][n] <= k) for n in rows]
     return Sample(f"recall@{k}", condition, _keys(items, rows), hits)
 
 
 def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: str, chosen: Iterable[int]) -> Sample:
-    """Fractions of positives among the first k images, of the ``chosen`` rows with k positives or more."""
+    """Return the fractions of positives among the first k images, for the ``chosen`` rows with k positives or more."""
     rows, found = _rows(items, condition, database, chosen, k), items[f"first_{k}"]
     return Sample(
         f"accuracy@{k}", condition, _keys(items, rows), [np.nan if found[n] is None else found[n] / k for n in rows]
@@ -412,7 +413,7 @@ def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: 
 def _rows(
     items: Mapping[str, list[Any]], condition: str, database: str, chosen: Iterable[int], positives: int
 ) -> list[int]:
-    """Those ``chosen`` that are of a way to rank and a database, with so many positives or more."""
+    """Return the ``chosen`` rows of a condition and a database with at least the given number of positives."""
     wanted = condition, database
     found = items["condition"], items["database"], items["n_positives"]
     return [n for n in chosen if (found[0][n], found[1][n]) == wanted and found[2][n] >= positives]
@@ -423,7 +424,7 @@ def _keys(items: Mapping[str, list[Any]], rows: Iterable[int]) -> list[Item]:
 
 
 def _conditions(settings: Settings) -> list[str]:
-    """Names of all ways to rank."""
+    """Return the names of all ranking methods."""
     names = [descriptor_name(entry) for entry in settings["descriptors"]]
     found = [_condition(name, rerank) for name, rerank in product(names, _reranks(settings))]
     reranks = settings.get("rerank", ["none"])
@@ -436,7 +437,7 @@ def _conditions(settings: Settings) -> list[str]:
 
 
 def _reranks(settings: Settings) -> dict[str, Settings | None]:
-    """The entries of ``rerank`` by their names; None for ``none``."""
+    """Return the entries of ``rerank`` by name; None for ``none``."""
     entries = settings.get("rerank", ["none"])
     return {"none" if entry == "none" else rerank_name(entry): None if entry == "none" else entry for entry in entries}
 

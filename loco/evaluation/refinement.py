@@ -1,14 +1,14 @@
-"""Positions of matches to a fraction of a cell, for all extractors alike.
+"""Sub-cell refinement of match positions, identical for all extractors.
 
 A match pairs a position in image A with the most similar cell of a grid in image B, so its position in B is off by up
-to half a cell in each direction, whatever the features. The similarities of the neighbouring cells tell where between
-them the peak is. Two estimators, each limited to the matched cell:
+to half a cell in each direction, whatever the features. The position of the peak between cells is estimated from the
+similarities of the neighbouring cells. Two estimators, each limited to the matched cell:
 
-- ``parabola``: the vertex of the parabola through the peak and its two neighbours, along each axis. It depends neither
-  on the offset nor on the scale of the similarities, so it treats extractors alike that differ in these.
+- ``parabola``: the vertex of the parabola through the peak and its two neighbours, along each axis. It is invariant to
+  the offset and scale of the similarities, in which extractors differ.
 - ``soft_argmax``: the mean position of the cells of a window, weighted by the softmax of similarity over temperature.
 
-Only the position in B is refined: the feature of A is that of its position, whose correspondence is what is estimated.
+Only the position in B is refined: the feature of A belongs to its exact position, whose correspondence is estimated.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 HALF = 0.5  # cells: the refined position stays in the matched cell
-FLAT = 1e-7  # curvature of cosines below which a peak is a plateau: single precision does not resolve it
-TEMPERATURE, WINDOW = 0.05, 5  # of soft_argmax, unless given
-BLOCK = 2**13  # cells whose features are held at a time
+FLAT = 1e-7  # curvature of cosines below which a peak counts as flat: the limit of single precision
+TEMPERATURE, WINDOW = 0.05, 5  # defaults of soft_argmax
+BLOCK = 2**13  # cells whose features are held in memory at a time
 
-Features = Callable[[NDArray[np.integer]], Tensor]  # numbers of cells (m,) -> their features (m, c), unit rows
+Features = Callable[[NDArray[np.integer]], Tensor]  # numbers of cells (m,) -> their features (m, c), L2-normalised rows
 
 
 def refined_offsets(
@@ -40,18 +40,18 @@ def refined_offsets(
     """Return the offsets of matches from the centres of their cells.
 
     Args:
-        queries: (k, c), unit rows: the features that are matched.
-        cells: (k,), the cell of B that each is matched to, numbered row by row.
+        queries: (k, c), L2-normalised rows: the matched features.
+        cells: (k,), row-major index of the matched cell of B.
         size: (rows, columns) of the grid of B.
-        features: returns the features of cells of B by their numbers.
+        features: returns the features of cells of B by their indices.
         settings: ``refine`` (``none``, the default, ``parabola`` or ``soft_argmax``), ``refine_temperature`` and
             ``refine_window`` (cells along each side, odd) of ``soft_argmax``.
-        candidates: (rows, columns), the cells that may be matched; others are treated as those beyond the border. All
-            if None.
+        candidates: (rows, columns), mask of the cells that may be matched; others are treated like cells beyond the
+            border. None for all.
 
     Returns:
         (k, 2), along u and v, in cells, from -0.5 to 0.5. 0 along an axis on which a neighbour is missing or the
-        similarities are equal; all 0, and no feature is read, for ``none``.
+        similarities are equal; for ``none`` all are 0 and no feature is read.
     """
     method = settings.get("refine", "none")
     if method == "none" or len(cells) == 0:
@@ -72,7 +72,7 @@ def parabola_offsets(windows: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _vertex(line: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Vertex (k,) of the parabola through three similarities (k, 3), in cells from the second."""
+    """Return the vertex (k,) of the parabola through three similarities (k, 3), in cells from the second."""
     before, peak, after = line.T
     curvature = before - 2 * peak + after
     curved = curvature < -FLAT  # False where a neighbour is missing
@@ -84,8 +84,8 @@ def soft_argmax_offsets(windows: NDArray[np.floating], temperature: float) -> ND
     """Return the mean positions (k, 2), along u and v, of the cells of windows (k, w, w), weighted by the softmax of
     similarity over ``temperature``, in cells from the centre.
 
-    A cell whose mirror image about the centre is missing (NaN) along an axis does not count on this axis, so the border
-    of a grid draws no match inwards.
+    A cell whose mirror image about the centre is missing (NaN) along an axis is ignored on this axis, so that the
+    border of the grid does not bias matches inwards.
     """
     reach = np.arange(windows.shape[1]) - windows.shape[1] // 2
     peak = np.nanmax(windows, axis=(1, 2), keepdims=True)
@@ -94,7 +94,7 @@ def soft_argmax_offsets(windows: NDArray[np.floating], temperature: float) -> ND
     offsets = []
     for axis in (2, 1):
         paired = np.where(np.flip(missing, axis=axis), 0, weight)
-        mass = np.moveaxis(paired, axis, 1).sum(axis=2)  # of each column, of each row
+        mass = np.moveaxis(paired, axis, 1).sum(axis=2)  # per column, per row
         offsets.append(mass @ reach / mass.sum(axis=1))
     return np.clip(np.stack(offsets, axis=1), -HALF, HALF)
 
@@ -109,7 +109,7 @@ def similarity_windows(
 ) -> NDArray[np.float64]:
     """Return the cosine similarities (k, window, window) of queries (k, c) and the cells around ``cells`` (k,).
 
-    NaN beyond the grid, and where a cell is no candidate. Arguments as of :func:`refined_offsets`.
+    Cells beyond the grid, or that are not candidates, are NaN. Arguments as of :func:`refined_offsets`.
     """
     rows, columns = size
     reach = np.arange(window) - window // 2

@@ -1,22 +1,23 @@
-"""Relative pose of two images from matches of their features alone.
+"""Relative pose of two images from matches of their features.
 
 The patches of both images are matched: mutual nearest neighbours by cosine similarity, of which the best by the ratio
-test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. A patch's place is its centre;
-with ``refine``, the place in B moves to the peak of the similarities around it (:mod:`loco.evaluation.refinement`).
-An extractor of keypoints has its own places, and Lowe's ratio test as well (:mod:`loco.evaluation.sift_keypoints`).
+test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. The position of a patch is its
+centre; with ``refine``, the position in B moves to the peak of the similarities around it
+(:mod:`loco.evaluation.refinement`). Keypoint extractors have their own positions, and also apply Lowe's ratio test
+(:mod:`loco.evaluation.sift_keypoints`).
 
-Two methods find the motion from camera A to camera B that most matches agree to. ``rigid`` lifts both ends to 3D, where
-depth was observed, and aligns them (:mod:`loco.geometry.alignment`). ``essential`` needs no depth, and finds no scale:
-an essential matrix (Nister 2004) by OpenCV's USAC (Raguram et al. 2013), with MAGSAC's score (Barath et al. 2020).
+Two methods robustly estimate the motion from camera A to camera B. ``rigid`` lifts both positions to 3D, where depth
+was observed, and aligns them (:mod:`loco.geometry.alignment`). ``essential`` needs no depth and yields no scale: an
+essential matrix (Nister 2004) by OpenCV's USAC (Raguram et al. 2013), with MAGSAC's score (Barath et al. 2020).
 
-Matches count alike unless ``weights`` are given: ``similarity``, their cosine, or ``ratio``, the score of the ratio
-test. *rigid* draws by them and fits by weighted least squares; *essential* draws the matches of greater weight first
+Matches are weighted equally unless ``weights`` is ``similarity``, their cosine, or ``ratio``, the score of the ratio
+test. *rigid* samples by weight and fits by weighted least squares; *essential* samples matches of greater weight first
 (PROSAC, Chum and Matas 2005).
 
-As SuperGlue has it (Sarlin et al. 2020), the error of a pair is the larger of the errors of the rotation and of the
-direction of the translation, the sign of an essential matrix's translation left open; AUC@t is the area below recall
-against error from 0 to t, as a share. It is computed exactly, as the mean of max(0, 1 - error / t); the published code
-joins the steps of the curve by straight lines, which adds up to 1 / (2 n) for n pairs.
+As in SuperGlue (Sarlin et al. 2020), the error of a pair is the larger of the angular errors of rotation and
+translation direction, ignoring the sign of the translation of an essential matrix. AUC@t is the area under the curve of
+recall over error from 0 to t, divided by t. It is computed exactly, as the mean of max(0, 1 - error / t); the published
+code interpolates the steps of the curve linearly, which adds up to 1 / (2 n) for n pairs.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from loco.geometry.patches import patch_centres, sample_depth
 METHODS = ("rigid", "essential")
 WEIGHTS = ("none", "similarity", "ratio")
 BLOCK = 1024  # patches compared with all others at a time
-NO_BASELINE = 1e-6  # metres: images of one place, up to rounding
+NO_BASELINE = 1e-6  # metres: images from one position, up to rounding
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Pair:
         scene: number of the scene.
         a: number of image A.
         b: number of image B.
-        a_to_b: (4, 4), takes points of camera A to camera B, metres: the truth.
-        overlap: share that each sees of the other, the mean of the two; None for pairs that a dataset names.
+        a_to_b: (4, 4), true transform from camera A to camera B, metres.
+        overlap: fraction of each image that the other sees, averaged over both; None for pairs that a dataset lists.
     """
 
     scene: int
@@ -76,29 +77,29 @@ class Pair:
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """Errors of relative poses, by how much the images overlap.
+    """Compute the errors of relative poses, by the overlap of the images.
 
     Args:
         scenes: test scenes, all open at once (the pairs are spread over them).
-        settings: ``overlap_bins`` (edges, shares), ``pairs_per_bin`` over all scenes, ``min_baseline`` (metres);
-            ``rotation_bins`` (edges, degrees) of pairs that a dataset names itself, which are all taken (no bins if not
-            given); ``methods`` (of :data:`METHODS`), ``matches`` to keep a pair, ``iterations`` of the robust search,
-            ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees);
-            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, none if not given;
+        settings: ``overlap_bins`` (edges, fractions), ``pairs_per_bin`` over all scenes, ``min_baseline`` (metres);
+            ``rotation_bins`` (edges, degrees) of pairs that a dataset lists, which are all evaluated (no bins by
+            default); ``methods`` (of :data:`METHODS`), ``matches`` to keep per pair, ``iterations`` of the robust
+            estimation, ``inlier_distance`` (metres, rigid), ``inlier_pixels`` (essential), ``auc`` (degrees);
+            ``weights`` of matches (of :data:`WEIGHTS`) and ``refine`` with its keys, default ``none``;
             ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
-        seed: of all draws.
+        seed: seed of all draws.
 
     Returns:
-        For every method, and for pairs of every bin and "all", and if reported those of whose common surface more than
-        half is "mostly seen" or "mostly unseen" in training: the median "rotation error" (deg) with the median
-        "translation error" (m; rigid) or "direction error" (deg; essential), and "AUC@5deg" for every threshold; each
-        with the name of the method. Items: one a pair and method. A pair without an answer
-        (fewer than three matches with depth, or five, or too few that agree) has None as errors, and counts as
-        infinitely wrong; the value of an infinite median is None. Images without observed depth, as those of sparse
-        models, are not asked for ``rigid``.
+        For every method, and for the pairs of every bin, "all" pairs and, with ``seen_by_training: report``, the pairs
+        whose common surface is "mostly seen" or "mostly unseen" in training (more than half of it): the median
+        "rotation error" (deg) with the median "translation error" (m; rigid) or "direction error" (deg; essential), and
+        "AUC@5deg" for every threshold; each with the name of the method. Items: one per pair and method. A pair without
+        an estimate (fewer than three matches with depth for ``rigid``, fewer than five for ``essential``, or too few
+        inliers) has None as errors and counts as infinitely wrong; the value of an infinite median is None. Images
+        without observed depth, such as those of sparse models, are not evaluated by ``rigid``.
 
     Raises:
-        DataError: a dataset names pairs of images that are not there.
+        DataError: a dataset lists pairs of missing images.
     """
     scenes = list(scenes)
     names = [scene.frames.names for scene in scenes]
@@ -119,7 +120,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
-    """All pairs that datasets name, and of the other scenes at most ``pairs_per_bin`` an overlap bin, spread over them.
+    """Return all listed pairs, and at most ``pairs_per_bin`` per overlap bin drawn evenly from the other scenes.
 
     Images of a drawn pair were taken ``min_baseline`` apart. Bins hold their lower edge; the last its upper edge too.
     """
@@ -130,7 +131,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
     overlaps = [(scenes[s], overlap) for s, (*_, overlap) in zip(others, candidates)]
     edges = settings["overlap_bins"]
     for number in range(len(edges) - 1):
-        # A scene's candidates are in the order of a, then b; sorted, so are the pairs.
+        # The candidates of a scene are ordered by a, then b; sorting keeps the pairs in this order.
         for s, i in sorted(draw_from_bin(overlaps, edges, number, settings["pairs_per_bin"], seed)):
             poses, *columns = candidates[s]
             a, b, overlap = (column[i].item() for column in columns)
@@ -139,7 +140,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
 
 
 def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Poses (n, 4, 4) of a scene, its pairs a < b (m,) each, and their mutual overlaps (m,)."""
+    """Return the poses (n, 4, 4) of a scene, its pairs a < b, (m,) each, and their mutual overlaps (m,)."""
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
     least = settings["overlap_bins"][0]
     a, b = triu(overlapping_pairs(poses, overlap, least, settings["min_baseline"])).nonzero()
@@ -149,7 +150,7 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
 def _answers(
     scene: EvaluatedScene, pair: Pair, settings: Mapping[str, Any], rng: np.random.Generator
 ) -> Iterator[tuple[str, int, int, float | None, float | None, float | None]]:
-    """For each method its name, the matches it had, those that agreed, and the errors of its answer."""
+    """Yield the name, the number of matches, the number of inliers and the errors of the estimate of each method."""
     match_rng, *method_rngs = rng.spawn(1 + len(METHODS))
     images = pair.a, pair.b
     matches, uv = _matched(scene, images, settings, match_rng)
@@ -174,7 +175,7 @@ def _answers(
 def _matched(
     scene: EvaluatedScene, images: tuple[int, int], settings: Mapping[str, Any], rng: np.random.Generator
 ) -> tuple[Matches, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """The matches of two images, and their positions (k, 2) in both, pixels."""
+    """Return the matches of two images, and their positions (k, 2) in both, pixels."""
     if scene.keypoints is not None:
         (uv_a, of_a), (uv_b, of_b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
         matches = mutual_matches(of_a, of_b, settings["matches"], rng)
@@ -187,10 +188,10 @@ def _matched(
 
 
 class Patches(NamedTuple):
-    """Of an image.
+    """Patches of an image.
 
-    ``features`` (m, c), unit rows; ``uv`` (m, 2), their centres, pixels; ``size`` (rows, columns) of their grid, m in
-    all, row by row; ``cell`` (2,), width and height of one, pixels.
+    ``features`` (m, c), L2-normalised rows; ``uv`` (m, 2), their centres, pixels; ``size`` (rows, columns) of their
+    grid, with m cells in row-major order; ``cell`` (2,), width and height of a cell, pixels.
     """
 
     features: Tensor
@@ -200,7 +201,7 @@ class Patches(NamedTuple):
 
 
 def _patches(scene: EvaluatedScene, i: int) -> Patches:
-    """An image's own patches that are centred in it."""
+    """Return the patches of an image whose centres lie in the image."""
     feature_map, extent = torch.from_numpy(scene.features.map(i)), scene.features.extent
     centres = patch_centres((feature_map.shape[0], feature_map.shape[1]), extent)
     inside = np.all(centres < scene.frames.size[::-1], axis=-1)
@@ -218,25 +219,25 @@ class Matches(NamedTuple):
     ratio: NDArray[np.float64]
 
     def take(self, chosen: NDArray) -> Matches:
-        """Those that are ``chosen``, by numbers or a mask (k,)."""
+        """Return the ``chosen`` matches, by indices or a mask (k,)."""
         return Matches(*(column[chosen] for column in self))
 
     def weights(self, kind: str) -> NDArray[np.float64] | None:
-        """Weights (k,) of a kind of :data:`WEIGHTS`, positive; None for ``none``."""
+        """Return the positive weights (k,) of a kind of :data:`WEIGHTS`; None for ``none``."""
         return None if kind == "none" else np.maximum(getattr(self, kind), RESOLUTION)
 
 
 def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -> Matches:
-    """Mutual nearest neighbours, the most distinctive for A first: by 1 - D1 / D2, with cosine distances D.
+    """Return mutual nearest neighbours, the most distinctive first: by 1 - D1 / D2 in A, with cosine distances D.
 
     Args:
-        a: (m, c), unit rows.
-        b: (n, c), unit rows.
-        count: most matches to keep.
-        rng: chooses among equal ones.
+        a: (m, c), L2-normalised rows.
+        b: (n, c), L2-normalised rows.
+        count: maximum number of matches.
+        rng: random number generator that breaks ties.
 
     Returns:
-        Rows of ``a`` and of ``b``; none if there are fewer than two of either, so that D2 is not known.
+        Rows of ``a`` and of ``b``; empty if either has fewer than two rows, so that D2 is undefined.
     """
     if min(len(a), len(b)) < 2:
         return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
@@ -252,7 +253,7 @@ def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -
 
 
 def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.float64]] | None:
-    """Observed depth of both images, (height, width) each; None unless both have some: then there is no answer."""
+    """Return the observed depth of both images, (height, width) each; None unless both have some."""
     frames = scene.frames
     if frames.sparse:
         return None
@@ -263,9 +264,9 @@ def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.f
 def _lift(
     depths: Sequence[NDArray[np.floating]], cameras: Sequence[NDArray[np.floating]], uv: tuple[NDArray, NDArray]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
-    """Places (m, 2) of matches in both images, lifted to the frames of the cameras, (k, 3) each, metres; which (m,).
+    """Lift match positions (m, 2) to the frames of both cameras, (k, 3) each, metres; also return their mask (m,).
 
-    Only matches with an observed depth in both. As for patches everywhere, one on a depth edge shows no single place.
+    Only matches with observed depth in both images are lifted. Positions on a depth edge have no unique 3D point.
     """
     points, known = [], []
     for depth, intrinsics, places in zip(depths, cameras, uv):
@@ -277,7 +278,7 @@ def _lift(
 
 
 def _errors(method: str, motion: Motion | None, truth: NDArray) -> tuple[float | None, float | None, float | None]:
-    """Errors of rotation (degrees), translation (metres; None without scale) and its direction (degrees)."""
+    """Return the errors of rotation (degrees), translation (metres; None without scale) and its direction (degrees)."""
     if motion is None:
         return None, None, None
     found, _ = motion
@@ -289,10 +290,10 @@ def _errors(method: str, motion: Motion | None, truth: NDArray) -> tuple[float |
 
 
 def direction_angle(found: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    """Angle between two vectors (3,), degrees in [0, 180], well conditioned at both ends.
+    """Return the angle between two vectors (3,), degrees in [0, 180], well conditioned at both ends.
 
-    0 where the truth, in metres, has no direction (:data:`NO_BASELINE`): nothing can be wrong. 90 where only what was
-    found has none.
+    The angle is 0 if the true translation, in metres, has no direction (:data:`NO_BASELINE`), and 90 if only the
+    estimate has none.
     """
     if np.linalg.norm(truth) < NO_BASELINE:
         return 0.0
@@ -302,7 +303,7 @@ def direction_angle(found: NDArray[np.floating], truth: NDArray[np.floating]) ->
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """The errors and scores of pairs that each row of :func:`evaluate` summarises, from its items."""
+    """Return the errors and scores of pairs that each row of :func:`evaluate` summarises, from its items."""
     pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     found = []
     for method, (condition, chosen) in product(settings["methods"], _conditions(items, settings).items()):
@@ -320,8 +321,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 
 def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Condition -> its items: bins of the overlap of drawn pairs, of the rotation of those a dataset names, all, and
-    those that training images mostly show or do not."""
+    """Return the items by condition: overlap or rotation bin, all, and mostly seen or unseen in training."""
     drawn = [n for n, overlap in enumerate(items["overlap"]) if overlap is not None]
     named = [n for n, overlap in enumerate(items["overlap"]) if overlap is None]
     conditions = {}
@@ -333,7 +333,7 @@ def _conditions(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> 
 
 
 def _binned(values: list[float], chosen: list[int], edges: Sequence[float], title: str) -> dict[str, list[int]]:
-    """Title of each bin -> those ``chosen`` whose values lie in it."""
+    """Return the ``chosen`` items of each bin, by the title of the bin."""
     if not edges:
         return {}
     numbers = bin_number([values[n] for n in chosen], edges).tolist()

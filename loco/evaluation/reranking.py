@@ -1,6 +1,6 @@
-"""How well the patches of two images match: by this, the first images of a search are put in a new order.
+"""Reranking of retrieved images by the matches of their patches.
 
-Patches are matched by cosine similarity, and what matches is scored. Positions are those of the cells on the feature
+Patches are matched by cosine similarity, and the matches are scored. Positions are those of the cells on the feature
 maps, (x, y) = (column, row), so that distances and tolerances are in patches.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 Grid = tuple[int, int]  # rows, columns
 Positions = NDArray[np.float64]  # (k, 2): x, y
 
-REPROJECTION = 1.5  # patches from where a homography takes a match: an inlier (Patch-NetVLAD's threshold)
+REPROJECTION = 1.5  # patches; reprojection error of an inlier of a homography (Patch-NetVLAD)
 MATCHING = {
     "mutual": "mutual",
     "approximate": "mutual within {tolerance:g}",
@@ -33,7 +33,7 @@ SCORES = {
 
 
 def rerank_name(settings: Mapping[str, Any]) -> str:
-    """What tables call an entry of ``rerank``: "mutual + RANSAC", "mutual within 2 + count, both directions"."""
+    """Return the name of an entry of ``rerank`` in tables: "mutual + RANSAC", "ratio 0.8 + count"."""
     matching = MATCHING[settings["matching"]].format(**settings)
     if settings.get("strict"):
         matching = matching.replace("within ", "within less than ")
@@ -42,10 +42,10 @@ def rerank_name(settings: Mapping[str, Any]) -> str:
 
 
 def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Scores of a pair of images, one for each of ``reranks``; higher is better.
+    """Return the scores of a pair of images, one for each of ``reranks``; higher is better.
 
     Args:
-        query: feature map (h, w, c), unit vectors.
+        query: feature map (h, w, c), L2-normalised.
         candidate: likewise, of a database image.
         reranks: entries of ``rerank``: ``matching`` (with ``tolerance`` or ``ratio``) and ``score``. With
             ``both_directions`` the score from the candidate to the query is added, as in LoCo's release.
@@ -62,18 +62,19 @@ def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str
 
 
 def match(similarities: Tensor, grid: Grid, other: Grid, settings: Mapping[str, Any]) -> tuple[Positions, Positions]:
-    """Patches that match: the nearest neighbour in the other image of each that passes a test.
+    """Match each patch to its nearest neighbour in the other image, and keep the matches that pass a test.
 
-    ``mutual``: whose nearest neighbour is the patch itself; ``approximate``: whose nearest neighbour is within
-    ``tolerance`` patches of it, or nearer than that if ``strict``. ``neighbourhood``: the patch's up to 8 neighbours
-    have theirs, on average, nearer than ``tolerance`` patches to its own. ``ratio``: it is nearer than ``ratio`` times
-    the second nearest, in Euclidean distance (Lowe 2004); of a single patch none is second, and nothing passes.
+    ``mutual``: the nearest neighbour of the match is the patch itself. ``approximate``: the nearest neighbour of the
+        match is within ``tolerance`` patches of the patch, or nearer than that if ``strict``. ``neighbourhood``: the
+        matches of the patch's up to 8 neighbours are on average nearer than ``tolerance`` patches to its own match.
+        ``ratio``: the match is nearer than ``ratio`` times the second nearest, in Euclidean distance (Lowe 2004); if
+            the other image has a single patch, nothing passes.
 
     Args:
         similarities: cosines (m, n) of the patches of two images.
-        grid: of the first image, m = rows x columns.
-        other: of the second.
-        settings: ``matching``, and what it needs.
+        grid: grid of the first image, m = rows x columns.
+        other: grid of the second image.
+        settings: ``matching`` and its keys.
 
     Returns:
         Positions (k, 2) in the first image, and in the second.
@@ -93,13 +94,13 @@ def match(similarities: Tensor, grid: Grid, other: Grid, settings: Mapping[str, 
 
 
 def positions(grid: Grid) -> Positions:
-    """(rows x columns, 2): x and y of each cell, row by row."""
+    """Return the x and y of each cell, (rows x columns, 2), in row-major order."""
     y, x = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     return np.stack([x, y], axis=1).astype(np.float64)
 
 
 def neighbour_distance(matched: Positions, grid: Grid) -> NDArray[np.float64]:
-    """(m,): mean distance from where a patch is matched to where its neighbours are; infinite for one without any."""
+    """Return the mean distance (m,) from a patch's match to its neighbours' matches; infinite without neighbours."""
     rows, columns = grid
     padded = np.pad(matched.reshape(rows, columns, 2), ((1, 1), (1, 1), (0, 0)), constant_values=np.nan)
     shifts = [(dy, dx) for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)]
@@ -117,7 +118,7 @@ def _passes_ratio(similarities: Tensor, ratio: float) -> NDArray[np.bool_]:
 
 
 def score(own: Positions, theirs: Positions, grid: Grid, name: str) -> float:
-    """Score of matches from ``own`` (k, 2) on a map of ``grid`` to ``theirs`` (k, 2); 0 without any."""
+    """Return the score of matches from ``own`` (k, 2) on a map of ``grid`` to ``theirs`` (k, 2); 0 without matches."""
     match name:
         case "count":
             return float(len(own))
@@ -128,13 +129,13 @@ def score(own: Positions, theirs: Positions, grid: Grid, name: str) -> float:
 
 
 def rapid_spatial(own: Positions, theirs: Positions, grid: Grid, axis_wise: bool) -> float:
-    """Rapid spatial score (Hausler et al. 2021, Patch-NetVLAD, section 3.4, with the anchors of its code).
+    """Return the rapid spatial score (Hausler et al. 2021, Patch-NetVLAD, section 3.4, with the anchors of its code).
 
-    Of each match, how far its displacement is from the mean displacement, taken off the largest that there is room for,
-    and squared; summed over the matches, and divided by the number of patches. Axis by axis, where the largest are the
-    columns and rows of the grid, or of the distance in the plane, where it is the diagonal. (By the paper's formula
-    the largest is that of the matches, and an image would score 0 with itself.) A displacement that differs by more
-    than there is room for adds nothing.
+    For each match, the deviation of its displacement from the mean displacement is subtracted from the largest possible
+    deviation and squared; the sum over the matches is divided by the number of patches. Deviations are measured per
+    axis, with the columns and rows of the grid as the largest ones, or in the plane, with the diagonal as the largest
+    one. (In the paper's formula, the largest deviation is that of the matches, and an image would score 0 with itself.)
+    Larger deviations contribute nothing.
     """
     if len(own) == 0:
         return 0.0
@@ -147,12 +148,12 @@ def rapid_spatial(own: Positions, theirs: Positions, grid: Grid, axis_wise: bool
 
 
 def diagonal(grid: Grid) -> float:
-    """Of a map, in patches."""
+    """Return the diagonal of a grid, in patches."""
     return float(np.hypot(*grid))
 
 
 def homography_inliers(own: Positions, theirs: Positions) -> int:
-    """How many matches agree on one homography, found by RANSAC; 0 of fewer than the four that define one."""
+    """Return the number of inliers of a homography estimated by RANSAC; 0 for fewer than four matches."""
     if len(own) < 4:
         return 0
     _, inliers = cv2.findHomography(own, theirs, cv2.RANSAC, REPROJECTION)

@@ -1,4 +1,4 @@
-"""What goes into a benchmark and what comes out of it."""
+"""Inputs and results of a benchmark."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from loco.storage.open_files import LazyFiles
 
 @dataclass(frozen=True)
 class EvaluatedScene(LazyFiles):
-    """One test scene. Its files are opened on access; get a file anew for each use (:class:`LazyFiles`).
+    """A test scene. Its files are opened on access; access the attribute again for each use (:class:`LazyFiles`).
 
     Attributes:
         frames_path: images, depth and cameras.
-        correspondences_path: patches and overlaps; None for images that share no world frame.
-        features_path: feature maps of one extractor; None for one of keypoints.
-        labels_path: None where a benchmark needs no labels.
-        training_paths: correspondences of the training scenes in the world frame of this scene; empty unless a
-            benchmark reports by what training images show (:mod:`loco.evaluation.training_surfaces`).
+        correspondences_path: patches and overlaps; None for images without a common world frame.
+        features_path: feature maps of one extractor; None for a keypoint extractor.
+        labels_path: labels; None if the benchmark needs none.
+        training_paths: correspondences of the training scenes in the world frame of this scene; empty unless the
+            benchmark reports surfaces seen in training (:mod:`loco.evaluation.training_surfaces`).
         keypoints: settings of keypoints that are matched instead of feature maps
             (:mod:`loco.evaluation.sift_keypoints`); None for feature maps.
 
@@ -41,7 +41,7 @@ class EvaluatedScene(LazyFiles):
     keypoints: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.correspondences, self.features, self.labels  # opened once, to check them  # noqa: B018
+        self.correspondences, self.features, self.labels  # opened once, to validate them  # noqa: B018
 
     @property
     def features(self) -> Features | None:
@@ -58,11 +58,11 @@ class EvaluatedScene(LazyFiles):
 
     @property
     def ground_truth(self) -> dict[str, Any] | None:
-        """What the dataset's own files say (image pairs, places, homographies); None where they say nothing."""
+        """The ground truth in the dataset's files (image pairs, places, homographies); None if there is none."""
         return self.frames.facts.get("ground_truth")
 
     def rng(self, seed: int, *key: int) -> np.random.Generator:
-        """Random draws that depend on the seed, the scene and ``key`` alone: every extractor is asked the same."""
+        """Return a generator that depends only on the seed, the scene and ``key``: all extractors get equal draws."""
         return np.random.default_rng([seed, zlib.crc32(self.frames.scene.encode()), *key])
 
 
@@ -71,16 +71,16 @@ class Row:
     """One number of a table.
 
     Attributes:
-        metric: its name.
-        condition: under what it was measured.
-        value: the number; None where nothing could be measured, or where it is not finite.
-        low: lower end of its confidence interval; None where there is none.
-        high: upper end.
-        n: how many items (query images, image pairs) value and interval rest on.
-        unit: ``%`` for a share between 0 and 1, which tables print in percent, and of which more is better; of any
-            other unit (``m``, ``deg``) less is.
-        population: what the interval concerns, new ``items``, ``images`` or ``scenes``
-            (:class:`loco.evaluation.intervals.Design`); None where there is no interval.
+        metric: name of the metric.
+        condition: condition of the measurement.
+        value: the number; None if it is undefined or not finite.
+        low: lower bound of its confidence interval; None if there is none.
+        high: upper bound.
+        n: number of items (query images, image pairs) behind value and interval.
+        unit: ``%`` for a fraction between 0 and 1, which tables print in percent and of which more is better; of any
+            other unit (``m``, ``deg``), less is better.
+        population: population of the interval, new ``items``, ``images`` or ``scenes``
+            (:class:`loco.evaluation.intervals.Design`); None if there is no interval.
         scenes: number of scenes that the items belong to.
     """
 
@@ -97,17 +97,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Sample:
-    """The scores that one number of a table is the mean, or the median, of.
+    """The scores that one number of a table summarises by their mean or median.
 
     Attributes:
-        metric: its name.
-        condition: under what they were measured.
-        keys: the item of each score, which names the scene and the images that it is drawn with: the same for every
-            extractor that is asked the same.
-        values: the scores; a median may be of infinite ones.
-        weights: of each; None for equal ones. Only for means.
+        metric: name of the metric.
+        condition: condition of the measurement.
+        keys: item of each score, with its scene and images; equal for all extractors that are evaluated on the same
+            item.
+        values: the scores; infinite scores are allowed for medians.
+        weights: weight of each score; None for equal weights. Only for means.
         statistic: ``mean`` or ``median``.
-        unit: as of :class:`Row`.
+        unit: as in :class:`Row`.
     """
 
     metric: str
@@ -120,16 +120,16 @@ class Sample:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Least and largest possible score: fractions are at most 1, errors are not negative."""
+        """Return the least and largest possible score: fractions are at most 1, errors are not negative."""
         return FRACTION if self.unit == "%" else (0.0, inf)
 
     @property
     def value(self) -> float | None:
-        """The statistic; None without items."""
+        """Return the statistic; None without items."""
         return Design(self.keys, self.weights).value(np.array([self.values], dtype=np.float64), self.statistic)
 
     def row(self) -> Row:
-        """The statistic and its confidence interval, for the widest population that the items support."""
+        """Return the statistic and its confidence interval, for the widest population that the items support."""
         design = Design(self.keys, self.weights)
         interval = design.interval(self.values, None, self.statistic, self.bounds)
         numbers = (self.value, *(interval[:2] if interval else (None, None)))
@@ -144,7 +144,7 @@ class Evaluation:
 
     Attributes:
         rows: the numbers.
-        items: a table, column by column; JSON-able, None where an item has no value.
+        items: a table by columns, JSON-serialisable; None if an item has no value.
     """
 
     rows: list[Row]
@@ -152,6 +152,6 @@ class Evaluation:
 
 
 def append(items: Mapping[str, list[Any]], entries: Iterable[Any]) -> None:
-    """Append an item to the columns of a table, in their order, one entry to each."""
+    """Append an item to a table: one entry to each column, in order."""
     for column, entry in zip(items.values(), entries, strict=True):
         column.append(entry)

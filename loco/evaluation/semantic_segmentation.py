@@ -1,4 +1,4 @@
-"""Semantic segmentation by a linear probe for each scene: which category (MPCAT40) does a patch show?"""
+"""Semantic segmentation: a linear probe per scene predicts the category (MPCAT40) of a patch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from loco.evaluation.linear_probe import VOID, Classes
 from loco.evaluation.result import EvaluatedScene, Evaluation
 from loco.storage import Labels
 
-# Their pixels have no category, so there is nothing that they have in common.
+# Pixels of these categories are unlabelled and have nothing in common.
 NO_CLASS = [MPCAT40.index("void"), MPCAT40.index("unlabeled")]
 
 samples = linear_probe.samples
 
 
 def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed: int = 0) -> Evaluation:
-    """A linear probe for the categories of each scene: :func:`loco.evaluation.linear_probe.evaluate`."""
+    """Evaluate a linear probe for the categories of each scene; see :func:`loco.evaluation.linear_probe.evaluate`."""
     return linear_probe.evaluate(scenes, settings, seed, categories)
 
 
 def categories(labels: Labels) -> Classes:
-    """The classes of :data:`loco.datasets.labels.MPCAT40`."""
+    """Return the classes of :data:`loco.datasets.labels.MPCAT40`."""
 
     def read(i: int) -> np.ndarray:
         semantic = labels["semantic"][i].astype(np.int64)

@@ -1,7 +1,7 @@
-"""SIFT keypoints (Lowe, IJCV 2004) with RootSIFT descriptors, the classical reference of relative pose.
+"""SIFT keypoints (Lowe, IJCV 2004) with RootSIFT descriptors, the classical baseline for relative pose.
 
-Features on a grid are bounded by its stride; keypoints are found to a fraction of a pixel, where the image has texture.
-Their matches pass Lowe's ratio test, 0.8 as in section 7.1 of his paper.
+The accuracy of dense features is bounded by their stride; keypoints are localised with sub-pixel accuracy where the
+image has texture. Matches must pass Lowe's ratio test, 0.8 as in section 7.1 of the paper.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RATIO, MOST = 0.8, 2000  # defaults: of the distances to the nearest and second nearest; keypoints of an image
+RATIO, MOST = 0.8, 2000  # defaults: ratio of the two smallest distances; keypoints per image
 DIM = 128
 
 
@@ -21,13 +21,13 @@ def detect(rgb: NDArray[np.uint8], most: int = MOST) -> tuple[NDArray[np.float64
 
     Args:
         rgb: (h, w, 3).
-        most: keypoints to keep, those of the highest contrast.
+        most: maximum number of keypoints; those of the highest contrast are kept.
 
     Returns:
-        Positions (m, 2), pixels (the centre of the first pixel is at 0.5), and RootSIFT descriptors (m, 128) of unit
-        length (Arandjelovic and Zisserman, CVPR 2012).
+        Positions (m, 2), pixels (the centre of the first pixel is at 0.5), and L2-normalised RootSIFT descriptors (m,
+        128) (Arandjelovic and Zisserman, CVPR 2012).
     """
-    # Without the precise upscaling, all positions are off by a quarter of a pixel in both directions.
+    # Without precise upscaling, all positions are off by a quarter of a pixel in both directions.
     sift = cv2.SIFT_create(nfeatures=most, enable_precise_upscale=True)
     found, descriptors = sift.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
     if not found:
@@ -37,8 +37,9 @@ def detect(rgb: NDArray[np.uint8], most: int = MOST) -> tuple[NDArray[np.float64
 
 
 def least_score(ratio: float) -> float:
-    """Score 1 - D1 / D2 of cosine distances that a match reaches if it passes the ratio test.
+    """Return the minimum score 1 - D1 / D2, with cosine distances D, of a match that passes the ratio test.
 
-    Of unit vectors the Euclidean distance is sqrt(2 D), so a ratio of Euclidean distances is the root of D1 / D2.
+    The Euclidean distance of L2-normalised vectors is sqrt(2 D), so a ratio of Euclidean distances is the root of D1 /
+    D2.
     """
     return 1 - ratio**2

@@ -1,12 +1,11 @@
-"""Which surfaces of a test scene training images show: scores of seen and of unseen surfaces.
+"""Surfaces of a test scene that are seen or unseen in training, for separate scores.
 
-Where training and test images are of one room, most test patches show what the training has seen. With the setting
+If training and test images show the same room, most test patches show surfaces seen in training. With the setting
 ``seen_by_training: report`` benchmarks repeat their scores over the items whose surfaces are *seen* (a training patch
-lies within ``seen_within``) and *unseen* (none lies within ``unseen_beyond``). What lies in between is neither. The
-training patches are those of the split, for extractors that are not trained as well, so that scores can be compared
-item by item.
+lies within ``seen_within``) and *unseen* (none lies within ``unseen_beyond``). Patches in between are neither. The
+training patches are those of the split, also for untrained extractors, so that scores can be compared item by item.
 
-The distances mean something only if training and test scenes are in one world frame, which the configuration states
+The distances are meaningful only if training and test scenes share a world frame, as stated in the configuration
 (``datasets.<name>.world_frame``).
 """
 
@@ -25,24 +24,24 @@ from loco.evaluation.result import EvaluatedScene
 from loco.storage import Correspondences
 
 SURFACES = ("seen", "unseen")
-MAJORITY = 0.5  # an item is mostly seen if more of its patches than this are
-CHUNK = 2**20  # training patches in a tree at a time: 50 MB
+MAJORITY = 0.5  # an item is mostly seen if more than this fraction of its patches is seen
+CHUNK = 2**20  # training patches per k-d tree: 50 MB
 
-Surfaces = dict[str, NDArray[np.bool_]]  # of SURFACES -> which patches are, in the shape of the patches
-Fractions = tuple[float | None, float | None]  # that are seen and unseen
+Surfaces = dict[str, NDArray[np.bool_]]  # name in SURFACES -> mask in the shape of the patches
+Fractions = tuple[float | None, float | None]  # seen and unseen
 
 
 def training_surfaces(scene: EvaluatedScene, settings: Mapping[str, Any]) -> Surfaces | None:
-    """Which patches of a test scene show surfaces that training images show, and that they do not.
+    """Return the patches of a test scene on surfaces that are seen, and that are unseen, in training.
 
     Args:
-        scene: a test scene; its ``training_paths`` are those of the training scenes in its world frame.
+        scene: a test scene; its ``training_paths`` are the training scenes in its world frame.
         settings: ``seen_by_training`` (``ignore``, the default, or ``report``), ``seen_within`` and ``unseen_beyond``
             (metres).
 
     Returns:
-        ``seen`` and ``unseen``, (n, h, w) each: patches that are not valid, and those in between, are neither. None if
-        this is not to be reported, or if no training scene is in the world frame of this scene.
+        ``seen`` and ``unseen``, (n, h, w) masks; invalid patches, and patches in between, are in neither. None if
+        ``seen_by_training`` is ``ignore``, or if no training scene is in the world frame of this scene.
 
     Raises:
         DataError: a file is missing or invalid.
@@ -72,7 +71,7 @@ def _training_points(paths: Iterable[Path]) -> Iterator[NDArray[np.float64]]:
 
 
 def chunks(parts: Iterable[NDArray], most: int) -> Iterator[NDArray]:
-    """Concatenate arrays (m, ...) to arrays of about ``most`` rows: no more than ``most`` and those of one part."""
+    """Concatenate arrays (m, ...) to arrays of about ``most`` rows: at most ``most`` plus the rows of one part."""
     held: list[NDArray] = []
     for part in parts:
         held.append(part)
@@ -84,16 +83,16 @@ def chunks(parts: Iterable[NDArray], most: int) -> Iterator[NDArray]:
 
 
 def image_fractions(scene: EvaluatedScene, surfaces: Surfaces | None, image: int) -> Fractions:
-    """Fractions of the patches of an image that are seen and unseen in training; None if not known."""
+    """Return the fractions of the patches of an image that are seen and unseen in training; None if unknown."""
     return (None, None) if surfaces is None else _fractions(surfaces, [(image, scene.correspondences["valid"][image])])
 
 
 def pair_fractions(
     scene: EvaluatedScene, surfaces: Surfaces | None, images: tuple[int, int], within: float
 ) -> Fractions:
-    """Fractions of the surface that two images share that are seen and unseen in training; None if they share none.
+    """Return the fractions of the common surface of two images that are seen and unseen in training; None without one.
 
-    The shared surface are the patches of either image with a patch of the other within ``within`` (metres).
+    The common surface consists of the patches of either image with a patch of the other within ``within`` (metres).
     """
     if surfaces is None:
         return None, None
@@ -107,21 +106,21 @@ def pair_fractions(
 
 
 def _fractions(surfaces: Surfaces, patches: Sequence[tuple[int, NDArray[np.bool_]]]) -> Fractions:
-    """Of patches, masks (h, w) of images by their numbers."""
+    """Return the fractions of the patches in masks (h, w) of images, given with their numbers."""
     chosen = {name: np.concatenate([surfaces[name][image][mask] for image, mask in patches]) for name in SURFACES}
     seen, unseen = (float(of.mean()) if len(of) else None for of in chosen.values())
     return seen, unseen
 
 
 def mostly(items: Mapping[str, Sequence[Any]], chosen: Iterable[int]) -> dict[str, list[int]]:
-    """The items that are mostly seen and mostly unseen in training, by their columns ``seen`` and ``unseen``.
+    """Return the items that are mostly seen and mostly unseen in training, by their columns ``seen`` and ``unseen``.
 
     Args:
-        items: a table of items, column by column. Nothing is returned if they state nothing about training.
-        chosen: numbers of the items to look at.
+        items: a table of items by columns. The result is empty if it has no such columns.
+        chosen: indices of the items to consider.
 
     Returns:
-        ``mostly seen`` and ``mostly unseen`` -> numbers of the items.
+        ``mostly seen`` and ``mostly unseen`` -> indices of the items.
     """
     if all(known is None for known in items.get("seen", ())):
         return {}

@@ -1,10 +1,10 @@
 """Ranking losses over pairs of patches, behind one interface: ``loss, log = criterion(features, points, ...)``.
 
-- :class:`ExactSmoothAP`: every pair, in memory linear in the number of patches. The one to use.
+- :class:`ExactSmoothAP`: all pairs, in memory linear in the number of patches. The recommended loss.
 - :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
-- :class:`DenseSmoothAP`: the definition written out, for small batches and tests.
+- :class:`DenseSmoothAP`: a direct implementation of the definition, for small batches and tests.
 - :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches.
-- :class:`InfoNCE`, :class:`SupCon`: contrastive losses over the same pairs; a start for networks that know nothing yet.
+- :class:`InfoNCE`, :class:`SupCon`: contrastive losses over the same pairs, for the first steps of untrained networks.
 - :class:`TripletLoss`: a baseline.
 """
 
@@ -33,7 +33,7 @@ LOSSES: dict[str, type[RankingLoss]] = {
 
 
 def build_loss(name: str, seed: int = 0, **options: Any) -> RankingLoss:
-    """Build a loss by its name in the configuration, with its options; ``seed`` is that of its draws, if it draws."""
+    """Build a loss by its name in the configuration, with its options; ``seed`` is that of its random draws, if any."""
     draws: dict[str, Any] = {"seed": seed} if issubclass(LOSSES[name], DrawingLoss) else {}
     return LOSSES[name](**draws, **options)
 

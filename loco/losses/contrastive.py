@@ -11,10 +11,10 @@ from loco.losses.query_loss import QueryLoss, keep, mean_of_rows
 
 
 class _ContrastiveLoss(QueryLoss):
-    """Base of the two, which differ in what a positive is compared with.
+    """Base class of both losses, which differ in the pairs with which a positive is compared.
 
-    The losses push hardest where a ranking is worst, where the slope of an average precision vanishes: a start for
-    networks that know nothing yet.
+    Their gradient is largest where the ranking is worst, where that of an average precision vanishes. They are
+    therefore suited to the first steps of untrained networks.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class _ContrastiveLoss(QueryLoss):
         Args:
             rho, kappa, options, named_options: as in :class:`loco.losses.query_loss.QueryLoss`.
             tau: temperature of the softmax.
-            beta: concentration on hard negatives, 0 for none.
+            beta: concentration on hard negatives, 0 for uniform weights.
 
         Raises:
             ValueError: as in the base class, or beta < 0.
@@ -35,7 +35,7 @@ class _ContrastiveLoss(QueryLoss):
         self.beta = beta
 
     def log_negatives(self, scores: Tensor, negative: Tensor) -> Tensor:
-        """Logarithm of |N_i| sum over N_i of q_k e_k for each query (q,), from s / tau."""
+        """Return the logarithm of |N_i| sum over N_i of q_k e_k for each query (q,), from s / tau."""
         if not self.beta:
             return keep(scores, negative).logsumexp(dim=1)
         count = negative.sum(dim=1, keepdim=True)
@@ -44,19 +44,19 @@ class _ContrastiveLoss(QueryLoss):
 
 
 class InfoNCE(_ContrastiveLoss):
-    """InfoNCE (van den Oord et al., 2018, eq. 4): each positive of a query is to be recognised among the negatives.
+    """InfoNCE (van den Oord et al., 2018, eq. 4): each positive of a query is classified against the negatives.
 
     For query i with positives P_i and negatives N_i, and e_k = exp(s_ik / tau), the mean over its positives j of
 
         -log (e_j / (e_j + |N_i| sum over N_i of q_k e_k)),   q_k = e_k^beta / sum over N_i of e_k^beta.
 
     ``beta`` is the concentration of hard negatives (Robinson et al., ICLR 2021, sec. 3, without the correction for
-    false negatives: the points determine which pairs are negative). The negatives count as if they had been drawn with
-    probability q, which favours those that look like the query; with 0 they count alike. As in that paper's code beta
-    multiplies s / tau, and q is differentiated.
+    false negatives: the points determine which pairs are negative). The negatives are weighted as if drawn with
+    probability q, which favours those similar to the query; with 0 they have equal weights. As in that paper's code,
+    beta multiplies s / tau, and the gradient passes through q.
 
     ``queries=256, positives=128, negatives=384, beta=0.1`` are the settings of the NCE baseline of LoCo
-    (NeurIPS 2024). It states no formula; reading its beta as this concentration is our choice.
+    (NeurIPS 2024). That paper states no formula; we interpret its beta as this concentration.
     """
 
     def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class InfoNCE(_ContrastiveLoss):
 class SupCon(_ContrastiveLoss):
     """Supervised contrastive loss (Khosla et al., NeurIPS 2020, eq. 2, L_out).
 
-    As :class:`InfoNCE`, but a positive also competes with the other positives of its query:
+    Like :class:`InfoNCE`, but each positive is also compared with the other positives of its query:
 
         -log (e_j / (sum over P_i of e_k + |N_i| sum over N_i of q_k e_k)).
     """
@@ -83,5 +83,5 @@ class SupCon(_ContrastiveLoss):
         if not self.beta:
             return keep(scores, positive | negative).logsumexp(dim=1)
         positives = keep(scores, positive).logsumexp(dim=1)
-        # Not logaddexp, which has no second derivative in a row without negatives.
+        # Not logaddexp, whose second derivative is NaN in rows without negatives.
         return positives - logsigmoid(positives - self.log_negatives(scores, negative))

@@ -1,4 +1,4 @@
-"""The ranking loss written out: every positive pair against every pair. The reference value for the other two."""
+"""Direct implementation of the ranking loss, with every positive pair against every pair: the reference."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from loco.losses.pairs import AllPairsLoss, Ranking, Scale, mean_of_scales, noth
 from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
-BLOCK = 2**24  # sigmoids held at a time; more are computed block by block
+BLOCK = 2**24  # sigmoids held in memory at a time
 
 
 class DenseSmoothAP(AllPairsLoss):
     """Smooth AP over all pairs in time O(|P| (|P| + |N|)): for small batches, and for tests.
 
-    With ``own_term`` a pair also competes with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
+    With ``own_term``, a pair is also compared with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
 
     takes_transforms = True
@@ -73,7 +73,7 @@ class DenseSmoothAP(AllPairsLoss):
         return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
 
     def _rank_queries(self, pairs: Tensor, similarity: Tensor, weight: Tensor, *classes: Tensor) -> _Ranked:
-        """One ranking for each patch with a positive, of the pairs that it is one of."""
+        """Return one ranking per patch with a positive, of the pairs of this patch."""
         lists, negatives = [], 0
         for query in pairs[:, classes[0]].unique():
             positive, negative = (part & (pairs == query).any(dim=0) for part in classes)
@@ -85,12 +85,12 @@ class DenseSmoothAP(AllPairsLoss):
         return _Ranked(query[None], weight, ap, negatives)
 
     def smooth_ap(self, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
-        """Return the AP (p,) of positives by their scores (p,), those of the negatives (n,), and weights (p,)."""
+        """Return the AP (p,) of positives from their scores (p,), those of the negatives (n,), and the weights (p,)."""
         rows = max(1, BLOCK // max(1, len(s_p) + len(s_n)))
         if len(s_p) <= rows:
             return self._block_ap(s_p, weight, s_p, s_n, weight)
         blocks = zip(s_p.split(rows), weight.split(rows))
-        # Blocks are computed again in the backward pass, so that one of them is held at a time.
+        # Blocks are recomputed in the backward pass, so that only one is held in memory at a time.
         return torch.cat([checkpoint(self._block_ap, *own, s_p, s_n, weight, use_reentrant=False) for own in blocks])
 
     def _block_ap(self, own: Tensor, own_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses that draw: each call draws anew, and a call that is repeated in a backward pass draws the same."""
+"""Losses with random draws: each call makes new draws, but a call repeated in a backward pass makes the same draws."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from loco.losses.pairs import RankingLoss
 from loco.losses.patches import Patches
 
 _REMEMBERED = 256  # calls; more than a step makes before its backward pass
-_ROUNDING = 1e-4  # largest relative difference of sums over the same rows, which a GPU may compute anew otherwise
+_ROUNDING = 1e-4  # largest relative difference of sums over the same rows when a GPU recomputes them
 
 
 class DrawingLoss(RankingLoss):
-    """Base of the losses that draw. The draws depend on ``seed`` and on the number of the call.
+    """Base class of losses with random draws, which depend on ``seed`` and on the number of the call.
 
-    The number of calls is part of the module's state, so a resumed training draws what an uninterrupted one would.
+    The number of calls is part of the module's state, so a resumed training makes the same draws as an uninterrupted
+    one.
 
-    Activation checkpointing (:mod:`torch.utils.checkpoint`) repeats a forward pass inside the backward pass. A call
-    there is not a new one: it gets the number of the call on the same patches, and so draws the same.
+    Activation checkpointing (:mod:`torch.utils.checkpoint`) repeats a forward pass inside the backward pass. A repeated
+    call gets the number of the original call on the same patches, and thus makes the same draws.
     """
 
     calls: Tensor
 
     def __init__(self, *arguments: Any, seed: int = 0, **options: Any) -> None:
-        """``seed``: of the draws. The rest as in the base class."""
+        """Initialise the base class; ``seed`` is the seed of the draws."""
         super().__init__(*arguments, **options)
         self.seed = seed
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
         self._recent: deque[_Call] = deque(maxlen=_REMEMBERED)
 
     def generator(self, patches: Patches) -> torch.Generator:
-        """Return the generator of the draws of this call, on the CPU: the same one on all processes."""
+        """Return the generator of the draws of this call, on the CPU: the same on all ranks."""
         return torch.Generator().manual_seed(1_000_003 * self.seed + self.call_number(patches))
 
     def call_number(self, patches: Patches) -> int:
@@ -43,21 +44,21 @@ class DrawingLoss(RankingLoss):
         if self._recent and torch._C._current_graph_task_id() != -1 and (call := self._repeated(_Summary.of(patches))):
             call.times += 1
             return call.number
-        with torch._C._DisableFuncTorch():  # a transform would refuse to change a tensor that it did not make
+        with torch._C._DisableFuncTorch():  # a transform raises an error if a tensor from outside is modified
             number = int(self.calls)
             self.calls += 1
         if torch._C._are_functorch_transforms_active():
-            return number  # no checkpoint repeats it, and sums over its patches would belong to the transform
+            return number  # not repeated by checkpointing, and sums over its patches would be tracked by the transform
         hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-        if hooks or not torch.is_grad_enabled():  # the forward pass may be repeated: it keeps no graph of its own
+        if hooks or not torch.is_grad_enabled():  # the forward pass may be repeated: it stores no graph
             self._recent.append(_Call(number, _Summary.of(patches), id(hooks[0]) if hooks else None))
         return number
 
     def _repeated(self, summary: _Summary) -> _Call | None:
-        """The call on the same points, with the same features if any, and of several one that is repeated least.
+        """Return the call on the same points, preferably with the same features, and with the fewest repetitions.
 
-        Of several that are alike in this, too, it is the first in the last region: regions are repeated backwards, each
-        from its beginning.
+        Ties are resolved in favour of the first call in the last region, because regions are repeated in reverse order,
+        each from its beginning.
         """
         same = [call for call in self._recent if _differ_by(call.summary.points, summary.points) < _ROUNDING]
         order = [(call.summary.features_differ(summary), call.times) for call in same]
@@ -68,13 +69,13 @@ class DrawingLoss(RankingLoss):
 
 
 def draw_rows(patches: Patches, number: int, generator: torch.Generator) -> Tensor:
-    """Return the rows of at most ``number`` patches, a uniform draw without replacement: int64, in random order."""
+    """Return the rows of at most ``number`` patches, drawn uniformly without replacement: int64, in random order."""
     return torch.randperm(len(patches.features), generator=generator)[:number].to(patches.features.device)
 
 
 @dataclass
 class _Call:
-    """A call that was made, the checkpointed region that it was made in (None if unknown), and its repetitions."""
+    """A call, the checkpointed region in which it was made (None if unknown), and the number of its repetitions."""
 
     number: int
     summary: _Summary
@@ -85,7 +86,7 @@ class _Call:
 class _Summary(NamedTuple):
     """Weighted sums over the patches of a call, float64, on the CPU. Features are recomputed up to rounding."""
 
-    points: Tensor  # of points, scenes and images; and the number of patches
+    points: Tensor  # sums of points, scenes and images, and the number of patches
     features: Tensor
 
     @classmethod
@@ -97,13 +98,13 @@ class _Summary(NamedTuple):
         return cls(torch.cat([torch.tensor([len(points)]), *sums[:2]]), sums[2])
 
     def features_differ(self, other: _Summary) -> int:
-        """0 for equal features, 1 for equal ones up to rounding, 2 for others."""
+        """Return 0 for equal features, 1 for features that are equal up to rounding, 2 for others."""
         difference = _differ_by(self.features, other.features)
         return int(difference > 0) + int(difference > _ROUNDING)
 
 
 def _differ_by(sums: Tensor, other: Tensor) -> float:
-    """Largest relative difference."""
+    """Return the largest relative difference."""
     if sums.shape != other.shape:
         return torch.inf
     return float(((sums - other).abs() / (1 + sums.abs())).max()) if len(sums) else 0.0

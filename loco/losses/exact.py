@@ -1,18 +1,17 @@
 """The ranking loss over all pairs, exact to rounding, in memory linear in the number of patches.
 
-The loss sees a pair only through the number s = f_i . f_j and its class. So
+The loss depends on a pair only through its score s = f_i . f_j and its class. Therefore
 
-1. a walk over tiles of the similarity matrix, which is never stored, gathers the pairs of each class in a histogram of
-   s with linear binning;
-2. on the grid of the histograms, R_P and R_N are correlations of a histogram with the sigmoid, and AP, the loss, and
+1. a pass over tiles of the similarity matrix, which is never stored, accumulates the pairs of each class in a histogram
+of s with linear binning; 2. on the grid of the histograms, R_P and R_N are correlations of a histogram with the
+sigmoid, and AP, the loss, and
    its derivative with respect to the score of a pair of each class are tables over s;
-3. the backward walk forms the tiles again, looks the derivatives up by linear interpolation, and multiplies them back
-   into the features.
+3. the backward pass recomputes the tiles, looks up the derivatives by linear interpolation, and multiplies them by the
+features.
 
-The cost is three products of n x n x d, as in attention. Linear binning leaves an error of second order in
-(width of a bin / tau), held small by :data:`loco.losses.histograms.BINS_PER_TAU`. Several scales differ in the tables
-alone: they share both walks. Several processes share them out: each walks some of the tiles, and the histograms are
-added up.
+The cost is three products of n x n x d, as in attention. Linear binning has an error of second order in (bin width /
+tau), which is bounded by the choice of :data:`loco.losses.histograms.BINS_PER_TAU`. Several scales differ only in the
+tables: they share both passes. The tiles are distributed over the ranks, and the histograms are summed (all-reduce).
 """
 
 from __future__ import annotations
@@ -38,10 +37,11 @@ from loco.losses.tiles import Classes, Walk
 
 
 class ExactSmoothAP(DrawingLoss, AllPairsLoss):
-    """Smooth AP over all pairs of a batch, in two walks over tiles.
+    """Smooth AP over all pairs of a batch, in two passes over tiles.
 
-    Points are compared in their own precision, float32 at least. So are features multiplied, but for those in half
-    precision on a GPU: there the products are of half precision, summed in float32. The tables are float64.
+    Distances are computed in the precision of the points, at least float32, and products in that of the features, at
+    least float32; half-precision features on a GPU are multiplied in half precision with accumulation in float32. The
+    tables are float64.
     """
 
     takes_half = True
@@ -65,11 +65,11 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
         """
         Args:
             rho, kappa, tau, same_image, ratio, group, normalise, ranking, weights: as in the base class.
-            tile: patches along the side of a tile; None for what suits the device.
-            queries: with ``ranking="query"``, number of patches drawn as queries, uniformly; a patch without a positive
-                is passed over. Each is ranked against all its pairs, so that the mean AP of the drawn queries is an
-                unbiased estimate of that of all. The log counts the pairs of the drawn queries. None for all patches.
-            seed: of the draws.
+            tile: patches per side of a tile; None for a default that depends on the device.
+            queries: with ``ranking="query"``, number of patches drawn as queries, uniformly; patches without a positive
+                are skipped. A query ranks all its pairs, so the mean AP of the drawn queries is an unbiased estimate of
+                that of all queries. The log counts the pairs of the drawn queries. None for all patches.
+            seed: seed of the draws.
 
         Raises:
             ValueError: as in the base class; fewer than one query, or ``queries`` with ``ranking="batch"``.
@@ -85,11 +85,11 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
 
     @property
     def grid(self) -> Grid:
-        """The grid of scores at the present temperature."""
+        """The grid of scores at the current temperature."""
         return Grid.for_tau(self.tau)
 
     def loss(self, patches: Patches) -> tuple[Tensor, Log]:
-        source = patches.features[:0].clone()  # stands for the features where their derivative is refused
+        source = patches.features[:0].clone()  # represents the features in the check for second derivatives
         walk = self._walk(patches)
         if self.ranking == "query":
             differentiate = torch.is_grad_enabled() and patches.features.requires_grad
@@ -122,7 +122,7 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
         return precision
 
     def tables(self, walk: Walk, features: Tensor) -> list[Tables]:
-        """The first walk: the tables of each scale, for features in the order of the walk."""
+        """Compute the tables of each scale in the first pass, for features in the order of the walk."""
         binning = self.engine(features).Binning(walk, self.grid, self.classes.number)
         for block in walk.blocks(self.classes.radii[-1]):
             binning.add(block, multiply(features[block.i], features[block.j].T))
@@ -131,8 +131,8 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
         return [Tables(scores, *of_scale, self.grid, self.tau, self.ratio) for of_scale in weights]
 
     def gradient(self, walk: Walk, features: Tensor, slopes: Tensor) -> Tensor:
-        """The second walk: this process's share of the derivative, from that by the scores of each class."""
-        size = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)  # half precision has no room for 1e-8
+        """Compute this rank's part of the gradient in the second pass, from the slopes by the scores of each class."""
+        size = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)  # half precision cannot represent 1e-8
         lookup = self.engine(features).Lookup(walk, self.grid, slopes / size, product_type(features))
         out = torch.zeros_like(features, dtype=wide_type(features))
         for block in walk.blocks(self.classes.radii[-1]):
@@ -143,9 +143,9 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
         return out.mul_(size)
 
     def engine(self, features: Tensor) -> Any:
-        """What counts and looks up: the module of fused kernels where it can be used, else that of plain operations."""
+        """Return the module that counts and looks up: fused kernels if they are available, else plain operations."""
         if features.is_cuda and features.dtype != torch.float64 and find_spec("triton"):
-            from loco.losses import kernels  # which needs Triton
+            from loco.losses import kernels  # requires Triton
 
             return kernels
         return histograms
@@ -156,7 +156,7 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
 
 
 class _MeanAP(torch.autograd.Function):
-    """Mean smooth AP of the positive pairs at each scale, and the numbers of pairs; the gradient by a second walk."""
+    """Mean smooth AP of the positive pairs at each scale, and the numbers of pairs; the gradient is a second pass."""
 
     @staticmethod
     def forward(
@@ -175,7 +175,7 @@ class _MeanAP(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         features, _ = ctx.saved_tensors
-        grad = add_up(grad.double(), ctx.criterion.group)  # the blocks of this process count for the losses of all
+        grad = add_up(grad.double(), ctx.criterion.group)  # this rank's blocks contribute to all losses
         slopes = sum(g * table.slopes() for g, table in zip(grad, ctx.tables))
         with torch.autocast(features.device.type, enabled=False):
             sorted_gradient = ctx.criterion.gradient(ctx.walk, features, slopes)
@@ -187,7 +187,7 @@ class _MeanAP(torch.autograd.Function):
 class Tables:
     """AP and its derivatives as functions of the score, on a grid, at one scale (float64).
 
-    They differ between classes of positive pairs: a pair does not compete with itself, and so not with its own weight.
+    They differ between classes of positive pairs, because a pair, with its weight, is not compared with itself.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Tables:
         Args:
             scores: histograms of the scores of each class, (classes, bins).
             positive, negative: weights of the pairs of each class, (classes,).
-            grid, tau, ratio: the grid, and the temperature and the factor of the negatives.
+            grid, tau, ratio: the grid, the temperature, and the factor of the negatives.
         """
         offset = torch.arange(-(grid.bins - 1), grid.bins, dtype=torch.float64, device=scores.device) * grid.width
         self.sigmoid = torch.sigmoid(offset / tau)
@@ -206,8 +206,8 @@ class Tables:
         self.weighted = self.weight * scores
         self.positives = self.weighted.sum(dim=0)
         self.negatives = (self.negative_weight * scores).sum(dim=0)
-        # Minus sigma(0). Not clamped at 0: a pair is shared by two grid points, where its own term is a little below
-        # and a little above sigma(0), and the two errors cancel.
+        # Minus sigma(0). Not clamped at 0: a pair is divided between two grid points, at which its own term is slightly
+        # below and slightly above sigma(0), and the two errors cancel.
         r_p = _correlate(self.positives, self.sigmoid) - 0.5 * self.weight
         r_n = _correlate(self.negatives, self.sigmoid)
         total = 1 + r_p + r_n
@@ -223,10 +223,10 @@ class Tables:
         self.pairs = torch.stack(counted).round().long()
 
     def slopes(self) -> Tensor:
-        """Derivative of the mean AP with respect to the score of one pair of each class, (classes, bins).
+        """Return the derivative of the mean AP with respect to the score of one pair of each class, (classes, bins).
 
-        A pair's score enters through the ranks of all positives, by which it passes them; a positive's also through
-        its own rank. What a pair would do to itself cancels between the two.
+        The score of a pair affects the ranks of all positives; the score of a positive also affects its own rank. The
+        effect of a pair on itself cancels between the two.
         """
         as_positive = -_correlate((self.weighted * self.ap_by_r_p).sum(dim=0), self.sigmoid_slope)
         as_negative = -_correlate((self.weighted * self.ap_by_r_n).sum(dim=0), self.sigmoid_slope)
@@ -237,12 +237,12 @@ class Tables:
 
 
 def product_type(factor: Tensor) -> torch.dtype:
-    """The type in which products are formed: half precision on a GPU, whose units sum them in float32; else wide."""
+    """Return the dtype of products: half precision on a GPU, which accumulates in float32; otherwise the wide type."""
     return factor.dtype if factor.is_cuda else wide_type(factor)
 
 
 def multiply(a: Tensor, b: Tensor, add_to: Tensor | None = None) -> Tensor:
-    """a @ b, in float32 at least whatever the type of the factors; or that added to a tensor in place."""
+    """Return a @ b, in float32 at least, for factors of any dtype; or add it to a tensor in place."""
     kind = product_type(a)
     if kind != wide_type(a):
         product = torch.mm(a, b, out_dtype=torch.float32)
@@ -252,7 +252,7 @@ def multiply(a: Tensor, b: Tensor, add_to: Tensor | None = None) -> Tensor:
 
 
 def _correlate(histogram: Tensor, kernel: Tensor) -> Tensor:
-    """sum_b histogram[b] kernel(x_b - x_k) at all grid points k, by FFT; ``kernel`` holds offsets -(B-1) .. B-1."""
+    """Return sum_b histogram[b] kernel(x_b - x_k) at all grid points k by FFT; ``kernel`` has offsets 1-B .. B-1."""
     bins = len(histogram)
     size = 1 << (3 * bins).bit_length()
     spectrum = torch.fft.rfft(histogram, size) * torch.fft.rfft(kernel.flip(0), size)

@@ -1,4 +1,4 @@
-"""Refuse second derivatives of custom functions."""
+"""Errors for second derivatives of custom functions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _REFUSAL = (
 def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
     """Decorate the ``backward`` of a custom function whose gradient cannot be differentiated.
 
-    The gradient can be computed with ``create_graph=True``; an error is raised where it is differentiated in turn.
-    PyTorch's ``once_differentiable`` does so only if the incoming gradient requires one, and takes the gradient for a
-    constant otherwise, although it depends on what the function saved.
+    The gradient can be computed with ``create_graph=True``; an error is raised when it is differentiated again.
+    PyTorch's ``once_differentiable`` raises one only if the incoming gradient requires a gradient, and otherwise treats
+    the gradient as a constant, although it depends on the saved tensors.
 
     Args:
-        backward: returns the gradient of the first input, and None for the others. Among the tensors that the function
-            saved must be one that depends on this input, unless the function is linear.
+        backward: returns the gradient of the first input, and None for the others. One of the saved tensors must depend
+            on this input, unless the function is linear.
     """
 
     @wraps(backward)
@@ -39,7 +39,7 @@ def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[
 
 
 class _Refused(torch.autograd.Function):
-    """A gradient, as a function of what it depends on, that has no derivative."""
+    """A gradient, as a function of its inputs, that cannot be differentiated."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *_: Tensor) -> Tensor:

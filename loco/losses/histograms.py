@@ -1,4 +1,4 @@
-"""Scores of blocks of pairs into histograms, and tables over the score back to the pairs."""
+"""Binning of the scores of pairs into histograms, and lookup of the values of pairs in tables over the score."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 from loco.losses.tiles import Block, Walk
 
 BINS_PER_TAU = 80
-SMALLEST_TAU = 1e-4  # a grid of 1.6 million points, 13 MB for each table of a class of pairs
-MARGIN = 1.01  # similarities of unit rows in finite precision lie within [-MARGIN, MARGIN]
+SMALLEST_TAU = 1e-4  # a grid of 1.6 million points, 13 MB per table and class of pairs
+MARGIN = 1.01  # rounded similarities of L2-normalised rows lie within [-MARGIN, MARGIN]
 
 
 class Grid(NamedTuple):
-    """An even grid of similarities over [-MARGIN, MARGIN]."""
+    """A uniform grid of similarities over [-MARGIN, MARGIN]."""
 
     bins: int
 
@@ -28,12 +28,12 @@ class Grid(NamedTuple):
         return 2 * MARGIN / (self.bins - 1)
 
     def locate(self, similarity: Tensor) -> tuple[Tensor, Tensor]:
-        """Index of the grid point below, int32, and the way to the next one in [0, 1); ``similarity`` is used up."""
+        """Return the grid point below, int32, and the fraction of its cell in [0, 1); overwrites ``similarity``."""
         position = similarity.add_(MARGIN).mul_(1 / self.width).clamp_(0, self.bins - 1)
         return position.int(), position.frac_()
 
     def share(self, counts: Tensor, passed_on: Tensor) -> Tensor:
-        """Histograms with linear binning, from the pairs above each grid point and their summed fractions."""
+        """Return histograms with linear binning, from the pairs above each grid point and their summed fractions."""
         histograms = counts - passed_on
         histograms[:, 1:] += passed_on[:, :-1]
         return histograms
@@ -49,7 +49,7 @@ class Binning:
         )
 
     def add(self, block: Block, similarity: Tensor) -> None:
-        """Count the pairs of a block; ``similarity`` is used up."""
+        """Count the pairs of a block; overwrites ``similarity``."""
         below, fraction = self.grid.locate(similarity)
         index = below.add_(self.walk.classes(block), alpha=self.grid.bins).view(-1)
         for total, weights in ((self.counts, None), (self.passed_on, fraction.view(-1))):
@@ -57,7 +57,7 @@ class Binning:
             total.view(-1)[: len(part)] += part
 
     def histograms(self) -> Tensor:
-        """(classes, bins) float64."""
+        """Return the histograms (classes, bins), float64."""
         return self.grid.share(self.counts, self.passed_on)
 
 
@@ -70,7 +70,7 @@ class Lookup:
         self.steps = steps_of(values).to(dtype).view(-1)
 
     def read(self, block: Block, similarity: Tensor) -> Tensor:
-        """The value of each pair of a block; ``similarity`` is used up."""
+        """Return the value of each pair of a block; overwrites ``similarity``."""
         below, fraction = self.grid.locate(similarity)
         index = below.add_(self.walk.classes(block), alpha=self.grid.bins).view(-1)
         found = self.values.index_select(0, index).addcmul_(self.steps.index_select(0, index), fraction.view(-1))
@@ -78,5 +78,5 @@ class Lookup:
 
 
 def steps_of(values: Tensor) -> Tensor:
-    """What is added to each of ``values`` (classes, bins) on the way to the next; nothing beyond the last."""
+    """Return the differences between consecutive ``values`` (classes, bins); 0 for the last."""
     return torch.nn.functional.pad(values.diff(dim=1), (0, 1))

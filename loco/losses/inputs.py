@@ -1,4 +1,4 @@
-"""Check and convert the inputs of a ranking loss, once for all losses: layouts, types, patches in pairs, norms."""
+"""Validation and conversion of the inputs of all ranking losses: layouts, dtypes, patches that form pairs, norms."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 from loco.losses.patches import Patches
 from loco.losses.processes import Group, place
 
-SHORTEST_ROW = 1e-12  # shorter rows count as zero, as in torch.nn.functional.normalize
-_UNIT_TOLERANCE = 1e-4  # beside the rounding of the type; scores stay inside the grid of the exact loss
+SHORTEST_ROW = 1e-12  # rows with a smaller norm count as zero, as in torch.nn.functional.normalize
+_UNIT_TOLERANCE = 1e-4  # in addition to the rounding of the dtype; scores stay inside the grid of the exact loss
 
 
 class Selection(NamedTuple):
-    """The patches of this process that can form pairs, and where they were among the inputs."""
+    """The patches of this rank that can form pairs, and their positions in the inputs."""
 
     patches: Patches
-    keep: Tensor  # (n,) bool; which of the n rows, or of the n = b h w cells, they are
+    keep: Tensor  # (n,) bool; mask over the n rows, or the n = b h w cells
     shape: torch.Size  # (n,), or (b, h, w) of feature maps
 
     def scatter(self, values: Tensor) -> Tensor:
-        """Return ``values`` (m,) of the patches in the layout of the inputs, NaN elsewhere."""
+        """Return ``values`` (m,) of the patches in the layout of the inputs, with NaN elsewhere."""
         everywhere = values.new_full(self.keep.shape, torch.nan)
         return everywhere.masked_scatter_(self.keep, values).view(self.shape)
 
@@ -37,18 +37,18 @@ def select(
 ) -> Selection:
     """Check the inputs of a ranking loss and select the patches that can form pairs.
 
-    These are the valid ones whose points are finite. Points are widened to float32 at least, and integers to float64.
+    These are the valid patches with finite points. Points are converted to float32 at least, and integers to float64.
 
     Args:
-        features, points, scene_ids, valid, image_ids: as of :meth:`loco.losses.RankingLoss.forward`.
+        features, points, scene_ids, valid, image_ids: as for :meth:`loco.losses.RankingLoss.forward`.
         group: ranks whose patches form one batch.
 
     Returns:
-        The selection; features keep their values and type.
+        The selection; features keep their values and dtype.
 
     Raises:
-        ValueError: the shapes do not fit together; features that are not of a floating-point type, points that are
-            complex or boolean, ids that are not integers, ``valid`` with values other than 0 and 1.
+        ValueError: the shapes do not match; features have no floating-point dtype, points are complex or boolean, ids
+            are not integers, ``valid`` has values other than 0 and 1.
     """
     named = {"points": points, "scene_ids": scene_ids, "valid": valid, "image_ids": image_ids}
     given = {name: torch.as_tensor(x, device=features.device) for name, x in named.items() if x is not None}
@@ -75,7 +75,7 @@ def select(
 
 
 def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
-    """The shape of the patches, (n,) or (b, h, w)."""
+    """Return the shape of the patches, (n,) or (b, h, w)."""
     if features.ndim not in (2, 4):
         raise ValueError(f"wrong shape of features (n, d) or (b, d, h, w); found features {tuple(features.shape)}")
     is_map = features.ndim == 4
@@ -104,7 +104,7 @@ def _widened(points: Tensor) -> Tensor:
 
 
 def _truths(name: str, values: Tensor) -> Tensor:
-    """Booleans, from booleans or numbers that are 0 or 1."""
+    """Convert booleans, or numbers that are 0 or 1, to booleans."""
     if values.dtype == torch.bool:
         return values
     if not ((values == 0) | (values == 1)).all():
@@ -113,7 +113,7 @@ def _truths(name: str, values: Tensor) -> Tensor:
 
 
 def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
-    """One int64 number per patch, (n,), of numbers per patch or per image."""
+    """Return one int64 id per patch, (n,), from ids per patch or per image."""
     whole = ids.long()
     if ids.is_complex() or (ids.is_floating_point() and not (whole == ids).all()):
         raise ValueError(f"{name} must be integers; found {ids.dtype} with other values")
@@ -121,38 +121,38 @@ def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
 
 
 def unit_rows(features: Tensor) -> tuple[Tensor, bool]:
-    """Divide rows by their lengths, differentiably.
+    """Return L2-normalise rows, differentiably.
 
     Args:
         features: (n, d), float32 or float64.
 
     Returns:
-        The unit rows (n, d), and whether all are finite. A row of zeros (shorter than :data:`SHORTEST_ROW`) stays
-        zero: it has similarity 0 to every row, and gradient 0.
+        The L2-normalised rows (n, d), and whether all are finite. A row of zeros (norm below :data:`SHORTEST_ROW`)
+        stays zero, with similarity 0 to every row and gradient 0.
     """
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     return features / norm.masked_fill(norm < SHORTEST_ROW, torch.inf), bool(norm.isfinite().all())
 
 
 def require_unit_rows(features: Tensor) -> bool:
-    """Check that rows are L2-normalised, as :func:`torch.nn.functional.normalize` returns them: of length 1, or zero.
+    """Check that rows are L2-normalised, as by :func:`torch.nn.functional.normalize`: with norm 1, or zero.
 
-    Lengths may differ from 1 by 1e-4, beside the rounding of the type (bfloat16: 0.004).
+    Norms may differ from 1 by 1e-4, in addition to the rounding of the dtype (bfloat16: 0.004).
 
     Args:
-        features: (n, d), of any floating-point type.
+        features: (n, d), of any floating-point dtype.
 
     Returns:
-        Whether all rows are finite; rows that are not pass.
+        Whether all rows are finite; no error is raised for other rows.
 
     Raises:
-        ValueError: a row has another length.
+        ValueError: a row has another norm.
     """
     norm = torch.linalg.vector_norm(features.detach(), dim=1, dtype=wide_type(features))
     off = (norm - 1).abs().masked_fill_(norm == 0, 0).nan_to_num(0, 0)
     if not len(off):
         return True
-    worst, is_finite = torch.stack([off.max(), norm.isfinite().all().to(off)]).tolist()  # a GPU is waited for once
+    worst, is_finite = torch.stack([off.max(), norm.isfinite().all().to(off)]).tolist()  # one synchronisation
     tolerance = _UNIT_TOLERANCE + torch.finfo(features.dtype).eps / 2
     if worst > tolerance:
         length = float(norm[off.argmax()])
@@ -164,5 +164,5 @@ def require_unit_rows(features: Tensor) -> bool:
 
 
 def wide_type(features: Tensor) -> torch.dtype:
-    """Return the type in which losses compute: float32, or float64 for float64."""
+    """Return the dtype in which losses compute: float32, or float64 for float64."""
     return torch.promote_types(features.dtype, torch.float32)

@@ -1,8 +1,8 @@
-"""The two steps between the matrix products of the exact loss as one Triton kernel each, for NVIDIA GPUs.
+"""Fused Triton kernels for the two steps between the matrix products of the exact loss, for NVIDIA GPUs.
 
-They do what :mod:`loco.losses.histograms` does, operation by operation, without writing the distance, the class, and
-the grid point of a pair to memory. Pairs are counted in integers, the fractions in units of 2^-24, so that the order in
-which threads come does not change the sums: two runs give the same bits.
+They perform the operations of :mod:`loco.losses.histograms` without writing the distance, the class and the grid point
+of a pair to memory. Pairs are counted in integers, and fractions in units of 2^-24, so the sums do not depend on the
+order of the threads: results are bitwise reproducible.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 from loco.losses.histograms import MARGIN, Grid, steps_of
 from loco.losses.tiles import Block, Walk
 
-_SIDE = 32  # a program does the pairs of 32 x 32 patches
-_COPIES = 8  # of the histograms, each for an eighth of the programs, which else wait for each other at common scores
-_UNIT = 2**24  # of the fractions: float32 holds no finer ones
+_SIDE = 32  # a program processes the pairs of 32 x 32 patches
+_COPIES = 8  # copies of the histograms, each for an eighth of the programs, to reduce contention at frequent scores
+_UNIT = 2**24  # resolution of the fractions, that of float32
 
 
 class Binning:
@@ -36,7 +36,7 @@ class Binning:
         self.pairs.launch(_count, block, similarity, self.totals, each, COPIES=_COPIES, UNIT=_UNIT)
 
     def histograms(self) -> Tensor:
-        """(classes, bins) float64."""
+        """Return the histograms (classes, bins), float64."""
         counts, passed_on = self.totals.sum(dim=0).double()
         return self.pairs.grid.share(counts, passed_on / _UNIT)
 
@@ -49,14 +49,14 @@ class Lookup:
         self.table = torch.stack([values, steps_of(values)], dim=-1).float().contiguous()
 
     def read(self, block: Block, similarity: Tensor) -> Tensor:
-        """The value of each pair of a block."""
+        """Return the value of each pair of a block."""
         out = torch.empty_like(similarity, dtype=self.dtype)
         self.pairs.launch(_read, block, similarity, self.table, out)
         return out
 
 
 class _Pairs:
-    """What the kernels are told of the pairs of a walk."""
+    """Arguments of the kernels that describe the pairs of a walk."""
 
     def __init__(self, walk: Walk, grid: Grid) -> None:
         self.walk, self.grid = walk, grid
@@ -73,7 +73,7 @@ class _Pairs:
         )  # fmt: skip
 
 
-# A program has the pairs of SIDE rows and SIDE columns of a block, whose first patches are i and j.
+# A program processes the pairs of SIDE rows and SIDE columns of a block, whose first patches are i and j.
 
 
 @triton.jit
@@ -119,7 +119,7 @@ def _offset(row, column, columns):
 
 @triton.jit
 def _locate(scores, row, column, columns, inside, scale, margin, bins):
-    """Grid point below, int32, and the way to the next one, as :meth:`loco.losses.histograms.Grid.locate`."""
+    """Return the grid point below, int32, and the cell fraction, as :meth:`loco.losses.histograms.Grid.locate`."""
     score = tl.load(scores + _offset(row, column, columns), mask=inside, other=0.0)
     position = tl.minimum(tl.maximum((score + margin) * scale, 0.0), bins - 1.0)
     below = position.to(tl.int32)
@@ -128,7 +128,7 @@ def _locate(scores, row, column, columns, inside, scale, margin, bins):
 
 @triton.jit
 def _classes(points, images, n, radii, row, column, RADII: tl.constexpr, TELL_IMAGES: tl.constexpr):
-    """Class of each pair, as :meth:`loco.losses.tiles.Walk.classes`; rows and columns count from the first patch."""
+    """Return the class of each pair, as :meth:`loco.losses.tiles.Walk.classes`; rows and columns count from patch 0."""
     x = _difference(points, n, row, column)
     y = _difference(points + n, n, row, column)
     z = _difference(points + 2 * n, n, row, column)
@@ -150,7 +150,7 @@ def _difference(axis, n, row, column):
 
 @triton.jit
 def _counted(passed, row, column, inside, RADII: tl.constexpr, ONE_TILE: tl.constexpr):
-    """Whether a pair is one to be counted: within the last radius, and in one tile once, and not of a patch alone."""
+    """Return whether to count a pair: within the last radius, once within a tile, and not of a patch with itself."""
     counted = inside & (passed % (RADII + 1) < RADII)
     if ONE_TILE:
         counted = counted & (row[:, None] < column[None, :])

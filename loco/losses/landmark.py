@@ -1,4 +1,4 @@
-"""The training loss of LoCUS (ICCV 2023): a few patches, the landmarks, are queries among the patches of all images."""
+"""The training loss of LoCUS (ICCV 2023), whose queries are a few patches, the landmarks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from loco.losses.processes import Group
 
 
 class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
-    """Smooth AP over the pairs of a landmark and a patch, all landmarks together.
+    """Smooth AP over all pairs of a landmark and a patch, in one ranking.
 
     As in the release of LoCUS (github.com/dakloepfer/locus), landmarks are drawn from the first image of each scene,
-    and those that no other image shows are dropped. A landmark is shown by an image with a patch within ``rho`` of it.
-    Of the patches a fraction is drawn, and all that are a positive of any landmark are added. Positives within the
-    image of the landmark count, except for the landmark itself. (The release also drops positives that are landmarks
-    themselves, which is a mistake.)
+    and those that no other image shows are dropped. An image shows a landmark if it has a patch within ``rho`` of it. A
+    fraction of the patches is drawn, and all positives of any landmark are added. Positives within the image of the
+    landmark count, except for the landmark itself. (The release also drops positives that are landmarks themselves,
+    which is an error.)
 
-    The time is that of all positive pairs times all pairs; the memory that of the pairs.
+    The time is proportional to the number of positive pairs times that of all pairs, the memory to the number of pairs.
     """
 
     takes_several_scales = False
@@ -43,12 +43,12 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
         """
         Args:
             rho, kappa, tau, own_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
-            landmarks: number of patches that are drawn as landmarks.
-            patches: fraction of the patches that landmarks are compared with, in addition to their positives.
-            seed: of the draws.
+            landmarks: number of patches drawn as landmarks.
+            patches: fraction of the patches with which landmarks are compared, in addition to their positives.
+            seed: seed of the draws.
 
         Raises:
-            ValueError: as :class:`loco.losses.pairs.RankingLoss`, or an option that is out of its range.
+            ValueError: as :class:`loco.losses.pairs.RankingLoss`, or an option out of its range.
         """
         super().__init__(rho, kappa, tau, own_term, 1.0, ratio, group, normalise, seed=seed)
         if landmarks < 1 or not 0 < patches <= 1:
@@ -67,7 +67,7 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
         return 1 - mean_ap, {"positives": len(s_p), "negatives": count, "mean_ap": mean_ap.item()}
 
     def draw(self, patches: Patches, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw landmarks and patches; return rows of landmarks (l,), and which pairs (l, n) are of each class."""
+        """Draw landmarks and patches; return the rows of landmarks (l,) and masks (l, n) of both classes of pairs."""
         candidates = torch.nonzero(_of_first_images(patches))[:, 0]
         order = torch.from_numpy(rng.permutation(len(candidates))[: self.landmarks]).to(candidates.device)
         rows = candidates[order]
@@ -84,7 +84,7 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
 
 
 def _of_first_images(patches: Patches) -> Tensor:
-    """Which patches (n,) are of the image with the lowest number of their scene."""
+    """Return the mask (n,) of the patches of the image with the lowest id of their scene."""
     _, scene = torch.unique(patches.scene_ids, return_inverse=True)
     first = patches.image_ids.new_full((int(scene.max()) + 1 if len(scene) else 0,), torch.iinfo(torch.int64).max)
     first.scatter_reduce_(0, scene, patches.image_ids, "amin")

@@ -1,4 +1,4 @@
-"""The log of a loss: numbers that are read from the device only where somebody looks at them."""
+"""The log of a loss, whose numbers are copied from the device on access."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Log(Mapping[str, float]):
-    """A mapping of names to numbers. To look up a number waits for the device that computes it.
+    """A mapping from names to numbers. Accessing a number synchronises with the device that computes it.
 
     Attributes:
-        numbers: the same numbers as scalar tensors of the device, where they are computed there.
+        numbers: the same numbers, as scalar tensors if they are computed on a device.
     """
 
     def __init__(self, numbers: Mapping[str, Tensor | float]) -> None:

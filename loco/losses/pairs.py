@@ -1,16 +1,16 @@
-"""What the ranking losses share: their options, the classes of pairs, and the smooth average precision.
+"""Common parts of the ranking losses: options, classes of pairs, and the smooth average precision.
 
 Patches i and j of one scene, at distance r = |p_i - p_j|, form a *positive* pair if r <= rho, a *negative* pair if
-rho < r <= kappa, and take no part beyond. A pair's score is s = f_i . f_j. With sigma(x) = 1 / (1 + exp(-x / tau)), the
-smooth average precision of a positive pair a is (LoCo, NeurIPS 2024, eq. 2)
+rho < r <= kappa, and are ignored beyond. The score of a pair is s = f_i . f_j. With sigma(x) = 1 / (1 + exp(-x / tau)),
+the smooth average precision of a positive pair a is (LoCo, NeurIPS 2024, eq. 2)
 
     AP(a) = (1 + R_P(a)) / (1 + R_P(a) + c R_N(a)),
     R_P(a) = sum over the other positives b of w_b sigma(s_b - s_a),
     R_N(a) = sum over negatives g of sigma(s_g - s_a).
 
 The loss is 1 minus the mean AP over the positive pairs, weighted by w_a, between 0 and 1. The weight w is 1 for pairs
-across images. Positives within one image, neighbours that look alike whatever the features, weigh less or nothing. The
-ratio c makes up for a batch whose share of negatives is not that of the scenes.
+across images. Positives within one image, neighbours that look similar whatever the features, have a smaller weight or
+0. The ratio c corrects for a batch whose proportion of negatives differs from that of the scenes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Scale(NamedTuple):
 
 
 class RankingLoss(torch.nn.Module):
-    """Base of the ranking losses: a radius for positives, one for negatives, a temperature."""
+    """Base class of the ranking losses, with a radius for positives, one for negatives, and a temperature."""
 
     takes_several_scales = False
-    takes_half = False  # on a GPU; else features of half precision are widened for it
-    takes_tau = True  # whether there is a temperature
-    takes_transforms = False  # those of torch.func, but for vmap; and derivatives in forward mode
-    smallest_tau = 0.0  # what the loss can compute in memory
+    takes_half = False  # on a GPU; otherwise half-precision features are converted to float32
+    takes_tau = True  # whether the loss has a temperature
+    takes_transforms = False  # of torch.func, except vmap; and forward-mode derivatives
+    smallest_tau = 0.0  # limited by the memory of the loss
 
     rho: float | list[float]  # lists if they were passed as such
     kappa: float | list[float]
@@ -62,18 +62,17 @@ class RankingLoss(torch.nn.Module):
     ) -> None:
         """
         Args:
-            rho: pairs up to this distance are positive, metres. Several radii, with as many ``kappa``, are several
-                scales: the loss is the mean of theirs.
-            kappa: pairs beyond this distance are ignored, metres; infinity or None: all pairs of a scene count.
-            tau: temperature of the sigmoid, in units of similarity; :class:`~loco.losses.ExactSmoothAP` has a smallest
-                one, :data:`loco.losses.histograms.SMALLEST_TAU`.
-                None for a loss without a temperature.
+            rho: pairs up to this distance are positive, metres. Several radii, with as many ``kappa``, define several
+                scales: the loss is the mean over the scales.
+            kappa: pairs beyond this distance are ignored, metres; infinity or None to include all pairs of a scene.
+            tau: temperature of the sigmoid, in units of similarity; for :class:`~loco.losses.ExactSmoothAP` at least
+                :data:`loco.losses.histograms.SMALLEST_TAU`. None for a loss without a temperature.
             same_image: weight of the positive pairs within one image, 0 (left out) to 1.
             ratio: factor c of the negatives.
-            group: processes whose patches form one batch, each calling the loss with its own
-                (:mod:`loco.losses.processes`); None for this process alone.
-            normalise: divide the features by their lengths; the gradient is that of the features as they were passed.
-                If false, the loss requires rows of unit length, and uses them as they are.
+            group: process group whose patches form one batch; each rank calls the loss with its patches
+                (:mod:`loco.losses.processes`). None for this process only.
+            normalise: whether to L2-normalise the features; the gradient is with respect to the features as passed. If
+                false, rows must be L2-normalised and are used without changes.
 
         Raises:
             ValueError: not 0 < rho < kappa, or another option out of its range.
@@ -96,7 +95,7 @@ class RankingLoss(torch.nn.Module):
 
     @property
     def tau(self) -> float:
-        """The temperature. It may be changed between two calls (not between a call and its backward pass)."""
+        """The temperature. It can be changed between two calls, but not between a call and its backward pass."""
         return self._tau
 
     @tau.setter
@@ -112,7 +111,7 @@ class RankingLoss(torch.nn.Module):
             )
         self._tau = tau
 
-    @torch.compiler.disable  # it is matrix products and table look-ups, whose number depends on the points
+    @torch.compiler.disable  # matrix products and table lookups, whose number depends on the points
     def forward(
         self,
         features: Tensor,
@@ -121,37 +120,35 @@ class RankingLoss(torch.nn.Module):
         valid: Tensor | None = None,
         image_ids: Tensor | None = None,
     ) -> tuple[Tensor, Mapping[str, float]]:
-        """Loss of a batch of patches.
+        """Return the loss of a batch of patches.
 
-        A batch is a list of patches, or feature maps as a network returns them. Both give the same loss.
+        A batch is a list of patches, or feature maps as returned by a network. Both give the same loss.
 
         Args:
-            features: (n, d), or maps (b, d, h, w). Their length does not matter, unless ``normalise`` is false. Half
-                precision is widened: the loss computes in float32, or float64, under autocast too. The gradient has
-                their own type.
+            features: (n, d), or maps (b, d, h, w). Their norm does not matter, unless ``normalise`` is false. The loss
+                computes in float32 or float64, also for half precision and under autocast. The gradient has the dtype
+                of the features.
             points: (n, 3), or (b, h, w, 3); metres, world frame of their scene; floating-point numbers or integers.
-                They are constants: no gradient is computed for them. A patch with a coordinate that is not finite
-                forms no pairs.
+                No gradient is computed for them. A patch with a coordinate that is not finite forms no pairs.
             scene_ids: (n,), or (b, h, w), or one per map (b,), integers; patches of different scenes never form pairs.
-                One scene if None.
-            valid: (n,) or (b, h, w), bool, or 0 and 1; patches without a 3D point form no pairs. All valid if None.
-            image_ids: (n,), (b, h, w) or (b,), integers, different for different images of all scenes and processes:
-                see ``same_image``. Every patch is its own image if None, those of a map too.
+                None for one scene.
+            valid: (n,) or (b, h, w), bool, or 0 and 1; patches without a 3D point form no pairs. None if all are valid.
+            image_ids: (n,), (b, h, w) or (b,), integers, different for different images of all scenes and ranks: see
+                ``same_image``. If None, every patch counts as a separate image, also within a map.
 
         Returns:
-            The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs of
-            any weight but 0, summed over the scales), ``mean_ap``; of several scales also ``mean_ap_<rho>``. Without a
-            positive pair there is nothing to rank: a scale takes no part in the mean, and if there is no other the loss
-            is 0, with zero gradient. Its ``mean_ap`` is NaN. (A loss on a GPU may return the log as a
-            :class:`loco.losses.log.Log`, which waits for a number when it is looked up.) If a feature of a patch that
-            could form pairs is not finite, the loss and its gradient are NaN, so a ``GradScaler`` skips the step. All
-            are of the whole batch of a group.
+            The loss, a scalar; and a log: ``positives`` and ``negatives`` (numbers of pairs with non-zero weight,
+            summed over the scales), ``mean_ap``; for several scales also ``mean_ap_<rho>``. A scale without positive
+            pairs is left out of the mean; if there is no other scale, the loss is 0, with zero gradient. Its
+            ``mean_ap`` is NaN. (A loss on a GPU may return the log as a :class:`loco.losses.log.Log`, which
+            synchronises when a number is accessed.) If a feature of a patch that could form pairs is not finite, the
+            loss and its gradient are NaN, so a ``GradScaler`` skips the step. All values refer to the whole batch of a
+            group.
 
         Raises:
-            ValueError: the shapes or types do not fit together; rows that are not of unit length with
-                ``normalise=False``.
-            RuntimeError: ``torch.func.vmap``; another transform of ``torch.func`` or a derivative in forward mode of a
-                loss that supports none.
+            ValueError: the shapes or dtypes do not match; rows are not L2-normalised with ``normalise=False``.
+            RuntimeError: ``torch.func.vmap`` is used; or another transform of ``torch.func``, or a forward-mode
+                derivative, with a loss that does not support them.
         """
         self._require_no_transform(features)
         with torch.autocast(features.device.type, enabled=False):
@@ -161,7 +158,7 @@ class RankingLoss(torch.nn.Module):
     def _batch(
         self, features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
     ) -> tuple[Patches, bool, Selection, slice]:
-        """The patches of the whole batch, whether their features are finite, this process's, and where these are."""
+        """Return the patches of the batch, whether their features are finite, those of this rank, and their rows."""
         selection = select(features, points, scene_ids, valid, image_ids, self.group)
         patches, mine = gather_patches(selection.patches, self.group)
         rows, narrow = patches.features, self.takes_half and features.is_cuda
@@ -173,7 +170,7 @@ class RankingLoss(torch.nn.Module):
         return patches._replace(features=rows), is_finite, selection, mine
 
     def _not_finite(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
-        """A loss that is NaN, and so is its gradient; the pairs are counted as they are."""
+        """Return a NaN loss with a NaN gradient; the pairs are counted as usual."""
         with torch.no_grad():
             _, log = self.loss(patches._replace(features=torch.zeros_like(patches.features)))
         log = {key: math.nan if key.startswith("mean_ap") else number for key, number in log.items()}
@@ -203,7 +200,7 @@ class RankingLoss(torch.nn.Module):
 
 
 def _is_batched(features: Tensor) -> bool:
-    """Whether ``torch.func.vmap`` made these features, at any level of several transforms."""
+    """Return whether these features are batched by ``torch.func.vmap``, at any level of nested transforms."""
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(features):
         if functorch.is_batchedtensor(features):
@@ -213,7 +210,7 @@ def _is_batched(features: Tensor) -> bool:
 
 
 class AllPairsLoss(RankingLoss):
-    """A ranking loss that ranks every positive pair, and so can tell how well each patch is recognised."""
+    """A ranking loss that ranks every positive pair, and can therefore measure the precision of each patch."""
 
     takes_several_scales = True
 
@@ -229,13 +226,14 @@ class AllPairsLoss(RankingLoss):
         """
         Args:
             rho, kappa, options, named_options: as in the base class.
-            ranking: what a positive pair is ranked among. ``batch``: all pairs of the batch. ``query``: the pairs of
-                one of its patches, once for each of the two; the loss is 1 minus the mean over the patches that have
-                a positive, the queries, of the mean AP of their positives, weighted by w.
-            weights: of the scales in the mean, one positive number for each; equal if None.
+            ranking: the pairs among which a positive pair is ranked. ``batch``: all pairs of the batch. ``query``: the
+                pairs of one of its patches, once for each of the two; the loss is 1 minus the mean over the queries
+                (the patches with a positive) of the mean AP of their positives, weighted by w.
+            weights: one positive weight per scale for the mean; None for equal weights.
 
         Raises:
-            ValueError: as in the base class; an unknown ranking, or weights that are not as many as the scales.
+            ValueError: as in the base class; an unknown ranking, or a number of weights that differs from the number of
+                scales.
         """
         super().__init__(rho, kappa, *options, **named_options)
         if ranking not in get_args(Ranking):
@@ -257,10 +255,10 @@ class AllPairsLoss(RankingLoss):
         valid: Tensor | None = None,
         image_ids: Tensor | None = None,
     ) -> Tensor:
-        """Mean AP over the positive pairs of each patch, of all scales, weighted as in the loss.
+        """Return the mean AP over the positive pairs of each patch, at all scales, weighted as in the loss.
 
-        LoCUS (ICCV 2023) takes the patches that do best for landmarks. Arguments as of a call. Returns (n,), or
-        (b, h, w) for maps; NaN for a patch without a positive pair, and for all if a feature is not finite.
+        LoCUS (ICCV 2023) selects the best patches as landmarks. Arguments are those of a call. The result is (n,), or
+        (b, h, w) for maps; NaN for a patch without a positive pair, and for all patches if a feature is not finite.
         """
         self._require_no_transform(features)
         with torch.autocast(features.device.type, enabled=False):
@@ -285,7 +283,7 @@ def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] 
 
 
 def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = ()) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch without positive pairs: 0, with zero gradient."""
+    """Return the loss of a batch without positive pairs: 0, with zero gradient."""
     names = ["mean_ap", *(f"mean_ap_{scale.rho:g}" for scale in scales if len(scales) > 1)]
     log = {"positives": 0, "negatives": negatives, **dict.fromkeys(names, math.nan)}
     return features.sum(dtype=wide_type(features)) * 0.0, log
@@ -294,13 +292,13 @@ def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = 
 def mean_of_scales(
     scales: list[Scale], weights: Sequence[float], mean_ap: Tensor, positives: Tensor, negatives: Tensor
 ) -> tuple[Tensor, Log]:
-    """Loss and log of a batch from the weights, the mean AP and the numbers of pairs of each scale, (K,) each.
+    """Return the loss and log of a batch from the weights, mean AP and numbers of pairs of each scale, (K,) each.
 
-    A scale without positive pairs takes no part; if none has any, the loss is 0, with zero gradient. Nothing waits for
-    the device.
+    Scales without positive pairs are left out; if no scale has any, the loss is 0, with zero gradient. There is no
+    synchronisation with the device.
     """
     ranked = positives > 0
-    # Multiplied one by one: a copy of the list to a GPU would wait for it.
+    # Multiplied one by one: copying the list to a GPU would synchronise.
     weight = torch.stack([weight * part for weight, part in zip(weights, ranked.to(mean_ap))])
     total = weight.sum()
     mean = (weight * torch.where(ranked, mean_ap, 0.0)).sum() / total.masked_fill(total == 0, 1.0)

@@ -1,4 +1,4 @@
-"""The patches of a batch, as the ranking losses see them."""
+"""The patches of a batch, the common input of the ranking losses."""
 
 from __future__ import annotations
 

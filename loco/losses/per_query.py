@@ -4,18 +4,18 @@ Patch i is a query, and L = 1 - mean over the queries with a positive of
 
     AP_i = sum over its positives a of w_a AP_i(a) / sum of w_a,
 
-where AP_i(a) is that of :mod:`loco.losses.pairs` with R_P and R_N over the pairs of patch i alone. A pair counts for
+where AP_i(a) is that of :mod:`loco.losses.pairs`, with R_P and R_N over the pairs of patch i only. A pair counts for
 both of its patches.
 
-The rows of the pair matrix are independent, so they are walked in blocks of rows, each with all columns:
+The rows of the pair matrix are independent, so they are processed in blocks of rows with all columns:
 
 1. the scores of the pairs of each class in each row go into a histogram;
 2. on its grid, the AP of the row, and the derivative by the score of a pair of each class, are tables
    (:mod:`loco.losses.rows`);
-3. the derivative of each pair is looked up and multiplied back into the features of its two patches.
+3. the derivative of each pair is looked up and multiplied by the features of its two patches.
 
-As the weight of each row in the loss is known beforehand, from the points, a block is done with all three before the
-next one: the gradient is computed in the forward pass, from products that are formed once.
+The weight of each row in the loss is known in advance, from the points, so all three steps are done for a block before
+the next one: the gradient is computed in the forward pass, and the products are computed only once.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from loco.losses.tiles import Walk
 class QueryMeanAP(torch.autograd.Function):
     """Mean AP of the queries at each scale, and the numbers of pairs.
 
-    The gradient is that of the mean of the scales with the weights of the loss, which is all that depends on them: what
-    arrives for the scales adds up to what has arrived for their mean.
+    The gradient is that of the mean over the scales with the weights of the loss, the only value that depends on them:
+    the incoming gradients of the scales sum to that of their mean.
     """
 
     @staticmethod
@@ -67,12 +67,12 @@ class QueryMeanAP(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
-        # The rows of this process count for the losses of all.
+        # The rows of this rank contribute to the loss on every rank.
         return gradient * add_up(grad.double().sum(), ctx.group).to(gradient), None, None, None, None, None
 
 
 def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
-    """AP of each patch as a query (n,), the mean of the scales at which it has a positive; NaN without."""
+    """Return the AP of each patch as a query (n,), averaged over the scales at which it has a positive; NaN without."""
     ranking = QueryRanking(criterion, walk, features[walk.order], queries=None, differentiate=False)
     weights = ranking.ap.new_tensor(criterion.weights)
     sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
@@ -83,30 +83,30 @@ def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Te
 
 
 class QueryRanking:
-    """The walk over the rows of this process.
+    """The pass over the rows of this rank.
 
     Attributes:
-        ap: AP of each query of this process at each scale (n, K) float64, in the order of the walk; 0 for others.
-        ranked: which patches of this process are queries at each scale, (n, K) bool.
-        queries: numbers of queries at each scale, of all processes, (K,) float64.
-        pairs: numbers of positive and of negative pairs of the queries of this process (2, K), float64.
+        ap: AP of each query of this rank at each scale (n, K) float64, in the order of the walk; 0 for others.
+        ranked: which patches of this rank are queries at each scale, (n, K) bool.
+        queries: numbers of queries at each scale, over all ranks, (K,) float64.
+        pairs: numbers of positive and of negative pairs of the queries of this rank (2, K), float64.
         gradient: derivative of the weighted mean of the scales' mean AP by the features (n, d), from these rows.
     """
 
     def __init__(
         self, criterion: AllPairsLoss, walk: Walk, features: Tensor, queries: Tensor | None, differentiate: bool
     ) -> None:
-        """``features`` are in the order of the walk; ``queries`` are patches in their own order, None for all."""
+        """Process the rows; ``features`` are in the order of the walk, ``queries`` in the original one (None: all)."""
         self.criterion, self.walk, self.features = criterion, walk, features
         self.classes, self.grid = walk.pair_classes, RowGrid(criterion.tau, features)
         n, scales = len(features), len(criterion.scales)
         self.ap = features.new_zeros((n, scales), dtype=torch.float64)
         self.pairs = features.new_zeros((2, scales), dtype=torch.float64)
         self.gradient = torch.zeros_like(features) if differentiate else None
-        weights = torch.cat([self.classes.positive, self.classes.negative]).T  # of each class (classes, 2 K)
-        kinds, kind_of_class = weights.unique(dim=0, return_inverse=True)  # the first is nothing to any scale
+        weights = torch.cat([self.classes.positive, self.classes.negative]).T  # weights of each class (classes, 2 K)
+        kinds, kind_of_class = weights.unique(dim=0, return_inverse=True)  # the first has weight 0 at all scales
         self.positive, self.negative = kinds[1:].T.to(features).view(2, scales, -1)  # (K, kinds)
-        self.kinds = len(kinds)  # with the first
+        self.kinds = len(kinds)  # including the first
         self.kind_of_class = kind_of_class.to(features.device)
         rows = QueryRows(walk, features, queries)
         self.ranked = rows.ranked
@@ -144,15 +144,15 @@ class QueryRanking:
             rows.multiply_back(value, self.features, self.gradient)
 
     def _locate(self, rows: RowBlock, cell: Tensor, fraction: Tensor) -> RowGrid:
-        """The cell of each pair in the histograms of its row, and the fraction of the way to the next node.
+        """Write the cell of each pair in the histograms of its row, and its fraction within the cell.
 
-        Returns the part of the grid on which these histograms are.
+        Returns the part of the grid that the histograms cover.
         """
         own = self.features[rows.rows] / self.grid.width
         rows.multiply(own, self.features, out=fraction)
         grid = self.grid.spanning(*(torch.stack(fraction.aminmax()) * self.grid.width).tolist())
         fraction.sub_(grid.first / grid.width)
-        offset = self.kind_of_class * grid.nodes  # of each class in what a row stores
+        offset = self.kind_of_class * grid.nodes  # offset of each class within the data of a row
         cell.copy_(fraction)
         fraction.frac_()
         for columns, classes in rows.classes(self.walk):
@@ -163,7 +163,7 @@ class QueryRanking:
         return grid
 
     def _histograms(self, grid: RowGrid, cell: Tensor, fraction: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Histograms of the pairs of each kind but the first (r, kinds, nodes), and their numbers (r, kinds)."""
+        """Return histograms (r, kinds, nodes) of the pairs of each kind but the first, and their counts (r, kinds)."""
         moments = fraction.new_zeros(4, len(cell), self.kinds * grid.nodes)
         moments[0].scatter_add_(1, cell, fraction.new_ones(()).expand_as(fraction))
         moments[1].scatter_add_(1, cell, fraction)
@@ -173,7 +173,7 @@ class QueryRanking:
         return grid.histograms(moments), moments[0].sum(dim=-1, dtype=torch.float64)
 
     def _look_up(self, slopes: Tensor, window: Window, cell: Tensor, fraction: Tensor, *buffers: Tensor) -> None:
-        """The slope of each pair, in the second buffer, from those of each kind around a window (r, kinds, nodes)."""
+        """Write the slope of each pair to the second buffer, from those per kind around a window (r, kinds, nodes)."""
         power, value = buffers
         table = fraction.new_zeros(4, len(cell), self.kinds, window.grid.nodes)
         table[:, :, 1:, window.inside] = window.grid.polynomials(slopes)[..., window.at]

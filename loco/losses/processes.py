@@ -1,12 +1,12 @@
-"""Batches that several processes hold together.
+"""Losses of batches that are distributed over several ranks.
 
-Each process has some of the patches. :func:`gather_patches` gives every process all of them, so that a loss over pairs
-sees the pairs between processes too. Every process computes the loss of the whole batch. Backward, the gradients that
-the processes have for a patch are added up on the process that it came from.
+Each rank has some of the patches. :func:`gather_patches` returns all of them on every rank (all-gather), so that a loss
+over pairs includes the pairs between ranks. Every rank computes the loss of the whole batch. In the backward pass, the
+gradients of a patch are summed over the ranks (reduce-scatter) on the rank from which it came.
 
-So the gradient is that of the sum of the losses of all processes, as it is wherever each of W processes has a loss of
-its own. Distributed training divides by W: ``DistributedDataParallel`` averages gradients over processes. What the
-network then gets is the gradient of the loss of the whole batch.
+The gradient is therefore that of the sum of the losses of all W ranks. Distributed training divides by W:
+``DistributedDataParallel`` averages gradients over the ranks. The network then gets the gradient of the loss of the
+whole batch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Group: TypeAlias = "distributed.ProcessGroup | None"
 
 
 def place(group: Group) -> tuple[int, int]:
-    """Number of this process in its group, and of processes: (0, 1) without a group."""
+    """Return the rank of this process in its group and the world size: (0, 1) without a group."""
     return (0, 1) if group is None else (distributed.get_rank(group), distributed.get_world_size(group))
 
 
 def gather_patches(patches: Patches, group: Group) -> tuple[Patches, slice]:
-    """The patches of all processes, in the order of the processes, and which are this one's."""
+    """Return the patches of all ranks, in the order of the ranks, and the slice of this rank's patches."""
     if group is None:
         return patches, slice(None)
     process, processes = place(group)
@@ -43,7 +43,7 @@ def gather_patches(patches: Patches, group: Group) -> tuple[Patches, slice]:
 
 
 def add_up(tensor: Tensor, group: Group) -> Tensor:
-    """``tensor`` summed over the processes, in place."""
+    """Sum ``tensor`` over the ranks in place (all-reduce), and return it."""
     if group is not None:
         distributed.all_reduce(tensor, group=group)
     return tensor
@@ -57,12 +57,12 @@ def _gather(part: Tensor, counts: list[int], group: Group) -> Tensor:
 
 
 def _padded(part: Tensor, rows: int) -> Tensor:
-    """``part`` with zeros below, to the rows that all processes send alike."""
+    """Pad ``part`` with zero rows to the number of rows that every rank sends."""
     return torch.cat([part, part.new_zeros(rows - len(part), *part.shape[1:])])
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes; backward, the sum over the processes of the gradients of this one's rows."""
+    """All-gather of rows; its backward pass sums the gradients of this rank's rows over the ranks."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int], group: Group) -> Tensor:

@@ -1,9 +1,9 @@
 """Losses of query patches: each compares the similarities of a query to its positives and to its negatives.
 
-With drawn queries, the (queries, patches) matrix is held, and autograd differentiates it, as often as needed. With all
-patches as queries it is walked in blocks of rows (:mod:`loco.losses.query_rows`), in memory linear in the number of
-patches: the number of queries is known beforehand, from the points, so the gradient of a block is computed and added up
-in the forward pass, before the next block. The rows are divided among the processes of a group.
+With drawn queries, the (queries, patches) matrix is stored and differentiated by autograd, to any order. With all
+patches as queries, it is processed in blocks of rows (:mod:`loco.losses.query_rows`), in memory linear in the number of
+patches: the number of queries is known in advance, from the points, so the gradient of a block is computed and
+    accumulated in the forward pass, before the next block. The rows are distributed over the ranks of a group.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from loco.losses.processes import Group, add_up
 from loco.losses.query_rows import QueryRows, RowBlock
 from loco.losses.tiles import Classes, Walk
 
-_TILE = 512  # patches along the side of a tile
+_TILE = 512  # patches per side of a tile
 
 
 class QueryLoss(DrawingLoss):
-    """Base of these losses: the mean of :meth:`of_rows` over the queries that have a positive.
+    """Base class of losses of queries: the mean of :meth:`of_rows` over the queries that have a positive.
 
-    Pairs within one image are no positives. The log counts the pairs of the drawn queries before any pair is drawn,
-    or of all queries that have a positive, once for each query; ``mean_ap`` is not measured.
+    Pairs within one image are not positives. The log counts the pairs of the drawn queries (or of all queries with a
+    positive) before pairs are drawn, once per query; ``mean_ap`` is not measured.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class QueryLoss(DrawingLoss):
         """
         Args:
             rho, kappa, tau, group, normalise: as in :class:`loco.losses.pairs.RankingLoss`.
-            queries: number of query patches drawn; one without a positive is passed over. None for all patches, with
+            queries: number of query patches drawn; those without a positive are skipped. None for all patches, with
                 first derivatives only.
-            positives, negatives: largest numbers drawn for each query; None for all, and if queries is None.
-            seed: of the draws.
+            positives, negatives: maximum numbers drawn per query; None for all. Must be None if queries is None.
+            seed: seed of the draws.
 
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`; a number below 1, or pairs that are drawn for all
@@ -69,8 +69,8 @@ class QueryLoss(DrawingLoss):
 
         Args:
             scores: similarities of the queries to other patches, (q, m).
-            positive, negative: which of these form a positive and a negative pair, (q, m) bool. Every query has a
-                positive; it may have no negative.
+            positive, negative: masks of the positive and the negative pairs, (q, m) bool. Every query has a positive;
+                it may have no negative.
         """
         raise NotImplementedError
 
@@ -98,7 +98,7 @@ class QueryLoss(DrawingLoss):
     def _of_all(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
         walk = Walk(patches, Classes(self.scales, self.same_image), _TILE, self.group)
         differentiate = torch.is_grad_enabled() and patches.features.requires_grad
-        # The rows that are cloned stand for the features where their derivative is refused.
+        # The cloned rows represent the features in the check for second derivatives.
         mean, pairs = _MeanOfAll.apply(patches.features, patches.features[:0].clone(), self, walk, differentiate)
         positives, negatives = pairs.tolist()
         if not positives:
@@ -106,8 +106,9 @@ class QueryLoss(DrawingLoss):
         return mean, {"positives": positives, "negatives": negatives, "mean_ap": float("nan")}
 
     def _classes(self, patches: Patches, query: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the other patches are positive and negative for each query, (q, m) each."""
-        # Not by a matrix product: points lie tens of metres from the origin, and the radii decide at centimetres.
+        """Return the masks (q, m) of the other patches that are positive and negative for each query."""
+        # Not by a matrix product: points are tens of metres from the origin, and distances must be exact to
+        # centimetres.
         distance = torch.cdist(
             patches.points[query], patches.points[other], compute_mode="donot_use_mm_for_euclid_dist"
         )
@@ -151,12 +152,12 @@ class _MeanOfAll(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
-        # The rows of this process count for the losses of all.
+        # The rows of this rank contribute to the loss on every rank.
         return gradient * add_up(grad.double(), ctx.group).to(gradient), None, None, None, None
 
 
 def _classes_of_rows(walk: Walk, block: RowBlock) -> tuple[Tensor, Tensor]:
-    """Which pairs of some rows are positive, and which are negative, (r, width) bool each."""
+    """Return the masks of the positive and the negative pairs of some rows, (r, width) bool each."""
     device = walk.points.device
     positive, negative = torch.zeros((2, len(block.rows), block.width), dtype=torch.bool, device=device)
     of_class = [(walk.pair_classes.positive[0] > 0).to(device), (walk.pair_classes.negative[0] > 0).to(device)]
@@ -170,7 +171,7 @@ def _classes_of_rows(walk: Walk, block: RowBlock) -> tuple[Tensor, Tensor]:
 
 
 def mean_of_rows(values: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Return the mean of the values (p,) of each row, (rows,), from the row of each value; every row has one."""
+    """Return the mean (rows,) of the values (p,) of each row, from the row of each value; no row is empty."""
     total, count = (values.new_zeros(rows).index_add(0, row, part) for part in (values, torch.ones_like(values)))
     return total / count
 
@@ -184,7 +185,7 @@ def keep(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _draw(mask: Tensor, most: int | None, generator: torch.Generator) -> Tensor:
-    """A uniform draw of at most ``most`` of the true entries of each row."""
+    """Draw at most ``most`` of the true entries of each row uniformly."""
     if most is None or most >= mask.shape[1]:
         return mask
     keys = torch.rand(mask.shape, generator=generator).to(mask.device).masked_fill_(~mask, -1.0)

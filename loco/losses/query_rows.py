@@ -1,4 +1,4 @@
-"""The rows of the pair matrix that are queries: blocks of rows, with all columns that they form pairs with."""
+"""Rows of the pair matrix that are queries, as blocks of rows with all columns with which they form pairs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from loco.losses.tiles import Block, Walk
 
-_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: for each dimension, at least, and at most
+_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: per dimension, minimum, maximum
 _PAIRS_ON_A_GPU = 2**25
-_ROWS = 96  # at least, up to the most pairs: products of fewer rows are slow
+_ROWS = 96  # minimum, within the maximum of pairs: products of fewer rows are slow
 
 
 class RowBlock(NamedTuple):
@@ -23,8 +23,8 @@ class RowBlock(NamedTuple):
     Attributes:
         rows: the queries (r,) int64, in the order of the walk.
         blocks: blocks of columns of the pair matrix.
-        columns: the columns of each block in what is stored.
-        runs: columns of the pair matrix that follow each other, and where they are in what is stored.
+        columns: the columns of each block in the stored matrix.
+        runs: contiguous columns of the pair matrix, and their columns in the stored matrix.
     """
 
     rows: Tensor
@@ -37,18 +37,18 @@ class RowBlock(NamedTuple):
         return self.columns[-1].stop
 
     def classes(self, walk: Walk) -> Iterator[tuple[slice, int | Tensor]]:
-        """Yield the columns of each block with the class of all its pairs, or of each (r, columns) int32."""
+        """Yield the columns of each block with the common class of its pairs, or their classes (r, columns) int32."""
         for block, columns in zip(self.blocks, self.columns):
             yield columns, walk.classes_of_rows(self.rows, block)
 
     def multiply(self, own: Tensor, features: Tensor, out: Tensor) -> Tensor:
-        """Write the products of features of the queries ``own`` (r, d) and of the others into ``out`` (r, width)."""
+        """Write the products of the features of the queries, ``own`` (r, d), and the others to ``out`` (r, width)."""
         for others, columns in self.runs:
             torch.mm(own, features[others].T, out=out[:, columns])
         return out
 
     def multiply_back(self, slopes: Tensor, features: Tensor, gradient: Tensor) -> None:
-        """Add to the gradient by the features (n, d) what slopes by the scores (r, width) amount to."""
+        """Backpropagate slopes by the scores (r, width) to the gradient by the features (n, d), in place."""
         own, out = features[self.rows], torch.zeros(len(self.rows), features.shape[1]).to(features)
         for others, columns in self.runs:
             out.addmm_(slopes[:, columns], features[others])
@@ -57,20 +57,20 @@ class RowBlock(NamedTuple):
 
 
 class QueryRows:
-    """The queries of this process.
+    """The queries of this rank.
 
     Attributes:
-        ranked: which patches, in the order of the walk, are queries of this process at each scale: drawn, and with a
-            positive (n, K) bool.
-        blocks: those that are queries at any scale.
+        ranked: which patches, in the order of the walk, are queries of this rank at each scale, i.e. drawn and with a
+            positive, (n, K) bool.
+        blocks: blocks of the patches that are queries at any scale.
     """
 
     def __init__(self, walk: Walk, features: Tensor, drawn: Tensor | None) -> None:
         """
         Args:
-            walk: over the patches of the batch.
+            walk: walk over the patches of the batch.
             features: (n, d), in the order of the walk.
-            drawn: patches in their own order that may be queries, int64; None for all.
+            drawn: patches that may be queries, int64, in the original order; None for all.
         """
         self.walk, classes = walk, walk.pair_classes
         device, (n, dims) = features.device, features.shape
@@ -97,7 +97,7 @@ class QueryRows:
                     yield RowBlock(part, strip, columns, runs)
 
     def _nearest_class(self, rows: Tensor, strip: list[Block]) -> Tensor:
-        """The class of the nearest pair of each row that may be a positive one, as if it were across images."""
+        """Return the class of the nearest potential positive pair of each row, as if it were across images."""
         classes_of_pairs = self.walk.pair_classes
         nearest = torch.full_like(rows, len(self.walk.radii))
         for block in strip:
@@ -110,7 +110,7 @@ class QueryRows:
 
 
 def _runs(strip: list[Block], columns: list[slice]) -> Iterator[tuple[slice, slice]]:
-    """Blocks that follow each other as one."""
+    """Merge consecutive blocks."""
     first = 0
     for k in range(1, len(strip) + 1):
         if k == len(strip) or strip[k].j.start != strip[k - 1].j.stop:

@@ -1,11 +1,10 @@
 """LoCo's sampled ranking loss (NeurIPS 2024, sec. 3.3 to 3.5), without gathering features per (anchor, pair).
 
-A few positive pairs, the anchors, are ranked. Against each anchor, pairs whose similarity lies more than Delta above
-count as 1 and those more than Delta below as 0, where the sigmoid is saturated; of those between, at most a given
-number is drawn. Counts and draws are scaled up to what they stand for, so that each anchor's R_P and R_N are unbiased.
-
-The similarity of every pair of the pools is computed once, and anchors gather scalars: memory is that of the features
-and of a few numbers for each (anchor, pair of the pool).
+A few positive pairs, the anchors, are ranked. For each anchor, pairs whose similarity is more than Delta above count as
+1 and those more than Delta below as 0, where the sigmoid is saturated; of the others, at most a given number is drawn.
+Counts and draws are scaled to the population, so that R_P and R_N of each anchor are unbiased. The similarity of every
+pair of the pools is computed once, and anchors gather scalars: the memory is that of the features and of a few numbers
+per (anchor, pair of the pool).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from loco.losses.patches import Patches
 from loco.losses.processes import Group
 
 _CHUNK = 1024  # pairs whose features are gathered at once
-_TRIALS = 500_000  # pairs that are tried at once
+_TRIALS = 500_000  # pairs tested at once
 
 
 class SampledSmoothAP(DrawingLoss):
@@ -54,16 +53,17 @@ class SampledSmoothAP(DrawingLoss):
         Args:
             rho, kappa, tau, ratio, group, normalise: as in :class:`loco.losses.pairs.RankingLoss`.
             anchors: number of positive pairs that are ranked.
-            max_positives, max_negatives: largest numbers of unsaturated pairs drawn for each anchor.
-            pool: largest number of positive, and of negative, pairs of the batch that are looked at.
-            saturation: the sigmoid counts as saturated where its slope is below this share of its largest; 0 = never.
-            corrections: ``published`` scales R_P as LoCo's release does. That takes the anchor for one of the other
-                positives of the pool, and of those in range, although it is not among them: of B others, w of them in
-                range, it makes B - 1 and w - 1. The two agree as the pool grows.
-            seed: of the draws.
-            same_image: largest fraction of the positive pairs that may be within one image: 0 leaves these out, 1 keeps
-                all. LoCo's paper keeps all, its release has a limit of 0.4.
-            population: numbers of positive and of negative pairs that the ranks are scaled up to (|P| and |N| of LoCo,
+            max_positives, max_negatives: maximum numbers of unsaturated pairs drawn per anchor.
+            pool: maximum number of positive, and of negative, pairs of the batch that are considered.
+            saturation: the sigmoid counts as saturated where its slope is below this fraction of its maximum; 0 =
+                never.
+            corrections: ``published`` scales R_P as in LoCo's release, which counts the anchor among the other
+                positives of the pool and among those in range, although it is in neither: for B others, w of them in
+                range, it uses B - 1 and w - 1. ``unbiased`` uses B and w. The two agree as the pool grows.
+            seed: seed of the draws.
+            same_image: maximum fraction of positive pairs within one image: 0 leaves these out, 1 keeps all. LoCo's
+                paper keeps all, its release has a limit of 0.4.
+            population: numbers of positive and of negative pairs to which the ranks are scaled (|P| and |N| of LoCo,
                 eq. 3), such as those of all training scenes; None for the pairs of the batch.
 
         Raises:
@@ -82,7 +82,7 @@ class SampledSmoothAP(DrawingLoss):
 
     @property
     def delta(self) -> float:
-        """The difference of similarities beyond which the sigmoid counts as 0 or 1, at the present temperature."""
+        """The difference of similarities beyond which the sigmoid counts as 0 or 1, at the current temperature."""
         if not self.saturation:
             return math.inf
         return -self.tau * math.log(2 / (1 + math.sqrt(1 - self.saturation)) - 1)
@@ -103,11 +103,11 @@ class SampledSmoothAP(DrawingLoss):
         return 1 - mean_ap, log
 
     def draw(self, s_p: Tensor, s_n: Tensor, pairs: Pairs, rng: np.random.Generator) -> Draws:
-        """Anchors, and the pairs that they are compared with, from the similarities of the pools."""
+        """Draw anchors, and the pairs with which they are compared, from the similarities of the pools."""
         anchors = torch.from_numpy(rng.permutation(len(s_p))[: self.anchors]).to(s_p.device)
         generator = torch.Generator(s_p.device).manual_seed(int(rng.integers(2**62)))
         difference = s_p - s_p[anchors, None]
-        difference[torch.arange(len(anchors), device=s_p.device), anchors] = -math.inf  # not a rival of itself
+        difference[torch.arange(len(anchors), device=s_p.device), anchors] = -math.inf  # not compared with itself
         n_positive, n_negative = self.population or (pairs.n_positive, pairs.n_negative)
         rivals, missing = len(s_p) - 1, int(self.corrections == "published")
         positive = self._draw_rivals(difference, n_positive - 1, rivals, self.max_positives, generator, missing)
@@ -124,12 +124,12 @@ class SampledSmoothAP(DrawingLoss):
         generator: torch.Generator,
         missing: int = 0,
     ) -> Rivals:
-        """Pairs drawn for each anchor, from ``difference`` = s - s_a (A, m), a uniform sample of ``population`` pairs.
+        """Draw pairs for each anchor, from ``difference`` = s - s_a (A, m) of a uniform sample of ``population`` pairs.
 
-        Of the sample, ``pool`` are rivals of the anchor. ``missing`` of them are left out of the factors.
+        ``pool`` pairs of the sample are compared with the anchor; the factors exclude ``missing`` of them.
         """
         near = (difference.abs() <= self.delta) & difference.isfinite()
-        # A uniform draw without replacement: the largest of random keys, pairs out of range having none.
+        # A uniform draw without replacement: the largest random keys; pairs out of range have none.
         keys = torch.rand(near.shape, generator=generator, device=near.device).masked_fill_(~near, -1.0)
         keys, drawn = keys.topk(min(cap, keys.shape[1]), dim=1)
         is_drawn = keys >= 0
@@ -144,18 +144,18 @@ class Rivals(NamedTuple):
     """The pairs with which each of A anchors is compared."""
 
     pairs: Tensor  # (A, m) int64, rows of a pool
-    is_drawn: Tensor  # (A, m) bool; anchors with fewer pairs in range fill their row up
-    scale: Tensor  # (A,) pairs that each drawn one stands for
-    above: Tensor  # (A,) pairs that count as 1, where the sigmoid is saturated
+    is_drawn: Tensor  # (A, m) bool; rows of anchors with fewer pairs in range are padded
+    scale: Tensor  # (A,) number of pairs that each drawn pair represents
+    above: Tensor  # (A,) number of pairs that count as 1, where the sigmoid is saturated
 
     def rank(self, difference: Tensor, tau: float) -> Tensor:
-        """Estimate of sum sigma(s - s_a) over the population (A,), from s - s_a of the drawn pairs (A, m)."""
+        """Estimate the sum of sigma(s - s_a) over the population (A,), from s - s_a of the drawn pairs (A, m)."""
         sigma = torch.sigmoid(difference / tau) * self.is_drawn
         return self.scale * sigma.sum(dim=1) + self.above
 
 
 class Draws(NamedTuple):
-    """Anchors (A,), rows of the pool of positives, and their rivals."""
+    """Anchors (A,), rows of the pool of positives, and the pairs with which they are compared."""
 
     anchors: Tensor
     positive: Rivals
@@ -163,7 +163,7 @@ class Draws(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Pools of positive and negative pairs (m, 2) of a batch, and how many there are in all."""
+    """Pools of positive and negative pairs (m, 2) of a batch, and the total numbers of such pairs."""
 
     positive: Tensor
     negative: Tensor
@@ -174,9 +174,9 @@ class Pairs(NamedTuple):
 def draw_pools(
     patches: Patches, rho: float, kappa: float, pool: int, rng: np.random.Generator, same_image: float = 0.0
 ) -> Pairs:
-    """Uniform samples of the positive and of the negative pairs of a batch, at most ``pool`` of each.
+    """Draw uniform samples of the positive and of the negative pairs of a batch, at most ``pool`` of each.
 
-    Before, positive pairs within one image are reduced, at random, to at most a fraction ``same_image`` of all.
+    Positive pairs within one image are first reduced at random to at most a fraction ``same_image`` of all.
     """
     points, scene_ids = patches.points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
     trees = [(rows, cKDTree(points[rows])) for rows in (np.flatnonzero(scene_ids == s) for s in np.unique(scene_ids))]
@@ -194,7 +194,7 @@ def draw_pools(
 def _limit_same_image(
     pairs: np.ndarray, image_ids: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Pairs (m, 2) of which at most this fraction are within one image."""
+    """Return pairs (m, 2), at most this fraction of which are within one image."""
     same = image_ids[pairs[:, 0]] == image_ids[pairs[:, 1]]
     across, within = pairs[~same], pairs[same]
     most = len(within) if fraction == 1 else int(fraction / (1 - fraction) * len(across))
@@ -204,7 +204,7 @@ def _limit_same_image(
 
 
 def _count_pairs(tree: cKDTree, radii: tuple[float, float]) -> np.ndarray:
-    """Unordered pairs of different points within each radius."""
+    """Count the unordered pairs of different points within each radius."""
     return (tree.count_neighbors(tree, np.array(radii)) - tree.n) // 2
 
 
@@ -216,7 +216,7 @@ def _draw_pairs(
     pool: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """At most ``pool`` pairs with above < distance <= upto, a uniform draw without replacement over all scenes."""
+    """Draw at most ``pool`` pairs with above < distance <= upto, uniformly without replacement over all scenes."""
     parts = [
         rows[_draw_scene_pairs(tree, int(count), int(share), above, upto, rng)]
         for (rows, tree), count, share in zip(trees, counts, _shares(counts, pool, rng))
@@ -226,7 +226,7 @@ def _draw_pairs(
 
 
 def _shares(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarray:
-    """How many of ``counts`` things of each kind are among ``pool`` drawn from all; there may be billions."""
+    """Draw how many of ``pool`` elements are of each kind, of which there are ``counts`` (up to billions)."""
     total = int(counts.sum())
     if total <= pool:
         return counts
@@ -237,7 +237,7 @@ def _shares(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarr
 def _draw_scene_pairs(
     tree: cKDTree, count: int, share: int, above: float, upto: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """``share`` of a scene's ``count`` pairs in the range. Listed where they are few, else found by trial."""
+    """Draw ``share`` of the ``count`` pairs of a scene in the range: from a list if they are few, else by rejection."""
     possible = tree.n * (tree.n - 1) // 2
     trials = share * possible / count
     if share * 4 > count or trials > count:
@@ -257,7 +257,7 @@ def _draw_scene_pairs(
 
 
 class _PairSimilarity(torch.autograd.Function):
-    """f_i . f_j of pairs (m, 2), (m,), without features per pair but a few at a time; float32 at least."""
+    """f_i . f_j (m,) of pairs (m, 2), gathering the features of only a few pairs at a time; float32 at least."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, pairs: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The pairs of a batch as blocks of the pair matrix, without those that no loss looks at.
+"""The pairs of a batch as blocks of the pair matrix, without those that no loss uses.
 
-Patches are sorted into tiles of neighbours. A pair of tiles farther apart than kappa, whose pairs take no part, is
-skipped, and of most others the boxes around them tell the class of all pairs.
+Patches are sorted into tiles of neighbours. Pairs of tiles farther apart than kappa are skipped, because their pairs
+are ignored; for most others, the bounding boxes determine a common class of all pairs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from loco.losses.processes import Group, place
 
 
 class Classes:
-    """The classes of pairs, and what each is to each of K scales.
+    """The classes of pairs, and their weights at each of K scales.
 
-    The class of a pair is the number of radii, of all scales, below its distance. The last class holds pairs beyond all
-    radii, which count for no scale, and what is no pair. For two patches of one image the class is that plus
-    :attr:`across`, the number of classes across images.
+    The class of a pair is the number of radii, of all scales, below its distance. The last class contains pairs beyond
+    all radii, which count at no scale, and entries that are not pairs. For two patches of one image, :attr:`across`,
+    the number of classes across images, is added.
     """
 
     def __init__(self, scales: list[Scale], same_image: float) -> None:
@@ -51,9 +51,9 @@ class Block(NamedTuple):
 
 
 class Walk:
-    """The blocks of the pair matrix that hold any pair: each unordered pair once.
+    """The blocks of the pair matrix that contain any pair; each unordered pair occurs once.
 
-    The processes of a group share the blocks out.
+    The blocks are distributed over the ranks of a group.
     """
 
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
@@ -73,7 +73,7 @@ class Walk:
         self.high = np.array([host_points[rows].max(axis=0) for rows in tiles])
 
     def blocks(self, reach: float) -> Iterator[Block]:
-        """This process's share of the blocks that hold pairs up to a distance of ``reach``."""
+        """Yield the blocks of this rank that contain pairs up to a distance of ``reach``."""
         count = 0
         for a in range(len(self.slices)):
             low, high, scenes = self.low[a:], self.high[a:], self.scenes[a:]
@@ -85,7 +85,7 @@ class Walk:
                 count += 1
 
     def strips(self, reach: float) -> Iterator[list[Block]]:
-        """This process's rows of each tile, with all columns that they form pairs up to a distance of ``reach`` with.
+        """Yield this rank's rows of each tile, with all columns with which they form pairs within ``reach``.
 
         The blocks of a strip have the same rows. A pair is in the strips of both of its patches.
         """
@@ -99,15 +99,15 @@ class Walk:
                 yield [Block(slice(first, end), self.slices[k], float(nearest[k]), float(farthest[k])) for k in near]
 
     def classes(self, block: Block) -> int | Tensor:
-        """The class of all pairs of a block, or of each, int32; beyond all radii where it is no pair to be counted."""
+        """Return the common class of a block's pairs, or that of each, int32; beyond all radii for uncounted pairs."""
         classes = self._classes(block.i, block, of_each=block.i == block.j)
-        # A pair of one tile counts once, and no patch is its own pair.
+        # Count pairs within a tile once, and no patch with itself.
         if isinstance(classes, Tensor) and block.i == block.j:
             classes.masked_fill_(torch.ones_like(classes, dtype=torch.bool).tril_(), len(self.radii))
         return classes
 
     def classes_of_rows(self, rows: Tensor, block: Block) -> int | Tensor:
-        """As :meth:`classes`, for some rows (r,) int64 of a block of a strip; every pair but a patch's with itself."""
+        """Return :meth:`classes` for rows (r,) int64 of a block of a strip, without pairs of a patch with itself."""
         has_own = block.j.start <= block.i.start < block.j.stop
         classes = self._classes(rows, block, of_each=has_own)
         if isinstance(classes, Tensor) and has_own:
@@ -115,7 +115,7 @@ class Walk:
         return classes
 
     def _classes(self, i: slice | Tensor, block: Block, of_each: bool) -> int | Tensor:
-        """The class of all pairs of rows ``i`` and the columns of a block, or of each pair."""
+        """Return the common class of all pairs of rows ``i`` and the columns of a block, or that of each pair."""
         _, j, nearest, farthest = block
         passed = sum(radius < nearest for radius in self.radii)
         open_radii = [radius for radius in self.radii if nearest <= radius < farthest]
@@ -125,25 +125,25 @@ class Walk:
         images = self.image_ids[i]
         classes = torch.full((len(images), j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
         if open_radii:
-            # Coordinate differences, not the expanded square: points lie tens of metres from the origin, and the radii
-            # decide at centimetres.
+            # Coordinate differences, not the expanded square: points are tens of metres from the origin, and distances
+            # must be exact to centimetres.
             x, y, z = (axis[i][:, None] - axis[None, j] for axis in self.points)
             squared = x.square_().addcmul_(y, y).addcmul_(z, z)
             for radius in open_radii:
-                classes += squared > radius * radius  # which may be infinite, where radius**2 raises an error
+                classes += squared > radius * radius  # radius**2 raises OverflowError for huge radii
         if tell_images:
             classes.add_(images[:, None] == self.image_ids[None, j], alpha=self.across)
         return classes
 
 
 def _tiles(points: np.ndarray, scene_ids: np.ndarray, tile: int) -> Iterator[np.ndarray]:
-    """Rows of at most ``tile`` patches of one scene near each other."""
+    """Yield the rows of at most ``tile`` neighbouring patches of one scene."""
     for scene in np.unique(scene_ids):
         yield from _halves(points, np.flatnonzero(scene_ids == scene), tile)
 
 
 def _halves(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndarray]:
-    """Cut across the longest side of the box, in parts of whole tiles, until a part is one tile."""
+    """Split along the longest side of the bounding box into parts of whole tiles, until each part is one tile."""
     if len(rows) <= tile:
         yield rows
         return

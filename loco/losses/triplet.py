@@ -1,4 +1,4 @@
-"""The triplet loss with hard negatives of the batch, over the pairs of a ranking loss."""
+"""The triplet loss with in-batch hard negatives, over the pairs of a ranking loss."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class TripletLoss(QueryLoss):
         """
         Args:
             rho, kappa, options: as in :class:`loco.losses.query_loss.QueryLoss`.
-            margin: by which the similarity of a positive is to exceed that of the negative, in (0, 2].
-            mining: which negative.
+            margin: margin by which the similarity of a positive should exceed that of the negative, in (0, 2].
+            mining: selection of the negative.
 
         Raises:
             ValueError: as in the base class; a margin out of its range, or an unknown mining.
@@ -59,7 +59,7 @@ class TripletLoss(QueryLoss):
             rivals = keep(scores, negative).amax(dim=1)[row]
         else:
             ranked = scores.masked_fill(~negative, -math.inf).sort(dim=1).values
-            below = torch.searchsorted(ranked.detach(), scores.detach()) - 1  # never the first: its own pair is none
+            below = torch.searchsorted(ranked.detach(), scores.detach()) - 1  # never the first, the query itself
             rivals = ranked[row, below[row, column]]
         return mean_of_rows((self.margin + rivals - own).relu(), row, len(scores))
 

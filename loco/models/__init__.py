@@ -1,4 +1,4 @@
-"""Feature extractors: built by name, saved to and loaded from files."""
+"""Feature extractors, which are built by name and saved to and loaded from files."""
 
 from importlib import import_module
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = list(_API)
 
 def __getattr__(name: str) -> Any:
     # Imported on use, so that `loco.models.catalogue` can be imported without PyTorch. Modules of this package import
-    # from each other's modules, not from here: what a step of the workflow imports decides when it is run again.
+    # from each other directly, not from here: a workflow step is rerun when a module that it imports changes.
     if name in _API:
         return getattr(import_module(f"loco.models.{_API[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

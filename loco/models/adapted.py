@@ -1,4 +1,4 @@
-"""Extractors with a backbone as encoder: which part of it is trained, and the head on top."""
+"""Extractors with a backbone as encoder: the selection of its trained part, and the head on top."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def adapted_backbone(
     train: Train = "none",
     head: Mapping[str, Any] | None = None,
 ) -> Extractor:
-    """Build an extractor on a backbone of which nothing, a part or all is trained.
+    """Build an extractor on a backbone that is frozen, partly trained or fully trained.
 
     Args:
         backbone: for :func:`loco.models.backbones.build_backbone`.
-        stride: pixels of the image per feature. If it is not the backbone's, images are resized in that proportion.
-        train: what of the backbone is trained: ``none``; ``{last: k}``, the last k blocks and what follows them;
-            ``{lora: {rank, last, rslora, alpha}}``, low-rank changes of all linear layers of the last blocks (see
-            :func:`add_lora`); ``all``.
+        stride: pixels of the image per feature. If it differs from that of the backbone, images are resized
+            accordingly.
+        train: the trained part of the backbone: ``none``; ``{last: k}``, the last k blocks and all layers after them;
+            ``{lora: {rank, last, rslora, alpha}}``, low-rank adapters of all linear layers of the last blocks
+            (:func:`add_lora`); ``all``.
         head: for :func:`loco.models.heads.build_head`; None for the backbone's features.
 
     Raises:
-        ConfigError: the backbone has fewer blocks, nothing that could be trained, or no class token for the head.
+        ConfigError: the backbone has fewer blocks, no trainable parameters, or no class token for the head.
     """
     encoder = build_backbone(backbone)
     set_trained(encoder, train)
@@ -46,10 +47,10 @@ def adapted_backbone(
 
 
 def set_trained(backbone: Backbone, train: Train) -> None:
-    """Let gradients reach what is trained of a backbone, as :func:`adapted_backbone` describes, and nothing else.
+    """Enable gradients for the trained part of a backbone (see :func:`adapted_backbone`), and disable all others.
 
     Raises:
-        ConfigError: the backbone has not that many blocks, or nothing that could be trained.
+        ConfigError: the backbone has fewer blocks, or no trainable parameters.
     """
     if train != "none" and not any(True for _ in backbone.parameters()):
         raise ConfigError(f"this backbone cannot be trained; set `train: none`, found {train!r}")
@@ -69,13 +70,13 @@ def set_trained(backbone: Backbone, train: Train) -> None:
 
 
 def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alpha: float = 8) -> None:
-    """Give each linear layer of the last blocks a trained change of low rank (LoRA: Hu et al., ICLR 2022; by peft).
+    """Add a trainable low-rank adapter to each linear layer of the last blocks (LoRA: Hu et al., ICLR 2022; by peft).
 
     Args:
-        backbone: changed in place.
-        rank: of the changes.
-        last: how many blocks, counted from the last.
-        rslora: scale the changes by alpha / sqrt(rank) (Kalajdzievski, 2023), not by alpha / rank.
+        backbone: modified in place.
+        rank: rank of the adapters.
+        last: number of blocks, counted from the last.
+        rslora: scale the adapters by alpha / sqrt(rank) (Kalajdzievski, 2023), not by alpha / rank.
         alpha: see ``rslora``.
 
     Raises:
@@ -92,7 +93,7 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    # One pattern of whole names: a list would be taken for the ends of names.
+    # A single pattern of full names: peft treats a list as suffixes.
     pattern = "|".join(re.escape(name) for name in layers)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, use_rslora=rslora, target_modules=pattern), backbone)
 

@@ -1,4 +1,4 @@
-"""Encoders that others have trained: their base class, short names, and :func:`build_backbone`.
+"""Pretrained backbones: their base class, short names, and :func:`build_backbone`.
 
 The kinds are in :mod:`loco.models.hub` (transformers), :mod:`loco.models.croco` and :mod:`loco.models.onnx_backbone`.
 """
@@ -22,7 +22,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Known:
-    """A backbone with a short name: where it is on the Hugging Face hub, and what it gives at its last layer."""
+    """A backbone with a short name: its name on the Hugging Face hub, and the stride and channels of its last layer."""
 
     hub: str
     stride: int
@@ -31,7 +31,7 @@ class Known:
 
 
 # DINO: Caron et al. (ICCV 2021). DINOv2: Oquab et al. (TMLR 2024); registers: Darcet et al. (ICLR 2024). DINOv3:
-# Simeoni et al. (arXiv:2508.10104); its licence is to be accepted on the hub first. ResNet: He et al. (CVPR 2016).
+# Simeoni et al. (arXiv:2508.10104); its licence must be accepted on the hub first. ResNet: He et al. (CVPR 2016).
 KNOWN: dict[str, Known] = {
     "dino_vits8": Known("facebook/dino-vits8", 8, 384, "Apache-2.0"),
     "dino_vitb8": Known("facebook/dino-vitb8", 8, 768, "Apache-2.0"),
@@ -64,7 +64,8 @@ class Backbone(Encoder):
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         """
         Args:
-            mean, std: of the three colours in [0, 1], that the network's inputs are normalised by.
+            mean, std: mean and standard deviation of the three colours in [0, 1], which normalise the inputs of the
+                network.
         """
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
@@ -77,7 +78,7 @@ class Backbone(Encoder):
         return []
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Normalise RGB colours (b, 3, H, W) in [0, 1] by the mean and standard deviation of the network's training.
+        """Normalise RGB colours (b, 3, H, W) in [0, 1] with the mean and standard deviation used in pretraining.
 
         Raises:
             ValueError: wrong shape; H and W must be multiples of ``stride``.
@@ -91,21 +92,21 @@ class Backbone(Encoder):
 
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
-    """A backbone as the configuration describes it, in evaluation mode: ``name``, the kind, and its options.
+    """Build the backbone of a configuration (``name``, the kind, and its options), in evaluation mode.
 
     The kinds are ``transformers`` (:func:`loco.models.hub.load_hub`), ``croco`` (:func:`loco.models.croco.load_croco`)
     and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
 
     Raises:
         ConfigError: unknown kind, option, layer or facet.
-        DataError: the weights are not there, cannot be fetched, are broken or of another network.
+        DataError: the weights are missing, cannot be downloaded, are damaged or belong to another network.
     """
     name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     return construct(f"backbone {name!r}", find(BACKBONES, name, "kind of backbone").load(), options).eval()
 
 
 def check_layer(layer: int | None, count: int, what: str) -> int:
-    """``layer``, or the last where it is None; 1 is the first.
+    """Return ``layer``, or the last layer if it is None; layers are counted from 1.
 
     Raises:
         ConfigError: there is no such layer.
@@ -117,5 +118,5 @@ def check_layer(layer: int | None, count: int, what: str) -> int:
 
 
 def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
-    """(b, height * width, c) tokens in reading order to (b, c, height, width)."""
+    """Return reshape tokens (b, height * width, c) in row-major order to maps (b, c, height, width)."""
     return tokens.transpose(1, 2).unflatten(2, (height, width))

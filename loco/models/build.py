@@ -16,11 +16,11 @@ def build_extractor(config: Mapping[str, Any], seed: int = 0) -> Extractor:
     """Build an extractor from its configuration: ``name``, a key of :data:`loco.models.catalogue.MODELS`, and options.
 
     The initial weights depend on ``seed`` alone, and the state of PyTorch's global generator does not change. The
-    configuration is kept as ``config``; ``pretrained`` and ``published`` models keep that of the model they load.
+    configuration is stored as ``config``; ``pretrained`` and ``published`` models store that of the loaded model.
 
     Raises:
-        ConfigError: unknown name or option, or options that do not fit each other.
-        DataError: weights are missing or broken.
+        ConfigError: unknown name or option, or options that do not fit together.
+        DataError: weights are missing or damaged.
     """
     name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     constructor = find(MODELS, name, "model").load()

@@ -1,7 +1,7 @@
-"""Which module builds which model, and what a model's configuration implies. Imports neither the modules nor PyTorch.
+"""The catalogue of models: their modules, and the properties implied by a configuration. Imports no PyTorch.
 
-Models and backbones are named here once. Their modules are imported on use, so that planning a workflow is quick and a
-module that builds members by name (``concat``) or reads model files (``given``) does not import its own importers.
+The modules of models and backbones are imported on use, so that planning a workflow is quick, and so that a module that
+builds members by name (``concat``) or reads model files (``given``) causes no circular import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Config = Mapping[str, Any]
 
 
 class Entry(NamedTuple):
-    """A constructor, by the names of its module (in :mod:`loco.models`) and of itself."""
+    """A constructor, identified by its module in :mod:`loco.models` and its name."""
 
     module: str
     constructor: str
@@ -46,8 +46,8 @@ BACKBONES = {
     "onnx": Entry("onnx_backbone", "OnnxBackbone"),
     "transformers": Entry("hub", "load_hub"),
 }
-STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # what the configuration in a model file may name
-KEYPOINTS = ("sift_keypoints",)  # no feature maps: benchmarks that match keypoints find them in the images
+STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # models allowed in the configuration of a model file
+KEYPOINTS = ("sift_keypoints",)  # no feature maps: benchmarks that match keypoints detect them in the images
 FIXED_STRIDES = {"compact_cnn": 4}  # pixels; other models have the option `stride`
 
 
@@ -57,7 +57,7 @@ def find(table: Mapping[str, Entry], name: object, kind: str) -> Entry:
     Args:
         table: :data:`MODELS` or :data:`BACKBONES`.
         name: as in the configuration.
-        kind: what the table lists, for the error message.
+        kind: kind of the entries, for the error message.
 
     Raises:
         ConfigError: unknown name.
@@ -77,7 +77,7 @@ def parts_of(model: Config) -> Iterator[Config]:
 
 
 def has_maps(model: Config) -> bool:
-    """Return whether a model gives feature maps, which are extracted once and stored."""
+    """Return whether a model has feature maps, which are extracted once and stored."""
     return model["name"] not in KEYPOINTS
 
 
@@ -87,10 +87,10 @@ def stride_of(model: Config) -> int:
 
 
 def is_deterministic(model: Config) -> bool:
-    """Return whether the features of a model that is not trained (yet) are the same for all seeds.
+    """Return whether the features of a model before training are the same for all seeds.
 
-    Low-rank adapters and residual heads have random weights but change nothing until they are trained; a head that
-    projects the features at random depends on the seed.
+    Low-rank adapters and residual heads have random weights but do not change the features until they are trained; a
+    head with a random projection depends on the seed.
     """
     match model["name"]:
         case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
@@ -103,7 +103,7 @@ def is_deterministic(model: Config) -> bool:
 
 
 def _starts_as_identity(head: Config | None) -> bool:
-    """Whether a head returns the features that it is given until it is trained."""
+    """Return whether a head is the identity before training."""
     match head:
         case None | {"name": "residual_cnn"}:
             return True
@@ -115,8 +115,8 @@ def _starts_as_identity(head: Config | None) -> bool:
 def modules_of(model: Config) -> list[str]:
     """Return the modules of :mod:`loco.models` that building a model imports by name, sorted.
 
-    Modules that these import in turn are not listed. For ``pretrained``, whose file decides what is built, these are
-    all modules that a file can require.
+    Modules that these import in turn are not listed. For ``pretrained``, whose file determines the model, these are all
+    modules that a file can require.
 
     Raises:
         ConfigError: unknown model or backbone.

@@ -1,9 +1,9 @@
 """A compact convolutional network for training from scratch on a small machine.
 
-Fixed oriented gradients, normalised by the local contrast, stand in for what the first layers of a network would have
-to learn, as in HOG (Dalal and Triggs, CVPR 2005) and SIFT. A residual pyramid of three levels (1/4 to 1/16 of the
-image) gives each patch the context of most of the image at little cost; a top-down path brings that context back to the
-1/4 level, where the features are read.
+Fixed oriented gradients, normalised by the local contrast, replace the learnt first layers of a network, as in HOG
+(Dalal and Triggs, CVPR 2005) and SIFT. A residual pyramid of three levels (1/4 to 1/16 of the image) provides each
+patch with the context of most of the image at low cost; a top-down path propagates that context to the 1/4 level, which
+is the output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUPS = 8  # of the normalisation
 
 
 def compact_cnn(**options: Any) -> CompactCNN:
-    """Build a :class:`CompactCNN` with these options, after a check of its size.
+    """Build a :class:`CompactCNN` with these options, after checking its size.
 
     Raises:
         ConfigError: unknown options, sizes that do not fit, or a network that is too large.
@@ -42,7 +42,7 @@ class CompactCNN(Encoder):
     def __init__(self, dim: int = 64, widths: Sequence[int] = (64, 128, 192), blocks: int = 2) -> None:
         """
         Args:
-            dim: length of a feature.
+            dim: channels of the features.
             widths: channels at 1/4, 1/8, 1/16, ... of the image; multiples of 8.
             blocks: residual blocks at each level.
 
@@ -74,8 +74,8 @@ class CompactCNN(Encoder):
         self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
         self.merges = nn.ModuleList(Residual(inner, inner) for _ in widths[1:])
         self.head = nn.Conv2d(inner, dim, 1, bias=False)
-        # Features spread around zero from the first step on: else all cosines begin near 1, and the ranking loss, flat
-        # where all scores are equal, learns slowly.
+        # Centres the features around zero from the first step on: otherwise all cosines start near 1, where the ranking
+        # loss is flat, and training is slow.
         self.centre = nn.BatchNorm2d(dim, affine=False)
 
     def forward(self, images: Tensor) -> Encoding:
@@ -101,23 +101,23 @@ class OrientedGradients(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # On the CPU even if sizes are measured on the meta device, whose arithmetic takes seconds to import.
+        # On the CPU even within the meta device (for size checks), whose arithmetic takes seconds to import.
         angles = torch.arange(self.directions, device="cpu") * (2 * math.pi / self.directions)
         filters = torch.stack([_gradient(sigma, angle) for sigma in self.sigmas for angle in angles.tolist()])
         self.register_buffer("filters", filters[:, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, 3, H, W) colours in [0, 1] to (b, channels, H / 4, W / 4)."""
+        """Map colours (b, 3, H, W) in [0, 1] to features (b, channels, H / 4, W / 4)."""
         grey = F.pad(images.mean(dim=1, keepdim=True), [6] * 4, mode="replicate")
         gradients = F.avg_pool2d(F.conv2d(grey, self.filters).relu_(), self.cell)
         energy = F.avg_pool2d(gradients.square().sum(dim=1, keepdim=True), 5, stride=1, padding=2)
         colours = F.avg_pool2d(images, self.cell)
-        # The constant is the contrast below which there is nothing but noise.
+        # The constant is the contrast below which gradients are noise.
         return torch.cat([gradients / (energy + 1e-4).sqrt(), 2 * (colours - 0.5)], dim=1)
 
 
 def _gradient(sigma: float, angle: float) -> Tensor:
-    """(13, 13) filter: derivative of a Gaussian along ``angle``, of unit response to a unit slope."""
+    """Return the (13, 13) derivative of a Gaussian along ``angle``, with unit response to a unit slope."""
     taps = torch.arange(-6.0, 7.0, device="cpu")
     y, x = torch.meshgrid(taps, taps, indexing="ij")
     along = x * math.cos(angle) + y * math.sin(angle)
@@ -148,5 +148,5 @@ class Residual(nn.Module):
 
 
 def _norm(channels: int) -> nn.Module:
-    # By groups, not by batch: a batch holds a few rooms alone, and training and use must see the same network.
+    # Group norm instead of batch norm: a batch contains only a few rooms, and training and inference must agree.
     return nn.GroupNorm(GROUPS, channels)

@@ -1,4 +1,4 @@
-"""Several extractors as one."""
+"""Concatenation of several extractors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def concat(models: Sequence[Mapping[str, Any]], stride: int) -> Extractor:
     """Build an extractor that concatenates the features of several others.
 
     Args:
-        models: for :func:`loco.models.build_extractor`, one each.
-        stride: that all of them have, in pixels.
+        models: configurations for :func:`loco.models.build_extractor`.
+        stride: their common stride, in pixels.
 
     Raises:
-        ConfigError: no models, or models of other strides.
+        ConfigError: no models, or models with other strides.
     """
     seeds = torch.randint(2**31, (len(models),)).tolist()
     members = [build_extractor(model, seed) for model, seed in zip(models, seeds)]
@@ -40,7 +40,7 @@ class Concat(Encoder):
     def __init__(self, models: Sequence[Extractor]) -> None:
         """
         Args:
-            models: of one stride.
+            models: extractors with equal strides.
         """
         super().__init__()
         self.models = nn.ModuleList(models)

@@ -1,8 +1,8 @@
 """The encoder of CroCo v2, from its published files.
 
 CroCo: Weinzaepfel et al. (NeurIPS 2022); CroCo v2: Weinzaepfel et al. (ICCV 2023), code and weights at
-https://github.com/naver/croco, CC BY-NC-SA 4.0. A published file holds ``croco_kwargs``, the settings of the network,
-and ``model``, its weights; those of the decoder are left out. Positions are told to the blocks by rotating queries and
+https://github.com/naver/croco, CC BY-NC-SA 4.0. A published file contains ``croco_kwargs``, the settings of the
+network, and ``model``, its weights; those of the decoder are ignored. Positions are encoded by rotating queries and
 keys (RoPE, Su et al., 2021), rows in the first half of a head and columns in the second; the earlier form adds sines
 and cosines to the patches.
 """
@@ -27,23 +27,23 @@ from loco.models.parts import Encoding
 from loco.models.pickled import REFETCH, require_checkpoint
 from loco.models.transformer import Block, Rotation
 
-# A published name begins with one of these; what the part is called here.
+# Prefix of published names -> name of the part here.
 _PARTS = {"patch_embed.proj.": "patches.", "enc_blocks.": "blocks.", "enc_norm.": "norm."}
 _POSITIONS = "enc_pos_embed"
-_HEADS, _SINES = 12, "cosine"  # of a file whose settings do not say
+_HEADS, _SINES = 12, "cosine"  # defaults, if the settings in the file do not state them
 
 
 def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = None) -> CroCo:
-    """The encoder of a published file; nothing in the file is run.
+    """Load the encoder of a published file, without executing any code in it.
 
     Args:
         path: a ``.pth`` file of CroCo v2.
-        layer: 1 to the number of blocks; the last where it is not given.
-        norm: apply the last normalisation; where it is not given, to the last layer alone.
+        layer: 1 to the number of blocks; None for the last.
+        norm: whether to apply the last normalisation; None to apply it to the last layer only.
 
     Raises:
         ConfigError: no such layer.
-        DataError: missing, broken, of another network, or holding objects other than numbers.
+        DataError: the file is missing, damaged, of another network, or contains objects other than numbers.
     """
     content = _read(Path(path))
     try:
@@ -64,7 +64,7 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
 
 
 class CroCo(Backbone):
-    """Patch tokens of a layer of CroCo's encoder; there is no class token. Any size of image."""
+    """Patch tokens of a layer of CroCo's encoder, for images of any size; there is no class token."""
 
     positions: Tensor
 
@@ -78,14 +78,14 @@ class CroCo(Backbone):
     ) -> None:
         """
         Args:
-            weights: by their published names; all sizes are theirs.
-            heads: of an attention.
+            weights: weights by their published names; they determine all sizes.
+            heads: number of attention heads.
             positions: ``cosine``, or ``RoPE`` and the base of its frequencies, such as ``RoPE100``.
             layer, norm: see :func:`load_croco`.
 
         Raises:
             ConfigError: no such layer.
-            KeyError, RuntimeError, ValueError: weights or settings are not those of this network.
+            KeyError, RuntimeError, ValueError: weights or settings do not fit this network.
         """
         super().__init__()
         patches = weights["patch_embed.proj.weight"]
@@ -97,10 +97,10 @@ class CroCo(Backbone):
             raise ValueError(f"positions {positions!r}, {heads} heads on {self.dim} channels")
         self._base, self._head_dim = int(rotation[1]) if rotation else None, self.dim // heads
         if not rotation:
-            cells = round(len(weights[_POSITIONS]) ** 0.5) ** 2  # of a square grid
+            cells = round(len(weights[_POSITIONS]) ** 0.5) ** 2  # the table is of a square grid
             self.register_buffer("positions", weights[_POSITIONS].float().view(cells, self.dim))
         hidden = weights["enc_blocks.0.mlp.fc1.weight"].shape[0]
-        with torch.device("meta"):  # no memory before the sizes are seen to fit
+        with torch.device("meta"):  # allocate no memory before the sizes are checked
             self.patches = nn.Conv2d(3, self.dim, self.stride, stride=self.stride)
             self.blocks = nn.ModuleList(Block(self.dim, heads, hidden, eps=1e-6) for _ in range(layer))
             self.norm: nn.Module = nn.LayerNorm(self.dim, eps=1e-6)
@@ -126,7 +126,7 @@ class CroCo(Backbone):
         return Encoding(to_grid(self.norm(tokens), height, width))
 
     def _resized_positions(self, height: int, width: int) -> Tensor:
-        """(height * width, dim) sines and cosines, interpolated as CroCo's own fine-tuning does."""
+        """Return sines and cosines (height * width, dim), interpolated as in CroCo's fine-tuning code."""
         side = round(len(self.positions) ** 0.5)
         if (height, width) == (side, side):
             return self.positions
@@ -149,9 +149,10 @@ class CroCo(Backbone):
 
 
 def rotations(height: int, width: int, dim: int, base: float, device: torch.device | None = None) -> Rotation:
-    """Cosines and sines, each (height * width, dim), of the angles that patches turn the channels of a head by.
+    """Return the cosines and sines, (height * width, dim) each, of the rotary position angles of a head's channels.
 
-    Channel pairs of the first half turn by the row, of the second by the column, times ``base ** (-4 i / dim)``.
+    Channel pairs of the first half are rotated by the row, those of the second by the column, times ``base ** (-4 i /
+    dim)``.
     """
     frequencies = base ** (-torch.arange(dim // 4, device=device) * 4.0 / dim)
     row, column = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
@@ -161,7 +162,7 @@ def rotations(height: int, width: int, dim: int, base: float, device: torch.devi
 
 
 def _read(path: Path) -> Any:
-    """What a file of ``torch.save`` holds, if that is numbers, text, containers and the settings of a run alone."""
+    """Read a file of ``torch.save`` that contains only numbers, text, containers and the settings of a run."""
     if not path.is_file():
         raise DataError(
             "there is no such file",
@@ -183,7 +184,7 @@ def _read(path: Path) -> Any:
             remedy="use the file that the authors publish; if the model is yours, save its weights and settings alone "
             "where it was trained: torch.save({'croco_kwargs': settings, 'model': model.state_dict()}, 'out.pth')",
         ) from error
-    except Exception as error:  # of many kinds, where a file is damaged
+    except Exception as error:  # damaged files raise many types of errors
         raise DataError(
             f"cannot be read as a file of weights: {str(error).partition(chr(10))[0]}",
             file=path,

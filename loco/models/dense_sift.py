@@ -1,4 +1,4 @@
-"""Dense SIFT, the classical peer: an upright descriptor of fixed size at every cell (OpenCV)."""
+"""Dense SIFT, a classical baseline: an upright descriptor of fixed size at every cell (OpenCV)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from loco.errors import ConfigError
 from loco.models.options import MOST_STRIDE, require_sizes
 from loco.models.parts import Encoder, Encoding
 
-# OpenCV rounds a keypoint to a pixel of its octave, half a pixel off the centre of a cell of even size. In the octave
-# of the doubled image, -1 in OpenCV's packing, that centre is a pixel.
+# OpenCV rounds a keypoint to a pixel of its octave, half a pixel from the centre of a cell of even size. In the octave
+# of the upsampled image, -1 in OpenCV's encoding, that centre is a pixel.
 _DOUBLED_OCTAVE = 255
 
 
 class DenseSIFT(Encoder):
     """SIFT descriptors (Lowe, IJCV 2004) on a grid, in the RootSIFT form of Arandjelovic and Zisserman (CVPR 2012).
 
-    Nothing is trained. RootSIFT compares descriptors by the Hellinger kernel, which is better than the plain one.
+    Nothing is trained. RootSIFT compares descriptors with the Hellinger kernel, which outperforms the linear one.
     """
 
     dim = 128
@@ -30,10 +30,10 @@ class DenseSIFT(Encoder):
         """
         Args:
             stride: pixels between descriptors.
-            keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor spans six times as much.
+            keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor covers six times this diameter.
 
         Raises:
-            ConfigError: sizes that are not positive.
+            ConfigError: a size is not positive.
         """
         super().__init__()
         require_sizes("dense_sift", MOST_STRIDE, stride=stride)
@@ -49,7 +49,7 @@ class DenseSIFT(Encoder):
     def _describe(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         rows, columns = height // self.stride, width // self.stride
-        # OpenCV counts pixels from their centres: our cell centre (q + 0.5) * stride is its coordinate less 0.5.
+        # OpenCV places pixel centres at integers: subtract 0.5 from our cell centre (q + 0.5) * stride.
         keypoints = [
             cv2.KeyPoint(
                 (q + 0.5) * self.stride - 0.5,

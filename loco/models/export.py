@@ -1,4 +1,4 @@
-"""Feature extractors as ONNX files, which run without this project."""
+"""Export of feature extractors to ONNX files, which run without this project."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from loco.errors import ConfigError
 from loco.models.extractor import Extractor, evaluating
 from loco.storage import atomic_path
 
-TOLERANCE = 1e-4  # between the two programs' unit features
-BATCHES = (1, 3)  # sizes of the batches that are compared: neither is that of the export's example
+TOLERANCE = 1e-4  # maximum difference between the L2-normalised features of both runtimes
+BATCHES = (1, 3)  # sizes of the compared batches; both differ from that of the export example
 
 
 def export_onnx(extractor: Extractor, path: str | Path, size: tuple[int, int]) -> float:
-    """Write an extractor as an ONNX file, and check it against PyTorch.
+    """Export an extractor to an ONNX file, and compare it with PyTorch.
 
-    The file takes ``images`` (b, 3, height, width), float32 RGB in [0, 1], for any b, and gives ``features``
-    (b, dim, h, w), of unit length, as the extractor does. Its metadata say ``stride``, ``dim`` and ``colours``. It is
-    one file, weights included, so at most 2 GB, the limit of ONNX.
+    The input of the model is ``images`` (b, 3, height, width), float32 RGB in [0, 1], for any b; its output is
+    ``features`` (b, dim, h, w), L2-normalised, as of the extractor. The metadata contain ``stride``, ``dim`` and
+    ``colours``. The weights are in the same file, so its size is limited to 2 GB, the limit of ONNX.
 
     Args:
-        extractor: on the CPU; exported as it is in evaluation mode.
-        path: file to write; not written unless the check succeeds.
+        extractor: extractor on the CPU; exported in evaluation mode.
+        path: file to write; it is written only if the comparison succeeds.
         size: (height, width) of the images, pixels.
 
     Returns:
-        Largest difference of a feature's channel between ONNX Runtime and PyTorch, over random images.
+        The largest absolute difference between the features of ONNX Runtime and PyTorch, for random images.
 
     Raises:
-        ConfigError: a part of the extractor is no PyTorch (OpenCV, say), or the two differ by more than
-            :data:`TOLERANCE`; the packages that PyTorch needs for this are not there.
+        ConfigError: a part of the extractor is not implemented in PyTorch (but in OpenCV, for example); the features
+            differ by more than :data:`TOLERANCE`; packages that PyTorch requires for the export are missing.
     """
     if lacking := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
         raise ConfigError(f"{' and '.join(lacking)} is not installed: this needs `pip install 'loco[export]'`")
     with evaluating(extractor), atomic_path(path) as temporary:
         _export(extractor, temporary, size)
         difference = max(_difference(extractor, temporary, images) for images in _examples(size, BATCHES))
-        if not difference <= TOLERANCE:  # so not if it is NaN
+        if not difference <= TOLERANCE:  # also fails for NaN
             raise ConfigError(
                 f"in ONNX Runtime the features differ by {difference:.1e} from PyTorch's, which is more than "
                 f"{TOLERANCE:g}: nothing was written; try another version of PyTorch or ONNX Runtime"
@@ -98,7 +98,7 @@ def _examples(size: tuple[int, int], batches: tuple[int, ...]) -> list[Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without PyTorch's remarks on what it exports (optional packages, its own deprecations)."""
+    """Suppress PyTorch's messages about the export (optional packages, deprecations)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Feature extractors: images in, one L2-normalised feature per patch out."""
+"""Feature extractors, which map an image to one L2-normalised feature per patch."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from loco.models.parts import Encoder, Encoding, Head
 
 
 class Extractor(nn.Module):
-    """An encoder, a head on top of it or none, and what both share: padding, scale, grid, normalisation, metadata.
+    """An encoder with an optional head, and their common parts: padding, scale, grid, normalisation, metadata.
 
     Attributes:
         dim: channels of the features.
         stride: pixels of the image per feature.
-        token_dim: length of the class token, 0 if the encoder has none (:meth:`with_class_token`).
-        config: configuration that :func:`loco.models.build_extractor` builds this extractor from.
-        facts: what its model file states about how it was made.
+        token_dim: channels of the class token, 0 if the encoder has none (:meth:`with_class_token`).
+        config: configuration from which :func:`loco.models.build_extractor` builds this extractor.
+        facts: facts about its training, as stated in its model file.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Extractor(nn.Module):
     ) -> None:
         """
         Args:
-            encoder: the network that sees the images.
-            head: maps the encoder's features to others; None leaves them as they are.
-            stride: pixels of the image per feature. If it is not the encoder's, images are resized in that proportion
-                before the encoder sees them. None for the encoder's.
+            encoder: the network applied to the images.
+            head: the network applied to the encoder's features; None for none.
+            stride: pixels of the image per feature. If it differs from that of the encoder, images are resized
+                accordingly. None for the stride of the encoder.
             config: see above.
 
         Raises:
-            ConfigError: a stride that is not a whole number from 1 to 1024.
+            ConfigError: the stride is not an integer from 1 to 1024.
         """
         super().__init__()
         self.encoder, self.head = encoder, head
@@ -59,7 +59,7 @@ class Extractor(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; parts without trainable parameters stay in evaluation mode: batch norms do not change."""
+        """Set the mode; parts without trainable parameters stay in evaluation mode, with fixed batch norms."""
         if not self.trainable_parameters:
             return super().train(False)
         super().train(mode)
@@ -71,7 +71,7 @@ class Extractor(nn.Module):
 
     @property
     def frozen_encoder(self) -> bool:
-        """Whether training does not change the encoder's maps and the head needs no class token: maps can be stored."""
+        """Whether the encoder is frozen and the head needs no class token, so that the encoder's maps can be stored."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
         return not trained and not (self.head and self.head.needs_token)
 
@@ -87,14 +87,13 @@ class Extractor(nn.Module):
     def raw(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
         """Return the features of images, before L2 normalisation.
 
-        Images are padded below and on the right by their last pixels, to whole patches; the result keeps all cells that
-        contain any part of the image. Whatever the size, cell (r, q) is centred at pixel ((q + 0.5) stride,
-        (r + 0.5) stride).
+        Images are padded below and on the right with their last pixels, to whole patches; the result contains all cells
+        that overlap with the image. For any size, cell (r, q) is centred at pixel ((q + 0.5) stride, (r + 0.5) stride).
 
         Args:
             images: (b, 3, H, W) float RGB colours in [0, 1]. May be None if ``encoded`` is given and ``needs_images``
                 is false.
-            encoded: stored maps of :meth:`encode` for these images, of any floating-point type.
+            encoded: stored maps of :meth:`encode` for these images, with any floating-point dtype.
 
         Returns:
             (b, dim, h, w) float32; (h, w) = :meth:`grid` of (H, W).
@@ -133,7 +132,7 @@ class Extractor(nn.Module):
         return self.head(maps, images, token).float()
 
     def _prepared(self, images: Tensor) -> Tensor:
-        """Images of whole patches, at the scale at which a patch has the encoder's stride."""
+        """Pad images to whole patches, and resize them such that a patch has the encoder's stride."""
         height, width = _size(images)
         multiple = self.stride * self.encoder.cells
         images = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
@@ -143,15 +142,15 @@ class Extractor(nn.Module):
         size = [side // self.stride * wanted for side in images.shape[2:]]
         return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=wanted < self.stride)
 
-    @torch.no_grad()  # no inference mode: its tensors would be no input to a network that learns
+    @torch.no_grad()  # not inference mode, whose tensors cannot be inputs of a network in training
     def extract(
         self, images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor], batch: int = 16
     ) -> Tensor:
-        """Return L2-normalised features of photographs, computed in evaluation mode. The mode is restored afterwards.
+        """Return L2-normalised features of 8-bit images, computed in evaluation mode. The mode is restored afterwards.
 
         Args:
-            images: 8-bit RGB, as arrays, tensors or PIL images: one (H, W, 3), a batch (b, H, W, 3), or several of one
-                size.
+            images: 8-bit RGB, as arrays, tensors or PIL images: one (H, W, 3), a batch (b, H, W, 3), or several of
+                equal size.
             batch: number of images that pass through the network together.
 
         Returns:
@@ -201,7 +200,7 @@ def to_colours(images: NDArray[np.uint8] | Tensor, device: torch.device | str) -
 
 
 def _size(images: Tensor) -> tuple[int, int]:
-    """(height, width) of images (b, 3, H, W)."""
+    """Return the (height, width) of images (b, 3, H, W)."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
     return images.shape[2], images.shape[3]
@@ -215,7 +214,7 @@ def _mismatch(maps: Tensor, images: Tensor, stride: int) -> str:
 
 
 def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | Tensor]) -> Tensor:
-    """(b, H, W, 3) uint8."""
+    """Stack images to a batch (b, H, W, 3), uint8."""
     if isinstance(images, np.ndarray | Tensor) or hasattr(images, "__array_interface__"):
         batch = _as_tensor(images)
     else:
@@ -236,5 +235,5 @@ def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | 
 def _as_tensor(images: object) -> Tensor:
     if isinstance(images, str | Path):
         raise TypeError(f"{str(images)!r} is a path, not an image: read the file first (cv2.imread gives BGR, not RGB)")
-    # A copy: PyTorch takes no reversed arrays (BGR turned to RGB), and warns of read-only ones.
+    # A copy: PyTorch does not support negative strides (BGR reversed to RGB), and warns about read-only arrays.
     return images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))

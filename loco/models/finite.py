@@ -1,4 +1,4 @@
-"""Check that weights are usable: dense, of floating-point types, no larger than what the file stores, and finite."""
+"""Checks that weights are usable: dense, of floating-point types, no larger than their storage in the file, finite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from loco.errors import DataError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_COUNTER = "num_batches_tracked"  # of batch norms, an integer
+_COUNTER = "num_batches_tracked"  # integer buffer of batch norms
 _ORIGINAL = "give the file of the original weights, as their authors publish it"
 
 
@@ -37,17 +37,17 @@ def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
 
 
 def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:
-    """Check that what was read from a checkpoint are dense floating-point tensors on the CPU, by name.
+    """Check that the content of a checkpoint is a mapping from names to dense floating-point tensors on the CPU.
 
-    The counters of batch norms may be integers. A tensor must not have more values than are stored for it: one that
-    repeats a single value takes no room in the file, and any amount of memory once it is computed with.
+    The counters of batch norms may be integers. A tensor must not have more values than its storage: a tensor that
+    repeats a single stored value would take almost no space in the file, and any amount of memory when it is used.
 
     Args:
         weights: name -> tensor.
         file: for the error message.
 
     Raises:
-        DataError: names the file and the first weight that is something else.
+        DataError: names the file and the first weight that is invalid.
     """
     for name, tensor in weights.items():
         if not isinstance(name, str):
@@ -69,7 +69,7 @@ def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:
 
 
 def _problem(name: str, tensor: Any) -> str | None:
-    """What is wrong with a weight, if anything is."""
+    """Return the problem of a weight; None if there is none."""
     if not isinstance(tensor, Tensor):
         return f"no tensor ({type(tensor).__name__})"
     if tensor.is_nested:

@@ -1,4 +1,4 @@
-"""Extractors that are loaded from files: models of this project, and the published weights of LoCo and LoCUS."""
+"""Extractors loaded from files: models of this project, and the published weights of LoCo and LoCUS."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from loco.weights import model_file
 
 
 def pretrained(path: str, stride: int) -> Extractor:
-    """A model of this project.
+    """Load a model of this project.
 
     Args:
-        path: its file, or the folder of a training or of :func:`loco.models.pretrained.save_pretrained`.
-        stride: pixels a feature, as the model has it.
+        path: the model file, or the folder of a training or of :func:`loco.models.pretrained.save_pretrained`.
+        stride: pixels per feature; must be that of the model.
 
     Raises:
-        ConfigError: it has another stride.
-        DataError: there is no such model, or it is broken (:func:`loco.models.load`).
+        ConfigError: the model has another stride.
+        DataError: the model does not exist or is damaged (:func:`loco.models.load`).
     """
     return _of_stride(load(model_file(path)), stride, path)
 
 
 def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] | None = None) -> Extractor:
-    """Published weights of LoCo or LoCUS (:func:`loco.models.published.load_published`).
+    """Load published weights of LoCo or LoCUS (:func:`loco.models.published.load_published`).
 
     Args:
         weights: ``loco`` or ``locus``.
         path: the published file.
-        stride: pixels a feature: the patches of its vision transformer.
-        backbone: for :func:`loco.models.backbones.build_backbone`; the one of the hub that fits unless given.
+        stride: pixels per feature: the patch size of the vision transformer.
+        backbone: for :func:`loco.models.backbones.build_backbone`; None for the matching one on the hub.
 
     Raises:
-        ConfigError: it has another stride, or the backbone cannot be built.
-        DataError: the file is broken, or holds other weights.
+        ConfigError: the model has another stride, or the backbone cannot be built.
+        DataError: the file is damaged, or contains other weights.
     """
     return _of_stride(load_published(weights, path, backbone), stride, path)
 

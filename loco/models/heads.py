@@ -1,4 +1,4 @@
-"""What stands on top of a backbone: the residual network of LoCo, the transformer head of LoCUS, and lighter ones."""
+"""Heads on top of a backbone: the residual network of LoCo, the transformer head of LoCUS, and lighter ones."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from loco.models.transformer import Block
 
 
 class ResidualCNN(Head):
-    """A convolutional network that sees the image and adds to the backbone's features (LoCo).
+    """A convolutional network on the image whose output is added to the backbone's features (LoCo).
 
     The network is Delta-DINO of DINO-Tracker (Tumanyan et al., ECCV 2024; github.com/AssafSinger94/dino-tracker), as
     LoCo widened it (Kloepfer et al., NeurIPS 2024; github.com/dakloepfer/LoCo): convolutions of 5 x 5, the first three
-    followed by a blurred halving (Zhang, ICML 2019), the others dilated; 28.9 million parameters at ``dim`` = 768.
+    followed by blurred downsampling by 2 (Zhang, ICML 2019), the others dilated; 28.9 million parameters at ``dim`` =
+    768.
 
-    A cell of the network is 8 pixels wide, and centred on them: the blur of four taps at stride 2 reaches as far to the
-    left as to the right of the pair of cells that it joins. Patches are read at their centres, between the cells.
+    A cell of the network covers 8 pixels and is centred on them: the blur of four taps at stride 2 is symmetric about
+    the pair of cells that it merges. Patches are sampled at their centres, between the cells.
 
-    As published, two things differ (``aligned`` false). Cells were taken to be centred on their first pixel, so patches
-    are read 3.5 pixels too far to the right and below. And a last convolution of zeros stood before a batch norm of
-    scale 0.05, which blows the first step of that convolution up to the norm's full scale; here the norm's scale is
-    what starts at zero (Goyal et al., 2017), and the residual grows with it.
+    The published network differs in two respects (``aligned`` false). It assumes cells to be centred on their first
+    pixel, so patches are sampled 3.5 pixels too far to the right and below. And its last convolution starts at zero,
+    before a batch norm of scale 0.05, which amplifies the first update of that convolution to the full scale of the
+    norm. Here, the scale of the norm starts at zero instead (Goyal et al., 2017), and the residual grows with it.
     """
 
     needs_images = True
@@ -44,9 +45,9 @@ class ResidualCNN(Head):
         """
         Args:
             inputs: channels of the backbone, and of the result.
-            stride: pixels of the backbone's input a patch.
+            stride: pixels of the backbone's input per patch.
             widths: channels of all convolutions but the last; at least three.
-            aligned: False for the published geometry and start.
+            aligned: False for the published geometry and initialisation.
         """
         super().__init__()
         require_sizes("residual_cnn", **{f"widths.{number}": width for number, width in enumerate(widths)})
@@ -63,7 +64,7 @@ class ResidualCNN(Head):
                 layers.append(nn.ReLU())
             if number < self.halvings:
                 layers.append(BlurPool())
-        self.layers = nn.Sequential(*layers)  # in the order, and so with the keys, of the published weights
+        self.layers = nn.Sequential(*layers)  # in the order of the published weights, so that the keys match
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self._start_at_zero(convolution, norm)
@@ -77,7 +78,7 @@ class ResidualCNN(Head):
             nn.init.constant_(norm.weight, 0.05)
 
     def forward(self, features: Tensor, images: Tensor | None, token: Tensor | None = None) -> Tensor:
-        least = 4 * self.cell + 1  # the dilated convolutions reflect four cells
+        least = 4 * self.cell + 1  # the dilated convolutions pad by reflecting four cells
         if min(images.shape[2:]) < least:
             raise DataError(
                 "the image is too small for the residual network",
@@ -87,21 +88,21 @@ class ResidualCNN(Head):
         return features + self._at_patches(self.layers((images - self.mean) / self.std), features.shape[2:])
 
     def _at_patches(self, maps: Tensor, grid: Sequence[int]) -> Tensor:
-        """The maps at the centres of the patches; beyond the outermost cells' centres, those cells."""
+        """Sample maps at the centres of the patches; beyond the centres of the outermost cells, use these cells."""
         v, u = (2 * self._centres(number, maps) / cells - 1 for number, cells in zip(grid, maps.shape[2:], strict=True))
         places = torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1).expand(len(maps), -1, -1, -1)
-        # In single precision, also within autocast: half of it would move the places by a pixel.
+        # In single precision, also within autocast: half precision would shift the positions by a pixel.
         return F.grid_sample(maps.float(), places, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _centres(self, patches: int, maps: Tensor) -> Tensor:
-        """Centres of a row of patches, in cells from the edge of the image."""
+        """Return the centres of a row of patches, in cells from the edge of the image."""
         pixels = (torch.arange(patches, device=maps.device) + 0.5) * self.stride
-        # The published code takes pixel i + 0.5 for the centre of cell i / 8, which is (i + 4) / 8 from the edge.
+        # The published code assumes the centre of cell i / 8 at pixel i + 0.5; it is at (i + 4) / 8 from the edge.
         return pixels / self.cell if self.aligned else (pixels - 0.5) / self.cell + 0.5
 
 
 class BlurPool(nn.Module):
-    """Halves a map after a binomial blur of 4 x 4 (Zhang, ICML 2019); cell i of the result joins cells 2i, 2i + 1."""
+    """Downsampling by 2 after a 4 x 4 binomial blur (Zhang, ICML 2019); cell i merges cells 2i and 2i + 1."""
 
     taps: Tensor
 
@@ -119,8 +120,8 @@ class LocusHead(Head):
     """The head of LoCUS (Kloepfer et al., ICCV 2023; github.com/dakloepfer/locus): a linear layer, two transformer
     blocks over the whole image, a linear layer.
 
-    Queries and keys are of 32 channels but are scaled by 1/8, the scale of the backbone's 64, as published. There the
-    class token takes part, which matters for published weights alone.
+    Queries and keys have 32 channels but are scaled by 1/8, the scale for the 64 channels of the backbone, as
+    published. The published head also processes the class token, which matters only for published weights.
     """
 
     heads = 4
@@ -133,8 +134,9 @@ class LocusHead(Head):
             inputs: channels of the backbone.
             dim: channels of the result.
             width: channels between the two linear layers.
-            blocks: transformer blocks.
-            class_token: whether the backbone's class token takes part. Its features can then not be cached as maps.
+            blocks: number of transformer blocks.
+            class_token: whether to process the backbone's class token. The backbone's output then cannot be cached as
+                maps.
         """
         super().__init__()
         require_sizes("locus", dim=dim, width=width)
@@ -158,10 +160,10 @@ class LocusHead(Head):
 
 
 class ResidualMLP(Head):
-    """A light head: a network of two layers, at each patch alone or with its neighbours, added to the features.
+    """A light head: a residual network of two layers, on each patch alone or with its neighbours.
 
-    Its last layer starts at zero, so training starts at the backbone's features. The convolution between the layers is
-    that of SegFormer (Xie et al., NeurIPS 2021).
+    Its last layer is initialised with zeros, so training starts from the backbone's features. The convolution between
+    the layers is as in SegFormer (Xie et al., NeurIPS 2021).
     """
 
     def __init__(self, inputs: int, hidden: int, dim: int | None = None, context: bool = False) -> None:
@@ -169,9 +171,9 @@ class ResidualMLP(Head):
         Args:
             inputs: channels of the backbone.
             hidden: channels between the two layers.
-            dim: channels of the result; None for those of the backbone. Others are reached by a learnt projection,
-                which starts as a random orthogonal one.
-            context: mix each patch with its eight neighbours, by one filter a channel.
+            dim: channels of the result; None for those of the backbone. For other numbers, a learnt projection is
+                added, initialised as a random orthogonal one.
+            context: whether to mix each patch with its eight neighbours, by a depthwise convolution.
         """
         super().__init__()
         require_sizes("residual_mlp", hidden=hidden, dim=inputs if dim is None else dim)
@@ -192,13 +194,13 @@ class ResidualMLP(Head):
 
 
 class Linear(Head):
-    """A linear map of each patch's features: trained, or their principal components (:mod:`loco.training.pca`)."""
+    """A linear map of the features of each patch: trained, or their principal components (:mod:`loco.training.pca`)."""
 
     def __init__(self, inputs: int, dim: int) -> None:
         """
         Args:
             inputs: channels of the backbone.
-            dim: channels of the result; it starts as a random orthogonal projection.
+            dim: channels of the result; the map is initialised as a random orthogonal projection.
         """
         super().__init__()
         require_sizes("linear", dim=dim)
@@ -220,15 +222,15 @@ HEADS: dict[str, type[Head]] = {
 
 
 def build_head(config: Mapping[str, Any], inputs: int, stride: int) -> Head:
-    """The head of a configuration: ``name``, a key of :data:`HEADS`, and its options.
+    """Build the head of a configuration: ``name``, a key of :data:`HEADS`, and its options.
 
     Args:
         config: as in an experiment's ``model.head``.
         inputs: channels of the backbone.
-        stride: pixels of the backbone's input a patch.
+        stride: pixels of the backbone's input per patch.
 
     Raises:
-        ConfigError: unknown name, or options that the head does not take.
+        ConfigError: unknown name or options.
     """
     name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     if name not in HEADS:

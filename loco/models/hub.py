@@ -1,8 +1,7 @@
 """Backbones in the form of Hugging Face transformers, from the hub or from a local folder.
 
-Only safetensors are read: nothing of a downloaded folder can run. The blocks are taken out of the model of
-transformers, which gives its own code for patches, positions and attention, and those beyond the wanted layer are
-dropped.
+Only safetensors are read: no code of a downloaded folder can run. The blocks are taken from the transformers model,
+with its code for patches, positions and attention; those beyond the requested layer are dropped.
 """
 
 from __future__ import annotations
@@ -44,22 +43,22 @@ _UNREADABLE = (
     *(OSError, ImportError, KeyError, RecursionError, TypeError, ValueError),
     *(SafetensorError, StrictDataclassError),
 )
-_LARGEST_JSON = 1 << 24  # bytes of a configuration; those on the hub have some kilobytes
+_LARGEST_JSON = 1 << 24  # bytes of a configuration; on the hub they have a few kilobytes
 _MOST_BLOCKS = 1000
-_LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # of the weights that a configuration implies, to those of the file
-_FLOATS = ("F64", "F32", "F16", "BF16")  # types of safetensors that are read as they are
-_UNUSED = re.compile(r"(.*\.)?(mask_token|inv_freq|pooler\..+)")  # names of weights that features do not depend on
+_LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
+_FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
+_UNUSED = re.compile(r"(.*\.)?(mask_token|inv_freq|pooler\..+)")  # weights that do not affect the features
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Names:
-    """Where transformers keeps the parts of a vision transformer."""
+    """Attribute names of the parts of a vision transformer in transformers."""
 
     blocks: str
     norm: str
-    block_norm: str  # before the attention of a block
+    block_norm: str  # the norm before the attention of a block
 
 
 _TRANSFORMERS = {
@@ -68,10 +67,10 @@ _TRANSFORMERS = {
     "dinov2_with_registers": _Names("encoder.layer", "layernorm", "norm1"),
     "dinov3_vit": _Names("model.layer", "norm", "norm1"),
 }
-# Other names of these parts, in files of other releases and code.
+# Other names of these parts in files of other releases and code.
 _PARTS = ("blocks", "embedder", "embeddings", "encoder", "layer", "layernorm", "layers", "norm", "patch_embed")
 _TYPES = [*_TRANSFORMERS, "resnet"]
-_LEARNT_POSITIONS = ("vit", "dinov2")  # a table that is interpolated; with registers, DINOv2's code does so otherwise
+_LEARNT_POSITIONS = ("vit", "dinov2")  # interpolated tables; DINOv2's code differs with registers
 
 
 def load_hub(
@@ -86,26 +85,27 @@ def load_hub(
     interpolate_offset: float = 0.0,
     concat_class_token: bool = False,
 ) -> Backbone:
-    """A backbone of the hub or of a folder with ``config.json`` and ``model.safetensors``.
+    """Load a backbone from the hub, or from a folder with ``config.json`` and ``model.safetensors``.
 
-    What is cached is used as it is and the network left alone; what is not is fetched.
+    Cached files are used without network access; missing ones are downloaded.
 
     Args:
         path: a short name of :data:`loco.models.backbones.KNOWN`, a name on the hub (``hub:owner/name``), or a folder.
-        layer: 1 to the number of blocks (of stages, for a ResNet); the last where it is not given.
-        facet: ``token``, the output of the block, or the ``query``, ``key`` or ``value`` of its attention, all heads
-            side by side (Amir et al., ECCV Workshops 2022), before any rotation by position.
-        norm: apply the network's last normalisation; where it is not given, to the last layer's tokens alone.
-        pretrained: False leaves the weights random and needs ``config.json`` alone.
-        mean, std: that the three colours in [0, 1] are normalised by; those of the model unless given.
-        revision: branch, tag or commit of a model on the hub; its main branch unless given.
-        interpolate_offset: added to the number of rows and columns by whose ratio position embeddings are interpolated.
-            The code of DINO and DINOv2 adds 0.1; transformers adds 0, which maps corners to corners.
-        concat_class_token: put the class token before the channels of each patch (as DINOv2's linear probe).
+        layer: 1 to the number of blocks (of stages, for a ResNet); None for the last.
+        facet: ``token``, the output of the block, or the ``query``, ``key`` or ``value`` of its attention, heads
+            concatenated (Amir et al., ECCV Workshops 2022), before any rotary position embedding.
+        norm: whether to apply the network's last normalisation; None to apply it to the tokens of the last layer only.
+        pretrained: False for random weights, which requires ``config.json`` only.
+        mean, std: mean and standard deviation that normalise the three colours in [0, 1]; None for those of the model.
+        revision: branch, tag or commit of a model on the hub; None for its main branch.
+        interpolate_offset: added to the number of rows and columns whose ratio scales the interpolation of position
+            embeddings. The code of DINO and DINOv2 adds 0.1; transformers adds 0, which maps corners to corners.
+        concat_class_token: whether to prepend the class token to the channels of each patch (as in DINOv2's linear
+            probe).
 
     Raises:
         ConfigError: unknown layer or facet, a type of model that is not supported, a revision of a folder.
-        DataError: nowhere to be found, not in safetensors, broken, or weights of another model.
+        DataError: the model is not found, not in safetensors, damaged, or has weights of another model.
     """
     folder = _folder(path, revision, pretrained)
     config = _read_config(folder)
@@ -128,7 +128,7 @@ def load_hub(
 class VisionTransformer(Backbone):
     """The patch tokens, or a facet of them, and the class token of one layer of a DINO, DINOv2 or DINOv3 model.
 
-    The registers take part in the attention and are dropped from the output.
+    Register tokens are used by the attention but are not part of the output.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class VisionTransformer(Backbone):
         interpolate_offset: float = 0.0,
         concat_class_token: bool = False,
     ) -> None:
-        """See :func:`load_hub`; parts of ``model`` become parts of this."""
+        """See :func:`load_hub`; modules of ``model`` become modules of this one."""
         super().__init__(mean, std)
         config = model.config
         names = _TRANSFORMERS[config.model_type]
@@ -165,7 +165,7 @@ class VisionTransformer(Backbone):
             self.blocks[-1] = _Facet(getattr(last, names.block_norm), getattr(last.attention, _FACETS[facet]))
         self.norm = model.get_submodule(names.norm) if norm else nn.Identity()
         self.embeddings = model.embeddings
-        self.embeddings.mask_token = None  # for pretraining alone; else a parameter that never gets a gradient
+        self.embeddings.mask_token = None  # only for pretraining; otherwise a parameter without gradient
         self.rotary = getattr(model, "rope_embeddings", None)
         self._resizes = {"interpolate_pos_encoding": True} if config.model_type == "vit" else {}
         self._extra_tokens = 1 + getattr(config, "num_register_tokens", 0)
@@ -183,7 +183,7 @@ class VisionTransformer(Backbone):
         return Encoding(maps, token)
 
     def _tokens(self, images: Tensor) -> Tensor:
-        """All tokens (b, n, dim) of normalised images: class token, registers, then patches in reading order."""
+        """Return all tokens (b, n, dim) of normalised images: class token, registers, patches in row-major order."""
         tokens = self._embedded(images) if self.interpolate_offset else self.embeddings(images, **self._resizes)
         positions = {"position_embeddings": self.rotary(images)} if self.rotary is not None else {}
         for block in self.blocks:
@@ -191,7 +191,7 @@ class VisionTransformer(Backbone):
         return self.norm(tokens)
 
     def _embedded(self, images: Tensor) -> Tensor:
-        """Tokens before the first block; positions are interpolated by (cells + offset) / cells, as in DINO's code."""
+        """Return the input of the first block; positions are interpolated by (cells + offset) / cells, as in DINO."""
         own, table = self.embeddings, self.embeddings.position_embeddings
         patches = own.patch_embeddings(images)
         tokens = torch.cat([own.cls_token.expand(len(images), -1, -1), patches], dim=1)
@@ -206,7 +206,7 @@ class VisionTransformer(Backbone):
 
 
 class _Facet(nn.Module):
-    """What is left of the last block where its query, key or value is wanted."""
+    """The part of the last block that computes its query, key or value."""
 
     def __init__(self, norm: nn.Module, projection: nn.Linear) -> None:
         super().__init__()
@@ -219,9 +219,9 @@ class _Facet(nn.Module):
 class ResNet(Backbone):
     """A stage of a ResNet, its cells centred on their patches.
 
-    Left alone, a ResNet centres its cell r at pixel ``r stride``, the corner of the patch. So the image is moved by
-    half a patch below and to the right, continued by its first pixels, and the first row and column of cells, which
-    belong to what was added, are dropped: the centres are then half a pixel from those of the patches.
+    An unmodified ResNet centres its cell r at pixel ``r stride``, the corner of the patch. The image is therefore
+    padded by half a patch above and on the left with its first pixels, and the first row and column of cells, which
+    belong to the padding, are dropped: the centres are then half a pixel from those of the patches.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class ResNet(Backbone):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
-        """See :func:`load_hub`; ``layer`` is the stage; parts of ``model`` become parts of this."""
+        """See :func:`load_hub`; ``layer`` is the stage; modules of ``model`` become modules of this one."""
         super().__init__(mean, std)
         config = model.config
         layer = check_layer(layer, len(config.hidden_sizes), "this model (resnet)")
@@ -252,7 +252,7 @@ class ResNet(Backbone):
 
 
 def _folder(path: str, revision: str | None, weights: bool) -> Path:
-    """The folder of a model: itself, or its place in the hub's cache, fetched if need be."""
+    """Return the folder of a model: the path itself, or its folder in the hub's cache, downloaded if missing."""
     name = KNOWN[path].hub if path in KNOWN else hub_name(path)
     if name is None:
         return _local_folder(path, revision)
@@ -306,7 +306,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is larger than :data:`_LARGEST_JSON`, no JSON, nested too deeply, or no object.
+        ValueError: it is larger than :data:`_LARGEST_JSON`, not JSON, nested too deeply, or not an object.
     """
     with open_regular(file) as opened:
         data = opened.read(_LARGEST_JSON + 1)
@@ -344,7 +344,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         ) from error
     if hasattr(config, "patch_size"):
         config.patch_size = _square(config.patch_size, file)
-    # Random shifts of the positions in training would make a step depend on more than its batch.
+    # Random shifts of the positions in training would make a step depend on more than its batch and seed.
     for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
         if hasattr(config, name):
             setattr(config, name, None)
@@ -352,7 +352,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
 
 
 def _square(patch: int | Sequence[int], file: Path) -> int:
-    """The side of a square patch, which may be stated as a number or as height and width."""
+    """Return the side of a square patch, which may be stated as a number or as height and width."""
     sides = set(patch) if isinstance(patch, list | tuple) else {patch}
     side = sides.pop() if sides else None
     if sides or not isinstance(side, int) or isinstance(side, bool) or side < 1:
@@ -361,10 +361,11 @@ def _square(patch: int | Sequence[int], file: Path) -> int:
 
 
 def _read_colours(folder: Path, notice: bool) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation by which the model normalises colours in [0, 1].
+    """Return the mean and standard deviation with which the model normalises colours in [0, 1].
 
     A preprocessor multiplies 8-bit colours by ``rescale_factor`` (1 / 255 unless stated; not at all without
-    ``do_rescale``) before it normalises them, so its mean and deviation are of colours from 0 to 255 times that factor.
+    ``do_rescale``) before it normalises them, so its mean and standard deviation apply to colours from 0 to 255 times
+    that factor.
     """
     file, settings = _read_preprocessor(folder)
     if settings is None:
@@ -388,9 +389,9 @@ def _read_colours(folder: Path, notice: bool) -> tuple[Sequence[float], Sequence
 
 
 def _read_preprocessor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The settings of the inputs and their file, as transformers looks for them; None if there are none.
+    """Return the file and the settings of the image preprocessor, searched as in transformers; None without settings.
 
-    Those in ``processor_config.json``, under ``image_processor``, take precedence over ``preprocessor_config.json``.
+    Settings in ``processor_config.json``, under ``image_processor``, take precedence over ``preprocessor_config.json``.
     """
     file = folder / "processor_config.json"
     for name in (file.name, "preprocessor_config.json"):
@@ -419,7 +420,7 @@ def _no_preprocessor(file: Path, error: Exception) -> DataError:
 
 @cache
 def _report_default_colours(folder: Path) -> None:
-    """Report, once per folder, that the model does not state how its inputs are normalised."""
+    """Warn, once per folder, that the model does not state the normalisation of its inputs."""
     logger.warning(
         "%s has no preprocessor_config.json: its inputs are normalised by the mean and deviation of ImageNet; state "
         "`mean` and `std` of the backbone if the model was trained with others",
@@ -428,7 +429,7 @@ def _report_default_colours(folder: Path) -> None:
 
 
 def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTrainedModel:
-    """The model in single precision, with every weight that is used taken from the file, or with random ones."""
+    """Load the model in single precision, with all used weights from the file, or with random weights."""
     settings: dict[str, Any] = {
         "dtype": torch.float32,
         "attn_implementation": "sdpa" if config.model_type in _TRANSFORMERS else None,
@@ -476,11 +477,11 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
 
 
 def _implied_size(folder: Path, config: PreTrainedConfig, settings: dict[str, Any]) -> int:
-    """How many weights a configuration implies; no memory is taken for them."""
+    """Return the number of weights implied by a configuration, without allocating them."""
     try:
         with _quiet(), torch.device("meta"):
             return sum(tensor.numel() for tensor in AutoModel.from_config(config, **settings).state_dict().values())
-    except Exception as error:  # of many kinds, depending on the setting that is wrong
+    except Exception as error:  # the type depends on the wrong setting
         raise DataError(
             f"no model can be built with these settings: {type(error).__name__}: {error}",
             file=folder / "config.json",
@@ -489,14 +490,14 @@ def _implied_size(folder: Path, config: PreTrainedConfig, settings: dict[str, An
 
 
 def _check_header(folder: Path, size: int) -> None:
-    """Check types and number of the weights, by the headers of their files, before memory is taken for them.
+    """Check the types and number of the weights in the headers of their files, before allocating memory.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         size: number of weights that the configuration implies.
 
     Raises:
-        DataError: weights of a type that is no floating-point number, or many fewer than the configuration implies.
+        DataError: weights are not floating-point numbers, or are many fewer than the configuration implies.
         OSError, SafetensorError: a file cannot be read.
     """
     single = folder / "model.safetensors"
@@ -530,12 +531,12 @@ def _check_header(folder: Path, size: int) -> None:
 
 
 def _require_known(unexpected: Iterable[str], missing: Iterable[str], folder: Path) -> None:
-    """Refuse weights of blocks, biases and embeddings that the configured network does not have.
+    """Reject weights of blocks, biases and embeddings that the configured network does not have.
 
-    Heads, decoders and what pretraining alone needs have names of their own and are left out.
+    Heads, decoders and parts for pretraining only have other names and are ignored.
     """
     left = sorted(key for key in unexpected if not _UNUSED.fullmatch(key))
-    if left and not any(not _UNUSED.fullmatch(key) for key in missing):  # else the message of missing weights is better
+    if left and not any(not _UNUSED.fullmatch(key) for key in missing):  # otherwise report the missing weights
         raise DataError(
             f"{len(left)} weights belong to no part of the network that config.json describes",
             file=folder,
@@ -546,7 +547,7 @@ def _require_known(unexpected: Iterable[str], missing: Iterable[str], folder: Pa
 
 
 def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], folder: Path) -> None:
-    """Refuse weights of other shapes than those of the configuration: (name, shape in the file, expected shape)."""
+    """Reject weights whose shapes do not match the configuration: (name, shape in the file, expected shape)."""
     shapes = {name: (tuple(found), tuple(want)) for name, found, want in mismatched if not name.startswith("pooler.")}
     if not shapes:
         return
@@ -564,7 +565,7 @@ def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar and report of keys, which are checked here."""
+    """Suppress transformers' progress bar and report of keys, which are checked here."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Any image encoder in ONNX form, as a frozen backbone run by ONNX Runtime."""
+"""Frozen backbones in the ONNX format, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from loco.models.parts import Encoding
 
 
 class OnnxBackbone(Backbone):
-    """A model with one image as input and, among its outputs, a map (1, c, h, w) or tokens (1, n, c).
+    """A model whose input is one image and one of whose outputs is a map (1, c, h, w) or tokens (1, n, c).
 
-    Tokens are in reading order, with or without a class token before them. Images go through one by one.
+    Tokens are in row-major order, with or without a leading class token. Images are processed one by one.
     """
 
     def __init__(
@@ -36,16 +36,16 @@ class OnnxBackbone(Backbone):
         """
         Args:
             path: the model, ``.onnx`` or ONNX Runtime's ``.ort``.
-            native_stride: pixels of the model's input along the side of a cell of its output.
-            size: (height, width) of the model's input. An image is placed at its top left, the rest is of the mean
-                colour, and the features of the rest are dropped. None: the size that the model names, or the image's
-                own where the model takes any.
-            mean, std: of the three colours in [0, 1], that the model's inputs are normalised by.
+            native_stride: pixels of the model's input per cell of its output.
+            size: (height, width) of the model's input. Images are placed at its top left, the rest is filled with the
+                mean colour, and its features are dropped. None for the size stated in the model, or that of the image
+                if the model accepts any.
+            mean, std: mean and standard deviation that normalise the three colours in [0, 1].
             output: name or index of the output.
 
         Raises:
-            ConfigError: ONNX Runtime is not installed, or output, size or stride are not the model's.
-            DataError: missing or broken file, or a model of other inputs.
+            ConfigError: ONNX Runtime is not installed, or output, size or stride do not match the model.
+            DataError: the file is missing or damaged, or the model has other inputs.
         """
         super().__init__(mean, std)
         self.path, self.stride = Path(path), native_stride
@@ -76,10 +76,10 @@ class OnnxBackbone(Backbone):
         return Encoding(torch.from_numpy(maps)[:, :, :rows, :columns].to(images.device))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_session": None}  # a session cannot be copied or sent; it is opened again
+        return {**self.__dict__, "_session": None}  # a session cannot be copied or pickled; it is opened again
 
     def _map(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(1, dim, h, w) of one normalised image (1, 3, H, W)."""
+        """Return the map (1, dim, h, w) of one normalised image (1, 3, H, W)."""
         session = self._open()
         try:
             (features,) = session.run([self._output], {session.get_inputs()[0].name: image})
@@ -120,7 +120,7 @@ class OnnxBackbone(Backbone):
         return size
 
     def _open(self) -> Any:
-        """The session of ONNX Runtime, opened at the first use."""
+        """Return the session of ONNX Runtime, which is opened on first use."""
         if self._session is not None:
             return self._session
         with named_extras():
@@ -132,7 +132,7 @@ class OnnxBackbone(Backbone):
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors have no base of their own
+        except Exception as error:  # the errors of ONNX Runtime have no common base class
             raise DataError(
                 f"cannot be read as an ONNX model: {_line(error)}",
                 file=self.path,

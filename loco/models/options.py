@@ -1,6 +1,6 @@
 """Checks of configuration values before a network is built from them.
 
-The schema of the workflow covers its own configuration; one that is read from a model file may hold anything.
+The schema of the workflow validates its own configuration only; the configuration in a model file may contain anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def construct(what: str, constructor: Callable[..., T], options: Mapping[str, An
     """Call a constructor with the options of a configuration.
 
     Args:
-        what: the part of the configuration, for the error message.
+        what: name of the part of the configuration, for the error message.
         constructor: a class or function.
         options: its keyword arguments, from the configuration.
         given: further keyword arguments.
@@ -41,9 +41,9 @@ def construct(what: str, constructor: Callable[..., T], options: Mapping[str, An
 
 
 def construct_network(what: str, constructor: Callable[..., N], options: Mapping[str, Any], **given: Any) -> N:
-    """Call the constructor of a network like :func:`construct`, after its size has been found without allocating it.
+    """Call the constructor of a network like :func:`construct`, after determining its size without allocating it.
 
-    For that the constructor is called on the meta device, where tensors have shapes and no numbers.
+    For this, the constructor is first called on the meta device, where tensors have shapes but no data.
 
     Raises:
         ConfigError: unknown or missing options, or more than :data:`MOST_PARAMETERS` parameters.
@@ -56,7 +56,7 @@ def construct_network(what: str, constructor: Callable[..., N], options: Mapping
 
 
 def require_sizes(what: str, most: int = 10**6, **sizes: object) -> None:
-    """Check that sizes are whole numbers from 1 to ``most``.
+    """Check that sizes are integers from 1 to ``most``.
 
     Raises:
         ConfigError: names the first that is not.

@@ -1,4 +1,4 @@
-"""The two parts of an extractor: an encoder, from images to feature maps, and a head, from feature maps to others."""
+"""The two parts of an extractor: an encoder maps images to feature maps, a head maps feature maps to others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Encoder(nn.Module):
         dim: channels of the maps.
         stride: pixels of the input per cell of the maps.
         cells: rows and columns of the maps are multiples of this number.
-        token_dim: length of the class token; 0 if there is none.
+        token_dim: channels of the class token; 0 if there is none.
     """
 
     dim: int

@@ -1,4 +1,4 @@
-"""Recognise files that are not PyTorch checkpoints by their first bytes, before a reader of pickles sees them."""
+"""Recognise files that are not PyTorch checkpoints by their first bytes, before they are unpickled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def require_checkpoint(path: str | Path) -> None:
     """Check that a file begins as ``torch.save`` writes it: as a zip archive, or as a pickle (before PyTorch 1.6).
 
     Raises:
-        DataError: it begins otherwise; states what the file seems to be.
-        OSError: it cannot be opened.
+        DataError: the file begins otherwise; the message states its apparent type.
+        OSError: the file cannot be opened.
     """
     with open_regular(path) as opened:
         start = opened.read(_BYTES)
@@ -33,7 +33,7 @@ def require_checkpoint(path: str | Path) -> None:
 
 
 def _kind(start: bytes) -> str:
-    """What a file with these first bytes seems to be."""
+    """Return the apparent type of a file from its first bytes."""
     if not start:
         return "an empty file"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:

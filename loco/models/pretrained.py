@@ -1,4 +1,4 @@
-"""Trained models for others: found by name or path, and given away with a card that says what they are."""
+"""Loading trained models by name or path, and publishing them with a model card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CARD = "README.md"
 
 
 class Origin(NamedTuple):
-    """Where a model comes from: its file, if it has one, its configuration, and the facts of its making."""
+    """The origin of a model: its file, if it has one, its configuration, and facts about its training."""
 
     file: Path | None
     model: Mapping[str, Any]
@@ -30,19 +30,19 @@ class Origin(NamedTuple):
 
 
 def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> Extractor:
-    """A feature extractor by its path or name, in evaluation mode.
+    """Load a feature extractor by its path or name, in evaluation mode.
 
     Args:
-        model: a model file; a folder with a ``model.safetensors``, of a training or of :func:`save_pretrained`; a
-            short name of :data:`loco.models.backbones.KNOWN`, a name on the hub (``hub:owner/name``), or a folder as
-            transformers writes them, for the features of that backbone as they are.
-        device: where to put it.
-        backbone: where the backbone that a trained model stands on lies now: a folder, a file, or ``hub:owner/name``.
-            Not needed where it lies as it did in the training, or beside the model. Its weights must be those of then.
+        model: a model file; a folder with a ``model.safetensors``, of a training or of :func:`save_pretrained`; or, for
+            the unmodified features of a backbone, a short name of :data:`loco.models.backbones.KNOWN`, a name on the
+            hub (``hub:owner/name``), or a folder in the format of transformers.
+        device: device of the extractor.
+        backbone: path of the backbone of a trained model: a folder, a file, or ``hub:owner/name``. Not required if it
+            is at the path used during training, or beside the model. Its weights must be those used in training.
 
     Raises:
-        DataError: there is no such model, its file is broken, or its backbone is not there.
-        ConfigError: it is of a kind that is not known here, or stands on no backbone and one is given.
+        DataError: the model does not exist, its file is damaged, or its backbone is missing.
+        ConfigError: the kind of the model is unknown, or a backbone is given but the model has none.
     """
     origin = find(model)
     if origin.file:
@@ -53,7 +53,7 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
 
 
 def find(model: str | Path) -> Origin:
-    """Where the model of a path or name comes from; arguments and errors as for :func:`load`."""
+    """Return the origin of a model by its path or name; arguments and errors as for :func:`load`."""
     path = Path(model).expanduser()
     if path.is_dir() and (origin := read_origin(path / WEIGHTS)):
         return origin
@@ -80,10 +80,10 @@ def find(model: str | Path) -> Origin:
 
 
 def read_origin(file: Path) -> Origin | None:
-    """What a model file says of itself; None where it is no file, or safetensors of something else.
+    """Read the origin of a model from its file; None if it is not a file, or a safetensors file of another kind.
 
     Raises:
-        DataError: it is broken, or no safetensors.
+        DataError: the file is damaged, or not a safetensors file.
     """
     content = stored.read_content(file) if file.is_file() else None
     return Origin(file, content["model"], content["facts"]) if content else None
@@ -96,22 +96,22 @@ def save_pretrained(
     facts: Mapping[str, Any] | None = None,
     with_backbone: bool = False,
 ) -> None:
-    """Write a model for others: ``model.safetensors``, and a ``README.md`` that says what it is.
+    """Write a model for publication: ``model.safetensors`` and a model card, ``README.md``.
 
-    A backbone that the model stands on is not in its file. One of the hub is fetched by its name; one that lies here is
-    put beside the file, or must be given to those who are to use the model, as the card says.
+    The backbone of a model is not in its file. A backbone on the hub is downloaded by its name; a local one is copied
+    beside the file, or must be provided to the users of the model, as the card states.
 
     Args:
-        extractor: of :func:`load` or of :func:`loco.models.build_extractor`.
-        folder: where; its name is the title of the card.
-        metrics: metric files of this model, whose numbers the card gives.
-        facts: of its making (data, split, seed, loss); those of its file unless given.
-        with_backbone: put the files of backbones that lie here into ``folder``, too. Their terms go with them.
+        extractor: result of :func:`load` or :func:`loco.models.build_extractor`.
+        folder: output folder; its name is the title of the card.
+        metrics: metric files of this model, whose numbers the card lists.
+        facts: facts about its training (data, split, seed, loss); None for those of its file.
+        with_backbone: whether to copy local backbones into ``folder``. Their licences apply.
 
     Raises:
-        DataError: a metric file is broken, or of another run than the model; the folder has a README.md of its own.
+        DataError: a metric file is damaged, or belongs to another run than the model; the folder has another README.md.
     """
-    # The results come after the models in the flow of data: they are asked for here alone, where a card is written.
+    # loco.results depends on loco.models: import it only here, where a card is written.
     from loco.results.cards import is_card, model_card
     from loco.results.metrics import read_metrics
 
@@ -129,11 +129,11 @@ def save_pretrained(
     write_text(folder / CARD, f"{card}\nSHA-256 of `{WEIGHTS}`: `{file_fingerprint(folder / WEIGHTS)}`\n")
 
 
-from_pretrained = load  # under the name known elsewhere
+from_pretrained = load  # the usual name
 
 
 def _with_backbones(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Copy the backbones that lie here into ``folder``; the configuration, with their places in it."""
+    """Copy local backbones into ``folder``; return the configuration with their new paths."""
     if "models" in config:
         return {**config, "models": [_with_backbones(member, folder) for member in config["models"]]}
     source = Path(config["backbone"]["path"]).expanduser() if "backbone" in config else None
@@ -148,14 +148,14 @@ def _with_backbones(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _frozen(path: str) -> dict[str, Any]:
-    """Configuration of the features of a backbone of transformers, as they are."""
+    """Return the configuration of the unmodified features of a transformers backbone."""
     backbone = {"name": "transformers", "path": path}
     stride = KNOWN[path].stride if path in KNOWN else build_backbone({**backbone, "pretrained": False}).stride
     return {"name": "backbone", "backbone": backbone, "stride": stride}
 
 
 def _licences(config: Any) -> Iterator[str]:
-    """Of the known backbones that a configuration names, at any depth."""
+    """Yield the licences of the known backbones in a configuration, at any depth."""
     if isinstance(config, Mapping):
         if isinstance(path := config.get("path"), str) and path in KNOWN:
             yield f"{KNOWN[path].licence} of {path}"

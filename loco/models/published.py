@@ -1,15 +1,15 @@
-"""The weights that the authors of LoCo and LoCUS published, as extractors of this project.
+"""Published weights of LoCo and LoCUS as extractors of this project.
 
 LoCo (Kloepfer et al., NeurIPS 2024, github.com/dakloepfer/LoCo) publishes Lightning checkpoints, LoCUS (Kloepfer et
-al., ICCV 2023, github.com/dakloepfer/locus) ``.pth`` files. Which name becomes which (``N`` a number):
+al., ICCV 2023, github.com/dakloepfer/locus) ``.pth`` files. Names are mapped as follows (``N`` is a number):
 
 ====================================================  =====================================================
 published                                             here
 ====================================================  =====================================================
-``state_dict``, ``model`` or ``model_state_dict``     the weights; a file without these is nothing but weights
-``model.``, ``module.`` at the start of a name        left out, as often as they stand there
+``state_dict``, ``model`` or ``model_state_dict``     the weights; a file without these keys contains only weights
+``model.``, ``module.`` at the start of a name        removed, also if repeated
 ``layers.N.*`` (LoCo), or ``N.*`` in bare files       ``head.layers.N.*``
-``layers.N.filt`` (LoCo)                              nothing: the blur is fixed, and checked to be ours
+``layers.N.filt`` (LoCo)                              nothing: the blur is fixed; it is compared with ours
 ``trainable_head.N.*`` (LoCUS)                        ``head.layers.N.*``
 ``pretrained_model.*`` (LoCo), ``dino_model.*``       the vision transformer, ``encoder.*``:
 ``cls_token``, ``pos_embed``, ``patch_embed.proj``    ``embeddings.cls_token``, ``.position_embeddings``,
@@ -21,8 +21,8 @@ published                                             here
 ``norm.*``, ``mask_token``, ``head.*``                nothing: not used by these models
 ====================================================  =====================================================
 
-The outputs are those of the published code if images consist of whole patches: position embeddings are interpolated to
-other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here,
+The outputs equal those of the published code if images consist of whole patches: position embeddings are interpolated
+to other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here,
 and around the centre there.
 """
 
@@ -53,12 +53,12 @@ Weights = dict[str, Tensor]
 
 
 class _Kind(NamedTuple):
-    head: str  # starts of the published names
+    head: str  # prefixes of the published names
     transformer: str
 
 
 _KINDS = {"loco": _Kind("layers.", "pretrained_model."), "locus": _Kind("trainable_head.", "dino_model.")}
-_BACKBONES = {  # by channels and patch
+_BACKBONES = {  # by channels and patch size
     (384, 8): "dino_vits8",
     (768, 8): "dino_vitb8",
     (384, 14): "dinov2_vits14",
@@ -66,8 +66,8 @@ _BACKBONES = {  # by channels and patch
     (1024, 14): "dinov2_vitl14",
 }
 
-# What Lightning and its configuration store in a checkpoint beside the weights. None of it is imported or called:
-# objects without behaviour replace it.
+# Objects that Lightning and its configuration store in a checkpoint beside the weights. None is imported or called:
+# they are replaced by inert objects.
 _DESCRIPTIONS = re.compile(
     r"(src|omegaconf|yacs|hydra|lightning|lightning_fabric|pytorch_lightning)\..+"
     r"|collections\.(defaultdict|deque)|typing\.\w+|_?operator\.getitem|enum\.\w+|pathlib\.\w*Path"
@@ -75,7 +75,7 @@ _DESCRIPTIONS = re.compile(
     r"|numpy\.\w+|numpy\.(_core|core)\.multiarray\.scalar"
     r"|builtins\.(dict|list|tuple|set|frozenset|str|bytes|bytearray|int|float|bool|complex|slice|range|object|type)"
 )
-# Mappings that are created by a call of their class; PyTorch's reader fills nothing but its own containers.
+# Mappings created by calling their class; PyTorch's unpickler fills only its own containers.
 _MAPPINGS = re.compile(r"collections\.defaultdict|.+Dict")
 _KEEP_WEIGHTS = (
     "use the file that the authors publish; if the model is yours, save its weights alone where it was trained: "
@@ -84,21 +84,21 @@ _KEEP_WEIGHTS = (
 
 
 def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | None = None) -> Extractor:
-    """An extractor with published weights, in evaluation mode, ``config`` its configuration.
+    """Load an extractor with published weights, in evaluation mode, with its configuration as ``config``.
 
-    Nothing in the file is run. The vision transformer is taken from ``backbone``, and compared with that of the file,
-    where there is one; blocks that LoCUS fine-tuned are taken from the file.
+    No code in the file is run. The vision transformer is taken from ``backbone`` and compared with that of the file, if
+    it contains one; blocks that LoCUS fine-tuned are taken from the file.
 
     Args:
         kind: ``loco``, the residual network on a frozen DINO or DINOv2; ``locus``, the transformer head.
         path: the published file.
-        backbone: for :func:`loco.models.backbones.build_backbone`, without the last norm and, for ``locus``, with as
-            many layers as the file has or 11, unless it says otherwise; by default the one of the hub that has the
-            file's size.
+        backbone: for :func:`loco.models.backbones.build_backbone`, without the last norm and, for ``locus``, with the
+            number of layers in the file or 11, unless it states others; None for the one on the hub with the size of
+            the file.
 
     Raises:
         ConfigError: unknown kind; a backbone that cannot be built.
-        DataError: the file is broken or holds more than weights; lacks weights or has unknown ones, or of other shapes;
+        DataError: the file is damaged or contains more than weights; weights are missing, unknown or have other shapes;
             the backbone is another one.
     """
     if kind not in _KINDS:
@@ -130,7 +130,7 @@ def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | No
 
 
 def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
-    """Weights of a vision transformer under the names of DINO's and DINOv2's code, under those of our backbone."""
+    """Rename the weights of a vision transformer from the names in DINO's and DINOv2's code to those used here."""
     later = any(".ls1." in key for key in weights)  # DINOv2
     names = [
         (r"^(cls_token|register_tokens)$", r"embeddings.\1"),
@@ -157,14 +157,14 @@ def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
 def read_weights(path: str | Path) -> Weights:
     """Return the tensors of a checkpoint by name, without ``model.`` and ``module.`` at the start of the names.
 
-    The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. Nothing is run.
+    The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. No code is run.
 
     Returns:
         The weights in single precision.
 
     Raises:
-        DataError: the file is broken, has no weights, or names objects that are neither weights nor known settings; a
-            weight is no dense tensor of floating-point numbers, or is there twice.
+        DataError: the file is damaged, has no weights, or refers to objects that are neither weights nor known
+            settings; a weight is not a dense floating-point tensor, or is present twice.
     """
     content = _unpickle(path)
     if isinstance(content, dict):
@@ -213,17 +213,17 @@ def _unpickle(path: str | Path) -> Any:
             found=problem.strip().partition("\n")[0],
             remedy=_KEEP_WEIGHTS,
         ) from error
-    except Exception as error:  # of many kinds, where a file is damaged
+    except Exception as error:  # damaged files raise many types of errors
         raise DataError(f"cannot be read as a PyTorch checkpoint: {error}", file=path, remedy=REFETCH) from error
 
 
 def _named_objects(path: str | Path) -> set[str]:
-    """Names of what a file holds beside weights and plain values; none for the files of before PyTorch 1.6."""
+    """Return the names of objects in a file other than weights and plain values; none for files before PyTorch 1.6."""
     return set(get_unsafe_globals_in_checkpoint(path)) if zipfile.is_zipfile(path) else set()
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
-    """Return what replaces an object that a checkpoint names beside the weights; nothing of that name is imported."""
+    """Return the replacement of an object that a checkpoint refers to; the object itself is not imported."""
     if name == "collections.deque":
         return lambda *_: []
     if _MAPPINGS.fullmatch(name):
@@ -232,24 +232,24 @@ def _stand_in(name: str) -> Callable[..., Any]:
 
 
 class _Mapping:
-    """Replaces a class of mappings: instances are counters, which PyTorch's reader gives any items and attributes."""
+    """Replacement of a class of mappings: a counter, to which PyTorch's unpickler can add any items and attributes."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return Counter()
 
 
 class _Called(type):
-    """Lets a class answer differently when it is called, and when only ``__new__`` is."""
+    """Metaclass by which calling a class differs from calling its ``__new__``."""
 
     def __call__(cls: Any, *_: Any, **__: Any) -> _Inert:
         return object.__new__(cls)
 
 
 class _Inert(metaclass=_Called):
-    """Replaces any other object. It takes any arguments and does nothing.
+    """Replacement of any other object. It accepts any arguments and does nothing.
 
-    A pickle calls the class (an enumeration, a path) or creates an empty instance and then fills it; the latter may be
-    of a subclass of dict (the configurations of yacs), so it has to be a mapping.
+    A pickle either calls the class (an enumeration, a path), or creates an empty instance and then fills it; in the
+    latter case it may be a subclass of dict (the configurations of yacs), so it must be a mapping.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
@@ -260,7 +260,7 @@ class _Inert(metaclass=_Called):
 
 
 def _split(weights: Weights, kind: _Kind, path: str | Path) -> tuple[Weights, Weights]:
-    """Weights of the head, and of the vision transformer; each without the start of its names."""
+    """Return the weights of the head and of the vision transformer, without the prefixes of their names."""
     if all(re.match(r"\d+\.", key) for key in weights):
         weights = {kind.head + key: value for key, value in weights.items()}
     head, transformer, unknown = {}, {}, []
@@ -282,7 +282,7 @@ def _split(weights: Weights, kind: _Kind, path: str | Path) -> tuple[Weights, We
 
 
 def _loco_layout(head: Weights, path: str | Path) -> dict[str, Any]:
-    """Options of the residual network that a file's weights fit; its fixed blurs are taken out of ``head``."""
+    """Return the options of the residual network in a file; its fixed blur filters are removed from ``head``."""
     for key in [key for key in head if key.endswith(".filt")]:
         taps = BlurPool().taps
         blur = head.pop(key)
@@ -296,7 +296,7 @@ def _loco_layout(head: Weights, path: str | Path) -> dict[str, Any]:
 
 
 def _locus_layout(head: Weights, path: str | Path) -> dict[str, Any]:
-    """Options of the LoCUS head that a file's weights fit."""
+    """Return the options of the LoCUS head in a file."""
     last = f"{max(int(key.split('.')[0]) for key in head)}.weight"
     if "0.weight" not in head or last not in head or head["0.weight"].ndim != 2 or not head[last].ndim:
         raise DataError("holds no head of LoCUS", file=path, expected=f"0.weight and {last}", found=_shown(head))
@@ -307,7 +307,7 @@ def _locus_layout(head: Weights, path: str | Path) -> dict[str, Any]:
 
 
 def _transformer_size(weights: Weights, path: str | Path) -> tuple[int, int]:
-    """(channels, patch) of a vision transformer."""
+    """Return the (channels, patch size) of a vision transformer."""
     embedding = weights.get("patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:
         raise DataError("its vision transformer lacks `patch_embed.proj.weight`", file=path, found=_shown(weights))
@@ -326,15 +326,15 @@ def _default_backbone(channels: int, patch: int, path: str | Path) -> dict[str, 
 
 
 def _count(transformer: Weights) -> int:
-    """Blocks of a vision transformer."""
+    """Return the number of blocks of a vision transformer."""
     return len({key.split(".")[1] for key in transformer if key.startswith("blocks.")})
 
 
 def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str | Path) -> int:
-    """How many of the last blocks a file has other weights for than the backbone.
+    """Return the number of last blocks whose weights in the file differ from the backbone.
 
     Raises:
-        DataError: it differs in what these models never train.
+        DataError: weights differ that these models never train.
     """
     own = extractor.state_dict()
     other = {
@@ -355,10 +355,10 @@ def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str
 
 
 def _fill(extractor: Extractor, weights: Weights, path: str | Path) -> None:
-    """Load published weights; the backbone's own may lack, the counters of the batch norms too.
+    """Load published weights; those of the backbone and the counters of batch norms may be missing.
 
     Raises:
-        DataError: lists what lacks, is unknown or has another shape.
+        DataError: lists the weights that are missing, unknown or have another shape.
     """
     own = extractor.state_dict()
     lacking = [

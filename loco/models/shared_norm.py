@@ -1,4 +1,4 @@
-"""Batch normalisation over the batch of all processes, on any device."""
+"""Synchronised batch normalisation across all ranks, on any device."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, distributed, nn
 
 
 def share_batch_norms(network: nn.Module) -> None:
-    """Make all batch norms of a network :class:`SharedBatchNorm2d`."""
+    """Convert all batch norms of a network to :class:`SharedBatchNorm2d`."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SharedBatchNorm2d  # the weights stay, with their names and in the optimiser
+            module.__class__ = SharedBatchNorm2d  # keeps the weights, their names and their entries in the optimiser
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose statistics are those of all processes that train together.
+    """Batch normalisation with statistics over all ranks of a training.
 
-    PyTorch's own ``SyncBatchNorm`` runs on GPUs alone. In one process, and in evaluation, it is ``BatchNorm2d``; its
-    weights and their names are the same.
+    PyTorch's ``SyncBatchNorm`` supports only GPUs. With a single rank, and in evaluation, this equals ``BatchNorm2d``,
+    with the same names of weights.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes. Each of them goes on with it, so its gradient is the sum of theirs."""
+    """All-reduce (sum) over the ranks. Every rank uses the result, so the gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:

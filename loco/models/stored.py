@@ -1,6 +1,6 @@
 """Model files.
 
-A model file is a safetensors file: it contains numbers, and nothing in it can run. Its metadata hold a content id
+A model file is a safetensors file: it contains numbers and no executable code. Its metadata contain a content id
 (:mod:`loco.storage.content_id`), the configuration of the model, facts about how it was made, and its provenance
 record (:mod:`loco.records`). For a model on a backbone, the file contains what the backbone's own files do not, and
 the SHA-256 of the weights of those.
@@ -33,14 +33,14 @@ from loco.storage.content_id import BLANK, seal, verify_content_id
 
 _FORMAT = "loco-model"
 _REMEDY = "give a `model.safetensors` that the training step wrote"
-_DEEPEST = 8  # levels of `concat`
-# What building a model from a configuration of any content can raise beside this project's errors.
+_DEEPEST = 8  # maximum nesting of `concat`
+# Errors other than those of this project that building a model from an arbitrary configuration can raise.
 _UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What a model file states: its configuration, facts about its making, its content id and its record, if any."""
+    """Content of a model file: its configuration, facts about its training, its content id and its record, if any."""
 
     model: Mapping[str, Any]
     facts: Mapping[str, Any]
@@ -67,7 +67,7 @@ def save_extractor(
         content["backbones"] = backbones
     if record:
         content["record"] = record.to_json()
-    # One key: safetensors writes several in an order that changes from run to run. The content id comes first in it.
+    # A single key: safetensors writes several keys in a random order. The content id comes first in it.
     text = f'{{"content_id": "{BLANK}", {json.dumps(content, sort_keys=True)[1:]}'
     with atomic_path(path) as temporary:
         save_file({k: v.contiguous() for k, v in _stored(extractor).items()}, temporary, metadata={_FORMAT: text})
@@ -75,14 +75,14 @@ def save_extractor(
 
 
 def require_model(path: str | Path, expected: Recipe | None = None) -> StoredModel:
-    """Read a whole model file, and check it.
+    """Read and validate a whole model file.
 
     Args:
         path: the file.
-        expected: how it must have been made; None to take it as it is.
+        expected: the recipe by which it must have been made; None to accept any.
 
     Raises:
-        DataError: not a model file, damaged, or not made as expected.
+        DataError: the file is not a model file, is damaged, or was not made as expected.
     """
     content = _content(path)
     record = content.get("record")
@@ -109,12 +109,12 @@ def load(
         path: the file.
         device: device of the extractor.
         backbone: path of its backbone, if that is neither beside the file nor at the path used during training.
-        expected: how the file must have been made; None to take it as it is.
+        expected: the recipe by which the file must have been made; None to accept any.
 
     Raises:
         ConfigError: a backbone is given, but the model has none.
-        DataError: not a model file; damaged; not made as expected; a configuration that cannot be built; weights that
-            do not fit it or are not finite; the backbone is missing, or is not that of the training.
+        DataError: the file is not a model file, is damaged, or was not made as expected; its configuration cannot be
+            built; its weights do not fit or are not finite; the backbone is missing, or is not that of the training.
     """
     content = _content(path)
     if expected is not None:
@@ -131,8 +131,8 @@ def load_weights(extractor: Extractor, path: str | Path) -> None:
     """Load the weights of a model file into an extractor of the same kind, on the same backbone.
 
     Raises:
-        DataError: not a model file; damaged; weights of another model (names, shapes or types) or not finite; on
-            another backbone.
+        DataError: the file is not a model file or is damaged; its weights belong to another model (names, shapes or
+            dtypes), are not finite, or require another backbone.
     """
     _load_weights(extractor, path, _content(path))
 
@@ -151,7 +151,7 @@ def read_content(path: str | Path) -> dict[str, Any] | None:
     """Read what a model file states: ``model``, ``facts`` and possibly ``backbones``. None for other safetensors files.
 
     Raises:
-        DataError: it is broken, no safetensors file, or its configuration is not that of a model.
+        DataError: the file is damaged, not a safetensors file, or its configuration is not that of a model.
     """
     try:
         with open_regular(path), safe_open(path, framework="pt") as file:
@@ -203,13 +203,13 @@ def frozen_weights(extractor: Extractor) -> dict[str, Tensor]:
 
 
 def _stored(extractor: Extractor) -> dict[str, Tensor]:
-    """The state of an extractor without what the files of its backbones contain."""
+    """Return the state of an extractor without the content of the files of its backbones."""
     elsewhere = {prefix + key for prefix, part in _on_backbones(extractor) for key in frozen_weights(part)}
     return {key: value for key, value in extractor.state_dict().items() if key not in elsewhere}
 
 
 def _on_backbones(extractor: Extractor) -> Iterator[tuple[str, Extractor]]:
-    """The extractors on a backbone that an extractor is or contains, each with the prefix of its keys."""
+    """Yield the extractors with a backbone within an extractor (or itself), each with the prefix of its keys."""
     for name, module in extractor.named_modules():
         if isinstance(module, Extractor) and "backbone" in module.config:
             yield f"{name}." if name else "", module
@@ -220,7 +220,7 @@ def _fingerprints(extractor: Extractor) -> dict[str, str]:
 
 
 def _fingerprint(extractor: Extractor) -> str:
-    """SHA-256 of the weights that are the backbone's own; of its file, if that is the network itself (ONNX)."""
+    """Return the SHA-256 of the frozen weights of the backbone; of its file, if that is the network itself (ONNX)."""
     if not any(True for _ in extractor.encoder.parameters()):
         return file_fingerprint(extractor.config["backbone"]["path"])
     digest = hashlib.sha256()
@@ -231,7 +231,7 @@ def _fingerprint(extractor: Extractor) -> str:
 
 
 def _content(path: str | Path) -> dict[str, Any]:
-    """What a model file states, after the whole file was checked against its content id."""
+    """Read the content of a model file, after checking the whole file against its content id."""
     if content := read_content(path):
         verify_content_id(path)
         return content
@@ -239,7 +239,7 @@ def _content(path: str | Path) -> dict[str, Any]:
 
 
 def _config_problem(model: Any) -> str | None:
-    """Why a model file cannot state this configuration; None if it can.
+    """Return why a model file cannot contain this configuration; None if it can.
 
     A stored model refers to no other model file, so loading one cannot lead back to itself.
     """
@@ -263,7 +263,7 @@ def _config_problem(model: Any) -> str | None:
 
 
 def _build(model: Mapping[str, Any], path: str | Path) -> Extractor:
-    """The extractor of the configuration in the file ``path``."""
+    """Build the extractor of the configuration in the file ``path``."""
     try:
         return build_extractor(model)
     except (ConfigError, *_UNBUILDABLE) as error:
@@ -273,7 +273,7 @@ def _build(model: Mapping[str, Any], path: str | Path) -> Extractor:
 
 
 def _located(model: Mapping[str, Any], folder: Path, backbone: str | Path | None) -> dict[str, Any]:
-    """A model's configuration with the present path of its backbone: the one given, or one beside the file, if any."""
+    """Return a model's configuration with the current path of its backbone: the given one, or one beside the file."""
     if model["name"] == "concat":
         return {**model, "models": [_located(member, folder, backbone) for member in model["models"]]}
     if model["name"] != "backbone":

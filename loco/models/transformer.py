@@ -1,4 +1,4 @@
-"""The transformer block of the networks that are written out here, its parts named as in DINO's code."""
+"""The transformer block of the networks implemented here, with the names of DINO's code."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Rotation: TypeAlias = tuple[Tensor, Tensor]  # cosines and sines, (cells, channe
 
 
 class Block(nn.Module):
-    """Attention and MLP, each after a normalisation and around a shortcut (Dosovitskiy et al., ICLR 2021)."""
+    """Residual attention and MLP with pre-normalisation (Dosovitskiy et al., ICLR 2021)."""
 
     def __init__(self, dim: int, heads: int, hidden: int, eps: float = 1e-5, scale: float | None = None) -> None:
         """
         Args:
             dim: channels of a token.
-            heads: of the attention; they divide ``dim``.
-            hidden: channels inside the MLP.
-            eps: of the normalisations.
-            scale: of the products of queries and keys; None for 1 / sqrt(channels of a head).
+            heads: number of attention heads, a divisor of ``dim``.
+            hidden: hidden channels of the MLP.
+            eps: epsilon of the normalisations.
+            scale: scale of the products of queries and keys; None for 1 / sqrt(channels per head).
         """
         super().__init__()
         self.heads, self.scale = heads, scale
@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
 
     def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """(b, n, dim) to the same; queries and keys are turned by ``rotation``, if it is given."""
+        """Map tokens (b, n, dim) to tokens (b, n, dim); queries and keys are rotated by ``rotation``, if given."""
         tokens = tokens + self.attn["proj"](self._attend(self.norm1(tokens), rotation))
         return tokens + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(tokens))))
 
@@ -42,6 +42,6 @@ class Block(nn.Module):
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """(..., cells, dim) with its pairs of channels turned; in each half, i is paired with i + dim / 4."""
+    """Rotate pairs of channels of ``x`` (..., cells, dim); in each half, channel i is paired with i + dim / 4."""
     a, b, c, d = x.chunk(4, dim=-1)
     return (x * cosines + torch.cat([-b, a, -d, c], dim=-1) * sines).to(x.dtype)

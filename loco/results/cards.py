@@ -1,7 +1,6 @@
-"""Model cards: what a model is, how it was made and what it scored, as a README.md for others (Mitchell et al. 2019).
+"""Model cards (Mitchell et al. 2019): a README.md with the configuration, the training and the scores of a model.
 
-All of a card is read from the model and from metric files; nothing in it is typed. Its head is the metadata block that
-model hubs read.
+The whole card is generated from the model and from metric files. It begins with the metadata block of model hubs.
 """
 
 from __future__ import annotations
@@ -43,20 +42,20 @@ def model_card(
     licence: str | None = None,
     backbones: Mapping[str, str] | None = None,
 ) -> str:
-    """The card of a model, as Markdown.
+    """Return the card of a model, as Markdown.
 
     Args:
-        title: its heading.
+        title: heading of the card.
         model: the model's configuration.
-        sizes: ``dim``, ``stride``, and whatever else there is to say about its size.
-        facts: of its making, as its file holds them (data, split, seed, loss, steps); may be empty.
-        metrics: what it scored.
-        licence: the terms of the backbone that it is built on.
-        backbones: where those lie that are not in its file -> SHA-256 of their weights.
+        sizes: ``dim``, ``stride``, and other sizes of the model.
+        facts: facts about its training, from its file (data, split, seed, loss, steps); may be empty.
+        metrics: its metric files.
+        licence: licence of its backbone.
+        backbones: paths of the backbones that are not in its file -> SHA-256 of their weights.
 
     Raises:
-        DataError: a metric file is of another run: where both name the split, the experiment or the seed, they differ;
-            or of a benchmark that is not in the catalogue.
+        DataError: a metric file belongs to another run (its split, experiment or seed differs from that of the model),
+            or to a benchmark that is not in the catalogue.
     """
     metrics = sorted(metrics, key=lambda m: m.order)
     for one in metrics:
@@ -85,7 +84,7 @@ def model_card(
 
 
 def is_card(text: str) -> bool:
-    """Whether a text is a card that :func:`model_card` wrote."""
+    """Return whether a text is a card written by :func:`model_card`."""
     return text.startswith(HEAD)
 
 
@@ -99,7 +98,7 @@ def _needs(path: str, digest: str) -> str:
 
 def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
     run: dict[str, str | int] = {"split": metrics.split, "experiment": metrics.experiment}
-    if metrics.seed is not None:  # a deterministic extractor is scored once for all seeds
+    if metrics.seed is not None:  # a deterministic extractor is evaluated once for all seeds
         run["seed"] = metrics.seed
     expected = {name: facts[name] for name in run if name in facts}
     found = {name: run[name] for name in expected}
@@ -114,7 +113,7 @@ def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
 
 
 def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
-    """A table a file, then where the numbers come from."""
+    """Yield one table per metric file, then the provenance of the numbers."""
     for one in metrics:
         words = _described(one)
         yield (
@@ -143,7 +142,7 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
 
 
 def _populations(metrics: Metrics, words: Benchmark) -> str:
-    """What the intervals concern: one population, or each with its metrics."""
+    """Return the populations of the intervals: one, or each with its metrics."""
     found: dict[str, dict[str, None]] = {}
     for row in metrics.rows:
         if row.population:
@@ -182,7 +181,7 @@ def _score(row: Row) -> str:
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested mappings, by their dotted names; mappings in a list are numbered from 1."""
+    """Yield the leaves of nested mappings with their dotted names; mappings in a list are numbered from 1."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")
@@ -208,5 +207,5 @@ def _table(head: Sequence[Any], lines: Iterable[Sequence[Any]]) -> str:
 
 
 def _text(words: str) -> str:
-    """One line of plain text: whatever a file holds, it makes no Markdown of its own."""
+    """Return a text as one line with all Markdown escaped."""
     return MARKDOWN.text(" ".join(words.split()))

@@ -1,4 +1,4 @@
-"""What the checks of the raw scenes found, for all scenes at once."""
+"""Summary of the checks of all raw scenes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loco.storage import write_text
 
 Manifests = Mapping[tuple[str, str], Mapping[str, Any]]  # (dataset, scene) -> manifest
 COLUMNS = ("dataset", "scene", "ok", "problems", "notes", "images", "raw_bytes", "prepared_bytes")
-# Of the geometric self-check; in the table if a scene of the run has one.
+# Columns of the geometric self-check; in the table if any scene of the run has one.
 GEOMETRY = {"pairs": "frame_pairs", "overlap": "overlap", "error_cm": "disagreement_cm", "consistency": "consistency"}
 AXES = {
     "consistency": "consistency of depth and poses",
@@ -23,12 +23,12 @@ AXES = {
 
 
 def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], int], stem: str | Path) -> None:
-    """Write ``stem``.csv and ``stem``.md: one line per scene.
+    """Write ``stem``.csv and ``stem``.md, with one line per scene.
 
     Args:
-        manifests: what the checks found (:func:`loco.datasets.check_scene`).
-        prepared_bytes: about how much disk the frames and correspondences of each scene take; ``raw_bytes``, beside it,
-            is what its raw files take.
+        manifests: results of the checks (:func:`loco.datasets.check_scene`).
+        prepared_bytes: approximate disk space of the frames and correspondences of each scene; the column ``raw_bytes``
+            is that of its raw files.
         stem: path without suffix.
     """
     compared = any("geometry" in manifest for manifest in manifests.values())
@@ -44,9 +44,9 @@ def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], 
 
 
 def plot_geometry(manifests: Manifests, stem: str | Path) -> None:
-    """Draw ``stem``.svg and ``stem``.png: the geometric self-check of all scenes, one panel per number.
+    """Draw ``stem``.svg and ``stem``.png: the geometric self-check of all scenes, with one panel per quantity.
 
-    A scene that was not compared has no point. Crosses are scenes in which a fault was found.
+    A scene that was not compared has no point. Crosses mark scenes with a detected error.
     """
     found = [manifest.get("geometry", {}) for manifest in manifests.values()]
     datasets = list(dict.fromkeys(dataset for dataset, _ in manifests))
@@ -63,10 +63,10 @@ def plot_geometry(manifests: Manifests, stem: str | Path) -> None:
 
 
 def require_whole(manifests: Manifests) -> None:
-    """Check that no scene is broken.
+    """Check that all scenes have passed their check.
 
     Raises:
-        DataError: some are; the message lists all of their problems.
+        DataError: a scene has not; the message lists the problems of all such scenes.
     """
     broken = {place: manifest["problems"] for place, manifest in manifests.items() if not manifest["ok"]}
     if broken:

@@ -1,7 +1,7 @@
-"""What all figures share: their style, size and files. Each is written as SVG and PNG; equal inputs give equal bytes.
+"""Common style, size and output of all figures. They are written as SVG and PNG; equal inputs give equal bytes.
 
-Nothing here touches pyplot, so no display is needed. An experiment has the same colour and marker in every figure: that
-of its place in ``titles`` (experiment -> what to call it), which all functions are given whole.
+Pyplot is not used, so no display is needed. An experiment has the same colour and marker in every figure, determined by
+its position in ``titles`` (experiment -> title), which must contain all experiments.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from matplotlib.lines import Line2D
 from loco.storage import atomic_path
 
 WIDTH = 6.9  # inches: two columns of a paper
-# Okabe and Ito's colours, told apart by colour-blind readers; the yellow is left out, for it fades on white.
+# The colour-blind-safe palette of Okabe and Ito, without yellow, which has too little contrast on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.family": "DejaVu Sans",  # included in matplotlib: the same on every machine
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -47,7 +47,7 @@ STYLE = {
 
 @contextmanager
 def new_figure(stem: str | Path, width: float, height: float) -> Iterator[Figure]:
-    """A new figure, ``width`` x ``height`` inches; written as ``stem``.svg and .png when the block ends well."""
+    """Create a figure, ``width`` x ``height`` inches; write ``stem``.svg and .png if the block raises no error."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
@@ -57,13 +57,13 @@ def new_figure(stem: str | Path, width: float, height: float) -> Iterator[Figure
 
 
 def look(experiment: str, titles: Mapping[str, str]) -> tuple[str, str]:
-    """Colour and marker of an experiment. Colours come again with other markers."""
+    """Return the colour and marker of an experiment. Colours are repeated with other markers."""
     place = list(titles).index(experiment)
     return COLOURS[place % len(COLOURS)], MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
 
 
 def legend(figure: Figure, experiments: Iterable[str], titles: Mapping[str, str]) -> None:
-    """Above all panels, which experiment looks how; in as many columns as the figure is wide enough for."""
+    """Draw the legend of the experiments above all panels, in as many columns as fit into the figure."""
     handles = [
         Line2D([], [], color=colour, marker=marker, label=titles[experiment])
         for experiment in experiments

@@ -1,4 +1,4 @@
-"""What the labels of all scenes hold: a line a scene, and totals of the categories."""
+"""Tables of the labels: one line per scene, and totals of the categories."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CATEGORY_COLUMNS = ("category", "kind", "scenes", "objects", "pixels", "pixels_p
 def write_label_tables(paths: Sequence[Path], scenes: Path, categories: Path) -> None:
     """Write ``scenes``.csv and .md, and ``categories``.csv and .md.
 
-    Objects without triangles do not count. ``stuff_classes`` is how many of the classes of stuff (void and unlabeled
-    left out) the scene has; percentages are shares of all pixels.
+    Objects without triangles are not counted. ``stuff_classes`` is the number of stuff classes in the scene (without
+    void and unlabeled); percentages are relative to all pixels.
 
     Args:
         paths: files of :class:`loco.storage.Labels`.
         scenes: path of the first table without suffix.
-        categories: likewise of the second.
+        categories: path of the second table without suffix.
     """
     lines, objects = [], []
     area = 0

@@ -1,4 +1,4 @@
-"""Pictures of a scene's labels: photos, which object each pixel shows, and of which category it is."""
+"""Figures of a scene's labels: photos, and the object and category of each pixel."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from loco.datasets.labels import MPCAT40, STUFF
 from loco.results.figures import COLOURS, WIDTH, new_figure
 from loco.storage import Frames, Labels
 
-SHOWN = 0.002  # an object counts as shown in a frame by this share of its pixels
-NAMED = 0.045  # a region is named on the map if a circle of this radius fits into it, as a share of the width
+SHOWN = 0.002  # an object counts as shown in a frame from this fraction of its pixels on
+NAMED = 0.045  # a region is named if a circle of this radius, as a fraction of the image width, fits into it
 THINGS = tuple(name for name in MPCAT40 if name not in STUFF)
 
 
 def choose_frames(labels: Labels, n: int) -> list[int]:
-    """``n`` frames that show many objects between them: greedily the one that shows most not shown yet.
+    """Select at most ``n`` frames that together show many objects: greedily, the frame with most objects not yet shown.
 
-    Where no frame adds any, all count as not shown again. Returns at most as many as there are, in their order.
+    When no frame adds any, all objects count as not shown again. The frames are returned in their order.
     """
     instances = labels["instance"]
     shows = [_shown(instances[k]) for k in range(len(instances))]
@@ -42,16 +42,16 @@ def choose_frames(labels: Labels, n: int) -> list[int]:
 
 
 def label_views(frames: Frames, labels: Labels, stem: str | Path, n: int = 4) -> None:
-    """Rows of photos, instance maps and semantic maps of ``n`` frames.
+    """Draw rows of photos, instance maps and semantic maps of ``n`` frames.
 
-    Nothing hangs on hue alone: objects are outlined, and categories are named on the map and in the legend; things are
-    in colours that colour-blind readers tell apart, stuff is grey.
+    The figure does not rely on hue alone: objects are outlined, and categories are named in the map and in the legend.
+    Things have colours of a colour-blind-safe palette, stuff is grey.
 
     Args:
         frames: the scene's frames.
-        labels: of these frames.
+        labels: labels of these frames.
         stem: path of the figure without suffix.
-        n: how many frames.
+        n: number of frames.
     """
     labels.require_frames(frames)
     chosen = choose_frames(labels, n)
@@ -83,30 +83,36 @@ def label_views(frames: Frames, labels: Labels, stem: str | Path, n: int = 4) ->
 
 
 def category_colours() -> NDArray[np.float64]:
-    """Colours (42, 3) of the categories, the same in every figure: void white, stuff grey, things coloured."""
+    """Return the colours (42, 3) of the categories in all figures: void white, stuff grey, things coloured."""
     shades = palette(len(THINGS))
-    # Stuff that often meets (wall, floor, ceiling) is far apart in brightness: 11 and 15 have no common divisor.
+    # Adjacent stuff (wall, floor, ceiling) differs much in brightness: 11 and 15 have no common divisor.
     greys = 0.92 - 0.5 * (11 * np.arange(len(STUFF) - 1) % (len(STUFF) - 1)) / (len(STUFF) - 2)
     of = dict(zip(THINGS, shades)) | {name: [g] * 3 for name, g in zip(STUFF[1:], greys)}
     return np.array([of.get(name, [1.0] * 3) for name in MPCAT40])
 
 
 def palette(n: int) -> NDArray[np.float64]:
-    """``n`` colours (n, 3): the hues of all figures, then darker and lighter shades of them."""
+    """Return ``n`` colours (n, 3): the hues of all figures, then darker and lighter shades of them."""
     hues = np.array([to_rgb(colour) for colour in COLOURS[:-1]])
-    towards = [(0.0, 0.0), (0.45, 1.0), (0.45, 0.0), (0.72, 1.0), (0.7, 0.0)]  # how far, to black (0) or white (1)
+    towards = [
+        (0.0, 0.0),
+        (0.45, 1.0),
+        (0.45, 0.0),
+        (0.72, 1.0),
+        (0.7, 0.0),
+    ]  # fraction, to black (0) or white (1)
     shades = np.concatenate([hues + share * (end - hues) for share, end in towards])
     return shades[np.arange(n) % len(shades)]
 
 
 def instance_colours(instance: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Colours of objects, such that no two that touch in one of the images look alike, as far as colours suffice.
+    """Return colours of objects such that objects that touch in an image differ, as far as the colours suffice.
 
     Args:
         instance: (n, h, w), object numbers, -1 = none.
 
     Returns:
-        (objects + 1, 3), to be indexed by ``instance``: none (-1) is white, the last.
+        (objects + 1, 3), to be indexed by ``instance``; the last colour, of -1, is white.
     """
     colours = palette(30)
     taken: dict[int, int] = {}
@@ -128,7 +134,7 @@ def _shown(instance: NDArray[np.integer]) -> set[int]:
 
 
 def _touching(maps: NDArray[np.integer]) -> dict[int, set[int]]:
-    """Which numbers lie side by side in maps (n, h, w)."""
+    """Return the numbers that are adjacent to each number in maps (n, h, w)."""
     sides = [np.stack([maps[:, 1:], maps[:, :-1]], -1), np.stack([maps[:, :, 1:], maps[:, :, :-1]], -1)]
     pairs = np.unique(np.concatenate([side.reshape(-1, 2) for side in sides]), axis=0)
     touching: dict[int, set[int]] = {}
@@ -139,7 +145,7 @@ def _touching(maps: NDArray[np.integer]) -> dict[int, set[int]]:
 
 
 def _outlined(pictures: NDArray[np.floating], maps: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Pictures (n, h, w, 3) with a black line, a pixel wide, where numbers of the maps (n, h, w) meet."""
+    """Draw black lines, one pixel wide, on pictures (n, h, w, 3) along the borders of regions of the maps (n, h, w)."""
     edge = np.zeros(maps.shape, bool)
     edge[:, 1:] |= maps[:, 1:] != maps[:, :-1]
     edge[:, :, 1:] |= maps[:, :, 1:] != maps[:, :, :-1]
@@ -147,15 +153,15 @@ def _outlined(pictures: NDArray[np.floating], maps: NDArray[np.integer]) -> NDAr
 
 
 def _name_regions(axes: Axes, categories: NDArray[np.integer]) -> None:
-    """Write the names of large regions into their widest places."""
+    """Write the names of large regions where the regions are widest."""
     for category in np.unique(categories[categories > 0]):
         regions, count = ndimage.label(categories == category)
-        # A frame of zeros, so that the border of the image bounds a region too.
+        # Padded with zeros, so that the border of the image bounds regions too.
         room = ndimage.distance_transform_edt(np.pad(regions > 0, 1))[1:-1, 1:-1]
         for v, u in ndimage.maximum_position(room, regions, range(1, count + 1)):
             if room[v, u] >= NAMED * categories.shape[1]:
                 halo = [withStroke(linewidth=1.4, foreground="white")]
-                side = u / categories.shape[1]  # near the left and right border the name begins or ends there
+                side = u / categories.shape[1]  # near the left or right border, the text is aligned to it
                 align = "left" if side < 0.1 else "right" if side > 0.9 else "center"
                 name = MPCAT40[category].replace("_", " ")
                 axes.text(u, v, name, ha=align, va="center", fontsize=5, path_effects=halo)

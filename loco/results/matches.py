@@ -1,4 +1,4 @@
-"""Correspondences between two photographs, by their features alone: found, listed and drawn."""
+"""Correspondences between two photographs from their features: search, CSV output and visualisation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loco.results.figures import WIDTH
 from loco.storage import atomic_path
 
 BLOCK = 1024  # patches compared with all others at a time
-GAP = 0.02  # between two photographs, part of their width
+GAP = 0.02  # between two photographs, as a fraction of their width
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,31 @@ class Matches:
         return len(self.a)
 
     def scaled(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> Matches:
-        """In other pixels: ``a`` and ``b`` say how many of them one of these is, (down, along)."""
+        """Return the matches in rescaled images; ``a`` and ``b`` are the scale factors (vertical, horizontal)."""
         return replace(self, a=self.a * a[::-1], b=self.b * b[::-1])
 
 
 def find_matches(
     map_a: Tensor, map_b: Tensor, sizes: tuple[tuple[int, int], tuple[int, int]], stride: int, count: int
 ) -> Matches:
-    """Distinctive mutual nearest neighbours among the patches of two images, spread over the first.
+    """Find distinctive mutual nearest neighbours among the patches of two images, distributed over the first.
 
-    A is divided into about ``count`` squares, and the best match of each is taken, by the ratio test as in
-    :mod:`loco.evaluation.pixel_correspondence`, but over patches. The place in A is the centre of its patch. The place
-    in B is the pixel with the most similar feature, by the benchmark's own search, if that is more similar than the
-    matched patch and lies in it or beside it; else the centre of that patch. Patches whose centre lies beyond the image
-    are left out.
+    A is divided into about ``count`` squares, and the best match of each is selected by the ratio test as in
+    :mod:`loco.evaluation.pixel_correspondence`, but over patches. The position in A is the centre of the patch. The
+    position in B is the pixel with the most similar feature, found by the search of the benchmark, if it is more
+    similar than the matched patch and lies in or next to it; otherwise the centre of that patch. Patches whose centre
+    lies outside the image are left out.
 
     Args:
-        map_a: unit features (c, h, w) of A; cell (r, q) is centred at pixel ((q + 0.5) stride, (r + 0.5) stride).
-        map_b: of B.
+        map_a: L2-normalised features (c, h, w) of A; cell (r, q) is centred at pixel ((q + 0.5) stride, (r + 0.5)
+            stride).
+        map_b: L2-normalised features of B.
         sizes: (height, width) of A and of B, pixels.
-        stride: pixels along the side of a cell.
-        count: most matches to keep.
+        stride: pixels per side of a cell.
+        count: maximum number of matches.
 
     Raises:
-        DataError: an image has less than two patches.
+        DataError: an image has fewer than two patches.
     """
     (cells_a, centres_a), (cells_b, centres_b) = (
         _inner_cells(m, size, stride) for m, size in zip((map_a, map_b), sizes)
@@ -86,7 +87,7 @@ def find_matches(
 
 
 def write_matches(matches: Matches, path: str | Path) -> None:
-    """Write correspondences as CSV, a line a match: ``u_a, v_a, u_b, v_b`` in pixels, similarity, ratio."""
+    """Write correspondences as CSV, one line per match: ``u_a, v_a, u_b, v_b`` in pixels, similarity, ratio."""
     columns = {"u_a": matches.a[:, 0], "v_a": matches.a[:, 1], "u_b": matches.b[:, 0], "v_b": matches.b[:, 1]}
     table = pd.DataFrame(columns | {"similarity": matches.similarity, "ratio": matches.ratio})
     with atomic_path(path) as temporary:
@@ -96,7 +97,7 @@ def write_matches(matches: Matches, path: str | Path) -> None:
 def draw_matches(images: tuple[NDArray[np.uint8], NDArray[np.uint8]], matches: Matches, path: str | Path) -> None:
     """Draw two photographs (H, W, 3) side by side with the correspondences of their pixels, as PNG.
 
-    The hue of a match is the direction in which it lies from the middle of the first photograph.
+    The hue of a match encodes its direction from the centre of the first photograph.
     """
     (height, width), (height_b, width_b) = (image.shape[:2] for image in images)
     shift = width + GAP * (width + width_b)
@@ -119,7 +120,7 @@ def draw_matches(images: tuple[NDArray[np.uint8], NDArray[np.uint8]], matches: M
 
 
 def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tuple[Tensor, NDArray[np.float64]]:
-    """Features (m, c) and centres (m, 2) of the cells that are centred in the image."""
+    """Return the features (m, c) and centres (m, 2) of the cells whose centres lie in the image."""
     grid = feature_map.shape[1], feature_map.shape[2]
     centres = patch_centres(grid, extent_of(grid, stride))
     inside = (centres < size[::-1]).all(axis=-1)
@@ -133,7 +134,7 @@ def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tup
 
 
 def _first_of_squares(uv: NDArray[np.float64], size: tuple[int, int], count: int) -> NDArray[np.integer]:
-    """Places of the first position in each square of an image; the first ``count`` of them."""
+    """Return the indices of the first position in each square of an image, at most ``count``."""
     side = np.sqrt(size[0] * size[1] / count)
     _, first = np.unique((uv / side).astype(int), axis=0, return_index=True)
     return np.sort(first)[:count]
@@ -147,10 +148,10 @@ def _refine(
     size: tuple[int, int],
     stride: int,
 ) -> NDArray[np.float64]:
-    """The pixels (k, 2) of an image most similar to ``features`` (k, c).
+    """Return the pixels (k, 2) of an image that are most similar to ``features`` (k, c).
 
-    A pixel must be more similar than the patch at ``centres``, whose ``similarity`` is given, and near: else it is that
-    centre.
+    A pixel must be near the patch at ``centres`` and have a higher similarity than its ``similarity``; otherwise the
+    centre is returned.
     """
     extent = extent_of((feature_map.shape[1], feature_map.shape[2]), stride)
     highest, pixel = two_nearest(features, _cells(feature_map), size, extent)
@@ -161,12 +162,12 @@ def _refine(
 
 
 def _cells(feature_map: Tensor) -> Tensor:
-    """(c, h, w) of any device and precision to (h, w, c)."""
+    """Convert a map (c, h, w) on any device and in any precision to (h, w, c) on the CPU."""
     return feature_map.float().cpu().permute(1, 2, 0)
 
 
 def _nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Two largest similarities (m, 2) of each row of ``a``, its nearest (m,) in ``b``, and each of ``b``'s in ``a``."""
+    """Return the two largest similarities (m, 2) of each row of ``a``, and the nearest rows of ``a`` and of ``b``."""
     similarity, nearest = [], []
     best, backward = torch.full((len(b),), -torch.inf), torch.zeros(len(b), dtype=torch.long)
     for start in range(0, len(a), BLOCK):

@@ -1,4 +1,4 @@
-"""Metric files: what one run scored on one benchmark, with the record of how the numbers were made."""
+"""Metric files: the scores of one run on one benchmark, with their provenance record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NUMBER, _COUNT = {"type": ["number", "null"]}, {"type": "integer", "minimum": 0
 
 
 def _map_of(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Schema of a map that has exactly these keys."""
+    """Return the schema of a map that has exactly these keys."""
     return {**_MAP, "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
@@ -43,11 +43,11 @@ SCHEMA = _map_of(_CONTENT)
 
 @dataclass(frozen=True)
 class Metrics:
-    """One metric file.
+    """Content of a metric file.
 
-    ``seed`` is None for a deterministic extractor, which is scored once and stands for every seed of the run.
-    ``record`` says how the file was made; ``rows`` hold the scores, ``items`` the table that they summarise (one query
-    image or image pair per line, columns of equal length).
+    ``seed`` is None for a deterministic extractor, which is evaluated once for all seeds of the run. ``record`` is the
+    provenance record; ``rows`` contain the scores, ``items`` the table that they summarise (one query image or image
+    pair per line, columns of equal length).
     """
 
     path: Path
@@ -66,7 +66,7 @@ class Metrics:
 
     @property
     def order(self) -> tuple:
-        """The key as something that can be sorted: without a seed comes before any seed."""
+        """Return a sortable form of the key: no seed comes before any seed."""
         return *self.key[:3], -1 if self.seed is None else self.seed
 
 
@@ -99,10 +99,10 @@ def read_metrics(path: str | Path, expected: Recipe | None = None) -> Metrics:
 
     Args:
         path: the file.
-        expected: how it must have been made; None to take it as it is.
+        expected: the recipe by which it must have been made; None to accept any.
 
     Raises:
-        DataError: it is missing, damaged, of another format or version, of the wrong structure, or was not made as
+        DataError: the file is missing, damaged, of another format or version, has a wrong structure, or was not made as
             expected.
     """
     document = read_json(path, FORMAT, VERSION, expected, SCHEMA)
@@ -113,7 +113,7 @@ def read_metrics(path: str | Path, expected: Recipe | None = None) -> Metrics:
 
 
 def _require_columns(items: Mapping[str, list], path: Path) -> None:
-    """Check that items are a table: columns of equal length, of numbers, of texts or of truth values, or None."""
+    """Check that items are a table: columns of equal length with numbers, strings, booleans or None."""
     lengths = {name: len(column) for name, column in items.items()}
     if len(set(lengths.values())) > 1:
         raise _unusable(path, "has columns of unequal length in `items`", found=lengths)
@@ -125,10 +125,10 @@ def _require_columns(items: Mapping[str, list], path: Path) -> None:
 
 
 def samples_of(metrics: Metrics) -> list[Sample]:
-    """The items that each score of a metric file is computed from.
+    """Return the items from which each score of a metric file is computed.
 
     Raises:
-        DataError: the file lacks a column or a setting that its benchmark needs.
+        DataError: the file lacks a column or a setting that its benchmark requires.
     """
     evaluation = import_module(f"loco.evaluation.{metrics.benchmark}")
     try:
@@ -138,12 +138,12 @@ def samples_of(metrics: Metrics) -> list[Sample]:
 
 
 def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, str]]]) -> list[Metrics]:
-    """Metric files as a table shows them.
+    """Assign metric files to the rows of a table.
 
     Args:
         metrics: the files.
-        rows: path of each file -> every (split, row) under which the table shows it; the row takes the place of the
-            experiment. One file may serve several splits, or none.
+        rows: path of each file -> all (split, row) under which the table shows it; the row replaces the experiment. A
+            file may be used for several splits, or for none.
 
     Returns:
         One entry per (file, split, row).
@@ -153,7 +153,7 @@ def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, s
 
 
 def named(key: Iterable[object]) -> str:
-    """A key in messages."""
+    """Return the text of a key for messages."""
     return " / ".join(str(part) for part in key if part is not None)
 
 

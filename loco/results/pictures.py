@@ -1,4 +1,4 @@
-"""Pictures of what features do: where they find a patch again, and features as colours."""
+"""Visualisations of features: similarity maps of a query patch, and features as colours."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def similarity_maps(
     titles: Mapping[str, str],
     stem: str | Path,
 ) -> None:
-    """Where each experiment's features find a query patch in other views: photos above, a row of heat maps each.
+    """Draw the similarity of a query patch to other views: a row of photos, then a row of heat maps per experiment.
 
     Args:
-        views: the first holds the query.
-        query: of :func:`loco.results.views.choose_views`.
+        views: views of the scene; the first contains the query.
+        query: result of :func:`loco.results.views.choose_views`.
         maps: experiment -> its maps of ``views``; their sizes may differ between experiments.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
@@ -56,10 +56,10 @@ def similarity_maps(
 def pca_colours(
     views: Sequence[View], maps: Mapping[str, Sequence[FeatureMap]], titles: Mapping[str, str], stem: str | Path
 ) -> None:
-    """Features as colours, by one PCA over all views: photos above, a row an experiment.
+    """Draw features as colours, by one PCA over all views: a row of photos, then one row per experiment.
 
     Args:
-        views: what to show.
+        views: views of the scene.
         maps: experiment -> its maps of ``views``; their sizes may differ between experiments.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
@@ -81,11 +81,11 @@ def _caption_of(query: Query, column: int) -> str:
 
 
 def _mark_truth(axes: Axes, query: Query, column: int, view: View) -> None:
-    """A square around the query, a ring around its place in another view that sees it."""
+    """Draw a square around the query, or a ring around its position in another view in which it is visible."""
     if not query.visible[column]:
         return
     size = 0.07 * view.size[0]
-    u, v = query.uv[column] - 0.5  # imshow puts the centre of the first pixel at 0
+    u, v = query.uv[column] - 0.5  # imshow centres the first pixel at 0
     for colour, width in (("black", 2.6), ("white", 1.3)):
         shape = (
             Rectangle((u - size, v - size), 2 * size, 2 * size, fill=False, ec=colour, lw=width)
@@ -96,7 +96,7 @@ def _mark_truth(axes: Axes, query: Query, column: int, view: View) -> None:
 
 
 def _mark_match(axes: Axes, heat: NDArray, query: Query, column: int) -> None:
-    """A cross on the most similar pixel, and how far it is from the truth."""
+    """Draw a cross on the most similar pixel, and print its error."""
     v, u = np.unravel_index(np.argmax(heat), heat.shape)
     for colour, width, size in (("black", 3.0, 8), (MATCH, 1.5, 7)):
         axes.plot(u, v, marker="x", color=colour, markeredgewidth=width, markersize=size)
@@ -108,7 +108,7 @@ def _mark_match(axes: Axes, heat: NDArray, query: Query, column: int) -> None:
 
 
 def _marks() -> list[Line2D]:
-    """What the marks of the similarity maps mean."""
+    """Return the legend of the marks of the similarity maps."""
     shape = {"linestyle": "none", "markerfacecolor": "none", "markeredgecolor": "black", "markersize": 7}
     return [
         Line2D([], [], marker="s", label="query patch", **shape),
@@ -125,9 +125,9 @@ def _gallery(
     titles: Mapping[str, str],
     extra: float = 0.0,
 ) -> Iterator[NDArray]:
-    """Axes for pictures (1 + experiments, views): a row of photos, then a row an experiment, titled on the left.
+    """Yield axes for pictures (1 + experiments, views): a row of photos, then one row per experiment, with its title.
 
-    ``extra`` is the room in inches to leave on the right and, in all, below.
+    ``extra`` is the space, in inches, to leave on the right and in total below.
     """
     height, width = views[0].size
     tall = (WIDTH - 0.4 - 1.3 * extra) / len(views) * height / width + 0.06 + 0.25 * extra

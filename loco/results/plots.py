@@ -1,7 +1,7 @@
-"""Plots of scores: pure functions of metric files. What all figures share is in :mod:`loco.results.figures`.
+"""Plots of scores: pure functions of metric files. Common parts are in :mod:`loco.results.figures`.
 
-:data:`FIGURES` are those that the catalogue of benchmarks can name. Each takes the metric files of one benchmark on one
-split, ``titles`` and ``stem``.
+The catalogue of benchmarks refers to the functions in :data:`FIGURES`. Their arguments are the metric files of one
+benchmark on one split, ``titles`` and ``stem``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figu
 from loco.results.metrics import Metrics, samples_of
 from loco.results.scores import summarise
 
-PANELS = 3  # side by side at most
+PANELS = 3  # maximum per row
 # recall@5, MMA@3px, or AUC@10deg, rigid
 THRESHOLD = re.compile(r"^(?P<name>.+)@(?P<threshold>\d+(?:\.\d+)?)(?P<unit>[a-z]*)(?P<rest>.*)$")
 
 
 def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Loss of each phase of the training, and validation mAP, against the step; lines where phases begin.
+    """Plot the loss of each phase of the training, and the validation mAP, over the step; lines mark new phases.
 
-    Losses of different phases may be of different kinds, so each phase has a panel of its own.
+    Losses of different phases may not be comparable, so each phase has a separate panel.
 
     Args:
         logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``phase``, ``loss`` and ``val_map``,
-            blank where not measured). Those without training are not in it.
+            blank where not measured). Untrained experiments are not included.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
@@ -63,17 +63,17 @@ def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str
 
 
 def _loss_curve(axes: Axes, log: pd.DataFrame, colour: str) -> None:
-    """The loss at each step (faint), and its running mean."""
+    """Plot the loss at each step (faint), and its running mean."""
     smooth = log["loss"].rolling(max(1, len(log) // 15), center=True, min_periods=1).mean()
     axes.plot(log["step"], log["loss"], color=colour, alpha=0.25, linewidth=0.6)
     axes.plot(log["step"], smooth, color=colour)
 
 
 def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Recall of pixel correspondence against the rotation between the two cameras, a panel a threshold.
+    """Plot the recall of pixel correspondence over the rotation between the cameras, with one panel per threshold.
 
-    The image pairs are sorted by angle and cut into groups of equal number; a point is the mean recall of a group at
-    its median angle over all seeds, with its 95 % confidence band, which concerns the population of the table.
+    The image pairs are sorted by angle and divided into groups of equal size. A point is the mean recall of a group
+    over all seeds, at its median angle, with its 95 % confidence band for the population of the table.
 
     Args:
         metrics: metric files of ``pixel_correspondence``, of one split.
@@ -107,12 +107,12 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
 
 
 def _binned(angle: NDArray, recall: NDArray, pairs: Sequence[Item]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Median angle, mean recall and the bounds of its 95 % confidence interval in groups of equal number, by angle.
+    """Return median angle, mean recall and bounds of its 95 % confidence interval, in groups of equal size by angle.
 
     Args:
-        angle: (m,) of the pairs.
+        angle: (m,), of the pairs.
         recall: (s, m), of s seeds.
-        pairs: their items.
+        pairs: items of the pairs.
     """
     if not len(angle):
         return (np.empty(0),) * 4
@@ -125,7 +125,7 @@ def _binned(angle: NDArray, recall: NDArray, pairs: Sequence[Item]) -> tuple[NDA
 
 
 def _pairs(metrics: Sequence[Metrics], threshold: int) -> tuple[NDArray, NDArray, list[Item]]:
-    """Angle (m,) and recall (s, m) of every image pair and seed, and its item; pairs without matches left out."""
+    """Return the angle (m,), the recall (s, m) of s seeds and the item of every image pair that has matches."""
     items = metrics[0].items
     angle = np.array(items["angle"], dtype=float)
     recall = np.array([m.items[f"recall@{threshold:g}px"] for m in metrics], dtype=float)
@@ -135,9 +135,9 @@ def _pairs(metrics: Sequence[Metrics], threshold: int) -> tuple[NDArray, NDArray
 
 
 def dots(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Scores with their intervals: a panel a metric, a row a condition, a dot an experiment.
+    """Plot scores with their intervals: one panel per metric, one row per condition, one dot per experiment.
 
-    Of a metric at more than three thresholds (recall@1, @5, ...) the first, the middle and the last are drawn.
+    For a metric at more than three thresholds (recall@1, @5, ...), the first, the middle and the last are plotted.
 
     Args:
         metrics: metric files of one benchmark.
@@ -176,7 +176,7 @@ def _draw_dots(
 
 
 def recall_at_k(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Recall against how many images are looked at: a panel a condition (a descriptor), a line an experiment.
+    """Plot the recall over the number of retrieved images: one panel per descriptor, one line per experiment.
 
     Args:
         metrics: metric files of ``place_recognition``.
@@ -187,7 +187,7 @@ def recall_at_k(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str
 
 
 def matching_accuracy(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Mean matching accuracy against the error that still counts as right: a panel a condition, a line an experiment.
+    """Plot the mean matching accuracy over the error threshold: one panel per condition, one line per experiment.
 
     Args:
         metrics: metric files of ``homography``.
@@ -200,7 +200,7 @@ def matching_accuracy(metrics: Iterable[Metrics], titles: Mapping[str, str], ste
 def _by_threshold(
     metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path, family: str, xlabel: str, ylabel: str
 ) -> None:
-    """Scores named ``family``@threshold against the threshold, with the bands of their intervals."""
+    """Plot the scores ``family``@threshold over the threshold, with the bands of their intervals."""
     metrics = list(metrics)
     table = summarise(metrics, titles)
     parts = table["metric"].str.extract(THRESHOLD.pattern)
@@ -222,12 +222,13 @@ def _by_threshold(
 
 
 def error_curves(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Share of image pairs that are off by less than so much.
+    """Plot the cumulative distribution of errors over image pairs.
 
-    Of relative poses a row of panels for each method: left the rotation, right the translation, or, for a method that
-    finds no scale, its direction. Of pixel correspondences one panel: the median error of a pair's matches, without the
-    pairs that have none. A pair without an answer, or with half its matches or more of points behind the camera, counts
-    as infinitely wrong, so that a curve ends at the share of the others. Several seeds are pooled.
+    For relative poses, there is one row of panels per method: rotation on the left, translation (or its direction, for
+    a method without scale) on the right. For pixel correspondences, there is one panel: the median error of the matches
+    of a pair, without pairs that have no matches. A pair without an estimate, or with half or more of its matches of
+    points behind the camera, counts as infinitely wrong, so a curve ends at the fraction of the others. Seeds are
+    pooled.
 
     Args:
         metrics: metric files of ``relative_pose`` or of ``pixel_correspondence``.
@@ -250,7 +251,7 @@ def error_curves(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
 
 
 def _rows_of_errors(metrics: Sequence[Metrics]) -> dict[str, dict[str, Callable[[Sequence[Metrics]], NDArray]]]:
-    """Title of a row of panels -> label of the axis -> the errors of metric files to draw there."""
+    """Return title of a row of panels -> label of an axis -> function that returns the errors of metric files."""
     if metrics[0].benchmark == "pixel_correspondence":
         return {"": {"median error of the matches (px)": _median_errors}}
     methods = dict.fromkeys(method for m in metrics for method in m.items["method"])
@@ -263,13 +264,13 @@ def _rows_of_errors(metrics: Sequence[Metrics]) -> dict[str, dict[str, Callable[
 
 
 def _median_errors(metrics: Sequence[Metrics]) -> NDArray[np.float64]:
-    """Of the matches of all pairs and seeds that have any; infinite where half or more are of points behind."""
+    """Return the median errors of all pairs and seeds with matches; infinite if half or more are of points behind."""
     rows = [row for m in metrics for row in zip(m.items["median_error"], m.items["n_matches"])]
     return np.array([np.inf if error is None else error for error, matches in rows if matches])
 
 
 def _kinds_of_error(metrics: Sequence[Metrics], method: str) -> list[tuple[str, str]]:
-    """The two columns of items to draw of a method, and the labels of their axes."""
+    """Return the two columns of items to plot for a method, and the labels of their axes."""
     scaled = any(np.isfinite(_errors([m], method, "translation_error")).any() for m in metrics)
     place = ("translation_error", "error of the translation (m)")
     direction = ("direction_error", "error of the direction of the translation (deg)")
@@ -277,7 +278,7 @@ def _kinds_of_error(metrics: Sequence[Metrics], method: str) -> list[tuple[str, 
 
 
 def _errors(metrics: Sequence[Metrics], method: str, column: str) -> NDArray[np.float64]:
-    """Errors of all pairs and seeds; infinite where there is no answer."""
+    """Return the errors of all pairs and seeds; infinite without an estimate."""
     return np.array(
         [
             np.inf if error is None else error
@@ -289,19 +290,19 @@ def _errors(metrics: Sequence[Metrics], method: str, column: str) -> NDArray[np.
 
 
 def _cumulative(errors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Errors that were made, in their order, and the percentage of all errors that are at most so large.
+    """Return the finite errors, sorted, and the percentage of all errors that are at most as large.
 
-    Those of 0 have no place on a logarithmic axis, and stand at a millionth.
+    Errors of 0 cannot be shown on a logarithmic axis and are replaced by a millionth.
     """
     made = np.sort(errors[np.isfinite(errors)])
     return np.maximum(made, 1e-6), 100 * np.arange(1, len(made) + 1) / max(1, len(errors))
 
 
 def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
-    """How far scenes differ: the benchmark's first metric scene by scene, a dot a scene, a row an experiment.
+    """Plot the benchmark's first metric for each scene: one dot per scene, one row per experiment.
 
-    Of its conditions "all" is drawn, or else the first. The stroke is the mean of the scenes. Several seeds are
-    averaged scene by scene first; a scene without a number in one of them is left out.
+    The condition is "all", or else the first. The vertical line is the mean over the scenes. Seeds are averaged per
+    scene first; a scene without a value for any of them is left out.
 
     Args:
         metrics: metric files of one benchmark, whose items name their ``scene``.
@@ -330,7 +331,7 @@ def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem
 
 
 def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
-    """Scene -> the first sample of "all" of its items, or its very first."""
+    """Return, for each scene, the first sample with the condition "all", or else its first sample."""
     scenes = metrics.items["scene"]
     found = {}
     for scene in dict.fromkeys(scenes):
@@ -342,16 +343,17 @@ def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
 
 
 def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
-    """Scores of the variants of an experiment, a panel for each benchmark and a line for each condition.
+    """Plot the scores of the variants of an experiment, with one panel per benchmark and one line per condition.
 
     A point is the value over all seeds with its 95 % confidence interval, a cross the score of one seed (none for a
-    deterministic extractor). Of several metrics (recall at several thresholds) the middle one is drawn, of shares if
-    there are any.
+    deterministic extractor). Of several metrics (recall at several thresholds), the middle one is plotted, of fractions
+    if there are any.
 
     Args:
         metrics: metric files of all variants.
-        titles: experiment -> name of the variant, in the order of the axis; if all are numbers the axis is one of them.
-        title: what varies.
+        titles: experiment -> name of the variant, in the order of the axis; if all names are numbers, the axis is
+            numeric.
+        title: the quantity that varies.
         stem: path of the figure without suffix.
     """
     benchmarks: dict[str, list[Metrics]] = {}
@@ -372,7 +374,7 @@ def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: 
 def _draw_variants(
     axes: Axes, metrics: Sequence[Metrics], titles: Mapping[str, str], places: Mapping[str, float]
 ) -> tuple[str, str]:
-    """A line for each condition of a benchmark's middle metric, whose name and unit are returned."""
+    """Plot a line per condition of a benchmark's middle metric, and return its name and unit."""
     table = summarise(metrics, titles)
     shares = table["unit"] == "%"
     names = list(table.loc[shares if shares.any() else ~shares, "metric"].unique())
@@ -395,12 +397,12 @@ def _draw_variants(
 
 
 def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:
-    """Where the variants stand on the axis, and whether they are numbers."""
+    """Return the positions of the variants on the axis, and whether they are numbers."""
     try:
         places = {name: float(name) for name in names}
     except ValueError:
         places = {}
-    if places and np.isfinite(list(places.values())).all():  # not of a variant without limit, called `inf`
+    if places and np.isfinite(list(places.values())).all():  # `inf` has no position on a numeric axis
         return places, True
     return {name: float(k) for k, name in enumerate(names)}, False
 
@@ -411,7 +413,7 @@ def _experiments(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> list[
 
 
 def _few(names: list[str]) -> list[str]:
-    """Names of metrics; of one at more than three thresholds the first, the middle and the last."""
+    """Return the names of metrics; for a metric at more than three thresholds, only the first, middle and last."""
     families: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         parts = THRESHOLD.match(name)
@@ -429,7 +431,7 @@ def _rows(panels: int) -> int:
 
 
 def _panels(figure: Figure, count: int, **share: bool) -> Iterator[Axes]:
-    """As many panels, in rows that are as even as they can be."""
+    """Yield ``count`` panels, in rows of lengths as equal as possible."""
     rows = _rows(count)
     columns = max(1, ceil(count / rows))
     axes = figure.subplots(rows, columns, squeeze=False, **share).ravel()
@@ -441,7 +443,7 @@ def _panels(figure: Figure, count: int, **share: bool) -> Iterator[Axes]:
 
 
 def _scale(unit: str) -> float:
-    """Shares are drawn in percent."""
+    """Return the factor of a unit: fractions are plotted in percent."""
     return 100 if unit == "%" else 1
 
 

@@ -1,8 +1,7 @@
-"""Published numbers: what papers print, in columns of their own beside what was measured here, and never mixed with it.
+"""Published numbers, shown in separate columns beside the measured numbers.
 
-A file of them is ``config/published_results/<benchmark>.csv``. They are shown where a split tests on the dataset that
-they are of, and on no other, where the table has the metric and the condition that they are under, and where the
-benchmark's settings are those that make the two comparable.
+They are in the files ``config/published_results/<benchmark>.csv``. A number is shown if the split tests on its dataset
+only, if the table has its metric and condition, and if the settings of the benchmark make the two comparable.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ import pandas as pd
 from loco.errors import DataError
 from loco.files import decode_text, open_regular
 
-KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # tell the lines of a table apart
+KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # identify the lines of a table
 _NULLABLE = {
     "n": "Int64",
     "scenes": "Int64",
     "seeds": "Int64",
     "comparisons": "Int64",
     "deterministic": "boolean",
-}  # blank in lines of published numbers alone
+}  # blank in lines that contain only published numbers
 COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
-# Of pixel correspondence.
+# Defaults of pixel correspondence.
 DEFAULTS = {"step": 1, "interpolate": "unit", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
 DEFAULTS |= {"refine": "none"}
 SETTING = re.compile(r"\s*([a-z]\w*)=(-?\d+(?:\.\d+)?|[a-z]\w*)\s*", re.ASCII)  # a number, true, false or a name
@@ -41,14 +40,14 @@ class Number:
     """A line of a file.
 
     Attributes:
-        method: what it was measured of; names the layer where the source has several.
-        dataset: what it was measured on, by one of the names that :class:`Published` lists for a split.
-        metric: as the benchmark's rows call it.
-        condition: likewise; blank where it was measured under none of the benchmark's.
-        value: as printed: a share in percent, an error in its unit.
-        source: where it is printed, and by whom copied if it was not read there.
+        method: evaluated method, with the layer if the source has several.
+        dataset: dataset, by one of the names that :class:`Published` lists for a split.
+        metric: metric, as named in the rows of the benchmark.
+        condition: condition, as named in the rows of the benchmark; blank if it is none of them.
+        value: as printed: a fraction in percent, an error in its unit.
+        source: the publication, and the publication that quotes it if it was not read in the original.
         protocol: how it was measured.
-        settings: settings of the benchmark that a measurement must share to stand beside it (:func:`comparable`). In
+        settings: settings of the benchmark that a comparable measurement must have (:func:`comparable`). In
             the file ``step=4; matches=1000; candidates=observed``; blank for none.
     """
 
@@ -64,14 +63,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Published:
-    """What a table can show beside its own numbers.
+    """Published numbers that a table can show.
 
     Attributes:
-        numbers: of its benchmark.
-        datasets: split -> the names of the dataset that it tests on: its format (``baidu``) or the name that the
-            configuration gives it, and the two with a scene that it tests on alone (``geotagged/pitts30k``). None where
-            a split tests on several, or on a simulated one.
-        methods: experiment -> the method that it measures anew.
+        numbers: numbers of its benchmark.
+        datasets: split -> the names of its test dataset: its format (``baidu``), its name in the configuration, and
+            both with the scene if it tests on a single scene (``geotagged/pitts30k``). None if a split tests on several
+            datasets, or on a simulated one.
+        methods: experiment -> the method that it reproduces.
     """
 
     numbers: Sequence[Number] = ()
@@ -83,8 +82,8 @@ def read_published(path: str | Path) -> list[Number]:
     """Read a file of published numbers.
 
     Raises:
-        DataError: it cannot be read, a line is not complete, its value is no number or its settings are none, or two
-            lines say one thing.
+        DataError: the file cannot be read, a line is incomplete, a value is not a number, settings are invalid, or two
+            lines state the same number.
     """
     expected = [column.name for column in fields(Number)]
     try:
@@ -106,7 +105,7 @@ def read_published(path: str | Path) -> list[Number]:
 
 
 def _number(line: Mapping[str, str], place: str, path: str | Path) -> Number:
-    whole = all(isinstance(text, str) for text in line.values())  # not None (a field lacks) nor a list (too many)
+    whole = all(isinstance(text, str) for text in line.values())  # not None (missing) or a list (too many)
     if not whole or not all(text.strip() for name, text in line.items() if name not in ("condition", "settings")):
         raise DataError(f"{place} is not complete, or has too many fields", file=path, found=dict(line))
     try:
@@ -133,10 +132,10 @@ def _plain(word: str) -> float | bool | str:
 
 
 def comparable(number: Number, settings: Mapping[str, Any]) -> bool:
-    """Whether a number may stand beside those that were measured with these settings of its benchmark.
+    """Return whether a number is comparable with measurements that have these settings of its benchmark.
 
-    A setting that is not given has the benchmark's own value (:data:`DEFAULTS`). Of a list (``filters``) the first
-    counts: of that is the metric without further words.
+    Missing settings have the default of the benchmark (:data:`DEFAULTS`). Of a list (``filters``), the first entry
+    counts, because the metric without a suffix refers to it.
     """
     own = DEFAULTS | dict(settings)
     return all(key in own and _first(own[key]) == wanted for key, wanted in number.settings.items())
@@ -147,13 +146,12 @@ def _first(value: Any) -> Any:
 
 
 def with_published(table: pd.DataFrame, published: Published, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """The table of :func:`loco.results.tables.summarise` with the columns :data:`COLUMNS`.
+    """Add the columns :data:`COLUMNS` to the table of :func:`loco.results.tables.summarise`.
 
-    Numbers are shown that are :func:`comparable` with the benchmark's ``settings``.
-
-    A published number stands in the line of the experiment that measures its method anew (``value`` and ``published``
-    side by side), or else in a line of its own below, with a blank ``experiment``, the method as ``title``, and nothing
-    measured. It has the scale of ``value``: shares are fractions.
+    Only numbers that are :func:`comparable` with the benchmark's ``settings`` are shown. A published number is in the
+    line of the experiment that reproduces its method (``value`` and ``published`` side by side), or else in a separate
+    line below, with a blank ``experiment``, the method as ``title``, and no measured value. It has the scale of
+    ``value``, so percentages become fractions.
     """
     published = replace(published, numbers=[n for n in published.numbers if comparable(n, settings)])
     blocks = []
@@ -166,7 +164,7 @@ def with_published(table: pd.DataFrame, published: Published, settings: Mapping[
 
 
 def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tuple]:
-    """Keys and published columns of what a split's block of a table can show."""
+    """Yield the keys and published columns of the numbers that a split's block of a table can show."""
     benchmark = block["benchmark"].iloc[0]
     units = dict(zip(block["metric"], block["unit"]))
     measured = set(zip(block["metric"], block["condition"]))
@@ -185,7 +183,7 @@ def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tu
 
 
 def footnote(shown: pd.DataFrame) -> str:
-    """Where the published numbers of these lines come from, and which methods stand beside experiments."""
+    """Return the sources of the published numbers in these lines, and the methods reproduced by experiments."""
     beside = shown[shown["experiment"] != ""].drop_duplicates(["title", "published_method"])
     words = ["printed elsewhere, not measured here"]
     words += [f"{line.published_method} stands beside {line.title}" for line in beside.itertuples()]
@@ -197,5 +195,5 @@ def footnote(shown: pd.DataFrame) -> str:
 
 
 def methods_of(paths: Iterable[str | Path]) -> set[str]:
-    """All methods of these files: those that an experiment can name as ``published``."""
+    """Return all methods in these files, which experiments can reference as ``published``."""
     return {number.method for path in paths for number in read_published(path)}

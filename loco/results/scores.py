@@ -1,9 +1,9 @@
-"""Numbers of tables and figures: scores of experiments and differences between them, over all items and seeds.
+"""Numbers of tables and figures: scores of experiments and their differences, over all items and seeds.
 
 Every number is computed from the items of the metric files: the mean, or the median, of the scores of all items and
 seeds together, with its confidence interval over new items, images or scenes and new seeds
-(:mod:`loco.evaluation.intervals`). A deterministic extractor is scored once, without a seed (``Metrics.seed`` is None);
-it has no standard deviation over seeds, and its single run is compared with every seed of another extractor.
+(:mod:`loco.evaluation.intervals`). A deterministic extractor is evaluated once, without a seed (``Metrics.seed`` is
+None); it has no standard deviation over seeds, and its single run is compared with every seed of another extractor.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SIGNIFICANT = 0.05  # family-wise error of the comparisons of a table
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one number of a table, of all seeds.
+    """The scores of one number of a table, for all seeds.
 
     Attributes:
-        sample: of one seed: what it is, and its items.
+        sample: metric, condition and items, from one seed.
         values: seed -> (m,) scores of the items; the seed is None for a deterministic extractor.
-        design: the items' clusters.
+        design: clusters of the items.
     """
 
     sample: Sample
@@ -48,7 +48,7 @@ class Scores:
         return np.stack(list(self.values.values()))
 
     def numbers(self, bounds: tuple[float, float], benchmark: str) -> dict[str, Any]:
-        """The columns :data:`NUMBERS`; ``bounds`` are the least and the largest possible value."""
+        """Return the columns :data:`NUMBERS`; ``bounds`` are the least and the largest possible value."""
         values, statistic = self.stacked, self.sample.statistic
         each = [self.design.value(one[None], statistic) for one in values] if values.size else []
         numbers = {
@@ -69,12 +69,12 @@ class Scores:
         return numbers | infinite
 
     def p_value(self) -> float:
-        """Of the hypothesis that the scores, which are differences, are 0 in the population; NaN if not known."""
+        """Return the p-value of the hypothesis that the scores (differences) are 0; NaN if unknown."""
         interval = self.design.interval(self.stacked, None, self.sample.statistic)
         return interval.p if interval else np.nan
 
     def minus(self, other: Scores) -> Scores:
-        """Differences item by item, seed by seed: of the seeds of both, or with the single run of one."""
+        """Return the differences per item and seed, for the common seeds, or with the single run of either."""
         own, rival = self.values, other.values
         seeds: dict[int | None, tuple[int | None, int | None]]
         if None in own and None not in rival:
@@ -87,27 +87,27 @@ class Scores:
         return Scores(self.sample, values, self.design)
 
     def same_items(self, other: Scores) -> bool:
-        """Whether both were measured on the same items."""
+        """Return whether both were measured on the same items."""
         return self.design is other.design or _items(self.sample) == _items(other.sample)
 
 
 def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataFrame:
-    """One line per benchmark, split, experiment, metric and condition, over the seeds.
+    """Return one line per benchmark, split, experiment, metric and condition, over the seeds.
 
     ``value`` is the mean, or the median, of the scores of all items and seeds, ``std`` the sample standard deviation of
-    the seeds' own values (none with one seed). ``low`` and ``high`` bound the 95 % confidence interval for
-    ``population``, the widest that the ``n`` items of ``scenes`` scenes support, and for new seeds if there are
-    several; ``low_new_items`` to ``high_new_scenes`` bound that for each population. A number that is infinite, and a
-    score without items, are missing; a bound that is missing beside a value is infinite.
+    the values per seed (none with one seed). ``low`` and ``high`` bound the 95 % confidence interval for
+    ``population``, the widest population that the ``n`` items of ``scenes`` scenes support, and for new seeds if there
+    are several; ``low_new_items`` to ``high_new_scenes`` bound that for each population. Infinite numbers and scores
+    without items are missing; a missing bound beside a value is infinite.
 
     ``seeds`` counts the runs. A deterministic extractor has one, no ``std``, and True as ``deterministic``.
 
-    ``p_best`` is the p-value of the difference from the best line with the same split, metric and condition, item by
-    item and seed by seed, corrected by Holm's method for all pairs of such lines (``comparisons``). It is missing for
-    the best line itself, and where nothing can be compared (other items, no seed in common).
+    ``p_best`` is the p-value of the difference from the best line with the same split, metric and condition, per item
+    and seed, corrected by Holm's method for all pairs of such lines (``comparisons``). It is missing for the best line
+    itself, and for lines that cannot be compared (other items, no common seed).
 
     Raises:
-        DataError: a run is there twice, an experiment has runs both with and without a seed, or the seeds of an
+        DataError: a run occurs twice, an experiment has runs both with and without a seed, or the seeds of an
             experiment were evaluated on different items.
     """
     order = {experiment: place for place, experiment in enumerate(titles)}
@@ -120,7 +120,7 @@ def summarise(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> pd.DataF
             sample = scores.sample
             cell = cells.setdefault((benchmark, split, sample.metric, sample.condition), {})
             first = next(iter(cell.values()), scores)
-            if scores.same_items(first):  # so that the clusters are found once
+            if scores.same_items(first):  # to compute the clusters only once
                 scores = Scores(sample, scores.values, first.design)
             cell[len(lines)] = scores
             keys = (benchmark, split, experiment, titles[experiment], sample.metric, sample.condition, sample.unit)
@@ -145,11 +145,11 @@ def _compared_with_best(table: pd.DataFrame, cells: Iterable[Mapping[int, Scores
 
 
 def holm(p: pd.Series, comparisons: int) -> pd.Series:
-    """P-values corrected for multiple comparisons (Holm 1979): the family-wise error holds whatever their dependence.
+    """Return p-values corrected for multiple comparisons (Holm 1979), valid for any dependence between them.
 
     Args:
-        p: of the comparisons of interest; NaN where there is none.
-        comparisons: number of all comparisons of the family, of which ``p`` may list a part.
+        p: p-values of the comparisons of interest; NaN if undefined.
+        comparisons: number of all comparisons of the family, of which ``p`` may contain a part.
 
     Returns:
         Corrected p-values, in the order of ``p``.
@@ -162,17 +162,17 @@ def holm(p: pd.Series, comparisons: int) -> pd.Series:
 def differences(
     metrics: Iterable[Metrics], titles: Mapping[str, str], comparisons: Iterable[Sequence[str]]
 ) -> pd.DataFrame:
-    """The table of :func:`summarise` of the differences between experiments, item by item and seed by seed.
+    """Return the table of :func:`summarise` for the differences between experiments, per item and seed.
 
-    Each run is compared with the other's of the same seed (or with the single run of a deterministic extractor);
-    ``deterministic`` is True where neither has seeds. Items are hard or easy for all extractors alike: differences vary
-    less than scores do. Where a number is a median of errors, all this is the median of the differences of the errors.
-    An item that failed has an infinite error: where both failed they differ by 0, where one did by infinity.
+    Each run is compared with the run of the same seed (or with the single run of a deterministic extractor);
+    ``deterministic`` is True if neither has seeds. Items are hard or easy for all extractors, so differences vary less
+    than scores. For medians of errors, the value is the median of the differences of the errors. A failed item has an
+    infinite error: the difference is 0 if both failed, and infinite if one did.
 
     ``p`` is the p-value of a difference of 0, and ``p_holm`` corrects it for the ``comparisons`` of the table.
 
     Raises:
-        DataError: a run has no partner to be compared with, or was evaluated on other items; as :func:`summarise`.
+        DataError: a run has no counterpart, or was evaluated on other items; or as for :func:`summarise`.
     """
     runs = distinct(metrics)
     places = sorted({(benchmark, split) for benchmark, split, _, _ in runs})
@@ -193,7 +193,7 @@ def differences(
 
 
 def pooled(runs: Sequence[Metrics]) -> Iterator[Scores]:
-    """The scores that each number is computed from, of all seeds of an experiment.
+    """Yield the scores from which each number is computed, for all seeds of an experiment.
 
     Raises:
         DataError: the seeds were evaluated on different items, or with different settings.
@@ -206,7 +206,7 @@ def pooled(runs: Sequence[Metrics]) -> Iterator[Scores]:
 
 
 def distinct(metrics: Iterable[Metrics]) -> dict[Key, Metrics]:
-    """Metric files by their keys. No run may be there twice: its scores would count as those of two seeds."""
+    """Return metric files by their keys. No run may occur twice: its scores would count as those of two seeds."""
     runs: dict[Key, Metrics] = {}
     for one in metrics:
         twin = runs.setdefault(one.key, one)
@@ -227,7 +227,7 @@ def distinct(metrics: Iterable[Metrics]) -> dict[Key, Metrics]:
 def _runs_to_compare(
     runs: Mapping[Key, Metrics], place: tuple[str, str], experiments: Sequence[str]
 ) -> tuple[list[Metrics], list[Metrics]]:
-    """All runs of two experiments on a (benchmark, split), in the order of the seeds."""
+    """Return all runs of two experiments on a (benchmark, split), in the order of the seeds."""
     wanted = [(*place, experiment) for experiment in experiments]
     seeds = sorted({key[3] for key in runs if key[:3] in wanted} - {None})
     own, rival = ([_run(runs, (*key, seed)) for seed in seeds or [None]] for key in wanted)

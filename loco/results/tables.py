@@ -1,7 +1,7 @@
-"""Tables of results: one tidy and complete (CSV), two for papers (Markdown, LaTeX). Pure functions of metric files.
+"""Tables of results: tidy and complete (CSV), and for papers (Markdown, LaTeX). Pure functions of metric files.
 
-Their numbers are those of :mod:`loco.results.scores`. A share (unit ``%``) is a fraction in CSV and in percent
-elsewhere, and more of it is better; of an error in any other unit less is.
+The numbers are those of :mod:`loco.results.scores`. A fraction (unit ``%``) is between 0 and 1 in CSV and in percent
+elsewhere, and higher is better; for errors in any other unit, lower is better.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Kind:
     """A kind of table.
 
     Attributes:
-        suffix: end of its label.
-        reading: what its caption says of its numbers, with ``{scale}``, ``{spread}``, ``{interval}`` and
+        suffix: suffix of its label.
+        reading: part of the caption that explains the numbers, with ``{scale}``, ``{spread}``, ``{interval}`` and
             ``{comparisons}``.
-        scales: what it says of shares, and of errors.
-        sign: ``+`` to print that of positive numbers, too.
-        bold: index of the lines of a metric that are in bold.
+        scales: captions for fractions and for errors.
+        sign: ``+`` to print the sign of positive numbers.
+        bold: returns the index of the lines of a metric that are in bold.
     """
 
     suffix: str
@@ -51,9 +51,9 @@ def write_tables(
 
     Args:
         metrics: the metric files of one benchmark.
-        titles: experiment -> what the tables call it, in the order of the rows.
+        titles: experiment -> title in the tables, in the order of the rows.
         stem: path without suffix.
-        published: numbers to show in columns of their own; none if not given.
+        published: published numbers to show in separate columns; None for none.
     """
     reading = (
         "In {scale}; {spread}; in brackets the {interval}. In bold the best of each column, with all that are not "
@@ -68,16 +68,16 @@ def write_tables(
 def write_differences(
     metrics: Iterable[Metrics], titles: Mapping[str, str], comparisons: Iterable[Sequence[str]], stem: str | Path
 ) -> None:
-    """Write by how much scores differ between experiments, in the files that :func:`write_tables` writes.
+    """Write tables of the differences between experiments, to the same files as :func:`write_tables`.
 
     Args:
         metrics: the metric files of one benchmark.
-        titles: experiment -> what the tables call it.
-        comparisons: (experiment, other experiment) pairs, a row of the table each.
+        titles: experiment -> title in the tables.
+        comparisons: (experiment, other experiment) pairs, one per row.
         stem: path without suffix.
 
     Raises:
-        DataError: experiments were asked different questions.
+        DataError: experiments were evaluated on different items.
     """
     reading = (
         "How much more the first scores than the second, item by item, in {scale}; {spread}; in brackets the "
@@ -108,7 +108,7 @@ def _caption(table: pd.DataFrame, kind: Kind) -> str:
 
 
 def _interval(table: pd.DataFrame) -> str:
-    """What the confidence intervals of a table concern, and why not new scenes."""
+    """Return the population of the confidence intervals of a table, and the reason if it is not new scenes."""
     measured = table.dropna(subset="population")
     names = list(measured["population"].value_counts().index)
     if not names:
@@ -120,7 +120,7 @@ def _interval(table: pd.DataFrame) -> str:
 
 
 def _where(table: pd.DataFrame, population: str) -> str:
-    """The splits, metrics or conditions whose intervals concern a population, whichever tell it apart."""
+    """Return the splits, metrics or conditions that identify the intervals for a population."""
     inside = table["population"] == population
     for column in ("split", "metric", "condition"):
         names = table.loc[inside, column].unique()
@@ -130,7 +130,7 @@ def _where(table: pd.DataFrame, population: str) -> str:
 
 
 def _spread(table: pd.DataFrame) -> str:
-    """What a caption states about seeds. Lines of published numbers have none."""
+    """Return the statement of a caption about seeds. Lines of published numbers have none."""
     measured = table.dropna(subset="seeds")
     deterministic = measured["deterministic"].astype(bool)
     if deterministic.all():
@@ -144,7 +144,7 @@ def _spread(table: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Markup:
-    """How a format writes what a cell holds."""
+    """The notation of a format for the content of a cell."""
 
     bold: str
     italic: str
@@ -155,7 +155,7 @@ class Markup:
         return text.translate(self.special)
 
     def score(self, line: pd.Series, sign: str, bold: bool) -> str:
-        """A value with its spread and interval; a bound that is missing where the other is not is infinite."""
+        """Return a value with its spread and interval; if only one bound is missing, it is infinite."""
         if pd.isna(line["value"]):
             return self.text(DASH)
         value, low, high = (printed(line[name], line["unit"], sign) for name in ("value", "low", "high"))
@@ -227,7 +227,7 @@ def _ampersands(cells: Iterable[str]) -> str:
 def _block(
     block: pd.DataFrame, kind: Kind, markup: Markup
 ) -> tuple[list[str], list[tuple[str, list[list[str]]]], list[list[str]]]:
-    """The cells of one split: heads of the columns, (metric, rows) groups, and the closing rows of counts."""
+    """Return the cells of one split: column headers, (metric, rows) groups, and the final rows of counts."""
     measured, shown = block.dropna(subset="seeds"), _published(block)
     columns = [("value", c) for c in measured["condition"].unique()]
     columns += [("published", c) for c in shown["condition"].unique()]
@@ -256,7 +256,7 @@ def _block(
 
 
 def _count(lines: pd.DataFrame, condition: str, column: str) -> str:
-    """Range of a count over the lines of a condition; deterministic extractors have no seeds."""
+    """Return the range of a count over the lines of a condition; deterministic extractors have no seeds."""
     own = lines[lines["condition"] == condition]
     own = own[~own["deterministic"].astype(bool)] if column == "seeds" else own
     return _range(own[column]) if len(own) else DASH
@@ -267,7 +267,7 @@ def _published(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(block: pd.DataFrame, markup: Markup) -> list[str]:
-    """What stands below a split's block: of published numbers, if it shows any."""
+    """Return the notes below a split's block, about published numbers if it shows any."""
     shown = _published(block)
     return [f"{markup.italic.format('published')}: {markup.text(footnote(shown))}"] if len(shown) else []
 
@@ -278,14 +278,14 @@ def _head(what: str, condition: str, markup: Markup) -> str:
 
 
 def _printed(condition: str) -> str:
-    """A range of degrees as papers print it."""
+    """Return a condition with ranges of degrees in the notation of papers."""
     return re.sub(r"^(\d+)-(\d+) deg$", rf"\1{DASH}\2°", condition)
 
 
 def _best(lines: pd.DataFrame) -> set[int]:
-    """Index of the best line of each condition and of those that are not certainly worse; none without a rival.
+    """Return the index of the best line of each condition and of those not significantly worse; empty for one line.
 
-    Lines that print the same as the best are best, too.
+    Lines that are printed like the best one count as best.
     """
     unit = lines["unit"].iloc[0]
     values = lines["value"].map(lambda value: float(printed(value, unit)))
@@ -296,12 +296,12 @@ def _best(lines: pd.DataFrame) -> set[int]:
 
 
 def _certain(lines: pd.DataFrame) -> set[int]:
-    """Index of the differences that are certainly not zero, whatever the other comparisons of the table."""
+    """Return the index of the differences that are significant, corrected for all comparisons of the table."""
     return set(lines.index[lines["p_holm"] < SIGNIFICANT])
 
 
 def printed(value: float, unit: str, sign: str = "") -> str:
-    """A number without its unit: a share in percent, an error as it is."""
+    """Return a number without its unit: a fraction in percent, an error unchanged."""
     return f"{100 * value if unit == '%' else value:{sign}.{DECIMALS.get(unit, 3)}f}"
 
 

@@ -1,4 +1,4 @@
-"""Views of a scene for pictures, and what feature maps say about them: similarity to a query patch, PCA colours."""
+"""Views of a scene for figures, and their features: similarity to a query patch, PCA colours."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from loco.storage import Correspondences, Features, Frames
 
 Floats = NDArray[np.floating]
 
-MIN_OVERLAP = 0.15  # of the less overlapping direction
-QUERY_IMAGES, QUERY_PATCHES = 16, 64  # how many are tried: bounds the time on scenes of thousands of images
-MARGIN = 0.06  # of the image size; keeps marks off the border
+MIN_OVERLAP = 0.15  # of the direction with less overlap
+QUERY_IMAGES, QUERY_PATCHES = 16, 64  # number of candidates: bounds the time for scenes of thousands of images
+MARGIN = 0.06  # fraction of the image size; keeps marks away from the border
 
 
 @dataclass(frozen=True)
 class View:
-    """One image of a scene: ``rgb`` (h, w, 3) uint8; ``index`` is its place in the scene's files."""
+    """One image of a scene: ``rgb`` (h, w, 3) uint8; ``index`` is its index in the scene's files."""
 
     index: int
     name: str
@@ -41,11 +41,11 @@ class View:
 
 @dataclass(frozen=True)
 class Query:
-    """A 3D point and where the views see it. The first view is the one that it is chosen in.
+    """A 3D point and its positions in the views, the first of which is the one in which it was selected.
 
     ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not occluded (frames
-    with depth), or observed (frames of a sparse model); ``angle`` (n,) degrees between the lines of sight of this view
-    and of the first; ``distance`` (n,) metres to the camera.
+    with depth), or observed (frames of a sparse model); ``angle`` (n,) degrees between the viewing directions of this
+    view and the first; ``distance`` (n,) metres to the camera.
     """
 
     point: Floats
@@ -58,11 +58,12 @@ class Query:
 def choose_views(
     correspondences: Correspondences, frames: Frames, n: int = 4, seed: int = 0
 ) -> tuple[list[View], Query]:
-    """Pick a query patch and ``n`` views that show its place from sides as different as can be had.
+    """Select a query patch and ``n`` views of it from directions that differ as much as possible.
 
     Tries :data:`QUERY_IMAGES` query images and :data:`QUERY_PATCHES` textured patches in each; other views overlap the
-    query image by :data:`MIN_OVERLAP` at least. Most views that see the patch win, then the largest angles between
-    their lines of sight. If fewer than ``n`` see it, those that overlap the query image most fill up.
+    query image by :data:`MIN_OVERLAP` at least. The patch with the most views is selected, then with the largest angles
+    between their viewing directions. If fewer than ``n`` views see it, those with the largest overlap with the query
+    image are added.
 
     Returns:
         At most ``n`` views, the query's first, and the query. Depends on the files, ``n`` and ``seed`` only.
@@ -101,19 +102,19 @@ def choose_views(
 
 
 class FeatureMap(NamedTuple):
-    """Features of an image (h, w, c), float32, and what they cover, (height, width) in pixels of it."""
+    """Features of an image (h, w, c), float32, and the area that they cover, (height, width) in pixels."""
 
     cells: Floats
     extent: tuple[int, int]
 
 
 def feature_maps(features: Features, views: Sequence[View]) -> list[FeatureMap]:
-    """The maps of ``views`` at the features' own resolution."""
+    """Return the feature maps of ``views`` at their native resolution."""
     return [FeatureMap(features["features"][view.index].astype(np.float32), features.extent) for view in views]
 
 
 def similarities(maps: Sequence[FeatureMap], views: Sequence[View], query: Query) -> list[Floats]:
-    """Cosine similarity of every pixel to the query's patch: (H, W) a view, by bilinear features."""
+    """Return the cosine similarity of every pixel to the query patch, (H, W) per view, from bilinear features."""
     first, extent = maps[0]
     target = sample_features(torch.from_numpy(first), torch.from_numpy(query.uv[:1]), extent)[0]
     heat = []
@@ -124,16 +125,16 @@ def similarities(maps: Sequence[FeatureMap], views: Sequence[View], query: Query
 
 
 def joint_pca(maps: Sequence[Floats]) -> list[Floats]:
-    """Colours of feature maps by one PCA over all their cells: equal features, equal colours, in every view.
+    """Return the colours of feature maps by one PCA over all their cells, so that equal features have equal colours.
 
     The three leading components become red, green and blue, each scaled between its 1st and 99th percentile. The
     sign of a component is that of its third moment, so the colours do not depend on the basis of the feature space.
 
     Args:
-        maps: each (h, w, c); c the same for all.
+        maps: maps (h, w, c) with equal c.
 
     Returns:
-        Each (h, w, 3), in [0, 1].
+        Colours (h, w, 3) of each map, in [0, 1].
     """
     cells = np.concatenate([m.reshape(-1, m.shape[-1]) for m in maps]).astype(np.float64)
     cells -= cells.mean(axis=0)
@@ -158,7 +159,7 @@ class _Points:
 
 
 class _Visibility:
-    """Which images see which points: by the depth images, or by the observations of a sparse model.
+    """Visibility of points in images, from depth images or from the observations of a sparse model.
 
     A sparse model has no surface that could occlude a point, so an image sees exactly the points that it observes, as
     in :func:`loco.geometry.tracks.track_overlap`.
@@ -174,7 +175,7 @@ class _Visibility:
             self._track, self._uv = frames["observation_track"][:], frames["observation_uv"][:]
 
     def points(self, image: int) -> _Points:
-        """The points that the patches of ``image`` show (h * w); zeros, and track -1, where a patch is not valid."""
+        """Return the points of the patches of ``image`` (h * w); zeros, and track -1, for invalid patches."""
         if self._track is None:
             return _Points(self.correspondences["points"][image].reshape(-1, 3).astype(np.float64))
         own = self._observations(image)
@@ -184,9 +185,9 @@ class _Visibility:
         return _Points(np.where(known[:, None], self.frames["track"][:][track], 0.0), track)
 
     def see(self, image: int, points: _Points, margin: float = 0.0) -> tuple[Floats, NDArray[np.bool_]]:
-        """Projections of the points in ``image``, pixels (m, 2), and whether it sees them (m,).
+        """Return the projections of the points in ``image``, pixels (m, 2), and their visibility (m,).
 
-        ``margin`` is the fraction of the image on each side that does not count as seen.
+        ``margin`` is the fraction of the image on each side in which points do not count as visible.
         """
         size = np.array(self.frames.size[::-1])
         uv, z = project(points.xyz, self.frames["intrinsics"][image], self.poses[image])
@@ -223,7 +224,7 @@ def _options(
     n: int,
     rng: np.random.Generator,
 ) -> list[tuple[tuple[int, float], _Points, list[int]]]:
-    """For each candidate patch: (number of views that see it, spread of their directions), its point, those views."""
+    """Return per candidate patch: (number of views that see it, spread of their directions), its point, the views."""
     valid = correspondences["valid"][image]
     texture = _texture(visibility.frames["rgb"][image], valid.shape, correspondences.extent)
     points = visibility.points(image)[np.flatnonzero(valid & (texture >= np.median(texture)))]
@@ -242,7 +243,7 @@ def _options(
 
 
 def _spread(directions: Floats, n: int) -> tuple[list[int], float]:
-    """Greedily take the direction farthest from those taken, from the first on; the sum of the gaps, degrees."""
+    """Select directions greedily, each farthest from the others, from the first on; return the sum of gaps, degrees."""
     angles = np.degrees(np.arccos(np.clip(directions @ directions.T, -1, 1))).round(1)
     chosen, total = [0], 0.0
     for _ in range(min(n, len(directions)) - 1):
@@ -254,10 +255,10 @@ def _spread(directions: Floats, n: int) -> tuple[list[int], float]:
 
 
 def _texture(rgb: NDArray[np.uint8], grid: tuple[int, int], extent: tuple[int, int]) -> Floats:
-    """Standard deviation of the brightness around each cell of a grid, three cells wide and high."""
+    """Return the standard deviation of the brightness around each cell of a grid, in windows of 3 x 3 cells."""
     grey = rgb.mean(axis=-1)
     window = [3 * side // cells for side, cells in zip(extent, grid)]
     variance = uniform_filter(grey**2, window) - uniform_filter(grey, window) ** 2
     u, v = patch_centres(grid, extent).astype(int).transpose(2, 0, 1)
-    u, v = np.minimum(u, grey.shape[1] - 1), np.minimum(v, grey.shape[0] - 1)  # of cells that reach beyond the image
+    u, v = np.minimum(u, grey.shape[1] - 1), np.minimum(v, grey.shape[0] - 1)  # for cells that extend beyond the image
     return np.sqrt(np.maximum(variance[v, u], 0))

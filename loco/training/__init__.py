@@ -8,7 +8,7 @@ __all__ = ["train"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on use: the command line looks for saved states without PyTorch.
+    # Imported on use: the command line lists saved states without importing PyTorch.
     if name == "train":
         with named_extras():
             from loco.training.run import train

@@ -1,4 +1,4 @@
-"""One process of a distributed training: ``python -m loco.training JOB``, under PyTorch's launcher."""
+"""Run one rank of a distributed training: ``python -m loco.training JOB``, under PyTorch's launcher."""
 
 import json
 import sys
@@ -26,6 +26,6 @@ try:
         job["facts"],
         Record.from_json(job["record"]) if job["record"] else None,
     )
-except LocoError as error:  # for the process that started this one to raise
+except LocoError as error:  # raised again by the process that started this one
     write_text(state / ERROR, str(error))
     sys.exit(1)

@@ -1,8 +1,8 @@
-"""Augmentation that moves the geometry along: crops, scales and flips of an image and of the 3D points of its patches.
+"""Geometric augmentation: crops, scales and flips of an image together with the 3D points of its patches.
 
 An augmented image is a rectangle of the frame at another scale, possibly mirrored (:class:`View`). The point of each
-patch is computed at the patch centre from the frame's own depth, as for the frame itself: it is the point that this
-patch shows, not that of the nearest patch of the frame.
+patch is computed at the patch centre from the depth of the frame, as for the frame itself, and not copied from the
+nearest patch of the frame.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from loco.training.scene_files import SceneFiles
 
 GEOMETRIC = ("flip", "scale", "crop", "sizes")  # keys of `train.augment`
 COLOUR = ("brightness", "contrast", "colour")
-_SIZES = 1  # key of the random numbers that choose the size of a batch
+_SIZES = 1  # key of the random numbers that determine the size of a batch
 
 
 class View(NamedTuple):
-    """How an image shows a frame: the frame is resized, a rectangle cut out, and that mirrored.
+    """The transform from a frame to an image: the frame is resized, cropped to a rectangle, and possibly mirrored.
 
     ``frame`` and ``resized``, (height, width) of the whole frame, before and after resizing; ``size``, (height, width)
     of the image; ``offset``, (top, left) of the image in the resized frame, negative where the image extends beyond it;
@@ -53,7 +53,7 @@ class View(NamedTuple):
         return np.stack([self.size[1] - u if self.flip else u, v], axis=-1)
 
     def image(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image (height, width, 3) of a frame's colours; beyond the frame, its outermost pixels repeat."""
+        """Return the image (height, width, 3) of a frame's colours; beyond the frame, its border pixels repeat."""
         if self.resized != self.frame:
             shrinks = self.resized[0] < self.frame[0]
             rgb = cv2.resize(rgb, self.resized[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -67,7 +67,7 @@ class View(NamedTuple):
 
 
 class GeometricAugmentation:
-    """Views of frames that are drawn at random, with the points of their patches."""
+    """Random views of frames, with the 3D points of their patches."""
 
     def __init__(self, settings: Mapping[str, Any], seed: int) -> None:
         """
@@ -75,14 +75,14 @@ class GeometricAugmentation:
             settings: ``flip``, probability that an image is mirrored (default 0); ``scale``, the lowest and highest
                 scale, drawn uniformly on a logarithmic axis, where at 1 (default) the frame just covers the image;
                 ``crop``, whether the image is at a random position of the frame (default) or at its centre; ``sizes``,
-                (height, width) in pixels, of which each batch has one, default the size of the frames.
-            seed: of the choice of sizes.
+                (height, width) in pixels, one of which is drawn per batch; default the size of the frames.
+            seed: seed of the sizes.
         """
         self.flip, self.crop = settings.get("flip", 0.0), settings.get("crop", True)
         self.scale: tuple[float, float] = tuple(settings.get("scale", (1.0, 1.0)))
         self.sizes: list[tuple[int, int]] = [(height, width) for height, width in settings.get("sizes", ())]
         self.seed = seed
-        self._ends: dict[Path, NDArray[np.int64]] = {}  # of the observations of each frame, by the file of the frames
+        self._ends: dict[Path, NDArray[np.int64]] = {}  # end of the observations per frame, by frames file
 
     def size(self, step: int) -> tuple[int, int] | None:
         """Return the size of all images of batch number ``step``; None for that of the frames."""
@@ -97,7 +97,7 @@ class GeometricAugmentation:
         Args:
             frame: (height, width) of the frame, pixels.
             size: (height, width) of the image, pixels.
-            rng: source of the draws, always four.
+            rng: random number generator; always four draws.
         """
         mirrored, scale, *drawn = rng.uniform(size=4)
         low, high = np.log(self.scale)
@@ -114,15 +114,15 @@ class GeometricAugmentation:
         """Read a frame and return a random view of it.
 
         Args:
-            scene: the files of its scene.
-            frame: its number.
+            scene: files of the scene.
+            frame: number of the frame.
             size: (height, width) of the image, pixels; None for that of the frame.
-            rng: source of the draws.
+            rng: random number generator.
 
         Returns:
             Colours (height, width, 3); points (h, w, 3) in metres, in the world frame of the scene, for the grid of the
-            image at the stride of the correspondences; and which are valid (h, w): a patch whose centre is beyond the
-            frame, has no depth or lies on a depth edge is not.
+            image at the stride of the correspondences; and their validity (h, w): patches whose centre lies outside the
+            frame, has no depth or lies on a depth edge are invalid.
         """
         frames = scene.frames
         view = self.draw(frames.size, size or frames.size, rng)
@@ -139,9 +139,9 @@ class GeometricAugmentation:
     def _track_points(
         self, scene: SceneFiles, frame: int, view: View, grid: tuple[int, int], extent: tuple[int, int]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Points of a sparse model that the frame observes, where the image shows them."""
+        """Return the points of a sparse model that the frame observes, at their positions in the image."""
         frames = scene.frames
-        if scene.frames_path not in self._ends:  # observations are in the order of the frames
+        if scene.frames_path not in self._ends:  # observations are sorted by frame
             observed = frames["observation_frame"][:]
             self._ends[scene.frames_path] = np.searchsorted(observed, np.arange(len(frames) + 1))
         part = slice(*self._ends[scene.frames_path][frame : frame + 2])
@@ -168,7 +168,7 @@ def geometric_augmentation(
 
 
 def colour_augmentation(augment: Mapping[str, Any] | None) -> dict[str, float] | None:
-    """Return the largest changes of :data:`COLOUR` in ``train.augment``, 0 for keys left out; None without any key."""
+    """Return the maximum changes of :data:`COLOUR` in ``train.augment``, 0 for missing keys; None without any key."""
     if not augment or not augment.keys() & set(COLOUR):
         return None
     return {name: augment.get(name, 0.0) for name in COLOUR}

@@ -1,4 +1,4 @@
-"""Activation checkpointing: keep the input of a transformer block instead of its activations, and compute it twice."""
+"""Activation checkpointing: store only the input of a transformer block, and recompute its activations."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from loco.models.backbones import Backbone
 
 
 def checkpoint_blocks(network: nn.Module) -> int:
-    """Checkpoint the trained transformer blocks of all backbones of a network.
+    """Return checkpoint the trained transformer blocks of all backbones of a network.
 
-    These are the blocks from the first one with a trained parameter on; the backward pass does not reach those before.
-    The features and their gradient stay the same, dropout included. Names of weights do not change.
+    These are all blocks from the first one with a trained parameter on; the backward pass does not reach earlier
+    blocks. The features and their gradient do not change, also with dropout, nor do the names of weights.
 
     Returns:
         The number of checkpointed blocks.

@@ -18,18 +18,18 @@ from loco.training.landmarks import thin
 from loco.training.pair_bank import PairBank
 from loco.training.scene_files import SceneFiles
 
-Draw = tuple[int, int]  # an image of a batch: number of its scene, and of its frame
+Draw = tuple[int, int]  # an image of a batch: indices of its scene and frame
 
 
 class Batch(NamedTuple):
     """Images with their patches.
 
-    ``images`` (b, H, W, 3) uint8, None where the model does not look at them; ``points``
-    (b, h, w, 3) metres, world frame of each scene; ``use`` (b, h, w) bool, the patches that take part in the loss;
-    ``scene`` (b,) int64; ``image`` (b,) int64, the place of each in the batch of all processes; ``encoded``
-    (b, C, h, w) float16, what the frozen part of the model makes of the images, if that was stored; ``jitter`` (b, 5)
-    float32, the factors by which the colours are changed (:mod:`loco.training.jitter`), None for no change; ``rows``
-    (m,) int64, the positions of the patches of ``use`` in reading order: to find them on a GPU would wait for it.
+    ``images`` (b, H, W, 3) uint8, None if the model does not use them; ``points``
+    (b, h, w, 3) metres, world frame of each scene; ``use`` (b, h, w) bool, the patches used in the loss;
+    ``scene`` (b,) int64; ``image`` (b,) int64, the index of each image in the batch of all ranks; ``encoded`` (b, C, h,
+    w) float16, the output of the frozen part of the model, if it was stored; ``jitter`` (b, 5) float32, the factors by
+    which the colours are changed (:mod:`loco.training.jitter`), None for no change; ``rows`` (m,) int64, the indices of
+    the patches of ``use`` in row-major order, because computing them on a GPU would synchronise.
     """
 
     images: Tensor | None
@@ -43,19 +43,19 @@ class Batch(NamedTuple):
 
 
 class OverlappingImages:
-    """Images of batches, each of a few scenes, that overlap.
+    """Batches of overlapping images of a few scenes.
 
-    A batch takes ``scenes`` scenes at random and from each a connected group of ``images_per_scene`` images: a random
-    one, then time and again one that overlaps with one of the group by ``min_overlap`` or more, from a place that is
-    ``min_baseline`` or more away.
+    A batch has ``scenes`` random scenes, and from each a connected group of ``images_per_scene`` images: a random
+    image, then repeatedly an image that overlaps with one of the group by ``min_overlap`` or more and was taken
+    ``min_baseline`` or more away from it.
     """
 
     def __init__(self, scenes: Sequence[SceneFiles], batch: Mapping[str, Any], seed: int) -> None:
         """
         Args:
-            scenes: to draw from.
+            scenes: scenes from which images are drawn.
             batch: ``scenes``; ``images_per_scene``; ``min_overlap``; ``min_baseline``, metres.
-            seed: of all draws.
+            seed: seed of all draws.
 
         Raises:
             DataError: a scene has no image.
@@ -64,7 +64,7 @@ class OverlappingImages:
         self.pairs = [scene.pairs(batch["min_overlap"], batch["min_baseline"]) for scene in scenes]
 
     def draw(self, step: int) -> list[Draw]:
-        """The images of batch number ``step``."""
+        """Draw the images of batch number ``step``."""
         rng = np.random.default_rng([self.seed, step])
         chosen = rng.permutation(len(self.pairs))[: self.batch["scenes"]].tolist()
         groups = [connected_group(self.pairs[number], self.batch["images_per_scene"], rng) for number in chosen]
@@ -72,10 +72,10 @@ class OverlappingImages:
 
 
 class Batches(IterableDataset):
-    """An endless series of batches. Batch k depends on (seed, k) alone.
+    """An infinite sequence of batches. Batch k depends only on (seed, k).
 
-    So a training that resumes at step k sees what it would have seen, and several workers give the batches in the same
-    order as none. The processes of a distributed training share the images of a batch out.
+    A training that is resumed at step k therefore gets the same batches as an uninterrupted one, and the order of the
+    batches does not depend on the number of workers. The images of a batch are distributed over the ranks.
     """
 
     def __init__(
@@ -91,20 +91,20 @@ class Batches(IterableDataset):
     ) -> None:
         """
         Args:
-            scenes: to train on.
-            batch: how batches are made. ``images`` images of positive pairs within ``radius`` metres, with scenes
-                drawn ``scenes_by`` (:class:`PairBank`); or else as :class:`OverlappingImages`. And
-                ``patches_per_image``, the number of valid patches of an image that take part in the loss (None: all),
-                chosen as ``patches_by`` says (:func:`loco.training.landmarks.thin`).
-            augment: largest relative changes of ``brightness``, ``contrast`` and ``colour``, and settings of
+            scenes: training scenes.
+            batch: settings of the batches. ``images`` images of positive pairs within ``radius`` metres, with scenes
+                drawn ``scenes_by`` (:class:`PairBank`); or else those of :class:`OverlappingImages`. In addition
+                ``patches_per_image``, the number of valid patches per image that are used in the loss (None: all),
+                selected as defined by ``patches_by`` (:func:`loco.training.landmarks.thin`).
+            augment: maximum relative changes of ``brightness``, ``contrast`` and ``colour``, and settings of
                 :class:`loco.training.augment.GeometricAugmentation`; or None.
-            seed: of all draws.
+            seed: seed of all draws.
             start: number of the first batch.
-            process, processes: this process takes its part of the images, one after another.
-            with_images: False leaves the images unread, where their stored encodings are all that a model takes.
+            process, processes: rank and world size; they determine this rank's part of the images.
+            with_images: False to skip reading the images, if the model only needs their stored encodings.
 
         Raises:
-            DataError: a scene has no image, or there is no positive pair to draw.
+            DataError: a scene has no image, or there are no positive pairs.
             ConfigError: scenes with stored features are to be augmented.
         """
         self.scenes, self.batch, self.seed, self.start = scenes, batch, seed, start
@@ -126,9 +126,9 @@ class Batches(IterableDataset):
             step += stride
 
     def draw(self, step: int) -> Batch:
-        """This process's share of batch number ``step``."""
+        """Return this rank's part of batch number ``step``."""
         drawn = self.sampler.draw(step)
-        if len(drawn) < self.processes:  # in each of them alike
+        if len(drawn) < self.processes:  # on all ranks
             raise DataError(
                 f"the scenes of batch {step} have too few images for {self.processes} processes",
                 expected=f"{self.processes} or more",
@@ -158,14 +158,14 @@ class Batches(IterableDataset):
 
 
 def connected_group(pairs: csr_array, count: int, rng: np.random.Generator) -> list[int]:
-    """At most ``count`` different images, each but the first in a pair with one before it.
+    """Draw at most ``count`` different images, each of which (except the first) forms a pair with an earlier one.
 
-    Where no further image is, a random one starts a new group.
+    If there is no such image, a random one starts a new group.
 
     Args:
         pairs: (n, n) bool, sparse, symmetric.
-        count: how many.
-        rng: source of the draws.
+        count: maximum number of images.
+        rng: random number generator.
     """
     n = pairs.shape[0]
     chosen: list[int] = []

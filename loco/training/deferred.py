@@ -1,4 +1,4 @@
-"""Read numbers of a device without waiting for it: their copies are requested now, and read a step later."""
+"""Asynchronous transfer of numbers from a device: copies are enqueued, and read a step later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Deferred:
     def __init__(self, numbers: Mapping[str, Tensor | float]) -> None:
         """
         Args:
-            numbers: scalar tensors of one device, and numbers that are known.
+            numbers: scalar tensors of one device, and Python numbers.
         """
         self._known = {name: number for name, number in numbers.items() if not isinstance(number, Tensor)}
         tensors = {name: number for name, number in numbers.items() if isinstance(number, Tensor)}
@@ -42,15 +42,15 @@ def all_finite(tensors: Iterable[Tensor]) -> Tensor:
 class StopVote:
     """The agreement of the ranks of a training to stop.
 
-    One process stops when it is asked to. Several add up their votes at the end of every step, and read the sum of the
-    step before: no rank waits for the others, and all stop after the same step.
+    A single rank stops when requested. Several ranks sum their votes at the end of every step (all-reduce), and read
+    the sum of the previous step: no rank waits for the others, and all stop after the same step.
     """
 
     def __init__(self) -> None:
         self._votes: Deferred | None = None
 
     def __call__(self, asked: bool, device: torch.device) -> bool:
-        """Return whether to stop now; every rank calls this once per step, with whether it was asked to."""
+        """Return whether to stop now; every rank calls this once per step, with its own request."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
             return asked
         vote = torch.full((), float(asked), device=device)

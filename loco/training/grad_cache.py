@@ -4,7 +4,7 @@ A loss over all pairs needs the features of the whole batch, but not its activat
 
 1. features are computed in chunks of images, without a graph;
 2. the loss of all features gives the derivative with respect to each feature;
-3. every chunk is computed again, with a graph, and its part of that derivative is propagated to the parameters.
+3. every chunk is recomputed with a graph, and its part of that derivative is propagated to the parameters.
 
 The gradient is that of one pass over the chunks, up to the order of sums. The memory is that of the activations of one
 chunk, of all features, and of one more gradient of the trained parameters. The network runs twice forward and once
@@ -40,8 +40,8 @@ def cached_features(
             pass, and treat images independently of each other (:func:`require_independent_images`).
         images: number of images of the batch.
         chunk: number of images that pass through the network together.
-        parameters: those that are trained, of which ``encode`` makes use.
-        device: of the network.
+        parameters: trained parameters that ``encode`` uses.
+        device: device of the network.
 
     Returns:
         Features of all images, concatenated along the first axis.

@@ -1,4 +1,4 @@
-"""Which of an image's patches take part in the loss, where not all can."""
+"""Selection of the patches of an image that are used in the loss, if not all can be."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import open3d
 from numpy.typing import NDArray
 
-_SAME_SURFACE = 2.0  # of the steps to both sides of a patch, one that is longer by more crosses a depth edge
-_SLANT = 10.0  # longest patch, in its widths: a surface seen at 6 degrees; beyond, the step crosses a depth edge
-_CANDIDATES = 4  # patches that are looked at for each that is kept for coverage
-_FEW = 2500  # patches, all of which are looked at
-_STEPS = 8  # sizes of voxels that are tried
-_LEAST_AREA = 1e-12  # square metres; where points coincide, so that every patch has a chance
+_SAME_SURFACE = 2.0  # ratio of the steps to both sides of a patch beyond which the longer one crosses a depth edge
+_SLANT = 10.0  # maximum length / width of a patch (a surface seen at 6 degrees); beyond, it crosses a depth edge
+_CANDIDATES = 4  # candidates per patch selected for coverage
+_FEW = 2500  # number of patches up to which all are candidates
+_STEPS = 8  # number of voxel sizes to test
+_LEAST_AREA = 1e-12  # square metres; for coincident points, so that every patch can be drawn
 
 
 def thin(
@@ -23,20 +23,20 @@ def thin(
     how: Literal["image", "space", "coverage"],
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """At most ``count`` of an image's valid patches.
+    """Select at most ``count`` of the valid patches of an image.
 
-    ``image`` draws them uniformly from the image. There, near surfaces have more patches per square metre than far
-    ones. ``space`` draws them uniformly from the surface that is seen: a patch is kept with a probability in proportion
-    to its area (:func:`patch_areas`), up to 1. ``coverage`` covers that surface: after a random one, each is the patch
-    farthest from those kept before (Gonzalez 1985). Of an image with more than four times ``count`` patches, and
+    ``image`` draws them uniformly over the image, where near surfaces have more patches per square metre than far ones.
+    ``space`` draws them uniformly over the visible surface: a patch is selected with a probability proportional to its
+    area (:func:`patch_areas`), up to 1. ``coverage`` covers that surface: after a random patch, each is the one
+    farthest from those already selected (Gonzalez 1985). Of an image with more than four times ``count`` patches, and
     more than 2500, that many are considered: a random one of each voxel of a grid, and random others.
 
     Args:
         valid: (h, w).
         points: (h, w, 3), metres.
-        count: how many to keep; all if there are no more.
-        how: as above.
-        rng: source of the draws.
+        count: number of patches to select; all if there are no more.
+        how: ``image``, ``space`` or ``coverage``.
+        rng: random number generator.
 
     Returns:
         (h, w), a subset of ``valid``.
@@ -55,11 +55,12 @@ def thin(
 
 
 def patch_areas(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Area of the surface that each patch of an image shows.
+    """Return the area of the surface in each patch of an image.
 
-    That of the parallelogram of the steps to the next patches along the row and along the column: the mean of the steps
-    to both sides, or the shorter where the other crosses a depth edge. Without a valid neighbour along one of them, a
-    patch counts as a square; without any, as the median of the others. No patch is longer than ten times its width.
+    It is the area of the parallelogram of the steps to the next patches along the row and along the column: the mean of
+    the steps to both sides, or the shorter step if the other crosses a depth edge. A patch without a valid neighbour
+    along one of them counts as a square; a patch without any neighbour gets the median of the others. No patch is
+    longer than ten times its width.
 
     Args:
         points: (h, w, 3), metres.
@@ -80,7 +81,7 @@ def patch_areas(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArr
 
 
 def _steps(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """From each patch to the next along the last axis (3, h, w), metres; 0 where no neighbour is valid."""
+    """Return the steps from each patch to the next along the last axis (3, h, w), metres; 0 without a neighbour."""
     both = valid[:, 1:] & valid[:, :-1]
     step = np.where(both, points[..., 1:] - points[..., :-1], 0)
     length = np.where(both, _length(step), np.inf)
@@ -92,26 +93,26 @@ def _steps(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _length(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length of vectors (3, ...)."""
+    """Return the length of vectors (3, ...)."""
     x, y, z = vectors
     return np.sqrt(x * x + y * y + z * z)
 
 
 def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cross product of vectors (3, ...)."""
+    """Return the cross product of vectors (3, ...)."""
     return np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _pad(array: NDArray, width: tuple[int, int], value: float) -> NDArray:
-    """Widen the last axis."""
+    """Pad the last axis."""
     return np.pad(array, [(0, 0)] * (array.ndim - 1) + [width], constant_values=value)
 
 
 def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """``count`` of more indices, each with probability min(1, c ``weights``).
+    """Draw ``count`` indices, each with probability min(1, c ``weights``).
 
-    Systematic sampling of a list in random order (Hartley and Rao 1962): the probabilities are laid end to end, and
-    marks at distance 1, of random phase, each hit one. The order is the caller's.
+    Systematic sampling of a list in random order (Hartley and Rao 1962): the probabilities are placed end to end, and
+    marks at distance 1, with a random phase, each select one. The caller provides the order.
     """
     descending = np.sort(weights)[::-1]
     rest = np.cumsum(descending[::-1])[::-1]
@@ -121,25 +122,26 @@ def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> ND
 
 
 def _farthest(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Indices of ``count`` of more points (m, 3): the first, then time and again the one farthest from all before.
+    """Return ``count`` indices of points (m, 3): the first, then repeatedly the one farthest from all before.
 
-    Of many more points than that, only some that cover the others are looked at.
+    If there are many more points, only a subset that covers the others is considered.
     """
     candidates = np.arange(len(points)) if len(points) <= _FEW else _covering(points, _CANDIDATES * count)
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points[candidates]))
     numbers = np.repeat(np.arange(len(candidates), dtype=np.float64)[:, None], 3, axis=1)
     cloud.colors = open3d.utility.Vector3dVector(numbers)  # Open3D returns points, not their indices
     chosen = np.asarray(cloud.farthest_point_down_sample(count).colors)[:, 0].astype(np.int64)
-    if len(np.unique(chosen)) < count:  # all others coincide with chosen ones
+    if len(np.unique(chosen)) < count:  # all others coincide with selected ones
         chosen = np.union1d(chosen, np.setdiff1d(np.arange(len(candidates)), chosen)[: count - len(np.unique(chosen))])
     return candidates[chosen]
 
 
 def _covering(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Indices of ``count`` of the points (m, 3), or all if there are no more, the first of them among them.
+    """Return ``count`` indices of points (m, 3), including the first; all indices if there are no more points.
 
-    The first point of each occupied voxel, of the smallest voxels that are no more than ``count``, as found in a few
-    steps; and then the first of the others. So each point has one of them within the diagonal of a voxel.
+    These are the first point of each occupied voxel, for the smallest voxels of which at most ``count`` are occupied
+    (found in a few steps), and then the first of the other points. Each point has a selected one within the diagonal of
+    a voxel.
     """
     if len(points) <= count:
         return np.arange(len(points))
@@ -155,7 +157,7 @@ def _covering(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
             best, best_edge = key, edge
             if occupied > 0.8 * count:
                 break
-        edge *= np.sqrt(occupied / (0.9 * count))  # of a surface, the voxels are in proportion to 1 / edge^2
+        edge *= np.sqrt(occupied / (0.9 * count))  # the number of voxels on a surface is proportional to 1 / edge^2
         if not too_small < edge < best_edge:
             edge = (too_small + best_edge) / 2
     chosen = np.zeros(len(points), bool)
@@ -167,6 +169,6 @@ def _covering(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _voxels(points: NDArray[np.float64], edge: float) -> NDArray[np.int64]:
-    """Number of the voxel of each point (m, 3), whose coordinates are not negative; up to 2^20 along each axis."""
+    """Return the voxel index of each point (m, 3) with non-negative coordinates; up to 2^20 along each axis."""
     x, y, z = np.minimum(points / edge, (1 << 20) - 1).astype(np.int64).T
     return (x << 40) | (y << 20) | z

@@ -23,22 +23,22 @@ from loco.errors import ConfigError, DataError, LocoError
 from loco.logs import THREADS
 from loco.training.lock import Lock
 
-STOP = signal.SIGUSR1  # what srun passes on to its tasks, and they to the ranks
-ERROR = "error.txt"  # in the folder of the state: what went wrong in a rank
-# What a step inherits of the SLURM job around it. All other SLURM_* describe the step that this process runs in, and
-# srun would take them as options.
+STOP = signal.SIGUSR1  # forwarded by srun to its tasks, and by them to the ranks
+ERROR = "error.txt"  # in the folder of the state: the error message of a rank
+# Variables of the SLURM job that a new step inherits. All other SLURM_* describe the step of this process, and srun
+# would interpret them as options.
 _KEPT = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_CONF")
-_PORTS = range(10_000, 30_000)  # below those that systems hand out for outgoing connections
+_PORTS = range(10_000, 30_000)  # below the ephemeral ports
 
 logger = logging.getLogger(__name__)
 
 
 class Ranks(NamedTuple):
-    """The place of this process among the ranks of a training.
+    """The rank and world size of this process in a training.
 
-    ``rank`` of ``world_size``, on one of ``nodes`` machines with ``per_node`` ranks each. ``environment`` states to
-    Lightning who starts the ranks, so that it does not look for a cluster: within a SLURM job it would find one, and
-    request that the job be queued again on signals that the training handles itself.
+    ``rank`` of ``world_size``, on one of ``nodes`` machines with ``per_node`` ranks each. ``environment`` prevents
+    Lightning from detecting a cluster: within a SLURM job it would requeue the job on signals that the training handles
+    itself.
     """
 
     rank: int
@@ -49,7 +49,7 @@ class Ranks(NamedTuple):
 
     @classmethod
     def of_environment(cls) -> Ranks:
-        """Read them from the variables of torchrun; one rank if torchrun did not start this process."""
+        """Read the ranks from the variables of torchrun; a single rank if torchrun did not start this process."""
         if not TorchElasticEnvironment.detect():
             return cls(0, 1, 1, 1, LightningEnvironment())
         rank, world_size, per_node = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
@@ -59,22 +59,22 @@ class Ranks(NamedTuple):
 def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> None:
     """Run the ranks of a distributed training and wait for them.
 
-    SIGTERM is passed on to the agents, and by them to all ranks, which save the state and end; through srun as SIGUSR1
-    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The process that is waited for holds the ``lock``
-    of the training, too: it may outlive this one.
+    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit; through srun as SIGUSR1
+    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The launched process also holds the ``lock`` of the
+    training, because it may outlive this one.
 
     Args:
-        job: arguments of the training, JSON; a rank that fails leaves its message beside it.
+        job: arguments of the training, JSON; a rank that fails writes its message beside it.
         processes: number of ranks in all.
         nodes: number of machines, with equal numbers of ranks; more than one only within a SLURM job of as many nodes,
             to all of which the folder of ``job`` is visible under its path.
         threads: CPU threads of each rank.
-        lock: of the training.
+        lock: lock of the training.
 
     Raises:
         ConfigError: there are several nodes, but no SLURM job, or one of another number of nodes.
-        LocoError: a rank failed; the message is its own.
-        SystemExit: the training was asked to stop, or a rank ended without a message.
+        LocoError: a rank failed; the message is that of the rank.
+        SystemExit: the training was requested to stop, or a rank ended without a message.
     """
     command, environment = [*_agent(job, processes, nodes), "-m", "loco.training", str(job)], dict(os.environ)
     if nodes > 1:
@@ -103,7 +103,7 @@ def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _agent(job: Path, processes: int, nodes: int) -> list[str]:
-    """The command of torchrun on each node."""
+    """Return the command of torchrun on each node."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes // nodes}"]
     if nodes == 1:
         return [*command, "--standalone"]
@@ -115,7 +115,7 @@ def _agent(job: Path, processes: int, nodes: int) -> list[str]:
 
 
 def _step(nodes: int, cpus: int, gpus: int) -> list[str]:
-    """The command that starts one task on each node of this SLURM job, with all ``cpus`` and ``gpus`` of its ranks."""
+    """Return the command that starts one task on each node of this SLURM job, with all ``cpus`` and ``gpus``."""
     command = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}"]
     command += ["--ntasks-per-node=1", f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"]
     if any(os.environ.get(name) for name in ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_GPUS")):
@@ -124,7 +124,7 @@ def _step(nodes: int, cpus: int, gpus: int) -> list[str]:
 
 
 def _hosts(nodes: int) -> list[str]:
-    """The names of the nodes of this SLURM job.
+    """Return the names of the nodes of this SLURM job.
 
     Raises:
         ConfigError: this is no SLURM job, or one of another number of nodes.

@@ -1,4 +1,4 @@
-"""One training at a time in a folder, also on file systems without locks."""
+"""Lock of a folder, which allows one training at a time, also on file systems without locks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import IO
 from loco.errors import DataError
 from loco.process_identity import ProcessIdentity
 
-LOCK = ".lock"  # in the folder: locked by the system
-HELD = ".lock.held"  # where the system has no locks: followed by a number
-# What flock answers where a file system has no locks: NFS without lockd, some FUSE file systems.
+LOCK = ".lock"  # in the folder: locked with flock
+HELD = ".lock.held"  # if the file system has no locks: followed by a number
+# Errors of flock on file systems without locks: NFS without lockd, some FUSE file systems.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-RELEASED = "released\n"  # in place of the list of processes
-LOOK = 0.1  # seconds that a look at a lock takes at most
-TRIES = 10  # to take over a lock before another process does
+RELEASED = "released\n"  # replaces the list of processes
+LOOK = 0.1  # seconds, maximum duration of testing a lock
+TRIES = 10  # attempts to take over a lock before another process does
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +34,16 @@ class Lock:
 
     Attributes:
         path: file that lists the processes that hold it, until it is released.
-        descriptors: to be inherited by child processes that hold the lock, too.
+        descriptors: file descriptors to be inherited by child processes that also hold the lock.
     """
 
     path: Path
     descriptors: tuple[int, ...]
 
     def share(self, process: int) -> None:
-        """Let a child process, which inherited ``descriptors``, hold the lock as well: it may outlive this process."""
+        """Register a child process, which inherited ``descriptors``, as a holder of the lock: it may outlive this
+        process.
+        """
         with self.path.open("a") as file:
             file.write(f"{ProcessIdentity.of(process)}\n")
 
@@ -50,8 +52,8 @@ class Lock:
 def training_lock(folder: Path) -> Iterator[Lock]:
     """Hold the lock of a training's folder, which is created if missing.
 
-    The lock is one of the system (flock). Where the file system has none, it is a file that lists the processes of the
-    training until it ends. If it lists only processes of this machine that have ended, it is free, too.
+    The lock is a system lock (flock). If the file system has none, it is a file that lists the processes of the
+    training until it ends. It also counts as free if it lists only processes of this machine that have ended.
 
     Raises:
         DataError: another training holds the lock, or might hold it on another machine.
@@ -78,7 +80,7 @@ def training_lock(folder: Path) -> Iterator[Lock]:
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock a file. If it is locked, try once more: a look at the lock (:func:`is_locked`) holds it for an instant."""
+    """Lock a file. If it is locked, try once more, because :func:`is_locked` holds the lock for an instant."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -96,7 +98,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _claim(folder: Path) -> Path:
-    """Create the file that stands for a lock: the successor of one that was released or whose processes have ended.
+    """Create the file that represents a lock: the successor of one that was released or whose processes have ended.
 
     Files are numbered. The one with the highest number decides, and no other process removes or renames it. Of all
     processes that see the same file, one can create its successor.
@@ -127,12 +129,12 @@ def _held(folder: Path, number: int) -> Path:
 
 
 def _numbers(folder: Path) -> set[int]:
-    """The numbers of the files in a folder that stand for a lock."""
+    """Return the numbers of the files in a folder that represent a lock."""
     return {int(path.suffix[1:]) for path in folder.glob(f"{HELD}.*") if path.suffix[1:].isdecimal()}
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a lock was released, or all its processes have ended. An empty file is about to be written."""
+    """Return whether a lock was released, or all its processes have ended. An empty file is about to be written."""
     text = _read(path)
     holders = _holders(text)
     return text == RELEASED or (bool(holders) and all(holder.has_ended for holder in holders))
@@ -146,7 +148,7 @@ def _read(path: Path) -> str:
 
 
 def _holders(text: str) -> list[ProcessIdentity]:
-    """The processes that a file lists; none if it is not complete."""
+    """Return the processes that a file lists; none if it is incomplete."""
     try:
         return [ProcessIdentity.parse(line) for line in text.splitlines()]
     except ValueError:

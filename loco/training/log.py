@@ -22,7 +22,7 @@ class LiveLog:
     has no line end; it is neither read nor kept.
 
     Attributes:
-        path: of the file, which is created by the first line.
+        path: path of the file, which is created with the first line.
         position: bytes of all lines so far.
     """
 
@@ -114,7 +114,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
         One dictionary per step, with the columns that have a value. An empty list if there is no log yet.
 
     Raises:
-        DataError: the file cannot be read, or is no such log.
+        DataError: the file cannot be read, or is not such a log.
     """
     if not path.is_file():
         return []
@@ -127,7 +127,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def _text(value: Any) -> str:
-    """A value as in CSV: the shortest decimal number that is read as the same value."""
+    """Return a value as in CSV: the shortest decimal number that is read as the same value."""
     if value is None or math.isnan(value):
         return ""
     return str(value) if isinstance(value, int) else repr(float(value))

@@ -1,4 +1,4 @@
-"""The training step: features of a batch, the ranking loss over their pairs, the optimiser, and what is kept."""
+"""The training step: features of a batch, the ranking loss over their pairs, the optimiser, and the kept weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from loco.training.precision import HALF
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
 
-LOGGED = {  # columns of the log that loggers get, and their names there
+LOGGED = {  # columns of the log that are sent to loggers -> their names there
     "loss": "loss",
     "phase": "phase",
     "lr": "lr",
@@ -74,15 +74,15 @@ class RankingModule(pl.LightningModule):
         """
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-            seed: of the initial weights, and of what the network and the losses draw.
+            seed: seed of the initial weights, and of the draws of the network and the losses.
             validation: scenes whose mAP is measured every ``validate_every`` steps; None for those that another rank
                 evaluates.
-            out_dir: where a batch that breaks the training is written.
+            out_dir: folder for a batch on which the training diverges.
             curve: the log of the training, written by rank 0; None for no log.
 
         Attributes:
             entry: last line of the log.
-            last_score: of the last validation; None before the first.
+            last_score: score of the last validation; None before the first.
         """
         super().__init__()
         self.settings, self.seed, self.out_dir = experiment["train"], seed, out_dir
@@ -92,18 +92,18 @@ class RankingModule(pl.LightningModule):
         if not self.extractor.trainable_parameters:
             raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
         self.phases = phases_of(self.settings)
-        # The extractor's features have unit length.
+        # The features of the extractor are L2-normalised.
         self.losses = [build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases]
         self.criteria = nn.ModuleList(self.losses)  # part of the state: losses count their draws
         self.validation = validation
         self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
         self.curve = curve
-        self.entry: dict[str, float] = {}  # of the newest step whose numbers were read
+        self.entry: dict[str, float] = {}  # of the latest step whose numbers were read
         self.last_score: float | None = None
         self._parts: list[tuple[Batch, Deferred]] = []  # batches since the last step of the optimiser, their numbers
-        self._gradients: Deferred | None = None  # whether those of the present step are finite
+        self._gradients: Deferred | None = None  # whether those of the current step are finite
         self._unread: deque[_Step] = deque()
-        self._unwritten: list[dict[str, float]] = []  # read and not yet in the log
+        self._unwritten: list[dict[str, float]] = []  # read, but not yet in the log
         self._batch: Batch | None = None  # the last
         self.half = HALF.get(self.settings.get("precision"))
         if self.settings.get("grad_cache"):
@@ -114,32 +114,32 @@ class RankingModule(pl.LightningModule):
         self._ended = time.perf_counter()
 
     def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:  # the batches of all processes are one
+        if self.trainer.world_size > 1:  # the batches of all ranks form one
             for criterion in self.losses:
                 criterion.group = distributed.group.WORLD
             share_batch_norms(self.extractor)
 
     @property
     def criterion(self) -> RankingLoss:
-        """The loss of the phase in force."""
+        """The loss of the current phase."""
         return self.losses[phase_at(self.phases, self.global_step).number - 1]
 
     def on_train_start(self) -> None:
-        self._end_early()  # killed after it had ended, it does not go on
+        self._end_early()  # a training that was killed after its last step does not continue
 
     def on_train_batch_start(self, batch: Batch, _: int) -> None:
         self._began = time.perf_counter()
         self._batch = batch
         self._begin_step()
-        # What a backbone may draw for itself (dropout, stochastic depth) depends on the seed and the batch alone, too.
+        # Random draws of a backbone (dropout, stochastic depth) also depend only on the seed and the batch.
         number = self.global_step * self.trainer.accumulate_grad_batches + len(self._parts)
         torch.manual_seed(np.random.SeedSequence([self.seed, number, self.global_rank]).generate_state(1)[0].item())
 
     def _begin_step(self) -> None:
-        """Put into force what the phase of this step determines: temperature, learning rates, weight decay."""
+        """Apply the settings of the phase of this step: temperature, learning rates, weight decay."""
         phase, optimiser = phase_at(self.phases, self.global_step), self.trainer.optimizers[0]
         if self.global_step == phase.start and not self._parts:
-            optimiser.state.clear()  # the moments of Adam are those of the gradients of another loss
+            optimiser.state.clear()  # the moments of Adam belong to the gradients of another loss
         set_rates(optimiser, phase, self.global_step)
         if self.criterion.takes_tau:
             self.criterion.tau = phase.tau(self.global_step)
@@ -165,7 +165,7 @@ class RankingModule(pl.LightningModule):
         return loss
 
     def _features(self, batch: Batch) -> Tensor:
-        """L2-normalised feature maps (b, dim, h, w) float32 of the images of a batch."""
+        """Return L2-normalised feature maps (b, dim, h, w) float32 of the images of a batch."""
 
         def encode(part: slice) -> Tensor:
             images, factors, encoded = (
@@ -180,14 +180,14 @@ class RankingModule(pl.LightningModule):
         return encode(slice(None))
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
-        if self.trainer.precision != "16-mixed":  # whose gradient overflows now and then; such steps are left out
+        if self.trainer.precision != "16-mixed":  # whose gradient overflows occasionally; such steps are skipped
             gradients = [p.grad for p in self.extractor.parameters() if p.grad is not None]
             self._gradients = Deferred({"finite": all_finite(gradients)})
         clip = phase_at(self.phases, self.global_step).optimiser["clip"]
         self.clip_gradients(optimizer, clip, gradient_clip_algorithm)
 
     def _diverged(self, what: str, step: int, batch: Batch) -> DataError:
-        """Save the batch that broke the training; return the error that names it."""
+        """Save the batch on which the training diverged; return the error that names it."""
         share = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = self.out_dir / f"diverged-step{step}{share}.safetensors"
         with atomic_path(path) as temporary:
@@ -199,7 +199,7 @@ class RankingModule(pl.LightningModule):
         )
 
     def end_batch(self) -> bool:
-        """Record, validate and keep what is to be kept, where a batch ends a step; and whether it does."""
+        """Record, validate and update the kept weights if a batch ends a step; return whether it does."""
         if len(self._parts) < self.trainer.accumulate_grad_batches:
             return False
         self.kept.follow(self.extractor)
@@ -214,14 +214,14 @@ class RankingModule(pl.LightningModule):
 
     @property
     def phase(self) -> str:
-        """The phase of the newest step that was read, as the progress bar shows it."""
+        """The phase of the latest step that was read, as the progress bar shows it."""
         phase = self.phases[int(self.entry["phase"]) - 1]
         return f"{phase.loss['name']} (phase {phase.number} of {len(self.phases)})"
 
     def _record(self) -> None:
-        """Take note of a step; and read the numbers of those before, on the CPU of this one, too."""
+        """Record a step, and read the numbers of the previous ones (on the CPU, also of this one)."""
         seconds = time.perf_counter() - self._ended
-        # Of several batches to a step, the wait for the last is seen alone.
+        # With several batches per step, only the wait for the last one is measured.
         timing = seconds, (self._began - self._ended) / seconds, peak_memory() / 1e9
         self._unread.append(_Step(self.global_step, self._parts, self._gradients, *timing))
         self._parts, self._gradients = [], None
@@ -229,13 +229,13 @@ class RankingModule(pl.LightningModule):
             self.log_dict({title: float(self.entry[key]) for key, title in LOGGED.items()})
 
     def read_steps(self, late: bool = False) -> bool:
-        """Read the numbers of steps; if ``late``, not of the last, which a GPU is still computing.
+        """Read the numbers of steps; if ``late``, except for the last step, which a GPU is still computing.
 
         Returns:
             Whether any were read.
 
         Raises:
-            DataError: the features or gradients of one are not finite; its batch is saved.
+            DataError: the features or gradients of a step are not finite; its batch is saved.
         """
         read = [self._read(self._unread.popleft()) for _ in range(len(self._unread) - late)]
         if read:
@@ -252,7 +252,9 @@ class RankingModule(pl.LightningModule):
             raise self._diverged("gradients", step.number - 1, step.batches[-1][0])
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
         pairs = sum(part["positives"] + part["negatives"] for part in parts)
-        images = sum(len(batch.use) for batch, _ in step.batches) * self.trainer.world_size  # equal parts, up to one
+        images = (
+            sum(len(batch.use) for batch, _ in step.batches) * self.trainer.world_size
+        )  # equal parts, up to one image
         taken = step.number - 1  # counted from 0
         phase = phase_at(self.phases, taken)
         return {
@@ -269,7 +271,7 @@ class RankingModule(pl.LightningModule):
         }
 
     def _write(self) -> None:
-        """Write the steps that were read into the log."""
+        """Write the steps that were read to the log."""
         if self.curve is not None and self.trainer.is_global_zero:
             for entry in self._unwritten:
                 self.curve.append(entry)
@@ -280,7 +282,7 @@ class RankingModule(pl.LightningModule):
         self._write()
 
     def _validate(self) -> None:
-        """Evaluate the scenes of this rank, and share the scores.
+        """Evaluate the scenes of this rank, and all-reduce the scores.
 
         Each scene has a score on one rank and 0 on the others, and the mean is over the scenes in their order, so the
         value is the same for every number of ranks, bit for bit.
@@ -303,12 +305,12 @@ class RankingModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def finish(self) -> None:
-        """Give the extractor the weights that are to be kept, and see that its features are finite."""
+        """Set the final weights of the extractor, and check that its features are finite."""
         if self.kept.best:
             set_weights(self.extractor, self.kept.best)
         elif self.kept.average:
             set_weights(self.extractor, self.kept.average)
-        if self._batch is not None:  # as it is where the training was killed after its last step
+        if self._batch is not None:  # None if the training was killed after its last step
             batch = Batch(*(None if part is None else part.to(self.extractor.device) for part in self._batch))
             images = None if batch.images is None else colours(batch.images, batch.jitter)
             with torch.no_grad(), evaluating(self.extractor):
@@ -320,7 +322,7 @@ class RankingModule(pl.LightningModule):
         return build_optimiser(self.extractor, self.phases)
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Without the frozen weights, which are built anew: those of a large backbone are most of a checkpoint."""
+        """Return the state without the frozen weights, which are built again: they are most of its size."""
         return without_frozen(self, super().state_dict(*arguments, **options))
 
     @property
@@ -342,7 +344,7 @@ class RankingModule(pl.LightningModule):
 
 
 def peak_memory() -> int:
-    """Most memory that this process has held so far, bytes: on the GPU if there is one, else resident."""
+    """Return the peak memory of this process, bytes: on the GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

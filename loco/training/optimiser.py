@@ -1,4 +1,4 @@
-"""The optimiser of a training: which weights decay, and the learning rate of each part of the network."""
+"""The optimiser of a training: weight decay and learning rate of each part of the network."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ def set_rates(optimiser: torch.optim.Optimizer, phase: Phase, step: int) -> None
 
 
 def _parts(extractor: Extractor) -> dict[nn.Parameter, str]:
-    """The part of each parameter of heads and of low-rank changes; the others belong to the backbone."""
+    """Return the part of each parameter of heads and low-rank adapters; the others belong to the backbone."""
     heads = [module for module in extractor.modules() if isinstance(module, Head)]
     parts = {parameter: "head" for head in heads for parameter in head.parameters()}
-    # peft names its layers so.
+    # The name of these layers in peft.
     lora = {parameter: "lora" for name, parameter in extractor.named_parameters() if ".lora_" in name}
     return parts | lora
 
 
 def _depths(extractor: Extractor) -> dict[nn.Parameter, int]:
-    """The depth of each parameter of transformer backbones in or before a block."""
+    """Return the depth of each parameter of transformer backbones in or before a block."""
     depths: dict[nn.Parameter, int] = {}
     for backbone in (module for module in extractor.modules() if isinstance(module, Backbone) and module.blocks):
         layers = [backbone.embedding, *([block] for block in backbone.blocks)]

@@ -12,20 +12,20 @@ from loco.geometry.near_pairs import NearPairs, partners
 from loco.storage import PairIndex
 from loco.training.scene_files import SceneFiles
 
-_TRIES = 1000  # draws after which a batch no longer waits for pairs that bring new images
+_TRIES = 1000  # maximum draws of pairs without new images per batch
 
 
 class PairBank:
-    """Images of batches, two by two from positive pairs.
+    """Images of batches, drawn in pairs from positive pairs of patches.
 
-    A positive pair is two patches of different images of a scene, up to ``radius`` apart. Pairs are drawn, with
-    replacement, until their images are as many as a batch takes: first a scene, then one of its pairs, each as likely
-    as any other. No pair is stored: the index of a scene (:class:`loco.storage.PairIndex`) takes 24 bytes per patch,
-    however many pairs there are, and stays in its file, of which a draw reads a few pages.
+    A positive pair consists of two patches of different images of a scene, up to ``radius`` apart. Pairs are drawn with
+    replacement until they have the number of images of a batch: first a scene, then one of its pairs, uniformly. No
+    pair is stored: the index of a scene (:class:`loco.storage.PairIndex`) takes 24 bytes per patch, however many pairs
+    there are, and stays in its file, of which a draw reads a few pages.
 
-    Where one place is left, at which a pair no longer fits, it goes to a new image that has a positive pair with one of
-    the batch. So each image of a batch has a partner there; unless no such image is found, as when the scenes of the
-    batch have no further ones. Then the place goes to any image that has partners somewhere.
+    If a single image is missing, an image that has a positive pair with one of the batch is added. Each image of a
+    batch therefore has a partner in it, unless no such image is found, because the scenes of the batch have no further
+    ones. In this case any image with partners is added.
     """
 
     def __init__(
@@ -38,15 +38,16 @@ class PairBank:
     ) -> None:
         """
         Args:
-            scenes: to draw from, with the indices of their pairs. Scenes without positive pairs are never drawn.
-            radius: largest distance of a positive pair, metres; that of the loss.
+            scenes: scenes from which images are drawn, with the indices of their pairs. Scenes without positive pairs
+                are never drawn.
+            radius: maximum distance of a positive pair, metres; that of the loss.
             images: number of images of a batch, 2 or more.
-            scenes_by: draw scenes equally often, or in proportion to their positive pairs (``size``), so that all pairs
-                of all scenes are equally likely.
-            seed: of all draws.
+            scenes_by: draw scenes uniformly, or in proportion to their positive pairs (``size``), so that all pairs of
+                all scenes are equally likely.
+            seed: seed of all draws.
 
         Raises:
-            DataError: there are fewer than ``images`` images with positive pairs; a scene has no index, or one of
+            DataError: there are fewer than ``images`` images with positive pairs; a scene has no index, or an index for
                 another radius.
         """
         self.scenes, self.images, self.seed = scenes, images, seed
@@ -56,8 +57,8 @@ class PairBank:
             counts.append(bounds[-1] // 2)
             found = np.flatnonzero(np.diff(bounds))
             paired.append(np.stack([np.full(len(found), number), found], axis=1))
-        self.pair_counts = np.array(counts, np.int64)  # (scenes,) number of positive pairs of each
-        self.paired = np.concatenate(paired)  # (k, 2) scene and frame of each image that has partners
+        self.pair_counts = np.array(counts, np.int64)  # (scenes,) number of positive pairs
+        self.paired = np.concatenate(paired)  # (k, 2) scene and frame of each image with partners
         if len(self.paired) < images:
             raise DataError(
                 f"too few images show, within {radius:g} m, a place that another image of their scene shows too",
@@ -69,12 +70,12 @@ class PairBank:
         self.weights = weights / weights.sum()
 
     def draw(self, step: int) -> list[tuple[int, int]]:
-        """The images of batch number ``step``, by the numbers of their scene and frame; all different.
+        """Draw the images of batch number ``step``, as indices of scene and frame; all are different.
 
-        They depend on the seed and ``step`` alone.
+        They depend only on the seed and ``step``.
         """
         rng = np.random.default_rng([self.seed, step])
-        chosen: dict[tuple[int, int], None] = {}  # in the order in which they came
+        chosen: dict[tuple[int, int], None] = {}  # in the order of the draws
         for _ in range(_TRIES):
             if len(chosen) > self.images - 2:
                 break
@@ -85,7 +86,7 @@ class PairBank:
         return list(chosen)
 
     def _draw_partner(self, chosen: list[tuple[int, int]], rng: np.random.Generator) -> tuple[int, int]:
-        """A further image; if one is found, the partner in a random positive pair of a random one of ``chosen``."""
+        """Draw a further image: the partner in a random positive pair of an image of ``chosen``, if one is found."""
         taken = set(chosen)
         for _ in range(_TRIES):
             number, image = chosen[rng.integers(len(chosen))]
@@ -97,9 +98,9 @@ class PairBank:
 
 
 def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = None) -> tuple[int, int]:
-    """The images of a random positive pair: any, or any whose first patch is of ``image``. There must be one.
+    """Draw the images of a random positive pair, optionally one whose first patch is of ``image``; it must exist.
 
-    Pairs are numbered by their first patch, and those of a patch as its partners come in the index.
+    Pairs are numbered by their first patch, and those of a patch in the order of its partners in the index.
 
     Raises:
         DataError: the index contradicts itself.
@@ -109,7 +110,7 @@ def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = No
     image = int(np.searchsorted(bounds, pair, side="right")) - 1
     points, images, place, counts, cells, starts = index.patches
     own = counts[first[image] : first[image + 1]]
-    last = np.cumsum(own, dtype=np.int64)  # number after that of each patch's last pair, in the image
+    last = np.cumsum(own, dtype=np.int64)  # one past the last pair of each patch, within the image
     if len(own) == 0 or last[-1] != bounds[image + 1] - bounds[image]:
         raise index.damaged(f"other counts in frame {image}")
     patch = int(np.searchsorted(last, pair - bounds[image], side="right"))
@@ -124,7 +125,7 @@ def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = No
 
 
 def _checked_index(scene: SceneFiles, radius: float) -> PairIndex:
-    """The index of a scene's pairs within ``radius``."""
+    """Return the index of a scene's pairs, after checking its ``radius``."""
     index = scene.pair_index
     if index is None:
         raise DataError(

@@ -9,23 +9,25 @@ from torch import Tensor
 
 from loco.errors import ConfigError
 
-RELATIVE = 1e-7  # a variance below this share of the largest is rounding: features are stored in half precision
+RELATIVE = (
+    1e-7  # variances below this fraction of the largest are rounding errors: features are stored in half precision
+)
 
 
 def components(maps: Iterable[Tensor], count: int, whiten: bool) -> tuple[Tensor, Tensor, float]:
-    """Principal components of the cells of maps, as a linear layer, from sums in double precision.
+    """Compute the principal components of the cells of maps as a linear layer, from sums in double precision.
 
     Args:
-        maps: (b, c, h, w) each.
-        count: how many, those of the largest variance first.
-        whiten: divide each by its standard deviation.
+        maps: maps (b, c, h, w).
+        count: number of components, in descending order of variance.
+        whiten: whether to divide each component by its standard deviation.
 
     Returns:
         Weight (count, c) and bias (count,): ``weight @ x + bias`` has mean zero over all cells x. Each component's
-        largest weight is positive. And the share of the variance that the components hold.
+        largest weight is positive. In addition the fraction of variance that the components explain.
 
     Raises:
-        ConfigError: more components are asked for than the cells vary in, beyond rounding in half precision.
+        ConfigError: ``count`` is larger than the rank of the features, up to rounding in half precision.
     """
     number, total, products = 0, torch.zeros(()), torch.zeros(())
     for part in maps:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OPTIMISER_KEYS = ("lr", "weight_decay", "warmup_steps", "clip")  # that every phase has, of its own or of `train`
+OPTIMISER_KEYS = ("lr", "weight_decay", "warmup_steps", "clip")  # required in every phase, or in `train`
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Phase:
 
     Attributes:
         number: counted from 1.
-        start: steps of the training before this phase.
-        steps: of the optimiser.
+        start: number of steps before this phase.
+        steps: number of optimiser steps.
         loss: for :func:`loco.losses.build_loss`; its ``tau``, if it has one, is a number or ``{from, to, schedule}``.
         optimiser: as in the configuration, completed by the defaults of ``train.optimiser``.
     """
@@ -71,7 +71,7 @@ def merged_phases(train: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _laid_over(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``defaults`` with ``changes``; the maps in them are merged, too."""
+    """Return ``defaults`` updated by ``changes``; nested maps are merged."""
     merged = {**defaults, **changes}
     for key in defaults.keys() & changes.keys():
         if isinstance(defaults[key], Mapping) and isinstance(changes[key], Mapping):
@@ -93,7 +93,7 @@ def phases_of(train: Mapping[str, Any]) -> list[Phase]:
 
 
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:
-    """Return the phase in force at a step; the last one after the end of the training."""
+    """Return the phase at a step; the last one after the end of the training."""
     return next((phase for phase in phases if step < phase.end), phases[-1])
 
 
@@ -180,7 +180,7 @@ SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "one_cycle": one_cycle,
 }
 
-# The temperature at a progress from 0 (first step of the phase) to 1 (last step), between the first and the last value.
+# The temperature at a progress from 0 (first step of the phase) to 1 (last step), between the first and last value.
 TAU_SCHEDULES: dict[str, Callable[[float, float, float], float]] = {
     "cosine": lambda first, last, progress: last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress)),
     "linear": lambda first, last, progress: first + (last - first) * progress,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StepBar(Callback):
-    """Show steps, time left, the phase and its loss, images and pairs per second, memory, and the last validation."""
+    """Show steps, remaining time, the phase and its loss, images and pairs per second, memory, last validation."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -22,12 +22,12 @@ class StepBar(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: RankingModule) -> None:
         if not trainer.is_global_zero:
             return
-        seconds = 0.5 if sys.stdout.isatty() else 10  # between two displays: a file keeps all of them
+        seconds = 0.5 if sys.stdout.isatty() else 10  # between updates: a file keeps all of them
         steps = {"total": trainer.max_steps, "initial": trainer.global_step, "unit": "step"}
         self.bar = tqdm(**steps, file=sys.stdout, mininterval=seconds, smoothing=0.1)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: RankingModule, *_: Any) -> None:
-        # No step has ended with this batch, or none has been read yet.
+        # No step ended with this batch, or none has been read yet.
         if self.bar is None or trainer.global_step == self.bar.n or not module.entry:
             return
         entry = module.entry

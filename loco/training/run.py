@@ -1,4 +1,4 @@
-"""The train step: fit one experiment on one split, resume where a killed training stopped, write the model."""
+"""The train step: fit one experiment on one split, resume an interrupted training, write the model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from loco.training.states import (
 )
 from loco.training.validation import ValidationScene
 
-ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; None, or fewer, where none is
+ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; missing ones are None or omitted
 
 logger = logging.getLogger(__name__)
 
@@ -69,29 +69,28 @@ def train(
     """Train an experiment; write ``model.safetensors`` and ``log.csv`` to ``out_dir``, TensorBoard files beside them.
 
     The state of the training is in ``out_dir/state-<fingerprint>`` and is saved every ``save_every`` steps and on
-    SIGTERM; the log grows there by one line per step. A training that finds the state of its own fingerprint continues
-    from there, with the same result as one that was never stopped. States of other fingerprints, which belong to other
-    settings, data or code, are kept and logged with a warning. Where the learning rate does not depend on the number of
-    steps, the state of a finished training is kept, too, and a training of more steps continues from it
+    SIGTERM; the log grows there by one line per step. A training that finds a state with its fingerprint continues from
+    it, with the same result as an uninterrupted one. States of other fingerprints, which belong to other settings, data
+    or code, are kept and logged with a warning. If the learning rate does not depend on the number of steps, the state
+    of a finished training is kept as well, and a training with more steps continues from it
     (:func:`loco.training.states.keeps_final_state`).
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-        train: files of the scenes to train on; with their encoded frames, to train on those, and with the index of
-            their positive pairs, for batches of these.
-        val: (frames, correspondences) of those to validate on; may be empty.
-        out_dir: where to write.
-        seed: of the initial weights and all draws.
-        state_fingerprint: of all that decides the state after a number of steps: code, data, seed, and settings
-            (:func:`loco.training.states.state_settings`).
-        threads: for the computation on the CPU, of all processes of one node.
-        facts: to be written into the model file, beside seed, steps and phases.
-        record: how the model is made.
+        train: files of the training scenes; with their encoded frames, to train on those, and with the index of their
+            positive pairs, for batches of pairs.
+        val: (frames, correspondences) of the validation scenes; may be empty.
+        out_dir: output folder.
+        seed: seed of the initial weights and all draws.
+        state_fingerprint: fingerprint of everything that determines the state after a number of steps: code, data,
+            seed, and settings (:func:`loco.training.states.state_settings`).
+        threads: CPU threads of all ranks of one node.
+        facts: facts to write to the model file, in addition to seed, steps and phases.
+        record: provenance record of the model.
 
     Raises:
-        DataError: files that do not belong together, a second training at work on the same state, a loss that is
-            not finite.
-        SystemExit: the training was asked to stop (SIGTERM) and its state is saved; or one of its processes failed.
+        DataError: files do not belong together, another training uses the same state, or the loss is not finite.
+        SystemExit: the training was requested to stop (SIGTERM) and its state is saved; or one of its ranks failed.
     """
     processes, nodes = (experiment["train"].get(key, 1) for key in ("processes", "nodes"))
     per_rank = max(1, threads * nodes // processes)
@@ -109,7 +108,7 @@ def train(
 
 
 def _finish(state: Path, keep: bool) -> None:
-    """Keep the state of a training that has finished, to continue it, or remove it."""
+    """Keep the state of a finished training, to continue it later, or remove it."""
     if not keep:
         shutil.rmtree(state)
         return
@@ -134,9 +133,9 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     record: Record | None = None,
 ) -> None:
-    """What one rank of a training does.
+    """Run one rank of a training.
 
-    Arguments as of :func:`train`, except ``state``, the folder of its state, and ``threads``, those of this rank.
+    Arguments as for :func:`train`, except ``state``, the folder of its state, and ``threads``, those of this rank.
     """
     settings = experiment["train"]
     torch.set_num_threads(threads)
@@ -195,17 +194,17 @@ def fit(
 
 
 def _own_part(scenes: Sequence[SceneFiles], ranks: Ranks, dtype: torch.dtype) -> list[ValidationScene | None]:
-    """The scenes to validate on, of which each rank loads every n-th; None for the others."""
+    """Return the validation scenes, of which each rank loads every n-th; None for the others."""
     return [ValidationScene(s, dtype) if k % ranks.world_size == ranks.rank else None for k, s in enumerate(scenes)]
 
 
 class Steps(Callback):
-    """End each step, save the whole training every few steps, and stop all its processes when one is asked to."""
+    """End each step, save the training every few steps, and stop all ranks when one is requested to stop."""
 
     def __init__(self, path: Path, every: int, at_end: bool) -> None:
         """
         Args:
-            path: of the saved state.
+            path: path of the saved state.
             every: number of steps between two saves.
             at_end: whether to save the last step as well.
         """
@@ -213,7 +212,7 @@ class Steps(Callback):
         self.asked_to_stop, self.vote = False, StopVote()
 
     def on_train_start(self, *_: Any) -> None:
-        # In the place of Lightning's handler, which talks to the other processes from amidst the step of this one.
+        # Replaces Lightning's handler, which would communicate with other ranks in the middle of a step.
         for number in (signal.SIGTERM, STOP):
             signal.signal(number, self._ask_to_stop)
 
@@ -228,7 +227,7 @@ class Steps(Callback):
         if stop or trainer.global_step % self.every == 0 or (self.at_end and ends):
             self._save(trainer)
         if stop:
-            trainer.strategy.barrier("saved")  # the first node that ends takes the others with it
+            trainer.strategy.barrier("saved")  # the first node that exits terminates the others
             raise SystemExit(128 + signal.SIGTERM)
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -236,7 +235,7 @@ class Steps(Callback):
             with atomic_path(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
         else:
-            trainer.save_checkpoint(self.path)  # writes nothing, and waits for the process that does
+            trainer.save_checkpoint(self.path)  # on other ranks, waits for rank 0 to write
 
 
 def _loggers(settings: Mapping[str, Any], out_dir: Path, state: Path) -> Iterator[Logger]:
@@ -247,7 +246,7 @@ def _loggers(settings: Mapping[str, Any], out_dir: Path, state: Path) -> Iterato
 
 
 def _loader(batches: Batches, settings: Mapping[str, Any], device: torch.device) -> DataLoader:
-    """Batches are loaded ahead by the workers, into pinned memory where a GPU is to fetch them."""
+    """Return a loader whose workers prefetch batches, into pinned memory if there is a GPU."""
     workers = settings.get("workers", 0)
     ahead = {"prefetch_factor": settings.get("prefetch", 2), "persistent_workers": True} if workers else {}
     return DataLoader(batches, None, num_workers=workers, pin_memory=device.type == "cuda", **ahead)
@@ -255,19 +254,19 @@ def _loader(batches: Batches, settings: Mapping[str, Any], device: torch.device)
 
 def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpoint: Path | None) -> None:
     with warnings.catch_warnings():
-        # Batches are drawn in this process unless the configuration says otherwise: a draw costs little beside a step.
+        # By default, batches are drawn in this process: a draw is cheap compared to a step.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except SIGTERMException:
-            # Asked before the first step: Lightning would leave with exit status 0, which would pass for success.
+            # Requested before the first step: Lightning would exit with status 0, which would count as success.
             raise SystemExit(128 + signal.SIGTERM) from None
 
 
 def _state_folder(out_dir: Path, fingerprint: str, experiment: Mapping[str, Any], seed: int) -> Path:
     """Create the folder of this training's state, and list the states of other settings, data or code in the log.
 
-    A state that is beyond the last step of the training cannot be used, and is kept.
+    A state beyond the last step of the training cannot be used, and is kept.
     """
     state, steps = state_folder(out_dir, fingerprint), total_steps(experiment["train"])
     if (done := _steps_done(checkpoint_of(state))) > steps:
@@ -289,12 +288,12 @@ def _state_folder(out_dir: Path, fingerprint: str, experiment: Mapping[str, Any]
 
 
 def _steps_done(checkpoint: Path) -> int:
-    """Optimiser steps behind a saved state; 0 if there is none."""
+    """Return the number of optimiser steps of a saved state; 0 if there is none."""
     if not checkpoint.is_file():
         return 0
     try:
         return int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"])
-    except Exception as error:  # torch raises many kinds for broken files
+    except Exception as error:  # torch raises many types of errors for damaged files
         raise DataError(
             f"the saved state cannot be read: {error}",
             file=checkpoint,

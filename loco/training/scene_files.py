@@ -35,14 +35,14 @@ class SceneFiles(LazyFiles):
         return None if self.pairs_path is None else self.opened(PairIndex, self.pairs_path)
 
     def pairs(self, min_overlap: float, min_baseline: float) -> csr_array:
-        """(n, n): which images may follow each other in a batch (:func:`overlapping_pairs`)."""
+        """Return the pairs of images (n, n) that can be drawn together (:func:`overlapping_pairs`)."""
         return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"], min_overlap, min_baseline)
 
 
 def open_scenes(paths: Sequence[Sequence[Path | None]]) -> list[SceneFiles]:
-    """Scenes by their files: frames, correspondences, encoded frames, pairs; None, or fewer, where there is none.
+    """Open scenes by their files: frames, correspondences, encoded frames, pairs; missing ones are None or omitted.
 
-    Every file is opened once, to check it.
+    Every file is opened once, to validate it.
 
     Raises:
         DataError: the files of a scene do not belong together, or scenes differ in the size of their images.
@@ -63,6 +63,6 @@ def open_scenes(paths: Sequence[Sequence[Path | None]]) -> list[SceneFiles]:
 
 
 def _checked_size(scene: SceneFiles) -> tuple[int, int]:
-    """(height, width) of a scene's images, pixels; its files are opened, and so are checked."""
+    """Return the (height, width) of a scene's images, pixels, after opening and thereby validating its files."""
     scene.correspondences, scene.encoded, scene.pair_index  # noqa: B018
     return scene.frames.size

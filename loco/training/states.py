@@ -1,8 +1,8 @@
-"""Saved states of trainings: where they are, what they depend on, and how far they are. Imports no PyTorch.
+"""Saved states of trainings: their paths, the settings that they depend on, and their progress. Imports no PyTorch.
 
 The folder of a state holds ``last.ckpt``, the state itself, or ``final.ckpt``, that of a training that has finished and
 can be continued to more steps; the log so far (:mod:`loco.training.log`); and ``job.json``, the arguments of the
-training. So the command line lists states quickly.
+training. The command line can therefore list states quickly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LAST, FINAL, LOG, JOB = "last.ckpt", "final.ckpt", "log.csv", "job.json"
 # processes changes the order in which floating-point numbers are added, so results agree to rounding.
 PLACEMENT = ("processes", "nodes", "workers", "prefetch", "profile", "wandb", "save_every", "keep_state")
 _NAME = re.compile(r"state-[0-9a-f]{1,16}")
-_RECENT = 100  # steps from which the time left is estimated
+_RECENT = 100  # steps used to estimate the remaining time
 
 
 def state_folder(out_dir: Path, fingerprint: str) -> Path:
@@ -70,8 +70,8 @@ def is_final(state: Path) -> bool:
 def state_settings(train: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a training that determine its state after k steps.
 
-    Without those in :data:`PLACEMENT`; and without the number of steps (of the last phase) where no step depends on it
-    (:func:`is_extensible`), so that a training of more steps continues from the state of one of fewer.
+    They exclude those in :data:`PLACEMENT`, and the number of steps (of the last phase) if no step depends on it
+    (:func:`is_extensible`), so that a training with more steps can continue from a state of one with fewer.
 
     Args:
         train: block ``train`` of an experiment.
@@ -93,30 +93,30 @@ def total_steps(train: Mapping[str, Any]) -> int:
 def is_extensible(train: Mapping[str, Any]) -> bool:
     """Return whether the first k steps of a training are the same whatever the number of steps of its last phase.
 
-    So it is with a constant learning rate and a constant temperature. A cosine that ends later has another learning
-    rate at every step: this is another training.
+    This holds for a constant learning rate and a constant temperature. A longer cosine schedule has another learning
+    rate at every step, so it is another training.
     """
     last = phases_of(train)[-1]
     return last.optimiser.get("schedule", "cosine") == "constant" and not isinstance(last.loss.get("tau"), Mapping)
 
 
 def keeps_final_state(train: Mapping[str, Any]) -> bool:
-    """Return whether the state of a finished training is kept: unless refused, where it can be continued."""
+    """Return whether the state of a finished training is kept: if it can be continued, unless `keep_state` is false."""
     return is_extensible(train) and train.get("keep_state", True)
 
 
 def setting_changes(state: Path, experiment: Mapping[str, Any], seed: int) -> list[str]:
-    """Return in which settings a training differs from the one of a saved state, ``<key> <found> (now <expected>)``.
+    """Return the settings in which a training differs from a saved state, ``<key> <found> (now <expected>)``.
 
     Args:
         state: folder of the state.
-        experiment: the present ``model`` and ``train`` blocks.
-        seed: the present seed.
+        experiment: the current ``model`` and ``train`` blocks.
+        seed: the current seed.
     """
     try:
         job = json.loads((state / JOB).read_text(encoding="utf-8"))
         found = dict(_flat({"seed": job["seed"], **job["experiment"]}))
-    except (OSError, ValueError, KeyError, TypeError):  # no such file, or of an earlier version
+    except (OSError, ValueError, KeyError, TypeError):  # missing file, or of an earlier version
         return []
     present = dict(_flat({"seed": seed, **json.loads(json.dumps(experiment, default=str))}))
     keys = sorted(key for key in found.keys() | present.keys() if key.removeprefix("train.") not in PLACEMENT)
@@ -128,7 +128,7 @@ def setting_changes(state: Path, experiment: Mapping[str, Any], seed: int) -> li
 
 
 class Progress(NamedTuple):
-    """How far a training is, from its log. ``steps`` is 0 and ``seconds_left`` NaN where they are not known."""
+    """Progress of a training, from its log. ``steps`` is 0 and ``seconds_left`` NaN if they are unknown."""
 
     step: int
     steps: int
@@ -139,14 +139,14 @@ class Progress(NamedTuple):
 
 
 def progress(state: Path) -> Progress:
-    """Return how far the training of a state is, or was when it was stopped.
+    """Return the progress of the training of a state, running or stopped.
 
     The loss is that of the last step; rates are medians of the last steps.
 
     Raises:
         DataError: the log cannot be read.
     """
-    from loco.training.log import read_log  # the formats of files are not needed to list states
+    from loco.training.log import read_log  # not required to list states
 
     rows, nan = read_log(state / LOG), float("nan")
     try:
@@ -165,7 +165,7 @@ def progress(state: Path) -> Progress:
 
 
 def _flat(settings: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key -> value of nested maps."""
+    """Yield the dotted keys and values of nested maps."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             yield from _flat(value, f"{where}.{key}" if where else str(key))

@@ -1,4 +1,4 @@
-"""Location-consistency mAP of a network in training, on a scene kept apart."""
+"""Location-consistency mAP of a network during training, on a validation scene."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from loco.evaluation.location_consistency import query_precisions
 from loco.models.extractor import Extractor, evaluating, to_colours
 from loco.training.scene_files import SceneFiles
 
-# A quick look: fewer images and queries than the benchmark, the same at every look.
+# For speed, fewer images and queries than in the benchmark, and the same at every validation.
 IMAGES, QUERIES = 48, 200
 LOWER = "lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)"
 SETTINGS = {"radii": [2.0], "weights": ["uniform"], "queries_per_scene": QUERIES, "samples_per_query": 1000}
 
 
 class ValidationScene:
-    """A fixed part of a scene, held in memory: its images, or what was stored of them."""
+    """A fixed part of a scene in memory: its images, or their stored encodings."""
 
     def __init__(self, scene: SceneFiles, precision: torch.dtype = torch.float32) -> None:
         """
         Args:
-            scene: its files.
-            precision: of the network: that of the training, under autocast if it is not float32.
+            scene: files of the scene.
+            precision: precision of the network, that of the training; under autocast if it is not float32.
         """
         self.precision = precision
         self.path, self.scene = scene.frames_path, scene.frames.scene
@@ -36,7 +36,7 @@ class ValidationScene:
         self.image = np.nonzero(self.valid.numpy())[0]
 
     def mean_ap(self, extractor: Extractor, batch: int = 16) -> float:
-        """mAP within 2 m, uniform samples.
+        """Return the mAP within 2 m, with uniform samples.
 
         Raises:
             DataError: the features are not finite, or no patch has another within 2 m.
