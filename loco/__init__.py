@@ -27,8 +27,8 @@ _API = dict.fromkeys(("load", "from_pretrained", "save_pretrained"), "loco.model
 
 
 def __getattr__(name: str) -> Any:
-    # By a computed name: `import loco` stays light, and what the workflow's steps reach by `import`, which decides what
-    # is run again, does not grow to all models by way of this file.
+    # Imported by a computed name, so that `import loco` is fast, and so that the code fingerprints of the steps, which
+    # follow imports, do not include all models through this file.
     if name in _API:
         return getattr(import_module(_API[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

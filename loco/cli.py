@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 1 where a file is at fault, 2 where the command is."""
+    """Run a command and return the exit status: 0, 1 for an error in a file, or 2 for an error in the command."""
     arguments = _parser().parse_args(argv)
     try:
         with named_extras():
@@ -146,7 +146,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
             photo = _read_photo(path, arguments.max_size)
-        except DataError as error:  # the others may be whole
+        except DataError as error:  # the others may be intact
             broken.append(f"{path}: {error.problem}")
             continue
         features = _features(model, photo, path).permute(1, 2, 0).half().cpu().numpy()
@@ -230,7 +230,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 class _Photo(NamedTuple):
-    """A photograph (H, W, 3), and how many pixels of its file a pixel is, (down, along)."""
+    """A photograph (H, W, 3), and its scale: pixels of the file per pixel, (vertical, horizontal)."""
 
     rgb: NDArray[np.uint8]
     scale: NDArray[np.float64]
@@ -261,7 +261,7 @@ def _require_files(paths: Sequence[Path]) -> None:
 
 
 def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """No output may take the place of an input."""
+    """Refuse outputs that would overwrite an input."""
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:
@@ -269,7 +269,7 @@ def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> Non
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
-    """Names of the outputs; no two images may share one."""
+    """Return the names of the outputs; refuse images with the same name."""
     first: dict[str, Path] = {}
     for path in paths:
         if path.stem in first:
@@ -289,7 +289,7 @@ def _load(arguments: argparse.Namespace) -> Extractor:
 
 
 def _features(model: Extractor, photo: _Photo, path: Path) -> Tensor:
-    """(c, h, w)."""
+    """Return the features (c, h, w) of a photograph."""
     features = model.extract(photo.rgb)[0]
     if not features.isfinite().all():
         raise DataError("the features of this image are not finite: the model is broken", file=path)

@@ -1,4 +1,4 @@
-"""The commands of ``loco`` for a folder of results: verify its files, and remove what killed trainings left."""
+"""The commands of ``loco`` for a results folder: verify files, and remove the states of killed trainings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def clean_options(add: Callable[..., Any]) -> None:
 
 
 def clean_results(arguments: argparse.Namespace) -> None:
-    """List, and on request remove, the saved states of trainings that did not end, and temporary files."""
+    """List or remove the saved states of interrupted trainings, and temporary files."""
     from loco.storage import temporary_files
     from loco.training.states import is_final, saved_states
 
@@ -84,7 +84,7 @@ def progress_options(add: Callable[..., Any]) -> None:
 
 
 def show_progress(arguments: argparse.Namespace) -> None:
-    """Print how far each training with a state is: those that run, were interrupted, or can be continued."""
+    """Print the progress of each training with a saved state: running, interrupted, or finished."""
     from loco.training.lock import is_locked
     from loco.training.states import all_states, is_final, progress
 
@@ -115,7 +115,7 @@ def _results_folder(folder: Path) -> Path:
 
 
 def _plan(configs: list[Path]) -> Any:
-    """The plan of a configuration that is laid over the workflow's default, as by ``snakemake --configfile``."""
+    """Return the plan of a configuration merged over the workflow's default, as by ``snakemake --configfile``."""
     from loco.config import load, read_files
     from loco.plan import Plan
 

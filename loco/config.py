@@ -1,7 +1,7 @@
 """Validate the configuration before anything runs, and report all problems together.
 
 :func:`load` checks a configuration; the other functions are queries of a loaded one. :func:`check_files` checks the
-YAML files themselves, for what is lost once they are read into dicts.
+YAML files themselves for problems that are lost once they are read into dicts.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     """Check a configuration and read the scene lists that it refers to.
 
     Files of weights and tables of labels that the run requires must exist (:func:`missing_files`); they are not opened.
-    Nothing is checked about raw scenes, which have a check of their own.
+    Raw scenes are not checked here, because they have a separate check.
 
     Args:
         config: as read from YAML; every key is described in ``config/README.md``.
-        base: folder of the workflow: holds the schema; scene lists and tables of labels that are not in the working
-            directory are looked for there (:func:`resolve`).
+        base: folder of the workflow, with the schema; scene lists and tables of labels that are not in the working
+            directory are searched for there (:func:`resolve`).
 
     Returns:
-        A copy of plain dicts in the order of their keys: every scene list is a list of names, every integer an int, and
+        A copy of plain dicts in the order of their keys: every scene list is a list of names, every integer is an int,
         the variants of ablations are experiments, and "no limit" is null.
 
     Raises:
@@ -89,7 +89,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
 
 
 def _problems(config: dict[str, Any], base: Path) -> list[str]:
-    """Problems of a configuration that follows the schema; scene lists are read, and variants added, in place."""
+    """Return problems of a configuration that follows the schema; read scene lists and add variants in place."""
     problems = read_scene_lists(config, base, name_pattern(base / SCHEMA))
     problems += [*share_training(config["splits"]), *ablation_problems(config)]
     if not problems and config.get("ablations"):
@@ -105,7 +105,7 @@ def _problems(config: dict[str, Any], base: Path) -> list[str]:
 
 
 def _requires(benchmark: str) -> tuple[frozenset[str], ...]:
-    """What a benchmark requires of its test scenes; nothing if it is unknown, which is reported elsewhere."""
+    """Return what a benchmark requires of its test scenes; nothing if it is unknown, which is reported elsewhere."""
     return BENCHMARKS[benchmark].requires if benchmark in BENCHMARKS else ()
 
 
@@ -123,7 +123,7 @@ def _variants(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _laid_over(base: Any, changes: Any) -> Any:
-    """``base`` with ``changes``; maps merge, unless their `name` differs, and nothing (null) takes a key away."""
+    """Return ``base`` with ``changes``: maps are merged unless their `name` differs, and null removes a key."""
     mergeable = isinstance(base, dict) and isinstance(changes, dict)
     if not mergeable or changes.get("name", base.get("name")) != base.get("name"):
         return changes

@@ -23,20 +23,20 @@ from loco.errors import ConfigError
 from loco.weights import is_product, weights_problem
 
 LARGEST_FILE = 4 << 20  # bytes of a YAML file or a scene list; the list of all 1,513 scans of ScanNet has 20 kB
-MOST_SHOWN = 5  # problems of one scene list
+MOST_SHOWN = 5  # largest number of reported problems per scene list
 SCANNET_FORMATS = ("scannet", "scannet_pairs")
 _SCAN = re.compile(r"(scene\d{4})_\d{2}")  # ScanNet's name of a scan: number of the room, number of the scan
 
 
 def resolve(path: str | Path, base: str | Path) -> Path:
-    """Return where a scene list or a table of labels is: in the working directory or, failing that, below ``base``.
+    """Return the path of a scene list or a table of labels: in the working directory or, failing that, below ``base``.
 
     Args:
         path: as in the configuration.
-        base: folder of the workflow, where the files are that come with it.
+        base: folder of the workflow, with the files that it includes.
 
     Returns:
-        The first of the two that exists; the one in the working directory (as it was given) if neither does.
+        The first of the two that exists; ``path`` unchanged if neither does.
     """
     here = Path(os.path.expanduser(path))
     there = Path(base) / here
@@ -47,10 +47,10 @@ def read_text(path: Path) -> str:
     """Return the text of a small UTF-8 file.
 
     Raises:
-        ConfigError: states why not, without the path: it is missing, no regular file, too large, or not UTF-8.
+        ConfigError: states the reason, without the path: missing, not a regular file, too large, or not UTF-8.
     """
     try:
-        found = os.stat(path)  # before it is opened: a pipe would block, and /dev/zero never ends
+        found = os.stat(path)  # before opening: a pipe would block, and /dev/zero never ends
         if not stat.S_ISREG(found.st_mode):
             raise ConfigError("is no regular file; write its content to a file")
         if found.st_size > LARGEST_FILE:
@@ -69,7 +69,7 @@ def read_text(path: Path) -> str:
 
 
 def check_files(paths: Iterable[str | Path]) -> None:
-    """Check what is lost when YAML files are read into dicts: keys that are set twice, and aliases.
+    """Check YAML files for problems that are lost when they are read into dicts: repeated keys, and aliases.
 
     Raises:
         ConfigError: lists all problems of all files: repeated keys, text that is not UTF-8 or not YAML, aliases that
@@ -86,7 +86,7 @@ def check_files(paths: Iterable[str | Path]) -> None:
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
-    """A safe loader that refuses deep nesting before Python's own limit does. The events come from libyaml, as the
+    """A safe loader that refuses deep nesting below Python's own limit. It uses the events of libyaml, because the
     scanner of PyYAML takes seconds for long lists of scenes."""
 
     levels = 0
@@ -107,7 +107,7 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
 
 
 def read_files(paths: Iterable[str | Path]) -> dict[str, Any]:
-    """Read configuration files, each laid over those before it as Snakemake does with ``--configfile``.
+    """Read configuration files, each merged over the previous ones as by Snakemake's ``--configfile``.
 
     Returns:
         The configuration, which :func:`loco.config.load` checks.
@@ -124,7 +124,7 @@ def read_files(paths: Iterable[str | Path]) -> dict[str, Any]:
 
 
 def _lay_over(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Maps merge, everything else is replaced."""
+    """Merge ``changes`` into ``config``: maps are merged, everything else is replaced."""
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(config.get(key), dict):
             _lay_over(config[key], value)
@@ -135,7 +135,7 @@ def _lay_over(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
 def _yaml_problems(text: str) -> list[str]:
     try:
         json.loads(text)
-        text = text.replace("\t", " ")  # JSON may be indented by tabs, YAML may not; neither has them inside of strings
+        text = text.replace("\t", " ")  # JSON may be indented by tabs, YAML may not; neither has tabs inside strings
     except (ValueError, RecursionError):
         pass
     try:
@@ -158,7 +158,7 @@ def _yaml_problems(text: str) -> list[str]:
 
 
 def _node_problems(loader: _Loader, node: yaml.Node, where: str, sizes: dict[yaml.Node, int | None]) -> Iterator[str]:
-    """Problems of a node and of all below it; nodes that aliases share are visited once.
+    """Yield problems of a node and all its descendants; nodes shared by aliases are visited once.
 
     Args:
         where: dotted path of the node.
@@ -181,7 +181,7 @@ def _node_problems(loader: _Loader, node: yaml.Node, where: str, sizes: dict[yam
 
 
 def _key_problems(loader: _Loader, node: yaml.MappingNode, where: str) -> Iterator[str]:
-    """Keys that are set twice. Those of a merge (``<<``) are not counted: keys beside it take their place."""
+    """Yield keys that are set twice. Keys of a merge (``<<``) are not counted, because other keys override them."""
     lines: dict[Any, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
@@ -208,10 +208,10 @@ def read_scene_lists(config: dict[str, Any], base: Path, pattern: str) -> list[s
     Args:
         config: changed in place.
         base: folder of the workflow (:func:`resolve`).
-        pattern: that every name matches as a whole.
+        pattern: regular expression that every name must match completely.
 
-    Returns:
-        Problems: lists that cannot be read or are empty, lines that are no names. Their paths stay in place.
+        Returns:
+            Problems: lists that cannot be read or are empty, lines that are not names. Their paths are not replaced.
     """
     lists = [(f"datasets.{name}", dataset, "scenes") for name, dataset in config["datasets"].items()]
     lists += [
@@ -253,12 +253,12 @@ def _is_name(name: str, pattern: str) -> bool:
 
 
 def missing_files(config: Mapping[str, Any], experiment: str) -> list[str]:
-    """Return a problem for every file of weights that an experiment requires and that does not exist.
+    """Return a problem for every missing weight file of an experiment.
 
-    Checked are local backbones, models of the kinds ``pretrained`` and ``published``, ``train.init``, and all of these
-    inside of ``concat``. Only existence is checked. Below ``results/`` files may be missing, as the workflow may write
-    them, and names on the Hugging Face hub are not looked up. Raw scenes and photographs (``reconstruct.images``) are
-    not checked here: the check of each scene reports what is missing there.
+    The function checks local backbones, models of the kinds ``pretrained`` and ``published``, ``train.init``, and all
+    of these inside ``concat``, only for existence. Files below ``results/`` may be missing, because the workflow may
+    write them, and names on the Hugging Face hub are not looked up. Raw scenes and photographs
+    (``reconstruct.images``) are not checked here, because the check of each scene reports missing files.
     """
     setup = config["experiments"][experiment]
     named = list(_weights_of(f"experiments.{experiment}.model", setup["model"]))
@@ -269,7 +269,7 @@ def missing_files(config: Mapping[str, Any], experiment: str) -> list[str]:
 
 
 def _weights_of(where: str, model: Mapping[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
-    """(key, kind, path, whether weights are read and not only an architecture) of all weights of a model."""
+    """Yield (key, kind, path, whether weights are read or only the architecture) for all weights of a model."""
     for number, member in enumerate(model.get("models", [])):
         yield from _weights_of(f"{where}.models.{number}", member)
     if "path" in model:
@@ -280,7 +280,7 @@ def _weights_of(where: str, model: Mapping[str, Any]) -> Iterator[tuple[str, str
 
 
 def missing_tables(config: Mapping[str, Any], splits: Iterable[str], base: Path) -> list[str]:
-    """Return a problem for every table of labels (``labels.mapping``) of test scenes that does not exist."""
+    """Return a problem for every missing table of labels (``labels.mapping``) of test scenes."""
     parts = [config["splits"][split]["test"] for split in splits if split in config["splits"]]
     problems = []
     for name in dict.fromkeys(dataset for part in parts for dataset in part if dataset in config["datasets"]):
@@ -296,11 +296,11 @@ def missing_tables(config: Mapping[str, Any], splits: Iterable[str], base: Path)
 
 
 def scene_identity(config: Mapping[str, Any], dataset: str, scene: str) -> frozenset[str]:
-    """Return what a scene is made from. Two scenes whose sets share an entry hold the same data.
+    """Return the sources of a scene. Two scenes whose sets share an entry contain the same data.
 
-    The entries are the real path of its raw folder, links resolved; if it is simulated, its seed and name, which decide
-    the house; if it is reconstructed, the real path of its photographs; and of ScanNet the names of its scans, which
-    are the same in every copy of the dataset.
+    The entries are the path of its raw folder, with links resolved; for a simulated scene its seed and name, which
+    determine its content; for a reconstructed scene the real path of its photographs; and for ScanNet the names of its
+    scans, which are the same in every copy of the dataset.
     """
     return _identity(config["datasets"], _makers(config["datasets"]), dataset, scene)
 
@@ -314,7 +314,7 @@ def scene_identities(
 
 
 def scans_of(dataset: Mapping[str, Any], scene: str) -> list[str]:
-    """Return the names of the scans of ScanNet that a scene holds; none for other and for simulated datasets.
+    """Return the names of the scans of ScanNet in a scene; none for other and for simulated datasets.
 
     A scene of ``scannet_pairs`` is a folder with many scans, whose names are listed.
     """
@@ -333,7 +333,7 @@ def room_of(scan: str) -> str:
 
 
 def _makers(datasets: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Real path of a raw folder -> the dataset that writes its scenes."""
+    """Return real path of a raw folder -> the dataset that writes its scenes."""
     made = (dataset for dataset in datasets.values() if "simulate" in dataset or "reconstruct" in dataset)
     return {os.path.realpath(dataset["raw"]): dataset for dataset in made}
 

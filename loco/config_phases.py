@@ -11,11 +11,11 @@ from loco.training.phases import OPTIMISER_KEYS, merged_phases
 
 
 def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterator[str]:
-    """Problems of the phases of a training that follows the schema.
+    """Yield problems of the phases of a training that follows the schema.
 
     Args:
-        model: of the experiment, as in the configuration.
-        train: of the experiment.
+        model: ``model`` of the experiment, as in the configuration.
+        train: ``train`` of the experiment.
     """
     phases = merged_phases(train)
     if missing := list(_missing_keys(train, phases)):
@@ -23,7 +23,7 @@ def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterat
         return
     own = train.get("phases") or [{}]
     found = (_problems_of(*of_one, _trained_parts(model)) for of_one in zip(_names(train), own, phases, strict=True))
-    yield from dict.fromkeys(problem for problems in found for problem in problems)  # a default is named once
+    yield from dict.fromkeys(problem for problems in found for problem in problems)  # defaults are reported once
     total = sum(phase["steps"] for phase in phases)
     if train.get("steps", total) != total:
         yield f"train.steps ({train['steps']}) is not the sum of the steps of its phases ({total}); remove it"
@@ -33,7 +33,7 @@ def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterat
 
 
 def _missing_keys(train: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Keys that a phase has neither of its own nor from ``train``."""
+    """Yield keys that are missing both in a phase and in ``train``."""
     for where, phase in zip(_names(train), phases, strict=True):
         yield from (f"{where} lacks the key `{key}`" for key in ("loss", "steps") if key not in phase)
         if phase["optimiser"]:
@@ -44,7 +44,7 @@ def _missing_keys(train: Mapping[str, Any], phases: Sequence[Mapping[str, Any]])
 
 
 def _problems_of(where: str, own: Mapping[str, Any], phase: Mapping[str, Any], parts: set[str]) -> Iterator[str]:
-    """Problems of one phase, complete, of a model with these trained parts; ``own`` are its own keys."""
+    """Yield problems of one phase, with defaults, for a model with these trained parts; ``own`` are its own keys."""
     yield from _radii_problems(f"{where if 'loss' in own else 'train'}.loss", phase["loss"])
     steps, settings = phase["steps"], phase["optimiser"]
     holder = where if "warmup_steps" in own.get("optimiser", {}) else "train"
@@ -75,12 +75,12 @@ def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(train: Mapping[str, Any]) -> list[str]:
-    """How messages refer to the phases of a training."""
+    """Return the names of the phases of a training in messages."""
     return [f"train.phases.{number}" for number in range(len(train.get("phases") or []))] or ["train"]
 
 
 def _trained_parts(model: Mapping[str, Any]) -> set[str]:
-    """Parts of a model that ``optimiser.lr_factors`` may name (:data:`loco.training.optimiser.PARTS`)."""
+    """Return the parts of a model that ``optimiser.lr_factors`` may contain (:data:`loco.training.optimiser.PARTS`)."""
     match model["name"]:
         case "concat":
             return {part for member in model["models"] for part in _trained_parts(member)}
@@ -94,10 +94,10 @@ def _trained_parts(model: Mapping[str, Any]) -> set[str]:
 
 
 def former_keys(config: dict[str, Any]) -> Iterator[str]:
-    """Name keys of earlier versions and what to write in their place; remove them from ``config``.
+    """Yield a message for each key of earlier versions, with its replacement; remove these keys from ``config``.
 
     Args:
-        config: of :func:`loco.config_schema.plain_copy`; may violate the schema.
+        config: result of :func:`loco.config_schema.plain_copy`; may violate the schema.
     """
     blocks = [(f"experiments.{name}", entry) for name, entry in _entries(config, "experiments")]
     for name, ablation in _entries(config, "ablations"):

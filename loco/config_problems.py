@@ -1,4 +1,4 @@
-"""Cross-check a configuration that follows the schema: names that are not defined, and settings that contradict."""
+"""Cross-check a configuration that follows the schema: undefined names, and contradictory settings."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
 from loco.models.catalogue import has_maps, stride_of
 
-PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # of files and folders that are inputs of rules
+PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # keys of files and folders that are inputs of rules
 
 
 def share_training(splits: dict[str, Any]) -> Iterator[str]:
-    """Give splits that are ``trained_on`` another one its scenes to train and validate on."""
+    """Copy training and validation scenes to splits that are ``trained_on`` another split."""
     for name, split in splits.items():
         if "trained_on" not in split:
             continue
@@ -86,7 +86,7 @@ def cross_check(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _path_problems(value: Any, where: str) -> Iterator[str]:
-    """Paths that become inputs of rules, and that Snakemake or a terminal would take for something else."""
+    """Yield paths of rule inputs that Snakemake or a terminal would misinterpret."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if key in PATH_KEYS and isinstance(item, str) and not is_plain_path(item):
@@ -170,15 +170,15 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
 
 
 def _used_places(config: dict[str, Any]) -> set[tuple[str, str]]:
-    """(dataset, scene) pairs of all splits, as far as the datasets are defined."""
+    """Return (dataset, scene) of all splits whose datasets are defined."""
     places = {place for split in config["splits"] for place in scenes(config, split)}
     return {place for place in places if place[0] in config["datasets"]}
 
 
 def _leaks(split: dict[str, Any], identities: Mapping[tuple[str, str], frozenset[str]]) -> Iterator[str]:
-    """Scenes that are in two parts of a split, also under another name or through links."""
+    """Yield scenes that are in two parts of a split, also under another name or through links."""
     for one, other in combinations(_parts(split), 2):
-        holders: dict[str, tuple[str, str]] = {}  # what a scene of `one` is made from -> the scene
+        holders: dict[str, tuple[str, str]] = {}  # source of a scene of `one` -> the scene
         for place in _places(split[one]):
             holders |= dict.fromkeys(identities.get(place, ()), place)
         for dataset, name in _places(split[other]):
@@ -193,7 +193,7 @@ def _leaks(split: dict[str, Any], identities: Mapping[tuple[str, str], frozenset
 
 
 def _rescans(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
-    """Rooms of ScanNet with scans in two parts of a split."""
+    """Yield rooms of ScanNet with scans in two parts of a split."""
     rooms: dict[str, dict[str, set[str]]] = {}  # part -> room -> its scans
     for part in _parts(split):
         rooms[part] = {}
@@ -213,7 +213,7 @@ def _rescans(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
 
 
 def _places(part: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-    """(dataset, scene) pairs of a part of a split."""
+    """Return (dataset, scene) of a part of a split."""
     return [(dataset, name) for dataset, names in part.items() for name in names]
 
 
@@ -345,7 +345,7 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _title_problems(config: dict[str, Any]) -> Iterator[str]:
-    """Rows of the tables that could not be told apart."""
+    """Yield experiments whose table rows have the same title."""
     names: dict[str, list[str]] = {}
     for name in config["run"]["experiments"]:
         if name in config["experiments"]:
@@ -359,7 +359,7 @@ def _title_problems(config: dict[str, Any]) -> Iterator[str]:
 def _split_for_training_problems(
     config: dict[str, Any], split: str, name: str, experiment: dict[str, Any]
 ) -> Iterator[str]:
-    """Why an experiment cannot be trained on a split, if it is trained at all."""
+    """Yield reasons why an experiment that is trained cannot be trained on a split."""
     train = experiment.get("train", {})
     if experiment.keys() & {"train", "pca"} and not scenes(config, split, "train"):
         yield f"splits.{split} has no training scene, which experiments.{name} needs"

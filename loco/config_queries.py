@@ -12,7 +12,7 @@ PARTS = ("train", "val", "test")
 
 
 def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str, str]]:
-    """(dataset, scene) pairs of a split's ``parts`` (all of them if none is named), in their order."""
+    """Return (dataset, scene) of the ``parts`` of a split (all parts if none is named), in order."""
     split_parts = config["splits"][split]
     return [
         (dataset, scene)
@@ -23,17 +23,17 @@ def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str
 
 
 def benchmark_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
-    """(dataset, scene) pairs of a split's test part that give what a benchmark needs."""
+    """Return (dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
     found = scenes(config, split, "test")
     requires = BENCHMARKS[benchmark].requires
     return [place for place in found if any(need <= provided_by(config["datasets"][place[0]]) for need in requires)]
 
 
 def seen_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
-    """(dataset, scene) pairs of the training scenes that a benchmark compares a split's test scenes with.
+    """Return (dataset, scene) of the training scenes with which a benchmark compares the test scenes of a split.
 
-    Those in the world frame of a test scene, of a split that is ``trained_on`` another those of the other; none unless
-    the benchmark has ``seen_by_training: report``.
+    These are the training scenes in the world frame of a test scene, taken from the other split for a split that is
+    ``trained_on`` another one; none unless the benchmark has ``seen_by_training: report``.
     """
     if config["benchmarks"][benchmark].get("seen_by_training", "ignore") == "ignore":
         return []
@@ -44,20 +44,20 @@ def seen_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[t
 
 
 def benchmark_splits(config: Mapping[str, Any], splits: Iterable[str], benchmark: str) -> list[str]:
-    """Those of the splits that have a test scene for a benchmark."""
+    """Return the splits that have a test scene for a benchmark."""
     return [split for split in splits if benchmark_scenes(config, split, benchmark)]
 
 
 def training_split(config: Mapping[str, Any], split: str) -> str:
-    """The split whose training a split is evaluated on: its own, or the one that it names as ``trained_on``."""
+    """Return the split whose trained models a split evaluates: itself, or its ``trained_on``."""
     return config["splits"][split].get("trained_on", split)
 
 
 def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> list[str]:
-    """By which names published numbers (:mod:`loco.results.published`) mean what a split tests on.
+    """Return the names of a split's test data in files of published numbers (:mod:`loco.results.published`).
 
-    Its dataset's format and name, and, of a single scene, the format with its name. None for several datasets together,
-    or a simulated one: no published number is of them.
+    These are the format and the name of its dataset and, for a single scene, the format with the scene's name. Several
+    datasets or a simulated dataset have no names, because there are no published numbers for them.
     """
     places = benchmark_scenes(config, split, benchmark)
     datasets = {dataset for dataset, _ in places}
@@ -69,23 +69,23 @@ def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> li
 
 
 def provided_by(dataset: Mapping[str, Any]) -> frozenset[str]:
-    """What a dataset's scenes can judge features by (:data:`loco.datasets.GIVES`)."""
+    """Return the ground truth that a dataset's scenes provide for evaluation (:func:`loco.datasets.provides`)."""
     return provides(dataset["format"]) | ({"labels"} if "labels" in dataset else set())
 
 
 def variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
-    """Name of the experiment that a variant of the ablation ``name`` is.
+    """Return the name of the experiment of a variant of the ablation ``name``.
 
-    One that changes nothing but the split is the ablation's own, trained once for all ablations that start from it.
+    A variant that changes only the split is the ablation's own experiment, trained once for all ablations based on it.
     """
     return f"{name}.{variant['name']}" if variant.keys() - {"name", "split"} else ablation["experiment"]
 
 
 def ablation_rows(config: Mapping[str, Any], name: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """(split, experiment) of each variant of an ablation -> where its tables have it: (split, name of the variant).
+    """Return (split, experiment) of each variant of an ablation -> its table row (split, name of the variant).
 
-    Variants that are trained on different scenes and evaluated on the same stand together, under the ablation's own
-    split if it is evaluated on these, too.
+    Variants that are trained on different scenes and evaluated on the same scenes are grouped, under the ablation's own
+    split if it is evaluated on these scenes, too.
     """
     ablation = config["ablations"][name]
     runs = variant_runs(name, ablation)
@@ -96,12 +96,12 @@ def ablation_rows(config: Mapping[str, Any], name: str) -> dict[tuple[str, str],
 
 
 def variant_runs(name: str, ablation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(split, experiment) of each variant."""
+    """Return (split, experiment) of each variant."""
     return [(v.get("split", ablation["split"]), variant_experiment(name, ablation, v)) for v in ablation["variants"]]
 
 
 def figure_scene(config: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """(split, dataset, scene) that the pictures show: a split of the run that tests on ``figures.scene``; else None."""
+    """Return (split, dataset, scene) of the pictures, a split of the run that tests on ``figures.scene``, or None."""
     wanted = config["figures"]["scene"]
     found = ((s, dataset, scene) for s in config["run"]["splits"] for dataset, scene in scenes(config, s, "test"))
     return next((place for place in found if place[2] == wanted), None)

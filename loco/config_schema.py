@@ -19,7 +19,7 @@ from referencing.jsonschema import DRAFT202012
 from loco.errors import ConfigError
 
 SCHEMA = "config/schemas/config.schema.yaml"
-MOST_VALUES, MOST_LEVELS = 200_000, 50  # of a configuration; more is an accident, or an attempt to exhaust the memory
+MOST_VALUES, MOST_LEVELS = 200_000, 50  # a larger configuration is a mistake or an attack
 LARGEST_NUMBER = 1e300
 Keys = tuple[str | int, ...]
 
@@ -28,8 +28,8 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
     """Return a copy of plain dicts, lists, texts and numbers.
 
     Returns:
-        The copy, where infinity (`.inf`) stays and any other number that is not finite is None; the problems (keys and
-        values of other types); and the numbers that are None now by their keys, for :func:`schema_problems`.
+        The copy, in which infinity (`.inf`) is kept and any other non-finite number is None; the problems (keys and
+        values of other types); and the numbers that became None by their keys, for :func:`schema_problems`.
 
     Raises:
         ConfigError: the configuration contains itself, or is too large or too deeply nested.
@@ -74,9 +74,9 @@ def schema_problems(
     """Return all violations of the schema, and convert whole floats (``3.0``) where the schema requires an integer.
 
     Args:
-        config: of :func:`plain_copy`; changed in place.
+        config: result of :func:`plain_copy`; changed in place.
         schema_file: path of the schema.
-        not_finite: the numbers that :func:`plain_copy` left out.
+        not_finite: the numbers that :func:`plain_copy` replaced.
     """
     not_finite = not_finite or {}
     validator = _validator(schema_file)
@@ -89,7 +89,7 @@ def schema_problems(
 
 
 def infinity_to_null(value: Any) -> Any:
-    """Return a copy of a configuration where null is the one form of "no limit": JSON has no infinity."""
+    """Return a copy of a configuration with infinity replaced by null, because JSON has no infinity."""
     if isinstance(value, dict):
         return {key: infinity_to_null(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -98,7 +98,7 @@ def infinity_to_null(value: Any) -> Any:
 
 
 def name_pattern(schema_file: Path) -> str:
-    """Return the regular expression that names of scenes, datasets, splits and experiments match as a whole."""
+    """Return the regular expression that names of scenes, datasets, splits and experiments must match completely."""
     return _read_schema(schema_file)["$defs"]["name"]["pattern"]
 
 
@@ -113,7 +113,7 @@ def dotted(keys: Iterable[str | int]) -> str:
 
 
 def hint(name: Any, known: Iterable[Any]) -> str:
-    """Return the end of a message about an unknown name: the nearest of the known ones, or some of them."""
+    """Return the end of a message about an unknown name: the most similar known name, or some known names."""
     known = [str(item) for item in known]
     near = get_close_matches(str(name), known, n=1)
     if near:
@@ -123,7 +123,7 @@ def hint(name: Any, known: Iterable[Any]) -> str:
 
 
 def _validator(schema_file: Path) -> Any:
-    """A validator of a schema, which refers to others by the names of files in the same folder."""
+    """Return a validator of a schema, which may refer to other schemas by file names in the same folder."""
 
     def beside(uri: str) -> Resource:
         # A schema that names its dialect would be applied by the library's own validator, which accepts 3.0 as integer.
@@ -143,13 +143,13 @@ def _is_integer(_: Any, value: Any) -> bool:
 
 
 def _matches_whole(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
-    """JSON schema searches, and Python's ``$`` ignores a line break at the end."""
+    """Match patterns completely: JSON schema searches, and Python's ``$`` ignores a line break at the end."""
     if isinstance(value, str) and not re.fullmatch(pattern, value):
         yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _has_type(validator: Any, types: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Infinity is of no type, and accepted where the schema has the keyword `unlimited` beside `type`."""
+    """Check types; infinity has no type and is accepted only if the schema has the keyword `unlimited`."""
     if not (_is_infinite(value) and schema.get("unlimited")):
         yield from Draft202012Validator.VALIDATORS["type"](validator, types, value, schema)
 
@@ -171,7 +171,7 @@ _Validator = validators.extend(
 
 
 def _convert_whole_floats(config: dict[str, Any], errors: Iterable[ValidationError]) -> bool:
-    """Convert what only the type float keeps from being valid; return whether there was any."""
+    """Convert whole floats that are invalid only because of their type; return whether there were any."""
     found = False
     for error in _leaves(errors):
         if error.validator == "type" and "integer" in _types(error) and _is_whole_float(error.instance):
@@ -185,7 +185,7 @@ def _convert_whole_floats(config: dict[str, Any], errors: Iterable[ValidationErr
 
 
 def _leaves(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
-    """Errors, and those of the alternatives (``oneOf``) inside them."""
+    """Yield errors, and the errors of the alternatives (``oneOf``) inside them."""
     for error in errors:
         yield error
         yield from _leaves(error.context)
@@ -261,7 +261,7 @@ def _kind(value: Any) -> str:
 
 
 def _yaml_hint(error: ValidationError) -> str:
-    """YAML 1.1 reads ``2e-3`` as text and a bare ``00800`` as a number."""
+    """Return a hint on YAML 1.1, which reads ``2e-3`` as text and a bare ``00800`` as a number."""
     found, wanted = error.instance, _types(error)
     if "string" in wanted:
         return " (put it in quotes)" if isinstance(found, int | float) else ""

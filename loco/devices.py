@@ -1,8 +1,8 @@
-"""Choose the GPUs of a job, so that jobs on one machine take different ones.
+"""Choose the GPUs of a job, so that jobs on one machine use different GPUs.
 
-A job claims its GPUs by locks of the system (flock) in a folder of the user that all its jobs on the machine share. The
-system releases them when the process ends, however it ends. Only visible GPUs are claimed (``CUDA_VISIBLE_DEVICES``:
-numbers, UUIDs, MIG instances), and a job sees the claimed ones alone: for PyTorch they are ``cuda:0``, ``cuda:1``, ...
+A job claims its GPUs by system locks (flock) in a folder that all jobs of the user on the machine share. The system
+releases them when the process ends for any reason. Only visible GPUs are claimed (``CUDA_VISIBLE_DEVICES``: numbers,
+UUIDs, MIG instances), and a job sees only the claimed GPUs: for PyTorch they are ``cuda:0``, ``cuda:1``, ...
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import IO, NamedTuple
 from loco.errors import ConfigError, DataError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-MOST_JOBS = 64  # that share a GPU
+MOST_JOBS = 64  # largest number of jobs that share a GPU
 
 logger = logging.getLogger(__name__)
 
 
 class Gpu(NamedTuple):
-    """A GPU or a MIG instance: its name in ``CUDA_VISIBLE_DEVICES``, and its UUID, or that name where it is unknown."""
+    """A GPU or a MIG instance: its name in ``CUDA_VISIBLE_DEVICES``, and its UUID, or its name if that is unknown."""
 
     name: str
     uuid: str
@@ -42,18 +42,18 @@ def visible_gpus() -> list[Gpu]:
 
 
 def select_visible(listing: str, visible: str | None) -> Iterator[Gpu]:
-    """Yield the visible ones of the GPUs of a machine.
+    """Yield the visible GPUs of a machine.
 
     Args:
-        listing: what ``nvidia-smi -L`` prints. Of a GPU that is divided into MIG instances, these are listed.
-        visible: value of ``CUDA_VISIBLE_DEVICES``; None if it is not set. As in CUDA, entries after an invalid one do
-            not count, and a prefix of a UUID stands for it.
+        listing: output of ``nvidia-smi -L``. A GPU with MIG instances is replaced by its instances.
+        visible: value of ``CUDA_VISIBLE_DEVICES``; None if it is not set. As in CUDA, entries after an invalid one are
+            ignored, and a prefix of a UUID is sufficient.
     """
     found = re.findall(r"^\s*(GPU|MIG)\b.*\(UUID: *([^)\s]+)", listing, flags=re.MULTILINE)
     whole = [uuid for kind, uuid in found if kind == "GPU"]
     if visible is None:
         divided = {found[k - 1][1] for k in range(1, len(found)) if found[k][0] == "MIG" and found[k - 1][0] == "GPU"}
-        # By UUID: CUDA may number GPUs in another order than the listing.
+        # By UUID, because CUDA may number GPUs in another order than the listing.
         yield from (Gpu(uuid, uuid) for _, uuid in found if uuid not in divided)
         return
     for entry in visible.split(","):
@@ -70,23 +70,23 @@ def select_visible(listing: str, visible: str | None) -> Iterator[Gpu]:
 def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | None = None) -> Iterator[list[Gpu]]:
     """Claim GPUs for this process and those that it starts, and hide the others from them.
 
-    Free GPUs are preferred. If there are too few, those with the fewest jobs are shared, and a warning is logged: to
-    wait for a free one is the task of the scheduler (``--resources gpu=N`` of Snakemake).
+    Free GPUs are preferred. If there are too few, the GPUs with the fewest jobs are shared, and a warning is logged;
+    waiting for a free GPU is the task of the scheduler (``--resources gpu=N`` of Snakemake).
 
     Nothing is claimed if ``count`` is 0, on a machine without GPUs, where jobs run on the CPU, and in a process that
     uses CUDA already, whose GPUs cannot be chosen any more.
 
     Args:
         count: number of GPUs.
-        gpus: to choose from; None for :func:`visible_gpus`.
-        folder: of the locks; None for one in the temporary folder of the machine, which belongs to the user.
+        gpus: GPUs to choose from; None for :func:`visible_gpus`.
+        folder: folder of the locks; None for a folder of the user in the temporary folder of the machine.
 
-    Yields:
-        The claimed GPUs, which ``CUDA_VISIBLE_DEVICES`` names until the context is left.
+        Yields:
+            The claimed GPUs, to which ``CUDA_VISIBLE_DEVICES`` is set until the context exits.
 
     Raises:
         ConfigError: fewer GPUs are visible than requested.
-        DataError: the folder of the locks belongs to somebody else.
+        DataError: the folder of the locks belongs to another user.
     """
     if count == 0 or (gpus is None and _cuda_is_used()):
         yield []
@@ -111,9 +111,9 @@ def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | N
 
 
 def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> list[Gpu]:
-    """Lock ``count`` of the GPUs, those with the fewest jobs, and the first ones among equal ones.
+    """Lock the ``count`` GPUs with the fewest jobs, the first ones on ties.
 
-    Job k of a GPU locks its file k. One process at a time chooses, so two never count the same jobs.
+    Job k of a GPU locks its file k. Only one process chooses at a time, so the counts are consistent.
     """
     with (folder / "choosing").open("a") as choosing:
         fcntl.flock(choosing, fcntl.LOCK_EX)
@@ -134,7 +134,7 @@ def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> l
 
 
 def _jobs(folder: Path, gpu: Gpu) -> int:
-    """Number of jobs that hold a GPU."""
+    """Return the number of jobs that use a GPU."""
     count = 0
     for path in folder.glob(f"{_slot(folder, gpu, 0).stem}.*"):
         file = _lock(path)
@@ -149,7 +149,7 @@ def _slot(folder: Path, gpu: Gpu, k: int) -> Path:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """The locked file; None if another process has locked it."""
+    """Return the locked file; None if another process has locked it."""
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +160,7 @@ def _lock(path: Path) -> IO[str] | None:
 
 
 def _shared_folder() -> Path:
-    """The folder of the locks: on this machine, not below a job's own ``TMPDIR``."""
+    """Return the folder of the locks on this machine, independent of a job's ``TMPDIR``."""
     base = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
     folder = base / f"loco-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -175,7 +175,7 @@ def _shared_folder() -> Path:
 
 @cache
 def _listing() -> str:
-    """What ``nvidia-smi -L`` prints; nothing where there is no driver."""
+    """Return the output of ``nvidia-smi -L``, empty without a driver."""
     if not shutil.which("nvidia-smi"):
         return ""
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=60)

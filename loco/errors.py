@@ -1,4 +1,4 @@
-"""Errors that users meet: each says which file, which scene, what was expected and found, and what to do."""
+"""Errors for users: each states the file, the scene, what was expected and found, and how to fix it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 class LocoError(Exception):
-    """Base of every error that a user's data or settings can cause. Shown without a traceback.
+    """Base of all errors that are caused by the user's data or settings. It is shown without a traceback.
 
-    Its text has no control characters but line breaks: names and contents of files could otherwise control a terminal.
+    Its text has no control characters except line breaks, so names and contents of files cannot control a terminal.
     """
 
     def __str__(self) -> str:
@@ -16,19 +16,19 @@ class LocoError(Exception):
 
 
 class ConfigError(LocoError):
-    """The configuration is not usable as it stands."""
+    """The configuration is invalid."""
 
 
 class DataError(LocoError):
-    """A file of the data is missing, broken, or does not belong to its neighbours.
+    """A data file is missing, broken, or does not match the files that it is used with.
 
     Args:
-        problem: one sentence that says what is wrong.
-        file: the file in question.
+        problem: one sentence that states what is wrong.
+        file: the file.
         scene: the scene that it belongs to.
-        expected: what a good file would hold.
-        found: what it holds.
-        remedy: what the user can do about it.
+        expected: content of a valid file.
+        found: actual content.
+        remedy: how the user can fix it.
     """
 
     def __init__(
@@ -53,5 +53,5 @@ def printable_lines(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text on one line: control characters are escaped, which a file's name or content may hold."""
+    """Return a text on one line, with the control characters of file names or contents escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

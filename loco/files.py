@@ -1,6 +1,6 @@
-"""What holds for every file that the project opens: which names are data, which kinds may be read, how text is encoded.
+"""Rules for all files that the project opens: which names are data, which types are read, how text is encoded.
 
-This module imports nothing of the project but its errors: configuration, storage, readers and models build on it.
+This module imports only the errors of the project, because configuration, storage, readers and models depend on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from loco.errors import DataError
 
-# What operating systems, file servers and archive programs leave beside data, in lower case.
+# Names of files that operating systems, file servers and archive programs create beside data, in lower case.
 CLUTTER = frozenset(
     {
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx"),
@@ -29,15 +29,15 @@ _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_
 def is_data(path: str | PurePath) -> bool:
     """Return whether a path, relative to the folder of the data, may be data.
 
-    It is not if one of its components is hidden (begins with a dot) or is one that systems and programs write by
-    themselves: ``Thumbs.db``, ``desktop.ini``, ``__MACOSX``, ``@eaDir``, ``._*`` and the like.
+    It is not if one of its components is hidden (begins with a dot) or is created automatically by systems and
+    programs: ``Thumbs.db``, ``desktop.ini``, ``__MACOSX``, ``@eaDir``, ``._*`` and similar names.
     """
     parts = PurePosixPath(path).parts if isinstance(path, str) else path.parts
     return not any(_is_clutter(part) for part in parts)
 
 
 def is_plain_path(path: str | PurePath) -> bool:
-    """Return whether Snakemake and a terminal take a path as it is: without braces (wildcards), control characters."""
+    """Return whether a path has no braces (wildcards of Snakemake) and no control characters."""
     text = str(path)
     return text.isprintable() and not {"{", "}"} & set(text)
 
@@ -49,7 +49,7 @@ def _is_clutter(name: str) -> bool:
 
 
 def require_regular(file: Path | str, found: os.stat_result, scene: str | None = None) -> None:
-    """Refuse a pipe, a device, a socket or a folder where a file belongs: they could block, or never end.
+    """Refuse a pipe, a device, a socket or a folder in place of a file, because they could block or never end.
 
     Raises:
         DataError: the status ``found`` is not that of a regular file.
@@ -73,7 +73,7 @@ def open_regular(file: Path | str, scene: str | None = None) -> Iterator[Buffere
         OSError: it cannot be opened.
     """
     require_regular(file, os.stat(file), scene)
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have been replaced since
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have been replaced meanwhile
     with os.fdopen(descriptor, "rb") as opened:
         require_regular(file, os.fstat(opened.fileno()), scene)
         yield opened
@@ -84,7 +84,7 @@ def decode_text(data: bytes | bytearray, errors: str = "replace") -> str:
 
     Args:
         data: the bytes of the file.
-        errors: what to do with bytes that are no text, as for :meth:`bytes.decode`.
+        errors: how to handle invalid bytes, as for :meth:`bytes.decode`.
     """
     for mark, encoding in _BOMS.items():
         if data.startswith(mark):

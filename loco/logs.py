@@ -1,4 +1,4 @@
-"""The frame around a job of the workflow: its log file, its threads, how it fails, and when it must stop."""
+"""Context of a job of the workflow: its log file, its threads, its errors, and its termination."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from loco.errors import LocoError, printable_lines
 from loco.parent_process import watch_parent
 
-# By which OpenCV, PyTorch and BLAS learn, when they are imported, how many threads they may use.
+# Environment variables that set the number of threads of OpenCV, PyTorch and BLAS when they are imported.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
 @contextmanager
 def job(log: str | Path, threads: int = 1) -> Iterator[None]:
-    """Run a job: what it logs, its warnings and its errors are written to ``log``.
+    """Run a job, and write its log messages, warnings and errors to ``log``.
 
     A :class:`~loco.errors.LocoError` is caused by the user's data or settings, and its message is logged without a
     traceback. Any other exception is a bug, and its traceback is logged. Either way the process ends with exit status 1
@@ -28,8 +28,8 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
     (:mod:`loco.parent_process`).
 
     Args:
-        log: file to write. Modules log under ``logging.getLogger(__name__)``.
-        threads: for OpenCV, PyTorch and BLAS, as far as they are imported within the block.
+        log: file to write. Modules log to ``logging.getLogger(__name__)``.
+        threads: number of threads for OpenCV, PyTorch and BLAS, if they are imported within the block.
     """
     os.environ |= dict.fromkeys(THREADS, str(threads))
     Path(log).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A job does not outlive the Snakemake that started it: its result would be of settings that may have changed since."""
+"""End a job together with the Snakemake that started it, because the settings may change before its next start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from loco.errors import LocoError
 
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
-INTERVAL, GRACE = 0.5, 60.0  # seconds between two looks; from SIGTERM to SIGKILL
+INTERVAL, GRACE = 0.5, 60.0  # seconds between two checks, and from SIGTERM to SIGKILL
 _watched: list[tuple[int, int]] = []  # (process, its parent) from this process up to the one that started the job
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class OrphanedError(LocoError):
 def watch_parent() -> None:
     """Stop this process when the one that started it ends: by SIGTERM, and by SIGKILL if it has not stopped in time.
 
-    A job is started by Snakemake through a shell, so the shells above this process are watched, too.
+    Snakemake starts a job through a shell, so the shells above this process are watched, too.
     """
     if _watched:
         return
@@ -43,7 +43,7 @@ def watch_parent() -> None:
 
 
 def require_parent() -> None:
-    """Check that the process that started this job is there; where no parent is watched, nothing is checked.
+    """Check that the process that started this job still runs; do nothing if no parent is watched.
 
     Raises:
         OrphanedError: it has ended.
@@ -68,11 +68,11 @@ def _watch() -> None:
 
 
 def _parent_of(process: int) -> int | None:
-    """The parent of a process; None where the process has ended."""
+    """Return the parent of a process; None if the process has ended."""
     if process == os.getpid():
         return os.getppid()
     try:
-        # After the name of the program, which is in brackets and may hold anything: state, parent.
+        # State and parent follow the name of the program, which is in brackets and may contain any character.
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return None

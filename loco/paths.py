@@ -32,6 +32,6 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def fields_of(pattern: str, path: str) -> dict[str, str] | None:
-    """The wildcards of a path that follows a pattern of this module; None of another path."""
+    """Return the wildcards of a path that matches a pattern of this module, otherwise None."""
     match = _expression(pattern).fullmatch(path)
     return match.groupdict() if match else None

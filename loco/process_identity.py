@@ -1,4 +1,4 @@
-"""Which process wrote something, and whether it still runs."""
+"""Identify the process that wrote a file, and report whether it still runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, number: int) -> Self:
-        """The identity of the process with this id on this machine."""
+        """Return the identity of the process with this id on this machine."""
         return cls(socket.gethostname(), number, start_time(number) or 0)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``str()`` gives.
+        """Parse the result of ``str()``.
 
         Raises:
             ValueError: the text is something else.
@@ -44,12 +44,12 @@ class ProcessIdentity:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a process of this machine, so that :attr:`has_ended` can be known."""
+        """Return whether it is a process of this machine, so that :attr:`has_ended` is known."""
         return self.host == socket.gethostname()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is known to have ended; False for processes of other machines."""
+        """Return whether the process is known to have ended; False for processes of other machines."""
         return self.is_local and start_time(self.number) != self.started
 
 

@@ -4,7 +4,7 @@ A :class:`Recipe` is how a file is to be made: the step, the fingerprint of its 
 its inputs, down to the raw data. The plan (:mod:`loco.plan`) computes the recipe of every file of a run from the
 configuration. A :class:`Record` is how a file *was* made: its recipe, what it is of (dataset and scene, say), the
 content ids of its inputs, and the versions of the libraries. A file whose record does not hold the expected recipe is
-refused, so that a result of other settings, other code or another run cannot pass for one of this run.
+refused, so that a result of other settings, other code or another run cannot be mistaken for a result of this run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Recipe:
 
     @property
     def own(self) -> dict[str, Any]:
-        """The step's own part: where it changes, Snakemake runs the step again."""
+        """Return the step's own part; if it changes, Snakemake runs the step again."""
         return {"code": self.code, "settings": dict(self.settings)}
 
     def to_json(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def new_record(recipe: Recipe, subject: Mapping[str, str], inputs: Mapping[Path,
 
 
 class SceneInput(Protocol):
-    """What a record takes from an open file of a scene (:class:`loco.storage.SceneFile`)."""
+    """The attributes of an open scene file that a record uses (:class:`loco.storage.SceneFile`)."""
 
     path: Path
     dataset: str
@@ -133,16 +133,16 @@ def record_of_scene(recipe: Recipe, frames: SceneInput, others: Mapping[Path, st
 def require_recipe(
     record: Record | None, expected: Recipe, subject: Mapping[str, str] | None = None, *, file: str | Path
 ) -> None:
-    """Check that a file was made as the plan says, of what the plan says.
+    """Check that recipe and subject of a file are as planned.
 
     Args:
-        record: the file's; None where it has none.
+        record: record of the file; None if it has none.
         expected: its recipe by the present code and configuration.
-        subject: what it must be of; None leaves this unchecked.
+        subject: required subject; None accepts any.
         file: its path.
 
     Raises:
-        DataError: it was not; the message has the values that differ, as found and as expected.
+        DataError: they are not; the message lists the differing values, found and expected.
     """
     remedy = f"delete it and run the workflow again, or add `--forcerun {expected.step}` to its command"
     if record is None:
@@ -166,7 +166,7 @@ def require_recipe(
 
 
 def differences(found: Recipe, expected: Recipe) -> Iterator[str]:
-    """Yield in what a recipe differs from the expected one, a line each, its own part before its inputs'."""
+    """Yield the differences of a recipe from the expected one, one line each, its own part before its inputs."""
     if found.step != expected.step:
         yield f"it was made by the step `{found.step}`, expected `{expected.step}`"
         return
@@ -185,7 +185,7 @@ def differences(found: Recipe, expected: Recipe) -> Iterator[str]:
 
 
 class _Absent:
-    """No value: a setting may be None."""
+    """Marker of a missing setting, because a setting may be None."""
 
 
 def _flat(settings: Any, where: str = "") -> Iterator[tuple[str, Any]]:

@@ -47,12 +47,12 @@ Kind = Literal["unreadable", "damaged", "misplaced", "outdated", "other configur
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a file.
+    """A problem of a file.
 
-    ``unreadable``: the system does not let it be read. ``damaged``: its content is not what was written.
-    ``misplaced``: it belongs to another path. ``outdated``: one of its inputs was made anew since. ``other
-    configuration``: the present code or configuration would make it otherwise, or has no such scene, split or
-    experiment. ``left behind``: a temporary file of a job that was killed.
+    ``unreadable``: the system refuses to read it. ``damaged``: its content changed after it was written.
+    ``misplaced``: it belongs to another path. ``outdated``: one of its inputs was regenerated afterwards. ``other
+    configuration``: the present code or configuration would produce another file, or has no such scene, split or
+    experiment. ``left behind``: a temporary file of a killed job.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verified:
-    """A file that is as it was written."""
+    """A file whose content is as written."""
 
     file: Path
     content_id: str
@@ -75,10 +75,10 @@ def verify(results: Path, plan: Plan | None, jobs: int | None = None) -> tuple[i
     Args:
         results: the folder ``results`` of a working directory.
         plan: of the configuration that the files should belong to; None leaves this unchecked.
-        jobs: processes that read; one for each processor unless given.
+        jobs: number of reading processes; one per processor by default.
 
-    Returns:
-        How many files were read, and what was found, sorted by file.
+        Returns:
+            The number of files that were read, and the findings, sorted by file.
     """
     files = list(_files(results))
     with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
@@ -96,7 +96,7 @@ def verify(results: Path, plan: Plan | None, jobs: int | None = None) -> tuple[i
 
 
 def _files(results: Path) -> Iterator[Path]:
-    """The files, and the folders of raw scenes, that have a record."""
+    """Yield the files, and the folders of raw scenes, that have a record."""
     for file in sorted(results.rglob("*")):
         name = _name(results, file)
         if file.name.startswith("."):  # temporary
@@ -108,7 +108,7 @@ def _files(results: Path) -> Iterator[Path]:
 
 
 def _name(results: Path, file: Path) -> str:
-    """The path of a file as the plan has it."""
+    """Return the path of a file in the notation of the plan."""
     return (Path("results") / file.relative_to(results)).as_posix()
 
 
@@ -124,7 +124,7 @@ def _verify_file(file: Path, results: Path) -> Verified | Finding:
 
 
 def _read(file: Path, name: str) -> Verified:
-    """Read a file whole.
+    """Read a complete file.
 
     Raises:
         DataError: it is damaged.

@@ -1,6 +1,6 @@
 """Resolve weight paths without loading anything.
 
-This module imports nothing heavy: it is used by the configuration and the workflow as well as by the models.
+This module imports no heavy library, because the configuration, the workflow and the models use it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def model_file(path: str | Path) -> Path:
 
 
 def weight_files(model: Mapping[str, Any]) -> list[Path]:
-    """Return the local files of weights that a model is built from: where they change, so does the model.
+    """Return the local weight files of a model; if they change, the model changes.
 
-    Files of the hub are none of them. A file may be missing.
+    Files of the hub are not included. A file may be missing.
 
     Args:
         model: an experiment's ``model``.
@@ -71,12 +71,12 @@ def hub_name(path: str) -> str | None:
 
 
 def is_product(path: str | Path) -> bool:
-    """Return whether a path lies below ``results/`` of the working directory, so that the workflow may write it."""
+    """Return whether a path is below ``results/`` of the working directory, so that the workflow may write it."""
     return Path(os.path.abspath(RESULTS)) in Path(os.path.abspath(os.path.expanduser(path))).parents
 
 
 def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None:
-    """Return why weights cannot be read from ``path``, or None if nothing stands against it.
+    """Return why weights cannot be read from ``path``, or None if no problem is known.
 
     Only the existence of files is checked; nothing is opened and nothing is downloaded.
 
@@ -140,7 +140,7 @@ def _folder_problem(folder: str, pretrained: bool) -> str | None:
 
 
 def adapter_problem(folder: str | Path) -> str | None:
-    """Return why a folder is no model if it contains an adapter of peft without the model that it adapts."""
+    """Return why a folder is not a model if it contains a peft adapter without its base model."""
     if os.path.isfile(os.path.join(folder, "config.json")) or not os.path.isfile(
         os.path.join(folder, "adapter_config.json")
     ):

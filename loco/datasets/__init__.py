@@ -1,9 +1,9 @@
-"""Raw datasets: read their layouts, check their files, state their frames and units.
+"""Raw datasets: read their layouts, check their files, and convert their frames and units.
 
 A new dataset is one module with a subclass of :class:`loco.datasets.raw.RawScene`, one function in
 :mod:`loco.datasets.layouts` and one entry of :data:`loco.datasets.catalogue.FORMATS`.
 
-This package imports a reader, and the libraries that it needs, only to check or open a scene.
+This package imports a reader and its dependencies only when a scene is checked or opened.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def provides(format: str) -> frozenset[str]:
 
 
 def is_photographs(format: str) -> bool:
-    """Whether its images come without depth and without poses: files of the dataset state which images match."""
+    """Return whether images of a format have neither depth nor poses, so that matches come from dataset files."""
     return not provides(format) & {"places", "depth"}
 
 
 def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
     """Return the files and folders that the frames of ``scene`` are made from, present or not, each once.
 
-    Where Snakemake would not take a path as it is (:func:`loco.files.is_plain_path`), the folder that holds it.
+    A path that Snakemake would interpret as a pattern (:func:`loco.files.is_plain_path`) is replaced by its folder.
 
     Args:
         format: a key of :data:`FORMATS`.
-        raw: folder that holds the scenes.
+        raw: folder of the scenes.
         scene: name of the scene.
     """
     found = (source.path for source in FORMATS[format].sources(raw / scene, scene))
-    # A folder inside of the scene may have any name; the digest of `raw_state` covers it all the same.
+    # Folders inside the scene may have any name; the digest of `raw_state` covers them anyway.
     plain = (next(filter(is_plain_path, (path, *path.parents))) for path in found)
     return list(dict.fromkeys(plain))
 
@@ -70,8 +70,9 @@ def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
 def raw_state(format: str, raw: Path, scene: str) -> str:
     """Return a digest of the names, sizes and modification times of all files that frames are made from.
 
-    It changes where a file is rewritten in place, which the time of its folder does not tell. One stat per file; label
-    files do not count, missing files count as missing, and nothing is raised. Arguments as for :func:`raw_files`.
+    Unlike the modification time of the folder, it changes when a file is rewritten in place. It takes one stat per
+    file; label files are ignored, missing files count as missing, and nothing is raised. See :func:`raw_files` for the
+    arguments.
     """
     return identity.raw_state(FORMATS[format].sources(raw / scene, scene), raw / scene)
 
@@ -90,7 +91,7 @@ def conventions_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the conventions of the raw files that a dataset's configuration states, such as ``depth_scale``.
 
     Args:
-        settings: with the key ``format``, and keys that the format has as ``conventions``; others are left out.
+        settings: with the key ``format`` and the keys in the ``conventions`` of the format; other keys are ignored.
     """
     return {key: settings[key] for key in FORMATS[settings["format"]].conventions if key in settings}
 
@@ -107,20 +108,18 @@ def check_scene(
 
     Args:
         format: a key of :data:`FORMATS`.
-        raw: folder that holds the scenes.
+        raw: folder of the scenes.
         scene: name of the scene.
         decode: decode a sample of the images, or all of them. Folders of images are identified by sizes and
             modification times with "sample", by the bytes of every file with "all".
-        conventions: of :func:`conventions_of`.
-        accept_geometry: frames that do not agree with each other (:mod:`loco.datasets.geometry`) are a note, no
-            problem.
+        conventions: result of :func:`conventions_of`.
+        accept_geometry: report inconsistent frames (:mod:`loco.datasets.geometry`) as a note instead of a problem.
 
     Returns:
-        The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text each, with its remedy), ``notes`` (where
-        there are any), ``files`` (one entry per file, and per folder of files:
-        :func:`loco.datasets.identity.describe`), ``digest`` (of all entries), ``images`` (how many can be used),
-        ``decoded``, ``origin`` and ``geometry`` (where images share a world frame), and further counts. Broken data are
-        listed, not raised.
+        The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text per problem, with its remedy), ``notes`` (if
+        there are any), ``files`` (one entry per file or folder of files: :func:`loco.datasets.identity.describe`),
+        ``digest`` (of all entries), ``images`` (number of usable images), ``decoded``, ``origin`` and ``geometry`` (if
+        images share a world frame), and further counts. Broken data are listed, not raised.
     """
     from loco.datasets.geometry import check_geometry
 
@@ -129,9 +128,10 @@ def check_scene(
 
 
 def check_labels(format: str, raw: Path, scene: str, decode: Literal["sample", "all"]) -> dict[str, Any]:
-    """Check the label files of a scene, against its mesh, and describe them.
+    """Check the label files of a scene against its mesh, and describe them.
 
-    The manifest is that of :func:`check_scene`, without ``images``. The mesh is read, too, but described there alone.
+    The manifest is that of :func:`check_scene`, without ``images``. The mesh is read but not described, because the
+    manifest of :func:`check_scene` describes it.
     """
     return reader(format).check_labels(raw, scene, decode)
 
@@ -141,7 +141,7 @@ def open_scene(
 ) -> RawScene | LocalScene:
     """Open a scene for reading, in local coordinates (:mod:`loco.datasets.local`).
 
-    Arguments as for :func:`check_scene`.
+    See :func:`check_scene` for the arguments.
 
     Raises:
         DataError: its files are missing, unreadable or broken.

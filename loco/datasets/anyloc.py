@@ -1,9 +1,8 @@
 """The place-recognition sets of AnyLoc (Keetha et al., RA-L 2023), in the layouts of its public archives.
 
-github.com/AnyLoc/AnyLoc, "Dataset Setup", lists them. A set is one scene, its folder of the archive's name. Each has
-*database* images, among which the place of each *query* image is looked for, and a rule that says which show it: its
-*positives*. Rules and thresholds are those of AnyLoc's loaders, which published numbers were measured with; where a set
-has a radius, a distance equal to it counts.
+github.com/AnyLoc/AnyLoc, "Dataset Setup", lists them. A set is one scene, in a folder with the name of its archive. For
+each *query* image, a rule defines the *database* images that show the same place, its *positives*. Rules and
+thresholds are those of AnyLoc's loaders, which published results use; a distance equal to the radius of a set counts.
 
 ============================ ============================== ============= ==================== ========================
 set                          scene                          database      queries              positives
@@ -12,7 +11,7 @@ Baidu Mall                   baidu_datasets                 689           2292  
 Gardens Point                gardens                        200 (day)     200 (night)          file (2 frames)
 17 Places                    17places                       406           406                  file (5 frames)
 Pitts30k, St Lucia           pitts30k, st_lucia             10000, 1549   6816, 1464           25 m
-Oxford RobotCar              Oxford_Robotcar                as the list says                   25 m
+Oxford RobotCar              Oxford_Robotcar                as in its list                     25 m
 Hawkins                      hawkins_long_corridor          127           118                  8 m
 Laurel Caverns               laurel_caverns                 141           112                  8 m
 Mid-Atlantic Ridge           eiffel                         65            101                  file (0.3 m)
@@ -39,13 +38,14 @@ from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images
 from loco.datasets.pose_files import read_number, read_text
 from loco.errors import DataError
 
-MOST_POSITIVES = 10_000_000  # of all queries together; a file of a few bytes can name one long list many times
-FARTHEST = 1e9  # metres
-Images = Mapping[str, Path]  # by their names, in order
+MOST_POSITIVES = 10_000_000  # of all queries together; a small file can refer to one long list many times
+FARTHEST = 1e9  # largest coordinate, metres
+
+Images = Mapping[str, Path]  # name -> file, in order
 
 
 class Found(NamedTuple):
-    """The positives of each query (numbers of database images, rising), and notes on how they were found."""
+    """The positives of each query (indices of database images, ascending), and notes on how they were found."""
 
     positives: list[list[int]]
     notes: Sequence[str] = ()
@@ -54,11 +54,11 @@ class Found(NamedTuple):
 class PlaceRecognitionScene(Photographs):
     """A set of database and query images.
 
-    Its ground truth: the names ``database`` and ``queries``, and for each query its ``positives``, numbers of database
-    images. A query may have none.
+    Its ground truth consists of the names ``database`` and ``queries``, and the ``positives`` of each query, indices of
+    database images. A query may have none.
     """
 
-    database: ClassVar[tuple[str, ...]] = ()  # folders, one after the other
+    database: ClassVar[tuple[str, ...]] = ()  # folders, in order
     queries: ClassVar[tuple[str, ...]] = ()
     remedy = "check the images and the ground truth of the set (docs/datasets.md lists the files of each)"
     published = (
@@ -75,7 +75,7 @@ class PlaceRecognitionScene(Photographs):
 
     @classmethod
     def images(cls, folder: Path, scene: str) -> tuple[Images, Images]:
-        """The images of database and queries."""
+        """Return the database images and the query images."""
         return _in_folders(folder, cls.database, scene), _in_folders(folder, cls.queries, scene)
 
     @classmethod
@@ -95,13 +95,13 @@ class PlaceRecognitionScene(Photographs):
 
 
 def within(database: NDArray[np.floating], queries: NDArray[np.floating], radius: float) -> Found:
-    """Database positions (n, d) at most ``radius`` from each query position (m, d), in one unit."""
+    """Return the database positions (n, d) at most ``radius`` from each query position (m, d), in the same unit."""
     found = cKDTree(database).query_ball_point(queries, radius, return_sorted=True)
     return Found([list(map(int, numbers)) for numbers in found])
 
 
 class BaiduScene(PlaceRecognitionScene):
-    """Baidu Mall: each image has a ``.camera`` file, whose last line but one is the camera's centre, metres."""
+    """Baidu Mall: each image has a ``.camera`` file, whose second last line is the camera centre, metres."""
 
     format = "baidu"
     database, queries = ("training_images_undistort",), ("query_images_undistort",)
@@ -117,7 +117,7 @@ class BaiduScene(PlaceRecognitionScene):
 
 
 class GeotaggedScene(PlaceRecognitionScene):
-    """Pitts30k, St Lucia, and what else has names ``@easting@northing@...`` (UTM, metres), as gmberton/datasets_vg."""
+    """Pitts30k, St Lucia and other sets with names ``@easting@northing@...`` (UTM, metres) of gmberton/datasets_vg."""
 
     format = "geotagged"
     database, queries = ("images/test/database",), ("images/test/queries",)
@@ -134,7 +134,7 @@ class GeotaggedScene(PlaceRecognitionScene):
 class OxfordRobotCarScene(PlaceRecognitionScene):
     """Oxford RobotCar: ``oxdatapart.mat`` lists images of ``oxDataPart/`` and their positions, metres.
 
-    Its cells, in this order: database images (padded with spaces), their positions (n, 2), the same of the queries.
+    Its cells, in this order: database images (padded with spaces), their positions (n, 2), and the same for queries.
     """
 
     format = "oxford_robotcar"
@@ -152,7 +152,7 @@ class OxfordRobotCarScene(PlaceRecognitionScene):
 
 
 class PoseListScene(PlaceRecognitionScene):
-    """Sets with ``pose_topic_list.npy``: rows that begin with x and y, metres, some of database and some of queries."""
+    """Sets with ``pose_topic_list.npy``: rows that begin with x and y, metres, for database and query images."""
 
     database, queries = ("db_images",), ("q_images",)
     database_rows: ClassVar[slice]
@@ -170,7 +170,7 @@ class PoseListScene(PlaceRecognitionScene):
 
 
 class HawkinsScene(PoseListScene):
-    """Hawkins, the long corridor."""
+    """Hawkins, long corridor."""
 
     format = "hawkins"
     database_rows, query_rows = slice(127), slice(127, 245)
@@ -187,10 +187,10 @@ class LaurelCavernsScene(PoseListScene):
 
 
 class MatchListScene(PlaceRecognitionScene):
-    """Sets with a ``.npy`` file of rows (number of a query, numbers of the database images that show its place)."""
+    """Sets with a ``.npy`` file of rows (index of a query, indices of the database images that show its place)."""
 
-    matches: ClassVar[tuple[str, ...]]  # the first that there is
-    first_row = 0  # of the queries
+    matches: ClassVar[tuple[str, ...]]  # file names; the first one that exists is read
+    first_row = 0  # index of the first query's row
 
     @classmethod
     def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
@@ -211,7 +211,7 @@ class MatchListScene(PlaceRecognitionScene):
 
 
 class GardensScene(MatchListScene):
-    """Gardens Point: from the right by day, and by night."""
+    """Gardens Point: right side by day (database) and by night (queries)."""
 
     format = "gardens"
     database, queries = ("day_right",), ("night_right",)
@@ -219,7 +219,7 @@ class GardensScene(MatchListScene):
 
 
 class SeventeenPlacesScene(MatchListScene):
-    """17 Places. AnyLoc reads ``ground_truth_new.npy``, LoCo ``better_ground_truth.npy``: the first that there is."""
+    """17 Places. AnyLoc reads ``ground_truth_new.npy``, LoCo ``better_ground_truth.npy``; the first found is read."""
 
     format = "seventeen_places"
     database, queries = ("ref",), ("query",)
@@ -227,7 +227,7 @@ class SeventeenPlacesScene(MatchListScene):
 
 
 class MidAtlanticRidgeScene(MatchListScene):
-    """Mid-Atlantic Ridge, also called Eiffel: the rows of its queries come after 101 others."""
+    """Mid-Atlantic Ridge, also called Eiffel: the rows of its queries follow 101 other rows."""
 
     format = "mid_atlantic_ridge"
     database, queries = ("db_images",), ("q_images",)
@@ -236,7 +236,7 @@ class MidAtlanticRidgeScene(MatchListScene):
 
 
 class VPAirScene(MatchListScene):
-    """VP-Air: the distractors are database images that no query shows, after the others."""
+    """VP-Air: the distractors are database images that are positives of no query, after the others."""
 
     format = "vp_air"
     database, queries = ("reference_views", "distractors"), ("queries",)
@@ -244,7 +244,7 @@ class VPAirScene(MatchListScene):
 
 
 class NardoAirScene(PlaceRecognitionScene):
-    """Nardo-Air: ``gt_matches.csv`` names the nearest five database images of each query (``top_1_ref_ind``, ...)."""
+    """Nardo-Air: ``gt_matches.csv`` lists the five nearest database images of each query (``top_1_ref_ind``, ...)."""
 
     format = "nardo_air"
     database, queries = ("reference_images",), ("query_images",)
@@ -277,7 +277,7 @@ def _in_folders(folder: Path, parts: Sequence[str], scene: str) -> Images:
 
 
 def _camera_centre(file: Path, scene: str) -> list[float]:
-    """The centre of a camera, metres: of its file's lines (intrinsics, rotation, centre, size) the last but one."""
+    """Return a camera centre, metres, the second last line of its file (intrinsics, rotation, centre, size)."""
     lines = [line for line in read_text(file, scene).splitlines() if line.strip()]
     try:
         centre = [read_number(word) for word in lines[-2].split()]
@@ -302,7 +302,7 @@ def _utm(file: Path, scene: str) -> list[float]:
 
 
 def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str], NDArray]:
-    """Database images, their positions (n, 2), query images, and theirs."""
+    """Return database images, their positions (n, 2), query images, and their positions."""
     content = read_bytes(file, scene, limit=LARGEST_FILE)
     try:
         names, places, query_names, query_places = read_cells(content, "dbStruct", 4, LARGEST_FILE)
@@ -315,7 +315,7 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
 def _placed(
     images: list[str] | NDArray, positions: list[str] | NDArray, file: Path, scene: str
 ) -> tuple[list[str], NDArray]:
-    """Names of images and their positions (n, 2), if the cells of a file hold these."""
+    """Return the names of images and their positions (n, 2), after a check of the cells of a file."""
     if not isinstance(images, list) or isinstance(positions, list):
         expected = "`dbStruct`: names of images and their positions, twice"
         raise _truth_error("has cells of other contents", file, scene, expected)
@@ -326,7 +326,7 @@ def _placed(
 
 
 def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
-    """Images that the list of Oxford RobotCar names; none of them outside its folder."""
+    """Return the images in the list of Oxford RobotCar; images outside its folder are refused."""
     images: dict[str, Path] = {}
     for name in (text.replace(" ", "") for text in names):
         path = PurePosixPath("oxDataPart", name)
@@ -339,12 +339,12 @@ def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
 
 
 def _are_places(numbers: Sequence[float] | NDArray) -> bool:
-    """Whether numbers are coordinates of places on Earth, whose squares can be added up."""
+    """Return whether numbers are plausible coordinates, whose sum of squares does not overflow."""
     return bool((np.abs(numbers) < FARTHEST).all())
 
 
 def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
-    """The first two numbers of each row, (n, 2)."""
+    """Return the first two numbers of each row, (n, 2)."""
     try:
         places = rows[:, :2].astype(np.float64)
     except (IndexError, TypeError, ValueError, OverflowError):
@@ -355,8 +355,8 @@ def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
 
 
 def _numbers(row: object, file: Path, scene: str) -> list[int]:
-    """The different numbers of a list or an array, or a single one, rising."""
-    # NumPy would follow lists of lists, of which a few bytes can describe billions.
+    """Return the distinct numbers of a list or an array, or a single number, ascending."""
+    # NumPy would expand nested lists; a few bytes can describe billions of numbers.
     plain = isinstance(row, int | np.ndarray) or (
         isinstance(row, list | tuple) and all(type(k) is int and abs(k) < 1 << 63 for k in row)
     )
@@ -374,17 +374,17 @@ def _length(row: object) -> int:
 
 
 def _described(value: object) -> str:
-    """Its type and size; what is in it may be nested too deeply to be printed."""
+    """Return type and size of a value, whose content may be nested too deeply to be printed."""
     if isinstance(value, np.ndarray):
         return f"array {value.shape} of {value.dtype}"
     return type(value).__name__ + (f" of length {len(value)}" if isinstance(value, Sized) else "")
 
 
 def _of_database(found: list[list[int]], count: int, file: Path, scene: str, notes: Sequence[str]) -> Found:
-    """Without numbers of images that there are none of, as windows around the first and last places have.
+    """Remove indices of images that do not exist, as in windows around the first and last positions.
 
     Raises:
-        DataError: a query has no others.
+        DataError: no index of a query is left.
     """
     kept = [[number for number in numbers if 0 <= number < count] for numbers in found]
     for query, (numbers, some) in enumerate(zip(found, kept)):

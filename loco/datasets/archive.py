@@ -1,6 +1,6 @@
-"""Read the files of a download in place: a zip, or the folder that it was unpacked to.
+"""Read the files of a download in place, from a zip or the folder that it was unpacked to.
 
-Nothing is unpacked, so no member can leave a target folder; members that would are refused all the same.
+Nothing is unpacked, so no member can be written outside a target folder; members with such paths are refused anyway.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from loco.datasets.files import LARGEST_JSON, RESTORE, read_bytes, system_error
 from loco.errors import DataError
 from loco.files import is_data
 
-# Largest size in bytes of a file of each kind, many times that of any file of these datasets. A zip can claim more: a
+# Largest size in bytes of a file of each kind, many times that of any file of these datasets. A small zip can contain
 # member of 1 GB may take 1 MB in it.
 LARGEST = {".jpg": 1 << 27, ".png": 1 << 27, ".json": LARGEST_JSON, ".ply": 1 << 29}
 LARGEST_OTHER = 1 << 27
-LARGEST_RATIO = 200  # of a member's, and of all members' bytes to those in the zip; text and meshes reach about 10
-RATIO_FROM = 1 << 27  # bytes of a member or of all; fewer are harmless whatever the ratio
+LARGEST_RATIO = 200  # largest compression ratio of a member and of all members; text and meshes reach about 10
+RATIO_FROM = 1 << 27  # bytes of a member or of all from which the ratio is checked
 BLOCK = 1 << 20  # bytes that are read at once
 
 
 class Archive:
-    """Files by their path in a zip; from the zip or, where there is none, from the folder that it was unpacked to.
+    """Files by their path in a zip, read from the zip or, if it is missing, from the folder that it was unpacked to.
 
-    What is no data (:func:`loco.files.is_data`) is left out, and never read.
+    Files that are not data (:func:`loco.files.is_data`) are ignored and never read.
     """
 
     def __init__(self, path: Path, unpacked: Path, prefix: str, scene: str) -> None:
         """
         Args:
             path: the zip.
-            unpacked: the folder to look at where there is no zip.
-            prefix: what the paths of the zip begin with, and those in the folder lack.
-            scene: named in errors.
+            unpacked: the folder to read if there is no zip.
+            prefix: prefix of the paths in the zip that the paths in the folder lack.
+            scene: name of the scene, for errors.
 
-        Raises:
-            FileNotFoundError: neither is there.
-            DataError: the zip is broken, unreadable, or holds members that are unsafe or too large.
+            Raises:
+                FileNotFoundError: neither exists.
+                DataError: the zip is broken or unreadable, or contains members that are unsafe or too large.
         """
         self.scene, self._prefix = scene, prefix
         self._zip: zipfile.ZipFile | None = None
@@ -52,7 +52,7 @@ class Archive:
             self.path = unpacked
             self.sizes = {f"{prefix}{name}": size for name, size in _files_in(unpacked)}
         else:
-            os.stat(path)  # raises the reason: it is missing, or a folder above it cannot be entered
+            os.stat(path)  # raises the error of the system, such as a missing permission
             raise DataError("is not a zip file", file=path, scene=scene, remedy=RESTORE)
         self._refuse_unsafe()
         self._refuse_bombs()
@@ -64,7 +64,7 @@ class Archive:
             if _of_system(error):
                 raise system_error(error, path, self.scene) from error
             raise self._broken_zip(path, error) from error
-        # A broken directory of a zip raises almost anything.
+        # A broken central directory of a zip raises errors of many kinds.
         except Exception as error:
             raise self._broken_zip(path, error) from error
 
@@ -77,7 +77,7 @@ class Archive:
         )
 
     def _refuse_unsafe(self) -> None:
-        """Refuse members that no archive of data holds, and leave out those that are no data."""
+        """Refuse members that no archive of data contains, and remove members that are not data."""
         for name, size in list(self.sizes.items()):
             parts = PurePosixPath(name.replace("\\", "/"))
             if not parts.parts:
@@ -112,7 +112,7 @@ class Archive:
         return name in self.sizes
 
     def read(self, name: str) -> bytes | bytearray:
-        """Bytes of one member.
+        """Return the bytes of one member.
 
         Raises:
             DataError: the member is missing, unreadable, or its checksum does not match.
@@ -121,7 +121,7 @@ class Archive:
             raise DataError(f"holds no file {name!r}", file=self.path, scene=self.scene, remedy=RESTORE)
         if self._zip is None:
             return read_bytes(self.path / name.removeprefix(self._prefix), self.scene, limit=_limit(name))
-        content = bytearray(self.sizes[name])  # filled in place: joined blocks would take the memory twice
+        content = bytearray(self.sizes[name])  # filled in place, because joining blocks would double the memory
         end = 0
         for block in self._blocks(name):
             content[end : end + len(block)] = block
@@ -130,7 +130,7 @@ class Archive:
         return content
 
     def broken_members(self) -> list[DataError]:
-        """Members that cannot be read or whose checksum fails. A folder has no checksums: always empty."""
+        """Return the errors of members that cannot be read or whose checksum fails; none for a folder."""
         broken = []
         if self._zip is not None:
             for name in self.sizes:
@@ -142,7 +142,7 @@ class Archive:
         return broken
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        """The bytes of a member of the zip, block by block; no more than the size that it states."""
+        """Yield the bytes of a member of the zip in blocks, at most the size that it states."""
         try:
             with self._zip.open(name) as member:
                 while block := member.read(BLOCK):
@@ -151,7 +151,7 @@ class Archive:
             if _of_system(error):
                 raise system_error(error, self.path, self.scene) from error
             raise self._broken_member(name, error) from error
-        # Whatever is wrong inside, the decoders raise errors of many kinds.
+        # Decoders raise errors of many kinds for broken data.
         except Exception as error:
             raise self._broken_member(name, error) from error
 
@@ -161,7 +161,7 @@ class Archive:
 
 
 def _files_in(folder: Path) -> Iterator[tuple[str, int]]:
-    """Paths from ``folder`` and sizes of the files in it and its subfolders, sorted, without what is no data."""
+    """Yield relative paths and sizes of the data files in ``folder`` and its subfolders, sorted."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -178,5 +178,5 @@ def _limit(name: str) -> int:
 
 
 def _of_system(error: OSError) -> bool:
-    """Whether the system refused to read; decoders raise OSError without a number, bad offsets EINVAL."""
+    """Return whether the system refused to read; decoders raise OSError without a number, bad offsets EINVAL."""
     return error.errno not in (None, errno.EINVAL)

@@ -1,9 +1,10 @@
-"""Cameras of one's own recordings: ``K.txt``, ``K_depth.txt``, and the distortion of their lenses.
+"""Camera calibrations of the user's own recordings: ``K.txt``, ``K_depth.txt``, and lens distortion.
 
-``K.txt`` holds the 3 x 3 matrix of a camera. It states a size only by its principal point, which is near the centre of
-an image. :func:`size_meant` finds matrices that are of images of another size, as after a resize. A camera whose
-principal point *is* off-centre, because its images were cropped, needs the size: two more numbers behind the matrix,
-the width and the height of the images. Then the images must have this size, and the principal point may lie anywhere.
+``K.txt`` contains the 3 x 3 matrix of a camera. It determines the image size only by its principal point, which is near
+the centre of an image. :func:`size_meant` detects matrices for images of another size, such as before a resize. A
+camera whose principal point *is* off-centre, because its images were cropped, requires the size: two more numbers after
+the matrix, the width and the height of the images. Then the images must have this size, and the principal point can be
+anywhere.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from loco.datasets.pose_files import read_intrinsics
 from loco.errors import DataError
 
 Size = tuple[int, int]  # (height, width), pixels
-# Principal points of real cameras, relative to the centre of the image: within a few per cent; the largest published
-# one that is known here is 1.11 (rgb camera of a Kinect, y alone).
-FOCAL = (0.1, 50.0)  # of the side of the image; fields of view of 157 and of 1.1 degrees
-FARTHEST = 0.2  # from 1, in any direction
-ODD = 0.1  # from 1, in any direction: noted
-RESIZED = 0.05  # from 1, if both coordinates are off by the same factor, the mark of a resize
-ALIKE = 0.1  # two factors that differ by less are the same one
+# Principal points of real cameras relative to the centre of the image are within a few per cent of 1; the largest known
+# published value is 1.11 (rgb camera of a Kinect, only in y).
+FOCAL = (0.1, 50.0)  # range of the focal length relative to the image side: fields of view of 157 and 1.1 degrees
+FARTHEST = 0.2  # largest distance from 1, in any direction
+ODD = 0.1  # distance from 1, in any direction, above which a note is written
+RESIZED = 0.05  # largest distance from 1 if both coordinates are off by the same factor, which indicates a resize
+ALIKE = 0.1  # two factors that differ by less are considered equal
 
 
 class Lens(NamedTuple):
-    """What a camera's images show.
+    """The calibration of a camera.
 
     Attributes:
         intrinsics: (3, 3), pixels, pixel centres at i + 0.5.
-        size: (height, width) that the images must have, where it is stated.
-        distortion: of the lens, if its images have any.
-        file: that states the camera, None if it is a published one.
+        size: (height, width) that the images must have, if stated.
+        distortion: lens distortion of the images, if any.
+        file: calibration file, None for a published calibration.
     """
 
     intrinsics: NDArray[np.float64]
@@ -45,15 +46,15 @@ class Lens(NamedTuple):
 
 
 def distortion_file(camera_file: Path) -> Path:
-    """The file with the distortion of the camera ``K.txt`` or ``K_depth.txt``: ``distortion[_depth].txt``."""
+    """Return the distortion file of the camera ``K.txt`` or ``K_depth.txt``: ``distortion[_depth].txt``."""
     return camera_file.with_name(camera_file.name.replace("K", "distortion", 1))
 
 
 def read_lens(file: Path, scene: str) -> Lens | None:
-    """Read a camera, with the distortion of its lens; None if there is no such file.
+    """Read a camera and its lens distortion; return None if there is no such file.
 
     Raises:
-        DataError: a file is broken, or there is a distortion without a camera.
+        DataError: a file is broken, or there is a distortion file without a camera file.
     """
     of_lens = distortion_file(file)
     if not file.exists():
@@ -71,15 +72,15 @@ def read_lens(file: Path, scene: str) -> Lens | None:
 
 
 def size_meant(intrinsics: NDArray[np.float64], size: Size) -> Size | None:
-    """Return the size (height, width) of the images that intrinsics seem to be for, if it is not ``size``.
+    """Return the size (height, width) of the images that intrinsics appear to be for, if it differs from ``size``.
 
     Args:
         intrinsics: (3, 3), pixels.
-        size: (height, width) of the images that are there.
+        size: (height, width) of the actual images.
 
     Returns:
-        The size that has the principal point in its centre, or None if the principal point is plausible for ``size``:
-        less than 20 % off the centre, and not off by 5 % or more in both coordinates by one factor (of a resize).
+        The size whose centre is the principal point, or None if the principal point is plausible for ``size``: less
+        than 20 % off the centre, and not off by 5 % or more in both coordinates by the same factor (as after a resize).
     """
     factors = 2 * intrinsics[:2, 2] / size[::-1]
     off = factors - 1
@@ -90,7 +91,7 @@ def size_meant(intrinsics: NDArray[np.float64], size: Size) -> Size | None:
 
 
 def odd_centre(lens: Lens, size: Size) -> str | None:
-    """Return a note on a principal point that is far off the centre of images of ``size``; None if it is not."""
+    """Return a note if the principal point is far off the centre of images of ``size``; otherwise None."""
     off = np.abs(2 * lens.intrinsics[:2, 2] / size[::-1] - 1)
     if lens.size is not None or lens.file is None or off.max() <= ODD:
         return None
@@ -105,18 +106,18 @@ def odd_centre(lens: Lens, size: Size) -> str | None:
 def require_size(
     intrinsics: NDArray[np.float64], size: Size, what: str, *, file: Path, scene: str, remedy: str
 ) -> None:
-    """Refuse intrinsics that are of images of another size (:func:`size_meant`), or of no camera.
+    """Refuse intrinsics for images of another size (:func:`size_meant`) and impossible focal lengths.
 
     Args:
         intrinsics: (3, 3), pixels.
         size: (height, width) of the images.
-        what: names the matrix in the error.
-        file: of the images, or of the intrinsics.
-        scene: named in the error.
-        remedy: what to do.
+        what: name of the matrix in the error.
+        file: file of the images, or of the intrinsics.
+        scene: name of the scene, for errors.
+        remedy: how to fix the error.
 
-    Raises:
-        DataError: they are.
+        Raises:
+            DataError: the intrinsics do not fit.
     """
     meant = size_meant(intrinsics, size)
     if meant is not None:

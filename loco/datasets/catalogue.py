@@ -1,7 +1,7 @@
-"""The raw formats: which reader each has, which files its scenes are made of, and what they provide.
+"""The raw formats: the reader of each, the files of its scenes, and the ground truth that they provide.
 
-This module imports no reader and no heavy library. A reader is imported when it is used, so a step depends on the code
-of its own reader and of no other.
+This module imports no reader and no heavy library. A reader is imported when it is used, so a step depends only on the
+code of its own reader.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ class Format:
     """One raw format.
 
     Attributes:
-        module: of this package, that reads it.
-        class_name: of the reader in it, a subclass of :class:`loco.datasets.raw.RawScene`.
-        sources: the files that frames are made from.
-        provides: what features can be evaluated by: ``places`` (3D points of patches, in one frame for the whole
-            scene), ``depth``, ``pairs`` of images with the pose between them, ``homographies``, ``positives``
-            (photographs of one place). A ``labels`` block of the configuration adds ``labels``.
-        labels: the files that labels are made from besides; None if the format has no labels.
-        conventions: keys of a dataset's configuration that its reader takes.
+        module: module of this package with the reader.
+        class_name: name of the reader, a subclass of :class:`loco.datasets.raw.RawScene`.
+        sources: returns the files that frames are made from.
+        provides: ground truth for evaluation: ``places`` (3D points of patches, in one frame for the whole scene),
+            ``depth``, ``pairs`` of images with their relative pose, ``homographies``, ``positives`` (photographs of the
+            same place). A ``labels`` block of the configuration adds ``labels``.
+        labels: returns the additional files that labels are made from; None if the format has no labels.
+        conventions: keys of a dataset's configuration that are passed to its reader.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""What the checks of all raw layouts share: go on after a fault, and describe what was found."""
+"""Code shared by the checks of all raw layouts: continue after an error, and write the manifest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Checklist:
-    """Collects the problems of a scene, and notes on what is odd but harmless."""
+    """Collects the problems of a scene, and notes on harmless peculiarities."""
 
     def __init__(self, format: str, scene: str, decode: Decode) -> None:
         self.format, self.scene, self.decode = format, scene, decode
@@ -29,10 +29,10 @@ class Checklist:
         self.notes: list[str] = []
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Return the result of ``action``; where it raises, None, and the error is listed as a problem.
+        """Return the result of ``action``; if it raises, add the error to the problems and return None.
 
-        Files are not to be trusted, and a check goes on after any of them: an error that no reader foresaw is listed,
-        too, and logged with its traceback.
+        Files are untrusted, and the check continues after any error: an unexpected error is listed, too, and logged
+        with its traceback.
         """
         try:
             return action()
@@ -60,22 +60,22 @@ class Checklist:
         self.add_error(DataError(problem, **{"scene": self.scene, **details}))
 
     def note(self, text: str) -> None:
-        """Remember a peculiarity that does no harm, such as files that are left out."""
+        """Add a note on a harmless peculiarity, such as ignored files."""
         self.notes.append(printable(text))
 
     def chosen(self, items: Sequence[T]) -> list[T]:
-        """The images to decode: all, or a sample spread evenly, first and last included."""
+        """Return the images to decode: all, or an evenly spaced sample that includes the first and the last."""
         if self.decode == "all" or not items:
             return list(items)
         return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, DECODE_SAMPLE).round().astype(int))]
 
     def manifest(self, root: Path, sources: Iterable[Source], counts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what was found.
+        """Return the manifest.
 
         Args:
             root: folder of the scene.
-            sources: to describe and identify; those that are missing are left out.
-            counts: of images, and what else there is to count.
+            sources: files to describe and identify; missing files are left out.
+            counts: number of images, and further counts.
         """
         content = self.decode == "all"
         described = [
@@ -95,16 +95,16 @@ class Checklist:
         }
 
     def add_error(self, error: DataError) -> None:
-        """Add an error as a problem; each once, as two steps of a check may meet the same file."""
+        """Add an error as a problem, only once, because two steps of a check may read the same file."""
         if str(error) not in self.problems:
             self.problems.append(str(error))
 
 
 def require_passed(manifest: Mapping[str, Any]) -> None:
-    """Refuse a scene whose check found problems.
+    """Raise an error if the check of a scene found problems.
 
     Raises:
-        DataError: the manifest lists some.
+        DataError: the manifest lists problems.
     """
     if not manifest["ok"]:
         raise DataError(
@@ -115,6 +115,6 @@ def require_passed(manifest: Mapping[str, Any]) -> None:
 
 
 def few(names: Sequence[str]) -> str:
-    """The first three names, and dots for the rest. Names with control characters are quoted and escaped."""
+    """Return the first three names, and dots for the rest. Names with control characters are quoted and escaped."""
     shown = (name if name.isprintable() else repr(name) for name in names[:3])
     return ", ".join(shown) + (", ..." if len(names) > 3 else "")

@@ -1,17 +1,17 @@
-"""COLMAP models: posed photographs without depth, and the sparse points that they show.
+"""COLMAP models: posed photographs without depth, and the sparse points that they observe.
 
-``<raw>/<scene>/images/`` holds the photographs, ``<raw>/<scene>/sparse/0/`` (or ``sparse/``) the model: ``cameras``,
+``<raw>/<scene>/images/`` contains the photographs, ``<raw>/<scene>/sparse/0/`` (or ``sparse/``) the model: ``cameras``,
 ``images`` and ``points3D``, with ``rigs`` and ``frames`` since COLMAP 3.12, as ``.bin`` or ``.txt``
-(https://colmap.github.io/format.html). Read with pycolmap. If ``sparse/`` holds several models, as where photographs
-did not connect, the one with the most photographs is read.
+(https://colmap.github.io/format.html). It is read with pycolmap. If ``sparse/`` contains several models, because
+photographs could not be connected, the one with the most photographs is read.
 
-COLMAP's conventions are those of :mod:`loco`: OpenCV axes, and the centre of the top-left pixel at (0.5, 0.5). Only its
-poses are world-to-camera. Its unit of length is arbitrary; the depth step scales it. It ignores the orientation that a
-photograph's EXIF block states, as this project does for all images (:mod:`loco.datasets.orientation`).
+COLMAP's conventions are those of :mod:`loco`: OpenCV axes, and the centre of the top-left pixel at (0.5, 0.5), except
+that its poses are world-to-camera. Its unit of length is arbitrary; the frames step scales it. It ignores the EXIF
+orientation of photographs, as this project does for all images (:mod:`loco.datasets.orientation`).
 
-Photographs with lens distortion are resampled as a pinhole camera of the same size, focal length and principal point
-would have taken them, and the observations are moved with them. What that camera sees beyond the photograph is black;
-what the photograph shows beyond its border is lost.
+Photographs with lens distortion are undistorted to a pinhole camera of the same size, focal length and principal point,
+and so are the observations. Pixels of the pinhole image outside the photograph are black; parts of the photograph
+outside the pinhole image are lost.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from loco.geometry.cameras import pixel_centres
 from loco.geometry.consistency import Sightings
 
 PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take some 2 GB
-MIN_IMAGES = 3  # a point that two images show is confirmed by no third
-MAX_ERROR = 2.0  # mean reprojection error of a point, pixels of the photographs
-TOLERANCE = 0.01  # of the longer side: reprojection error of a sighting that shows no mistake, at least MAX_ERROR
+LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take about 2 GB
+MIN_IMAGES = 3  # images that observe a point; a point observed by two images is not verified by a third
+MAX_ERROR = 2.0  # largest mean reprojection error of a point, pixels of the photographs
+TOLERANCE = 0.01  # largest plausible reprojection error relative to the longer side, at least MAX_ERROR
 RESTORE = "put the photographs that the model was made from into `images`, under the names that `colmap` gave them"
 REMEDY = (
     "make the model again with COLMAP (`colmap mapper`, `colmap model_converter`), or let the rule `reconstruct` "
@@ -71,14 +71,14 @@ class ColmapScene(RawScene):
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """Photographs that the model could not place."""
+        """Photographs that are not registered in the model."""
         folder = self.folder / "images"
         found = {path.relative_to(folder).as_posix() for path in photographs(folder)}
         listed = {image.name for image in self.model.images.values()}
         return dict.fromkeys(sorted((found | listed) - set(self.images)), "not registered")
 
     def names(self, images: Images) -> list[str]:
-        """All registered images: which of them look level is not known."""
+        """Return all registered images, because it is unknown which of them are horizontal."""
         return list(self.images)
 
     def poses(self) -> NDArray[np.float64]:
@@ -101,7 +101,7 @@ class ColmapScene(RawScene):
             )
 
     def tracks(self) -> NDArray[np.float64]:
-        """The points that at least :data:`MIN_IMAGES` images show within :data:`MAX_ERROR`, (t, 3), model units."""
+        """Return the points (t, 3), model units, that :data:`MIN_IMAGES` images observe within :data:`MAX_ERROR`."""
         return np.array([self.model.points3D[k].xyz for k in self._kept]).reshape(-1, 3)
 
     def sightings(self, names: Sequence[str]) -> Sightings:
@@ -125,19 +125,19 @@ class ColmapScene(RawScene):
         )
 
     def _observed(self, image: pycolmap.Image) -> Observations:
-        """Where the photograph as it was taken shows kept points."""
+        """Return the observations of usable points in the original photograph."""
         uv, ids = _observations(image)
         kept = np.isin(ids, self._kept)
         return Observations(uv[kept], np.searchsorted(self._kept, ids[kept]))
 
 
 def photographs(folder: Path) -> list[Path]:
-    """Files in ``folder`` and below that are named like images, in the order of their names."""
+    """Return the files in ``folder`` and its subfolders with image suffixes, sorted by name."""
     return sorted(file for file in _data_files(folder) if file.suffix.lower() in PHOTOGRAPHS)
 
 
 def unread_photographs(folder: Path) -> list[str]:
-    """Names of the files in ``folder`` and below that are images of kinds that are not read, such as HEIC."""
+    """Return the names of image files of unsupported types, such as HEIC, in ``folder`` and its subfolders."""
     return unread_images(sorted(file.relative_to(folder).as_posix() for file in _data_files(folder)))
 
 
@@ -149,7 +149,7 @@ def _data_files(folder: Path) -> Iterator[Path]:
 
 
 def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
-    """The model of a scene.
+    """Read the model of a scene.
 
     Raises:
         DataError: it is missing or broken, or a camera is not perspective.
@@ -158,7 +158,7 @@ def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
     place = files[0].parent
     for part in (folder, folder / "sparse", folder / "sparse" / "0"):
         if os.path.isdir(part):
-            os.stat(os.path.join(part, "."))  # raises the reason where it cannot be entered
+            os.stat(os.path.join(part, "."))  # raises the error of the system if it cannot be entered
     missing = [file.name for file in files if not os.path.lexists(file)]
     if missing:
         raise DataError(
@@ -174,7 +174,7 @@ def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
     model = pycolmap.Reconstruction()
     try:
         if files[0].suffix == ".bin":
-            # pycolmap trusts the counts in a file: a broken one can keep it busy, or take all memory.
+            # pycolmap trusts the counts in a file: a broken file can cause an endless loop or exhaust the memory.
             for file in files:
                 _check_records(file)
             model.read_binary(place)
@@ -184,14 +184,14 @@ def _read_model(folder: Path, scene: str) -> pycolmap.Reconstruction:
         model.update_point_3d_errors()
     except DataError:
         raise
-    # pycolmap raises many kinds for broken files.
+    # pycolmap raises errors of many kinds for broken files.
     except Exception as error:
         raise DataError(f"the COLMAP model cannot be read: {error}", file=place, scene=scene, remedy=REMEDY) from error
     return model
 
 
 def _require_readable(file: Path, scene: str) -> None:
-    """Raises DataError where pycolmap could not open a file, or would wait for a pipe."""
+    """Raise DataError if pycolmap could not open a file, or would wait for a pipe."""
     try:
         with open_regular(file, scene):
             pass
@@ -200,7 +200,7 @@ def _require_readable(file: Path, scene: str) -> None:
 
 
 def _check_values(model: pycolmap.Reconstruction) -> None:
-    """Raises ValueError for what pycolmap reads but nothing can be computed from."""
+    """Raise ValueError for values that pycolmap accepts but that are unusable."""
     for number, camera in model.cameras.items():
         if not camera.is_perspective():
             raise ValueError(f"camera {number} is {camera.model_name}, of which no pinhole image can be made")
@@ -225,12 +225,12 @@ def _check_values(model: pycolmap.Reconstruction) -> None:
 
 
 def _registered(model: pycolmap.Reconstruction) -> list[pycolmap.Image]:
-    """Images with a pose, in the order of their names."""
+    """Return the images with a pose, sorted by name."""
     return sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
 
 
 def _kept_points(model: pycolmap.Reconstruction) -> NDArray[np.uint64]:
-    """Numbers of the points that are well enough known, ascending."""
+    """Return the ids of the points that are sufficiently accurate, ascending."""
     kept = [number for number, point in model.points3D.items() if point.error <= MAX_ERROR and _is_confirmed(point)]
     return np.array(sorted(kept), np.uint64)
 
@@ -240,7 +240,7 @@ def _is_confirmed(point: pycolmap.Point3D) -> bool:
 
 
 def _observations(image: pycolmap.Image) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-    """Where a photograph shows points (s, 2), pixels as it was taken, and the numbers of these points (s,)."""
+    """Return the observations (s, 2) of an image, pixels of the original photograph, and the point ids (s,)."""
     seen = [(point.xy, point.point3D_id) for point in image.get_observation_points2D()]
     return np.array([xy for xy, _ in seen], np.float64).reshape(-1, 2), np.array([k for _, k in seen], np.uint64)
 
@@ -255,13 +255,13 @@ def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
 
 
 class _Cursor:
-    """Goes through the bytes of a file; raises struct.error where they end too soon."""
+    """Reads the bytes of a file sequentially; raises struct.error if they end too early."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
     def take(self, layout: str) -> tuple[Any, ...]:
-        """The next values, laid out as :mod:`struct` describes."""
+        """Return the next values, in a layout of :mod:`struct`."""
         values = struct.unpack_from(f"<{layout}", self.data, self.at)
         self.at += struct.calcsize(f"<{layout}")
         return values
@@ -276,7 +276,7 @@ class _Cursor:
 
 
 def _check_records(path: Path) -> None:
-    """Raises ValueError if the records that a binary file announces do not fill it exactly."""
+    """Raise ValueError if the number of records stated in a binary file does not match its size."""
     cursor = _Cursor(read_bytes(path, limit=LARGEST_MODEL_FILE))
     try:
         (count,) = cursor.take("Q")
@@ -338,12 +338,12 @@ class _Lens:
     def __init__(self, camera: pycolmap.Camera) -> None:
         self.camera, self.size = camera, (camera.height, camera.width)
         self.intrinsics = camera.calibration_matrix()
-        # Fisheye models bend light even where all of their coefficients are 0.
+        # Fisheye models distort even if all their coefficients are 0.
         self._straight = camera.is_undistorted() and camera.is_perspective_pinhole()
         self._sources: NDArray[np.float32] | None = None
 
     def straighten_points(self, uv: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Points (m, 2) of the photograph in the pinhole image, and which of them lie in it (m,)."""
+        """Map points (m, 2) of the photograph to the pinhole image; also return which are inside it (m,)."""
         if not self._straight:
             rays = self.camera.cam_from_img(uv)
             uv = rays @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
@@ -351,13 +351,13 @@ class _Lens:
             return uv, np.all((uv >= 0) & (uv < self.size[::-1]), axis=1)
 
     def straighten_image(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The photograph as the pinhole camera would have taken it; black where it shows nothing."""
+        """Resample the photograph to the pinhole image; black outside the photograph."""
         if self._straight:
             return rgb
         if self._sources is None:
             rays = np.concatenate([pixel_centres(*self.size), np.ones((*self.size, 1))], axis=-1)
             uv = self.camera.img_from_cam(rays.reshape(-1, 3) @ np.linalg.inv(self.intrinsics).T)
-            # OpenCV puts the centre of the first pixel at 0. Rays that the lens does not take come from outside.
+            # In OpenCV, the centre of the first pixel is at 0. Rays that the lens cannot project are mapped outside.
             self._sources = np.nan_to_num(uv - 0.5, nan=-2.0).reshape(*self.size, 2).astype(np.float32)
         return cv2.remap(rgb, self._sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
@@ -427,7 +427,7 @@ def _note_models(found: Checklist, folder: Path) -> None:
 
 
 def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
-    """All that the model lists are there, in its folder; those that are decoded are of their cameras' sizes."""
+    """Check that all photographs of the model exist, and that decoded ones have the sizes of their cameras."""
     present, missing = [], []
     for name in opened.names("all"):
         path = found.attempt(partial(_photograph_path, opened.folder, found.scene, name))

@@ -1,7 +1,7 @@
-"""Read the text form of a COLMAP model, with any names of images.
+"""Read the text format of a COLMAP model, with any names of images.
 
-COLMAP itself writes names with spaces into ``images.txt`` and, when it reads them, ends a name at the first space. The
-name is the last field of its line, so it can be read whole: here pycolmap reads a copy with other names.
+COLMAP writes names with spaces to ``images.txt`` but, when it reads them, ends a name at the first space. The name is
+the last field of its line, so it can be read completely: this module lets pycolmap read a copy with other names.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import pycolmap
 from loco.datasets.files import read_bytes
 from loco.files import decode_text
 
-LARGEST_TEXT = 1 << 30  # bytes of a file
+LARGEST_TEXT = 1 << 30  # largest file, bytes
 IMAGES = "images.txt"
 FIELDS = 9  # of an image before its name: id, quaternion, translation, camera
 
 
 def read_text_model(files: Sequence[Path], scene: str) -> pycolmap.Reconstruction:
-    """Return the model in text files, which may begin with a byte order mark.
+    """Read a model from text files, which may begin with a byte order mark.
 
     Raises:
         DataError: a file cannot be read.
-        ValueError: a line of ``images.txt`` is no image; pycolmap raises this and others for broken files.
+        ValueError: a line of ``images.txt`` is not an image; pycolmap raises this and other errors for broken files.
     """
     model, names = pycolmap.Reconstruction(), {}
     with TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def read_text_model(files: Sequence[Path], scene: str) -> pycolmap.Reconstructio
 
 
 def _without_names(text: str) -> tuple[str, dict[int, str]]:
-    """A copy of ``images.txt`` whose images are named by their numbers, and the names by number."""
+    """Return a copy of ``images.txt`` with ids in place of image names, and the names by id."""
     lines, names = [], {}
     found = iter(text.split("\n"))
     for line in found:

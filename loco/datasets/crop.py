@@ -1,4 +1,4 @@
-"""Crop raw frames to the proportions of the prepared ones, instead of resizing each side by its own factor."""
+"""Crop raw frames to the aspect ratio of the prepared frames, instead of resizing both sides by different factors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from loco.datasets.raw import Observations, RawFrame
 def crop_to_aspect(frame: RawFrame, size: tuple[int, int]) -> RawFrame:
     """Crop a frame around its centre to the aspect ratio of ``size``, to whole pixels.
 
-    The depth image is left as it is: its camera is the one of before, and depth is looked up by ray. Observations of a
-    sparse model outside the crop are dropped.
+    The depth image and its camera do not change, because depth is looked up by ray. Observations of a sparse model
+    outside the crop are dropped.
 
     Args:
-        frame: as a dataset provides it.
+        frame: raw frame of a dataset.
         size: (height, width) of the prepared frames.
 
     Returns:
-        The frame, with the principal point and the observations moved by the border.
+        The cropped frame, with shifted principal point and observations.
     """
     height, width = frame.rgb.shape[:2]
     rows = min(height, round(width * size[0] / size[1]))

@@ -1,16 +1,16 @@
-"""Lens distortion in OpenCV's two models, and how images are freed of it.
+"""Lens distortion in OpenCV's two models, and undistortion of images.
 
-A file of one line states it: the model, followed by its coefficients in OpenCV's order.
+A distortion file has one line: the model, followed by its coefficients in OpenCV's order.
 
 - ``radial-tangential k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tau_x tau_y]]]]`` (docs.opencv.org, "Camera Calibration
   and 3D Reconstruction"): 4, 5, 8, 12 or 14 coefficients.
 - ``fisheye k1 k2 k3 k4`` (the same, "Fisheye camera model"; Kannala and Brandt, 2006).
 
-The names that ROS, Kalibr and COLMAP give them are read as well (:data:`OTHER_NAMES`).
+The names of these models in ROS, Kalibr and COLMAP are accepted as well (:data:`OTHER_NAMES`).
 
-Images are resampled as a pinhole camera of the same size, focal length and principal point would have taken them, as
-those of COLMAP are (:mod:`loco.datasets.colmap`). What that camera sees beyond the image is black and without depth;
-what the image shows beyond the border of that camera is lost.
+Images are undistorted to a pinhole camera of the same size, focal length and principal point, like those of COLMAP
+(:mod:`loco.datasets.colmap`). Pixels of the pinhole image outside the original image are black and without depth; parts
+of the original image outside the pinhole image are lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from loco.geometry.patches import sample_depth
 
 RADIAL_TANGENTIAL, FISHEYE = "radial-tangential", "fisheye"
 COEFFICIENTS = {RADIAL_TANGENTIAL: (4, 5, 8, 12, 14), FISHEYE: (4,)}
-OTHER_NAMES = {  # of Kalibr, ROS and COLMAP
+OTHER_NAMES = {  # names in Kalibr, ROS and COLMAP
     "radtan": RADIAL_TANGENTIAL,
     "plumb-bob": RADIAL_TANGENTIAL,
     "rational-polynomial": RADIAL_TANGENTIAL,
@@ -39,11 +39,11 @@ OTHER_NAMES = {  # of Kalibr, ROS and COLMAP
     "equidistant": FISHEYE,
     "opencv-fisheye": FISHEYE,
 }
-NOTED_EMPTY = 0.02  # fraction of an undistorted image that the lens does not see, and that is noted
-MOST_EMPTY = 0.5  # fraction of an undistorted image that the lens does not see; with more, the coefficients are wrong
-STEPS = 4096  # at which the distorted radius is computed, to find where it stops growing
-BLOCK = 1 << 20  # pixels whose rays are computed together
-OUTSIDE = -2.0  # pixels; where the lens sees nothing, images are read from there
+NOTED_EMPTY = 0.02  # fraction of an undistorted image outside the lens's view above which a note is written
+MOST_EMPTY = 0.5  # largest fraction of an undistorted image outside the lens's view; above, coefficients are wrong
+STEPS = 4096  # number of radii at which the distorted radius is computed, to find where it stops increasing
+BLOCK = 1 << 20  # pixels whose rays are computed at once
+OUTSIDE = -2.0  # pixel coordinate, outside the image, for rays that the lens does not see
 
 
 class Distortion(NamedTuple):
@@ -53,10 +53,10 @@ class Distortion(NamedTuple):
     coefficients: tuple[float, ...]
 
     def distort(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where a lens of focal length 1 shows rays (n, 2), x / z and y / z; NaN for rays beyond its range.
+        """Return distorted positions of rays (n, 2), x / z and y / z, at focal length 1; NaN outside the valid range.
 
-        The range ends where the distance from the centre no longer grows with the angle: there the polynomial folds
-        the image back onto itself, which no lens does.
+        The range ends where the distance from the centre no longer increases with the angle: beyond, the polynomial
+        folds the image onto itself, which no real lens does.
         """
         radius = np.linalg.norm(rays, axis=1)
         with np.errstate(all="ignore"):
@@ -70,7 +70,7 @@ class Distortion(NamedTuple):
         return np.where(seen[:, None], shown, np.nan)
 
     def _radius(self, radius: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The distorted distance from the centre, of the radial part alone."""
+        """Return the distorted distance from the centre, of the radial part only."""
         if self.model == FISHEYE:
             angle = np.arctan(radius)
             return angle * np.polynomial.polynomial.polyval(angle**2, [1.0, *self.coefficients])
@@ -79,7 +79,7 @@ class Distortion(NamedTuple):
         return radius * np.where(below > 0, above / below, np.nan)
 
     def _range(self, farthest: float) -> float:
-        """The largest radius up to ``farthest`` to which the distorted radius grows."""
+        """Return the largest radius, at most ``farthest``, up to which the distorted radius increases."""
         radius = np.linspace(0, farthest, STEPS)
         grows = np.diff(self._radius(radius)) > 0  # false for NaN
         return farthest if grows.all() else float(radius[grows.argmin()])
@@ -89,7 +89,7 @@ def read_distortion(file: Path, scene: str) -> Distortion:
     """Read the distortion of a lens.
 
     Raises:
-        DataError: the file does not hold a known model and as many finite coefficients as it has.
+        DataError: the file does not contain a known model with the right number of finite coefficients.
     """
     name, *words = read_text(file, scene).split() or [""]
     model = name.lower().replace("_", "-")
@@ -112,10 +112,10 @@ def read_distortion(file: Path, scene: str) -> Distortion:
 
 
 class Undistortion:
-    """Resamples the images of one size that a lens took.
+    """Undistorts the images of a camera, which all have the same size.
 
     Attributes:
-        empty: fraction of the undistorted image that the lens does not see.
+        empty: fraction of the undistorted image outside the lens's view.
     """
 
     def __init__(
@@ -128,23 +128,23 @@ class Undistortion:
     ) -> None:
         """
         Args:
-            distortion: of the lens.
-            intrinsics: (3, 3), of the lens and of the undistorted images, pixels.
+            distortion: distortion of the lens.
+            intrinsics: (3, 3), of the original and of the undistorted images, pixels.
             size: (height, width) of the images.
-            file: that states the distortion, for errors.
-            scene: likewise.
+            file: distortion file, for errors.
+            scene: name of the scene, for errors.
 
-        Raises:
-            DataError: the lens would not see most of the undistorted image.
+            Raises:
+                DataError: most of the undistorted image would be outside the lens's view.
         """
         inverse = np.linalg.inv(intrinsics)
-        self._uv = np.empty((*size, 2), np.float32)  # where the image shows each pixel of the pinhole camera
+        self._uv = np.empty((*size, 2), np.float32)  # position in the original image of each pixel of the pinhole image
         for top in range(0, size[0], rows := max(1, BLOCK // size[1])):
             block = self._uv[top : top + rows]
             centres = pixel_centres(*block.shape[:2]).reshape(-1, 2) + np.array([0, top])
             rays = centres @ inverse[:2, :2].T + inverse[:2, 2]
             uv = distortion.distort(rays) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
-            # Rounded, so that the centre of a pixel reads that pixel alone.
+            # Rounded, so that the centre of a pixel reads only that pixel.
             block[:] = np.nan_to_num(np.round(uv, 4), nan=OUTSIDE).reshape(block.shape)
         empty = ~((self._uv >= 0) & (self._uv < size[::-1])).all(axis=-1)
         if empty.mean() > MOST_EMPTY:
@@ -160,19 +160,19 @@ class Undistortion:
         self.empty = float(empty.mean())
 
     def color(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image (H, W, 3) without distortion; black where the lens sees nothing."""
-        # OpenCV counts from the centre of the first pixel. The outermost half pixel is not mixed with black.
+        """Return the undistorted image (H, W, 3); black outside the lens's view."""
+        # In OpenCV, the centre of the first pixel is at 0. The outermost half pixel is not blended with black.
         straight = cv2.remap(rgb, self._uv - 0.5, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         straight[self._uv[..., 0] == OUTSIDE] = 0
         return straight
 
     def depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The depth image (h, w) without distortion, metres; 0 where there is none. z-depths do not change."""
+        """Return the undistorted depth image (h, w), metres, 0 = none. z-depths do not change."""
         return sample_depth(depth, self._uv)[0].astype(np.float32)
 
 
 def empty_note(color: Undistortion) -> str | None:
-    """Return a note on undistorted colour images that show much black; None if they do not."""
+    """Return a note if much of the undistorted colour images is black; otherwise None."""
     if color.empty <= NOTED_EMPTY:
         return None
     return (

@@ -1,4 +1,4 @@
-"""Read files that are not to be trusted: regular ones only, up to a size, with the system's reason where that fails."""
+"""Read untrusted files: only regular files up to a maximum size; errors state the reason given by the system."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from loco.errors import DataError
 from loco.files import decode_text, open_regular
 
-LARGEST_JSON = 1 << 26  # bytes of a JSON document; those of these datasets have up to 15 MB
-MOST_VALUES, MOST_CONTAINERS = 1 << 24, 1 << 20  # in one: an empty list of two bytes takes 64 in memory
-LARGEST_FILE = 4 << 30  # bytes; no single file of these datasets that is read whole comes near this size
+LARGEST_JSON = 1 << 26  # largest JSON document, bytes; documents of these datasets have up to 15 MB
+MOST_VALUES, MOST_CONTAINERS = 1 << 24, 1 << 20  # per document: an empty list of two bytes takes 64 bytes in memory
+LARGEST_FILE = 4 << 30  # bytes, far above the size of any file of these datasets that is read completely
 MISSING = "put the file there; docs/datasets.md lists the files of a scene"
 RESTORE = "replace it with an intact copy: export, copy or download it again"
 REMEDIES = {
@@ -31,13 +31,13 @@ def read_bytes(file: Path, scene: str | None = None, *, limit: int = LARGEST_FIL
 
     Args:
         file: the file.
-        scene: named in errors.
+        scene: name of the scene, for errors.
         limit: largest size in bytes that is read.
-        missing: what to do where there is no such file.
+        missing: remedy if there is no such file.
 
-    Raises:
-        DataError: the file is missing, unreadable, larger than ``limit``, or no regular file (a pipe or a device could
-            block or never end).
+        Raises:
+            DataError: the file is missing, unreadable, larger than ``limit``, or not a regular file (a pipe or a device
+                could block or never end).
     """
     try:
         with open_regular(file, scene) as stream:
@@ -57,7 +57,7 @@ def read_bytes(file: Path, scene: str | None = None, *, limit: int = LARGEST_FIL
 
 
 def parse_json(data: bytes | bytearray) -> Any:
-    """Return the content of a JSON document that is not to be trusted; a byte order mark is allowed.
+    """Return the content of an untrusted JSON document; a byte order mark is allowed.
 
     Raises:
         ValueError: it is not JSON, nested too deeply, or larger than :data:`LARGEST_JSON`, :data:`MOST_VALUES` or
@@ -70,7 +70,7 @@ def parse_json(data: bytes | bytearray) -> Any:
     try:
         text = decode_text(data, errors="strict")
         content = json.loads(text)
-        if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a surrogate pair is no character, and cannot be written
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a surrogate pair is not a character and cannot be encoded
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except RecursionError:
@@ -78,13 +78,13 @@ def parse_json(data: bytes | bytearray) -> Any:
 
 
 def where_from(scene: str, published: str, download: str, own: str) -> str:
-    """Return what to do about missing files: where to download them, if the scene has the name of a published one.
+    """Return the remedy for missing files: where to download them, if the scene has the name of a published scene.
 
     Args:
         scene: its name.
-        published: regular expression of the names of a dataset.
-        download: what to do for these.
-        own: what to do for any other scene, such as a recording of the user's own.
+        published: regular expression of the scene names of a dataset.
+        download: remedy for published scenes.
+        own: remedy for any other scene, such as a recording of the user's own.
     """
     return download if re.fullmatch(published, scene) else own
 
@@ -92,13 +92,13 @@ def where_from(scene: str, published: str, download: str, own: str) -> str:
 def system_error(
     error: OSError, file: Path | str | None = None, scene: str | None = None, missing: str = MISSING
 ) -> DataError:
-    """Return the DataError of a failed system call, with the system's reason and a remedy that fits it.
+    """Return a DataError for a failed system call, with the reason given by the system and a suitable remedy.
 
     Args:
-        error: what was raised.
-        file: the file that was read; by default the one that ``error`` names.
-        scene: named in the message.
-        missing: what to do where there is no such file.
+        error: error of the system call.
+        file: the file that was read; by default the file in ``error``.
+        scene: name of the scene, for the message.
+        missing: remedy if there is no such file.
     """
     reason = error.strerror or str(error) or type(error).__name__
     file = error.filename if file is None else file

@@ -1,9 +1,9 @@
-"""Which row of a table belongs to which image: by a column of names or numbers, or else by the order of the names.
+"""Match the rows of a table to images, by a column of names or numbers, or else by the order of the names.
 
-Software orders names in several ways, and a file of rows does not state which one its writer used. Time stamps with
-unequal numbers of decimals are the common case: ``1.83`` is before ``1.9`` in plain order and in time, and after it in
-natural order; ``frame2`` and ``frame10`` are the other way round. So rows without names are matched by order only if
-all orders agree.
+Software sorts names in several orders, and a table does not state which one its writer used. Time stamps with different
+numbers of decimals are a common case: ``1.83`` is before ``1.9`` in plain order and in time, but after it in natural
+order; for ``frame2`` and ``frame10`` the opposite holds. Therefore rows without names are matched by order only if all
+orders agree.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def match_rows(
     """Return the name of the image of each row.
 
     Args:
-        keys: what the rows are called, None if they are not. Names of images, with or without suffix; or numbers: those
-            that the images are called by (``12`` is ``000012``), or else their places in the order of the names,
-            counted from 0 or from 1.
-        rows: how many there are.
-        images: name without suffix -> file, in their natural order.
+        keys: names of the rows, or None. Names of images, with or without suffix; or numbers: the numbers in the names
+            of the images (``12`` is ``000012``), or else their positions in the order of the names, counted from 0 or
+            from 1.
+        rows: number of rows.
+        images: name without suffix -> file, in natural order.
         table: the file of the rows, for errors.
-        scene: likewise.
+        scene: name of the scene, for errors.
 
     Raises:
         DataError: not every image has exactly one row, or the order of the names is ambiguous.
@@ -61,7 +61,7 @@ def match_rows(
     repeated = [name for name, count in Counter(filter(None, found)).items() if count > 1]
     lacking = [name for name in images if name not in set(found)]
     for which, fault in (
-        (unknown, "rows are called what no image is called"),
+        (unknown, "rows have names that no image has"),
         (repeated, "images have more than one row"),
         (lacking, "images have no row"),
     ):
@@ -79,10 +79,10 @@ def match_rows(
 
 
 def require_one_order(images: Mapping[str, Path], *, table: Path, scene: str) -> None:
-    """Refuse names whose order is ambiguous; arguments as for :func:`match_rows`.
+    """Refuse names whose order is ambiguous; see :func:`match_rows` for the arguments.
 
     Raises:
-        DataError: two of :data:`ORDERS` differ. It names both at the first place where they do.
+        DataError: two of :data:`ORDERS` differ. It names both images at the first position where they differ.
     """
     difference = order_difference(list(images.values()))
     if difference:
@@ -97,7 +97,7 @@ def require_one_order(images: Mapping[str, Path], *, table: Path, scene: str) ->
 
 
 def order_difference(files: Sequence[Path]) -> str | None:
-    """Return the first place where two of :data:`ORDERS` of these files differ, or None if the order is unambiguous."""
+    """Describe the first position at which two of :data:`ORDERS` differ; return None if the order is unambiguous."""
     (first, expected), *others = ((label, sorted(files, key=key)) for label, key in ORDERS.items())
     for other, order in others:
         for place, (one, another) in enumerate(zip(expected, order), start=1):
@@ -108,10 +108,10 @@ def order_difference(files: Sequence[Path]) -> str | None:
 
 
 def _known_keys(keys: Sequence[str], images: Mapping[str, Path], table: Path, scene: str) -> dict[str, str]:
-    """What a row may be called -> name of its image."""
+    """Return a map from possible row names to the names of images."""
     with_suffix = {file.name: name for name, file in images.items()}
     exact = {**with_suffix, **{name: name for name in images}}
-    # `a.png` may be an image without and another with suffix.
+    # `a.png` may be the name of one image without and of another with suffix.
     exact = {key: name for key, name in exact.items() if with_suffix.get(key, name) == name}
     if not all(map(_is_number, keys)) or not exact.keys().isdisjoint(keys):
         return exact
@@ -135,7 +135,7 @@ def _is_number(text: str) -> bool:
 
 
 def _digits(number: str) -> str:
-    """A whole number without zeros in front."""
+    """Return a whole number without leading zeros."""
     return number.lstrip("0") or "0"
 
 

@@ -1,4 +1,4 @@
-"""The geometric self-check of a raw scene: do its frames agree with each other, and if not, what is wrong with it?
+"""The geometric self-check of a raw scene: test whether its frames are consistent, and diagnose why not.
 
 It is part of the check of a scene (:meth:`loco.datasets.raw.RawScene.check`). Scenes with depth are compared by
 :class:`loco.geometry.consistency.Views`, those of a sparse model by :class:`loco.geometry.consistency.Sightings`.
@@ -20,25 +20,25 @@ from loco.geometry.cameras import relative_rotation_angle
 from loco.geometry.consistency import Agreement, Views
 from loco.geometry.suspects import LEAST_CONSISTENCY, Diagnosis, diagnose
 
-ANCHORS = 8  # frames spread over a scene, each with neighbours
-GAPS = (1, 2, 4, 8)  # frames from an anchor to its neighbour in the order of the files
-USUAL_CONSISTENCY = 0.9  # below, a note; correct recordings reach 0.99
-TURN = 30.0  # degrees of rotation that count as much as the median distance to the nearest other frames
+ANCHORS = 8  # evenly spaced frames of a scene that are compared with neighbours
+GAPS = (1, 2, 4, 8)  # distances in frames from an anchor to its neighbour in the order of the files
+USUAL_CONSISTENCY = 0.9  # a note is written below; correct recordings reach 0.99
+TURN = 30.0  # rotation in degrees that is equivalent to the median distance to the nearest other frames
 
 
 def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str, Any]:
-    """Add a problem to ``found`` if the frames of a scene do not agree with each other.
+    """Add a problem to ``found`` if the frames of a scene are inconsistent with each other.
 
     Args:
-        scene: to check, in the coordinates of its files.
-        found: where a problem goes.
-        accept: make it a note.
+        scene: scene to check, in the coordinates of its files.
+        found: checklist to which problems are added.
+        accept: add a note instead of a problem.
 
     Returns:
         Facts for the manifest: ``origin`` of its local coordinates (:mod:`loco.datasets.local`), and ``geometry``:
-        ``frames`` that were compared, ``pairs`` of them, ``overlap``, ``error_cm`` and
-        ``consistency`` (:class:`loco.geometry.consistency.Agreement`), and ``fault`` with ``repaired``, the same
-        numbers without it. Nothing where images share no world frame.
+        numbers of compared ``frames`` and ``pairs``, ``overlap``, ``error_cm`` and ``consistency``
+        (:class:`loco.geometry.consistency.Agreement`), and ``fault`` with ``repaired``, the same numbers after undoing
+        the fault. Empty if images share no world frame.
     """
     poses = scene.poses()
     if poses is None:
@@ -73,18 +73,18 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
 
 
 def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Choose frames that see each other, spread over a scene: all if there are few.
+    """Choose overlapping frames, spread over a scene; all frames if there are few.
 
-    Each of :data:`ANCHORS` frames comes with a neighbour in the order of the files and with the frame of the nearest
-    pose at another place that is no such neighbour (a loop closure), by the poses and by their inverses. If the poses
-    are wrong, the first still shows the same surfaces; if frames next to each other do not overlap, as in a panorama,
-    the others do.
+    Each of :data:`ANCHORS` frames is paired with a neighbour in the order of the files, and with the frame of the
+    nearest pose at another position that is not such a neighbour (a loop closure), by the poses and by their inverses.
+    If the poses are wrong, the neighbour still shows the same surfaces; if consecutive frames do not overlap, as in a
+    panorama, the others do.
 
     Args:
         poses: (n, 4, 4).
 
     Returns:
-        Numbers of frames, ascending.
+        Indices of frames, ascending.
     """
     n = len(poses)
     if n <= 3 * ANCHORS:
@@ -97,7 +97,7 @@ def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _nearest(poses: NDArray[np.floating], anchor: int) -> int:
-    """The frame of the nearest pose that is no neighbour in the order, at another place if there is any."""
+    """Return the frame of the nearest pose that is not a neighbour in the order, at another position if possible."""
     remote = np.abs(np.arange(len(poses)) - anchor) > max(GAPS)
     distance = np.linalg.norm(poses[:, :3, 3] - poses[anchor, :3, 3], axis=1)
     elsewhere = remote & (distance > 1e-2 * np.median(distance))
@@ -160,7 +160,7 @@ def _numbers(agreement: Agreement) -> dict[str, Any]:
 
 def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
     fault, sparse = diagnosis.fault, scene.tracks() is not None
-    # Undone in OpenCV axes, an inverted pose in OpenGL axes is found with its axes changed, and the other way round.
+    # In OpenCV axes, an inverted pose in OpenGL axes is diagnosed as inverted with changed axes, and vice versa.
     if scene.opengl and fault.startswith("inverse"):
         fault = {"inverse": "inverse and axes", "inverse and axes": "inverse"}[fault]
     cause, remedy = (_OF_MODELS if sparse else {}).get(fault, _EXPLANATIONS[fault])(diagnosis.amount)
@@ -199,7 +199,7 @@ def _no_usable_point(scene: RawScene, agreement: Agreement) -> DataError:
 
 
 def _factor(amount: float) -> str:
-    """How a quantity differs from the right one, if the factor ``amount`` undoes it."""
+    """Describe the error of a quantity that the factor ``amount`` undoes."""
     factor = max(amount, 1 / amount)
     number = f"{factor:.0f}" if factor >= 100 else f"{factor:.3g}"
     return f"{number} times too {'large' if amount < 1 else 'small'}"

@@ -1,12 +1,12 @@
-"""HPatches: photographs of planes, and of scenes seen from one place, with the homographies between them.
+"""HPatches: photographs of planes, or of scenes from one camera position, with the homographies between them.
 
 Balntas et al., CVPR 2017: 116 sequences of six images, ``hpatches-sequences-release/<sequence>/{1,...,6}.ppm``. The
 light changes in those whose names begin with ``i_`` (57), the viewpoint in those with ``v_`` (59). ``H_1_k`` is a 3 x 3
-matrix that takes pixels of image 1 to those of image k.
+matrix that maps pixels of image 1 to pixels of image k.
 
-Pixel centres are taken to be whole numbers, (0, 0) that of the top-left one, as by the code that is commonly measured
-with it (OpenCV's, that of SuperPoint, D2-Net, LoFTR): half a pixel is added on both sides here. Since D2-Net, eight
-sequences of larger images are usually left out (``config/splits/hpatches_108.txt``).
+Pixel centres are assumed to be integers, with (0, 0) at the top-left pixel, as in the code that is commonly evaluated
+on it (OpenCV, SuperPoint, D2-Net, LoFTR), so the homographies are converted to pixel centres at i + 0.5. Since D2-Net,
+eight sequences of larger images are usually excluded (``config/splits/hpatches_108.txt``).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from loco.errors import DataError
 
 REFERENCE, OTHERS = 1, range(2, 7)
 CHANGES = {"i": "illumination", "v": "viewpoint"}
-HALF_A_PIXEL = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from centres at i to centres at i + 0.5
+HALF_A_PIXEL = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])  # from pixel centres at i to pixel centres at i + 0.5
 
 
 class HPatchesScene(Photographs):
     """One sequence.
 
-    Its ground truth: ``change``, "illumination" or "viewpoint", and ``pairs``, a list of two images' names ``a`` and
-    ``b`` with the ``homography`` (3 x 3, a list of rows) that takes raw pixels of a to raw pixels of b.
+    Its ground truth consists of ``change``, "illumination" or "viewpoint", and ``pairs``, a list of image names ``a``
+    and ``b`` with the ``homography`` (3 x 3, a list of rows) that maps raw pixels of a to raw pixels of b.
     """
 
     format = "hpatches"
@@ -56,7 +56,7 @@ class HPatchesScene(Photographs):
 
 
 def _homography(file: Path, scene: str) -> NDArray[np.float64]:
-    """Homography (3, 3) of a file, for pixel centres at i + 0.5."""
+    """Read the homography (3, 3) of a file, converted to pixel centres at i + 0.5."""
     matrix = read_matrix(file, (3, 3), scene)
     if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or abs(np.linalg.det(matrix / matrix[2, 2])) < 1e-9:
         raise DataError(

@@ -1,7 +1,7 @@
-"""Identify the raw files of a scene: what they hold, or, cheaper, their names, sizes and modification times.
+"""Identify the raw files of a scene by their content or, faster, by their names, sizes and modification times.
 
-A scene is a list of :class:`Source`. :func:`raw_state` reads no file, so that a workflow can be planned with it;
-:func:`describe` is for the manifest of a check.
+A scene is a list of :class:`Source`. :func:`raw_state` reads no file, so it is suitable for planning; :func:`describe`
+is for the manifest of a check.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from loco.errors import printable
 from loco.files import is_data, open_regular
 
 IdentifiedBy = Literal["sha256", "size and modification time"]
-DEEPEST = 32  # levels of folders; symbolic links can form a ring
+DEEPEST = 32  # largest depth of nested folders; symbolic links can form a cycle
 
 
 class Source(NamedTuple):
-    """A file, or the files in a folder and its subfolders, that a scene is made of.
+    """A file of a scene, or the files in a folder and its subfolders.
 
     Attributes:
-        path: of the file or folder.
-        suffixes: of the folder's files that count, in lower case; all files if empty. What is no data
-            (:func:`loco.files.is_data`) never counts.
+        path: path of the file or folder.
+        suffixes: suffixes of the folder's files to include, in lower case; all files if empty. Files that are not
+            data (:func:`loco.files.is_data`) are never included.
         images: whether it is a folder of images, which may be too large to be read for every check.
         needed: whether the scene is broken without it.
     """
@@ -38,10 +38,10 @@ class Source(NamedTuple):
 
 
 def raw_state(sources: Iterable[Source], root: Path) -> str:
-    """Return a digest of the names, sizes and modification times of all files of ``sources``; one stat per file.
+    """Return a digest of the names, sizes and modification times of all files of ``sources``, with one stat per file.
 
-    Missing and unreadable files count as such; nothing is raised. Names are relative to ``root``, so that a scene that
-    is moved as a whole keeps its state.
+    Missing and unreadable files are part of the digest; nothing is raised. Names are relative to ``root``, so a scene
+    that is moved as a whole keeps its digest.
     """
     lines: list[list[Any]] = []
     for source in sources:
@@ -58,17 +58,17 @@ def describe(source: Source, root: Path, *, content: bool, scene: str | None = N
     Args:
         source: the file or folder.
         root: folder of the scene; names are relative to it.
-        content: identify images by their bytes, too. All other files always are.
-        scene: named in errors.
+        content: identify images by their bytes, too; all other files are always identified by their bytes.
+        scene: name of the scene, for errors.
 
-    Returns:
-        ``name``; of a folder, the number of its ``files``; ``bytes``; ``identified_by``, "sha256" or "size and
-        modification time"; ``digest``: of a file the SHA-256 of its bytes, of a folder that of the list of (name,
-        identity) of its files. None where the source is missing.
+        Returns:
+            ``name``; ``files``, the number of files of a folder; ``bytes``; ``identified_by``, "sha256" or "size and
+            modification time"; ``digest``: the SHA-256 of the bytes of a file, or of the list of (name, identity) of
+            the files of a folder. None if the source is missing.
 
-    Raises:
-        OSError: a file or a folder cannot be read.
-        DataError: something is not a regular file.
+        Raises:
+            OSError: a file or a folder cannot be read.
+            DataError: a source is not a regular file.
     """
     if not os.path.lexists(source.path):
         return None
@@ -89,12 +89,12 @@ def describe(source: Source, root: Path, *, content: bool, scene: str | None = N
 
 
 def digest_of(entries: Iterable[dict[str, Any]]) -> str:
-    """Return the digest of a whole manifest: SHA-256 over the sorted list of (name, identity) of its entries."""
+    """Return the digest of a whole manifest: the SHA-256 of the sorted list of (name, identity) of its entries."""
     return _sha256(sorted([entry["name"], entry["identified_by"], entry["digest"]] for entry in entries))
 
 
 def _files(source: Source, on_error: Callable[[OSError], None]) -> Iterator[tuple[str, os.stat_result]]:
-    """Path and status of every file of a source; calls ``on_error`` where the system refuses one."""
+    """Yield path and status of every file of a source; call ``on_error`` if the system refuses access."""
     path = os.fspath(source.path)
     if os.path.isdir(path):
         yield from _in_folder(path, source.suffixes, on_error, DEEPEST)

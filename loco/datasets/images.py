@@ -1,10 +1,10 @@
-"""Decode images from memory, as their pixels are stored: an EXIF orientation is never applied.
+"""Decode images from memory, with pixels as stored: an EXIF orientation is never applied.
 
-The size that the header states is looked at first, as a few bytes can claim gigabytes.
+The size in the header is checked first, because a few bytes can claim an image of gigabytes.
 
 libjpeg fills the missing part of a damaged JPEG with grey and only prints a warning, so the end of the pixels is
-checked here (:func:`_jpeg_damage`). Not found: changed bytes within the pixels, and a progressive JPEG that is cut
-after its first scan and closed with an end marker, which only lacks detail.
+checked here (:func:`_jpeg_damage`). The check does not detect changed bytes within the pixels, nor a progressive JPEG
+that is truncated after its first scan and closed with an end marker, which only lacks detail.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from loco.datasets.jpeg import END_OF_IMAGE, START_OF_SCAN, header_segments
 from loco.datasets.orientation import as_stored
 from loco.errors import DataError
 
-LARGEST_IMAGE = 100_000_000  # pixels; 300 MB once decoded. The images of these datasets have up to 20 million
-LARGEST_DEPTH = 65535  # of a 16-bit image
-LARGEST_FILE = 1 << 28  # bytes of an image file
+LARGEST_IMAGE = 100_000_000  # pixels, 300 MB when decoded; images of these datasets have up to 20 million
+LARGEST_DEPTH = 65535  # largest value of a 16-bit image
+LARGEST_FILE = 1 << 28  # largest image file, bytes
 KINDS = "PNG, JPEG, BMP, PNM, TIFF or WebP"
-# Images that cameras and telephones write and that are not read here.
+# Unsupported image types that cameras and phones write.
 UNREAD = frozenset(
     {
         *(".heic", ".heif", ".hif", ".avif", ".jxl", ".gif", ".jp2"),
@@ -37,7 +37,7 @@ UNREAD = frozenset(
     }
 )
 CONVERT = "convert them to JPEG or PNG, for example with `magick mogrify -format jpg`"
-_OTHER_KINDS = {  # bytes at a place of a file -> what it is
+_OTHER_KINDS = {  # (offset, bytes) -> type of the file
     (4, b"ftyphei"): "HEIC",
     (4, b"ftyphev"): "HEIC",
     (4, b"ftypmif1"): "HEIF",
@@ -52,10 +52,10 @@ _OTHER_KINDS = {  # bytes at a place of a file -> what it is
     (0, b"version https://git-lfs"): "a pointer of Git LFS, not the file itself",
 }
 _PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # of JPEG; not a stuffed byte or a restart within the pixels
-_BLOCK = 8  # side of a block of JPEG, pixels
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # JPEG marker, but not a stuffed byte or a restart marker
+_BLOCK = 8  # side of a JPEG block, pixels
 _PIXELS = bytes(k * k % 251 for k in range(256))
-# A decoder that has not got all pixels reads these as pixels, whichever restart marker it waits for.
+# A decoder that lacks pixels reads these bytes as pixels, whichever restart marker it expects.
 _MORE_PIXELS = _PIXELS + b"".join(bytes([0xFF, 0xD0 + k]) + _PIXELS for k in range(8))
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
 
@@ -63,16 +63,16 @@ _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with
 def decode_color(
     data: bytes | bytearray, *, file: Path, scene: str | None, name: str | None = None
 ) -> NDArray[np.uint8]:
-    """Decode a colour image from memory: (H, W, 3), RGB, in the orientation in which its pixels are stored.
+    """Decode a colour image (H, W, 3), RGB, from memory, in the orientation in which its pixels are stored.
 
     Args:
-        data: its bytes.
-        file: where they come from, for errors.
-        scene: likewise.
-        name: of the image, where ``file`` holds many.
+        data: bytes of the image.
+        file: source of the bytes, for errors.
+        scene: name of the scene, for errors.
+        name: name of the image, if ``file`` contains several.
 
     Raises:
-        DataError: the bytes are empty, no image, or one of more than :data:`LARGEST_IMAGE` pixels.
+        DataError: the bytes are empty, not an image, or an image of more than :data:`LARGEST_IMAGE` pixels.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     return cv2.cvtColor(_decode(data, flags, file, scene, name or file.name), cv2.COLOR_BGR2RGB)
@@ -81,14 +81,14 @@ def decode_color(
 def decode_depth(
     data: bytes | bytearray, *, file: Path, scene: str, remedy: str, name: str | None = None
 ) -> NDArray[np.uint16]:
-    """Decode a depth image from memory: (h, w), in the dataset's own unit. Arguments as for :func:`decode_color`.
+    """Decode a depth image (h, w), in the unit of the dataset, from memory.
 
-    ``remedy`` is for an image that holds no depth.
+    See :func:`decode_color` for the other arguments; ``remedy`` is for an image that is not a depth image.
 
     Raises:
         DataError: as :func:`decode_color`, or the image does not have one channel of 16 bits.
     """
-    # IMREAD_UNCHANGED ignores the orientation, too.
+    # IMREAD_UNCHANGED also ignores the orientation.
     image = _decode(data, cv2.IMREAD_UNCHANGED, file, scene, name or file.name)
     if image.dtype != np.uint16 or image.ndim != 2:
         what = f"depth image {name!r} is" if name else "is"
@@ -103,16 +103,16 @@ def decode_depth(
 
 
 def depth_in_metres(numbers: NDArray[np.uint16], units: float) -> NDArray[np.float32]:
-    """Return depth (h, w) float32 in metres, 0 = none, from numbers of ``units`` per metre.
+    """Convert depth values of ``units`` per metre to metres, (h, w) float32, 0 = none.
 
-    65535, the largest number, means none as 0 does: some sensors and datasets write it for "no return", and in all
-    others it stands for whatever is out of range.
+    Both 0 and 65535, the largest value, denote missing depth: some sensors and datasets write 65535 for "no return",
+    and in all others it means out of range.
     """
     return np.where(numbers == LARGEST_DEPTH, 0, numbers).astype(np.float32) / np.float32(units)
 
 
 def stated_size(data: bytes | bytearray) -> tuple[int, int] | None:
-    """Return (height, width) as the header of an image states them, or None if it is of no known kind."""
+    """Return (height, width) from the header of an image, or None if its type is unknown."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
             width, height = struct.unpack_from(">II", data, 16)
@@ -135,7 +135,7 @@ def stated_size(data: bytes | bytearray) -> tuple[int, int] | None:
 
 
 def unread_images(names: Iterable[str]) -> list[str]:
-    """The names of images that are not read, by their suffixes, such as HEIC and the raw files of cameras."""
+    """Return the names of images of unsupported types by their suffixes, such as HEIC and raw files of cameras."""
     return [name for name in names if PurePosixPath(name).suffix.lower() in UNREAD]
 
 
@@ -168,8 +168,8 @@ def _decode(data: bytes | bytearray, flags: int, file: Path, scene: str | None, 
 def _jpeg_damage(data: bytes | bytearray, image: NDArray) -> str | None:
     """Return what is wrong with the end of a JPEG that was decoded as ``image``, or None.
 
-    Where pixels are missing, libjpeg repeats one colour up to the last corner. An image may also end in one colour, so
-    bytes are inserted behind the pixels: a decoder that has all pixels does not read them.
+    If pixels are missing, libjpeg repeats one colour up to the last corner. Since an intact image may also end in one
+    colour, bytes are inserted after the pixels: a decoder that has all pixels does not read them.
     """
     end = _end_of_pixels(data)
     if end is None:
@@ -179,13 +179,13 @@ def _jpeg_damage(data: bytes | bytearray, image: NDArray) -> str | None:
         return None
     try:
         complete = _thumbnail(data) == _thumbnail(data[:end] + _MORE_PIXELS + data[end:])
-    except (OSError, ValueError, Image.DecompressionBombError):  # Pillow does not read it, OpenCV did
+    except (OSError, ValueError, Image.DecompressionBombError):  # OpenCV decoded it, but Pillow does not
         return None
     return None if complete else "its pixels end early"
 
 
 def _end_of_pixels(data: bytes | bytearray) -> int | None:
-    """Return where the pixels of a JPEG end, or None if no end marker follows them. Bytes behind it are ignored."""
+    """Return the offset of the end of a JPEG's pixels, or None if no end marker follows; later bytes are ignored."""
     at, end = 2, None
     while marker := _MARKER.search(data, at):
         kind, at = marker[1][0], marker.end()
@@ -203,7 +203,7 @@ def _end_of_pixels(data: bytes | bytearray) -> int | None:
 
 
 def _thumbnail(data: bytes | bytearray) -> bytes:
-    """The grey values of a JPEG, one per block. Pillow decodes it, because OpenCV prints warnings of libjpeg."""
+    """Return the grey values of a JPEG, one per block. Pillow is used, because OpenCV prints warnings of libjpeg."""
     with Image.open(io.BytesIO(data)) as image:
         image.draft("L", (1, 1))
         return image.tobytes()

@@ -1,4 +1,4 @@
-"""The segments of a JPEG in front of its pixels."""
+"""The segments of a JPEG before its pixels."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import struct
 from collections.abc import Iterator
 
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-NO_CONTENT = {0x01, *range(0xD0, 0xD9)}  # markers that stand alone
+NO_CONTENT = {0x01, *range(0xD0, 0xD9)}  # markers without content
 
 
 def header_segments(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Yield the marker of each segment in front of the pixels, and where its content begins, behind its length.
+    """Yield the marker of each segment before the pixels, and the offset of its content, after its length.
 
-    Ends at the pixels, at the end of the image, and where the data are no segments.
+    Stops at the pixels, at the end of the image, or where the data are not segments.
 
     Args:
-        data: that begin as a JPEG does.
+        data: bytes that begin like a JPEG.
     """
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:

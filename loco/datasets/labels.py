@@ -1,8 +1,8 @@
 """Categories of labels, and tables that map raw labels to them.
 
 Categories are Matterport3D's 40 (Chang et al., 3DV 2017, ``metadata/mpcat40.tsv`` of github.com/niessner/Matterport),
-which ScanNet's label table names too. *Stuff* are those that fill space rather than stand in it; each object of another
-category is a *thing* with an identity of its own.
+which ScanNet's label table also uses. *Stuff* are uncountable categories such as walls and floors; each object of
+another category is a *thing* with its own identity.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MPCAT40 = (
     "blinds", "gym_equipment", "seating", "board_panel", "furniture", "appliances", "clothes", "objects", "misc",
     "unlabeled",
 )  # fmt: skip
-# Those that are no things, in the order of their numbers in panoptic maps (LoCo's segmentation benchmark).
+# Categories that are not things, in the order of their numbers in panoptic maps (LoCo's segmentation benchmark).
 STUFF = (
     "void", "wall", "floor", "curtain", "stairs", "ceiling", "mirror", "shower", "column", "beam", "railing",
     "shelving", "blinds", "board_panel", "misc", "unlabeled",
@@ -41,14 +41,14 @@ Objects = Sequence[Mapping[str, Any]]  # the facts `objects` of a file of loco.s
 
 
 def read_mapping(path: Path) -> dict[str, str]:
-    """Raw label -> its name in :data:`MPCAT40`.
+    """Read a table that maps raw labels to names in :data:`MPCAT40`.
 
     Args:
-        path: a tab-separated table with the columns ``raw_category`` and ``mpcat40``; others are ignored, and so are
-            rows that leave one of the two empty.
+        path: a tab-separated table with the columns ``raw_category`` and ``mpcat40``; other columns are ignored, and
+            so are rows in which one of the two is empty.
 
     Raises:
-        DataError: it cannot be read, lacks a column, names an unknown category, or gives a label two categories.
+        DataError: it cannot be read, lacks a column, contains an unknown category, or maps a label to two categories.
     """
     try:
         text = decode_text(read_bytes(path, limit=LARGEST_TABLE, missing="correct `labels.mapping`"), errors="strict")
@@ -83,10 +83,10 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Path, scene: str) -> NDArray[np.uint8]:
-    """Index in :data:`MPCAT40` of each raw label; that of an empty label is ``unlabeled``.
+    """Return the index in :data:`MPCAT40` of each raw label; an empty label is ``unlabeled``.
 
     Raises:
-        DataError: the mapping lacks labels; all of them are named.
+        DataError: the mapping lacks labels; the message lists all of them.
     """
     known = {"": "unlabeled", **mapping}
     unknown = sorted({label.strip() for label in labels} - known.keys())
@@ -102,28 +102,28 @@ def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Pa
 
 
 def panoptic(instance: NDArray[np.integer], objects: Objects) -> NDArray[np.int32]:
-    """A map of numbers where stuff has one a class and things have one each, as panoptic segmentation wants them.
+    """Return a panoptic map: one number per class of stuff, and one number per thing.
 
     Args:
-        instance: any shape, of :class:`loco.storage.Labels`.
+        instance: any shape, map of :class:`loco.storage.Labels`.
         objects: the facts ``objects`` of the same file.
 
     Returns:
-        Of the same shape: indices of :data:`STUFF` (``void`` where there is no object), then, from ``len(STUFF)`` on,
-        the things that have triangles, in their order, without gaps.
+        Map of the same shape: indices into :data:`STUFF` (``void`` where there is no object), then, from ``len(STUFF)``
+        on, the things that have triangles, in their order, without gaps.
     """
     next_thing = count(len(STUFF))
     void = STUFF.index("void")
     numbers = [
         STUFF.index(o["category"]) if o["stuff"] else next(next_thing) if o["triangles"] else void for o in objects
     ]
-    return np.array([*numbers, void], np.int32)[instance]  # no object is -1: the last
+    return np.array([*numbers, void], np.int32)[instance]  # -1, no object, indexes the last entry
 
 
 def object_counts(objects: Objects) -> tuple[int, list[int]]:
-    """How many things a scene has, and how many objects of each class of :data:`STUFF`.
+    """Count the things of a scene, and the objects of each class of :data:`STUFF`.
 
-    Objects without triangles cannot be seen and do not count: the things are those that :func:`panoptic` numbers.
+    Objects without triangles cannot be seen and are not counted: the things are those that :func:`panoptic` numbers.
     """
     there = [o for o in objects if o["triangles"]]
     stuff = [o["category"] for o in there if o["stuff"]]

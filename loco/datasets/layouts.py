@@ -1,8 +1,8 @@
-"""Which files a scene is made of, in every raw layout.
+"""The files of a scene in every raw layout.
 
 A layout is a function of the scene's folder and name that returns a list of :class:`loco.datasets.identity.Source`. It
-reads no image and raises nothing, and this module imports no heavy library: a workflow is planned with it. What the
-files hold is documented in the reader of each format.
+reads no image and raises nothing, and this module imports no heavy library, so that it can be used for planning. The
+content of the files is documented in the reader of each format.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from loco.errors import DataError
 from loco.files import decode_text, is_data, open_regular
 
 Layout = Callable[[Path, str], list[Source]]
-LARGEST_LIST = 1 << 26  # bytes of a list of images
+LARGEST_LIST = 1 << 26  # largest list of images, bytes
 
 
 def fixed(needed: tuple[str, ...], *, images: tuple[str, ...] = (), optional: tuple[str, ...] = ()) -> Layout:
     """Return a layout of fixed names.
 
     Args:
-        needed: files, and folders of text files.
-        images: folders of images, which are needed as well.
+        needed: required files and folders of text files.
+        images: required folders of images.
         optional: files that may be missing.
     """
 
@@ -48,7 +48,7 @@ CAMERAS, REGIONS = "undistorted_camera_parameters", "region_segmentations"
 
 
 def matterport3d(folder: Path, scene: str) -> list[Source]:
-    """The mesh of the regions fills holes of the depth, so it is part of the frames; the labels beside it are not."""
+    """Return the files of a scene. The region meshes fill holes of the depth, so frames depend on them."""
     return [
         _zip_or_folder(folder, scene, COLOR, images=True),
         _zip_or_folder(folder, scene, DEPTH, images=True),
@@ -62,7 +62,7 @@ def matterport3d_labels(folder: Path, scene: str) -> list[Source]:
 
 
 def unpacked(folder: Path, scene: str, kind: str) -> Path:
-    """The folder that a zip of Matterport3D was unpacked to: beside the zip, or inside the scene's own."""
+    """Return the folder that a zip of Matterport3D was unpacked to: beside the zip, or inside the scene's folder."""
     return next((found for found in (folder / kind, folder / scene / kind) if os.path.isdir(found)), folder / kind)
 
 
@@ -76,12 +76,12 @@ def _zip_or_folder(folder: Path, scene: str, kind: str, suffixes: tuple[str, ...
 # --- ScanNet ---------------------------------------------------------------------------------------------------------
 
 MESH, SEGMENTS, AGGREGATION = "_vh_clean_2.ply", "_vh_clean_2.0.010000.segs.json", ".aggregation.json"
-FLAT_INTRINSICS = ("intrinsics_color.txt", "intrinsics_depth.txt")  # of scannet_frames_25k, beside the images
+FLAT_INTRINSICS = ("intrinsics_color.txt", "intrinsics_depth.txt")  # in scannet_frames_25k, beside the images
 EXPORTED = {"color": ".jpg", "depth": ".png", "pose": ".txt"}
 
 
 def scannet(folder: Path, scene: str) -> list[Source]:
-    """The ``.sens`` file, or else what it was exported to; and the mesh, which fills holes of the depth."""
+    """Return the ``.sens`` file or its exported files, and the mesh, which fills holes of the depth."""
     sens, mesh = folder / f"{scene}.sens", Source(folder / f"{scene}{MESH}", needed=False)
     exported = exported_folder(folder)
     if exported is None or os.path.isfile(sens):
@@ -98,7 +98,7 @@ def scannet_labels(folder: Path, scene: str) -> list[Source]:
 
 
 def exported_folder(folder: Path) -> Path | None:
-    """The folder of an export: the scan's own, or the first one inside that holds a folder of images or poses."""
+    """Return the folder of an export: the scan's folder, or its first subfolder with a folder of images or poses."""
     candidates = [folder, *(folder / name for name in _folders(folder))]
     return next((found for found in candidates if any(os.path.isdir(found / kind) for kind in EXPORTED)), None)
 
@@ -113,7 +113,7 @@ def scannet_pairs(folder: Path, scene: str) -> list[Source]:
 # --- posed RGB-D images ----------------------------------------------------------------------------------------------
 
 
-# What states the cameras and the depth of posed images, where it differs from the default.
+# Optional files that state the cameras and the depth scale of posed images.
 CALIBRATION = ("K_depth.txt", "depth_to_color.txt", "depth_scale.txt", "distortion.txt", "distortion_depth.txt")
 
 
@@ -127,9 +127,9 @@ def seven_scenes(folder: Path, scene: str) -> list[Source]:
 
 
 def tum_rgbd(folder: Path, scene: str) -> list[Source]:
-    """The lists, and the folders of the images that they name."""
+    """Return the list files and the folders of the listed images."""
     parents = {"rgb", "depth"}.union(*(_listed_folders(folder / name) for name in ("rgb.txt", "depth.txt")))
-    # A folder inside of another one is part of it.
+    # A folder inside another one is part of it.
     outermost = [name for name in sorted(parents) if not any(str(p) in parents for p in PurePosixPath(name).parents)]
     return [
         *(Source(folder / name) for name in ("rgb.txt", "depth.txt", "groundtruth.txt")),
@@ -139,7 +139,7 @@ def tum_rgbd(folder: Path, scene: str) -> list[Source]:
 
 
 def _listed_folders(file: Path) -> set[str]:
-    """Folders of the images that a list of TUM RGB-D names; those outside of the scene are refused by the reader."""
+    """Return the folders of the images in a list of TUM RGB-D; the reader refuses folders outside the scene."""
     try:
         text = decode_text(read_bytes(file, limit=LARGEST_LIST))
     except DataError:
@@ -161,9 +161,9 @@ def colmap(folder: Path, scene: str) -> list[Source]:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a scene's model, present or not.
+    """Return the files of a scene's model, present or not.
 
-    Of several models the one with the most images; if none is complete, that of which most files are there.
+    Of several models, the one with the most images; if none is complete, the one with the most files.
     """
     sizes = model_sizes(folder)
     places = [max(sizes, key=lambda place: sizes[place])] if sizes else _model_places(folder)
@@ -174,7 +174,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def model_sizes(folder: Path) -> dict[Path, int]:
-    """Folder of each complete model of a scene -> how many images it has. A single model is not opened: 0."""
+    """Return the number of images by folder of each complete model; 0 for a single model, which is not opened."""
     complete = {}
     for place in _model_places(folder):
         kinds = [kind for kind in MODEL_KINDS if all(os.path.isfile(place / f"{name}{kind}") for name in MODEL_NEEDED)]
@@ -190,13 +190,13 @@ def _model_places(folder: Path) -> list[Path]:
 
 
 def _count_images(file: Path) -> int:
-    """How many images a file of a COLMAP model states; 0 where it cannot be read."""
+    """Return the number of images that a file of a COLMAP model states; 0 if it cannot be read."""
     try:
         with open_regular(file) as opened:
             if file.suffix == ".bin":
                 return int.from_bytes(opened.read(8), "little")
             lines = (line for line in opened if not line.startswith((b"#", codecs.BOM_UTF8 + b"#")))
-            # The line after that of an image lists its points, and may be empty.
+            # The line after an image lists its points and may be empty.
             return sum(1 for line in lines if line.strip() and next(lines, b"") is not None)
     except (OSError, DataError):
         return 0
@@ -206,7 +206,7 @@ def _count_images(file: Path) -> int:
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Sort key of names by the numbers in them: 2 comes before 10."""
+    """Return a sort key that compares numbers in names by value: 2 comes before 10."""
     parts = re.split(r"([0-9]+)", name)  # text, number, text, ...
     return [_number(part) if k % 2 else part for k, part in enumerate(parts)], name
 
@@ -216,7 +216,7 @@ def _number(digits: str) -> int:
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; none where it cannot be listed."""
+    """Return the names of the subfolders, sorted; none if the folder cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and is_data(entry.name))

@@ -1,4 +1,4 @@
-"""Scenes in coordinates relative to an origin of their own (:mod:`loco.geometry.origin`), whatever their format."""
+"""Scenes of any format in coordinates relative to a local origin (:mod:`loco.geometry.origin`)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LocalScene:
         self.world, self.origin = world, origin
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.world, name)  # what has no coordinates
+        return getattr(self.world, name)  # attributes without coordinates
 
     def poses(self) -> NDArray[np.float64]:
         return np.array([self._moved(pose) for pose in self.world.poses()])

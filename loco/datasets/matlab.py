@@ -1,8 +1,8 @@
-"""Read cells of texts and numbers from a MATLAB file without trusting it; SciPy's reader can crash on damaged ones.
+"""Read cells of texts and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
 
-The format is that of MATLAB's "MAT-File Format", level 5. A head of 128 bytes ends with the order of bytes. Elements
-follow: a kind, a size, and so many bytes, padded to 8; up to 4 bytes stand in the second half of the tag. A matrix
-(kind 14) consists of elements: flags, dimensions, a name, and its content; kind 15 is one that is compressed.
+The format is MATLAB's "MAT-File Format", level 5. A header of 128 bytes ends with the byte order. Elements follow: a
+kind, a size, and this number of bytes, padded to 8; up to 4 bytes are stored in the second half of the tag. A matrix
+(kind 14) consists of elements: flags, dimensions, a name, and its content; kind 15 is a compressed element.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MATRIX, COMPRESSED = 14, 15
-# Kinds of elements that hold numbers or characters -> NumPy's type, without the order of bytes.
+# Kinds of elements with numbers or characters -> NumPy type, without the byte order.
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 TEXTS = {16: "utf-8", 17: "utf-16", 18: "utf-32", 2: "utf-8", 4: "utf-16"}
 CELL, STRUCT, CHAR = 1, 2, 4  # classes of matrices
@@ -28,16 +28,16 @@ def read_cells(content: bytes, name: str, count: int, limit: int) -> list[list[s
     """Return the first ``count`` cells, or fields of a structure, of a variable.
 
     Args:
-        content: of the file.
-        name: of the variable, a cell array or a single structure.
-        count: of cells to read.
-        limit: largest size in bytes of the variables once they are decompressed.
+        content: content of the file.
+        name: name of the variable, a cell array or a single structure.
+        count: number of cells to read.
+        limit: largest size in bytes of the decompressed variables.
 
-    Returns:
-        Each cell: its rows as texts, or its numbers, float64 of its own shape.
+        Returns:
+            For each cell, its rows as texts, or its numbers as float64 in its original shape.
 
-    Raises:
-        ValueError: the file is not of this form, takes more than ``limit`` bytes, or lacks such a variable.
+        Raises:
+            ValueError: the file does not have this format, exceeds ``limit`` bytes, or lacks such a variable.
     """
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
@@ -67,7 +67,7 @@ def _variables(data: memoryview, order: str, limit: int) -> Iterator[memoryview]
 
 
 def _elements(data: memoryview, order: str) -> Iterator[Element]:
-    """The elements that fill ``data``; struct.error where one is cut short."""
+    """Yield the elements of ``data``; raise struct.error if one is truncated."""
     at = 0
     while at < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)
@@ -85,7 +85,7 @@ def _elements(data: memoryview, order: str) -> Iterator[Element]:
 
 
 def _head(parts: Iterator[Element], order: str) -> tuple[int, tuple[int, ...]]:
-    """Class and shape of a matrix; its name is the next of its ``parts``."""
+    """Return class and shape of a matrix; its name is the next of its ``parts``."""
     (flags,) = struct.unpack_from(f"{order}I", next(parts)[1])
     sides = next(parts)[1]
     shape = struct.unpack(f"{order}{len(sides) // 4}i", sides)

@@ -1,9 +1,9 @@
 """Matterport3D in its raw download layout.
 
-``<raw>/<scene>/`` holds four zips (or the folders that they were unpacked to), whose members lie under
-``<scene>/<kind>/``; described in the dataset's own ``data_organization.md`` (github.com/niessner/Matterport). What is
-converted here: the image origin is bottom-left with y up (cy becomes H - cy), cameras look along their -z axis, depth
-is 16-bit PNG in units of 0.25 mm, of which 0 and 65535 mean none.
+``<raw>/<scene>/`` contains four zips (or the folders that they were unpacked to), whose members are under
+``<scene>/<kind>/``, as described in the dataset's ``data_organization.md`` (github.com/niessner/Matterport). This
+module converts its conventions: the image origin is bottom-left with y up (cy becomes H - cy), cameras look along their
+-z axis, depth is 16-bit PNG in units of 0.25 mm, where 0 and 65535 mean none.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Matterport3DScene(RawScene):
     opengl = True
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if a file is missing or the .conf is broken."""
+        """Open a scene. Raise DataError if a file is missing or the .conf is broken."""
         super().__init__(raw, scene)
         self.archives = {kind: _archive(raw, scene, kind) for kind in KINDS}
         self.scans = _read_conf(self.archives[CAMERAS], scene)
@@ -114,12 +114,12 @@ class Matterport3DScene(RawScene):
             )
 
     def mesh(self) -> Mesh:
-        """All regions as one mesh, in the order of their numbers."""
+        """Return all regions as one mesh, in the order of their numbers."""
         archive = self.archives[REGIONS]
         return _joined([_region_mesh(archive, name, self.scene) for name in _regions(archive)])
 
     def labelled_mesh(self) -> LabelledMesh:
-        """The triangles of :meth:`mesh`, in the same order, and the objects of all regions, by one counter."""
+        """Return the triangles of :meth:`mesh`, in the same order, with the objects of all regions in one numbering."""
         archive = self.archives[REGIONS]
         regions = [_read_region(archive, name, self.scene) for name in _regions(archive)]
         labels: list[str] = []
@@ -145,7 +145,7 @@ def _archive(raw: Path, scene: str, kind: str) -> Archive:
 
 
 def _read_conf(archive: Archive, scene: str) -> list[Scan]:
-    """The scans of the .conf, in its order."""
+    """Read the scans of the .conf, in order."""
     name = f"{scene}/{CAMERAS}/{scene}.conf"
     scans: list[Scan] = []
     listed: set[str] = set()
@@ -208,7 +208,7 @@ def _numbers(values: list[str], shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def _require_size(scan: Scan, size: tuple[int, int], file: Path, scene: str) -> None:
-    """Refuse intrinsics of images of another size."""
+    """Refuse intrinsics for images of another size."""
     what, remedy = (
         f"the camera of {scan.color_name!r}",
         "take the camera parameters and the images from one download or export",
@@ -227,7 +227,7 @@ def _read_depth(archive: Archive, scene: str, name: str) -> NDArray[np.uint16]:
 
 
 def _regions(archive: Archive) -> list[str]:
-    """Members that are region meshes, in the order of their numbers."""
+    """Return the region meshes in the archive, in the order of their numbers."""
     found = {}
     for name in archive.sizes:
         if match := re.search(r"(?:^|/)region(\d+)\.ply$", name):
@@ -242,7 +242,7 @@ def _region_mesh(archive: Archive, name: str, scene: str) -> Mesh:
 
 
 def _read_region(archive: Archive, name: str, scene: str) -> tuple[Mesh, Objects]:
-    """A region's mesh, and what its triangles belong to."""
+    """Read a region's mesh, and the objects of its triangles."""
     mesh, stem = _region_mesh(archive, name, scene), name.removesuffix(".ply")
     of_segments, of_objects = f"{stem}.fsegs.json", f"{stem}.semseg.json"
     where: dict[str, Any] = {"file": archive.path, "scene": scene}
@@ -253,7 +253,7 @@ def _read_region(archive: Archive, name: str, scene: str) -> tuple[Mesh, Objects
 
 
 def _joined(meshes: Sequence[Mesh]) -> Mesh:
-    """One mesh of several, their triangles in this order."""
+    """Concatenate meshes, in order."""
     first_vertex = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -315,7 +315,7 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
 
 
 def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str]) -> None:
-    """Images that the .conf lists and the archive lacks or holds empty, and images that the .conf does not list."""
+    """Report images of the .conf that are missing or empty, and images that the .conf does not list."""
     members = {name: f"{found.scene}/{kind}/{name}" for name in names}
     missing = [name for name, member in members.items() if member not in archive]
     empty = [name for name, member in members.items() if archive.sizes.get(member) == 0]

@@ -1,8 +1,8 @@
-"""The orientation that an image file states (EXIF tag 0x0112), which no reader of this project applies.
+"""The EXIF orientation of image files (tag 0x0112), which no reader of this project applies.
 
-Intrinsics, poses, depth, labels and matches refer to the pixels as they are stored. A viewer rotates a photograph as
-the tag says; a reader that did the same would rotate one file of several that belong together. COLMAP ignores the tag,
-too. The check of a scene counts the images that have one (:func:`count_orientations`) and notes them in its manifest.
+Intrinsics, poses, depth, labels and matches refer to the pixels as stored. A viewer rotates a photograph according to
+the tag; a reader that did the same would misalign it with the files that belong to it. COLMAP ignores the tag, too. The
+check of a scene counts the images with an orientation (:func:`count_orientations`) and notes them in its manifest.
 
 Source: Exif 2.32, section 4.6 (the tag), JPEG's APP1 segment, PNG's chunk ``eXIf``, WebP's chunk ``EXIF``; in a TIFF,
 the tag belongs to the first image of the file itself.
@@ -20,14 +20,14 @@ from typing import NamedTuple
 from loco.datasets.jpeg import header_segments
 
 TAG, UPRIGHT = 0x0112, 1
-SHORT = 3  # type of the tag's value; libtiff also takes the other integers
+SHORT = 3  # type of the tag's value; libtiff also accepts the other integers
 _INTEGERS = {1: "B", SHORT: "H", 4: "I"}
 _EXIF = b"Exif\0\0"
 _counter: ContextVar[Counter[int] | None] = ContextVar("orientations", default=None)
 
 
 class _Tag(NamedTuple):
-    """``value``, 1 to 8 (1 if it is impossible), and where its entry of 12 bytes begins, in byte ``order``."""
+    """``value``, 1 to 8 (1 if invalid), and the offset of its entry of 12 bytes, in byte ``order``."""
 
     value: int
     at: int
@@ -39,7 +39,7 @@ def count_orientations() -> Iterator[Counter[int]]:
     """Count the orientations of all images that are decoded within the block, in this thread.
 
     Yields:
-        orientation -> number of images; 1 also stands for images that state none.
+        orientation -> number of images; images without the tag count as 1.
     """
     counted: Counter[int] = Counter()
     token = _counter.set(counted)
@@ -50,7 +50,7 @@ def count_orientations() -> Iterator[Counter[int]]:
 
 
 def orientations_note(counted: Counter[int]) -> str | None:
-    """Return a note for a manifest on the images that state an orientation other than 1, or None if there is none."""
+    """Return a note for a manifest on images with an orientation other than 1, or None if there are none."""
     stated = {value: number for value, number in sorted(counted.items()) if value != UPRIGHT}
     if not stated:
         return None
@@ -62,9 +62,9 @@ def orientations_note(counted: Counter[int]) -> str | None:
 
 
 def as_stored(data: bytes | bytearray) -> bytes | bytearray:
-    """Return an image file whose decoding gives the pixels as they are stored, and count its orientation.
+    """Return an image file that decodes to the pixels as stored, and count its orientation.
 
-    OpenCV ignores the tag on request, but in a TIFF it always applies it: there the tag is set to 1.
+    OpenCV ignores the tag on request, except in a TIFF, where it always applies it; there the tag is set to 1.
     """
     tag = _find(data)
     if (counted := _counter.get()) is not None:
@@ -75,7 +75,7 @@ def as_stored(data: bytes | bytearray) -> bytes | bytearray:
 
 
 def stated_orientation(data: bytes | bytearray) -> int:
-    """Return the orientation that an image file states, 1 to 8; 1 if it states none or an impossible one."""
+    """Return the orientation of an image file, 1 to 8; 1 if the tag is missing or invalid."""
     tag = _find(data)
     return tag.value if tag else UPRIGHT
 
@@ -93,7 +93,7 @@ def _is_tiff(data: bytes | bytearray, at: int = 0) -> bool:
 
 
 def _exif_block(data: bytes | bytearray) -> int | None:
-    """Where the EXIF block begins, which has the structure of a TIFF file."""
+    """Return the offset of the EXIF block, which has the structure of a TIFF file."""
     if _is_tiff(data):
         return 0
     if data.startswith(b"\xff\xd8"):
@@ -113,7 +113,7 @@ def _in_jpeg(data: bytes | bytearray) -> int | None:
 
 
 def _in_chunks(data: bytes | bytearray, at: int, name: bytes, head: str, tail: int) -> int | None:
-    """Where the content of a chunk begins. Chunks have a ``head`` of name and size, and of PNG a checksum behind."""
+    """Return the offset of a chunk's content. Chunks have a ``head`` of name and size and, in PNG, a checksum."""
     while at + 8 <= len(data):
         first, second = struct.unpack_from(head, data, at)
         kind, size = (first, second) if isinstance(first, bytes) else (second, first)

@@ -1,7 +1,7 @@
-"""What datasets of photographs share: images without depth and pose, and ground truth in files of the dataset.
+"""Code shared by datasets of photographs: images without depth and pose, and ground truth in files of the dataset.
 
-A layout is a subclass of :class:`Photographs` that says which images there are and what is known of them. Images keep
-their own sizes; the intrinsics of a raw photograph are the identity, so those of its frame take raw pixels to its own.
+A layout is a subclass of :class:`Photographs` that lists the images and their ground truth. Images keep their original
+sizes; the intrinsics of a raw photograph are the identity, so those of its frame map raw pixels to frame pixels.
 
 Ground truth in ``.npy`` files is often an array of Python objects, which NumPy stores as a pickle: a program.
 :func:`read_array` does not run it.
@@ -35,18 +35,18 @@ from loco.files import is_data
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
 LARGEST_FILE = 1 << 26  # bytes; the largest published ground truth takes 82 kB
-LARGEST_PICKLE = 1 << 22  # bytes of an array of objects: a byte can take 64 in memory
+LARGEST_PICKLE = 1 << 22  # bytes of an array of objects: one byte can take 64 bytes in memory
 NUMBER = re.compile(r"[<>=|]?([biuf][1248])")  # of the types that a stored array may have
 
 
 class Listing(NamedTuple):
-    """What a scene is made of.
+    """The images and the ground truth of a scene.
 
     Attributes:
         images: name -> file, in the order of the frames.
         ground_truth: see :meth:`loco.datasets.raw.RawScene.ground_truth`.
-        counts: of what, for the manifest.
-        notes: on what is odd but harmless.
+        counts: counts for the manifest.
+        notes: notes on harmless peculiarities.
     """
 
     images: Mapping[str, Path]
@@ -59,17 +59,17 @@ class Photographs(SceneFolder):
     """A scene of photographs with ground truth (:class:`loco.datasets.raw.RawScene`)."""
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if a file that says what there is is missing or broken."""
+        """Open a scene. Raise DataError if a file that lists images or ground truth is missing or broken."""
         super().__init__(raw, scene)
         self.listed = self.listing(self.folder, scene)
 
-    # What a layout says ----------------------------------------------------------------------------------------------
+    # Defined by a layout ---------------------------------------------------------------------------------------------
 
     @classmethod
     def listing(cls, folder: Path, scene: str) -> Listing:
         raise NotImplementedError
 
-    # What follows from it --------------------------------------------------------------------------------------------
+    # Derived ---------------------------------------------------------------------------------------------------------
 
     @classmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Photographs(SceneFolder):
         return {"images": len(images), **counts}
 
     def names(self, images: Images) -> list[str]:
-        """All: of no photograph is it known whether it is level."""
+        """Return all images, because it is unknown which of them are horizontal."""
         return list(self.listed.images)
 
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
@@ -95,10 +95,10 @@ class Photographs(SceneFolder):
 
 
 def images_of(folder: Path, root: Path, scene: str) -> dict[str, Path]:
-    """The images of a folder and its subfolders, by their paths from ``root``, in natural order (2 before 10).
+    """Return the images of a folder and its subfolders by their paths from ``root``, in natural order (2 before 10).
 
     Raises:
-        DataError: there is none.
+        DataError: there are no images.
     """
     files = [file for file in _visible(folder) if file.suffix.lower() in SUFFIXES]
     if not files:
@@ -116,7 +116,7 @@ def images_of(folder: Path, root: Path, scene: str) -> dict[str, Path]:
 
 
 def other_files(folder: Path) -> list[str]:
-    """Names of the files that are no images by their suffix; hidden ones do not count."""
+    """Return the names of the files without an image suffix; hidden files are ignored."""
     return [file.name for file in sorted(_visible(folder)) if file.suffix.lower() not in SUFFIXES]
 
 
@@ -129,7 +129,7 @@ def _read_image(file: Path, scene: str) -> NDArray[np.uint8]:
 
 
 def _check_images(found: Checklist, images: Mapping[str, Path], remedy: str) -> None:
-    """Images that are missing, empty or cannot be decoded."""
+    """Report images that are missing, empty or cannot be decoded."""
     missing = [name for name, file in images.items() if not os.path.lexists(file)]
     empty = [name for name, file in images.items() if os.path.isfile(file) and not os.path.getsize(file)]
     for names, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
@@ -143,14 +143,14 @@ def _check_images(found: Checklist, images: Mapping[str, Path], remedy: str) -> 
 
 
 def read_array(file: Path, scene: str) -> NDArray:
-    """The array of a ``.npy`` file, of numbers or of objects: numbers, texts, lists, tuples and arrays of numbers.
+    """Read an array of a ``.npy`` file, of numbers or of objects: numbers, texts, lists, tuples and arrays of numbers.
 
-    An array of objects is a pickle, a program that builds them. This one is let build nothing else: whatever it names
-    beyond NumPy's arrays, types and scalars is refused, and in place of these stand classes of this module, so that the
-    file calls no code of NumPy's either.
+    An array of objects is stored as a pickle, a program that builds them. References to anything except NumPy's arrays,
+    types and scalars are refused, and these are replaced by classes of this module, so that the file cannot call code
+    of NumPy either.
 
     Raises:
-        DataError: the file is missing, too large, cut short, no ``.npy`` file, or names something else.
+        DataError: the file is missing, too large, truncated, not a ``.npy`` file, or refers to other objects.
     """
     content = read_bytes(file, scene, limit=LARGEST_FILE)
     stream = BytesIO(content)
@@ -165,7 +165,7 @@ def read_array(file: Path, scene: str) -> NDArray:
         if array.shape != shape:
             raise ValueError(f"its head states the shape {shape}, it holds {array.shape}")
         return array
-    # The file is not to be trusted: a broken pickle raises almost anything.
+    # The file is untrusted, and a broken pickle raises errors of many kinds.
     except Exception as error:
         raise _array_error(f"cannot be read: {type(error).__name__}: {error}", file, scene) from error
 
@@ -185,7 +185,7 @@ def _unpickle(program: bytes) -> NDArray:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads the pickle of an array; of the names in it, it knows NumPy's, as stand-ins without behaviour."""
+    """Unpickler of arrays that resolves only names of NumPy, to replacements without behaviour."""
 
     def __init__(self, stream: BytesIO) -> None:
         super().__init__(stream)
@@ -203,7 +203,7 @@ _MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")  # since NumPy 2,
 
 
 class _Type:
-    """Stands for a ``numpy.dtype``: ``value`` is one of numbers, or of objects."""
+    """Replacement of ``numpy.dtype``: ``value`` is a type of numbers, or of objects."""
 
     def __init__(self, code: str) -> None:
         number = NUMBER.fullmatch(code)
@@ -217,7 +217,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for a ``numpy.ndarray``; ``value`` is the array, once its content has been read."""
+    """Replacement of ``numpy.ndarray``; ``value`` is the array, once its content has been read."""
 
     value: NDArray | None = None
 
@@ -233,7 +233,7 @@ def _objects(content: list) -> NDArray[np.object_]:
     return flat
 
 
-# What the pickle calls. Objects without attributes, and no functions or classes: it could change those.
+# Callables for the pickle: objects without attributes, because a pickle could modify functions and classes.
 
 
 class _Reconstruct:

@@ -18,13 +18,13 @@ _SINGLE = re.compile(rb"(?<=property )(?:float|float32)(?= [xyz]\s)")
 
 
 def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | None = None) -> Mesh:
-    """The triangle mesh of a PLY; quads and other polygons are divided into triangles.
+    """Read the triangle mesh of a PLY; quads and other polygons are divided into triangles.
 
     Args:
-        data: its bytes.
-        file: where they come from, for errors.
-        scene: likewise.
-        name: of the member, where ``file`` is an archive.
+        data: bytes of the PLY.
+        file: source of the bytes, for errors.
+        scene: name of the scene, for errors.
+        name: name of the member, if ``file`` is an archive.
 
     Returns:
         The mesh. Vertices farther than :data:`loco.geometry.origin.FAR` from zero are float64, others float32.

@@ -1,8 +1,7 @@
-"""Parse PLY files without trusting them: text or binary, polygons of any number of corners, other elements between.
+"""Parse untrusted PLY files: text or binary, with polygons of any number of corners and further elements.
 
-The format is Greg Turk's (paulbourke.net/dataformats/ply). Counts are compared with the size of the file before any
-memory is taken for them. Bytes behind the last element are ignored, as most readers do: some programs append a line
-break.
+The format is Greg Turk's (paulbourke.net/dataformats/ply). Counts are compared with the size of the file before memory
+is allocated. Bytes after the last element are ignored, as in most readers, because some programs append a line break.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ TYPES = {
     **{"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8"},
 }
 LARGEST_HEADER = 1 << 16  # bytes
-MOST_CORNERS = 1 << 12  # of a polygon
-MOST_MIXED = 5_000_000  # records whose lists differ in length: these are read one by one
-FLAT = 1e-6  # a triangle that is smaller, as a fraction of its polygon's area, counts as none
+MOST_CORNERS = 1 << 12  # largest number of corners of a polygon
+MOST_MIXED = 5_000_000  # largest number of records whose lists differ in length, which are read one by one
+FLAT = 1e-6  # triangles below this fraction of their polygon's area are ignored
 CORNERS = ("vertex_indices", "vertex_index")
 _END = re.compile(rb"^end_header[ \t]*(\r\n|\n|\r)", re.MULTILINE)
 
 
 class Property(NamedTuple):
-    """A property of an element; ``length`` is the type of a list's length, None of a single number."""
+    """A property of an element; ``length`` is the type of a list's length, None for a single number."""
 
     name: str
     type: str
@@ -39,7 +38,7 @@ class Property(NamedTuple):
 
 @dataclass(frozen=True)
 class Element:
-    """An element: how many records of which properties follow."""
+    """An element: the number of its records and their properties."""
 
     name: str
     count: int
@@ -47,7 +46,7 @@ class Element:
 
 
 class Polygons(NamedTuple):
-    """Vertices (v, 3) float64, and the corners of all faces in one row: face i has ``lengths[i]`` of ``corners``."""
+    """Vertices (v, 3) float64, and the concatenated ``corners`` of all faces: face i has ``lengths[i]`` corners."""
 
     vertices: NDArray[np.float64]
     lengths: NDArray[np.int64]
@@ -55,10 +54,10 @@ class Polygons(NamedTuple):
 
 
 def parse_ply(data: bytes | bytearray) -> Polygons:
-    """Return the vertices and faces of a PLY file; no faces where it has none.
+    """Return the vertices and faces of a PLY file, which may have no faces.
 
     Raises:
-        ValueError: it is not a PLY file, cut short or damaged.
+        ValueError: it is not a PLY file, or is truncated or damaged.
     """
     elements, order, at = _header(data)
     content = _Content(memoryview(data)[at:], order)
@@ -80,7 +79,7 @@ def parse_ply(data: bytes | bytearray) -> Polygons:
 
 
 def _whole(values: NDArray) -> NDArray[np.int64]:
-    """Numbers of vertices; in a text, and where a writer chose so, they are stored as floating-point numbers."""
+    """Return indices of vertices as integers; text files and some writers store them as floating-point numbers."""
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
         raise ValueError("a face names a vertex by something that is no whole number")
     if len(values) and not abs(float(values.max())) + abs(float(values.min())) < 1 << 62:
@@ -91,8 +90,8 @@ def _whole(values: NDArray) -> NDArray[np.int64]:
 def triangulate(polygons: Polygons) -> NDArray[np.int64]:
     """Return triangles (t, 3), in the order of the faces they are part of; faces of fewer than 3 corners have none.
 
-    A polygon becomes the fan of triangles around that corner from which the smallest triangle is largest, so that
-    no triangle of a quad that is not convex covers what is outside of it.
+    A polygon is divided into the fan of triangles around the corner that maximises the smallest triangle, so that no
+    triangle of a non-convex quad covers area outside the quad.
 
     Raises:
         ValueError: a polygon has no corner from which all of it can be seen, or too many corners.
@@ -113,7 +112,7 @@ def triangulate(polygons: Polygons) -> NDArray[np.int64]:
 
 
 def _fans(polygon: NDArray[np.int64], vertices: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Triangles (n, sides - 2, 3) of polygons (n, sides)."""
+    """Return triangles (n, sides - 2, 3) of polygons (n, sides)."""
     vertices = vertices / max(np.abs(vertices).max(), np.finfo(float).tiny)  # so that no product overflows
     count, sides = polygon.shape
     points = vertices[polygon]
@@ -139,7 +138,7 @@ def _fans(polygon: NDArray[np.int64], vertices: NDArray[np.float64]) -> NDArray[
 
 
 def _header(data: bytes | bytearray) -> tuple[list[Element], str, int]:
-    """The elements, the order of bytes ("" for text), and where the content begins."""
+    """Return the elements, the byte order ("" for text), and the offset of the content."""
     head = bytes(data[:LARGEST_HEADER]).removeprefix(b"\xef\xbb\xbf")
     skipped = min(len(data), LARGEST_HEADER) - len(head)
     end = _END.search(head)
@@ -173,7 +172,7 @@ def _header(data: bytes | bytearray) -> tuple[list[Element], str, int]:
 
 
 class _Column(NamedTuple):
-    """Where the values of a property begin, one position per record, and how many there are; None means one."""
+    """Positions of the values of a property, one per record, and the numbers of values; None means one each."""
 
     type: str
     starts: NDArray[np.int64]
@@ -181,14 +180,14 @@ class _Column(NamedTuple):
 
 
 class _Content:
-    """The records of a file, one element after the other. Positions count bytes, or in a text its numbers."""
+    """The records of a file, element by element. Positions count bytes, or numbers in a text file."""
 
     def __init__(self, data: memoryview, order: str) -> None:
         self._order, self._at = order, 0
         self._units = np.frombuffer(data, np.uint8) if order else _numbers(bytes(data))
 
     def read(self, element: Element) -> dict[str, _Column]:
-        """Find the values of the next element, and move to the end of it.
+        """Locate the values of the next element, and move to its end.
 
         Raises:
             ValueError: the file ends before, or a list has an impossible length.
@@ -201,7 +200,7 @@ class _Content:
         return self._alike(element) or self._one_by_one(element)
 
     def values(self, column: _Column) -> NDArray:
-        """The values of a property; of a list those of all records in one row."""
+        """Return the values of a property; for a list, the concatenated values of all records."""
         if column.lengths is None:
             return self._gather(column.type, column.starts)
         before = np.cumsum(column.lengths) - column.lengths
@@ -209,7 +208,7 @@ class _Content:
         return self._gather(column.type, np.repeat(column.starts, column.lengths) + within * self._width(column.type))
 
     def _alike(self, element: Element) -> dict[str, _Column] | None:
-        """The columns of records whose lists are as long as those of the first; None if some are not."""
+        """Return the columns if the lists of all records have the lengths of the first record's; otherwise None."""
         offsets, lengths, width = {}, {}, 0
         for each in element.properties:
             if each.length:
@@ -280,9 +279,9 @@ class _Content:
 
 
 def _numbers(text: bytes) -> NDArray[np.float64]:
-    """All numbers of a text, as far as it consists of numbers."""
+    """Parse all numbers of a text."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # older versions of NumPy only warn of what is no number
+        warnings.simplefilter("error")  # older versions of NumPy only warn of invalid numbers
         try:
             return np.fromstring(text, np.float64, sep=" ")
         except (ValueError, DeprecationWarning):

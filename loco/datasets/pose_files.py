@@ -14,18 +14,18 @@ from loco.errors import DataError
 from loco.files import decode_text
 
 DEPTH_TO_COLOR = "depth_to_color.txt"
-HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # of a principal point
-NEARLY_ONE = 1e-2  # rounded numbers make a rotation matrix slightly other than one
-MAX_SKEW = 0.05  # of a camera, as a fraction of its focal length
-FARTHEST = 1e8  # metres of a position from zero; the radius of the earth is 6.4e6
+HALF_A_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # shift of a principal point
+NEARLY_ONE = 1e-2  # tolerance for rotation matrices of rounded numbers
+MAX_SKEW = 0.05  # largest skew of a camera, as a fraction of its focal length
+FARTHEST = 1e8  # largest coordinate of a position, metres; the radius of the earth is 6.4e6
 _NOT_FINITE = re.compile(r"[+-]?(?:1\.#(?:(?P<infinite>INF)|IND|QNAN|SNAN)\d*|nan\([^)\s]*\))", re.IGNORECASE)
 LARGEST_TEXT = 1 << 26  # bytes
 
 
 def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[int, int] | None]:
-    """Intrinsics (3, 3) of a file, with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5).
+    """Read intrinsics (3, 3), with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5).
 
-    And the size (height, width) of the images that they are for, if the file states it: width and height follow.
+    Also return the size (height, width) of their images if the file states it, as width and height after the matrix.
     """
     words = read_text(file, scene).split()
     if len(words) not in (9, 11):
@@ -45,7 +45,7 @@ def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[
 
 
 def is_camera(intrinsics: NDArray[np.float64]) -> bool:
-    """Whether a matrix (3, 3) is that of a camera: finite, focal lengths positive, hardly any skew."""
+    """Return whether a matrix (3, 3) is a camera matrix: finite, with positive focal lengths and little skew."""
     focal = intrinsics.diagonal()[:2]
     return bool(
         np.isfinite(intrinsics).all()
@@ -57,7 +57,7 @@ def is_camera(intrinsics: NDArray[np.float64]) -> bool:
 
 
 def is_rigid(matrix: NDArray[np.float64]) -> bool:
-    """Whether a matrix (4, 4) is a rotation and a translation up to rounding, by at most :data:`FARTHEST`."""
+    """Return whether a matrix (4, 4) is a rotation and a translation of at most :data:`FARTHEST`, up to rounding."""
     rotation = matrix[:3, :3]
     return bool(
         np.isfinite(matrix).all()
@@ -69,12 +69,12 @@ def is_rigid(matrix: NDArray[np.float64]) -> bool:
 
 
 def centred(intrinsics: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intrinsics (3, 3) for pixel centres at i + 0.5, from those for pixel centres at integers."""
+    """Convert intrinsics (3, 3) from pixel centres at integers to pixel centres at i + 0.5."""
     return intrinsics + HALF_A_PIXEL
 
 
 def read_depth_to_color(folder: Path, scene: str, default: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Depth camera to colour camera (4, 4), metres."""
+    """Read the transformation (4, 4) from the depth camera to the colour camera, metres."""
     file = folder / DEPTH_TO_COLOR
     if not file.exists():
         return default
@@ -87,10 +87,10 @@ def read_depth_to_color(folder: Path, scene: str, default: NDArray[np.float64]) 
 def as_pose(
     matrix: NDArray[np.float64], *, file: Path, scene: str, row: int | None = None
 ) -> NDArray[np.float64] | None:
-    """The pose (4, 4) that a file means, its rotation exactly one; None where tracking was lost.
+    """Return a pose (4, 4) with an exact rotation; None if tracking was lost.
 
     Raises:
-        DataError: the numbers are finite, but no rotation and translation, or the position is impossibly far away.
+        DataError: the numbers are finite, but not a rotation and translation, or the position is impossibly far away.
     """
     if not np.isfinite(matrix).all():
         return None
@@ -113,7 +113,7 @@ def as_pose(
 
 
 def require_near(position: NDArray[np.float64], where: str, *, file: Path, scene: str) -> None:
-    """Refuse a position (3,) that no camera has, such as a number in another format or a missing decimal point.
+    """Refuse an impossible camera position (3,), such as a number in another format or without its decimal point.
 
     Raises:
         DataError: a coordinate is beyond :data:`FARTHEST`.
@@ -130,7 +130,7 @@ def require_near(position: NDArray[np.float64], where: str, *, file: Path, scene
 
 
 def read_matrix(file: Path, shape: tuple[int, int], scene: str) -> NDArray[np.float64]:
-    """The numbers of a file that holds one matrix."""
+    """Read a file that contains one matrix."""
     words = read_text(file, scene).split()
     if len(words) != shape[0] * shape[1]:
         raise _count_error(file, scene, f"{shape[0]} x {shape[1]} numbers", len(words))
@@ -138,7 +138,7 @@ def read_matrix(file: Path, shape: tuple[int, int], scene: str) -> NDArray[np.fl
 
 
 def read_table(file: Path, scene: str, columns: int) -> list[list[str]]:
-    """The words of a text file's lines, ``columns`` in each, without empty lines and those that begin with ``#``."""
+    """Return the words of each line, ``columns`` per line, without empty lines and lines that begin with ``#``."""
     rows = []
     for number, line in enumerate(read_text(file, scene).splitlines(), start=1):
         words = line.split()
@@ -158,15 +158,15 @@ def read_table(file: Path, scene: str, columns: int) -> list[list[str]]:
 
 
 def read_numbers(file: Path, scene: str, columns: int) -> NDArray[np.float64]:
-    """The numbers of a text file, (rows, columns); see :func:`read_table`."""
+    """Read the numbers of a text file, (rows, columns); see :func:`read_table`."""
     rows = read_table(file, scene, columns)
     return _numbers([word for row in rows for word in row], file, scene).reshape(-1, columns)
 
 
 def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | None, NDArray[np.float64]]:
-    """Rows of ``columns`` numbers, all or none of them behind a name, which may contain spaces.
+    """Read rows of ``columns`` numbers, all or none of them after a name, which may contain spaces.
 
-    Empty lines and those that begin with ``#`` are left out.
+    Empty lines and lines that begin with ``#`` are ignored.
 
     Returns:
         The names, None if there are none; and the numbers (rows, columns).
@@ -192,7 +192,7 @@ def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | N
 
 
 def _split_name(line: str, columns: int) -> tuple[str, list[str]] | tuple[list[str]]:
-    """The name before the last ``columns`` words of a line, if there is one, and these words."""
+    """Return the name before the last ``columns`` words of a line, if there is one, and these words."""
     words = line.split()
     if len(words) <= columns:
         return (words,)
@@ -201,21 +201,21 @@ def _split_name(line: str, columns: int) -> tuple[str, list[str]] | tuple[list[s
 
 
 def read_text(file: Path, scene: str) -> str:
-    """The text of a file (:func:`loco.files.decode_text`); bytes that are no text are replaced."""
+    """Read a text file (:func:`loco.files.decode_text`); invalid bytes are replaced."""
     return decode_text(read_bytes(file, scene, limit=LARGEST_TEXT))
 
 
 def read_number(word: str) -> float:
-    """Return the number that a word is; NaN and infinity also as the C library of Windows writes them.
+    """Parse a number, including NaN and infinity as written by the C library of Windows.
 
     Examples of the latter are ``-1.#IND``, ``1.#QNAN``, ``1.#INF00`` and ``-nan(ind)``.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is not a number.
     """
     if match := _NOT_FINITE.fullmatch(word):
         return math.inf if match["infinite"] else math.nan
-    if "_" in word:  # which Python reads past
+    if "_" in word:  # which Python ignores
         raise ValueError(f"could not convert string to float: {word!r}")
     return float(word)
 

@@ -1,8 +1,8 @@
-"""What datasets of posed RGB-D images share: cameras and poses in text files, images in folders, and their check.
+"""Code shared by datasets of posed RGB-D images: cameras and poses in text files, images in folders, their check.
 
-A layout is a subclass of :class:`PosedImages` that says which image goes with which depth and which pose. In all:
+A layout is a subclass of :class:`PosedImages` that assigns depth and pose to each image. In all layouts:
 
-- Poses are camera-to-world, in OpenCV axes and metres. A pose with a number that is not finite was lost.
+- Poses are camera-to-world, in OpenCV axes and metres. A pose with a non-finite number means that tracking was lost.
 - Depth images are 16-bit PNG of z-depth. 0 means none, and so does 65535, the largest number.
 - ``K.txt`` is the 3 x 3 matrix of the colour camera, ``K_depth.txt`` that of the depth camera
   (:mod:`loco.datasets.calibration`). Both put the centre of the top-left pixel at (0, 0), as OpenCV's calibration, ROS
@@ -52,14 +52,14 @@ COLOR_CAMERA, DEPTH_CAMERA, SCALE = "K.txt", "K_depth.txt", "depth_scale.txt"
 
 
 class DepthScale(NamedTuple):
-    """``units`` of depth per metre, and what states them."""
+    """``units`` of depth per metre, and their source."""
 
     units: float
     stated_by: str
 
 
 class Rig(NamedTuple):
-    """The cameras of a scene (no ``depth``: it is registered to colour), and the ``scale`` of its depth."""
+    """The cameras of a scene (without ``depth`` if depth is registered to colour), and the ``scale`` of its depth."""
 
     color: Lens
     depth: Lens | None
@@ -78,9 +78,9 @@ class Shot:
 
 
 class Listing(NamedTuple):
-    """The frames of a scene in their order, and those that cannot be used (name -> why).
+    """The frames of a scene in order, and the frames that cannot be used (name -> reason).
 
-    ``absent`` are the images that a list of the scene names and that are not there; their frames are skipped.
+    ``absent`` are images that a list of the scene contains but that do not exist; their frames are skipped.
     """
 
     shots: list[Shot]
@@ -94,9 +94,9 @@ class PosedImages(SceneFolder):
     def __init__(self, raw: Path, scene: str, depth_scale: float | None = None) -> None:
         """
         Args:
-            raw: folder that holds the scenes.
+            raw: folder of the scenes.
             scene: name of the scene.
-            depth_scale: units of depth per metre, where the configuration states them.
+            depth_scale: units of depth per metre, if the configuration states them.
 
         Raises:
             DataError: a file is missing or broken, or states another scale.
@@ -105,7 +105,7 @@ class PosedImages(SceneFolder):
         self.rig = self.cameras(self.folder, scene, depth_scale)
         self.shots, self._skipped, _ = self.listing(self.folder, scene)
 
-    # What a layout says ----------------------------------------------------------------------------------------------
+    # Defined by a layout ---------------------------------------------------------------------------------------------
 
     @staticmethod
     def cameras(folder: Path, scene: str, depth_scale: float | None = None) -> Rig:
@@ -119,7 +119,7 @@ class PosedImages(SceneFolder):
     def read_mesh(folder: Path, scene: str) -> Mesh | None:
         return None
 
-    # What follows from it --------------------------------------------------------------------------------------------
+    # Derived ---------------------------------------------------------------------------------------------------------
 
     @property
     def skipped(self) -> Mapping[str, str]:
@@ -129,7 +129,7 @@ class PosedImages(SceneFolder):
     def inspect(cls, raw: Path, scene: str, found: Checklist, depth_scale: float | None = None) -> dict[str, Any]:
         folder = raw / scene
         missing = cls.note_missing(folder, scene, found)
-        # What is missing has been said, and without it there may be no cameras and no list of frames.
+        # Missing files have been reported, and without them there may be no cameras and no list of frames.
         rig = None if COLOR_CAMERA in missing else found.attempt(lambda: cls.cameras(folder, scene, depth_scale))
         listing = None if missing else found.attempt(lambda: cls.listing(folder, scene))
         shots, skipped, absent = listing or Listing([], {})
@@ -148,7 +148,7 @@ class PosedImages(SceneFolder):
         return {"images": len(shots), "lost": len(skipped), **scale}
 
     def names(self, images: Images) -> list[str]:
-        """All: a camera that is carried about takes no level images to choose."""
+        """Return all images, because none is horizontal by design with a handheld camera."""
         return [shot.name for shot in self.shots]
 
     def poses(self) -> NDArray[np.float64]:
@@ -178,10 +178,10 @@ class PosedImages(SceneFolder):
 
 
 def read_rig(folder: Path, scene: str, scale: DepthScale, color: Lens | None = None, depth: Lens | None = None) -> Rig:
-    """The cameras that ``K.txt`` and ``K_depth.txt`` of a folder state, or else these.
+    """Read the cameras from ``K.txt`` and ``K_depth.txt`` of a folder, with ``color`` and ``depth`` as defaults.
 
     Raises:
-        DataError: nothing states the colour camera, or a file is broken.
+        DataError: there is no calibration of the colour camera, or a file is broken.
     """
     color = read_lens(folder / COLOR_CAMERA, scene) or color
     if color is None:
@@ -196,7 +196,7 @@ def read_rig(folder: Path, scene: str, scale: DepthScale, color: Lens | None = N
 
 
 def read_depth_scale(folder: Path, scene: str, setting: float | None, default: float) -> DepthScale:
-    """The units of depth per metre: as ``depth_scale.txt`` or the configuration states them, or else the ``default``.
+    """Return the units of depth per metre from ``depth_scale.txt`` or the configuration, or else the ``default``.
 
     Raises:
         DataError: the file is broken, or states another scale than the configuration.
@@ -224,9 +224,9 @@ def read_depth_scale(folder: Path, scene: str, setting: float | None, default: f
 
 
 def _undistortions(rig: Rig, sizes: Sizes, scene: str) -> tuple[Undistortion | None, Undistortion | None]:
-    """What removes the distortion of colour and of depth images; None of a lens without distortion.
+    """Return the undistortions of colour and depth images; None for a lens without distortion.
 
-    Depth that is registered to colour is distorted like it.
+    Depth that is registered to colour has the distortion of the colour camera.
     """
     color, depth = sizes
     registered = rig.color._replace(intrinsics=scale_intrinsics(rig.color.intrinsics, color, depth))
@@ -244,7 +244,7 @@ def _undistortion(lens: Lens, size: Size, scene: str) -> Undistortion | None:
 
 
 def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Path]:
-    """The images of a folder by their names without suffix, in their natural order (2 before 10)."""
+    """Return the images of a folder by their names without suffix, in natural order (2 before 10)."""
     files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and is_data(file.name)]
     if not files and (unread := unread_images(sorted(file.name for file in folder.iterdir() if is_data(file.name)))):
         raise DataError(
@@ -279,7 +279,7 @@ def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
 
 
 def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -> Sizes:
-    """The sizes of a frame's images; raises DataError if their cameras or the frames ``before`` have others."""
+    """Return the sizes of a frame's images; raise DataError if its cameras or frames ``before`` have other sizes."""
     color, depth = sizes
     for file, lens, size, last in zip((shot.color, shot.depth), (rig.color, rig.depth), sizes, before or (None, None)):
         expected = None
@@ -310,7 +310,7 @@ def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -
 
 
 def _is_scaled(size: tuple[int, int], original: tuple[int, int]) -> bool:
-    """Whether an image may be another one, scaled alike in both directions up to rounding."""
+    """Return whether a size is another size scaled by one factor, up to rounding."""
     (h, w), (height, width) = size, original
     return round(height * w / width) == h or round(width * h / height) == w
 
@@ -319,7 +319,7 @@ def _is_scaled(size: tuple[int, int], original: tuple[int, int]) -> bool:
 
 
 def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: str) -> None:
-    """Images that are missing, empty, cannot be decoded, or are not of their camera's size."""
+    """Report images that are missing, empty, cannot be decoded, or do not have their camera's size."""
     files = [file for shot in shots for file in (shot.color, shot.depth)]
     missing = [file for file in files if not os.path.lexists(file)]
     empty = [file for file in files if os.path.isfile(file) and not os.path.getsize(file)]
@@ -342,14 +342,14 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
 
 
 def _lens_notes(rig: Rig, sizes: Sizes, scene: str) -> list[str]:
-    """What is odd about the cameras, for images of these sizes; raises DataError if a distortion cannot be right."""
+    """Return notes on unusual cameras for images of these sizes; raise DataError if a distortion is impossible."""
     of_color, _ = _undistortions(rig, sizes, scene)
     odd = [odd_centre(lens, size) for lens, size in zip((rig.color, rig.depth), sizes) if lens]
     return [note for note in (*odd, of_color and empty_note(of_color)) if note]
 
 
 def _report_absent(found: Checklist, absent: Sequence[Path], shots: Sequence[Shot], remedy: str) -> None:
-    """A note on images that a list names and that are not there; a problem if most are: the scene is incomplete."""
+    """Note the listed images that are missing; add a problem if most are missing."""
     text = f"{len(absent)} images that a list names are missing: {few([file.name for file in absent])}"
     if len(absent) > len(shots):
         found.add(text, file=absent[0].parent, found=f"{len(shots)} frames whose images are there", remedy=remedy)

@@ -1,10 +1,10 @@
-"""Posed RGB-D images in a plain folder, for data of one's own.
+"""Posed RGB-D images in a plain folder, for the user's own data.
 
-``<raw>/<scene>/`` holds
+``<raw>/<scene>/`` contains
 
-- ``color/``, one JPEG or PNG a frame, and ``depth/``, one 16-bit PNG a frame under the same name, in millimetres or in
-  as many units a metre as ``depth_scale.txt`` says;
-- ``poses.txt``, one row a frame: 16 numbers, the camera-to-world matrix of the colour camera row by row, OpenCV axes,
+- ``color/``, one JPEG or PNG per frame, and ``depth/``, one 16-bit PNG per frame with the same name, in millimetres or
+  in the units per metre of ``depth_scale.txt``;
+- ``poses.txt``, one row per frame: 16 numbers, the camera-to-world matrix of the colour camera row by row, OpenCV axes,
   metres; NaN or infinite where tracking was lost. Each row may begin with the name or number of its image, and the
   frames are in the order of the rows. Otherwise they are in the order of the names, which must be unambiguous
   (:mod:`loco.datasets.frame_order`);
@@ -12,7 +12,7 @@
   ``distortion_depth.txt`` and ``depth_to_color.txt``, by default none;
 - ``mesh.ply``, if there is a mesh, in the frame of the poses.
 
-See :mod:`loco.datasets.posed_images` for what the numbers mean, pixel centres among them.
+See :mod:`loco.datasets.posed_images` for the conventions, including pixel centres.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class PosedRgbdScene(PosedImages):
 
 
 def _require_pairs(colors: list[str], depths: list[str], folder: Path, scene: str) -> None:
-    """Every colour image has its depth image, and the other way round."""
+    """Require that every colour image has a depth image, and vice versa."""
     for names, others, kind, other in ((colors, set(depths), COLOR, DEPTH), (depths, set(colors), DEPTH, COLOR)):
         lonely = next((name for name in names if name not in others), None)
         if lonely is not None:

@@ -1,4 +1,4 @@
-"""What every raw dataset gives, whatever its layout: frames with cameras, a mesh, labels, and a check of its files."""
+"""Interface of all raw datasets: frames with cameras, a mesh, labels, and a check of the files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTED_BEYOND = 0.01  # fraction of the measured depth beyond the limit above whi
 
 
 class Observations(NamedTuple):
-    """Where an image shows points of a sparse model: ``uv`` (m, 2) pixels, ``track`` (m,) the numbers of the points."""
+    """Observations of a sparse model in an image: ``uv`` (m, 2) pixels, ``track`` (m,) the indices of the points."""
 
     uv: NDArray[np.float64]
     track: NDArray[np.int64]
@@ -36,13 +36,13 @@ class RawFrame:
     """One posed colour image with its depth, converted to the conventions of :mod:`loco`.
 
     Attributes:
-        name: of the image, unique in its scene.
+        name: name of the image, unique in its scene.
         rgb: (H, W, 3) uint8.
-        depth: (h, w) float32 z-depth in metres, 0 = none; None where the dataset has no depth images.
+        depth: (h, w) float32 z-depth in metres, 0 = none; None if the dataset has no depth images.
         intrinsics: (3, 3), pixels of the colour image.
         pose: (4, 4), camera-to-world, of the colour camera.
-        depth_camera: that took the depth image; None where depth is registered to the colour image, pixel to pixel.
-        observations: of the points of a sparse model (see :meth:`RawScene.tracks`), in pixels of the colour image.
+        depth_camera: camera of the depth image; None if depth is registered to the colour image.
+        observations: observations of a sparse model (see :meth:`RawScene.tracks`), in pixels of the colour image.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RawFrame:
 
     @property
     def camera_of_depth(self) -> Camera:
-        """``depth_camera``, or else the colour camera at the size of the depth image."""
+        """``depth_camera``, or else the colour camera scaled to the size of the depth image."""
         registered = Camera(scale_intrinsics(self.intrinsics, self.rgb.shape[:2], self.depth.shape), self.pose)
         return self.depth_camera or registered
 
@@ -63,8 +63,8 @@ class RawFrame:
 class LabelledMesh(NamedTuple):
     """A mesh whose triangles belong to objects.
 
-    ``object`` (t,) int32, the number of each triangle's object, -1 = none; ``labels``, the raw label of each object.
-    Objects are numbered from 0 by one counter over the whole scene; an object may be left without a triangle.
+    ``object`` (t,) int32 is the index of each triangle's object, -1 = none; ``labels`` are the objects' raw labels.
+    Objects are numbered from 0 over the whole scene; an object may have no triangle.
     """
 
     mesh: Mesh
@@ -86,10 +86,10 @@ class RawScene(ABC):
     Attributes:
         format: key of :data:`loco.datasets.catalogue.FORMATS`.
         scene: name of the scene.
-        folder: that holds its files.
+        folder: folder of its files.
         metric: whether the unit of its coordinates is the metre.
         opengl: whether its files follow OpenGL: camera axes with y up and z backward, rows counted from the bottom.
-        origin: of its coordinates in those of its files (:mod:`loco.datasets.local`).
+        origin: origin of its coordinates in the coordinates of its files (:mod:`loco.datasets.local`).
     """
 
     format: ClassVar[str]
@@ -98,12 +98,12 @@ class RawScene(ABC):
     origin: NDArray[np.float64] = np.zeros(3)
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Subclasses raise DataError if a file is missing or broken."""
+        """Open a scene. Subclasses raise DataError if a file is missing or broken."""
         self.scene, self.folder = scene, raw / scene
 
     @classmethod
     def sources(cls, folder: Path, scene: str) -> list[Source]:
-        """The files that frames are made from, present or not."""
+        """Return the files that frames are made from, present or not."""
         return FORMATS[cls.format].sources(folder, scene)
 
     # Check -----------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class RawScene(ABC):
     ) -> dict[str, Any]:
         """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`).
 
-        ``opened`` checks the scene as it is read, if its files have no problem, and returns further facts.
+        ``opened`` checks the opened scene, if its files have no problem, and returns further facts.
         """
         found = Checklist(cls.format, scene, decode)
         with count_orientations() as counted:
@@ -141,10 +141,10 @@ class RawScene(ABC):
     @classmethod
     @abstractmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
-        """Add the problems of a scene's files to ``found``, and return counts: of usable ``images``, and others.
+        """Add the problems of a scene's files to ``found``, and return the number of usable ``images`` and others.
 
-        Formats with ``conventions`` (:class:`loco.datasets.catalogue.Format`) take these as keywords, and so do their
-        constructors.
+        For formats with ``conventions`` (:class:`loco.datasets.catalogue.Format`), this method and the constructor
+        accept these as keyword arguments.
         """
 
     @classmethod
@@ -160,43 +160,43 @@ class RawScene(ABC):
 
     @property
     def skipped(self) -> Mapping[str, str]:
-        """Images that cannot be used, and why (the pose was lost, say)."""
+        """Images that cannot be used -> reason (such as a lost pose)."""
         return {}
 
     @abstractmethod
     def names(self, images: Images) -> list[str]:
-        """Names of the images that can be used, in their order."""
+        """Return the names of the usable images, in order."""
 
     @abstractmethod
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
-        """These images, one by one in this order; each file is read once."""
+        """Yield these images in this order; each file is read once."""
 
     def poses(self) -> NDArray[np.float64] | None:
-        """Poses (n, 4, 4) of the colour cameras of ``names("all")``, or None where images share no world frame.
+        """Return the poses (n, 4, 4) of the colour cameras of ``names("all")``, or None if images share no world frame.
 
-        They are camera-to-world, in double precision, and no image is read for them.
+        They are camera-to-world, in double precision. No image is read.
         """
         return None
 
     def mesh(self) -> Mesh | None:
-        """The scene's surface, or None where the dataset has none."""
+        """Return the scene's surface, or None if the dataset has none."""
         return None
 
     def labelled_mesh(self) -> LabelledMesh | None:
-        """The surface with its objects, or None where the dataset has no labels."""
+        """Return the surface with its objects, or None if the dataset has no labels."""
         return None
 
     def tracks(self) -> NDArray[np.float64] | None:
-        """Points (t, 3) of a sparse model, world frame, or None where the dataset has depth images or photographs."""
+        """Return the points (t, 3) of a sparse model, world frame, or None if the dataset has depth or photographs."""
         return None
 
     def sightings(self, names: Sequence[str]) -> Sightings | None:
-        """Where these images show the points of a sparse model, accurate or not; None where there is none.
+        """Return the observations of a sparse model in these images, accurate or not; None if there is no sparse model.
 
         The points are in the world frame of the files.
         """
         return None
 
     def ground_truth(self) -> dict[str, Any] | None:
-        """Ground truth of the dataset's own files (image pairs, say), JSON-able; None where there is none."""
+        """Return JSON-serialisable ground truth of the dataset's files (such as image pairs), or None."""
         return None

@@ -1,11 +1,13 @@
-"""From plain photographs to a COLMAP model: structure from motion with pycolmap, on the CPU.
+"""Build a COLMAP model from photographs: structure from motion with pycolmap, on the CPU.
 
-SIFT features, matches between pairs of photographs, and incremental mapping (Schoenberger & Frahm, "Structure-from-
-Motion Revisited", CVPR 2016). The unit of length of the model is arbitrary: photographs do not tell their scale.
+The steps are SIFT features, matches between pairs of photographs, and incremental mapping (Schoenberger & Frahm,
+"Structure-from-Motion Revisited", CVPR 2016). The scale of the model is arbitrary, because structure from motion
+recovers geometry only up to scale.
 
-The seed decides every random draw, photographs are numbered by their names, and the mapping runs in one thread: with
-several it takes one of a few models by chance, whatever the seed. Features and matches, which take most of the time,
-do not depend on the number of threads. Other versions of pycolmap and other processors may give another model.
+The result is reproducible: the seed determines every random draw, photographs are numbered by their names, and the
+mapping runs in one thread, because with several threads the model varies between runs whatever the seed. Features and
+matches, which take most of the time, do not depend on the number of threads. Other versions of pycolmap and other
+processors may produce another model.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from loco.datasets.frame_order import order_difference
 from loco.datasets.images import CONVERT
 from loco.errors import DataError
 
-MAX_IMAGE_SIZE = 1600  # longer side at which features are looked for, pixels
+MAX_IMAGE_SIZE = 1600  # longer side of the images for feature extraction, pixels
 REMEDY = (
     "take photographs that overlap by more than half, sharp, of surfaces with texture, from places that differ; "
     "`matcher: exhaustive` finds pairs that are not neighbours in the order of names"
@@ -35,17 +37,17 @@ logger = logging.getLogger(__name__)
 
 
 def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: int) -> None:
-    """Make a scene of :class:`loco.datasets.colmap.ColmapScene` from photographs.
+    """Build a scene of :class:`loco.datasets.colmap.ColmapScene` from photographs.
 
     Args:
-        images: folder of the photographs. For ``sequential`` matching the order of their names is that of filming,
-            and must be unambiguous.
-        out: the scene to write: ``images``, a copy of them, and ``sparse/0``, the largest model found, binary. It
-            appears whole or not at all, and replaces what was there.
+        images: folder of the photographs. For ``sequential`` matching, the order of their names must be the
+            recording order and unambiguous.
+        out: the scene to write: ``images``, a copy of them, and ``sparse/0``, the largest model found, binary. It is
+            written atomically and replaces an existing scene.
         settings: ``matcher``, "exhaustive" (every pair) or "sequential" (each with those that follow it); optional
             ``max_image_size`` in pixels (:data:`MAX_IMAGE_SIZE`), ``single_camera`` (True: one camera with one lens
             setting took all), ``seed`` (0).
-        threads: for the features and the matches.
+        threads: number of threads for features and matches.
 
     Raises:
         DataError: there are too few photographs, their order is ambiguous, one cannot be used, or they do not overlap
@@ -68,7 +70,7 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
     if settings["matcher"] == "sequential":
         _require_one_order(images, found, out.name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Its messages are many and go past the log; what matters is logged here.
+    # pycolmap prints many messages outside the log; the important ones are logged here.
     pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         whole, database = Path(temporary, "scene"), Path(temporary, "database.db")
@@ -88,7 +90,7 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
 
 
 def _require_one_order(images: Path, found: Sequence[Path], scene: str) -> None:
-    """COLMAP takes neighbours in plain order; the order of filming may be another one.
+    """Refuse ambiguous orders: COLMAP matches neighbours in plain order, which may differ from the recording order.
 
     Raises:
         DataError: the order of the names is ambiguous.
@@ -105,16 +107,16 @@ def _require_one_order(images: Path, found: Sequence[Path], scene: str) -> None:
 
 
 def _extract(database: Path, images: Path, names: Sequence[str], settings: Mapping[str, Any], threads: int) -> None:
-    """Features of all photographs into the database.
+    """Write the features of all photographs to the database.
 
     Raises:
-        DataError: one of them is no image, or not of the others' size though one camera took all.
+        DataError: a file is not an image, or sizes differ although a single camera was configured.
     """
     options = pycolmap.FeatureExtractionOptions(use_gpu=False, num_threads=threads)
     options.max_image_size = settings.get("max_image_size", MAX_IMAGE_SIZE)
     single = settings.get("single_camera", True)
     camera = pycolmap.CameraMode.SINGLE if single else pycolmap.CameraMode.AUTO
-    # Listed first: extraction would number the photographs in the order in which threads finish.
+    # Registered first, because extraction would number the photographs in the order in which threads finish.
     pycolmap.Database.open(database).close()
     pycolmap.import_images(database, images, camera, image_names=list(names))
     pycolmap.extract_features(
@@ -144,10 +146,10 @@ def _match(database: Path, settings: Mapping[str, Any], threads: int) -> None:
 
 
 def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]) -> pycolmap.Reconstruction:
-    """The model with the most photographs, of those that do not connect.
+    """Return the model with the most photographs, if several models cannot be connected.
 
     Raises:
-        DataError: there is none.
+        DataError: no model was found.
     """
     seed = settings.get("seed", 0)
     options = pycolmap.IncrementalPipelineOptions(

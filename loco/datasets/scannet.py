@@ -1,13 +1,13 @@
 """ScanNet in its raw download layout, or with its images exported.
 
-``<raw>/<scan>/`` holds ``<scan>.sens`` (:mod:`loco.datasets.sens`), or the folders ``color``, ``depth``, ``pose`` and
+``<raw>/<scan>/`` has ``<scan>.sens`` (:mod:`loco.datasets.sens`), or the folders ``color``, ``depth``, ``pose`` and
 ``intrinsic`` that ScanNet's ``SensReader/python/reader.py`` exports it to, there or in one folder inside, or as in
 ``scannet_frames_25k`` with ``intrinsics_color.txt`` and ``intrinsics_depth.txt`` beside the images; the mesh
 ``<scan>_vh_clean_2.ply``; and its labels, ``<scan>.aggregation.json`` with ``<scan>_vh_clean_2.0.010000.segs.json``.
-The test scans have no labels. ``<scan>_vh_clean.aggregation.json`` is of another, finer mesh and not read.
+The test scans have no labels. ``<scan>_vh_clean.aggregation.json`` belongs to another, finer mesh and is not read.
 
 Conventions, from ``SensReader/c++/src/sensorData.h``: poses are those of the depth camera; the extrinsics of a camera
-lead from it to the base frame that both share; depth is in units of 1 / ``depth_shift`` metres (1 mm); pixel ``i`` has
+map its frame to the base frame that both share; depth is in units of 1 / ``depth_shift`` metres (1 mm); pixel ``i`` has
 its centre at ``i``, so half a pixel is added to the principal points here.
 """
 
@@ -46,14 +46,14 @@ MATRICES = ("intrinsic_color", "extrinsic_color", "intrinsic_depth", "extrinsic_
 class ScanNetScene(RawScene):
     """A scan of ScanNet (:class:`loco.datasets.raw.RawScene`).
 
-    The camera is held by hand, so no image is "horizontal" by design: ``names("horizontal")`` gives all. Images are
-    named by their six-digit numbers. Those without a pose (infinite or NaN: tracking was lost) are in ``skipped``.
+    The camera is handheld, so no image is "horizontal" by design: ``names("horizontal")`` returns all. Images are named
+    by their six-digit numbers. Images without a pose (infinite or NaN: tracking was lost) are in ``skipped``.
     """
 
     format = "scannet"
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if the images are missing, or their cameras broken."""
+        """Open a scan. Raise DataError if the images are missing, or their cameras broken."""
         super().__init__(raw, scene)
         self.recording = _open_recording(self.folder, scene)
         faults = {name: _pose_fault(pose) for name, pose in zip(self.recording.names, self.recording.poses)}
@@ -104,10 +104,10 @@ class ScanNetScene(RawScene):
         return _read_mesh(self.folder, self.scene)
 
     def labelled_mesh(self) -> LabelledMesh | None:
-        """The mesh with its objects, numbered in the order of the file.
+        """Return the mesh with its objects, numbered in the order of the file.
 
-        A triangle belongs to the object that most of its three vertices belong to, by their segments; if they belong to
-        three, to that of its first vertex.
+        A triangle is assigned to the object of the majority of its three vertices, by their segments; if these belong
+        to three objects, to the object of its first vertex.
         """
         return _read_labels(self.folder, self.scene, notes=[])
 
@@ -145,9 +145,9 @@ class _Sens:
 
 
 class _Exported:
-    """The same from exported folders. The images' size is what the first one that is read has."""
+    """The images of exported folders, like :class:`_Sens`. The first image that is read determines the size."""
 
-    depth_scale = 1000.0  # the exporter copies the numbers of the .sens file, and forgets their unit
+    depth_scale = 1000.0  # the exporter copies the values of the .sens file without their unit
 
     def __init__(self, folder: Path, scene: str) -> None:
         self._folder, self._scene = folder, scene
@@ -185,7 +185,7 @@ def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
     if exported := exported_folder(folder):
         return _Exported(exported, scene)
     if folder.is_dir():
-        os.listdir(folder)  # raises the reason where the folder cannot be read
+        os.listdir(folder)  # raises the error of the system if the folder cannot be read
     raise DataError(
         f"{sens.name} is missing",
         file=sens,
@@ -196,7 +196,7 @@ def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
 
 
 def _exported_files(folder: Path, scene: str) -> dict[str, dict[int, Path]]:
-    """Kind -> number -> file of the exported frames, in the order of their numbers, which are the same in all kinds."""
+    """Return kind -> number -> file of the exported frames, sorted by number, with the same numbers in all kinds."""
     numbers: dict[str, dict[int, Path]] = {kind: {} for kind in EXPORTED}
     for kind, suffix in EXPORTED.items():
         for file in sorted((folder / kind).iterdir()) if (folder / kind).is_dir() else []:
@@ -219,14 +219,14 @@ def _exported_files(folder: Path, scene: str) -> dict[str, dict[int, Path]]:
 
 
 def _is_flat(folder: Path) -> bool:
-    """Whether the intrinsics are beside the folders of images, as in ``scannet_frames_25k``."""
+    """Return whether the intrinsics are beside the folders of images, as in ``scannet_frames_25k``."""
     return not (folder / "intrinsic").is_dir() and any((folder / name).is_file() for name in FLAT_INTRINSICS)
 
 
 def _exported_rig(folder: Path, scene: str) -> Rig:
-    """The cameras of an export: of the exporter, or of ``scannet_frames_25k``, which leaves the extrinsics out.
+    """Read the cameras of an export by the exporter, or of ``scannet_frames_25k``, which lacks the extrinsics.
 
-    In the latter both cameras are taken to be at one place, as the exports of almost all scans state.
+    For the latter, both cameras are assumed to have the same pose, as the exports of almost all scans state.
     """
     if _is_flat(folder):
         files = dict(zip(("intrinsic_color", "intrinsic_depth"), (folder / name for name in FLAT_INTRINSICS)))
@@ -237,7 +237,7 @@ def _exported_rig(folder: Path, scene: str) -> Rig:
 
 
 def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
-    """Poses (n, 4, 4). Raises DataError with all the files that hold none."""
+    """Read poses (n, 4, 4). Raise DataError with all files that do not contain a pose."""
     poses, broken = np.empty((len(files), 4, 4)), []
     for k, file in enumerate(files):
         try:
@@ -255,7 +255,7 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
 
 
 def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
-    """A matrix (4, 4) from a text file; its numbers may be infinite or NaN."""
+    """Read a matrix (4, 4) from a text file; its numbers may be infinite or NaN."""
     try:
         rows = [
             [read_number(word) for word in line.split()] for line in read_text(file, scene).splitlines() if line.strip()
@@ -268,7 +268,7 @@ def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
 
 
 def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
-    """Both cameras, from matrices (4, 4) as the files have them."""
+    """Build both cameras from matrices (4, 4) of the files."""
     intrinsics = {}
     for kind in ("color", "depth"):
         k = matrices[f"intrinsic_{kind}"][:3, :3]
@@ -283,13 +283,13 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
 
 
 def require_scan_size(kind: str, size: tuple[int, int], intrinsics: NDArray, file: Path, scene: str) -> None:
-    """Refuse intrinsics of images of another size, as after a resize of the images alone."""
+    """Refuse intrinsics for images of another size, such as after a resize of the images only."""
     remedy = "export the images at their own size, or scale the intrinsics with them"
     require_size(intrinsics, size, f"intrinsic_{kind}", file=file, scene=scene, remedy=remedy)
 
 
 def _require_precise(poses: NDArray, file: Path, scene: str) -> None:
-    """Refuse poses of a .sens file, which are in single precision, where its step is too large."""
+    """Refuse poses of a .sens file if single precision rounds them too coarsely."""
     centres = poses[np.isfinite(poses).all(axis=(1, 2)), :3, 3]
     farthest = np.abs(np.median(centres, axis=0)).max() if len(centres) else 0.0
     if single_step(farthest) > LARGEST_STEP:
@@ -319,7 +319,7 @@ def _read_mesh(folder: Path, scene: str) -> Mesh | None:
 
 
 def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | None:
-    """The labelled mesh, or None without its two files. What is odd in them goes into ``notes``."""
+    """Read the labelled mesh, or return None without its two files. Peculiarities are added to ``notes``."""
     files = {suffix: folder / f"{scene}{suffix}" for suffix in (AGGREGATION, SEGMENTS, MESH)}
     if not (os.path.lexists(files[AGGREGATION]) or os.path.lexists(files[SEGMENTS])):
         return None
@@ -345,7 +345,7 @@ def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | N
 
 
 def _groups(file: Path, scene: str) -> list:
-    """The objects that the file lists, if it is of this scan and of the mesh that is read here."""
+    """Return the objects of the file, after checking that it belongs to this scan and its mesh."""
     content = _read_json(file, scene, "segGroups")
     # Both names are written with the prefix `scannet.`.
     of_scan, of_segments = str(content.get("sceneId")), str(content.get("segmentsFile"))

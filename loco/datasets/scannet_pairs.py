@@ -1,11 +1,11 @@
 """The 1,500 image pairs of ScanNet's test scans on which matching is evaluated.
 
-Chosen by SuperGlue (Sarlin et al., CVPR 2020), published as files by LoFTR (Sun et al., CVPR 2021,
-``assets/scannet_test_1500``) and used by Probe3D (El Banani et al., CVPR 2024) and LoCo. A folder holds ``test.npz``:
+They were chosen by SuperGlue (Sarlin et al., CVPR 2020), published as files by LoFTR (Sun et al., CVPR 2021,
+``assets/scannet_test_1500``) and used by Probe3D (El Banani et al., CVPR 2024) and LoCo. A folder has ``test.npz``:
 ``name`` (n, 4), the numbers of room, scan, image a and image b, and ``rel_pose`` (n, 12), rows of a 3 x 4 matrix;
 ``intrinsics.npz``: 3 x 3 of each scan; and ``sceneXXXX_YY/`` with ``color/N.jpg`` and ``depth/N.png``.
 
-``rel_pose`` takes points of camera a to camera b, x_b = R x_a + t: SuperGlue's list names it T_AB, and LoFTR makes it
+``rel_pose`` maps points of camera a to camera b, x_b = R x_a + t: SuperGlue's list calls it T_AB, and LoFTR computes it
 from ScanNet's camera-to-world poses as inv(P_b) P_a. The intrinsics are those of the depth images (480 x 640, units of
 1 mm), to which colour is registered once it is resized to them. They count pixel centres from 0, as all of ScanNet's do
 (:mod:`loco.datasets.scannet`): half a pixel is added here.
@@ -40,7 +40,7 @@ from loco.errors import DataError
 PAIRS, INTRINSICS = "test.npz", "intrinsics.npz"
 PUBLISHED = 1500  # pairs
 UNITS_PER_METRE = 1000
-LARGEST_LIST = 1 << 26  # bytes of its arrays together; the published ones take 150 kB
+LARGEST_LIST = 1 << 26  # largest total size of the arrays, bytes; the published ones take 150 kB
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class TestPair:
         scene: the scan.
         names: numbers of both images.
         intrinsics: (3, 3), of the depth images, pixels.
-        pose_a_to_b: (4, 4), takes points of camera a to camera b, metres.
-        folder: that holds the scan.
+        pose_a_to_b: (4, 4), maps points of camera a to camera b, metres.
+        folder: folder of the scan.
     """
 
     scene: str
@@ -68,10 +68,10 @@ class TestPair:
         return a, b
 
     def images(self) -> tuple[RawFrame, RawFrame]:
-        """Both images in the frame of camera a, colour resized to the size of depth.
+        """Read both images, with poses in the frame of camera a and colour resized to the size of depth.
 
         Raises:
-            DataError: an image is missing or broken, or of another size than its intrinsics.
+            DataError: an image is missing or broken, or its size does not match its intrinsics.
         """
         a, b = self.names
         return self.image(a, np.eye(4)), self.image(b, np.linalg.inv(self.pose_a_to_b))
@@ -82,11 +82,11 @@ class TestPair:
         return [of_scene / kind for n in self.names for kind in (f"color/{n}.jpg", f"depth/{n}.png")]
 
     def image(self, name: str, pose: NDArray[np.floating]) -> RawFrame:
-        """The image of this number, as taken from ``pose``; as :meth:`images`."""
+        """Read the image with this number and ``pose``; see :meth:`images`."""
         of_scene = self.folder / self.scene
         depth = read_pair_depth(of_scene / "depth" / f"{name}.png", self.intrinsics, self.scene)
         color = read_pair_color(of_scene / "color" / f"{name}.jpg", self.scene)
-        # Averaged over the area of each new pixel, so that fine texture does not turn into noise.
+        # Averaged over the area of each new pixel, to avoid aliasing of fine texture.
         rgb = cv2.resize(color, depth.shape[::-1], interpolation=cv2.INTER_AREA)
         return RawFrame(f"{self.scene}/{name}", rgb, depth, self.intrinsics, pose)
 
@@ -102,7 +102,7 @@ class ScanNetPairsScene(RawScene):
     format = "scannet_pairs"
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if a list is missing or broken."""
+        """Open the pairs. Raise DataError if a list is missing or broken."""
         super().__init__(raw, scene)
         self.pairs = read_pairs(self.folder)
 
@@ -120,16 +120,16 @@ class ScanNetPairsScene(RawScene):
             yield pair.image(name, np.eye(4))
 
     def ground_truth(self) -> dict[str, Any]:
-        """``pairs``, in the order of the list: names ``a`` and ``b``, and ``pose_a_to_b``, 4 x 4, metres."""
+        """Return ``pairs``, in the order of the list: names ``a`` and ``b``, and ``pose_a_to_b``, 4 x 4, metres."""
         pairs = ((*pair.full_names, pair.pose_a_to_b.tolist()) for pair in self.pairs)
         return {"pairs": [{"a": a, "b": b, "pose_a_to_b": pose} for a, b, pose in pairs]}
 
 
 def read_pairs(folder: Path) -> list[TestPair]:
-    """The pairs in the order of the list; no image is read.
+    """Return the pairs in the order of the list; no image is read.
 
     Raises:
-        DataError: a list is missing or broken, a pose is none, or a scan has no intrinsics.
+        DataError: a list is missing or broken, a pose is invalid, or a scan has no intrinsics.
     """
     lists = _read_arrays(folder / PAIRS, ["name", "rel_pose"])
     names = _rows(lists, "name", 4, "iu", folder / PAIRS)
@@ -141,7 +141,7 @@ def read_pairs(folder: Path) -> list[TestPair]:
 
 
 def _inspect(folder: Path, found: Checklist) -> dict[str, int]:
-    """Look at every file of the pairs."""
+    """Check every file of the pairs."""
     pairs = found.attempt(lambda: read_pairs(folder)) or []
     files = {file: pair for pair in pairs for file in pair.files()}
     missing = [file for file in files if not os.path.lexists(file)]
@@ -166,12 +166,12 @@ def _inspect(folder: Path, found: Checklist) -> dict[str, int]:
 
 
 def read_pair_color(file: Path, scene: str) -> NDArray[np.uint8]:
-    """Colour image (H, W, 3), RGB, at its own size."""
+    """Read a colour image (H, W, 3), RGB, at its original size."""
     return decode_color(read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene)
 
 
 def read_pair_depth(file: Path, intrinsics: NDArray, scene: str) -> NDArray[np.float32]:
-    """Depth image (h, w) in metres, 0 = none."""
+    """Read a depth image (h, w) in metres, 0 = none."""
     numbers = decode_depth(
         read_bytes(file, scene, limit=LARGEST_FILE), file=file, scene=scene, remedy=export_remedy(scene)
     )
@@ -199,7 +199,7 @@ def _intrinsics(k: NDArray, folder: Path) -> NDArray[np.float64]:
 
 
 def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file: Path) -> NDArray:
-    """The array ``name`` of numbers of ``kind`` (integers "iu", floats "f") as (n, width)."""
+    """Return the array ``name`` of numbers of ``kind`` (integers "iu", floats "f") as (n, width)."""
     array = arrays.get(name, np.empty(0))
     if array.dtype.kind not in kind or array.size == 0 or array.size != len(array) * width:
         raise _list_error(f"has no array `{name}` as it should be", file, f"(n, {width}) numbers", array.shape)
@@ -207,7 +207,7 @@ def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file:
 
 
 def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, NDArray]:
-    """Arrays of an .npz file, those of ``names`` that it has, or all; no objects, and no more than could be there."""
+    """Read the arrays of an .npz file that are in ``names``, or all; objects and implausible sizes are refused."""
     content = BytesIO(read_bytes(file, limit=LARGEST_LIST, missing=_remedy(file.name)))
     try:
         with zipfile.ZipFile(content) as archive:
@@ -220,7 +220,7 @@ def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, ND
             return {name: np.atleast_1d(arrays[name]) for name in wanted}
     except DataError:
         raise
-    # The file is not to be trusted: what is broken inside raises almost anything.
+    # The file is untrusted, and broken content raises errors of many kinds.
     except Exception as error:
         raise _list_error(f"cannot be read: {type(error).__name__}: {error}", file) from error
 

@@ -1,4 +1,4 @@
-"""What layouts share whose scenes are folders of named files."""
+"""Code shared by layouts whose scenes are folders of named files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from loco.errors import DataError
 class SceneFolder(RawScene):
     """A scene in a folder of its own, without labels and sparse model."""
 
-    remedy: ClassVar[str]  # what to do for a scene of the user's own
-    published: ClassVar[str] = ""  # regular expression of the names that the scenes of the dataset have
-    download: ClassVar[str] = ""  # what to do for these
+    remedy: ClassVar[str]  # remedy for a scene of the user's own
+    published: ClassVar[str] = ""  # regular expression of the scene names of the dataset
+    download: ClassVar[str] = ""  # remedy for scenes of the dataset
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if a needed file is missing."""
+        """Open a scene. Raise DataError if a required file is missing."""
         super().__init__(raw, scene)
         for file in self.missing(self.folder, scene):
             raise self.is_missing(file, scene)
 
     @classmethod
     def missing(cls, folder: Path, scene: str) -> list[Path]:
-        """The needed files and folders that are not there.
+        """Return the required files and folders that are missing.
 
         Raises:
-            OSError: the scene's folder cannot be entered, so what is there is not known.
+            OSError: the scene's folder cannot be entered, so its content is unknown.
         """
         if os.path.lexists(folder):
             os.stat(os.path.join(folder, "."))
@@ -39,17 +39,17 @@ class SceneFolder(RawScene):
 
     @classmethod
     def remedy_of(cls, scene: str) -> str:
-        """What to do about files of a scene that are missing or broken."""
+        """Return the remedy for missing or broken files of a scene."""
         return where_from(scene, cls.published, cls.download, cls.remedy)
 
     @classmethod
     def is_missing(cls, file: Path, scene: str) -> DataError:
-        """The error to raise where this file is."""
+        """Return the error for a missing file."""
         return DataError(f"{file.name} is missing", file=file, scene=scene, remedy=cls.remedy_of(scene))
 
     @classmethod
     def note_missing(cls, folder: Path, scene: str, found: Checklist) -> list[str]:
-        """Add the needed files that are missing to a checklist; their names."""
+        """Add the missing required files to a checklist, and return their names."""
         missing = cls.missing(folder, scene)
         for file in missing:
             found.add_error(cls.is_missing(file, scene))

@@ -1,4 +1,4 @@
-"""Objects that are lists of segments of an over-segmented mesh, as Matterport3D and ScanNet write them (JSON)."""
+"""Objects as lists of segments of an over-segmented mesh, in the JSON format of Matterport3D and ScanNet."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from loco.errors import DataError
 
 
 class Objects(NamedTuple):
-    """What the triangles of a mesh belong to.
+    """The objects of the triangles of a mesh.
 
-    ``object`` (t,) int32, the number of each triangle's object, -1 = none; ``labels``, the raw label of each object, in
-    the order of the file; ``notes``, what is odd in the file but does no harm.
+    ``object`` (t,) int32 is the index of each triangle's object, -1 = none; ``labels`` are the objects' raw labels, in
+    the order of the file; ``notes`` are notes on harmless peculiarities of the file.
     """
 
     object: NDArray[np.int32]
@@ -26,17 +26,17 @@ class Objects(NamedTuple):
 
 
 def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str, name: str) -> NDArray[np.int64]:
-    """The list ``segIndices`` of a file as an array (count,).
+    """Convert the list ``segIndices`` of a file to an array (count,).
 
     Args:
         values: the list.
-        count: how many triangles (or vertices) the mesh has.
-        file: where it comes from, for errors; ``name`` of the member where it is an archive.
-        scene: likewise.
-        name: likewise.
+        count: number of triangles (or vertices) of the mesh.
+        file: source of the list, for errors.
+        scene: name of the scene, for errors.
+        name: name of the member if ``file`` is an archive, for errors.
 
     Raises:
-        DataError: it is of another length, or no list of whole numbers.
+        DataError: it has another length, or is not a list of whole numbers.
     """
     if len(values) != count:
         raise DataError(
@@ -55,22 +55,22 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
 def segment_objects(
     segments: NDArray[np.int64], groups: Iterable[Mapping[str, Any]], *, file: Path, scene: str, name: str
 ) -> Objects:
-    """The object of each triangle.
+    """Return the object of each triangle.
 
-    Objects are numbered by their place in the file, never by ``objectId``: ids have gaps and come in any order. An
-    object that is listed again, with the same label and segments, is one object (ScanNet's scene0217_00 lists all of
-    its objects twice, the second time under new ids). A segment that two objects name goes to the first, and is noted.
-    An object of which no triangle is left keeps its number.
+    Objects are numbered by their position in the file, never by ``objectId``, because ids have gaps and any order. An
+    object that is listed again with the same label and segments is one object (ScanNet's scene0217_00 lists all its
+    objects twice, the second time with new ids). A segment of two objects is assigned to the first, and noted. An
+    object without remaining triangles keeps its number.
 
     Args:
-        segments: (t,), of each triangle.
-        groups: the list ``segGroups``: maps with ``label``, ``segments`` and perhaps ``objectId``.
-        file: where they come from, for errors; ``name`` of the member where it is an archive.
-        scene: likewise.
-        name: likewise.
+        segments: (t,), the segment of each triangle.
+        groups: the list ``segGroups``: maps with ``label``, ``segments`` and optionally ``objectId``.
+        file: source of the lists, for errors.
+        scene: name of the scene, for errors.
+        name: name of the member if ``file`` is an archive, for errors.
 
     Raises:
-        DataError: a group is broken, or an ``objectId`` stands for two objects.
+        DataError: a group is broken, or two objects have the same ``objectId``.
     """
 
     def broken(problem: str) -> DataError:
@@ -104,7 +104,7 @@ def segment_objects(
 
 
 def _group(group: Any, place: int, broken: Callable[[str], DataError]) -> tuple[Any, str, frozenset[int]]:
-    """The ``objectId`` (or place) of a group, its label and its segments."""
+    """Return the ``objectId`` (or position) of a group, its label and its segments."""
     match group:
         case {"label": str(label), "segments": list(segments), **rest} if _whole(segments):
             identity = rest.get("objectId", place)

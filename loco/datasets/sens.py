@@ -1,9 +1,9 @@
 """ScanNet's ``.sens`` files, version 4, read frame by frame.
 
 The layout is that of ``SensReader/c++/src/sensorData.h`` (github.com/ScanNet/ScanNet), little-endian: a header; for
-each frame a camera-to-world pose, time stamps, the sizes of its two compressed images, and these; then frames of the
-inertial sensor, which are left alone. Matrices stand here as they do in the file: what they mean is said in
-:mod:`loco.datasets.scannet`.
+each frame a camera-to-world pose, time stamps, the sizes of its two compressed images, and the images; then frames of
+the inertial sensor, which are ignored. Matrices are returned as stored in the file; :mod:`loco.datasets.scannet`
+documents their meaning.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from loco.files import open_regular
 VERSION = 4
 COLOR_COMPRESSIONS = ("raw", "png", "jpeg")
 DEPTH_COMPRESSIONS = ("raw_ushort", "zlib_ushort", "occi_ushort")
-HEADER = struct.Struct("<64f 2i 4I f Q")  # what follows the sensor's name
+HEADER = struct.Struct("<64f 2i 4I f Q")  # fields after the sensor's name
 FRAME = struct.Struct("<16f 4Q")  # pose; time stamps of colour and depth, microseconds; bytes of colour and depth
 LONGEST_NAME = 1 << 10  # bytes
 LARGEST_SIDE = 1 << 14  # pixels of an image
-SLACK = 1 << 16  # bytes that an image may take beyond its pixels: headers, and what cannot be compressed
+SLACK = 1 << 16  # bytes that an image may take beyond its pixels: headers, and incompressible data
 
 
 @dataclass(frozen=True)
 class SensHeader:
-    """What holds for all frames of a file.
+    """The header of a file, common to all frames.
 
     Intrinsics and extrinsics (4, 4) of both cameras; sizes (height, width) of both images, pixels; ``depth_shift``,
-    units of depth a metre; the compressions, members of :data:`COLOR_COMPRESSIONS` and :data:`DEPTH_COMPRESSIONS`.
+    units of depth per metre; the compressions, members of :data:`COLOR_COMPRESSIONS` and :data:`DEPTH_COMPRESSIONS`.
     """
 
     sensor: str
@@ -55,9 +55,9 @@ class SensHeader:
 
 
 class SensFile:
-    """A ``.sens`` file. Opening it reads the header and where its frames lie, about 100 bytes a frame, and no image.
+    """A ``.sens`` file. Opening it reads the header and the offsets of its frames, about 100 bytes per frame, no image.
 
-    A frame is then read by itself, at the cost of its own decoding. No handle stays open.
+    Frames are then read individually. No file handle stays open.
 
     Attributes:
         header: see :class:`SensHeader`.
@@ -65,11 +65,11 @@ class SensFile:
     """
 
     def __init__(self, path: Path, scene: str) -> None:
-        """``scene`` is for the errors.
+        """Open a file; ``scene`` is used in errors.
 
         Raises:
-            DataError: the file is no .sens of version 4, ends early, is compressed in a way that is not read here, or
-                states sizes that its images or the file cannot have.
+            DataError: the file is not a .sens of version 4, ends early, has an unsupported compression, or states
+                impossible sizes.
         """
         self.path, self.scene = Path(path), scene
         with self._opened() as file:
@@ -82,7 +82,7 @@ class SensFile:
         return len(self.poses)
 
     def color(self, k: int) -> NDArray[np.uint8]:
-        """Colour image (H, W, 3) of frame ``k``, RGB."""
+        """Read the colour image (H, W, 3) of frame ``k``, RGB."""
         data, size = self.color_bytes(k), self.header.color_size
         if self.header.color_compression == "raw":
             return self._pixels(data, np.uint8, (*size, 3), f"the colour of frame {k}")
@@ -92,7 +92,7 @@ class SensFile:
         return rgb
 
     def depth(self, k: int) -> NDArray[np.uint16]:
-        """Depth image (h, w) of frame ``k`` in units of ``1 / depth_shift`` metres, 0 = none."""
+        """Read the depth image (h, w) of frame ``k`` in units of ``1 / depth_shift`` metres, 0 = none."""
         offset, color, depth = self._images[k].tolist()
         data, what = self._read(offset + color, depth), f"the depth of frame {k}"
         if self.header.depth_compression == "zlib_ushort":
@@ -100,14 +100,14 @@ class SensFile:
         return self._pixels(data, np.dtype("<u2"), self.header.depth_size, what)
 
     def color_bytes(self, k: int) -> bytes:
-        """The colour image of frame ``k`` as it stands in the file, compressed."""
+        """Read the compressed colour image of frame ``k``."""
         offset, color, _ = self._images[k].tolist()
         return self._read(offset, color)
 
     # Opening ---------------------------------------------------------------------------------------------------------
 
     def _read_header(self, file: BinaryIO, length: int) -> tuple[SensHeader, int]:
-        """The header, and how many frames follow it."""
+        """Read the header and the number of frames."""
         version, name_length = struct.unpack("<IQ", self._take(file, 12, "the header"))
         if version != VERSION:
             raise self._error("is no .sens file of this version", f"version {VERSION}", f"version {version}")
@@ -140,7 +140,7 @@ class SensFile:
         return header, frames
 
     def _find_frames(self, file: BinaryIO, length: int, frames: int) -> tuple[NDArray, NDArray]:
-        """Poses (n, 4, 4), and for each frame where its images begin, bytes of colour, bytes of depth (n, 3)."""
+        """Read poses (n, 4, 4), and (n, 3): offset of each frame's images, bytes of colour, bytes of depth."""
         (height, width), (depth_height, depth_width) = self.header.color_size, self.header.depth_size
         most = {"colour": 3 * height * width + SLACK, "depth": 2 * depth_height * depth_width + SLACK}
         poses, images = np.empty((frames, 4, 4)), np.empty((frames, 3), np.int64)
@@ -171,7 +171,7 @@ class SensFile:
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
-        """The open file; a refusal of the system, at any time, is a DataError."""
+        """Open the file; errors of the system, at any time, are raised as DataError."""
         try:
             with open_regular(self.path, self.scene) as file:
                 yield file
@@ -191,7 +191,7 @@ class SensFile:
             return self._take(file, size, "an image; it was cut short after it was opened")
 
     def _inflate(self, data: bytes, size: int, what: str) -> bytes:
-        """Decompress, to no more than ``size`` bytes whatever the data claim to hold."""
+        """Decompress at most ``size`` bytes, whatever size the data claim."""
         stream = zlib.decompressobj()
         try:
             pixels = stream.decompress(data, size + 1)

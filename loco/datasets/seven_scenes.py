@@ -1,16 +1,16 @@
 """7-Scenes (Shotton et al., CVPR 2013) in its raw download layout.
 
 ``<raw>/<scene>/seq-XX/frame-NNNNNN.{color.png,depth.png,pose.txt}``: depth in millimetres, 65535 = none; a 4 x 4
-camera-to-world matrix a frame. All sequences are read; the splits that come along divide sequences, not scenes.
+camera-to-world matrix per frame. All sequences are read; the splits of the release divide sequences, not scenes.
 
-Colour and depth are *not* registered, and the release gives no calibration. The images are those of the raw cameras of
-a Kinect, and KinectFusion, whose poses these are, tracked the depth camera with its default intrinsics: focal length
+Colour and depth are *not* registered, and the release has no calibration. The images are from the raw cameras of a
+Kinect, and KinectFusion, which computed the poses, tracked the depth camera with its default intrinsics: focal length
 585 and principal point (320, 240) at 640 x 480. Its pixels are integers (Newcombe et al., ISMAR 2011), and so are their
-centres. Much work takes both for one camera, which puts colour and depth some 30 pixels apart at the border. Here each
-has its own, as in the calibrated form of the data that ACE uses (Brachmann et al., CVPR 2023): colour has a focal
-length of 525, and lies beside the depth camera as in another Kinect, which was calibrated. A file in the scene's folder
-overrides each: ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt``; others state a distortion of the lenses and the
-scale of the depth (:mod:`loco.datasets.posed_images`).
+centres. Many papers treat both as one camera, which misaligns colour and depth by about 30 pixels at the border. Here
+they are two cameras, as in the calibrated version of the data that ACE uses (Brachmann et al., CVPR 2023): colour has a
+focal length of 525, and its pose relative to the depth camera is that of another Kinect, which was calibrated. Files in
+the scene's folder override each: ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt``; others state the distortion of
+the lenses and the scale of the depth (:mod:`loco.datasets.posed_images`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MILLIMETRES = 1000.0
 SIZE = (480, 640)
 COLOR_LENS = Lens(centred(np.array([[525.0, 0, 320], [0, 525.0, 240], [0, 0, 1]])), SIZE)
 DEPTH_LENS = Lens(centred(np.array([[585.0, 0, 320], [0, 585.0, 240], [0, 0, 1]])), SIZE)
-# Of a Kinect at LIRIS, Lyon: projet.liris.cnrs.fr/voir/activities-dataset/kinect-calibration.html
+# Calibration of a Kinect at LIRIS, Lyon: projet.liris.cnrs.fr/voir/activities-dataset/kinect-calibration.html
 KINECT = np.array(
     [
         [0.99996518, 0.00267651, -0.00790410, -0.02555894],
@@ -56,7 +56,7 @@ class SevenScenesScene(PosedImages):
 
     @classmethod
     def missing(cls, folder: Path, scene: str) -> list[Path]:
-        """Sequences that are still packed; the first, if there is none at all."""
+        """Return the sequences that are still packed, or the first sequence if there are none."""
         packed = [file.stem for file in folder.glob("seq-*.zip") if not (folder / file.stem).is_dir()]
         unpacked = [folder / name for name in sorted(packed, key=natural)]
         return unpacked or list(dict.fromkeys(super().missing(folder, scene)))
@@ -83,12 +83,12 @@ class SevenScenesScene(PosedImages):
 
 
 def sequences(folder: Path) -> list[Path]:
-    """The folders of sequences, in the order of their numbers."""
+    """Return the folders of sequences, in the order of their numbers."""
     return sorted((f for f in folder.glob("seq-*") if f.is_dir()), key=lambda file: natural(file.name))
 
 
 def _frames(sequence: Path, scene: str) -> list[str]:
-    """Frames of a sequence in their order; each must have all of its parts."""
+    """Return the frames of a sequence in order; each must have all its files."""
     parts: dict[str, set[str]] = {}
     for file in sequence.iterdir():
         if match := _FILE.fullmatch(file.name):

@@ -1,17 +1,17 @@
 """TUM RGB-D (Sturm et al., IROS 2012) in its raw download layout.
 
-``<raw>/<sequence>/`` holds ``rgb.txt`` and ``depth.txt``, a time stamp and an image file a line; the images, depth in
+``<raw>/<sequence>/`` has ``rgb.txt`` and ``depth.txt``, one time stamp and image file per line; the images, depth in
 units of 0.2 mm (or as ``depth_scale`` states) and registered to colour by the driver; and ``groundtruth.txt``, lines of
 ``time tx ty tz qx qy qz qw``, the camera-to-world pose of the colour camera at 100 Hz.
 
-None of the three keeps time with the others. Colour and depth are paired as the benchmark's own tool does: those
-nearest in time first, each used once, at most 0.02 s apart. A pose is interpolated between the two around its time,
-both at most 0.02 s away: positions linearly, rotations at a constant rate. Depth gets the pose of its *own* time, so
-that a moving camera does not shift it against colour. Images without a partner or a pose are skipped, and so are
-frames whose images are not there.
+The three streams are not synchronised. Colour and depth are paired as by the benchmark's tool: nearest in time first,
+each used once, at most 0.02 s apart. A pose is interpolated between the two poses around its time, both at most 0.02 s
+away: positions linearly, rotations at a constant rate. Depth has the pose of its *own* time, so that a moving camera
+does not shift it relative to colour. Images without a partner or a pose are skipped, and so are frames with missing
+images.
 
-The intrinsics are those that the benchmark publishes for the camera of its name, freiburg1 to 3, pixel centres at
-integers. The lenses of the first two distort; registered depth is distorted alike, and both are undistorted here.
+The intrinsics are those that the benchmark publishes for the cameras freiburg1 to 3, with pixel centres at integers.
+The lenses of the first two have distortion, which also affects registered depth; both are undistorted here.
 ``K.txt`` overrides the intrinsics, and states that the images are not distorted unless ``distortion.txt`` is beside it
 (:mod:`loco.datasets.posed_images`).
 """
@@ -34,8 +34,8 @@ from loco.datasets.posed_images import COLOR_CAMERA, Listing, PosedImages, Rig, 
 from loco.errors import DataError
 
 RGB, DEPTH, POSES = "rgb.txt", "depth.txt", "groundtruth.txt"
-APART = 0.02  # seconds, at most
-UNITS = 5000.0  # of depth, a metre
+APART = 0.02  # largest difference in time, seconds
+UNITS = 5000.0  # units of depth per metre
 SIZE = (480, 640)
 # https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats: fx, fy, cx, cy; k1, k2, p1, p2, k3 as in OpenCV
 PUBLISHED = {
@@ -107,9 +107,9 @@ class TumRgbdScene(PosedImages):
 
 
 def associate(a: NDArray[np.float64], b: NDArray[np.float64], apart: float = APART) -> dict[int, int]:
-    """Pairs (index into ``a`` -> index into ``b``) of times at most ``apart`` seconds apart, each used once.
+    """Return pairs (index into ``a`` -> index into ``b``) of times at most ``apart`` seconds apart, each used once.
 
-    Both increase. The nearest times are paired first.
+    Both arrays are ascending. The nearest times are paired first.
     """
     first, last = np.searchsorted(b, a - apart), np.searchsorted(b, a + apart, side="right")
     near = [(abs(a[i] - b[j]), i, j) for i in range(len(a)) for j in range(first[i], last[i])]
@@ -130,7 +130,7 @@ class Trajectory(NamedTuple):
     rotations: Rotation
 
     def at(self, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Interpolated poses (m, 4, 4) at ``times`` (m,), and which have a pose near enough before and after."""
+        """Interpolate poses (m, 4, 4) at ``times`` (m,), and return which have close poses before and after."""
         before = np.searchsorted(self.times, times, side="right") - 1
         after = np.searchsorted(self.times, times, side="left")
         known = (before >= 0) & (after < len(self.times))
@@ -186,7 +186,7 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
 
 
 def _read_trajectory(file: Path, scene: str) -> Trajectory:
-    """The poses of a file, those left out that are not finite."""
+    """Read the poses of a file, without those that are not finite."""
     rows = read_numbers(file, scene, 8)
     rows = rows[np.isfinite(rows).all(axis=1)]
     rows = rows[np.argsort(rows[:, 0], kind="stable")]

@@ -1,4 +1,4 @@
-"""The rigid motion between two sets of points, of which many may be matched wrongly."""
+"""Rigid motion between two sets of matched points, of which many may be outliers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 3  # points that determine a motion
-BLOCK = 2**18  # residuals at a time
-REFINEMENTS = 20  # at most; a few do
-LINE = 1e-3  # points that spread less across a line, as a part of how they spread along it, leave a turn about it open
+LEAST = 3  # number of points that determine a motion
+BLOCK = 2**18  # residuals that are computed at once
+REFINEMENTS = 20  # upper bound; a few iterations usually suffice
+LINE = 1e-3  # below this ratio of the spread across a line to the spread along it, the rotation is undetermined
 
 
 def rigid_fit(
     a: NDArray[np.floating], b: NDArray[np.floating], weights: NDArray[np.floating] | None = None
 ) -> NDArray[np.float64]:
-    """The rigid motion that takes points ``a`` nearest to points ``b``, in the sense of (weighted) least squares.
+    """Return the rigid motion that maps points ``a`` to points ``b`` in the (weighted) least-squares sense.
 
-    Kabsch (1976), and as Umeyama (1991) never a reflection. Where the points lie on a line, one of many.
+    Implements Kabsch (1976); like Umeyama (1991), it never returns a reflection. If the points are collinear, the
+    solution is not unique and one of the solutions is returned.
 
     Args:
         a: (..., m, 3), metres.
-        b: (..., m, 3), which each of them should come to.
-        weights: (..., m), of the squared residuals, not negative, of a positive sum; their scale has no effect. Equal
-            if None.
+        b: (..., m, 3), the target of each point, metres.
+        weights: (..., m), weights of the squared residuals: non-negative, with a positive sum; their scale has no
+            effect. Equal if None.
 
     Returns:
         (..., 4, 4), b = R a + t.
@@ -43,7 +44,7 @@ def rigid_fit(
 
 
 def _centroid(points: NDArray[Any], share: NDArray[Any] | None) -> NDArray[np.float64]:
-    """Mean (..., 1, 3) of points (..., m, 3), weighted by ``share`` (..., m, 1) of sum 1."""
+    """Return the mean (..., 1, 3) of points (..., m, 3), weighted by ``share`` (..., m, 1), which sums to 1."""
     if share is None:
         return points.mean(axis=-2, keepdims=True)
     return (share * points).sum(axis=-2, keepdims=True)
@@ -57,26 +58,26 @@ def robust_rigid_fit(
     rng: np.random.Generator,
     weights: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-    """The rigid motion that most points agree to.
+    """Estimate the rigid motion with the largest consensus among the points.
 
     Motions are proposed by triples of points drawn at random (RANSAC, Fischler and Bolles 1981) and rated by the sum
-    of squared residuals, each at most ``distance``^2 (MSAC, Torr and Zisserman 2000). The best is fitted anew to the
-    points that it takes to within ``distance`` of their places, until these are the same.
+    of squared residuals, each truncated at ``distance``^2 (MSAC, Torr and Zisserman 2000). The best motion is refitted
+    to its inliers, the points whose residual is at most ``distance``, until the set of inliers no longer changes.
 
     With ``weights``, points are drawn in proportion to them, and they weight the sum and the fits (as El Banani et al.,
-    "UnsupervisedR&R", CVPR 2021, section 3.3, weight theirs). Which points agree does not depend on them.
+    "UnsupervisedR&R", CVPR 2021, section 3.3). Whether a point is an inlier does not depend on its weight.
 
     Args:
         a: (m, 3), metres.
-        b: (m, 3), where each of them may be taken.
-        distance: residual of a point that agrees, metres.
-        iterations: triples to draw.
-        rng: of the draws.
+        b: (m, 3), the match of each point, metres.
+        distance: largest residual of an inlier, metres.
+        iterations: number of triples to draw.
+        rng: generator of the draws.
         weights: (m,), positive; their scale has no effect. Equal if None.
 
     Returns:
-        The motion (4, 4), b = R a + t, and which points agree (m,). None where these are fewer than three or on a line,
-        so that they determine none.
+        The motion (4, 4), b = R a + t, and the mask of inliers (m,). None if there are fewer than three inliers or if
+        they are collinear, so that they do not determine a motion.
     """
     if len(a) < LEAST:
         return None
@@ -97,19 +98,19 @@ def robust_rigid_fit(
 
 
 def _draw(m: int, iterations: int, rng: np.random.Generator, weights: NDArray[Any] | None) -> NDArray[np.integer]:
-    """Numbers of points (iterations, 3); a triple that repeats a point merely fits badly."""
+    """Draw point indices (iterations, 3). Repeated points in a triple are allowed: such a triple only fits badly."""
     if weights is None:
         return rng.integers(m, size=(iterations, LEAST))
     return rng.choice(m, size=(iterations, LEAST), p=weights / weights.sum())
 
 
 def _cost(squares: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[np.float64]:
-    """Sums (...,) of squared residuals (..., m)."""
+    """Return the (weighted) sums (...,) of squared residuals (..., m)."""
     return np.sum(squares, axis=-1) if weights is None else squares @ (weights / weights.sum())
 
 
 def _residuals(motions: NDArray[Any], a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    """Distances (..., m) from where motions (..., 4, 4) take points (m, 3) to where they should come."""
+    """Return the distances (..., m) between the points ``a`` (m, 3), moved by motions (..., 4, 4), and ``b`` (m, 3)."""
     moved = a @ np.swapaxes(motions[..., :3, :3], -1, -2) + motions[..., None, :3, 3]
     return np.linalg.norm(moved - b, axis=-1)
 

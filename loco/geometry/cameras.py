@@ -27,7 +27,7 @@ def project(points: Floats, intrinsics: Floats, pose: Floats) -> tuple[Floats, F
 
     Returns:
         Pixel coordinates (..., 2) and z-depths (...,) in metres. Points at or behind the camera plane have
-        z <= 0; their pixel coordinates mean nothing (NaN or infinite where z = 0).
+        z <= 0; their pixel coordinates are meaningless (NaN or infinite where z = 0).
     """
     camera = (points - pose[:3, 3]) @ pose[:3, :3]
     z = camera[..., 2]
@@ -54,22 +54,22 @@ def backproject(uv: Floats, z: Floats, intrinsics: Floats, pose: Floats) -> Floa
 
 
 def scale_intrinsics(intrinsics: Floats, size: tuple[int, int], new_size: tuple[int, int]) -> NDArray[np.float64]:
-    """Intrinsics (..., 3, 3) of the same image resized from ``size`` to ``new_size``, both (height, width)."""
+    """Return intrinsics (..., 3, 3) after resizing the image from ``size`` to ``new_size``, both (height, width)."""
     (height, width), (new_height, new_width) = size, new_size
     return np.diag([new_width / width, new_height / height, 1.0]) @ intrinsics
 
 
 def pixel_centres(height: int, width: int) -> Floats:
-    """Centres of all pixels, (height, width, 2) in (u, v) order, pixels."""
+    """Return the centres of all pixels, (height, width, 2) in (u, v) order, pixels."""
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return np.stack([u, v], axis=-1)
 
 
 def rotation_angle(rotations: Floats) -> Floats:
-    """Angle of rotation matrices (..., 3, 3), degrees in [0, 180].
+    """Return the angle of rotation matrices (..., 3, 3), degrees in [0, 180].
 
-    From the chord |R - I| = 2 sqrt(2) sin(angle / 2), which is well conditioned at small angles, where the
-    arc cosine of the trace is not; beyond 90 degrees the trace is the better of the two.
+    Up to 90 degrees, the angle is computed from the chord |R - I| = 2 sqrt(2) sin(angle / 2), which is well
+    conditioned at small angles, where the arc cosine of the trace is not. Beyond 90 degrees the trace is used.
     """
     trace = np.trace(rotations, axis1=-2, axis2=-1)
     chord = np.linalg.norm(rotations - np.eye(3), axis=(-2, -1))
@@ -79,5 +79,5 @@ def rotation_angle(rotations: Floats) -> Floats:
 
 
 def relative_rotation_angle(pose_a: Floats, pose_b: Floats) -> Floats:
-    """Angle between the viewing frames of two poses (..., 4, 4), degrees in [0, 180]."""
+    """Return the rotation angle between two poses (..., 4, 4), degrees in [0, 180]."""
     return rotation_angle(np.swapaxes(pose_a[..., :3, :3], -1, -2) @ pose_b[..., :3, :3])

@@ -1,13 +1,13 @@
-"""Whether the depth images or sparse points, cameras and poses of a scene agree with each other.
+"""Measure whether the depth images or sparse points, cameras and poses of a scene are consistent with each other.
 
-The depth of every frame of a sample is projected into all others. A point that lands on the surface that the other
-frame measured agrees with it. A point behind that surface may be hidden, which shows nothing. A point in front of it
-contradicts: the other frame has looked through it. The *consistency* is the fraction of agreement among agreement and
-contradiction. It is near 1 for a correct recording, whatever its overlap and occlusions. Distances are relative to the
-depth, so the unit of depth has no effect.
+The depth of every frame of a sample is projected into all others. A point on the surface that the other frame measured
+is an agreement. A point behind that surface may be occluded and is not counted. A point in front of it is a
+contradiction, since the other frame saw through it. The *consistency* is the fraction of agreements among agreements
+and contradictions. It is near 1 for a correct recording, whatever its overlap and occlusions. Distances are relative
+to the depth, so the unit of depth has no effect.
 
-Frames of a sparse model are compared by the points that two of them show: both agree on a point that each of them shows
-where it projects to.
+Two frames of a sparse model are compared by the points that both of them observe: they agree on a point if each of them
+observes it where it projects to.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from scipy import sparse
 from loco.geometry.cameras import pixel_centres, scale_intrinsics
 from loco.geometry.patches import patch_centres, sample_depth
 
-ROWS = 48  # of a depth image as it is compared
-POINT_ROWS = 10  # rows of points of each frame, at least
-TOLERANCE = 0.04  # of the depth; sensors and poses of hand-held scanners are better
-CONTRADICTION = 5.0  # weight of a contradiction against an agreement
+ROWS = 48  # height in pixels to which depth images are reduced for the comparison
+POINT_ROWS = 10  # minimum number of rows of points per frame
+TOLERANCE = 0.04  # relative to the depth; sensors and poses of hand-held scanners are more accurate
+CONTRADICTION = 5.0  # weight of a contradiction relative to an agreement
 
 
 class Agreement(NamedTuple):
-    """How well the frames of a sample agree.
+    """Agreement between the frames of a sample.
 
     Attributes:
-        consistency: fraction of agreement among agreement and contradiction; 0 without either.
+        consistency: fraction of agreements among agreements and contradictions; 0 if there are neither.
         overlap: median over the frames of the largest fraction of a frame's points on which one other frame agrees.
-        error: median distance along the depth of points that agree or contradict, metres; NaN without any, and for
+        error: median difference in depth of points that agree or contradict, metres; NaN if there are none, and for
             sparse models.
-        net: sum of the agreements of a frame with all others, each between 1 (exact) and 0 (at the tolerance), less
-            :data:`CONTRADICTION` per contradiction, per point; mean over the frames. It compares hypotheses about the
-            same frames.
-        pairs: ordered pairs of frames with a point that agrees or contradicts.
+        net: sum of the agreements of a frame with all others, each between 1 (exact) and 0 (at the tolerance), minus
+            :data:`CONTRADICTION` per contradiction, divided by the number of points; mean over the frames. It serves
+            to compare hypotheses about the same frames.
+        pairs: number of ordered pairs of frames with at least one agreement or contradiction.
     """
 
     consistency: float
@@ -60,15 +60,15 @@ class Comparable(Protocol):
 
         Args:
             poses: (m, 4, 4), camera-to-world, metres or the unit of the sparse model.
-            scale: factor of all depths, or of the positions of the points of a sparse model.
-            zoom: factor of the intrinsics as the files state them: focal lengths and principal points.
-            focal: factor of the focal lengths alone.
+            scale: factor on all depths, or on the positions of the points of a sparse model.
+            zoom: factor on the focal lengths and principal points as stated in the files.
+            focal: factor on the focal lengths only.
             every: take each n-th point.
         """
 
 
 class Views:
-    """Depth images of a sample of frames, reduced to one small size."""
+    """Depth images of a sample of frames, downsampled to a common size."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Views:
     ) -> None:
         """
         Args:
-            depths: (h, w) each, z-depth in metres; where it is 0 or not finite there is none.
+            depths: (h, w) each, z-depth in metres; 0 or non-finite values are missing.
             intrinsics: (3, 3) each, pixels of the depth image.
-            rows_from_bottom: whether the files count rows from the bottom, so that their principal points do.
+            rows_from_bottom: whether the principal points in the files count rows from the bottom.
         """
         self._rows_from_bottom = rows_from_bottom
         height, width = depths[0].shape
@@ -107,7 +107,7 @@ class Views:
         column, row = np.floor(points_uv).astype(int).T
         z = self.depth[:, row, column] * scale
         rays = np.concatenate([points_uv, np.ones((len(points_uv), 1))], axis=1)
-        points = (rays @ np.swapaxes(np.linalg.inv(intrinsics), 1, 2)) * z[..., None]  # each in its own camera
+        points = (rays @ np.swapaxes(np.linalg.inv(intrinsics), 1, 2)) * z[..., None]  # in the frame of each camera
         counts, offsets = np.zeros((3, m, m)), []
         for a in range(m):
             relative = np.linalg.inv(poses) @ poses[a]
@@ -118,7 +118,7 @@ class Views:
             inside &= (seen[..., 2] > 0) & (z[a] > 0)
             inside[a] = False
             b, k = np.nonzero(inside)
-            # All images are one above the other. No position is within half a pixel of a border, where they would mix.
+            # All images are stacked vertically. No position is within half a pixel of a border, where they would mix.
             found, smooth = sample_depth(stacked, uv[b, k] + np.stack([np.zeros(len(b)), b * height], axis=1))
             b, depth, found = b[smooth], seen[b, k, 2][smooth], found[smooth]
             gap = (depth - found) / found
@@ -136,15 +136,16 @@ class Views:
 
 @dataclass(frozen=True)
 class Sightings:
-    """Where a sample of m frames shows the points of a sparse model.
+    """Observations of the points of a sparse model in a sample of m frames.
 
     Attributes:
         points: (t, 3) float64, world frame.
-        uv: (s, 2) float64, pixels at which a frame shows a point.
-        point: (s,) integers below t, which point.
-        frame: (s,) integers below m, which frame.
+        uv: (s, 2) float64, pixel at which a frame observes a point.
+        point: (s,) integers below t, index of the point.
+        frame: (s,) integers below m, index of the frame.
         intrinsics: (m, 3, 3), pixels.
-        tolerance: (m,), pixels between a sighting and the projection of its point up to which they agree.
+        tolerance: (m,), largest distance in pixels between an observation and the projection of its point that counts
+            as agreement.
     """
 
     points: NDArray[np.float64]
@@ -169,7 +170,7 @@ class Sightings:
         offset = np.where(seen[:, 2] > 0, offset, np.inf) / self.tolerance[frame]
 
         def common(weights: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-            """(m, m), sum of the products of the weights of the points that two frames show."""
+            """Return (m, m), the sum of the products of the weights of the points that two frames observe."""
             size = len(self.intrinsics), len(self.points)
             shared = (sparse.csr_array((w, (frame, point)), size) for w in (weights, others))
             product = (next(shared) @ next(shared).T).toarray()
@@ -190,7 +191,7 @@ def _factors(zoom: float, focal: float) -> NDArray[np.float64]:
 def _summary(
     agree: NDArray[Any], contradict: NDArray[Any], exact: NDArray[Any], points: NDArray[Any], offsets: NDArray[Any]
 ) -> Agreement:
-    """Summarise (m, m) numbers of points of frame a in frame b, of ``points`` (m,) that each frame has."""
+    """Summarise (m, m) counts of points of frame a in frame b, where frame a has ``points[a]`` points."""
     total = agree.sum() + contradict.sum()
     return Agreement(
         consistency=float(agree.sum() / total) if total else 0.0,

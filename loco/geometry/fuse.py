@@ -1,4 +1,4 @@
-"""One mesh from many depth images: a truncated signed distance field (TSDF), averaged over the images (Open3D).
+"""Fuse many depth images into one mesh by a truncated signed distance field (TSDF), averaged over the images (Open3D).
 
 After Curless and Levoy, "A volumetric method for building complex models from range images" (SIGGRAPH 1996).
 """
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from loco.geometry.cameras import Camera
 from loco.geometry.mesh import Mesh
 
-BLOCK = 16  # voxels a side that are stored together
-TRUNCATION = 4.0  # voxels behind and before a surface that hold its distance
-LEAST_IMAGES = 2  # in which a surface must be seen
+BLOCK = 16  # edge in voxels of the blocks that are stored together
+TRUNCATION = 4.0  # truncation distance on both sides of a surface, voxels
+LEAST_IMAGES = 2  # minimum number of images in which a surface must be seen
 
 
 class Fusion:
-    """Collects depth images of one scene."""
+    """Accumulates the depth images of one scene."""
 
     def __init__(self, voxel: float, max_depth: float) -> None:
-        """Edge of a voxel and the largest depth to use, both metres."""
+        """Set the edge of a voxel and the largest depth to use, both metres."""
         self._max_depth = float(max_depth)
         number = o3d.core.float32
         self._grid = o3d.t.geometry.VoxelBlockGrid(("tsdf", "weight"), (number, number), ((1,), (1,)), voxel, BLOCK)
 
     def add(self, depth: NDArray[np.floating], camera: Camera) -> None:
-        """Add a depth image: (h, w), z-depth in metres, 0 = none, and the camera that took it."""
+        """Add a depth image (h, w), z-depth in metres, 0 = none, and its camera."""
         usable = np.where((depth > 0) & (depth <= self._max_depth), depth, 0).astype(np.float32)
         if not usable.any():
             return
-        # Open3D looks a pixel up by truncation: pixel i has its centre at i + 0.5 here too.
+        # Open3D truncates pixel coordinates, so the centre of pixel i is at i + 0.5, as in this package.
         view = (
             o3d.t.geometry.Image(usable),
             o3d.core.Tensor(camera.intrinsics),
@@ -45,20 +45,20 @@ class Fusion:
         self._grid.integrate(self._grid.compute_unique_block_coordinates(*view), *view)
 
     def mesh(self) -> Mesh:
-        """The surface. Equal depth images give equal meshes, on any number of threads.
+        """Extract the surface. The mesh depends on the depth images only, not on the number of threads.
 
         Raises:
-            ValueError: no surface was seen often enough.
+            ValueError: no surface was seen in enough images.
         """
         try:
-            surface = self._grid.extract_triangle_mesh(LEAST_IMAGES - 0.5)  # Open3D asks for more than this
+            surface = self._grid.extract_triangle_mesh(LEAST_IMAGES - 0.5)  # Open3D requires a count above this
         except RuntimeError as error:  # Open3D cannot make a mesh without triangles
             raise ValueError("the depth images make no surface") from error
         return _ordered(surface.vertex.positions.numpy(), surface.triangle.indices.numpy())
 
 
 def _ordered(vertices: NDArray[Any], triangles: NDArray[Any]) -> Mesh:
-    """The mesh in an order that depends on its geometry alone: threads make vertices in any order."""
+    """Sort vertices and triangles by geometry, because threads produce them in any order."""
     order = np.lexsort(vertices.T)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))

@@ -1,4 +1,4 @@
-"""Which images of a scene see enough of each other, from different places."""
+"""Pairs of images of a scene that overlap and were taken from different positions."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-_BLOCK = 1 << 20  # entries of the matrix at a time
+_BLOCK = 1 << 20  # entries of the matrix that are read at once
 
 
 class Rows(Protocol):
-    """An array, or one of a file that is read in parts."""
+    """An array in memory, or an array of a file that is read in parts."""
 
     def __getitem__(self, index: Any) -> NDArray[Any]: ...
 
 
 def mutual_overlap(overlap: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(n, n): the mean of both directions of an overlap matrix, whose (i, j) is the share of image i that j sees."""
+    """Return the mean (n, n) of both directions of an overlap matrix: (i, j) is the fraction of image i that j sees."""
     return (overlap + overlap.T) / 2
 
 
 def overlapping_pairs(poses: NDArray[np.floating], overlap: Rows, min_overlap: float, min_baseline: float) -> csr_array:
-    """Return the pairs of different images that overlap, from different places.
+    """Return the pairs of different images that overlap and were taken from different positions.
 
-    Only pairs that qualify are kept, and overlaps are looked at some rows at a time.
+    Only pairs that qualify are held in memory, and the overlap matrix is read in blocks of rows.
 
     Args:
         poses: (n, 4, 4), camera-to-world, metres.
-        overlap: (n, n), an array or one of a file; (i, j) is the share of image i that image j sees.
-        min_overlap: least mutual overlap.
-        min_baseline: least distance between the cameras, metres. Images from one place, as those of a panorama, differ
-            by a homography whatever the scene.
+        overlap: (n, n), in memory or in a file; (i, j) is the fraction of image i that image j sees.
+        min_overlap: minimum mutual overlap.
+        min_baseline: minimum distance between the camera centres, metres. Images from the same centre, such as those
+            of a panorama, differ by a homography whatever the scene.
 
     Returns:
         (n, n) bool, sparse, symmetric, with sorted indices.
@@ -47,7 +47,7 @@ def overlapping_pairs(poses: NDArray[np.floating], overlap: Rows, min_overlap: f
 def _pairs_of(
     centres: NDArray[np.floating], overlap: Rows, rows: slice, min_overlap: float, min_baseline: float
 ) -> csr_array:
-    """Some rows of the pairs."""
+    """Return the pairs in a block of rows."""
     baseline = np.linalg.norm(centres[rows, None] - centres[None], axis=-1)
     mutual = (overlap[rows] + overlap[:, rows].T) / 2
     pairs = (mutual >= min_overlap) & (baseline >= min_baseline)

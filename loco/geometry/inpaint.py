@@ -1,8 +1,8 @@
 """Fill the holes of a depth image, guided by its colour image.
 
-The colourisation of Levin et al. ("Colorization using Optimization", SIGGRAPH 2004), as the NYU Depth V2 toolbox
-uses it for depth: a missing depth is the weighted mean of its eight neighbours, with weights that fall with the
-difference of brightness. Known depths stay as they are: only the missing ones are unknowns of the linear system.
+The method is the colourisation of Levin et al. ("Colorization using Optimization", SIGGRAPH 2004), as applied to depth
+by the NYU Depth V2 toolbox: a missing depth is the weighted mean of its eight neighbours, with weights that decrease
+with the difference in brightness. Known depths do not change; only missing depths are unknowns of the linear system.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import splu
 
 _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-_LEAST_VARIANCE = 2.2e-6  # of brightness in 0..255, squared: keeps the weights finite on flat colour
+_LEAST_VARIANCE = 2.2e-6  # lower bound of the variance of brightness (0..255); keeps weights finite on flat colour
 
 
 def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Depth with every missing pixel filled.
+    """Return the depth image with every missing pixel filled.
 
     Args:
         depth: (h, w), metres, 0 = missing. At least one pixel must be known.
@@ -44,7 +44,7 @@ def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArra
 
 
 def _solve(system: csr_array, known_part: NDArray[Any]) -> NDArray[Any]:
-    """Neighbours are mutual and no row's diagonal is outweighed: ordered as symmetric, and never pivoted."""
+    """Solve without pivoting: the system has a symmetric pattern and is diagonally dominant."""
     symmetric = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
     return splu(system.tocsc(), **symmetric).solve(known_part)
 
@@ -52,7 +52,7 @@ def _solve(system: csr_array, known_part: NDArray[Any]) -> NDArray[Any]:
 def _weighted_mean_system(
     missing: NDArray[Any], brightness: NDArray[Any], depth: NDArray[Any]
 ) -> tuple[csr_array, NDArray[Any]]:
-    """(I - W) over the missing pixels and what their known neighbours contribute, m x m and (m,)."""
+    """Return (I - W) over the m missing pixels (m, m), and the contribution of their known neighbours (m,)."""
     height, width = missing.shape
     rows, columns = np.nonzero(missing)
     weights, neighbours = _neighbour_weights(rows, columns, brightness)
@@ -73,7 +73,7 @@ def _weighted_mean_system(
 def _neighbour_weights(
     rows: NDArray[Any], columns: NDArray[Any], brightness: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Normalised weights (m, 8) of pixels' eight neighbours, 0 outside the image, and their flat indices (m, 8)."""
+    """Return normalised weights (m, 8) of the eight neighbours, 0 outside the image, and their flat indices (m, 8)."""
     height, width = brightness.shape
     y = rows[:, None] + np.array([dy for dy, _ in _NEIGHBOURS])
     x = columns[:, None] + np.array([dx for _, dx in _NEIGHBOURS])
@@ -82,10 +82,10 @@ def _neighbour_weights(
 
     difference = np.where(inside, brightness.ravel()[neighbours] - brightness[rows, columns][:, None], 0)
     squared = difference**2
-    count = 1 + inside.sum(axis=1)  # of the window, with the pixel itself
+    count = 1 + inside.sum(axis=1)  # pixels in the window, including the pixel itself
     spread = squared.sum(axis=1) / count - (difference.sum(axis=1) / count) ** 2
     squared[~inside] = np.inf
-    # The variance is floored so that the most similar neighbour keeps a weight of at least 0.01.
+    # The lower bound of the variance gives the most similar neighbour a weight of at least 0.01.
     variance = np.maximum(0.6 * spread, squared.min(axis=1) / -np.log(0.01))
     variance = np.maximum(variance, _LEAST_VARIANCE)
     weights = np.exp(-squared / variance[:, None])

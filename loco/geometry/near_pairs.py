@@ -1,8 +1,8 @@
-"""Pairs of nearby points of different images: counted once for all points, and found again around one of them.
+"""Pairs of nearby points of different images: count them once for all points, then find those of any one point.
 
 Points are sorted by the cells of a grid whose cells are as wide as the largest distance of a pair. The partners of a
-point are in the 27 cells around it, which are nine runs of consecutive points. A pair is decided by
-:func:`_within` alone, in double precision and with the same operations, so counting and finding always agree.
+point are in the 27 cells around it, which are nine runs of consecutive points. Only :func:`_within` decides whether two
+points are a pair, in double precision and with the same operations, so counting and finding always agree.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_BITS = 21  # of a cell's number along each axis
+_BITS = 21  # bits of the cell number along each axis
 _MIDDLE, _LAST = 1 << (_BITS - 1), (1 << _BITS) - 2  # cells are numbered 1 to _LAST, so that each has two neighbours
-_MARGIN = 1 + 1e-6  # width of a cell, in radii: rounding never puts the points of a pair two cells apart
+_MARGIN = 1 + 1e-6  # width of a cell in radii; above 1 so that rounding never separates a pair by two cells
 _COLUMNS = np.array([(x << 2 * _BITS) + (y << _BITS) for x in (-1, 0, 1) for y in (-1, 0, 1)])
-_CELLS = 4096  # whose neighbours are looked up together
-_DENSE = 2048  # comparisons of a cell from which it is compared as one block
-_BLOCK = 1 << 19  # comparisons at a time
+_CELLS = 4096  # cells whose neighbours are looked up together
+_DENSE = 2048  # a cell with at least this number of comparisons is compared as one block
+_BLOCK = 1 << 19  # comparisons at once
 
 
 class NearPairs(NamedTuple):
     """Points sorted by cell, with the number of partners of each; m points, c cells that are not empty.
 
-    ``points`` (m, 3) float32 and ``images`` (m,) uint32, by cell; ``place`` (m,) uint32, the place in them of each
-    point in the order that was given, and ``counts`` (m,) uint32, its number of partners; ``cells`` (c,) int64,
-    ascending, and ``starts`` (c + 1,) int64, the first point of each; ``origin`` (3,), of the grid.
+    ``points`` (m, 3) float32 and ``images`` (m,) uint32 are sorted by cell. For each point in the original order,
+    ``place`` (m,) uint32 is its index in the sorted arrays and ``counts`` (m,) uint32 its number of partners. ``cells``
+    (c,) int64 are the cell numbers, ascending, and ``starts`` (c + 1,) int64 the index of the first point of each;
+    ``origin`` (3,) is the origin of the grid.
     """
 
     points: NDArray[np.float32]
@@ -40,15 +41,15 @@ class NearPairs(NamedTuple):
 
 
 def index_pairs(points: NDArray[np.floating], images: NDArray[np.integer], radius: float) -> NearPairs:
-    """Sort points by cell, and count for each the points of other images within ``radius``.
+    """Sort points by cell and count, for each point, the points of other images within ``radius``.
 
     Args:
-        points: (m, 3), finite, metres; taken in single precision.
-        images: (m,) the image of each.
+        points: (m, 3), finite, metres; converted to single precision.
+        images: (m,), the image of each point.
         radius: largest distance of a pair, metres.
 
     Returns:
-        The sorted points. Takes about 80 bytes per point.
+        The sorted points. The computation takes about 80 bytes of memory per point.
     """
     points = np.asarray(points, np.float32)
     origin = np.median(points, axis=0).astype(np.float64) if len(points) else np.zeros(3)
@@ -67,12 +68,12 @@ def index_pairs(points: NDArray[np.floating], images: NDArray[np.integer], radiu
 def partners(pairs: NearPairs, point: int, radius: float) -> NDArray[np.uint32]:
     """Return the images of the partners of a point, one entry per pair, in the order of the sorted points.
 
-    Only the runs of points around it are read, so the arrays may be mapped from a file.
+    Only the runs of points around the point are read, so the arrays may be mapped from a file.
 
     Args:
         pairs: the sorted points; ``place`` and ``counts`` are not used.
-        point: its place among them.
-        radius: that of :func:`index_pairs`.
+        point: its index among the sorted points.
+        radius: the radius passed to :func:`index_pairs`, metres.
     """
     own = pairs.points[point : point + 1]
     low, high = _runs(pairs.cells, pairs.starts, cell_keys(own, pairs.origin, radius))
@@ -83,9 +84,10 @@ def partners(pairs: NearPairs, point: int, radius: float) -> NDArray[np.uint32]:
 
 
 def cell_keys(points: NDArray[np.floating], origin: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
-    """Number of the cell of each point (m, 3): along the last axis, neighbours have consecutive numbers.
+    """Return the cell number (m,) of each point (m, 3); neighbours along the last axis have consecutive numbers.
 
-    Farther than a million cells from ``origin``, all points share the outermost cells: neighbours stay neighbours.
+    Points farther than a million cells from ``origin`` are assigned to the outermost cells, so neighbours stay
+    neighbours.
     """
     key = np.zeros(len(points), np.int64)
     for axis in range(3):
@@ -95,13 +97,13 @@ def cell_keys(points: NDArray[np.floating], origin: NDArray[np.float64], radius:
 
 
 def _within(a: NDArray[np.float64], b: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
-    """Whether points are up to ``radius`` apart; (3, ...) coordinates that broadcast."""
+    """Return whether points are at most ``radius`` apart; coordinates (3, ...) are broadcast."""
     x, y, z = a[0] - b[0], a[1] - b[1], a[2] - b[2]
     return x * x + y * y + z * z <= radius * radius
 
 
 def _runs(cells: NDArray[Any], starts: NDArray[Any], keys: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and past-the-last point (k, 9) of the nine runs of points around each of the cells ``keys`` (k,)."""
+    """Return start and end (k, 9) of the nine runs of points around each of the cells ``keys`` (k,)."""
     columns = keys[:, None] + _COLUMNS
     return starts[np.searchsorted(cells, columns - 1)], starts[np.searchsorted(cells, columns + 1, side="right")]
 
@@ -109,7 +111,7 @@ def _runs(cells: NDArray[Any], starts: NDArray[Any], keys: NDArray[Any]) -> tupl
 def _count_partners(
     points: NDArray[Any], images: NDArray[Any], cells: NDArray[Any], starts: NDArray[Any], radius: float
 ) -> NDArray[np.uint32]:
-    """Number of partners (m,) of each of the sorted points."""
+    """Return the number of partners (m,) of each sorted point."""
     axes = np.ascontiguousarray(points.T, dtype=np.float64)
     counts, sizes = np.zeros(len(points), np.uint32), np.diff(starts)
     for first in range(0, len(cells), _CELLS):
@@ -130,13 +132,13 @@ def _count_partners(
             others, candidates = _ranges(runs[0].ravel(), lengths.ravel()), lengths.sum(axis=1)
             mine = np.repeat(own, candidates)
             near = _within(axes[:, mine], axes[:, others], radius) & (images[mine] != images[others])
-            if len(own):  # each is a candidate of its own, so no segment is empty
+            if len(own):  # each point is among its candidates, so no segment is empty
                 counts[own] = np.add.reduceat(near, np.cumsum(candidates) - candidates, dtype=np.uint32)
     return counts
 
 
 def _ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Concatenate the ranges of consecutive integers that begin at ``starts``."""
+    """Concatenate the ranges of consecutive integers that start at ``starts`` and have ``lengths``."""
     shift = starts - (np.cumsum(lengths) - lengths)
     return np.repeat(shift, lengths) + np.arange(lengths.sum())
 

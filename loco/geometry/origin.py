@@ -1,8 +1,8 @@
 """A local origin for scenes whose world coordinates are large, as in UTM or earth-centred (ECEF) metres.
 
-Points are stored and rays are cast in single precision, which has 24 binary digits: its step is 0.06 mm at 1 km and
-0.5 m at the northings of UTM. Coordinates are therefore kept in double precision until the origin of their scene has
-been subtracted.
+Points are stored and rays are cast in single precision, which has 24 significant bits: its resolution is 0.06 mm at
+1 km and 0.5 m at the northings of UTM. Coordinates therefore stay in double precision until the origin of their scene
+has been subtracted.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST_STEP = 1e-3  # metres; coarser numbers in a file are no coordinates of a scene
-FAR = 1000.0  # metres; up to here single precision rounds by 0.03 mm at most, so coordinates stay as they are
+LARGEST_STEP = 1e-3  # metres; coordinates stored with a coarser resolution are refused
+FAR = 1000.0  # metres; up to this distance single precision rounds by at most 0.03 mm, so no origin is subtracted
 
 
 def local_origin(centres: NDArray[np.floating], metric: bool = True) -> NDArray[np.float64]:
     """Return the origin of a scene's local coordinates, in its world coordinates.
 
-    It is zero if the median camera centre is within :data:`FAR` of zero along each axis, so scenes that need no origin
-    keep their coordinates. Otherwise it is the median camera centre, rounded to the power of ten above the extent of
-    the cameras: a number that is easy to read and, up to a shift by whole metres, the same lattice as before.
+    The origin is zero if the median camera centre is within :data:`FAR` of zero along each axis, so scenes that need no
+    origin keep their coordinates. Otherwise it is the median camera centre, rounded to the power of ten above the
+    extent of the cameras: a readable number that shifts coordinates by whole metres.
 
     Args:
         centres: (n, 3), camera centres, world frame.

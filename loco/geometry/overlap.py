@@ -1,4 +1,4 @@
-"""How much two images of a scene see of each other."""
+"""Overlap of the images of a scene: the fraction of each image that another one sees."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tqdm import tqdm
 from loco.geometry.cameras import scale_intrinsics
 from loco.geometry.patches import patch_centres, patch_points, sample_depth
 
-BLOCK = 8  # patches a side that are culled together
-CHUNK = 512  # blocks that are projected at once, so that they stay in the cache
-THINNING_ROWS = 32  # rows of patches by which frames are compared before they are kept
+BLOCK = 8  # edge in patches of the blocks that are culled together
+CHUNK = 512  # blocks that are projected at once, few enough to stay in the CPU cache
+THINNING_ROWS = 32  # rows of the patch grid on which keyframe selection compares frames
 THINNING_TOLERANCE = 0.05  # metres
 
 
@@ -29,27 +29,29 @@ def overlap_matrix(
     tolerance: float,
     threads: int = 1,
 ) -> NDArray[np.float32]:
-    """Fraction of image i's valid patches that image j sees, for all pairs of images.
+    """Return the fraction of image i's valid patches that image j sees, for all pairs of images.
 
-    Image j sees a point if it projects inside, in front of the camera, and its z-depth lies within ``tolerance`` of
-    those of the four pixels around it, of which each has depth: nearer would float before j's surface, farther is
-    hidden behind it. An image's own patches lie between their four pixels, so it sees exactly all of itself.
+    Image j sees a point if the point projects into the image, in front of the camera, the four surrounding pixels all
+    have depth, and the z-depth of the point is within ``tolerance`` of theirs. A nearer point would float in front of
+    the surface that j sees; a farther point is occluded. The patches of an image are between their four pixels, so each
+    image sees exactly all of itself.
 
-    Only what may be seen is projected. Images, then blocks of their patches, are left out where their bounding boxes
-    lie outside j's viewing pyramid, or before or behind every depth that j has where they project to, as in the
-    hierarchical z-buffer of Greene, Kass and Miller (SIGGRAPH 1993). So the time grows with the pairs that meet.
+    Only potentially visible points are projected. Images, then blocks of their patches, are culled if their bounding
+    boxes are outside j's viewing frustum, or in front of or behind all depths of j in the region that they project to,
+    as in the hierarchical z-buffer of Greene, Kass and Miller (SIGGRAPH 1993). The time therefore grows with the number
+    of overlapping pairs.
 
     Args:
         points: (n, h, w, 3), world frame, metres.
         valid: (n, h, w).
-        depth: (n, H, W), z-depth in metres, 0 = none; read image by image.
+        depth: (n, H, W), z-depth in metres, 0 = none; read one image at a time.
         intrinsics: (n, 3, 3), pixels of the depth images.
         poses: (n, 4, 4), camera-to-world, metres.
-        tolerance: metres.
-        threads: images that are looked at at once.
+        tolerance: largest difference in depth, metres.
+        threads: number of images that are processed at once.
 
     Returns:
-        (n, n); row i is 0 where image i has no valid patch.
+        (n, n); row i is 0 if image i has no valid patch.
     """
     n = len(points)
     cloud = _Cloud(points, valid)
@@ -61,20 +63,20 @@ def overlap_matrix(
     with ThreadPoolExecutor(threads) as pool, tqdm(total=n, desc="overlap", unit="image") as progress:
         for start in range(0, n, 8 * threads):
             images = range(start, min(start + 8 * threads, n))
-            # The depth is read here, in one thread, as HDF5 asks, and not far ahead of the work.
+            # HDF5 requires that depth is read in one thread; it is not read far ahead, to bound the memory.
             list(pool.map(look_from, images, (depth[j] for j in images)))
             progress.update(len(images))
     return overlap
 
 
 class Thinning:
-    """Chooses frames that show enough that is new: compares each, as it comes, with those kept before.
+    """Keyframe selection: compare each new frame with the keyframes selected before.
 
     Frames are compared on a coarse grid of :data:`THINNING_ROWS` rows of patches, within :data:`THINNING_TOLERANCE`.
     """
 
     def __init__(self, max_overlap: float) -> None:
-        """``max_overlap``: what the caller allows; no search goes on beyond it."""
+        """Set ``max_overlap``, the largest overlap that the caller accepts; a search stops once it is exceeded."""
         self._max_overlap = max_overlap
         self._cloud = _Cloud(np.empty((0, 1, 1, 3)), np.empty((0, 1, 1), dtype=bool))
         self._views: list[_View] = []
@@ -82,9 +84,9 @@ class Thinning:
     def overlap(
         self, depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]
     ) -> float:
-        """Largest mutual overlap (the mean of both directions) with a frame added before, 0 if there is none.
+        """Return the largest mutual overlap (mean of both directions) with a frame added before, 0 if there is none.
 
-        If several frames overlap by more than ``max_overlap``, it is that of one of them.
+        If several frames overlap by more than ``max_overlap``, the overlap with one of them is returned.
 
         Args:
             depth: (h, w), z-depth in metres, 0 = none.
@@ -104,14 +106,14 @@ class Thinning:
         return float(largest)
 
     def add(self, depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]) -> None:
-        """Keep this frame. Arguments as of :meth:`overlap`."""
+        """Add a frame to the keyframes. See :meth:`overlap` for the arguments."""
         cloud, view = _coarse(depth, intrinsics, pose)
         self._cloud.extend(cloud)
         self._views.append(view)
 
 
 def _coarse(depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any]) -> tuple[_Cloud, _View]:
-    """What a frame shows and what it sees, by patches of two by two pixels of a small depth image."""
+    """Return the points and the view of a frame, with patches of 2 x 2 pixels of a downsampled depth image."""
     height, width = depth.shape
     grid = THINNING_ROWS, max(1, round(THINNING_ROWS * width / height))
     size = 2 * grid[0], 2 * grid[1]
@@ -122,13 +124,13 @@ def _coarse(depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any]) -
 
 
 class _Cloud:
-    """The valid patches of images, in blocks of neighbours.
+    """The valid patches of images, in blocks of neighbouring patches.
 
-    Boxes (2, 3, k) around k things are along the world's axes: their middles and half their edges.
+    Bounding boxes (2, 3, k) are aligned with the world axes and stored as centres and half edges.
     """
 
     def __init__(self, points: NDArray[Any], valid: NDArray[Any]) -> None:
-        """``points`` (n, h, w, 3), ``valid`` (n, h, w)."""
+        """Group ``points`` (n, h, w, 3) with mask ``valid`` (n, h, w) into blocks."""
         n, h, w = valid.shape
         rows, columns = -(-h // BLOCK), -(-w // BLOCK)
         blocks = np.full((n, rows * BLOCK, columns * BLOCK, 3), np.nan, points.dtype)  # NaN: no valid patch
@@ -145,7 +147,7 @@ class _Cloud:
         self.image_boxes = _boxes(np.minimum.reduceat(low, first, axis=1), np.maximum.reduceat(high, first, axis=1))
 
     def extend(self, other: _Cloud) -> None:
-        """Add the images of another cloud behind these."""
+        """Append the images of another cloud."""
         n = len(self._counts)
         self._points = np.concatenate([self._points, other._points], axis=1)
         self._image = np.concatenate([self._image, n + other._image])
@@ -155,7 +157,7 @@ class _Cloud:
         self.image_boxes = np.concatenate([self.image_boxes, other.image_boxes], axis=2)
 
     def share_seen(self, view: _View) -> NDArray[np.float64]:
-        """Share of each image's valid patches that are seen, (n,)."""
+        """Return the fraction of each image's valid patches that are seen, (n,)."""
         met = np.zeros(len(self._counts), dtype=bool)
         met[self._shown[view.may_see(self.image_boxes)]] = True
         blocks = np.flatnonzero(met[self._image])
@@ -169,7 +171,7 @@ class _Cloud:
 
 
 def _within(limits: NDArray[Any], boxes: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which boxes (2, 3, k) are not wholly outside one of the planes (..., p, 4) of viewing pyramids, (..., k)."""
+    """Return which boxes (2, 3, k) are not entirely outside one of the planes (..., p, 4) of frusta, (..., k)."""
     normals = limits[..., :3]
     farthest_in = normals @ boxes[0] + np.abs(normals) @ boxes[1] + limits[..., 3:]
     return (farthest_in >= 0).all(axis=-2)
@@ -182,9 +184,9 @@ def _boxes(low: NDArray[Any], high: NDArray[Any]) -> NDArray[Any]:
 class _View:
     """What an image sees: the smallest and the largest depth of the four pixels around each position.
 
-    They are the same all over the square between four pixel centres, a cell. The position (u, v) lies in the cell
-    (floor(u + 0.5), floor(v + 0.5)); along the border the outermost pixels are held. Over the cells stands a pyramid:
-    each level has the smallest and the largest depth of two by two cells of the level below.
+    Both are constant over the square between four pixel centres, called a cell. Position (u, v) is in the cell
+    (floor(u + 0.5), floor(v + 0.5)); beyond the outermost pixel centres, the border pixels are repeated. Each level of
+    a pyramid stores the smallest and the largest depth of 2 x 2 cells of the level below.
     """
 
     def __init__(self, depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any], tolerance: float) -> None:
@@ -207,7 +209,7 @@ class _View:
         self._columns = np.array([level.shape[1] for level in nears])
 
     def sees(self, points: NDArray[Any]) -> NDArray[np.int64]:
-        """Which of the points (3, k) are seen, as indices. NaN is not."""
+        """Return the indices of the points (3, k) that are seen. NaN points are not."""
         x, y, z = self._project(points)
         (height, width), border = self._cells, 0.5 * z
         inside = (z > 0) & (x >= border) & (x < (width - 0.5) * z) & (y >= border) & (y < (height - 0.5) * z)
@@ -218,19 +220,19 @@ class _View:
         return inside[seen]
 
     def may_see(self, boxes: NDArray[Any]) -> NDArray[np.int64]:
-        """Which of the boxes (2, 3, k) may hold a point that is seen, as indices."""
+        """Return the indices of the boxes (2, 3, k) that may contain a visible point."""
         inside = np.flatnonzero(_within(self.limits, boxes))
         return inside[self._among_depths(boxes[:, :, inside])]
 
     def _among_depths(self, boxes: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which boxes are neither wholly before nor wholly behind the depths of the cells that they project to."""
+        """Return which boxes are neither entirely in front of nor entirely behind the depths where they project to."""
         signs = np.array(list(itertools.product((-1, 1), repeat=3))).T
         corners = boxes[0][:, None] + signs[..., None] * boxes[1][:, None]
         x, y, z = self._project(corners.reshape(3, -1)).reshape(corners.shape)
         nearest, farthest = z.min(axis=0), z.max(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows, columns = (_covered(p / z, nearest > 0, n) for p, n in zip((y, x), self._cells))
-        # On the level where they are as large as the box, it touches two by two cells at most.
+        # On the level whose cells are as large as the box, it touches at most 2 x 2 cells.
         extent = np.maximum(rows[1] - rows[0], columns[1] - columns[0])
         level = np.ceil(np.log2(np.maximum(extent, 1))).astype(np.int64)
         cell = self._first[level] + (rows >> level)[:, None] * self._columns[level] + (columns >> level)
@@ -238,20 +240,20 @@ class _View:
         return (farthest >= near - self._tolerance) & (nearest <= far + self._tolerance)
 
     def _project(self, points: NDArray[Any]) -> NDArray[Any]:
-        """Cell coordinates times z, and z, of points (3, k)."""
+        """Return the homogeneous cell coordinates (times z, and z) of points (3, k)."""
         projected = self._turn @ points
         projected += self._shift
         return projected
 
 
 def _covered(positions: NDArray[Any], ahead: NDArray[Any], cells: int) -> NDArray[np.int64]:
-    """First and last cell (2, k) between positions (8, k) along an axis; all cells unless a box lies ``ahead``."""
+    """Return first and last cell (2, k) of positions (8, k) along an axis; all cells unless a box is ``ahead``."""
     first, last = np.where(ahead, positions.min(axis=0), 0), np.where(ahead, positions.max(axis=0), cells)
     return np.clip(np.stack([first, last]), 0, cells - 1).astype(np.int64)
 
 
 def _pyramid(extreme: np.ufunc, cells: NDArray[Any]) -> list[NDArray[Any]]:
-    """The cells, then ever fewer larger ones, down to one."""
+    """Return the levels of the pyramid, from all cells down to one."""
     levels = [cells]
     while levels[-1].size > 1:
         levels.append(_halved(extreme, _halved(extreme, levels[-1]).T).T)
@@ -259,6 +261,6 @@ def _pyramid(extreme: np.ufunc, cells: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _halved(extreme: np.ufunc, cells: NDArray[Any]) -> NDArray[Any]:
-    """Pairs of rows in one; an odd last row stays."""
+    """Merge pairs of rows; an odd last row is kept as it is."""
     odd = cells[-1:] if len(cells) % 2 else cells[:0]
     return extreme(cells[::2], np.concatenate([cells[1::2], odd]))

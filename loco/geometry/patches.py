@@ -1,4 +1,4 @@
-"""Patches and the 3D points that they show."""
+"""Grids of image patches and the 3D points at their centres."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 
 from loco.geometry.cameras import backproject
 
-# Neighbouring pixels whose depths differ by more than this factor lie on two sides of a depth edge.
+# Neighbouring pixels whose depths differ by more than this factor are separated by a depth edge.
 EDGE_RATIO = 1.1
 
 
 def grid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """(rows, columns) of the patches that hold any part of an image of ``size`` (height, width)."""
+    """Return (rows, columns) of the patch grid that covers an image of ``size`` (height, width)."""
     return -(-size[0] // stride), -(-size[1] // stride)
 
 
 def extent_of(grid: tuple[int, int], stride: int) -> tuple[int, int]:
-    """(height, width), pixels, of what a grid of patches covers: the image, and what patches have beyond it."""
+    """Return (height, width), pixels, that a patch grid covers: the image and the parts of patches beyond it."""
     return grid[0] * stride, grid[1] * stride
 
 
 def patch_centres(grid: tuple[int, int], extent: tuple[int, int]) -> NDArray[np.float64]:
-    """Centres of the patches of a grid that covers ``extent`` (height, width), (rows, columns, 2) in (u, v) order."""
+    """Return patch centres (rows, columns, 2), in (u, v) order, of a grid that covers ``extent`` (height, width)."""
     (rows, columns), (height, width) = grid, extent
     u, v = np.meshgrid((np.arange(columns) + 0.5) * width / columns, (np.arange(rows) + 0.5) * height / rows)
     return np.stack([u, v], axis=-1)
@@ -33,7 +33,7 @@ def patch_centres(grid: tuple[int, int], extent: tuple[int, int]) -> NDArray[np.
 def patch_of(
     uv: NDArray[np.floating], grid: tuple[int, int], extent: tuple[int, int]
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Row and column of the patch that holds a continuous pixel position.
+    """Return row and column of the patch that contains a continuous pixel position.
 
     Args:
         uv: (..., 2), pixels.
@@ -48,18 +48,19 @@ def patch_of(
 
 
 def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Depth at continuous pixel positions.
+    """Return the depth at continuous pixel positions.
 
-    The inverse depth of a plane is linear in the image, so between four pixels of one surface the inverse depth is
-    interpolated: exact on planes, at any slant. Where the four lie on two sides of a depth edge (:data:`EDGE_RATIO`),
-    the pixel that holds the position is read instead. Where one of them has no depth, there is none.
+    The inverse depth is interpolated bilinearly between four pixels of one surface. This is exact on planes at any
+    slant, because the inverse depth of a plane is linear in the image. If the four pixels are separated by a depth edge
+    (:data:`EDGE_RATIO`), the pixel that contains the position is read instead. If one of them has no depth, the result
+    has none.
 
     Args:
         depth: (h, w), metres, 0 = none.
         uv: (..., 2), pixels.
 
     Returns:
-        z-depth (...,) in metres, 0 outside the image or where there is none; and whether the position lies within one
+        z-depth (...,) in metres, 0 outside the image or where depth is missing; and whether the position is within one
         surface, away from depth edges.
     """
     corners, weights = _surrounding(depth, uv)
@@ -73,10 +74,10 @@ def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple
 
 
 def _surrounding(depth: NDArray[Any], uv: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Depths of the four pixels around positions, and their bilinear weights, (4, ...) each; depths 0 if outside.
+    """Return depths and bilinear weights of the four pixels around positions, (4, ...) each; depths 0 if outside.
 
-    A pixel of weight 0 is replaced by its neighbour: on a pixel centre there is one pixel, not four. Between the
-    border and the outermost centres, the outermost pixel is held.
+    A pixel of weight 0 is replaced by its neighbour, so that only one pixel is read at a pixel centre. Between the
+    image border and the outermost pixel centres, the outermost pixel is repeated.
     """
     height, width = depth.shape
     u, v = uv[..., 0], uv[..., 1]
@@ -98,7 +99,7 @@ def patch_points(
     grid: tuple[int, int],
     extent: tuple[int, int] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The 3D point at the centre of every patch.
+    """Return the 3D point at the centre of every patch.
 
     Args:
         depth: (h, w), z-depth in metres, 0 = none.
@@ -108,8 +109,8 @@ def patch_points(
         extent: (height, width) that they cover, pixels; the image if None.
 
     Returns:
-        World points (rows, columns, 3) in metres, and which are valid: a patch whose centre has no depth, lies on a
-        depth edge or beyond the image shows no single place and is not.
+        World points (rows, columns, 3) in metres, and which are valid. A patch is invalid if its centre has no depth,
+        is on a depth edge or is outside the image, because it then has no single 3D point.
     """
     return surface_points(depth, intrinsics, pose, patch_centres(grid, extent or depth.shape))
 
@@ -117,14 +118,14 @@ def patch_points(
 def surface_points(
     depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating], uv: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The 3D points that an image shows at continuous positions.
+    """Return the 3D points that an image shows at continuous positions.
 
     Args:
         depth, intrinsics, pose: as of :func:`patch_points`.
         uv: (..., 2), pixels of the depth image.
 
     Returns:
-        World points (..., 3) in metres, and which are valid, as of :func:`patch_points`; points that are not are 0.
+        World points (..., 3) in metres, and which are valid, as in :func:`patch_points`; invalid points are 0.
     """
     z, smooth = sample_depth(depth, uv)
     points = backproject(uv, z, intrinsics, pose)

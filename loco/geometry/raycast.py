@@ -13,17 +13,17 @@ from loco.geometry.mesh import Mesh
 
 
 class Hits(NamedTuple):
-    """What each pixel's ray meets first: z-depth (h, w) in metres, 0 = nothing; triangle (h, w), -1 = nothing."""
+    """First hit of each pixel's ray: z-depth (h, w) in metres, 0 = no hit; triangle index (h, w), -1 = no hit."""
 
     depth: NDArray[np.float32]
     triangle: NDArray[np.int64]
 
 
 class RayCaster:
-    """Looks at one mesh from many cameras. Building it sorts the triangles once."""
+    """Casts rays from many cameras at one mesh, whose acceleration structure is built once."""
 
     def __init__(self, mesh: Mesh, threads: int = 0) -> None:
-        """``threads`` = 0 takes all cores."""
+        """Build the acceleration structure of a mesh; ``threads`` = 0 uses all cores."""
         self._threads = threads
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=threads)
         self._scene.add_triangles(np.ascontiguousarray(mesh.vertices, np.float32), np.ascontiguousarray(mesh.triangles))
@@ -37,14 +37,14 @@ class RayCaster:
     ) -> Hits:
         """Cast a ray through the centre of every pixel, or of those in ``mask``.
 
-        The ray through pixel (u, v) is R K^-1 (u, v, 1), *not* made unit length: its z-component in the camera is 1,
+        The ray through pixel (u, v) is R K^-1 (u, v, 1), *not* normalised: its z-component in the camera frame is 1,
         so the ray parameter at the hit is the z-depth itself.
 
         Args:
             intrinsics: (3, 3), pixels of an image of ``size``.
             pose: (4, 4), camera-to-world, metres.
             size: (height, width), pixels.
-            mask: (height, width); pixels outside it are left as misses.
+            mask: (height, width); pixels outside it are reported as no hit.
         """
         directions = pixel_directions(intrinsics, pose, size)
         mask = np.ones(size, dtype=bool) if mask is None else mask
@@ -63,7 +63,7 @@ class RayCaster:
 def pixel_directions(
     intrinsics: NDArray[np.floating], pose: NDArray[np.floating], size: tuple[int, int]
 ) -> NDArray[np.floating]:
-    """World directions of the rays through all pixel centres, (h, w, 3), of camera z-component 1."""
+    """Return the world directions (h, w, 3) of the rays through all pixel centres, with camera z-component 1."""
     centres = pixel_centres(*size)
     homogeneous = np.concatenate([centres, np.ones((*size, 1))], axis=-1)
     return homogeneous @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T

@@ -1,4 +1,4 @@
-"""Bring a depth image to the view of another camera, as that of a colour camera beside a depth sensor."""
+"""Register a depth image to another camera, such as the colour camera beside a depth sensor."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from loco.geometry.mesh import Mesh
 from loco.geometry.patches import EDGE_RATIO, patch_centres, sample_depth
 from loco.geometry.raycast import RayCaster
 
-SAME_CENTRE = 1e-5  # metres; half a metre away this shifts a pixel of focal length 500 by a hundredth
+SAME_CENTRE = 1e-5  # metres; at focal length 500 and a depth of 0.5 m this is a shift of 0.01 pixels
 
 
 def register_depth(
     depth: NDArray[np.floating], depth_camera: Camera, camera: Camera, size: tuple[int, int]
 ) -> NDArray[np.floating]:
-    """The depth image as ``camera`` would have taken it.
+    """Return the depth image as seen by ``camera``.
 
-    From one centre both cameras see the same surfaces, so each ray of ``camera`` is looked up in the depth image
-    (:func:`loco.geometry.patches.sample_depth`). From two centres they do not: the depth image is made a surface of
-    triangles, torn at holes and depth edges, and rays are cast at it. What the depth camera did not see stays unknown,
-    and what one surface hides from ``camera`` is hidden.
+    If both cameras share a centre they see the same surfaces, so each ray of ``camera`` is looked up in the depth image
+    (:func:`loco.geometry.patches.sample_depth`). Otherwise the depth image is converted to a triangle mesh, cut at
+    holes and depth edges, and rays are cast at it. Surfaces that the depth camera did not see stay unknown, and
+    occlusions from the view of ``camera`` are respected.
 
     Args:
         depth: (h, w), z-depth in metres, 0 = none.
-        depth_camera: that took it.
-        camera: to see it from; intrinsics in pixels of an image of ``size``.
+        depth_camera: camera of the depth image.
+        camera: target camera; intrinsics in pixels of an image of ``size``.
         size: (height, width), pixels.
 
     Returns:
@@ -51,19 +51,19 @@ def _looked_up(
     turn: NDArray[Any],
     size: tuple[int, int],
 ) -> NDArray[Any]:
-    """Depth at the rays of a camera that is turned by ``turn`` (3, 3) against the depth camera, about its centre."""
+    """Return the depth at the rays of a camera with the depth camera's centre and relative rotation ``turn`` (3, 3)."""
     homogeneous = np.concatenate([pixel_centres(*size), np.ones((*size, 1))], axis=-1)
     rays = homogeneous @ np.linalg.inv(intrinsics).T @ turn.T  # z of a ray in the camera is 1, in the depth camera this
     ahead = rays[..., 2] > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         uv = (rays @ depth_intrinsics.T)[..., :2] / rays[..., 2:]
-    # Rounded, so that a ray through a pixel's centre reads that pixel alone, whatever its neighbours are.
+    # Rounded, so that a ray through a pixel's centre reads only that pixel, independent of its neighbours.
     z, _ = sample_depth(depth, np.where(ahead[..., None], np.round(uv, 6), -1.0))
     return np.where(ahead, z / np.where(ahead, rays[..., 2], 1), 0)
 
 
 def _resized(depth: NDArray[Any], intrinsics: NDArray[Any], factor: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A depth image no finer than needed, and its intrinsics: the time of the casting is that of its triangles."""
+    """Return a depth image no finer than needed and its intrinsics; ray casting time grows with the triangles."""
     height, width = depth.shape
     size = max(1, round(factor * height)), max(1, round(factor * width))
     if size == depth.shape:
@@ -72,7 +72,7 @@ def _resized(depth: NDArray[Any], intrinsics: NDArray[Any], factor: float) -> tu
 
 
 def _surface(depth: NDArray[Any], intrinsics: NDArray[Any]) -> Mesh:
-    """Triangles between neighbouring pixels of one surface, in the frame of the camera."""
+    """Return triangles between neighbouring pixels of one surface, in the camera frame."""
     height, width = depth.shape
     vertices = backproject(pixel_centres(height, width), depth, intrinsics, np.eye(4)).reshape(-1, 3)
     pixel = np.arange(height * width).reshape(height, width)

@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 
 def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[float, float]) -> Tensor:
-    """Bilinear features at pixel positions, made unit length.
+    """Interpolate features bilinearly at pixel positions and L2-normalise them.
 
     Args:
         feature_map: (h, w, c), cell centres at ((q + 0.5) W / w, (r + 0.5) H / h).
         uv: (m, 2), pixels; (0, 0) is the top-left corner of the top-left pixel.
-        extent: (H, W), pixels, of what the map covers.
+        extent: (H, W), pixels, that the map covers.
 
     Returns:
-        (m, c), float32, unit rows. Beyond the outermost cell centres the border value is held.
+        (m, c), float32, L2-normalised. Beyond the outermost cell centres the border value is repeated.
     """
     grid = sampling_grid(uv, extent)[None, None]
     maps = feature_map.permute(2, 0, 1)[None].float()
@@ -25,6 +25,6 @@ def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[float, float]
 
 
 def sampling_grid(uv: Tensor, extent: tuple[float, float]) -> Tensor:
-    """Pixel positions (..., 2) as PyTorch's ``grid_sample`` wants them: from -1 to 1 over the extent, float32."""
+    """Convert pixel positions (..., 2) to the convention of PyTorch's ``grid_sample``: -1 to 1 over the extent."""
     height, width = extent
     return 2 * uv.to(torch.float32) / torch.tensor([width, height], dtype=torch.float32) - 1

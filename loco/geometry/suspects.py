@@ -1,4 +1,4 @@
-"""Name the fault of a scene whose frames do not agree: which usual mistake, if undone, makes them agree."""
+"""Diagnose a scene whose frames are inconsistent: find the common mistake whose correction makes them consistent."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from loco.geometry.consistency import Agreement, Comparable
 
 Floats = NDArray[np.floating]
 
-LEAST_CONSISTENCY = 0.6  # below, the frames do not agree; correct recordings reach 0.99, unrelated poses 0.15 to 0.4
-REPAIRED_CONSISTENCY = 0.85  # that a repair must reach
-GAIN, LEAST_GAIN = 1.2, 0.02  # by which a repair must raise the net agreement: factor, and points per point
-FEWER_CONTRADICTIONS = 0.5  # fraction of contradictions that a repair may leave
+LEAST_CONSISTENCY = 0.6  # below, frames are inconsistent; correct recordings reach 0.99, unrelated poses 0.15 to 0.4
+REPAIRED_CONSISTENCY = 0.85  # minimum consistency after a repair
+GAIN, LEAST_GAIN = 1.2, 0.02  # minimum increase of the net agreement by a repair: factor, and difference
+FEWER_CONTRADICTIONS = 0.5  # largest fraction of the contradictions that may remain after a repair
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenGL's camera axes (y up, z backward) and OpenCV's
 SCALES = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.5)
 ZOOMS = (2.0, 1.75, 1.5, 4 / 3, 1.25, 1.1)
 SHIFTS = (1, -1, 2, -2)
-COARSE, FINALISTS = 5, 4  # each n-th point ranks the suspects, of which so many are compared by all points
-REFINED = np.geomspace(0.9, 1.1, 9)  # around the best scale and zoom
-STANDARD = 0.05  # a factor this near to one of these is stated as that one
-BETTER = 1.05  # by which the net agreement must be raised for a factor that is not one of the above
-CONVINCING = 0.995  # consistency that no repair can raise by much
+COARSE, FINALISTS = 5, 4  # every n-th point ranks the suspects; this many finalists are compared by all points
+REFINED = np.geomspace(0.9, 1.1, 9)  # factors tried around the best scale and zoom
+STANDARD = 0.05  # a factor this close to a standard factor is reported as the standard factor
+BETTER = 1.05  # factor by which a non-standard factor must increase the net agreement to be preferred
+CONVINCING = 0.995  # consistency that a repair can hardly increase
 
 
 class Suspect(NamedTuple):
@@ -33,8 +33,9 @@ class Suspect(NamedTuple):
     Attributes:
         fault: ``inverse``, ``axes``, ``inverse and axes``, ``shift``, ``reversed``, ``depth``, ``intrinsics`` (of
             images of another size) or ``focal`` (lengths alone).
-        poses: (m, 4, 4) as they would be without it.
-        amount: of a shift, in frames; of ``depth``, ``intrinsics`` and ``focal``, the factor that undoes the mistake.
+        poses: (m, 4, 4), poses after undoing the mistake.
+        amount: number of frames of a shift; for ``depth``, ``intrinsics`` and ``focal``, the factor that undoes the
+            mistake.
     """
 
     fault: str
@@ -49,13 +50,13 @@ class Suspect(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What was found.
+    """Result of :func:`diagnose`.
 
     Attributes:
-        found: agreement of the frames as they are.
-        fault: of the suspect that repairs them; ``unknown`` where they do not agree and no suspect does; None if they
-            agree, or if they hardly see each other and no suspect changes that.
-        amount: as of :class:`Suspect`.
+        found: agreement of the frames as stored.
+        fault: fault of the suspect that repairs them; ``unknown`` if they are inconsistent and no suspect repairs them;
+            None if they are consistent, or if they hardly overlap and no suspect changes that.
+        amount: see :class:`Suspect`.
         repaired: agreement after the repair.
     """
 
@@ -68,14 +69,14 @@ class Diagnosis(NamedTuple):
 def diagnose(
     views: Comparable, poses: Floats, moved: Callable[[NDArray[np.int64]], Floats], frames: NDArray[Any]
 ) -> Diagnosis:
-    """Compare the frames as they are with what they would be without each of the usual mistakes.
+    """Compare the agreement of the frames as stored with their agreement after undoing each common mistake.
 
     Args:
         views: the sample of m frames.
-        poses: (m, 4, 4), their poses, camera-to-world.
-        moved: numbers (m,) of frames of the scene -> the poses (m, 4, 4) that the sample would have if each of its
-            frames had the pose of that frame.
-        frames: (m,), the numbers of the sample.
+        poses: (m, 4, 4), poses of the sample, camera-to-world.
+        moved: function from frame indices (m,) of the scene to the poses (m, 4, 4) that the sample would have if each
+            of its frames had the pose of the frame with that index.
+        frames: (m,), frame indices of the sample.
     """
     found = views.agreement(poses)
     if found.consistency >= CONVINCING:
@@ -93,7 +94,7 @@ def diagnose(
 
 
 def _best(views: Comparable, suspects: Sequence[Suspect]) -> tuple[Suspect, Agreement]:
-    """The suspect without whose mistake the frames agree best: chosen from few points, then from all of them."""
+    """Return the suspect whose correction gives the best agreement: ranked by few points, then compared by all."""
     ranked = sorted(suspects, key=lambda suspect: -suspect.agreement(views, every=COARSE).net)[:FINALISTS]
     return max(((suspect, suspect.agreement(views)) for suspect in ranked), key=lambda item: item[1].net)
 

@@ -1,4 +1,4 @@
-"""Correspondences where places are known as points of a sparse model: patch -> point, and the overlap of images."""
+"""Correspondences from the points of a sparse model: the point of each patch, and the overlap of images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NONE = -1
 def patch_tracks(
     uv: NDArray[np.floating], track: NDArray[np.integer], grid: tuple[int, int], extent: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """The point that each patch of an image shows: of those observed within it, the one nearest to its centre.
+    """Return the point of each patch of an image: of those observed within it, the one nearest to its centre.
 
     Args:
-        uv: (m, 2), where points are observed, pixels; those outside the patches are left out.
-        track: (m,), the numbers of the points.
+        uv: (m, 2), observed positions of points, pixels; those outside the grid are ignored.
+        track: (m,), indices of the points.
         grid: (rows, columns) of patches.
         extent: (height, width) that they cover, pixels.
 
     Returns:
-        (rows, columns), numbers of points, -1 where none is observed. Of two that are equally near, the lower number.
+        (rows, columns), indices of points, -1 where none is observed. Of two equally near points, the lower index.
     """
     (rows, columns), (height, width) = grid, extent
     inside = ((uv >= 0) & (uv < (width, height))).all(axis=1)
@@ -43,15 +43,15 @@ def patch_tracks(
 def track_overlap(
     tracks: NDArray[np.integer], observation_frame: NDArray[np.integer], observation_track: NDArray[np.integer]
 ) -> NDArray[np.float32]:
-    """Share of image i's valid patches whose point image j observes, for all pairs of images.
+    """Return the fraction of image i's valid patches whose point image j observes, for all pairs of images.
 
     Args:
-        tracks: (n, h, w), the point that each patch shows, -1 = none (:func:`patch_tracks`).
-        observation_frame: (m,), the image of each observation; those that the patches were made from are among them.
-        observation_track: (m,), its point.
+        tracks: (n, h, w), the point of each patch, -1 = none (:func:`patch_tracks`).
+        observation_frame: (m,), the image of each observation, including the observations used for the patches.
+        observation_track: (m,), the point of each observation.
 
     Returns:
-        (n, n); row i is 0 where image i has no valid patch, else its diagonal is 1.
+        (n, n); row i is 0 if image i has no valid patch, else its diagonal entry is 1.
     """
     n = len(tracks)
     points = int(observation_track.max(initial=NONE)) + 1
@@ -64,7 +64,7 @@ def track_overlap(
 
 
 def _counts(rows: NDArray[Any], columns: NDArray[Any], shape: tuple[int, int]) -> csr_array:
-    """How often each (row, column) occurs."""
+    """Count how often each (row, column) occurs."""
     counts = csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
     counts.sum_duplicates()
     return counts

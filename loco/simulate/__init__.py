@@ -1,10 +1,10 @@
-"""Simulated scenes: furnished houses, photographed and written in the raw layouts of real datasets.
+"""Simulated scenes: furnished houses, rendered and written in the raw layouts of real datasets.
 
 The modules build on each other in this order: ``shapes`` and ``materials`` are used by ``furniture`` and
 ``structure``; a floor ``plan`` is built and furnished (``furnish``) as a ``house``, lit (``lighting``) and rendered
 (``render``) from ``panoramas`` or by a ``handheld`` camera; ``sensor`` adds the noise of a real scanner; a writer
-(``raw_...``) stores the result in the layout of a dataset. Only writers know layouts. A new one is a module of this
-package and one line in ``catalogue``.
+(``raw_...``) stores the result in the layout of a dataset. Only writers depend on layouts. To add a layout, write a
+module of this package and add one line to ``catalogue``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def simulate_scene(format: str, directory: Path, scene: str, settings: Mapping[s
 
     Args:
         format: raw layout, a key of :data:`loco.simulate.catalogue.WRITERS`.
-        directory: output folder, created if missing. Each file appears whole or not at all.
+        directory: output folder, created if missing. Files are written atomically.
         scene: name of the scene; together with ``settings["seed"]`` it determines the content.
         settings: ``datasets.<name>.simulate`` of the configuration.
     """

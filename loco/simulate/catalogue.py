@@ -1,4 +1,4 @@
-"""The raw layouts that the simulator can write. Imports nothing, so that planning can read it."""
+"""The raw layouts that the simulator can write. Imports nothing, so that planning can load it."""
 
 from __future__ import annotations
 

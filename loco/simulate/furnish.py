@@ -1,4 +1,4 @@
-"""Furnishing: where things stand, so that nothing intersects, doors open and there is room to stand and look."""
+"""Place furniture such that objects do not intersect, doors can open, and cameras have free positions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from loco.simulate.plan import Room, pose_at
 from loco.simulate.shapes import Floats
 from loco.simulate.site import Site
 
-STAND = 1.1  # side of the squares that are kept free to stand in, metres
-SUNK = -0.003  # things on the floor reach this far into it, so that no two faces coincide
+STAND = 1.1  # side of the squares that are kept free as camera positions, metres
+SUNK = -0.003  # height of objects on the floor in metres, below zero so that no two faces coincide
 TRIES = 40
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a room is for (a key of ``STYLES``) and the materials of its shell."""
+    """The use of a room (a key of ``STYLES``) and the materials of its shell."""
 
     kind: str
     wall: int
@@ -30,7 +30,7 @@ class Style:
 
 
 def furnish(house: Site, index: int, kind: str, taken: list[Floats]) -> None:
-    """Furnish a room as ``kind``; ``taken`` are the boxes (2, 3) that its doors need."""
+    """Furnish a room as ``kind``; ``taken`` are the boxes (2, 3) that its doors occupy."""
     room = _Furnishing(house, index, list(taken))
     room.keep_free()
     room.lamps()
@@ -40,7 +40,7 @@ def furnish(house: Site, index: int, kind: str, taken: list[Floats]) -> None:
 
 
 def open_doors(house: Site) -> list[list[Floats]]:
-    """Hang the door leaves, open; return for each room the boxes (2, 3) that must stay free for its doors."""
+    """Add open door leaves; return for each room the boxes (2, 3) that must stay free for its doors."""
     taken: list[list[Floats]] = [[] for _ in house.rooms]
     for index, room in enumerate(house.rooms):
         for door in (o for o in room.openings if o.to is not None):
@@ -58,7 +58,7 @@ def open_doors(house: Site) -> list[list[Floats]]:
 
 @dataclass
 class _Furnishing:
-    """A room being furnished; ``taken`` are boxes (2, 3) where nothing else may be put."""
+    """A room that is being furnished; ``taken`` are boxes (2, 3) that must stay free of further objects."""
 
     house: Site
     index: int
@@ -72,10 +72,10 @@ class _Furnishing:
     def room(self) -> Room:
         return self.house.rooms[self.index]
 
-    # Ways to put things ----------------------------------------------------------------------------------------------
+    # Placement -------------------------------------------------------------------------------------------------------
 
     def put(self, design: Design, pose: Floats, gap: float = 0.0, solid: bool = True) -> bool:
-        """Place a piece if it fits with ``gap`` metres around it; False if not."""
+        """Place a piece if it fits with ``gap`` metres around it; return whether it fits."""
         extent = _extent(design, pose)
         grown = extent + np.array([[-gap, -gap, 0], [gap, gap, 0]])
         low, high = [*self.room.low, -1.0], [*self.room.high, self.room.height + 0.03]
@@ -88,7 +88,7 @@ class _Furnishing:
         return True
 
     def against_wall(self, kind: str, gap: float = 0.02) -> tuple[Design, Floats] | None:
-        """Stand a piece with its back to some wall."""
+        """Place a piece with its back to a random wall."""
         design = self.house.design(kind)
         (x0, _, _), (x1, y1, _) = design.bounds
         for _ in range(TRIES):
@@ -101,7 +101,7 @@ class _Furnishing:
         return None
 
     def in_corner(self, kind: str) -> tuple[Design, Floats] | None:
-        """Stand a piece in some corner, turned any way."""
+        """Place a piece in a random corner, with a random orientation."""
         design = self.house.design(kind)
         reach = np.abs(design.bounds[:, :2]).max() + 0.06
         for side in self.rng.permutation(4):
@@ -112,7 +112,7 @@ class _Furnishing:
         return None
 
     def in_middle(self, kind: str, gap: float = 0.45) -> tuple[Design, Floats] | None:
-        """Stand a piece away from the walls, along them or slightly askew."""
+        """Place a piece away from the walls, parallel to them or slightly rotated."""
         design = self.house.design(kind)
         for _ in range(TRIES):
             position = self.rng.uniform(self.room.low + 0.8, self.room.high - 0.8)
@@ -123,12 +123,12 @@ class _Furnishing:
         return None
 
     def beside(self, host: Floats, design: Design, offset: Sequence[float], turn: float, gap: float = 0.0) -> bool:
-        """Stand a piece at ``offset`` (x, y) in the frame of ``host`` (4, 4), turned by ``turn`` against it."""
+        """Place a piece at ``offset`` (x, y) in the frame of ``host`` (4, 4), rotated relative to it by ``turn``."""
         position = (host @ [*offset, 0.0, 1.0])[:3]
         return self.put(design, pose_at(position, np.arctan2(host[1, 0], host[0, 0]) + turn), gap)
 
     def on_top(self, host: tuple[Design, Floats] | None, kinds: Sequence[str], count: int) -> None:
-        """Stand small things on a piece of furniture; those that do not fit are left out."""
+        """Place small objects on a piece of furniture; objects that do not fit are left out."""
         for _ in range(count if host and host[0].tops else 0):
             design = self.house.design(str(self.rng.choice(kinds)))
             x0, y0, x1, y1, z = host[0].tops[int(self.rng.integers(len(host[0].tops)))]
@@ -137,13 +137,13 @@ class _Furnishing:
                 continue
             for _ in range(8):
                 x, y = self.rng.uniform(x0 + reach[0], x1 - reach[0]), self.rng.uniform(y0 + reach[1], y1 - reach[1])
-                # Bounding boxes touch at the host's top: lift the thing by a hair so that they do not intersect.
+                # Bounding boxes touch at the host's top: raise the object slightly so that they do not intersect.
                 pose = host[1] @ pose_at([x, y, z + 0.001], 0.0)
                 if self.put(design, pose, 0.01):
                     break
 
     def hang(self, kind: str, low: float, high: float) -> bool:
-        """Hang a piece on some wall with its middle between two heights."""
+        """Hang a piece on a random wall with its centre between two heights."""
         design = self.house.design(kind)
         (x0, _, _), (x1, _, z1) = design.bounds
         for _ in range(TRIES):
@@ -160,10 +160,10 @@ class _Furnishing:
         u = float((host[:3, 3] - wall.corner) @ wall.along)
         return self.put(self.house.design(kind), pose_at(wall.at(u, z=z), wall.facing))
 
-    # What every room has ---------------------------------------------------------------------------------------------
+    # Common to all rooms ---------------------------------------------------------------------------------------------
 
     def keep_free(self) -> None:
-        """Reserve squares to stand in, and the space in front of windows."""
+        """Reserve squares for camera positions, and the space in front of windows."""
         size = np.array([STAND, STAND])
         for _ in range(2 if self.room.area < 18 else 3):
             corner = self.rng.uniform(self.room.low + 0.1, self.room.high - size - 0.1)
@@ -197,7 +197,7 @@ class _Furnishing:
                     self.put(curtain, pose_at(wall.at(u, z=2.27), wall.facing))
 
     def fill(self) -> None:
-        """Pictures on the walls, plants in corners, things here and there."""
+        """Add pictures on the walls, plants in corners, and small objects."""
         rng = self.rng
         for _ in range(int(rng.integers(1, 4))):
             piece = self.against_wall(
@@ -218,7 +218,7 @@ class _Furnishing:
                 self.in_corner(kind) or self.against_wall(kind)
 
     def rug(self, at: Floats | None = None) -> None:
-        """A rug, at a pose (4, 4) or somewhere; it may lie under furniture."""
+        """Add a rug at a pose (4, 4) or a random one; it may be under furniture."""
         design = self.house.design("rug")
         middle = (self.room.low + self.room.high) / 2
         pose = pose_at([*middle, SUNK], self.rng.integers(2) * np.pi / 2) if at is None else at
@@ -344,7 +344,7 @@ STYLES: dict[str, Callable[[_Furnishing], None]] = {
 
 
 def _extent(design: Design, pose: Floats) -> Floats:
-    """Bounding box (2, 3) of a placed design."""
+    """Return the bounding box (2, 3) of a placed design."""
     (x0, y0, z0), (x1, y1, z1) = design.bounds
     corners = np.array([(x, y, z) for x in (x0, x1) for y in (y0, y1) for z in (z0, z1)])
     return _span(*(corners @ pose[:3, :3].T + pose[:3, 3]))

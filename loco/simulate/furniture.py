@@ -1,7 +1,7 @@
-"""Furniture: each function designs one kind of piece, at random within what such pieces look like.
+"""Furniture: each function returns a random design of one kind of piece.
 
-A piece stands on z = 0, its footprint is centred at the origin, its back is at +y. Pictures and the like hang with
-their back in the plane y = 0 and their middle at z = 0.
+A piece stands on z = 0, its footprint is centred at the origin, its back is at +y. Pictures and similar pieces hang
+with their back in the plane y = 0 and their centre at z = 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Part:
 class Design:
     """A piece of furniture, ready to be placed any number of times.
 
-    ``tops`` are (x0, y0, x1, y1, z) areas that things can stand on; ``light`` is where a lamp shines from.
+    ``tops`` are areas (x0, y0, x1, y1, z) on which objects can be placed; ``light`` is the position of a lamp's light.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Design:
 
 
 class Materials(Protocol):
-    """Where designs take their materials from: a material's index, by finish or given."""
+    """Source of the materials of designs: returns the index of a material, by its finish or for a given material."""
 
     rng: np.random.Generator
 
@@ -278,7 +278,7 @@ def table_lamp(take: Materials) -> Design:
 
 
 def ceiling_lamp(take: Materials) -> Design:
-    """Hangs from z = 0."""
+    """Return a lamp that hangs from z = 0."""
     r = take.rng
     shade, metal = take.material("shade"), take.material("metal")
     radius, drop = r.uniform(0.13, 0.25), r.uniform(0.1, 0.35)
@@ -417,7 +417,7 @@ def radiator(take: Materials) -> Design:
 
 
 def counter(take: Materials) -> Design:
-    """A kitchen run: base cabinets under a worktop, with a sink or a hob."""
+    """Return a kitchen counter: base cabinets under a worktop, with a sink or a hob."""
     r = take.rng
     n = int(r.integers(3, 6))
     w, h, d = 0.6 * n, r.uniform(0.86, 0.92), 0.6
@@ -446,7 +446,7 @@ def counter(take: Materials) -> Design:
 
 
 def wall_cabinet(take: Materials) -> Design:
-    """Hangs; its back in the plane y = 0, its middle at z = 0."""
+    """Return a wall cabinet with its back in the plane y = 0 and its centre at z = 0."""
     r = take.rng
     n, front = int(r.integers(2, 5)), take.material(r.choice(["lacquer", "wood"]))
     return Design(
@@ -512,7 +512,7 @@ def washbasin(take: Materials) -> Design:
 
 
 def curtain(take: Materials) -> Design:
-    """Hangs from z = 0, 2.1 m long, its back in the plane y = 0."""
+    """Return a curtain that hangs from z = 0, 2.1 m long, with its back in the plane y = 0."""
     r = take.rng
     w, folds, drop = r.uniform(0.3, 0.5), int(r.integers(4, 8)), 2.1
     xs = np.linspace(-w / 2, w / 2, 8 * folds + 1)
@@ -539,7 +539,7 @@ def curtain(take: Materials) -> Design:
 
 
 def door_leaf(take: Materials) -> Design:
-    """Hinged at the origin, reaching along +x; 0.04 thick about y = 0, to fit an opening 0.85 x 2.05."""
+    """Return a door leaf hinged at the origin, along +x, 0.04 m thick about y = 0, for an opening of 0.85 x 2.05 m."""
     r = take.rng
     w, h, body = 0.84, 2.03, take.material("trim")
     metal, panel = take.material("metal"), tuple(r.uniform(0.75, 0.95) * np.ones(3))
@@ -565,7 +565,7 @@ KINDS: dict[str, Callable[[Materials], Design]] = {
 }  # fmt: skip
 
 
-# --- what several pieces share ----------------------------------------------------------------------------------------
+# --- shared parts -----------------------------------------------------------------------------------------------------
 
 
 def _legs(w: float, d: float, h: float, thick: float, material: int, r: np.random.Generator) -> list[Part]:
@@ -650,7 +650,7 @@ def _cabinet(
 def _fronts(
     w: float, d: float, h: float, rows: int, columns: int, at: tuple, body: int, front: int, knob: int, drawers: bool
 ) -> list[Part]:
-    """A carcass with a raster of drawers or doors; the whole is w x d x h."""
+    """Return the parts of a cabinet of size w x d x h with a grid of drawers or doors."""
     x0, y0, z0 = at
     parts = [Part(box(w, d - 0.02, h, (x0, y0 + 0.01, z0)), body)]
     cell_w, cell_h = w / columns, h / rows
@@ -667,7 +667,7 @@ def _fronts(
 def _books(
     x0: float, x1: float, z: float, room: float, depth: float, paper: int, r: np.random.Generator, y: float = 0.0
 ) -> list[Part]:
-    """A row of books standing on height ``z`` between x0 and x1, with gaps."""
+    """Return a row of books at height ``z`` between x0 and x1, with gaps."""
     parts, x = [], x0
     while x < x1 - 0.06:
         if r.random() < 0.06:

@@ -1,4 +1,4 @@
-"""A handheld camera with a depth camera beside it: at each of several free places it turns around on a small loop."""
+"""A handheld camera with a depth camera beside it that rotates on a small circle at each of several free positions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from loco.simulate.render import RenderedView, Renderer
 from loco.simulate.sensor import develop, expose, sense
 from loco.simulate.shapes import Floats
 
-IMAGES_A_PLACE = 60  # a turn in steps of about 6 degrees
-EYES = 1.5  # height of the loop's middle, metres
-RADIUS = 0.3  # of the loop, metres, where there is room for it
-USED = 0.6  # of the distance to the nearest thing, at most
-TILT, ROLL = 15.0, 3.0  # largest, degrees
-STOPS = 0.25  # how far the exposure drifts from the metered one
-FOCAL = 0.9  # focal length as a share of the image width: 58 degrees across
+IMAGES_A_PLACE = 60  # images per position: a full rotation in steps of about 6 degrees
+EYES = 1.5  # height of the centre of the circle, metres
+RADIUS = 0.3  # radius of the circle if the clearance permits, metres
+USED = 0.6  # largest radius as a fraction of the distance to the nearest object
+TILT, ROLL = 15.0, 3.0  # largest angles, degrees
+STOPS = 0.25  # largest deviation of the exposure from the metered one, stops
+FOCAL = 0.9  # focal length as a fraction of the image width: 58 degrees horizontal field of view
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class DepthRig:
 
 @dataclass(frozen=True)
 class Photo:
-    """One frame of a walk.
+    """One frame of a trajectory.
 
     ``rgb`` (H, W, 3); ``depth`` (h, w) float32 z-depth at the depth camera, metres, 0 = none; ``pose`` (4, 4)
-    camera-to-world and ``intrinsics`` (3, 3) of the colour camera; ``view``, the truth at the colour camera.
+    camera-to-world and ``intrinsics`` (3, 3) of the colour camera; ``view``, the ground truth at the colour camera.
     """
 
     rgb: NDArray[np.uint8]
@@ -54,23 +54,23 @@ class Photo:
 
 
 class Walk:
-    """A house, filmed. Its name and the settings decide everything in it.
+    """A handheld video of a simulated scene, determined by the name of the scene and the settings.
 
     Attributes:
-        house, renderer: what is filmed.
+        house, renderer: the simulated scene.
         size: (height, width) of the colour images.
         intrinsics: (3, 3) of the colour camera.
         poses: (n, 4, 4), camera-to-world, of the colour camera.
     """
 
     def __init__(self, scene: str, settings: Mapping[str, Any], rig: DepthRig | None = None) -> None:
-        """Build the house and choose the camera's way.
+        """Build the scene and choose the camera trajectory.
 
         Args:
-            scene: name; with the seed it decides everything.
-            settings: ``seed``; ``rooms``; ``repetition``; ``images``, how many; ``image``, ``height`` and ``width`` in
-                pixels; ``exact_depth``, to leave the sensor's noise and holes away.
-            rig: None: depth is taken by the colour camera.
+            scene: name; together with the seed it determines the content.
+            settings: ``seed``; ``rooms``; ``repetition``; ``images``, the number of images; ``image``, with ``height``
+                and ``width`` in pixels; ``exact_depth``, to omit the sensor's noise and holes.
+            rig: the depth camera; if None, depth is measured from the colour camera.
         """
         self._entropy = scene_seed(settings["seed"], scene)
         self._exact = settings.get("exact_depth", False)
@@ -93,11 +93,11 @@ class Walk:
             self._exposures += [replace(metered, gain=metered.gain * 2.0**stops) for stops in drift]
 
     def photos(self) -> Iterator[Photo]:
-        """The frames in their order; the same each time."""
+        """Yield the frames in order; each call yields the same frames."""
         return (self.photo(k) for k in range(len(self.poses)))
 
     def photo(self, k: int) -> Photo:
-        """Frame number ``k``."""
+        """Return frame ``k``."""
         pose, rng = self.poses[k], np.random.default_rng([*self._entropy, 4, k])
         view = self.renderer.render(self.intrinsics, pose, self.size)
         rgb = develop(view, self._exposures[k], rng)
@@ -109,15 +109,15 @@ class Walk:
         return Photo(rgb, depth, pose, self.intrinsics, view)
 
     def _clearance(self, position: Floats) -> float:
-        """Distance from the middle of the loop to the nearest thing, metres."""
+        """Return the distance from the centre of the circle to the nearest surface, metres."""
         middle = np.array([[*position[:2], EYES]], np.float32)
         return float(self.renderer.scene.compute_distance(o3d.core.Tensor(middle), nthreads=1).numpy()[0])
 
 
 def _turn(position: Floats, heading: float, clearance: float, images: int, rng: np.random.Generator) -> Floats:
-    """Poses (images, 4, 4) of one full turn: looking around, up and down, and rolling a little, all smoothly."""
+    """Return poses (images, 4, 4) of one full rotation with smoothly varying tilt and roll."""
     turn = np.linspace(0, 2 * np.pi, images, endpoint=False)
-    start = rng.uniform(0, 2 * np.pi, size=4)  # where each of the motions begins
+    start = rng.uniform(0, 2 * np.pi, size=4)  # initial phases of the motions
     yaw = heading - turn
     tilt = np.radians(TILT) * np.sin(2 * turn + start[0])
     roll = np.radians(ROLL) * np.sin(3 * turn + start[1])

@@ -1,4 +1,4 @@
-"""Houses: triangles that know their instance and material, and what is needed to light, render and label them."""
+"""Houses: triangles with instances and materials, and the data to light, render and label them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A lamp that shines from ``position`` (3,); ``power`` (3,) is its radiant intensity."""
+    """A lamp at ``position`` (3,); ``power`` (3,) is its radiant intensity."""
 
     position: Floats
     power: Floats
@@ -38,7 +38,7 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Pane:
-    """A window pane that lets daylight in: a rectangle from ``corner`` (3,) with edges ``across`` and ``up`` (3,)."""
+    """A window pane that emits daylight: a rectangle from ``corner`` (3,) with edges ``across`` and ``up`` (3,)."""
 
     corner: Floats
     across: Floats
@@ -50,7 +50,7 @@ class Pane:
 
 @dataclass(frozen=True)
 class House:
-    """World frame, metres, z up.
+    """The triangle mesh of a simulated scene, in its world frame, metres, z up.
 
     ``vertices`` (n, 3) and ``normals`` (n, 3) float32; per triangle ``triangles`` (m, 3), ``instance`` (m,) and
     ``material`` (m,) int32, and ``tint`` (m, 3) float32, which multiplies the material's reflectance.
@@ -71,18 +71,18 @@ class House:
 
 
 def scene_seed(seed: int, scene: str) -> list[int]:
-    """Entropy for ``np.random.default_rng`` that depends on both, and is the same on every machine."""
+    """Return entropy for ``np.random.default_rng`` from seed and scene name, identical on every machine."""
     digest = hashlib.sha256(f"{seed}/{scene}".encode()).digest()
     return np.frombuffer(digest, dtype="<u4").tolist()
 
 
 def build_house(entropy: list[int], settings: Mapping[str, Any]) -> House:
-    """A furnished house.
+    """Build a furnished house.
 
     Args:
         entropy: see :func:`scene_seed`.
-        settings: ``rooms``, how many; ``repetition`` in [0, 1], the chance that a piece of furniture, a room's style
-            or a material is copied from one that the house has already.
+        settings: ``rooms``, the number of rooms; ``repetition`` in [0, 1], the probability that a piece of
+            furniture, a room's style or a material is copied from an existing one.
     """
     rng = np.random.default_rng([*entropy, 1])
     return _Builder(make_plan(settings["rooms"], settings["repetition"], rng), settings["repetition"], rng).build()
@@ -90,7 +90,7 @@ def build_house(entropy: list[int], settings: Mapping[str, Any]) -> House:
 
 @dataclass
 class _Builder(Site):
-    """Builds the shell of each room, furnishes it and joins everything to a :class:`House`."""
+    """Builds the shell of each room, furnishes it and merges all objects into a :class:`House`."""
 
     panes: list[Pane] = field(default_factory=list)
 
@@ -133,7 +133,7 @@ class _Builder(Site):
                 elif opening.mine:
                     self.add(structure.door_frame(opening, style.trim), pose, index)
 
-    # Putting it together ---------------------------------------------------------------------------------------------
+    # Assembly --------------------------------------------------------------------------------------------------------
 
     def _assemble(self) -> House:
         vertices, normals, triangles, instance, material, tint = ([] for _ in range(6))
@@ -164,7 +164,7 @@ class _Builder(Site):
         )
 
     def _lamps(self) -> list[Lamp]:
-        """Lamps of about one warm colour; some small ones are off, the ceiling's are on."""
+        """Return the lamps, of similar warm colours; some small lamps are off, ceiling lamps are on."""
         warm = self.rng.uniform([1.0, 0.82, 0.6], [1.0, 0.95, 0.9])
         lamps = []
         for design, pose, room in self.placed:

@@ -1,7 +1,7 @@
-"""Light in a house, found once: irradiance at every vertex from lamps, daylight and the surfaces around.
+"""Precomputed light in a house: irradiance at every vertex from lamps, daylight and surrounding surfaces.
 
-Shadows are soft because lamps and panes are sampled as areas; light bounces between surfaces by gathering
-(radiosity solved by Jacobi iteration, with form factors from one fixed cosine-weighted set of rays a vertex).
+Shadows are soft because lamps and panes are sampled as areas. Indirect light is computed by radiosity, solved by
+Jacobi iteration, with form factors from one fixed cosine-weighted set of rays per vertex.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from loco.simulate.materials import reflectance
 from loco.simulate.shapes import Floats
 
 LAMP_SAMPLES, LAMP_RADIUS = 4, 0.12
-PANE_SAMPLES = (3, 4)  # across, up
+PANE_SAMPLES = (3, 4)  # samples of a pane, horizontally and vertically
 GATHER = 40
 BOUNCES = 3
-FAINT = 0.003  # light that would add less than this even without shadows is left out
-LIFT = 0.05  # metres
+FAINT = 0.003  # light sources that would contribute less than this without shadows are ignored
+LIFT = 0.05  # metres; see `_lifted`
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Light:
-    """Irradiance (n, 3) at the vertices, divided by pi; ``lamps`` (n,) is the part that comes straight from lamps."""
+    """Irradiance (n, 3) at the vertices, divided by pi; ``lamps`` (n,) is the direct part from lamps."""
 
     irradiance: NDArray[np.float32]
     lamps: NDArray[np.float32]
 
 
 def ray_scene(house: House) -> o3d.t.geometry.RaycastingScene:
-    """The house for ray casting on one thread."""
+    """Return a ray-casting scene of the house that uses one thread."""
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(o3d.core.Tensor(house.vertices), o3d.core.Tensor(house.triangles.astype(np.uint32)))
     return scene
 
 
 def light_house(house: House, scene: o3d.t.geometry.RaycastingScene) -> Light:
-    """Light every vertex of ``house``."""
+    """Compute the light at every vertex of ``house``."""
     origins = _lifted(house)
     lamps, daylight = _from_lamps(house, scene, origins), _from_panes(house, scene, origins)
     direct = lamps + daylight
@@ -56,14 +56,14 @@ def light_house(house: House, scene: o3d.t.geometry.RaycastingScene) -> Light:
 
 
 def triangle_reflectance(house: House) -> Floats:
-    """Reflectance (m, 3) at the middle of each triangle."""
+    """Return the reflectance (m, 3) at the centroid of each triangle."""
     middle = house.vertices[house.triangles].mean(axis=1)
     normal = house.normals[house.triangles].mean(axis=1)
     return surface_reflectance(house, np.arange(len(house.triangles)), middle, normal)
 
 
 def surface_reflectance(house: House, triangle: NDArray, points: Floats, normals: Floats) -> Floats:
-    """Reflectance (n, 3) at world ``points`` (n, 3) on ``triangle`` (n,) with ``normals`` (n, 3)."""
+    """Return the reflectance (n, 3) at world ``points`` (n, 3) on ``triangle`` (n,) with ``normals`` (n, 3)."""
     rotations = np.stack([instance.pose[:3, :3] for instance in house.instances]).astype(np.float32)
     origins = np.stack([instance.pose[:3, 3] for instance in house.instances]).astype(np.float32)
     number = house.instance[triangle]
@@ -77,17 +77,17 @@ def surface_reflectance(house: House, triangle: NDArray, points: Floats, normals
 
 
 def _groups(keys: NDArray) -> list[tuple[int, NDArray]]:
-    """(key, indices) of equal keys."""
+    """Return (key, indices) for each distinct key."""
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
     return [(int(keys[part[0]]), part) for part in np.split(order, starts[1:]) if len(part)]
 
 
 def _lifted(house: House) -> Floats:
-    """Points above each vertex where its light is measured.
+    """Return the points above each vertex at which its light is computed.
 
-    They are ``LIFT`` above the surface, in front of flat things that hang on it and hide the vertex itself, and
-    a little off the surface's rim, so that they do not see through corners.
+    They are ``LIFT`` above the surface, in front of flat objects on it that would occlude the vertex, and slightly
+    inside the surface's border, so that they do not see through corners.
     """
     middle = house.vertices[house.triangles].mean(axis=1)
     inside = np.zeros_like(house.vertices)
@@ -122,7 +122,7 @@ def _from_panes(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Fl
                 way = pane.corner + a * pane.across + b * pane.up - origins
                 square = (way**2).sum(axis=1)
                 here, there = (way * house.normals).sum(axis=1), -(way @ pane.inward)
-                # area / 4 keeps the nearest vertices from blinding brightness, as the true integral over the area does
+                # area / 4 bounds the brightness of the nearest vertices, as the exact integral over the area does
                 strength = here * np.maximum(there, 0) / square / (square + area / 4) * area
                 light = _unshadowed(scene, origins, way, strength, pane.radiance.max())
                 total += light[:, None] * pane.radiance / np.pi
@@ -132,7 +132,7 @@ def _from_panes(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Fl
 def _unshadowed(
     scene: o3d.t.geometry.RaycastingScene, origins: Floats, way: Floats, strength: Floats, power: float
 ) -> Floats:
-    """``strength`` (n,) where nothing stands between ``origins`` and ``origins + way``, else 0."""
+    """Return ``strength`` (n,), set to 0 if a surface is between ``origins`` and ``origins + way``."""
     reached = np.flatnonzero(strength * power > FAINT)
     rays = np.concatenate([origins[reached], way[reached]], axis=1).astype(np.float32)
     hidden = scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=0.99, nthreads=1).numpy()
@@ -142,7 +142,7 @@ def _unshadowed(
 
 
 def _gather(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Floats) -> tuple[NDArray, NDArray]:
-    """What each vertex sees: triangles (n, GATHER), and 1 where their front is seen, else 0."""
+    """Return the triangles (n, GATHER) that each vertex sees, and 1 where their front is seen, else 0."""
     k = np.arange(GATHER) + 0.5
     radius, turn = np.sqrt(k / GATHER), k * np.pi * (3 - np.sqrt(5))
     local = np.stack([radius * np.cos(turn), radius * np.sin(turn), np.sqrt(1 - k / GATHER)], axis=1)

@@ -1,8 +1,8 @@
-"""Materials: what a surface looks like, as functions of where it is hit.
+"""Materials: the appearance of surfaces as a function of position.
 
 Patterns are *solid textures* (Perlin 1985; Peachey 1985): colour is a function of the 3D point in the coordinates of
-the object, so no surface needs a texture map, and every copy of an object carries the same pattern. Patterns of flat
-things (tiles, bricks, stripes) are laid on the plane that the surface normal is closest to.
+the object, so surfaces need no texture map, and every copy of an object has the same pattern. Flat patterns (tiles,
+bricks, stripes) are projected to the axis plane that is most parallel to the surface.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Material:
         pattern: a key of ``PATTERNS``.
         colours: (k, 3) linear reflectances that the pattern mixes.
         scale: size of the pattern's element, metres.
-        offset: (3,) where the pattern starts, metres.
+        offset: (3,), origin of the pattern, metres.
         turn: rotation of flat patterns in their plane, radians.
         gloss: 0 (matt) to 1 (mirror).
-        emission: radiance of a surface that shines by itself.
-        image: (h, w, 3) linear, for pattern ``image``, laid on (x, z) or (x, y) of the object.
+        emission: emitted radiance.
+        image: (h, w, 3) linear, for pattern ``image``, mapped to (x, z) or (x, y) of the object.
         extent: (width, height) that the image covers, metres.
         petals: symmetry of pattern ``motif``.
         see_through: the surface shows the outdoors.
@@ -52,15 +52,15 @@ class Material:
 
 
 def reflectance(material: Material, points: Floats, normals: Floats, noise: Floats) -> Floats:
-    """Diffuse reflectance (n, 3), linear, at ``points`` (n, 3) with ``normals`` (n, 3), in object coordinates.
+    """Return the linear diffuse reflectance (n, 3) at ``points`` (n, 3) with ``normals`` (n, 3), object coordinates.
 
-    ``noise`` is the volume made by :func:`noise_volume`.
+    ``noise`` is the volume returned by :func:`noise_volume`.
     """
     return np.clip(PATTERNS[material.pattern](material, points, normals, noise), 0.01, 0.92).astype(np.float32)
 
 
 def noise_volume(rng: np.random.Generator) -> Floats:
-    """A periodic cube of fractal noise, float32, roughly in [-1, 1], with features of 1 to 8 cells."""
+    """Return a periodic cube of fractal noise, float32, approximately in [-1, 1], with features of 1 to 8 cells."""
     white = rng.standard_normal((NOISE_SIZE,) * 3)
     octaves = [ndimage.gaussian_filter(white, sigma, mode="wrap") for sigma in (0.7, 1.5, 3.0, 6.0)]
     total = sum(octave / octave.std() * weight for octave, weight in zip(octaves, (0.35, 0.5, 0.7, 0.7)))
@@ -68,7 +68,7 @@ def noise_volume(rng: np.random.Generator) -> Floats:
 
 
 def outdoors(directions: Floats, noise: Floats) -> Floats:
-    """Radiance (n, 3) of the world beyond the windows in unit ``directions`` (n, 3): sky over trees and ground."""
+    """Return the radiance (n, 3) outside the windows in unit ``directions`` (n, 3): sky above trees and ground."""
     x, y, z = directions.T
     around = np.stack([3 * x, 3 * y, np.full_like(z, 5.0)], axis=1)
     treeline = 0.08 + 0.12 * _noise(noise, around, 0.35) + 0.05 * _noise(noise, around, 0.05)
@@ -90,7 +90,7 @@ def _plain(m: Material, points: Floats, normals: Floats, noise: Floats) -> Float
 
 def _wood(m: Material, points: Floats, normals: Floats, noise: Floats) -> Floats:
     p = points + m.offset
-    # Grain runs along x of the object, upright pieces along z: whichever the surface is not facing.
+    # Grain runs along x of the object, or along z where the normal is closer to the x axis than to the z axis.
     along_x = np.abs(normals[:, 0]) < np.abs(normals[:, 2])
     grain = np.where(along_x[:, None], p * [0.12, 1, 1], p * [1, 1, 0.12])
     ring = np.sin(2 * np.pi * (grain.sum(axis=1) / m.scale + 0.8 * _noise(noise, grain, 0.03)))
@@ -200,7 +200,7 @@ def _mix(colours: Floats, t: Floats) -> Floats:
 
 
 def _plane(m: Material, points: Floats, normals: Floats) -> tuple[Floats, Floats]:
-    """Coordinates (u, v) in the axis plane that each normal is closest to; v is upright on upright surfaces."""
+    """Return coordinates (u, v) in the axis plane most parallel to each surface; v is up on upright surfaces."""
     x, y, z = (points + m.offset).T
     axis = np.abs(normals).argmax(axis=1)
     u, v = np.where(axis == 0, y, x), np.where(axis == 2, y, z)
@@ -209,7 +209,7 @@ def _plane(m: Material, points: Floats, normals: Floats) -> tuple[Floats, Floats
 
 
 def _hash(i: Floats, j: Floats | int) -> Floats:
-    """A number in [0, 1) for each pair of integers, without visible order."""
+    """Return a pseudo-random number in [0, 1) for each pair of integers."""
     return np.mod(np.sin(i * 12.9898 + j * 78.233) * 43758.5453, 1.0)
 
 
@@ -217,12 +217,12 @@ def _hash(i: Floats, j: Floats | int) -> Floats:
 
 
 def random_material(finish: str, rng: np.random.Generator) -> Material:
-    """A new material of a finish, a key of ``FINISHES``."""
+    """Return a new random material of a finish, a key of ``FINISHES``."""
     return FINISHES[finish](rng)
 
 
 def random_image(rng: np.random.Generator, style: str) -> Floats:
-    """An image (h, w, 3), linear, for ``style`` "painting" or "rug"."""
+    """Return a random linear image (h, w, 3) of ``style`` "painting" or "rug"."""
     return _painting(rng) if style == "painting" else _rug(rng)
 
 
@@ -231,7 +231,7 @@ def _make(rng: np.random.Generator, pattern: str, colours: list[Floats], **prope
 
 
 def _colour(rng: np.random.Generator, hue: tuple, saturation: tuple, value: tuple) -> Floats:
-    """A random linear colour from ranges of hue (turns), saturation and display value."""
+    """Return a random linear colour from ranges of hue (fractions of 360 degrees), saturation and display value."""
     hsv = [rng.uniform(*hue) % 1, rng.uniform(*saturation), rng.uniform(*value)]
     return np.array(colorsys.hsv_to_rgb(*hsv)) ** 2.2
 
@@ -332,7 +332,7 @@ FINISHES: dict[str, Callable[[np.random.Generator], Material]] = {
 
 
 def _painting(rng: np.random.Generator) -> Floats:
-    """A landscape, an arrangement of blocks, of discs, or a map of patches."""
+    """Return a painting of a landscape, of blocks, of discs, or of patches."""
     size = 96
     y, x = np.mgrid[0:size, 0:size] / size
     style = rng.integers(4)
@@ -360,7 +360,7 @@ def _painting(rng: np.random.Generator) -> Floats:
 
 
 def _rug(rng: np.random.Generator) -> Floats:
-    """Bands around a field of patches, mirrored in both axes."""
+    """Return bands around a field of patches, mirrored in both axes."""
     size = 128
     y, x = np.abs(np.mgrid[0:size, 0:size] / (size - 1) * 2 - 1)
     seeds = rng.uniform(0, 1, (int(rng.integers(4, 14)), 2))

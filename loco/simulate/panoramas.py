@@ -1,4 +1,4 @@
-"""Where panoramas are taken, and the rig that takes them: three cameras, tilted up, level and down, turned six times.
+"""Panorama positions, and the rig: three cameras, tilted up, level and down, in six rotations per panorama.
 
 Poses are camera-to-world in OpenCV axes.
 """
@@ -14,18 +14,18 @@ from loco.simulate.house import House
 from loco.simulate.plan import Room
 from loco.simulate.shapes import Floats
 
-CLEARANCE = 0.5  # metres, to furniture and walls
-APART = 2.5  # two panoramas need not be further apart than this, metres
+CLEARANCE = 0.5  # distance to furniture and walls, metres
+APART = 2.5  # larger distances between panoramas are not preferred, metres
 CANDIDATES = 20
-TILTS = (30.0, 0.0, -30.0)  # degrees, of cameras 0, 1, 2
+TILTS = (30.0, 0.0, -30.0)  # tilt of cameras 0, 1, 2, degrees
 YAWS = 6
-ARM = 0.04  # from the rig's axis to a camera's centre, metres
-FOCAL = 1075 / 1280  # focal length as a share of the image width: Matterport's 61.5 degrees
+ARM = 0.04  # distance from the rig's axis to a camera's centre, metres
+FOCAL = 1075 / 1280  # focal length as a fraction of the image width: Matterport's 61.5 degrees
 
 
 @dataclass(frozen=True)
 class Panorama:
-    """A place (3,) to look around from, the heading of its first image in radians, and the room it is in."""
+    """The position (3,) of a panorama, the heading of its first image in radians, and its room."""
 
     position: Floats
     heading: float
@@ -34,7 +34,7 @@ class Panorama:
 
 @dataclass(frozen=True)
 class Shot:
-    """An image of a panorama: its camera (0 up, 1 level, 2 down), its turn (0 to 5), and its pose (4, 4)."""
+    """An image of a panorama: its camera (0 up, 1 level, 2 down), its rotation step (0 to 5), and its pose (4, 4)."""
 
     camera: int
     yaw: int
@@ -44,7 +44,7 @@ class Shot:
 def choose_panoramas(
     house: House, scene: o3d.t.geometry.RaycastingScene, count: int, rng: np.random.Generator
 ) -> list[Panorama]:
-    """Places with room around them, far from each other: one in every room if ``count`` allows, more in large ones."""
+    """Choose free positions far from each other: one in every room if ``count`` permits, more in large rooms."""
     free = [_free_places(room, scene) for room in house.rooms]
     areas, shares = np.array([room.area for room in house.rooms]), np.zeros(len(house.rooms))
     chosen: list[Panorama] = []
@@ -61,7 +61,7 @@ def choose_panoramas(
 
 
 def shots(panorama: Panorama) -> list[Shot]:
-    """The 18 images of a panorama, camera by camera."""
+    """Return the 18 images of a panorama, camera by camera."""
     taken = []
     for camera, tilt in enumerate(np.radians(TILTS)):
         for yaw in range(YAWS):
@@ -77,7 +77,7 @@ def shots(panorama: Panorama) -> list[Shot]:
 
 
 def camera_intrinsics(size: tuple[int, int], rng: np.random.Generator) -> list[Floats]:
-    """Intrinsics (3, 3) of the three cameras for images of ``size`` (height, width): alike, not equal."""
+    """Return intrinsics (3, 3) of the three cameras, similar but not equal, for images of ``size`` (height, width)."""
     height, width = size
     cameras = []
     for _ in TILTS:
@@ -88,9 +88,9 @@ def camera_intrinsics(size: tuple[int, int], rng: np.random.Generator) -> list[F
 
 
 def _free_places(room: Room, scene: o3d.t.geometry.RaycastingScene) -> tuple[Floats, Floats]:
-    """Points (n, 2) with at least ``CLEARANCE`` to everything (the roomiest if none has it), and how much they have.
+    """Return points (n, 2) with a clearance of at least ``CLEARANCE`` (or the largest found), and their clearances.
 
-    Measured from the upright line over a point, between knee and head.
+    The clearance is measured from the vertical line above a point, between knee and head height.
     """
     axes = [np.arange(low + CLEARANCE, high - CLEARANCE + 1e-6, 0.12) for low, high in zip(room.low, room.high)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -1,6 +1,6 @@
 """Floor plans: a rectangle divided into rooms that are joined by doors and lit by windows.
 
-The plan lies in the xy plane, z is up; the four walls of a room are numbered counter-clockwise from the south.
+The plan is in the xy plane, z is up; the four walls of a room are numbered counter-clockwise from the south.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 Floats = NDArray[np.floating]
 WALL = 0.12  # thickness of a wall between rooms, metres
 SIDES = (2.8, 6.5)  # shortest and longest side of a room, metres
-ASPECT = 1.7  # longest over shortest side of a room, at most
+ASPECT = 1.7  # largest ratio of the longer to the shorter side of a room
 UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -51,12 +51,12 @@ class Wall:
     length: float
 
     def at(self, u: float, inward: float = 0.0, z: float = 0.0) -> Floats:
-        """The point ``u`` along the wall, so far in front of it, at height ``z``."""
+        """Return the point ``u`` along the wall, ``inward`` in front of it, at height ``z``, metres."""
         return self.corner + u * self.along + inward * self.inward + z * UP
 
     @property
     def facing(self) -> float:
-        """How far to turn a piece of furniture about z so that its back (+y) is towards the wall, radians."""
+        """Rotation about z that points the back (+y) of a piece of furniture to the wall, radians."""
         return float(np.arctan2(self.inward[0], -self.inward[1]))
 
 
@@ -88,16 +88,16 @@ class Room:
 
 
 def pose_at(position: Sequence[float] | Floats, turn: float) -> Floats:
-    """Pose (4, 4), object to world, of an object at ``position`` (3,), turned about z by ``turn`` radians."""
+    """Return the object-to-world pose (4, 4) of an object at ``position`` (3,), rotated by ``turn`` radians about z."""
     cos, sin = np.cos(turn), np.sin(turn)
     x, y, z = position
     return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
 
 def make_plan(rooms: int, repetition: float, rng: np.random.Generator) -> list[Room]:
-    """Rooms that fill a rectangle, joined by doors, each of a size within ``SIDES`` and ``ASPECT``.
+    """Return rooms that fill a rectangle, connected by doors, each of a size within ``SIDES`` and ``ASPECT``.
 
-    ``repetition`` is the chance that all rooms are of one size.
+    ``repetition`` is the probability that all rooms have the same size.
     """
     regular = rng.random() < repetition
     height = rng.uniform(2.4, 2.75)
@@ -119,7 +119,7 @@ def make_plan(rooms: int, repetition: float, rng: np.random.Generator) -> list[R
 def _divide(
     x0: float, y0: float, x1: float, y1: float, rooms: int, regular: bool, rng: np.random.Generator
 ) -> list[tuple[float, float, float, float]] | None:
-    """Cut a rectangle into rooms, again and again in two; None if no fitting cut is found."""
+    """Divide a rectangle recursively into rooms; return None if no valid cut is found."""
     if rooms == 1:
         short, long = sorted((x1 - x0 - WALL, y1 - y0 - WALL))
         return [(x0, y0, x1, y1)] if SIDES[0] <= short and long <= min(SIDES[1], ASPECT * short) else None
@@ -140,7 +140,7 @@ def _divide(
 
 
 def _doors(plan: list[Room], rng: np.random.Generator) -> list[tuple[int, int, Opening]] | None:
-    """Doors (room, room behind, opening in the first) that join all rooms; None if that cannot be."""
+    """Return doors (room, room behind, opening in the first) that connect all rooms; None if this is impossible."""
     shared = {}
     for a, b in combinations(range(len(plan)), 2):
         for index, wall in plan[a].walls():

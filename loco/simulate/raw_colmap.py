@@ -1,7 +1,7 @@
-"""Write a house that a handheld camera filmed as photographs and an exact COLMAP model.
+"""Write a handheld video of a simulated scene as photographs and an exact COLMAP model.
 
-Cameras and points are the true ones, so the model has no error: what a reader makes of it can be compared with the
-house itself. Layout: https://colmap.github.io/format.html. Nothing else in this package knows of it.
+Cameras and points are the ground truth, so the model has no error, and the result of a reader can be compared with the
+scene itself. Layout: https://colmap.github.io/format.html. No other module of this package depends on it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from loco.simulate.shapes import Floats
 from loco.storage import atomic_path
 
 JPEG_QUALITY = 92
-FEATURES = 400  # of a photograph, at most
-APART = 3.0  # a feature this near to a point that is known already is taken for it, pixels
-TOLERANCE = 1e-4  # a point is seen where a ray meets the house no more than this share of the depth before it
+FEATURES = 400  # largest number of features per photograph
+APART = 3.0  # a feature closer than this to the projection of an existing point is that point, pixels
+TOLERANCE = 1e-4  # a point is visible if the ray hits nothing nearer by more than this fraction of its depth
 
 
 def simulate_colmap(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Build a house, film it, and write the photographs and their COLMAP model.
+    """Build a scene, render a video, and write the photographs and their COLMAP model.
 
     Args:
-        directory: where ``images`` and ``sparse/0`` go; made if missing. Each file appears whole or not at all.
-        scene: its name; with the seed it decides everything in it.
+        directory: folder of ``images`` and ``sparse/0``, created if missing. Files are written atomically.
+        scene: its name; together with the seed it determines the content.
         settings: those of :class:`loco.simulate.handheld.Walk`, and ``model``, "binary" (default) or "text".
     """
     walk, directory = Walk(scene, settings), Path(directory)
@@ -52,7 +52,7 @@ def simulate_colmap(directory: Path, scene: str, settings: Mapping[str, Any]) ->
 
 
 def exact_model(walk: Walk, names: Sequence[str], points: Floats) -> pycolmap.Reconstruction:
-    """The true cameras of a walk and ``points`` (m, 3), each seen wherever nothing hides it."""
+    """Return a model of the true cameras and ``points`` (m, 3), each observed in all images where it is visible."""
     model = pycolmap.Reconstruction()
     (height, width), k = walk.size, walk.intrinsics
     parameters = [k[0, 0], k[1, 1], k[0, 2], k[1, 2]]
@@ -75,7 +75,7 @@ def exact_model(walk: Walk, names: Sequence[str], points: Floats) -> pycolmap.Re
 
 
 def write_model(directory: Path, model: pycolmap.Reconstruction, kind: str) -> None:
-    """Write a model as ``text`` or ``binary`` files; each appears whole or not at all."""
+    """Write a model atomically as ``text`` or ``binary`` files."""
     with tempfile.TemporaryDirectory() as temporary:
         (model.write_text if kind == "text" else model.write_binary)(temporary)
         for file in sorted(Path(temporary).iterdir()):
@@ -84,12 +84,12 @@ def write_model(directory: Path, model: pycolmap.Reconstruction, kind: str) -> N
 
 
 def _new_places(walk: Walk, photo: Photo, known: Floats) -> Floats:
-    """Surface points (m, 3) at those features of a photograph where none of the ``known`` (n, 3) is seen."""
+    """Return surface points (m, 3) at the features of a photograph where no ``known`` point (n, 3) is visible."""
     features = cv2.SIFT_create(FEATURES).detect(cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2GRAY), None)
-    # OpenCV puts the centre of the first pixel at 0.
+    # In OpenCV, the centre of the first pixel is at 0.
     uv = np.array([feature.pt for feature in features]).reshape(-1, 2) + 0.5
     column, row = np.floor(uv).astype(int).T
-    uv = uv[~photo.view.transparent[row, column]]  # a pane is no surface that features are on
+    uv = uv[~photo.view.transparent[row, column]]  # transparent panes have no features
     positions, seen = _look(walk, photo.pose, known)
     taken = list(positions[seen])
     new = []
@@ -103,7 +103,7 @@ def _new_places(walk: Walk, photo: Photo, known: Floats) -> Floats:
 
 
 def _look(walk: Walk, pose: Floats, points: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """Where ``points`` (n, 3) of the surface lie in the image (n, 2), and the indices of those that are seen."""
+    """Return the projections (n, 2) of surface ``points`` (n, 3), and the indices of the visible points."""
     uv, z = project(points, walk.intrinsics, pose)
     seen = np.flatnonzero((z > 0) & (uv >= 0).all(axis=1) & (uv < walk.size[::-1]).all(axis=1))
     nearest = _depth(walk, pose, uv[seen])
@@ -111,7 +111,7 @@ def _look(walk: Walk, pose: Floats, points: Floats) -> tuple[Floats, NDArray[np.
 
 
 def _depth(walk: Walk, pose: Floats, uv: Floats) -> Floats:
-    """z-depth (n,) of the surface at positions ``uv`` (n, 2), 0 = none: exact in float64, where Open3D's is float32."""
+    """Return the z-depth (n,) of the surface at pixels ``uv`` (n, 2), 0 = none, in float64 (Open3D uses float32)."""
     rays = backproject(uv, np.ones(len(uv)), walk.intrinsics, pose) - pose[:3, 3]
     origins = np.broadcast_to(pose[:3, 3], rays.shape)
     both = np.concatenate([origins, rays], axis=1).astype(np.float32)

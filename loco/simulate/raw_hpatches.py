@@ -1,7 +1,8 @@
-"""Write photographs of a plane in the layout of HPatches: a poster of a room, from other places or in other light.
+"""Write images of a plane in the layout of HPatches: a poster of a room, under changes of viewpoint or illumination.
 
-A sequence whose name begins with ``i_`` is one view under six exposures, any other one light from six places. Image 1
-looks straight at the poster. HPatches counts pixel centres from 0, so the homographies are written between integers.
+A sequence whose name begins with ``i_`` is one view under six illuminations; any other sequence has six viewpoints
+under one illumination. Image 1 is fronto-parallel. HPatches counts pixel centres from 0, so the homographies are
+written for integer pixel centres.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from loco.simulate.shapes import Floats
 from loco.storage import atomic_path, write_text
 
 IMAGES = 6
-MARGIN = 1.6  # the poster is this much larger than what image 1 shows; beyond it, it is continued by its mirror image
-FINER = 2  # pixels of the poster, and of an image before it is averaged down, to one of an image
-STEP, ROLL = 9.0, 12.0  # degrees from one view to the next, away from the first, and largest roll
-DISTANCE = 0.9, 1.3  # from the poster, in units of image 1's
-FOCAL = 1.1  # as a share of the width
-VIEWS, GLANCE = 12, (48, 60)  # photographs that the poster is chosen from, looked at in this size
+MARGIN = 1.6  # ratio of the poster's size to the part that image 1 shows; the poster is continued by reflection
+FINER = 2  # supersampling factor of the poster and of images before they are downsampled
+STEP, ROLL = 9.0, 12.0  # increment of the viewing angle per view, and largest roll, degrees
+DISTANCE = 0.9, 1.3  # distance from the poster relative to image 1
+FOCAL = 1.1  # focal length as a fraction of the image width
+VIEWS, GLANCE = 12, (48, 60)  # number of images from which the poster is chosen, and their size
 STOPS, BALANCE, SLOPE = 1.2, 0.25, 0.5  # largest change of exposure (2^x), of colour balance, of light across the image
 
 
@@ -35,9 +36,9 @@ def simulate_hpatches(directory: Path, scene: str, settings: Mapping[str, Any]) 
     """Write six images (PPM) of a plane and the homographies from the first to the others.
 
     Args:
-        directory: where the files go; made if missing.
-        scene: its name; with the seed it decides everything.
-        settings: ``seed``, ``rooms`` and ``repetition`` of the house whose photograph the poster is, and ``image``.
+        directory: output folder, created if missing.
+        scene: its name; together with the seed it determines the content.
+        settings: ``seed``, ``rooms`` and ``repetition`` of the scene that the poster shows, and ``image``.
     """
     size = settings["image"]["height"], settings["image"]["width"]
     rng = np.random.default_rng([*scene_seed(settings["seed"], scene), 6])
@@ -57,11 +58,11 @@ def simulate_hpatches(directory: Path, scene: str, settings: Mapping[str, Any]) 
 
 
 def view_homography(step: int, size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Where a plane that image 1 looks straight at is seen from elsewhere: (3, 3), pixels of image 1 to the new image.
+    """Return the homography (3, 3) from pixels of image 1, which is fronto-parallel, to a random other view.
 
-    The camera goes around the middle of the plane by ``step`` times :data:`STEP` degrees in some direction, keeps
-    looking at it, comes nearer or farther, and rolls. With K and the pose (R, t) of the camera, the plane being z = 1
-    before the first, the homography is K (R + t n^T) K^-1, n = (0, 0, 1).
+    The camera moves around the centre of the plane by ``step`` times :data:`STEP` degrees in a random direction, keeps
+    pointing at it, changes its distance, and rolls. With K and the pose (R, t) of the camera, and the plane z = 1 in
+    the frame of the first camera, the homography is K (R + t n^T) K^-1, n = (0, 0, 1).
     """
     height, width = size
     focal = FOCAL * width
@@ -71,13 +72,13 @@ def view_homography(step: int, size: tuple[int, int], rng: np.random.Generator) 
     turned = Rotation.from_rotvec([0, 0, roll]) * Rotation.from_rotvec(np.radians(STEP * step) * axis)
     rotation = turned.as_matrix()
     middle = np.array([0, 0, 1.0])
-    translation = rng.uniform(*DISTANCE) * middle - rotation @ middle  # the middle stays on the optical axis
+    translation = rng.uniform(*DISTANCE) * middle - rotation @ middle  # the centre stays on the optical axis
     homography = k @ (rotation + np.outer(translation, middle)) @ np.linalg.inv(k)
     return homography / homography[2, 2]
 
 
 def relight(image: Floats, rng: np.random.Generator) -> Floats:
-    """An image (h, w, 3) of 0 to 255 under another exposure, another colour of light, and light from one side."""
+    """Change the exposure, the colour of the light and its direction in an image (h, w, 3) of 0 to 255."""
     height, width = image.shape[:2]
     y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     direction = rng.uniform(0, 2 * np.pi)
@@ -88,7 +89,7 @@ def relight(image: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _poster(scene: str, settings: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A photograph of a room, finer and larger than image 1: of some, the one that shows most."""
+    """Return an image of a room, finer and larger than image 1: the most textured of several."""
     height, width = (round(FINER * MARGIN * side) for side in size)
     walk = Walk(scene, {**settings, "images": VIEWS, "image": {"height": height, "width": width}})
     intrinsics = scale_intrinsics(walk.intrinsics, (height, width), GLANCE)
@@ -98,7 +99,7 @@ def _poster(scene: str, settings: Mapping[str, Any], size: tuple[int, int]) -> N
 
 
 def _photograph(poster: NDArray[np.uint8], homography: Floats, size: tuple[int, int]) -> Floats:
-    """What a camera sees of the poster; ``homography`` takes pixels of image 1 to its own. Float, 0 to 255."""
+    """Render the poster; ``homography`` maps pixels of image 1 to the new image. Float, 0 to 255."""
     height, width = size
     fine = np.diag([FINER, FINER, 1.0])
     corner = [(side - FINER * other) / 2 for side, other in zip(poster.shape[1::-1], (width, height))]
@@ -111,7 +112,7 @@ def _photograph(poster: NDArray[np.uint8], homography: Floats, size: tuple[int, 
 
 
 def _shift(by: float) -> Floats:
-    """Moves pixels by this much in both directions."""
+    """Return a homography that shifts pixels by this amount in both directions."""
     return np.array([[1, 0, by], [0, 1, by], [0, 0, 1.0]])
 
 

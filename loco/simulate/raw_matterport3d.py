@@ -1,7 +1,7 @@
-"""Write a house as a raw Matterport3D scene: the four zips of a download, in Matterport's axes and units.
+"""Write a simulated scene as a raw Matterport3D scene: the four zips of a download, in Matterport's axes and units.
 
 Layout and conventions: https://github.com/niessner/Matterport/blob/master/data_organization.md. Image origin at the
-bottom left, y up, cameras looking along -z, depth in units of 0.25 mm. Nothing else in this package knows of them.
+bottom left, y up, cameras looking along -z, depth in units of 0.25 mm. No other module of this package depends on them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ OPENCV_TO_MATTERPORT = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def simulate_matterport3d(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Build a house, photograph it, and write it as a raw Matterport3D scene.
+    """Build a scene, render panoramas, and write it as a raw Matterport3D scene.
 
     Args:
-        directory: where the four zips go; made if missing. Each appears whole or not at all.
-        scene: its name; with the seed it decides everything in it.
-        settings: ``seed``; ``rooms``; ``panoramas``; ``image``, ``height`` and ``width`` in pixels; ``repetition``.
+        directory: folder of the four zips, created if missing. Files are written atomically.
+        scene: its name; together with the seed it determines the content.
+        settings: ``seed``; ``rooms``; ``panoramas``; ``image``, with ``height`` and ``width`` in pixels;
+            ``repetition``.
     """
     entropy = scene_seed(settings["seed"], scene)
     house = build_house(entropy, settings)
@@ -67,7 +68,7 @@ def simulate_matterport3d(directory: Path, scene: str, settings: Mapping[str, An
 
 
 def camera_file(images: list[tuple[str, Shot]], cameras: list[Floats], size: tuple[int, int]) -> str:
-    """The text of a .conf file: each camera's intrinsics, followed by its images and their poses."""
+    """Return the text of a .conf file: each camera's intrinsics, followed by its images and their poses."""
     lines = [
         "dataset matterport",
         f"n_images {len(images)}",
@@ -88,7 +89,7 @@ def camera_file(images: list[tuple[str, Shot]], cameras: list[Floats], size: tup
 def region_files(
     house: House, colours: NDArray[np.uint8], scene: str, rng: np.random.Generator
 ) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each room's labelled mesh: ply, face segments, and the objects that they form."""
+    """Yield name and content of each room's labelled mesh: PLY, face segments, and the objects that they form."""
     room_of = np.array([instance.room for instance in house.instances])
     for region in range(len(house.rooms)):
         faces = np.flatnonzero(room_of[house.instance] == region)
@@ -112,9 +113,9 @@ def region_files(
 
 
 def oversegment(instance: NDArray, points: Floats, rng: np.random.Generator) -> NDArray:
-    """Segment (n,) of each of the ``points`` (n, 3) on objects ``instance`` (n,): pieces of objects.
+    """Divide objects into segments: return the segment (n,) of ``points`` (n, 3) on objects ``instance`` (n,).
 
-    They are numbered without order and with gaps, as in the real data.
+    Segment numbers are unordered and have gaps, as in the real data.
     """
     keys = np.concatenate([instance[:, None], np.floor(points / SEGMENT).astype(int)], axis=1)
     _, segment = np.unique(keys, axis=0, return_inverse=True)
@@ -124,7 +125,7 @@ def oversegment(instance: NDArray, points: Floats, rng: np.random.Generator) -> 
 
 
 class _Zip:
-    """A zip file that comes out the same to the byte each time."""
+    """A zip file whose bytes are reproducible."""
 
     def __init__(self, file: zipfile.ZipFile, folder: str) -> None:
         self.file, self.folder = file, folder

@@ -1,6 +1,6 @@
-"""Write a walk through a house in three layouts of posed RGB-D images: 7-Scenes, TUM RGB-D, and plain folders.
+"""Write a handheld video in three layouts of posed RGB-D images: 7-Scenes, TUM RGB-D, and plain folders.
 
-Pixel centres are integers in all three, so half a pixel is taken off the principal points.
+Pixel centres are integers in all three, so half a pixel is subtracted from the principal points.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from loco.storage import atomic_path, write_text
 
 MILLIMETRES, TUM_UNITS = 1000, 5000
 SEQUENCES = 2
-START = 1305031100.0  # of the clock of TUM RGB-D, seconds
-PERIOD, MOCAP = 0.1, 0.01  # seconds from frame to frame, and from pose to pose
-REST = 0.035  # the camera holds still this long before and after a frame is due, seconds
-LATE, APART = 0.005, 0.015  # a frame is taken up to so much late, and its depth so much before or after it
+START = 1305031100.0  # first time stamp of TUM RGB-D, seconds
+PERIOD, MOCAP = 0.1, 0.01  # seconds between frames, and between poses
+REST = 0.035  # seconds that the camera is at rest before and after the nominal time of a frame
+LATE, APART = 0.005, 0.015  # largest delay of a frame, and largest offset of its depth from it, seconds
 
 
 def simulate_seven_scenes(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Write a raw scene of 7-Scenes: two sequences, a depth camera beside the colour camera, whose poses are written.
+    """Write a raw scene of 7-Scenes: two sequences, with the poses of a depth camera beside the colour camera.
 
     Args:
-        directory: where the files go; made if missing.
-        scene: its name; with the seed it decides everything in it.
-        settings: of :class:`loco.simulate.handheld.Walk`.
+        directory: output folder, created if missing.
+        scene: its name; together with the seed it determines the content.
+        settings: settings of :class:`loco.simulate.handheld.Walk`.
     """
     rig = _kinect((settings["image"]["height"], settings["image"]["width"]))
     walk = Walk(scene, settings, rig)
@@ -52,10 +52,10 @@ def simulate_seven_scenes(directory: Path, scene: str, settings: Mapping[str, An
 
 
 def simulate_tum_rgbd(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Write a raw sequence of TUM RGB-D; arguments as for :func:`simulate_seven_scenes`.
+    """Write a raw sequence of TUM RGB-D; see :func:`simulate_seven_scenes` for the arguments.
 
-    Colour, depth and ground truth each have time stamps of their own. The camera holds still around each frame, so
-    that colour and depth show the same view although they are not taken at the same time.
+    Colour, depth and ground truth have different time stamps. The camera is at rest around each frame, so that colour
+    and depth show the same view although they are recorded at different times.
     """
     walk = Walk(scene, settings)
     rng = np.random.default_rng([*scene_seed(settings["seed"], scene), 5])
@@ -80,7 +80,7 @@ def simulate_tum_rgbd(directory: Path, scene: str, settings: Mapping[str, Any]) 
 
 
 def simulate_posed_rgbd(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Write a plain folder of posed RGB-D images; arguments as for :func:`simulate_seven_scenes`."""
+    """Write a plain folder of posed RGB-D images; see :func:`simulate_seven_scenes` for the arguments."""
     walk = Walk(scene, settings)
     for k, photo in enumerate(_photos(walk, scene)):
         _write_image(directory / "color" / f"{k:05}.png", photo.rgb[..., ::-1])
@@ -94,7 +94,7 @@ def _photos(walk: Walk, scene: str) -> Iterable[Photo]:
 
 
 def _kinect(size: tuple[int, int]) -> DepthRig:
-    """A depth camera 25 mm beside the colour camera, turned a little against it, that sees a little less."""
+    """Return a depth camera 25 mm beside the colour camera, slightly rotated, with a slightly smaller field of view."""
     height, width = size
     focal = 585 / 525 * FOCAL * width
     pose = np.eye(4)
@@ -104,10 +104,10 @@ def _kinect(size: tuple[int, int]) -> DepthRig:
 
 
 def _held(poses: Floats, times: Floats) -> Floats:
-    """Position and quaternion (n, 7), ``times`` after the first frame was due, of a camera that rests at each pose."""
+    """Return position and quaternion (n, 7) of a camera that rests at each pose, at ``times`` after the first frame."""
     poses = np.concatenate([poses, poses[-1:]])
     k = np.clip(np.floor(times / PERIOD).astype(int), 0, len(poses) - 2)
-    share = np.clip((times - k * PERIOD - REST) / (PERIOD - 2 * REST), 0, 1)  # of the way from pose k to the next
+    share = np.clip((times - k * PERIOD - REST) / (PERIOD - 2 * REST), 0, 1)  # of the motion from k to k + 1
     share = ((1 - np.cos(np.pi * share)) / 2)[:, None]
     rotations, positions = Rotation.from_matrix(poses[:, :3, :3]), poses[:, :3, 3]
     turns = (rotations[k].inv() * rotations[k + 1]).as_rotvec()

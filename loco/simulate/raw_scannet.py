@@ -1,7 +1,7 @@
-"""Write a house as a raw ScanNet scan: a .sens file, a mesh, and its labels, in ScanNet's conventions and units.
+"""Write a simulated scene as a raw ScanNet scan: a .sens file, a mesh and labels, in ScanNet's conventions and units.
 
 Layout: github.com/ScanNet/ScanNet. Poses are those of the depth camera, pixel centres count from 0, depth is in
-millimetres. Nothing else in this package knows of them.
+millimetres. No other module of this package depends on them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from loco.storage import atomic_path, write_text
 
 UNITS_PER_METRE = 1000
 JPEG_QUALITY = 92
-FOCAL = 0.95  # of the depth camera, as a share of its image width
-MICROSECONDS = 33_333  # from frame to frame
+FOCAL = 0.95  # focal length of the depth camera as a fraction of its image width
+MICROSECONDS = 33_333  # time between frames
 
 
 class SensFrame(NamedTuple):
-    """A frame as it stands in a .sens file: pose (4, 4) of the depth camera, and both images, compressed."""
+    """A frame of a .sens file: pose (4, 4) of the depth camera, and both images, compressed."""
 
     pose: Floats
     color: bytes
@@ -41,13 +41,13 @@ class SensFrame(NamedTuple):
 
 
 def simulate_scannet(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Build a house, film it, and write it as a raw ScanNet scan.
+    """Build a scene, render a video, and write it as a raw ScanNet scan.
 
     Args:
-        directory: where the files go; made if missing. Each appears whole or not at all.
-        scene: its name; with the seed it decides everything in it.
-        settings: of :class:`loco.simulate.handheld.Walk`; ``lost_poses``, how many images, spread evenly,
-            lose their pose. Depth images have half the sides of the colour images.
+        directory: output folder, created if missing. Files are written atomically.
+        scene: its name; together with the seed it determines the content.
+        settings: settings of :class:`loco.simulate.handheld.Walk`, and ``lost_poses``, the number of images,
+            evenly spaced, without a pose. Depth images have half the height and width of colour images.
     """
     rig = depth_rig(settings)
     walk = Walk(scene, settings, rig)
@@ -71,7 +71,7 @@ def simulate_scannet(directory: Path, scene: str, settings: Mapping[str, Any]) -
 
 
 def depth_rig(settings: Mapping[str, Any]) -> DepthRig:
-    """A depth camera of half the resolution, 4 cm beside the colour camera and turned a little against it."""
+    """Return a depth camera of half the resolution, 4 cm beside the colour camera and slightly rotated."""
     height, width = settings["image"]["height"] // 2, settings["image"]["width"] // 2
     intrinsics = np.array([[FOCAL * width, 0, 0.51 * width], [0, FOCAL * width, 0.49 * height], [0, 0, 1.0]])
     pose = np.eye(4)
@@ -106,13 +106,13 @@ def write_sens(path: Path, header: SensHeader, frames: Iterable[SensFrame]) -> N
             file.write(color)
             file.write(depth)
             count += 1
-        file.write(bytes(8))  # no frames of the inertial sensor
+        file.write(bytes(8))  # number of frames of the inertial sensor: none
         file.seek(0)
         file.write(head(count))
 
 
 def encode_color(rgb: NDArray[np.uint8], compression: str) -> bytes:
-    """A colour image (H, W, 3) as a .sens file holds it."""
+    """Encode a colour image (H, W, 3) for a .sens file."""
     if compression == "raw":
         return rgb.tobytes()
     suffix, options = {"png": (".png", []), "jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])}[compression]
@@ -120,7 +120,7 @@ def encode_color(rgb: NDArray[np.uint8], compression: str) -> bytes:
 
 
 def encode_depth(units: NDArray[np.uint16], compression: str) -> bytes:
-    """A depth image (h, w) as a .sens file holds it."""
+    """Encode a depth image (h, w) for a .sens file."""
     data = units.astype("<u2").tobytes()
     return zlib.compress(data) if compression == "zlib_ushort" else data
 
@@ -139,14 +139,14 @@ def export_scannet(sens: Path, folder: Path) -> None:
 
 
 def simulate_scannet_pairs(folder: Path, scenes: Sequence[str], pairs: int, settings: Mapping[str, Any]) -> None:
-    """Write test pairs of simulated scans, as LoFTR publishes those of ScanNet's (:mod:`loco.datasets.scannet_pairs`).
+    """Write test pairs of simulated scans in the layout of LoFTR's ScanNet pairs (:mod:`loco.datasets.scannet_pairs`).
 
     Args:
-        folder: where they go.
+        folder: output folder.
         scenes: names of the scans, sceneXXXX_YY.
-        pairs: of each scan, neighbours in its film.
-        settings: of :class:`loco.simulate.handheld.Walk`. Depth has the size of ``image``; colour is written
-            at twice its sides, so that it must be resized to depth.
+        pairs: number of pairs per scan, neighbours in its video.
+        settings: settings of :class:`loco.simulate.handheld.Walk`. Depth has the size of ``image``; colour is
+            written at twice this size, so that it must be resized to depth.
     """
     names, relative, intrinsics = [], [], {}
     for scene in scenes:
@@ -205,7 +205,7 @@ def _write_mesh(directory: Path, scene: str, house: House, colours: NDArray[np.u
 
 
 def _write_labels(directory: Path, scene: str, house: House, rng: np.random.Generator) -> None:
-    """Segments of the vertices, and the objects that they form."""
+    """Write the segments of the vertices, and the objects that they form."""
     instance = np.zeros(len(house.vertices), int)
     instance[house.triangles] = house.instance[:, None]
     segments = oversegment(instance, house.vertices, rng)

@@ -1,4 +1,4 @@
-"""Pictures of a house by ray casting: exact depth and instances, and the light that reaches the camera."""
+"""Render a house by ray casting: exact depth and instances, and the light that reaches the camera."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from loco.simulate.lighting import Light, light_house, ray_scene, surface_reflec
 from loco.simulate.materials import outdoors
 from loco.simulate.shapes import Floats
 
-OUTSIDE = 1.8  # radiance of the world beyond the panes, against its pictured colours
-BRIGHTEST = 4.0  # a sensor saturates: radiance beyond this times the mean does not spread over a pixel's edge
-SHINY = 0.12  # reflections weaker than this are left out
-EDGE = 0.12  # neighbouring pixels that differ by more, as a share of full scale, are supersampled
+OUTSIDE = 1.8  # scale of the radiance outside the windows
+BRIGHTEST = 4.0  # radiance is clipped at this multiple of the mean before subpixels are averaged, as by saturation
+SHINY = 0.12  # reflections weaker than this are ignored
+EDGE = 0.12  # neighbouring pixels that differ by more than this fraction of full scale are supersampled
 SUBPIXELS = np.array([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]])  # rotated grid
 
 
@@ -27,12 +27,12 @@ class RenderedView:
 
     Attributes:
         radiance: (h, w, 3) float32 linear light.
-        depth: float32 z-depth, metres, 0 = nothing there.
-        instance: int32 index into ``House.instances``, -1 = nothing there.
+        depth: float32 z-depth, metres, 0 = no surface.
+        instance: int32 index into ``House.instances``, -1 = no surface.
         reflectance: float32 mean diffuse reflectance.
         cosine: float32 of the angle between the surface's normal and the ray.
         gloss: float32, see :class:`materials.Material`.
-        transparent: bool, panes and shining lamps, which a depth sensor sees nothing of.
+        transparent: bool, panes and lit lamps, for which a depth sensor returns no depth.
     """
 
     radiance: NDArray[np.float32]
@@ -46,7 +46,7 @@ class RenderedView:
 
 @dataclass(frozen=True)
 class _Surface:
-    """Where rays meet the house, per ray; fields as in :class:`RenderedView`."""
+    """First hits of rays; fields as in :class:`RenderedView`, per ray."""
 
     distance: Floats
     triangle: NDArray
@@ -58,7 +58,7 @@ class _Surface:
 
 
 class Renderer:
-    """A lit house, ready to be looked at."""
+    """Renders a lit house."""
 
     def __init__(self, house: House) -> None:
         self.house = house
@@ -73,7 +73,7 @@ class Renderer:
         self._lamp = np.array([lamp.get(k, middle[k]) for k in range(len(middle))], np.float32)
 
     def render(self, intrinsics: Floats, pose: Floats, size: tuple[int, int]) -> RenderedView:
-        """Look from ``pose`` (4, 4) with ``intrinsics`` (3, 3), image ``size`` (height, width)."""
+        """Render a view from ``pose`` (4, 4) with ``intrinsics`` (3, 3) and image ``size`` (height, width)."""
         height, width = size
         centres = pixel_centres(height, width).reshape(-1, 2)
         seen = self._trace(*_rays(centres, intrinsics, pose))
@@ -95,7 +95,7 @@ class Renderer:
         )
 
     def brightness(self, position: Floats) -> float:
-        """Mean light that reaches ``position`` (3,), without the brightest tenth: what an exposure meter goes by."""
+        """Meter the exposure: return the mean light that reaches ``position`` (3,), without the brightest tenth."""
         k = np.arange(1000) + 0.5
         z, turn = 0.7 * (1 - 2 * k / 1000), k * np.pi * (3 - np.sqrt(5))
         flat = np.sqrt(1 - z**2)
@@ -104,14 +104,14 @@ class Renderer:
         return float(light[:900].mean())
 
     def vertex_colours(self) -> NDArray[np.uint8]:
-        """Display colours (n, 3) of the lit vertices."""
+        """Return the display colours (n, 3) of the lit vertices."""
         colour = np.zeros_like(self.light.irradiance)
         colour[self.house.triangles] = triangle_reflectance(self.house)[:, None]
         shown = 1 - np.exp(-1.5 * colour * self.light.irradiance / self.light.irradiance.mean())
         return (255 * shown ** (1 / 2.2)).astype(np.uint8)
 
     def _trace(self, origins: Floats, directions: Floats, reflect: bool = True) -> _Surface:
-        """Light that comes to ``origins`` (n, 3) from ``directions`` (n, 3), of any length, with one reflection."""
+        """Trace rays from ``origins`` (n, 3) along ``directions`` (n, 3), of any length, with one reflection."""
         house = self.house
         rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
         hits = self.scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
@@ -156,14 +156,14 @@ class Renderer:
 
 
 def _rays(pixels: Floats, intrinsics: Floats, pose: Floats) -> tuple[Floats, Floats]:
-    """Origins and directions (n, 3) of rays through ``pixels`` (n, 2), as long as their z-depth is 1."""
+    """Return origins and directions (n, 3) of rays through ``pixels`` (n, 2), scaled to z-depth 1."""
     local = np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1) @ np.linalg.inv(intrinsics).T
     directions = local @ pose[:3, :3].T
     return np.broadcast_to(pose[:3, 3], directions.shape), directions
 
 
 def _contrast(seen: _Surface, size: tuple[int, int]) -> NDArray:
-    """Indices of pixels that differ much from a neighbour, in display brightness."""
+    """Return the indices of pixels whose display brightness differs from a neighbour by more than ``EDGE``."""
     shown = seen.radiance / (seen.radiance + seen.radiance.mean())
     shown = shown.reshape(*size, 3)
     rough = np.zeros(size, bool)
@@ -176,7 +176,7 @@ def _contrast(seen: _Surface, size: tuple[int, int]) -> NDArray:
 
 
 def _blend(weights: Floats, values: Floats) -> Floats:
-    """Values (n, 3 corners, c) weighted by (n, 3)."""
+    """Return the sum of values (n, 3 corners, c) weighted by (n, 3)."""
     return np.einsum("nk,nkc->nc", weights, values)
 
 

@@ -1,7 +1,7 @@
 """Rewrite the poses, cameras, depth or meshes of a raw scene in place, to simulate faulty or georeferenced recordings.
 
-Every function knows all layouts that the simulator writes; scans of ScanNet must be exported
-(:func:`loco.simulate.raw_scannet.export_scannet`). Numbers are written with all of their digits.
+Every function supports all layouts that the simulator writes; scans of ScanNet must be exported
+(:func:`loco.simulate.raw_scannet.export_scannet`). Numbers are written with full precision.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Change = Callable[[Floats], Floats]
 
 
 def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None:
-    """Replace the poses (n, 4, 4) of a scene by ``change(poses)``, as its files state them and in their order.
+    """Replace the poses (n, 4, 4) of a scene by ``change(poses)``, in the convention and order of its files.
 
-    Those of COLMAP are world-to-camera, all others camera-to-world. Those of TUM RGB-D are the rows of its ground
-    truth, of which there are more than images.
+    Poses of COLMAP are world-to-camera, all others are camera-to-world. Poses of TUM RGB-D are the rows of its ground
+    truth, which has more rows than there are images.
     """
     if format == "posed_rgbd":
         file = folder / "poses.txt"
@@ -65,11 +65,11 @@ def reverse_axes(format: str, folder: Path, scene: str) -> None:
 
 
 def reorder_poses(format: str, folder: Path, scene: str, order: Callable[[int], NDArray[np.integer]]) -> None:
-    """Give every frame k of n the pose of frame ``order(n)[k]``, in the order of the files."""
+    """Assign to every frame k of n the pose of frame ``order(n)[k]``, in the order of the files."""
     if format != "tum_rgbd":
         rewrite_poses(format, folder, scene, lambda poses: poses[order(len(poses))])
         return
-    # Poses belong to times: colour and depth images are given those of others, in the same way.
+    # Poses are indexed by time, so the time stamps of colour and depth images are permuted in the same way.
     inverse = None
     for name in ("rgb.txt", "depth.txt"):
         lines = (folder / name).read_text().splitlines()
@@ -80,9 +80,9 @@ def reorder_poses(format: str, folder: Path, scene: str, order: Callable[[int], 
 
 
 def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
-    """Replace the intrinsics of a scene's depth by those of images ``factor`` times as large, and of its colour too.
+    """Scale the intrinsics of a scene's depth and colour images as for images ``factor`` times as large.
 
-    The sizes that COLMAP's cameras state are left as they are.
+    The sizes that COLMAP's cameras state are not changed.
     """
     if format == "colmap":
         _edit_model(folder / "sparse/0", lambda model: _scale_cameras(model, factor))
@@ -106,9 +106,9 @@ def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
 
 
 def rewrite_depth(format: str, folder: Path, factor: float) -> None:
-    """Multiply the numbers of all depth images by ``factor``; those that 16 bits cannot hold become 0.
+    """Multiply the values of all depth images by ``factor``; values that do not fit into 16 bits become 0.
 
-    COLMAP's models have no depth images: the positions of their points are multiplied.
+    COLMAP models have no depth images, so the positions of their points are multiplied.
     """
     if format == "colmap":
         _edit_model(folder / "sparse/0", lambda model: _scale_points(model, factor))
@@ -141,7 +141,7 @@ def rewrite_meshes(folder: Path, change: Change) -> None:
 
 
 def ply_in_double(vertices: Floats, triangles: NDArray) -> bytes:
-    """Return a binary PLY whose vertices are in double precision."""
+    """Return a binary PLY with vertices in double precision."""
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
         "property double x\nproperty double y\nproperty double z\n"
@@ -189,7 +189,7 @@ def _change_poses(model: pycolmap.Reconstruction, change: Change) -> None:
 
 
 def _edit_zip(file: Path, pattern: str, edit: Callable[[bytes], bytes]) -> None:
-    """Replace the members whose names match by ``edit`` of their bytes."""
+    """Replace the content of each member whose name matches ``pattern`` by ``edit(content)``."""
     edited = file.with_suffix(".edited")
     with zipfile.ZipFile(file) as old, zipfile.ZipFile(edited, "w") as new:
         for name, data in _members(old):

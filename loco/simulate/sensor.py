@@ -1,4 +1,4 @@
-"""What a real scanner makes of an ideal view: developed colour with noise, and depth with noise and holes."""
+"""Sensor model of a real scanner: developed colour with noise, and depth with noise and holes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scipy import ndimage, special
 from loco.simulate.render import RenderedView
 from loco.simulate.shapes import Floats
 
-MIDDLE = 0.5  # scene brightness is exposed to this, where 1 would be 63 % of full scale
-RANGE = (5.5, 11.0)  # depth begins to fail at the first, and is gone at the second; metres
+MIDDLE = 0.5  # exposure of the metered brightness, where 1 corresponds to 63 % of full scale
+RANGE = (5.5, 11.0)  # depth begins to fail at the first distance and is missing beyond the second, metres
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Exposure:
 
 
 def expose(brightness: float, rng: np.random.Generator) -> Exposure:
-    """Exposure by a meter that reads ``brightness``, off by up to some half a stop, and an imperfect white balance."""
+    """Return an exposure metered at ``brightness``, off by up to about half a stop, and an imperfect white balance."""
     stops = np.clip(rng.normal(0, 0.3), -0.6, 0.6)
     return Exposure(MIDDLE / max(brightness, 1e-6) * 2.0**stops, np.exp(rng.normal(0, [0.06, 0.015, 0.06])))
 
 
 def develop(view: RenderedView, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The camera's image (h, w, 3): exposed, vignetted, with photon and read noise, a soft shoulder and gamma."""
+    """Return the camera's image (h, w, 3) with exposure, vignetting, photon and read noise, tone curve and gamma."""
     height, width = view.depth.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     vignette = 1 - 0.13 * (x**2 + y**2)
@@ -41,11 +41,11 @@ def develop(view: RenderedView, exposure: Exposure, rng: np.random.Generator) ->
 
 
 def sense(view: RenderedView, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Depth as a structured-light sensor gives it: (h, w) metres, 0 = none.
+    """Return the depth (h, w) of a structured-light sensor, metres, 0 = none.
 
-    The noise grows with the square of the distance as measured by Nguyen et al. (3DIMPVT 2012). Nothing comes back
-    from panes, lamps and mirrors; often nothing from dark, glossy or oblique and from distant surfaces, in patches;
-    never from the rim of nearer things.
+    The noise grows with the square of the distance as measured by Nguyen et al. (3DIMPVT 2012). Panes, lamps and
+    mirrors have no depth; dark, glossy, oblique or distant surfaces often have none, in patches; depth edges never have
+    depth.
     """
     z = view.depth
     height, width = z.shape
@@ -55,7 +55,7 @@ def sense(view: RenderedView, rng: np.random.Generator) -> NDArray[np.float32]:
     far = np.clip((z - RANGE[0]) / (RANGE[1] - RANGE[0]), 0, 1)
     likely = 1 - (1 - dark) * (1 - oblique) * (1 - glossy) * (1 - far)
     likely[view.transparent | (view.gloss >= 1) | _rims(z)] = 1.0
-    # Holes come in patches: a smooth random field, made uniform, decides.
+    # A smooth random field, transformed to a uniform distribution, makes holes contiguous.
     smooth = ndimage.gaussian_filter(rng.standard_normal((height, width)), width / 100, mode="wrap")
     hole = likely > special.ndtr(smooth / smooth.std())
     noisy = z + rng.standard_normal((height, width)) * depth_noise(z)
@@ -63,16 +63,16 @@ def sense(view: RenderedView, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def depth_noise(z: Floats) -> Floats:
-    """Standard deviation of the noise at depth ``z``, both metres."""
+    """Return the standard deviation of the noise at depth ``z``, both metres."""
     return 0.0012 + 0.0019 * np.maximum(z - 0.4, 0) ** 2
 
 
 def _rims(z: Floats) -> NDArray[np.bool_]:
-    """Pixels within about a hundredth of the image width of a depth edge of 5 %."""
+    """Return the mask of pixels within about 1 % of the image width from a depth edge of 5 %."""
     inverse = 1 / np.maximum(z, 0.1)
     reach = max(1, round(z.shape[1] / 250))
     high, low = ndimage.maximum_filter(inverse, 3), ndimage.minimum_filter(inverse, 3)
-    # On a plane inverse depth is linear in the image, so its second difference finds edges and spares slopes.
+    # On a plane, inverse depth is linear in the image, so its second difference detects edges but not slopes.
     bend = np.abs(ndimage.laplace(inverse))
     edge = (high > 1.05 * low) & (bend > 0.03 * inverse)
     return ndimage.binary_dilation(edge, iterations=reach - 1) if reach > 1 else edge

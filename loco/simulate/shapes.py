@@ -1,4 +1,4 @@
-"""Solids from which rooms and furniture are put together: triangles with smooth normals, fine enough to be lit.
+"""Solids that rooms and furniture consist of: triangles with smooth normals, fine enough for vertex lighting.
 
 Light is stored at vertices (:mod:`lighting`), so large faces are divided into cells of about ``CELL``.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 CELL = 0.3  # metres
-CREASE = np.cos(np.radians(40))  # faces that meet at a sharper angle keep their own normals
+CREASE = np.cos(np.radians(40))  # normals are not smoothed between faces that meet at a larger angle
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Solid:
         return Solid(self.vertices + np.asarray(by, float), self.normals, self.faces)
 
     def turned(self, angle: float, axis: int = 2) -> Solid:
-        """Rotated about the x, y or z axis (0, 1, 2) through the origin by ``angle`` radians."""
+        """Return the solid rotated about the x, y or z axis (0, 1, 2) through the origin by ``angle`` radians."""
         rotation = trimesh.transformations.rotation_matrix(angle, np.eye(3)[axis])[:3, :3]
         return Solid(self.vertices @ rotation.T, self.normals @ rotation.T, self.faces)
 
 
 def grid(corner: Floats, along: Floats, up: Floats, us: Floats, vs: Floats, keep: NDArray | None = None) -> Solid:
-    """A rectangle cut into cells.
+    """Return a rectangle divided into cells.
 
     Args:
-        corner, along, up: (3,) its corner and two unit directions; it faces ``along`` x ``up``.
-        us, vs: the lines of the cells along both directions, ascending, metres.
-        keep: (len(us) - 1, len(vs) - 1) which cells are there; all if None.
+        corner, along, up: (3,), its corner and two unit directions; it faces ``along`` x ``up``.
+        us, vs: the grid lines along both directions, ascending, metres.
+        keep: (len(us) - 1, len(vs) - 1), which cells exist; all if None.
     """
     u, v = np.meshgrid(us, vs, indexing="ij")
     vertices = np.asarray(corner) + u[..., None] * np.asarray(along) + v[..., None] * np.asarray(up)
@@ -55,14 +55,14 @@ def grid(corner: Floats, along: Floats, up: Floats, us: Floats, vs: Floats, keep
 
 
 def lines(length: float, cell: float = CELL, breaks: Sequence[float] = ()) -> Floats:
-    """Division of [0, length] into near-equal steps of at most ``cell`` that has lines at all ``breaks``."""
+    """Divide [0, length] into nearly equal steps of at most ``cell``, with lines at all ``breaks``."""
     ends = np.unique([0.0, length, *breaks])
     steps = [np.linspace(a, b, max(2, int(np.ceil((b - a) / cell)) + 1))[:-1] for a, b in pairwise(ends)]
     return np.concatenate([*steps, [length]])
 
 
 def box(width: float, depth: float, height: float, at: Sequence[float] = (0, 0, 0)) -> Solid:
-    """A box whose bottom face is centred at ``at``."""
+    """Return a box whose bottom face is centred at ``at``."""
     size = np.array([width, depth, height])
     low = np.asarray(at, float) - [width / 2, depth / 2, 0]
     sides = []
@@ -75,7 +75,7 @@ def box(width: float, depth: float, height: float, at: Sequence[float] = (0, 0, 
 
 
 def lathe(profile: Sequence[tuple[float, float]], at: Sequence[float] = (0, 0, 0), sections: int = 20) -> Solid:
-    """The solid swept by turning a profile of (radius, height) points about the z axis, from bottom to top."""
+    """Return the solid of revolution of a profile of (radius, height) points about the z axis, from bottom to top."""
     fine = [np.asarray(profile[0], float)]
     for a, b in pairwise(profile):
         steps = max(1, int(np.ceil(np.hypot(b[0] - a[0], b[1] - a[1]) / CELL)))
@@ -84,14 +84,14 @@ def lathe(profile: Sequence[tuple[float, float]], at: Sequence[float] = (0, 0, 0
 
 
 def cylinder(radius: float, height: float, at: Sequence[float] = (0, 0, 0), sections: int = 16) -> Solid:
-    """An upright cylinder whose bottom is centred at ``at``."""
+    """Return an upright cylinder whose bottom is centred at ``at``."""
     return lathe([(0, 0), (radius, 0), (radius, height), (0, height)], at, sections)
 
 
 def cushion(
     width: float, depth: float, height: float, at: Sequence[float] = (0, 0, 0), power: float = 4, detail: int = 2
 ) -> Solid:
-    """A rounded box (power 2: an ellipsoid) whose bottom is centred at ``at``."""
+    """Return a rounded box (power 2: an ellipsoid) whose bottom is centred at ``at``."""
     ball = trimesh.creation.icosphere(subdivisions=detail)
     vertices = ball.vertices / np.linalg.norm(ball.vertices, ord=power, axis=1)[:, None]
     ball.vertices = vertices * np.array([width, depth, height]) / 2 + [0, 0, height / 2]
@@ -99,7 +99,7 @@ def cushion(
 
 
 def join(solids: Sequence[Solid]) -> Solid:
-    """Several solids as one."""
+    """Merge several solids into one."""
     starts = np.cumsum([0, *(len(solid.vertices) for solid in solids)])
     return Solid(
         np.concatenate([solid.vertices for solid in solids]),
@@ -109,7 +109,7 @@ def join(solids: Sequence[Solid]) -> Solid:
 
 
 def _smooth(mesh: trimesh.Trimesh) -> Solid:
-    """Give each face corner the mean normal of the faces around its vertex that do not meet at a crease."""
+    """Set the normal of each face corner to the mean of the faces around its vertex that do not meet at a crease."""
     mesh.update_faces(mesh.area_faces > 1e-10)
     normals, faces = mesh.face_normals, mesh.faces
     around = mesh.vertex_faces[faces]  # (m, 3, k), -1 = none

@@ -13,18 +13,18 @@ from loco.simulate.materials import Material, random_material
 from loco.simulate.plan import Room
 from loco.simulate.shapes import Floats
 
-ALIKE_IN_A_SET = 0.25  # chairs around one table are alike with probability repetition ** this
+ALIKE_IN_A_SET = 0.25  # chairs around one table are equal with probability repetition ** this
 
 
 @dataclass
 class Site:
-    """What builders of structure and furniture draw on and add to.
+    """Shared state of the builders of structure and furniture.
 
     Attributes:
-        rooms: of the floor plan.
-        repetition: probability, in [0, 1], that a material or design is reused rather than created.
-        rng: source of all random draws.
-        materials: created so far; parts refer to them by index.
+        rooms: rooms of the floor plan.
+        repetition: probability, in [0, 1], that a material or design is reused instead of created.
+        rng: generator of all random draws.
+        materials: materials created so far; parts refer to them by index.
         stock: materials (indices) and designs that can be reused, by kind.
         placed: design, object-to-world pose (4, 4) and room of each object.
     """

@@ -1,4 +1,4 @@
-"""The house itself: floors, ceilings, walls with openings, door frames and windows."""
+"""The structure of a house: floors, ceilings, walls with openings, door frames and windows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from loco.simulate.furniture import Design, Materials, Part
 from loco.simulate.plan import UP, WALL, Opening, Room
 from loco.simulate.shapes import Floats, Solid, box, grid, join, lines
 
-PANE = 0.1  # how far the pane lies behind the wall's inner face, metres
-CELL = 0.2  # light on walls and floors is stored at this spacing, metres
+PANE = 0.1  # distance of the pane behind the wall's inner face, metres
+CELL = 0.2  # spacing of the vertices of walls and floors, at which light is stored, metres
 
 
 def floor(room: Room, material: int) -> Design:
-    """In house coordinates, as all of the shell."""
+    """Return a floor in house coordinates, like all parts of the shell."""
     return Design("floor", [Part(_rectangle(_corner(room), [1, 0, 0], [0, 1, 0], *room.size), material)])
 
 
@@ -26,7 +26,7 @@ def ceiling(room: Room, material: int) -> Design:
 
 
 def wall(room: Room, index: int, material: int, trim: int) -> Design:
-    """A wall with its openings cut out, and its skirting."""
+    """Return a wall with its openings cut out, and its skirting."""
     face, openings = room.wall(index), [o for o in room.openings if o.wall == index]
     us = lines(face.length, CELL, [u for o in openings for u in (o.low, o.high)])
     zs = lines(room.height, CELL, [z for o in openings for z in (o.bottom, o.top)])
@@ -48,7 +48,7 @@ def wall(room: Room, index: int, material: int, trim: int) -> Design:
 
 
 def door_frame(door: Opening, trim: int) -> Design:
-    """The lining of a door's opening with a casing on both sides; back of the frame's own room at y = 0."""
+    """Return the lining of a door's opening with a casing on both sides; the wall of the frame's room is at y = 0."""
     w, h = door.width, door.top
     parts = [Part(_reveals(w, 0.0, h, WALL), trim)]
     for y in (-0.002, WALL + 0.002):
@@ -58,7 +58,7 @@ def door_frame(door: Opening, trim: int) -> Design:
 
 
 def window(opening: Opening, take: Materials, trim: int) -> Design:
-    """Pane, bars and sill in a wall's opening; the wall's inner face is the plane y = 0."""
+    """Return pane, bars and sill in a wall's opening; the wall's inner face is the plane y = 0."""
     w, low, high = opening.width, opening.bottom, opening.top
     columns, rows = int(take.rng.integers(1, 4)), int(take.rng.integers(1, 3))
     bar, y = 0.055, PANE - 0.02
@@ -84,7 +84,7 @@ def window(opening: Opening, take: Materials, trim: int) -> Design:
 
 
 def _reveals(width: float, low: float, high: float, depth: float) -> Solid:
-    """The four inner sides of an opening, from y = 0 to ``depth``, facing its middle."""
+    """Return the four inner sides of an opening, from y = 0 to ``depth``, facing its centre."""
     left, right = np.array([-width / 2, 0, low]), np.array([width / 2, 0, low])
     y = [0, 1, 0]
     return join(

@@ -1,4 +1,4 @@
-"""The ablation_plot step: scores of the variants of an ablation, a panel per benchmark."""
+"""The ablation_plot step: plot the scores of the variants of an ablation, one panel per benchmark."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from loco.steps.table import Rows
 
 
 def run(recipes: Mapping[str, Recipe], rows: Rows, titles: Mapping[str, str], title: str, out: Path) -> None:
-    """Draw an ablation into ``out`` (SVG) and a PNG beside it; ``title`` says what varies.
+    """Plot an ablation to ``out`` (SVG) and a PNG beside it; ``title`` states what varies.
 
     Raises:
-        DataError: a metric file is damaged, or was not made as the plan says.
+        DataError: a metric file is damaged, or was not made as planned.
     """
     metrics = as_rows([read_metrics(path, recipes[path]) for path in rows], rows)
     ablation_plot(metrics, titles, title, out.with_suffix(""))

@@ -15,7 +15,7 @@ def run(manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], out: Path
     """Write ``out`` if all scenes passed.
 
     Raises:
-        DataError: some did not; the message lists all of their problems.
+        DataError: some scenes did not pass; the message lists all their problems.
     """
     manifests = read_manifests(manifest_paths, recipes)
     require_whole({manifest.place: manifest.content for manifest in manifests})

@@ -1,4 +1,4 @@
-"""The check_scene step: look at every raw file that frames are made from, and write what was found."""
+"""The check_scene step: check every raw file that frames are made from, and write a manifest."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from loco.steps.raw_checks import write_check
 
 
 def run(recipe: Recipe, raw: Path, out: Path, dataset: str, scene: str) -> None:
-    """Check a raw scene. Problems go into the manifest, so that one broken scene does not stop the others.
+    """Check a raw scene. Problems are written to the manifest, so that a broken scene does not stop the others.
 
     Args:
-        recipe: of the manifest; its settings are ``format``, ``decode``, ``accept_geometry`` and the conventions of the
-            dataset.
-        raw: folder that holds the raw scenes.
+        recipe: recipe of the manifest; its settings are ``format``, ``decode``, ``accept_geometry`` and the conventions
+            of the dataset.
+        raw: folder of the raw scenes.
         out: manifest to write.
         dataset, scene: their names.
 
     Raises:
-        DataError: the scene was made by the workflow, and not as the plan says.
+        DataError: the scene was made by the workflow, but not as planned.
     """
     accept = recipe.settings.get("accept_geometry", False)
     check = partial(check_scene, conventions=conventions_of(recipe.settings), accept_geometry=accept)

@@ -1,4 +1,4 @@
-"""The check_table step: a table of the checks of all scenes, broken ones among them."""
+"""The check_table step: write a table of the checks of all scenes, including broken ones."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Sizes = Mapping[str, Mapping[str, int]]  # dataset -> height, width, every, stri
 def run(
     manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], sizes: Sizes, out: Path, figure: Path | None = None
 ) -> None:
-    """Write the table of the checks, and draw their geometric part.
+    """Write the table of the checks and plot the geometric checks.
 
     Args:
         manifest_paths: manifests of all scenes.
         recipes: dataset -> the recipe of its manifests.
-        sizes: dataset -> what decides how much disk its frames and correspondences take.
+        sizes: dataset -> settings that determine the size on disk of its frames and correspondences.
         out: CSV to write; a Markdown table is written beside it.
-        figure: SVG to draw, and a PNG beside it.
+        figure: SVG to write; a PNG is written beside it.
 
     Raises:
-        DataError: a manifest is damaged, or was not made as the plan says.
+        DataError: a manifest is damaged, or was not made as planned.
     """
     manifests = read_manifests(manifest_paths, recipes)
     estimates = {manifest.place: _prepared_bytes(manifest, sizes[manifest.place[0]]) for manifest in manifests}

@@ -1,4 +1,4 @@
-"""The correspondence step: every patch of a scene's frames to its 3D point, and the overlap of its images."""
+"""The correspondence step: compute the 3D point of every patch of a scene, and the overlap of its images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(recipe: Recipe, frames_path: Path, out: Path, threads: int = 1) -> None:
     """Write the correspondences of a scene's frames; ``recipe.settings`` are those of :func:`correspond_scene`.
 
     Raises:
-        DataError: the frames are damaged, or were not made as the plan says.
+        DataError: the frames are damaged, or were not made as planned.
     """
     correspond_scene(frames_path, out, recipe.settings, threads, recipe)
 
@@ -36,9 +36,10 @@ def correspond_scene(
     Args:
         frames_path: file of :class:`loco.storage.Frames`.
         out: file of :class:`loco.storage.Correspondences` to write.
-        settings: ``stride`` (pixels of the frames a patch) and ``overlap_tolerance`` (metres; of frames with depth).
-        threads: for the overlaps.
-        recipe: of the file; None writes no record and takes the frames as they are.
+        settings: ``stride`` (patch size in pixels of the frames) and ``overlap_tolerance`` (metres; for frames with
+            depth).
+        threads: number of threads for the overlaps.
+        recipe: recipe of the file; None writes no record and accepts any frames.
     """
     with Frames(frames_path, recipe and recipe.inputs["frames"]) as frames:
         grid = grid_size(frames.size, settings["stride"])
@@ -62,7 +63,7 @@ def correspond_scene(
 def _from_depth(
     frames: Frames, grid: tuple[int, int], extent: tuple[int, int], tolerance: float, threads: int
 ) -> Corresponding:
-    """By the depth images, of which one is held at a time."""
+    """Compute correspondences from depth images, one image in memory at a time."""
     depth, intrinsics, poses = frames["depth"], frames["intrinsics"][:], frames["pose"][:]
     points, valid = np.empty((len(frames), *grid, 3)), np.empty((len(frames), *grid), dtype=bool)
     for i in tqdm(range(len(frames)), desc="patches", unit="image"):
@@ -71,7 +72,7 @@ def _from_depth(
 
 
 def _from_tracks(frames: Frames, grid: tuple[int, int], extent: tuple[int, int]) -> Corresponding:
-    """By the points of a sparse model that the frames observe; their observations are in the order of the frames."""
+    """Compute correspondences from the observed points of a sparse model; observations are in frame order."""
     frame, track, uv = (frames[f"observation_{array}"][:] for array in ("frame", "track", "uv"))
     ends = np.searchsorted(frame, np.arange(len(frames) + 1))
     parts = [slice(*ends[i : i + 2]) for i in range(len(frames))]

@@ -1,4 +1,4 @@
-"""The differences step: how much more one experiment scores than another, item by item."""
+"""The differences step: compute the paired differences between the scores of experiments, item by item."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def run(
     comparisons: Sequence[Sequence[str]],
     out: Path,
 ) -> None:
-    """Write the table of differences of a benchmark; arguments as of :func:`loco.steps.table.run`.
+    """Write the table of differences of a benchmark; see :func:`loco.steps.table.run` for the arguments.
 
     Raises:
-        DataError: a metric file is damaged, or was not made as the plan says, or two are of different items.
+        DataError: a metric file is damaged, or was not made as planned, or two files have different items.
     """
     metrics = as_rows([read_metrics(path, recipes[path]) for path in rows], rows)
     write_differences(metrics, titles, comparisons, out.with_suffix(""))

@@ -1,4 +1,4 @@
-"""The encode step: what the frozen part of a model makes of a scene's frames, computed once for all that needs it."""
+"""The encode step: compute the outputs of a frozen encoder for a scene's frames once, for all steps that need them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from loco.records import Recipe, record_of_scene
 from loco.steps.scene_inputs import weights_ids
 from loco.storage import Encoded, Frames
 
-BATCH = 8  # images at a time
+BATCH = 8  # images per batch
 
 
 def run(recipe: Recipe, frames_path: Path, out: Path, weights: Sequence[Path] = ()) -> None:
     """Write the encoded frames of a scene; ``recipe.settings["model"]`` is the configuration of the encoder.
 
-    ``weights`` are the local files that the encoder is built from, for the record.
+    ``weights`` are the local weight files of the encoder, for the record.
 
     Raises:
-        ConfigError, DataError: as :func:`encode_scene`; or the frames were not made as the plan says.
+        ConfigError, DataError: as :func:`encode_scene`; or the frames were not made as planned.
     """
     with claimed_gpus(1):
         encode_scene(recipe.settings["model"], frames_path, out, recipe, weights)
@@ -42,14 +42,14 @@ def encode_scene(
     recipe: Recipe | None = None,
     weights: Sequence[Path] = (),
 ) -> None:
-    """Write the encoded frames of a scene, in half precision.
+    """Write the encoded frames of a scene in half precision.
 
     Args:
-        model: configuration of the extractor, of which only the encoder is used.
+        model: configuration of the extractor; only its encoder is used.
         frames_path: file of :class:`loco.storage.Frames`.
         out: file of :class:`loco.storage.Encoded` to write.
-        recipe: of the file; None writes no record and takes the frames as they are.
-        weights: local files that the encoder is built from, for the record.
+        recipe: recipe of the file; None writes no record and accepts any frames.
+        weights: local weight files of the encoder, for the record.
 
     Raises:
         ConfigError: the model has no frozen encoder.
@@ -87,7 +87,7 @@ def _halved(maps: Tensor, frames_path: Path) -> Tensor:
 def encoded_batches(
     extractor: Extractor, frames: Frames, device: torch.device | str, encoded: Encoded | None = None
 ) -> Iterator[Tensor]:
-    """The encoder's maps of the frames of a scene (b, c, h, w), a few at a time: those of ``encoded``, or computed."""
+    """Yield batches (b, c, h, w) of the encoder's maps of a scene's frames, read from ``encoded`` or computed."""
     for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
         part = slice(start, start + BATCH)
         if encoded is None:

@@ -1,4 +1,4 @@
-"""The evaluate step: scores of one extractor on the test scenes of a split."""
+"""The evaluate step: compute the scores of one extractor on the test scenes of a split."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def run(
     out: Path,
     subject: Mapping[str, str],
 ) -> None:
-    """Score the features of an extractor on a benchmark.
+    """Evaluate the features of an extractor on a benchmark.
 
     Args:
-        recipe: of the metric file; its settings are ``benchmark``, the name, and ``settings`` of the benchmark,
-            ``scenes``, those that are evaluated, and ``seed`` of the extractor (None if it has none); ``training``, the
-            training scenes that they are compared with, if there are; ``keypoints``, the model of an extractor
-            without feature maps.
-        scenes: frames, correspondences, features and labels of each scene; None for what the benchmark does not need.
-        training: for each scene the correspondences of the training scenes in its world frame; empty unless the
-            benchmark reports what training images show.
+        recipe: recipe of the metric file; its settings are ``benchmark`` (name), ``settings`` of the benchmark,
+            ``scenes`` (evaluated scenes), ``seed`` of the extractor (None if it has none), ``training`` (training
+            scenes that they are compared with, if any) and ``keypoints`` (model of an extractor without feature maps).
+        scenes: frames, correspondences, features and labels of each scene; None for files that the benchmark does not
+            require.
+        training: for each scene, the correspondences of the training scenes in its world frame; empty unless the
+            benchmark reports which surfaces training images show.
         out: metric file to write.
-        subject: ``split``, ``experiment`` and ``checkpoint``, for its record.
+        subject: ``split``, ``experiment`` and ``checkpoint``, for the record.
 
     Raises:
-        DataError: an input was not made as the plan says, or the benchmark cannot be measured on it.
+        DataError: an input was not made as planned, or the benchmark cannot be computed on it.
     """
     inputs = check_scenes(scenes, KINDS, recipe)
     distinct = dict.fromkeys(path for paths in training for path in paths)
     inputs |= check_scenes([[path] for path in distinct], [Correspondences], recipe)
     benchmark, settings = recipe.settings["benchmark"], recipe.settings["settings"]
-    # Every experiment and seed answers the same questions: the evaluation has its own seed.
+    # The evaluation has its own seed, so that all experiments and seeds are evaluated on the same samples.
     with claimed_gpus(BENCHMARKS[benchmark].gpus):
         evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
             [

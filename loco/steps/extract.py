@@ -1,4 +1,4 @@
-"""The extract step: features of a scene's frames, computed once and read by every benchmark."""
+"""The extract step: compute the features of a scene's frames once, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loco.steps.scene_inputs import weights_ids
 from loco.storage import Encoded, Features, Frames
 from loco.storage.content_id import read_content_id
 
-BATCH = 8  # images at a time
+BATCH = 8  # images per batch
 
 
 def run(
@@ -36,11 +36,11 @@ def run(
 ) -> None:
     """Write the features of a scene's frames.
 
-    ``recipe.settings`` are ``model``, the configuration of the extractor, and ``seed`` of its initial weights, None
-    where they decide nothing. The other arguments are those of :func:`extract_scene`.
+    ``recipe.settings`` are ``model``, the configuration of the extractor, and ``seed`` of its initial weights, None if
+    they do not affect the features. See :func:`extract_scene` for the other arguments.
 
     Raises:
-        DataError: as :func:`extract_scene`; or an input was not made as the plan says.
+        DataError: as :func:`extract_scene`; or an input was not made as planned.
     """
     model, seed = recipe.settings["model"], recipe.settings["seed"] or 0
     with claimed_gpus(1):
@@ -62,17 +62,17 @@ def extract_scene(
 
     Args:
         model: an experiment's ``model``.
-        checkpoint: its trained weights; None takes the extractor as it is made from ``seed``.
+        checkpoint: trained weights; None uses the extractor as initialised from ``seed``.
         frames_path: file of :class:`loco.storage.Frames`.
         out: file of :class:`loco.storage.Features` to write.
-        seed: of the initial weights.
-        encoded_path: file of :class:`loco.storage.Encoded`, what the frozen part of the model makes of the frames; None
-            to compute it.
-        recipe: of the file; None writes no record and takes the inputs as they are.
-        weights: local files that the extractor is built from, for the record.
+        seed: seed of the initial weights.
+        encoded_path: file of :class:`loco.storage.Encoded` with the outputs of the frozen encoder; None computes them.
+        recipe: recipe of the file; None writes no record and accepts any inputs.
+        weights: local weight files of the extractor, for the record.
 
     Raises:
-        DataError: the checkpoint cannot be used, the encoded frames are of others, or features are not finite.
+        DataError: the checkpoint cannot be used, the encoded frames are of different frames, or features are not
+            finite.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recipes = recipe.inputs if recipe else {}
@@ -112,8 +112,7 @@ def extract_scene(
 def _features(
     extractor: Extractor, frames: Frames, encoded: Encoded | None, part: slice, device: str
 ) -> tuple[Tensor, Tensor]:
-    """Maps (b, c, h, w) of some frames, of any length, and their class tokens (b, t), which are not stored with encoded
-    frames."""
+    """Return unnormalised feature maps (b, c, h, w) and class tokens (b, t); encoded frames have no tokens (t = 0)."""
     images = to_colours(frames["rgb"][part], device) if extractor.needs_images or not encoded else None
     if encoded:
         maps = extractor.raw(images, torch.from_numpy(encoded["encoded"][part]).to(device))

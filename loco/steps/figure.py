@@ -1,4 +1,4 @@
-"""The figure step: one figure of a benchmark on a split."""
+"""The figure step: plot one figure of a benchmark on a split."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from loco.steps.table import Rows
 
 
 def run(figure: str, recipes: Mapping[str, Recipe], rows: Rows, titles: Mapping[str, str], out: Path) -> None:
-    """Draw a figure into ``out`` (SVG) and a PNG beside it.
+    """Plot a figure to ``out`` (SVG) and a PNG beside it.
 
     Args:
         figure: a key of :data:`loco.results.plots.FIGURES`.
-        recipes, rows, titles: as of :func:`loco.steps.table.run`.
+        recipes, rows, titles: see :func:`loco.steps.table.run`.
         out: SVG to write.
 
     Raises:
-        DataError: a metric file is damaged, or was not made as the plan says.
+        DataError: a metric file is damaged, or was not made as planned.
     """
     metrics = as_rows([read_metrics(path, recipes[path]) for path in rows], rows)
     FIGURES[figure](metrics, titles, out.with_suffix(""))

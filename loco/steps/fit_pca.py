@@ -1,4 +1,4 @@
-"""Principal components of a backbone's features: the plain way to fewer channels, which a training has to beat."""
+"""The fit_pca step: reduce a backbone's features by principal components, a baseline for trained heads."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ def run(
     """Fit the principal components of an experiment.
 
     Args:
-        recipe: of the model; its settings are ``model``, ``whiten``, ``seed`` and ``data``, the scenes by their part.
+        recipe: recipe of the model; its settings are ``model``, ``whiten``, ``seed`` and ``data``, the scenes of each
+            part of the split.
         scenes: (frames,) or (frames, encoded) files of the training scenes.
         out: ``model.safetensors`` to write.
-        subject: what the model is of, for its record.
-        weights: local files that the backbone is built from, for the record.
+        subject: subject of the record.
+        weights: local weight files of the backbone, for the record.
 
     Raises:
-        ConfigError, DataError: as :func:`fit_pca`; or an input was not made as the plan says.
+        ConfigError, DataError: as :func:`fit_pca`; or an input was not made as planned.
     """
     settings = recipe.settings
     inputs = check_scenes(scenes, (Frames, Encoded), recipe) | weights_ids(weights)
@@ -59,20 +60,20 @@ def fit_pca(
     facts: Mapping[str, Any] | None = None,
     record: Record | None = None,
 ) -> None:
-    """Give a model's linear head the principal components of its backbone's features, and write the model.
+    """Set a model's linear head to the principal components of its backbone's features, and write the model.
 
     Args:
-        model: a ``backbone`` that is not trained, with the head ``linear`` of at most its channels.
-        scenes: (frames,) files of the scenes whose features are analysed, or (frames, encoded) files.
+        model: a ``backbone`` that is not trained, with a head ``linear`` that has at most as many channels.
+        scenes: (frames,) or (frames, encoded) files of the scenes whose features are analysed.
         out: ``model.safetensors`` to write.
-        seed: of a backbone's weights, where they are random.
+        seed: seed of the backbone's weights, if they are random.
         whiten: divide each component by its standard deviation.
-        facts: to be written into the model file.
-        record: how the model is made.
+        facts: metadata for the model file.
+        record: provenance record.
 
     Raises:
-        ConfigError: the model has no linear head, more components than channels, or more than the features vary in.
-        DataError: files that do not belong together.
+        ConfigError: the model has no linear head, or more components than channels or than the rank of the features.
+        DataError: the files do not belong together.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = build_extractor(model, seed).to(device).eval()

@@ -1,7 +1,6 @@
-"""The frames step: a raw scene to frames of one size, with every hole of the depth filled or the frame dropped.
+"""The frames step: convert a raw scene to frames of one size, and fill holes in the depth or drop the frame.
 
-Where images share no world frame, patches are given no 3D points: nothing needs the guesses that fill holes, so holes
-stay.
+If the images share no world frame, no 3D points are computed, so missing depth is not inpainted.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from loco.storage import Frames, read_manifest, read_mesh
 from loco.storage.scene_file import Writer
 
 SENSOR, MESH, INPAINTED = (Frames.SOURCES.index(name) for name in ("sensor", "mesh", "inpainted"))
-NEAREST = 0.01  # metres; nearer sensor depths are holes, and so are those beyond `frames.max_depth`
-Prepared = tuple[RawFrame, NDArray[np.uint8]]  # a frame, and where each depth comes from
+NEAREST = 0.01  # metres; nearer sensor depths are treated as missing, like those beyond `frames.max_depth`
+Prepared = tuple[RawFrame, NDArray[np.uint8]]  # a frame, and the source of each depth
 
 
 def run(
@@ -49,16 +48,16 @@ def run(
     """Write the frames of a scene that passed its check.
 
     Args:
-        recipe: of the frames; its settings are those of :func:`prepare_frames`, and ``format``.
-        manifest_path: what the check found.
-        raw: folder that holds the raw scenes.
+        recipe: recipe of the frames; its settings are those of :func:`prepare_frames`, and ``format``.
+        manifest_path: manifest of the scene.
+        raw: folder of the raw scenes.
         out: file of :class:`loco.storage.Frames` to write.
         dataset, scene: their names.
-        mesh_path: a mesh made from the scene's own depth, where the configuration asks for one.
-        threads: for the ray casting.
+        mesh_path: a mesh made from the scene's own depth, if the configuration requires one.
+        threads: number of threads for ray casting.
 
     Raises:
-        DataError: an input was not made as the plan says, the scene did not pass its check, or no frame is left.
+        DataError: an input was not made as planned, the scene did not pass its check, or no frame is left.
     """
     manifest = read_manifest(manifest_path, recipe.inputs["check_scene"])
     manifest.require_passed()
@@ -67,7 +66,7 @@ def run(
         mesh, inputs[mesh_path] = read_mesh(mesh_path, recipe.inputs["fuse"])
     record = new_record(recipe, {"dataset": dataset, "scene": scene}, inputs)
     settings = {key: value for key, value in recipe.settings.items() if key != "format"}
-    # As the check took them.
+    # The conventions that the check used.
     conventions = conventions_of(recipe.inputs["check_scene"].settings)
     prepare_frames(recipe.settings["format"], raw, scene, out, dataset, settings, mesh, threads, record, conventions)
 
@@ -84,29 +83,30 @@ def prepare_frames(
     record: Record | None = None,
     conventions: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write a scene's frames. Each image is read once, and one is held at a time.
+    """Write a scene's frames. Each image is read once, one image in memory at a time.
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
-        raw: folder that holds the raw scenes.
+        raw: folder of the raw scenes.
         scene: name of the scene.
         out: file of :class:`loco.storage.Frames` to write.
         dataset: name of the dataset.
-        settings: ``height``, ``width`` (pixels); ``crop``, to crop to their proportions instead of resizing each side
-            by a factor of its own; ``images`` ("all" or "horizontal") and ``every``, to take each n-th;
-            ``max_hole_fraction``: a frame that the mesh leaves with more holes is dropped; ``max_overlap``: so is one
-            that overlaps more with a frame before it (:class:`loco.geometry.overlap.Thinning`); ``max_depth``: sensor
-            depths beyond it are holes, metres (:data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres a
-            unit of a sparse model. What was left out is named in the facts ``skipped``, ``dropped`` and ``thinned``.
-        mesh: a PLY file made from the scene's own depth, to fill holes with where the dataset has no mesh.
-        threads: for the ray casting.
-        record: how the file is made.
-        conventions: of the raw files (:func:`loco.datasets.conventions_of`).
+        settings: ``height``, ``width`` (pixels); ``crop``, to crop to their aspect ratio instead of resizing both sides
+            by different factors; ``images`` ("all" or "horizontal"); ``every``, to use every n-th image;
+            ``max_hole_fraction``: frames with more holes after filling from the mesh are dropped; ``max_overlap``:
+            frames that overlap more with a previous frame are dropped (:class:`loco.geometry.overlap.Thinning`);
+            ``max_depth``: sensor depths beyond it are treated as missing, metres
+            (:data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres per unit of a sparse model. The facts ``skipped``,
+            ``dropped`` and ``thinned`` list the frames that were left out.
+        mesh: a PLY file made from the scene's own depth, to fill holes if the dataset has no mesh.
+        threads: number of threads for ray casting.
+        record: provenance record.
+        conventions: conventions of the raw files (:func:`loco.datasets.conventions_of`).
 
     Raises:
         DataError: the raw files are broken, or no frame is left.
 
-    Poses and points are written in the local coordinates of the scene; the fact ``origin`` is their origin in world
+    Poses and points are written in local coordinates of the scene; the fact ``origin`` is the local origin in world
     coordinates, metres (:mod:`loco.datasets.local`).
     """
     source = open_scene(format, raw, scene, conventions)
@@ -163,7 +163,7 @@ def _nothing_left(
 
 
 def _measure_beyond(frames: Iterable[RawFrame], limit: float, beyond: list[float]) -> Iterator[RawFrame]:
-    """The same frames; the fraction of the measured depth of each that is beyond the limit is appended to a list."""
+    """Yield the frames, and append the fraction of each frame's measured depth beyond the limit to ``beyond``."""
     for frame in frames:
         fraction = depth_beyond(frame.depth, limit)
         beyond += [] if fraction is None else [fraction]
@@ -179,10 +179,10 @@ def dense_frames(
     thinned: dict[str, float],
     fill: bool,
 ) -> Iterator[Prepared]:
-    """Frames of ``size``, and where each depth comes from; without holes, if they are to be filled (``fill``).
+    """Yield frames of ``size`` and the source of each depth; with ``fill``, holes are inpainted.
 
-    A frame without any depth has nothing to fill them from. Those left out are entered in ``dropped`` (name -> share of
-    holes) and ``thinned`` (name -> an overlap beyond the limit).
+    With ``fill``, frames without any depth are dropped, because inpainting requires known depths. Frames that are left
+    out are added to ``dropped`` (name -> fraction of holes) or ``thinned`` (name -> an overlap beyond the limit).
     """
     thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
     for raw_frame in frames:
@@ -205,15 +205,15 @@ def dense_frames(
 def prepare_frame(
     frame: RawFrame, size: tuple[int, int], caster: RayCaster | None, max_depth: float = MAX_DEPTH
 ) -> Prepared:
-    """Resize a frame, bring its depth to the colour camera, and fill holes from the mesh.
+    """Resize a frame, register its depth to the colour camera, and fill holes from the mesh.
 
-    Sensor depths beyond ``max_depth`` (metres) are holes.
+    Sensor depths beyond ``max_depth`` (metres) are treated as missing.
 
-    Colour is averaged over the area of each new pixel. Depth is read where the new pixel centres lie on the depth
-    image, never averaged across an edge or a hole (:func:`loco.geometry.register.register_depth`).
+    Colour is averaged over the area of each new pixel. Depth is sampled at the new pixel centres and never averaged
+    across an edge or a hole (:func:`loco.geometry.register.register_depth`).
 
     Returns:
-        The frame of ``size``, and where each depth comes from (h, w), an index of ``Frames.SOURCES``.
+        The frame of ``size``, and the source of each depth (h, w), an index into ``Frames.SOURCES``.
     """
     intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
     rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
@@ -229,7 +229,7 @@ def prepare_frame(
 
 
 def sparse_frames(frames: Iterable[RawFrame], size: tuple[int, int], scale: float) -> Iterator[Prepared]:
-    """Frames of ``size`` with their observations of a sparse model, of ``scale`` metres a unit, and without depth."""
+    """Yield frames of ``size`` without depth, with observations of a sparse model of ``scale`` metres per unit."""
     nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
     for frame in frames:
         height, width = frame.rgb.shape[:2]
@@ -250,7 +250,7 @@ def sparse_frames(frames: Iterable[RawFrame], size: tuple[int, int], scale: floa
 
 
 def photographs(frames: Iterable[RawFrame], size: tuple[int, int]) -> Iterator[Prepared]:
-    """Frames of ``size`` without depth and pose; their intrinsics take raw pixels to those of the frame."""
+    """Yield frames of ``size`` without depth and pose; their intrinsics map raw pixels to pixels of the frame."""
     nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
     for frame in frames:
         rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)
@@ -259,7 +259,7 @@ def photographs(frames: Iterable[RawFrame], size: tuple[int, int]) -> Iterator[P
 
 
 def _write(file: Writer, prepared: Iterable[Prepared], size: tuple[int, int]) -> int:
-    """Fill the arrays of a file of frames that is being made; returns how many frames there were."""
+    """Write the arrays of a frames file and return the number of frames."""
     names: list[str] = []
     cameras: list[Camera] = []
     observed: list[tuple[NDArray, NDArray, NDArray]] = []

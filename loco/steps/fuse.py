@@ -1,4 +1,4 @@
-"""The fuse step: a mesh from a scene's own depth images, to fill their holes with where the dataset has no mesh."""
+"""The fuse step: fuse a scene's depth images into a mesh, to fill their holes if the dataset has no mesh."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def run(recipe: Recipe, manifest_path: Path, raw: Path, out: Path, dataset: str,
     """Write the mesh of a scene that passed its check; ``recipe.settings`` are those of :func:`fuse_scene`.
 
     Raises:
-        DataError: as :func:`fuse_scene`; or the manifest was not made as the plan says, or lists problems.
+        DataError: as :func:`fuse_scene`; or the manifest was not made as planned, or lists problems.
     """
     manifest = read_manifest(manifest_path, recipe.inputs["check_scene"])
     manifest.require_passed()
     record = new_record(recipe, {"dataset": dataset, "scene": scene}, {manifest_path: manifest.content_id})
-    # As the check took them.
+    # The conventions that the check used.
     conventions = conventions_of(recipe.inputs["check_scene"].settings)
     fuse_scene(recipe.settings["format"], raw, scene, out, recipe.settings, record, conventions)
 
@@ -44,15 +44,15 @@ def fuse_scene(
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
-        raw: folder that holds the raw scenes.
+        raw: folder of the raw scenes.
         scene: name of the scene.
         out: PLY to write.
         settings: ``voxel``, the edge of a voxel, and ``max_depth``, the largest depth to use; metres.
-        record: how the mesh is made.
-        conventions: of the raw files (:func:`loco.datasets.conventions_of`).
+        record: provenance record.
+        conventions: conventions of the raw files (:func:`loco.datasets.conventions_of`).
 
     Raises:
-        DataError: the scene has no depth images, or they make no surface.
+        DataError: the scene has no depth images, or they contain no surface.
     """
     source = open_scene(format, raw, scene, conventions)
     if source.tracks() is not None:

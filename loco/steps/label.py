@@ -1,4 +1,4 @@
-"""The label step: which object and which category each pixel of a scene's frames shows, by ray casting."""
+"""The label step: compute the object and category of each pixel of a scene's frames by ray casting."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def run(
     """Write the labels of a scene's frames.
 
     Args:
-        recipe: of the labels; its settings hold the ``format`` of the dataset.
+        recipe: recipe of the labels; its settings contain the ``format`` of the dataset.
         frames_path: file of :class:`loco.storage.Frames`.
-        manifest_path: what the check of the label files found.
-        raw: folder that holds the raw scenes.
+        manifest_path: manifest of the label files.
+        raw: folder of the raw scenes.
         mapping: table of raw labels.
         out: file of :class:`loco.storage.Labels` to write.
         scene: name of the scene.
-        threads: for the ray casting.
+        threads: number of threads for ray casting.
 
-    Raises:
-        DataError: as :func:`label_scene`; or an input was not made as the plan says, or the check found problems.
+        Raises:
+            DataError: as :func:`label_scene`; or an input was not made as planned, or the check found problems.
     """
     manifest = read_manifest(manifest_path, recipe.inputs["check_labels"])
     manifest.require_passed()
@@ -65,17 +65,17 @@ def label_scene(
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
-        raw: folder that holds the raw scenes.
+        raw: folder of the raw scenes.
         scene: name of the scene.
         frames_path: file of :class:`loco.storage.Frames`.
         mapping: table of raw labels (:func:`read_mapping`).
         out: file of :class:`loco.storage.Labels` to write.
-        threads: for the ray casting.
-        recipe: of the file; None writes no record and takes the frames as they are.
-        manifest: what the check of the label files found; for the record.
+        threads: number of threads for ray casting.
+        recipe: recipe of the file; None writes no record and accepts any frames.
+        manifest: manifest of the label files, for the record.
 
-    Raises:
-        DataError: the dataset has no labels, the frames are of another scene, or the table lacks a label.
+        Raises:
+            DataError: the dataset has no labels, the frames belong to another scene, or the table lacks a label.
     """
     labelled = open_scene(format, raw, scene).labelled_mesh()
     if labelled is None:
@@ -103,8 +103,8 @@ def label_scene(
 def _write_maps(
     file: Writer, frames: Frames, caster: RayCaster, object_of: NDArray[np.int32], categories: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Fill the maps frame by frame; in how many pixels and in how many frames each object is seen."""
-    # A ray that meets nothing has triangle -1, and a triangle without object has object -1: both find the last entry.
+    """Fill the maps frame by frame; return the numbers of pixels and of frames in which each object is seen."""
+    # A ray without a hit has triangle -1, and a triangle without an object has object -1: both index the last entry.
     object_of = np.append(object_of, np.int32(Labels.VOID))
     categories = np.append(categories, np.uint8(MPCAT40.index("void")))
     pixels, views = np.zeros((2, len(categories) - 1), np.int64)
@@ -136,7 +136,7 @@ def _describe(
 
 
 def _count(objects: Objects, area: int) -> dict[str, Any]:
-    """The facts ``counts``; ``area`` is the number of all pixels."""
+    """Return the fact ``counts``; ``area`` is the total number of pixels."""
     things, stuff = object_counts(objects)
     shown = sum(o["pixels"] for o in objects if o["category"] != "void")
     return {"objects": things + sum(stuff), "things": things, "stuff": sum(stuff), "void": 1 - shown / area}

@@ -1,4 +1,4 @@
-"""The label_counts step: what the labels of all scenes hold."""
+"""The label_counts step: write statistics of the labels of all scenes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(paths: Sequence[Path], recipes: Mapping[str, Recipe], scenes: Path, cate
     """Write the tables of scenes and of categories (:func:`loco.results.label_tables.write_label_tables`).
 
     Raises:
-        DataError: a file is damaged, or was not made as the plan says.
+        DataError: a file is damaged, or was not made as planned.
     """
     for path in paths:
         with Labels(path) as labels:

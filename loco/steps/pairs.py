@@ -1,4 +1,4 @@
-"""The pairs step: index the positive pairs of a scene, so that a training draws from them without reading the scene."""
+"""The pairs step: index the positive pairs of a scene, so that training samples pairs without reading the scene."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from loco.geometry.near_pairs import index_pairs
 from loco.records import Recipe, record_of_scene
 from loco.storage import Correspondences, PairIndex
 
-_IMAGES = 64  # read at a time
-_MOST = 2**32 - 1  # patches: their numbers are stored in 32 bits
+_IMAGES = 64  # images that are read at once
+_MOST = 2**32 - 1  # largest number of patches, whose indices are stored in 32 bits
 
 
 def run(recipe: Recipe, correspondences_path: Path, out: Path) -> None:
     """Write the index of a scene's positive pairs within ``recipe.settings["radius"]``.
 
     Raises:
-        DataError: as :func:`index_scene`; or the correspondences were not made as the plan says.
+        DataError: as :func:`index_scene`; or the correspondences were not made as planned.
     """
     index_scene(correspondences_path, out, recipe.settings["radius"], recipe)
 
@@ -34,7 +34,7 @@ def index_scene(correspondences_path: Path, out: Path, radius: float, recipe: Re
         correspondences_path: file of :class:`loco.storage.Correspondences`.
         out: file of :class:`loco.storage.PairIndex` to write.
         radius: largest distance of a pair, metres.
-        recipe: of the file; None writes no record and takes the correspondences as they are.
+        recipe: recipe of the file; None writes no record and accepts any correspondences.
 
     Raises:
         DataError: the correspondences are damaged, or a valid patch has a point that is not finite.
@@ -62,7 +62,7 @@ def index_scene(correspondences_path: Path, out: Path, radius: float, recipe: Re
 
 
 def _valid_points(file: Correspondences) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Points (m, 3) of the valid patches, image by image, and the number of the first of each image (n + 1,)."""
+    """Return the points (m, 3) of the valid patches, image by image, and the first index of each image (n + 1,)."""
     valid = file["valid"][:]
     first = np.concatenate([[0], np.cumsum(valid.sum(axis=(1, 2), dtype=np.int64))])
     if first[-1] > _MOST:

@@ -1,4 +1,4 @@
-"""The pictures step: similarity of a query patch to other views of its place, and features as colours."""
+"""The pictures step: draw the similarity of a query patch to other views, and features as colours."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def run(
         recipes: input file -> its recipe.
         frames_path, correspondences_path: files of the scene.
         features_paths: experiment -> its features.
-        titles: experiment -> what the pictures call it.
-        count: how many views are shown.
+        titles: experiment -> its title in the pictures.
+        count: number of views to show.
         similarity_out, colours_out: PNG files to write; an SVG is written beside each.
 
     Raises:
-        DataError: a file is damaged, or was not made as the plan says, or no views overlap enough.
+        DataError: a file is damaged, or was not made as planned, or no views overlap sufficiently.
     """
     with (
         Frames(frames_path, recipes[str(frames_path)]) as frames,

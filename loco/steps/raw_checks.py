@@ -1,4 +1,4 @@
-"""What the checks of raw scenes and of their labels share."""
+"""Code shared by the checks of raw scenes and of their labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_check(
     """Check a raw scene with ``check(format, raw, scene, decode)`` and write its manifest.
 
     Raises:
-        DataError: the scene was made by the workflow, and not as the plan says.
+        DataError: the scene was made by the workflow, but not as planned.
     """
     inputs = {}
     for made in recipe.inputs.values():

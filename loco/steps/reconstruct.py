@@ -1,4 +1,4 @@
-"""The reconstruct step: a COLMAP model from photographs, the raw scene of a dataset that has no poses."""
+"""The reconstruct step: build a COLMAP model from photographs, as the raw scene of a dataset without poses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from loco.storage import write_folder_record
 
 
 def run(recipe: Recipe, images: Path, out: Path, dataset: str, scene: str, threads: int) -> None:
-    """Write a scene made from the photographs in ``images`` into the folder ``out``.
+    """Reconstruct a scene from the photographs in ``images`` and write it to the folder ``out``.
 
     Raises:
-        DataError: the photographs do not give a model (:func:`loco.datasets.reconstruct.reconstruct`).
+        DataError: no model can be built from the photographs (:func:`loco.datasets.reconstruct.reconstruct`).
     """
     reconstruct(images, out, recipe.settings, threads)
     write_folder_record(out, new_record(recipe, {"dataset": dataset, "scene": scene}, {}))

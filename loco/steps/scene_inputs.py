@@ -1,4 +1,4 @@
-"""What the steps after the frames share: check their inputs before any of them is used, and identify them."""
+"""Check and identify the inputs of the steps after the frames, before any of them is used."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ STEPS: dict[type[SceneFile], str] = {
 def check_scenes(
     scenes: Iterable[Sequence[Path | None]], kinds: Sequence[type[SceneFile]], recipe: Recipe
 ) -> dict[Path, str]:
-    """Open the files of each scene once, and check that they were made as the plan says, from the same frames.
+    """Open the files of each scene once, and check that they were made as planned and from the same frames.
 
     Args:
-        scenes: the files of each scene, in the order of ``kinds``, of which the first is that of the frames. None, or
-            a shorter list, where a scene has no file of a kind.
+        scenes: the files of each scene, in the order of ``kinds``; the first contains the frames. None, or a shorter
+            list, if a scene has no file of a kind.
         kinds: the class of each file.
-        recipe: of what is made from them; its inputs have the roles ``<step>/<dataset>``.
+        recipe: recipe of the output; its inputs have the roles ``<step>/<dataset>``.
 
     Returns:
         Path -> content id of every file.
 
     Raises:
-        DataError: a file is missing or damaged, was not made as expected, or is of other frames than its neighbours.
+        DataError: a file is missing or damaged, was not made as expected, or describes different frames than the other
+            files of its scene.
     """
     found: dict[Path, str] = {}
     for paths in tqdm(list(scenes), desc="check inputs", unit="scene", delay=2):
@@ -61,10 +62,10 @@ def check_scenes(
 
 
 def weights_ids(weights: Iterable[Path]) -> dict[Path, str]:
-    """Identify the files of weights that a model is built from.
+    """Identify the weight files of a model.
 
-    A model of this project has a content id. Other files are identified by size and modification time: they may be
-    large, and every job would have to read them whole.
+    A model file of this project has a content id. Other files are identified by size and modification time, because
+    hashing large files in every job would be slow.
 
     Returns:
         Path -> content id, or ``<bytes> bytes, modified <nanoseconds>``.
@@ -76,7 +77,7 @@ def weights_ids(weights: Iterable[Path]) -> dict[Path, str]:
 
 
 def stat_identity(path: Path) -> str:
-    """Identify a file by its size and the time of its last modification, without reading it.
+    """Identify a file by its size and modification time, without reading it.
 
     Raises:
         DataError: it is missing.

@@ -1,4 +1,4 @@
-"""The simulate step: build a furnished house and write it as a raw scene, in place of a download."""
+"""The simulate step: build a simulated scene and write it as a raw scene, in place of a download."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loco.storage import write_folder_record
 
 
 def run(recipe: Recipe, out: Path, dataset: str, scene: str) -> None:
-    """Write a simulated scene into the folder ``out``; ``recipe.settings`` are ``format`` and those of the format."""
+    """Write a simulated scene to the folder ``out``; ``recipe.settings`` are ``format`` and its settings."""
     settings = {key: value for key, value in recipe.settings.items() if key != "format"}
     simulate_scene(recipe.settings["format"], out, scene, settings)
     write_folder_record(out, new_record(recipe, {"dataset": dataset, "scene": scene}, {}))

@@ -1,4 +1,4 @@
-"""The table step: scores of one benchmark, over the seeds."""
+"""The table step: write the table of scores of one benchmark, aggregated over seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loco.results.metrics import as_rows, read_metrics
 from loco.results.published import Published, read_published
 from loco.results.tables import write_tables
 
-Rows = Mapping[str, Sequence[tuple[str, str]]]  # metric file -> the (split, name) of each row that it is shown as
+Rows = Mapping[str, Sequence[tuple[str, str]]]  # metric file -> (split, name) of its table rows
 
 
 def run(
@@ -25,14 +25,14 @@ def run(
 
     Args:
         recipes: metric file -> its recipe.
-        rows: metric file -> the rows that it is shown as.
-        titles: name of a row -> what the table calls it.
+        rows: metric file -> its table rows.
+        titles: name of a row -> its title in the table.
         out: CSV to write; Markdown and LaTeX are written beside it.
-        published: ``file`` of published numbers (None for none), ``datasets`` and ``methods`` that may be shown
+        published: ``file`` of published numbers (None for none), and the ``datasets`` and ``methods`` to show
             (:class:`loco.results.published.Published`).
 
     Raises:
-        DataError: a metric file is damaged, or was not made as the plan says.
+        DataError: a metric file is damaged, or was not made as planned.
     """
     metrics = as_rows([read_metrics(path, recipes[path]) for path in rows], rows)
     shown = Published([], {}, {})

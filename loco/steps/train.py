@@ -1,4 +1,4 @@
-"""The train step: fit the network of an experiment on the scenes of a split."""
+"""The train step: train the network of an experiment on the scenes of a split."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def run(
     threads: int,
     weights: Sequence[Path] = (),
 ) -> None:
-    """Train an experiment; resume it where it was stopped.
+    """Train an experiment, or resume a training that was interrupted.
 
     Args:
-        recipe: of the model; its settings are ``model`` and ``train`` of the experiment, ``seed``, and ``data``, the
-            scenes by their part.
-        train_scenes: files of the training scenes, of the kinds ``KINDS``; None, or fewer, where there is none.
-        val_scenes: likewise, of the scenes to validate on.
-        out: ``model.safetensors`` to write; log and TensorBoard files go beside it.
-        subject: what the model is of, for its record.
-        threads: for the computation on the CPU, of all processes.
-        weights: local files that the network is built from.
+        recipe: recipe of the model; its settings are ``model`` and ``train`` of the experiment, ``seed``, and ``data``,
+            the scenes of each part of the split.
+        train_scenes: files of the training scenes, of the kinds ``KINDS``; None, or fewer, if a scene lacks a kind.
+        val_scenes: files of the validation scenes, likewise.
+        out: ``model.safetensors`` to write; log and TensorBoard files are written beside it.
+        subject: subject of the record.
+        threads: number of CPU threads of all processes together.
+        weights: local weight files of the network.
 
     Raises:
-        DataError: as :func:`loco.training.train`; or an input was not made as the plan says.
+        DataError: as :func:`loco.training.train`; or an input was not made as planned.
     """
     settings = recipe.settings
     inputs = check_scenes([*train_scenes, *val_scenes], KINDS, recipe) | weights_ids(weights)
@@ -49,7 +49,7 @@ def run(
         start = model_file(settings["train"]["init"])
         inputs[start] = require_model(start, recipe.inputs.get("init")).content_id
     of_state = replace(recipe, settings={**settings, "train": state_settings(settings["train"])})
-    # The scheduler assigns the GPUs of several nodes.
+    # On several nodes, the scheduler assigns the GPUs.
     several_nodes = settings["train"].get("nodes", 1) > 1
     with claimed_gpus(0 if several_nodes else settings["train"].get("processes", 1)):
         train(

@@ -1,4 +1,4 @@
-"""The training_curve step: loss and validation score against the step."""
+"""The training_curve step: plot loss and validation score over the training steps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from loco.storage.training_log import curve_digest
 
 
 def run(recipes: Mapping[str, Recipe], runs: Sequence[tuple[Path, Path]], titles: Mapping[str, str], out: Path) -> None:
-    """Draw the training curves of a split into ``out`` (SVG) and a PNG beside it.
+    """Plot the training curves of a split to ``out`` (SVG) and a PNG beside it.
 
     Args:
         recipes: model file -> its recipe.
         runs: (log, model) of each training, ``<experiment>/<run>/log.csv``.
-        titles: experiment -> what the figure calls it.
+        titles: experiment -> its title in the figure.
         out: SVG to write.
 
     Raises:
-        DataError: a model was not made as the plan says, or a log does not belong to its model.
+        DataError: a model was not made as planned, or a log does not belong to its model.
     """
     curves: dict[str, list[Path]] = {}
     for log, model in runs:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: write under a temporary name in the same folder, sync, then rename."""
+"""Write files atomically: write to a temporary file in the same folder, sync, then rename."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from loco.process_identity import start_time
 from loco.storage.reading import error_number
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ABANDONED = 3600  # seconds without a write after which a temporary file of another machine counts as left behind
+_ABANDONED = 3600  # seconds without a write after which a temporary file of another machine is considered abandoned
 _TEMPORARY = re.compile(r"\.(?P<host>[^.]*)-(?P<process>\d+)-(?P<started>\d+)-\d+\.part(\.[^.]*)?$")
 _number = count()
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+    """Yield a temporary path beside ``path`` and rename it to ``path`` when the block ends without an error.
 
-    The temporary name keeps the suffix of ``path``, because libraries choose the format by it. If the block raises,
-    nothing is left behind; what a killed process left behind is removed by the next one that writes ``path``. The
-    content is on the disk before the file has its name, so a power cut leaves the old file, the new one, or none.
+    The temporary name keeps the suffix of ``path``, because libraries choose the format by it. If the block raises, the
+    temporary file is removed; the temporary file of a killed process is removed by the next process that writes
+    ``path``. The content is synced before the rename, so after a power failure ``path`` is the old file, the new file,
+    or missing.
 
     Raises:
-        DataError: the disk is full, or a file may not grow to this size.
+        DataError: the disk is full, or the file exceeds the allowed size.
         OrphanedError: the Snakemake that started this job has ended (:mod:`loco.parent_process`).
     """
     path = Path(path)
@@ -44,7 +45,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         require_parent()
-        temporary.chmod(permissions)  # some libraries replace the file by a private one
+        temporary.chmod(permissions)  # some libraries replace the file by one with private permissions
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
@@ -67,7 +68,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    """The temporary files of :func:`atomic_path` below a folder whose writers have ended."""
+    """Return the temporary files of :func:`atomic_path` below a folder whose writers have ended."""
     return [file for file in sorted(folder.rglob(".*.part*")) if _left_behind(file)]
 
 
@@ -79,7 +80,7 @@ def remove_left_behind(path: Path) -> None:
 
 
 def _create(path: Path) -> Path:
-    # Not `mkstemp`, whose file is private: an ordinary new file has the permissions that the umask gives.
+    # `mkstemp` would create a private file; an ordinary new file has the permissions that the umask allows.
     while True:
         name = f".{path.name}.{_host()}-{os.getpid()}-{start_time(os.getpid())}-{next(_number)}.part{path.suffix}"
         try:
@@ -90,7 +91,7 @@ def _create(path: Path) -> Path:
 
 
 def _left_behind(file: Path) -> bool:
-    """Whether the writer of a temporary file has ended."""
+    """Return whether the writer of a temporary file has ended."""
     match = _TEMPORARY.search(file.name)
     if match is None:
         return False
@@ -123,5 +124,5 @@ def _sync(path: Path) -> None:
 
 
 def _ran_out_of_room(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from (HDF5 fails again on closing), is for want of room."""
+    """Return whether an error or one of its causes (HDF5 fails again on closing) is due to insufficient disk space."""
     return error is not None and (error_number(error) in _NO_ROOM or _ran_out_of_room(error.__context__))

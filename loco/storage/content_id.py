@@ -1,8 +1,8 @@
-"""Content ids: a file states the SHA-256 of everything in it.
+"""Content ids: each file contains the SHA-256 of its own content.
 
-The id is in the head of the file, as ``content_id`` and 64 hexadecimal digits, whatever the format: in the user block
-of an HDF5 file, first in a JSON document, in the metadata of a safetensors file, in a comment of a PLY file. It is the
-SHA-256 of the file's bytes with these 64 digits set to zero, so a change of any bit is noticed. It is computed once,
+The id is in the head of the file, as ``content_id`` and 64 hexadecimal digits, in every format: in the user block of an
+HDF5 file, first in a JSON document, in the metadata of a safetensors file, in a comment of a PLY file. It is the
+SHA-256 of the file's bytes with these 64 digits set to zero, so a change of any bit is detected. It is computed once,
 when the file is written; readers take it from the head.
 """
 
@@ -18,8 +18,8 @@ from loco.errors import DataError
 from loco.files import open_regular
 from loco.storage.reading import REGENERATE, reading
 
-HEAD = 4096  # bytes at the start of a file that hold the id
-BLANK = "0" * 64  # what a writer puts in the place of the id; `seal` replaces it
+HEAD = 4096  # bytes at the start of a file that contain the id
+BLANK = "0" * 64  # placeholder of the id, which `seal` replaces
 _ID = re.compile(rb"content_id\W{1,8}([0-9a-f]{64})(?![0-9a-f])")
 _BLOCK = 1 << 20
 
@@ -44,20 +44,20 @@ def seal(path: str | Path) -> str:
 
 
 def read_content_id(path: str | Path) -> str:
-    """Return the content id that a file states, without reading the rest of the file.
+    """Return the content id stated in the head of a file, without reading the rest of the file.
 
     Raises:
-        DataError: the file cannot be read, or it states none (a file of version 0.1 of this project, say).
+        DataError: the file cannot be read, or has no content id (such as a file of version 0.1 of this project).
     """
     with reading(path), open_regular(path) as file:
         return _stated(path, file.read(HEAD))[1]
 
 
 def verify_content_id(path: str | Path) -> str:
-    """Read a whole file, check it against the content id that it states, and return the id.
+    """Read a whole file, check it against its content id, and return the id.
 
     Raises:
-        DataError: the file cannot be read, states no id, or was changed or damaged after it was written.
+        DataError: the file cannot be read, has no content id, or was changed or damaged after it was written.
     """
     with reading(path), open_regular(path) as file:
         start, stated = _stated(path, file.read(HEAD))
@@ -74,7 +74,7 @@ def verify_content_id(path: str | Path) -> str:
 
 
 def verified_bytes(path: str | Path) -> bytes:
-    """Read a whole file into memory, checked as by :func:`verify_content_id`. For small files."""
+    """Read a whole (small) file into memory and check it as :func:`verify_content_id` does."""
     verify_content_id(path)
     with reading(path):
         return Path(path).read_bytes()
@@ -92,7 +92,7 @@ def _stated(path: str | Path, head: bytes) -> tuple[int, str]:
 
 
 def _locate(head: bytes) -> tuple[int, str]:
-    """Offset and value of the content id in the head of a file."""
+    """Return offset and value of the content id in the head of a file."""
     match = _ID.search(head)
     if match is None:
         raise ValueError("no content id")
@@ -100,7 +100,7 @@ def _locate(head: bytes) -> tuple[int, str]:
 
 
 def _digest(file: BinaryIO, start: int) -> str:
-    """SHA-256 of an open file whose content id, at offset ``start``, counts as zeros."""
+    """Return the SHA-256 of an open file, with the content id at offset ``start`` replaced by zeros."""
     file.seek(0)
     head = file.read(start)
     digest = hashlib.sha256(head + BLANK.encode())

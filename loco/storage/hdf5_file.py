@@ -1,8 +1,8 @@
-"""A file that HDF5 writes to, on which no failed write is lost.
+"""A file object for HDF5 that records failed writes.
 
-libhdf5 reports some failed writes when an object is dropped, where Python cannot raise, and crashes on the next ones.
-This file remembers the first failure and lets libhdf5 believe that all is well, so that it can close in order; the
-writer asks for the failure after each of its writes.
+libhdf5 reports some failed writes when an object is destroyed, where Python cannot raise, and crashes on the next ones.
+This file records the first failure and reports success to libhdf5, so that libhdf5 can close the file in order; the
+writer checks for a failure after each of its writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CheckedFile(io.RawIOBase):
         self.failure: BaseException | None = None
 
     def require_written(self) -> None:
-        """Raise the failure of a write so far, if there was one."""
+        """Raise the first failure of a write, if there was one."""
         if isinstance(self.failure, OSError):
             raise OSError(self.failure.errno, f"a write failed: {self.failure.strerror}")
         if self.failure is not None:
@@ -57,7 +57,7 @@ class CheckedFile(io.RawIOBase):
         while done < len(data) and self.failure is None:
             try:
                 done += os.pwrite(self._descriptor, data[done:], self._position + done)
-            except BaseException as error:  # also SystemExit, of a request to stop that comes in between
+            except BaseException as error:  # also SystemExit, raised by a request to stop
                 self.failure = error
         self._position += len(data)
         return len(data)

@@ -1,4 +1,4 @@
-"""JSON documents between the steps (manifests, metrics): with a format, a version, a record and a content id."""
+"""JSON documents between the steps (manifests, metrics) with a format, a version, a record and a content id."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from loco.storage.atomic import atomic_path
 from loco.storage.content_id import BLANK, read_content_id, seal, verified_bytes
 from loco.storage.reading import REGENERATE, reading
 
-LARGEST = 2**63  # integers beyond fit into no array and no float
+LARGEST = 2**63  # larger integers fit neither an array nor a float
 
 
 @dataclass(frozen=True)
 class Document:
-    """A JSON document that was read: its content, its content id, and how it was made (None if it does not say)."""
+    """A JSON document that was read: its content, its content id, and its provenance record (None if it has none)."""
 
     path: Path
     content: dict[str, Any]
@@ -34,7 +34,7 @@ class Document:
 def write_json(
     path: str | Path, content: Mapping[str, Any], format: str, version: int, record: Record | None = None
 ) -> None:
-    """Write a document to ``path``, atomically. NaN is refused: JSON has none."""
+    """Write a document to ``path``, atomically. NaN is refused, because JSON cannot represent it."""
     head = {"content_id": BLANK, "format": format, "version": version}
     body = {"record": record.to_json() if record else None, "content": content}
     text = json.dumps(head)[:-1] + ",\n" + json.dumps(body, indent=1, sort_keys=True, allow_nan=False)[1:] + "\n"
@@ -50,17 +50,17 @@ def read_json(
     expected: Recipe | None = None,
     schema: Mapping[str, Any] | None = None,
 ) -> Document:
-    """Read a document, whole.
+    """Read a document.
 
     Args:
         path: the file.
-        format, version: that it must have.
-        schema: JSON Schema of its content; ``integer`` means a number without a point. None accepts any
+        format, version: required format and version.
+        schema: JSON Schema of its content; ``integer`` means a number without a decimal point. None accepts any
             object.
-        expected: how it must have been made; None to take it as it is.
+        expected: required recipe; None accepts any.
 
     Raises:
-        DataError: it is missing, damaged, of another format or version, or was not made as expected.
+        DataError: it is missing or damaged, has a different format or version, or was not made as expected.
     """
     text = verified_bytes(path)
     with reading(path):
@@ -111,7 +111,7 @@ def _parse(text: str) -> Any:
         ValueError, RecursionError: it is not strict JSON, or is nested too deeply.
     """
     content = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_bounded)
-    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a surrogate pair is no character, and cannot be written
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a surrogate pair is not a character and cannot be encoded
         json.dumps(content, ensure_ascii=False).encode()
     return content
 

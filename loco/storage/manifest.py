@@ -1,4 +1,4 @@
-"""Manifests: what the check of a raw scene found (``results/manifests``). A broken scene has one, too."""
+"""Manifests: results of the check of a raw scene (``results/manifests``). A broken scene has a manifest, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loco.storage.json_file import read_json, write_json
 
 _FORMAT, _VERSION = "loco-manifest", 1
 _COUNT, _TEXTS = {"type": "integer", "minimum": 0}, {"type": "array", "items": {"type": "string"}}
-# What every format states; formats add counts of their own.
+# Keys that the manifests of all formats have; formats add their own counts.
 _SCHEMA = {
     "type": "object",
     "properties": {
@@ -37,8 +37,8 @@ class Manifest:
     Attributes:
         path: the file.
         content: see :func:`loco.datasets.check_scene`; and ``dataset``, its name.
-        content_id: digest of the manifest, and so of all that it states of the raw files.
-        record: how it was made.
+        content_id: digest of the manifest, including the identities of the raw files.
+        record: provenance record.
     """
 
     path: Path
@@ -52,10 +52,10 @@ class Manifest:
         return self.content["dataset"], self.content["scene"]
 
     def require_passed(self) -> None:
-        """Refuse a scene whose check found problems.
+        """Raise an error if the check of the scene found problems.
 
         Raises:
-            DataError: the manifest lists some.
+            DataError: the manifest lists problems.
         """
         if not self.content["ok"]:
             raise DataError(
@@ -67,7 +67,7 @@ class Manifest:
 
 
 def write_manifest(path: str | Path, content: Mapping[str, Any], record: Record | None = None) -> None:
-    """Write what a check found to ``path``, atomically."""
+    """Write the results of a check to ``path``, atomically."""
     write_json(path, content, _FORMAT, _VERSION, record)
 
 
@@ -75,7 +75,7 @@ def read_manifest(path: str | Path, expected: Recipe | None = None) -> Manifest:
     """Read a manifest.
 
     Raises:
-        DataError: it is missing, damaged, not of the structure of a manifest, or not made as expected.
+        DataError: it is missing or damaged, does not have the structure of a manifest, or was not made as expected.
     """
     document = read_json(path, _FORMAT, _VERSION, expected, _SCHEMA)
     return Manifest(document.path, document.content, document.content_id, document.record)

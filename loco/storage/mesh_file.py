@@ -1,4 +1,4 @@
-"""Meshes that the workflow makes (``results/meshes``): PLY files with a record and a content id in their comments."""
+"""Meshes made by the workflow (``results/meshes``): PLY files with a record and a content id in their comments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def write_mesh(
     """Write a PLY file, atomically.
 
     Args:
-        path: where.
-        ply: a whole PLY file in memory.
-        record: how it was made.
-        origin: what to add to its vertices for world coordinates, metres; a comment of the file states it.
+        path: output file.
+        ply: content of a PLY file.
+        record: provenance record.
+        origin: (3,), offset to add to the vertices for world coordinates, metres; stored in a comment of the file.
     """
     magic, format, rest = ply.split(b"\n", 2)
     content = json.dumps(record.to_json() if record else None, sort_keys=True).encode()
@@ -36,7 +36,7 @@ def write_mesh(
 
 
 def read_mesh(path: str | Path, expected: Recipe | None = None) -> tuple[bytes, str]:
-    """Read a PLY file of :func:`write_mesh`: its bytes, and its content id.
+    """Return bytes and content id of a PLY file written by :func:`write_mesh`.
 
     Raises:
         DataError: it is missing or damaged, or was not made as expected.
@@ -48,10 +48,10 @@ def read_mesh(path: str | Path, expected: Recipe | None = None) -> tuple[bytes, 
 
 
 def mesh_record(path: str | Path, data: bytes) -> Record | None:
-    """The record in a PLY file; None where its writer gave none.
+    """Return the record in a PLY file; None if it was written without one.
 
     Raises:
-        DataError: it has none of this form.
+        DataError: the file has no valid record.
     """
     line = next((line for line in data.split(b"\n", 8)[:8] if line.startswith(_RECORD)), None)
     if line is None:

@@ -1,4 +1,4 @@
-"""A bounded set of open scene files, so that a split of any number of scenes needs few file descriptors."""
+"""A bounded cache of open scene files, so that a split of any number of scenes needs few file descriptors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 from loco.errors import DataError
 from loco.storage.scene_file import Frames, SceneFile
 
-CAPACITY = 64  # well below the usual limit of 1,024 descriptors (256 on macOS), for each process
+CAPACITY = 64  # files per process, well below the usual limit of 1,024 descriptors (256 on macOS)
 
 File = TypeVar("File", bound=SceneFile)
 
@@ -20,12 +20,12 @@ File = TypeVar("File", bound=SceneFile)
 class OpenFiles:
     """A least-recently-used cache of open scene files.
 
-    A file that leaves the cache is closed when the last reference to it is dropped, so a caller may go on using one
-    that it holds. To keep the number of descriptors bounded, callers get a file again for each use and hold neither
-    files nor their datasets for many scenes.
+    A file that is evicted is closed when the last reference to it is released, so a caller can continue to use it. To
+    bound the number of descriptors, callers get a file again for each use and do not hold references to files or their
+    datasets of many scenes.
 
-    HDF5 files must not be shared by processes: a process that was forked closes the files of its parent on its first
-    access and opens its own. For use from one thread.
+    HDF5 files must not be shared by processes: a forked process closes the files of its parent on its first access and
+    opens its own. Not thread-safe.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -43,7 +43,7 @@ class OpenFiles:
     def get(self, kind: type[File], path: str | Path) -> File:
         """Return an open file, opening it if necessary.
 
-        A file that has been replaced since it was opened is opened anew.
+        A file that has been replaced since it was opened is reopened.
 
         Args:
             kind: class of the file.
@@ -73,7 +73,7 @@ class OpenFiles:
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """Numbers that change when a file is replaced; empty if there is none, which opening it reports."""
+    """Return numbers that change when a file is replaced; empty if it is missing, which opening it reports."""
     try:
         status = path.stat()
     except OSError:
@@ -81,19 +81,19 @@ def _version(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-OPEN_FILES = OpenFiles()  # of this process: descriptors are limited per process
+OPEN_FILES = OpenFiles()  # one cache per process, because descriptors are limited per process
 
 
 @dataclass(frozen=True)
 class LazyFiles:
     """The files of a scene, opened when they are accessed and closed when enough others have been used since.
 
-    Any number of scenes can be kept. Get a file anew for each use. Subclasses add the paths of further files and
-    properties that open them.
+    Objects for any number of scenes can exist at once. Get a file again for each use. Subclasses add the paths of
+    further files and properties that open them.
 
     Raises:
-        DataError: on access, if a file is missing or invalid, describes other frames, or has been replaced by one of
-            other content since its first access.
+        DataError: on access, if a file is missing or invalid, describes different frames, or has been replaced by one
+            with different content since its first access.
     """
 
     frames_path: Path
@@ -103,7 +103,7 @@ class LazyFiles:
         return self.opened(Frames, self.frames_path)
 
     def opened(self, kind: type[File], path: Path) -> File:
-        """Return a file of the scene, open."""
+        """Return an open file of the scene."""
         file = OPEN_FILES.get(kind, path)
         first = self._content_ids.get(path)
         if first is None:
@@ -123,5 +123,5 @@ class LazyFiles:
 
     @cached_property
     def _content_ids(self) -> dict[Path, str]:
-        """Those of the files that have been opened so far."""
+        """Return the content ids of the files that have been opened so far."""
         return {}

@@ -1,4 +1,4 @@
-"""The positive pairs of a scene: a file that training maps into memory, of which a draw reads a few pages."""
+"""Index of the positive pairs of a scene: a memory-mapped file, of which drawing a pair reads only a few pages."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from loco.storage.scene_file import Array, SceneFile
 
 
 class PairIndex(SceneFile):
-    """Which patches of a scene are near each other, in different images (``results/pairs``).
+    """Pairs of nearby patches in different images of a scene (``results/pairs``).
 
-    A pair is two valid patches of different images up to ``facts["radius"]`` metres apart; it counts in both orders.
-    Patches are numbered as the valid ones of :class:`loco.storage.Correspondences` come, image by image: those of image
-    i begin at ``first[i]``, and the pairs whose first patch is among them at ``bounds[i]``. ``count[k]`` is the number
-    of pairs of patch k, ``place[k]`` where it is in ``points`` and ``image``, which are sorted by the cells of a grid.
-    ``cell`` and ``start``: :class:`loco.geometry.near_pairs.NearPairs`; ``facts["grid_origin"]`` is that of the grid.
+    A pair consists of two valid patches of different images at most ``facts["radius"]`` metres apart; it counts in both
+    orders. Patches are numbered in the order of the valid patches of :class:`loco.storage.Correspondences`, image by
+    image: the patches of image i begin at ``first[i]``, and the pairs whose first patch is one of them at
+    ``bounds[i]``. ``count[k]`` is the number of pairs of patch k, and ``place[k]`` its index in ``points`` and
+    ``image``, which are sorted by the cells of a grid.
+    ``cell`` and ``start``: see :class:`loco.geometry.near_pairs.NearPairs`; ``facts["grid_origin"]`` is the origin of
+    the grid.
 
-    The arrays of patches and cells are mapped, not read: processes share them in the page cache.
+    The arrays of patches and cells are memory-mapped, so that processes share them in the page cache.
     """
 
     format = "loco-pairs"
@@ -39,12 +41,12 @@ class PairIndex(SceneFile):
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
-        """(n + 1,) number of the first patch of each image, and the number of patches."""
+        """(n + 1,), index of the first patch of each image, followed by the number of patches."""
         return self["first"][:]
 
     @cached_property
     def bounds(self) -> NDArray[np.int64]:
-        """(n + 1,) number of the first pair of each image, and the number of pairs, each counted in both orders."""
+        """(n + 1,), index of the first pair of each image, then the number of pairs, each counted in both orders."""
         return self["bounds"][:]
 
     @cached_property
@@ -58,7 +60,7 @@ class PairIndex(SceneFile):
         return float(self.facts["radius"])
 
     def damaged(self, found: object) -> DataError:
-        """The error to raise where its arrays contradict each other."""
+        """Return the error to raise if the arrays contradict each other."""
         return self._unfit("is damaged: its arrays contradict each other", "the partners that it counts", found)
 
     def _check_values(self) -> None:

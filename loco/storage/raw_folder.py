@@ -1,6 +1,6 @@
-"""Raw scenes that the workflow makes (``results/raw``): folders of files, with a record beside them.
+"""Raw scenes made by the workflow (``results/raw``): folders of files with a record.
 
-The record is a JSON document that lists the SHA-256 of every file, so its content id stands for the whole folder.
+The record is a JSON document that lists the SHA-256 of every file, so its content id identifies the whole folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_folder_record(folder: Path, expected: Recipe | None = None) -> Document
     """Read the record of a folder, without reading the files.
 
     Raises:
-        DataError: there is none, or the folder was not made as expected.
+        DataError: the folder has no record, or was not made as expected.
     """
     return read_json(folder / RECORD, _FORMAT, _VERSION, expected)
 
@@ -36,7 +36,7 @@ def verify_folder(folder: Path) -> None:
     """Read all files of a folder and check them against its record.
 
     Raises:
-        DataError: one was changed, removed or added.
+        DataError: a file was changed, removed or added.
     """
     stated, found = read_folder_record(folder).content["files"], _digests(folder)
     if wrong := sorted(name for name in stated.keys() | found.keys() if stated.get(name) != found.get(name)):
@@ -51,7 +51,7 @@ def verify_folder(folder: Path) -> None:
 def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and is_data(path.relative_to(folder)):  # neither the record nor Snakemake's marker
+        if path.is_file() and is_data(path.relative_to(folder)):  # excludes the record and Snakemake's marker
             with reading(path), open_regular(path) as file:
                 digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

@@ -1,4 +1,4 @@
-"""Errors of reading, in one form: every failure names the file, the system's reason, and how to fix that reason."""
+"""Read errors in a uniform form: every error names the file, the reason given by the system, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from loco.errors import DataError, LocoError
 
 REGENERATE = "delete it and run the workflow again"
-# Reasons that have nothing to do with what is in the file, and how to fix them.
+# Errors that are independent of the content of the file, and how to fix them.
 _ENVIRONMENT: dict[int | None, str] = {
     errno.ENOENT: "run the step that makes it, or correct the path",
     errno.EACCES: "give yourself permission to read it and its folders",
@@ -32,15 +32,15 @@ _ENVIRONMENT: dict[int | None, str] = {
 
 @contextmanager
 def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE) -> Iterator[None]:
-    """Turn every error within, while ``path`` is read, into a DataError that names the file.
+    """Convert every error in the block, which reads ``path``, to a DataError that names the file.
 
     Args:
         path: the file.
         scene: the scene that it belongs to.
-        remedy: how to fix a file whose content is bad.
+        remedy: how to fix a file with invalid content.
 
-    Raises:
-        DataError: with ``remedy`` where the content is bad; where the system is at fault, with how to fix that.
+        Raises:
+            DataError: with ``remedy`` if the content is invalid, or with how to fix the error of the system.
     """
     try:
         yield
@@ -58,12 +58,12 @@ def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE
 
 
 def is_refused_by_system(error: BaseException) -> bool:
-    """Whether the system kept a file from being read, for a reason that has nothing to do with its content."""
+    """Return whether the system refused to read a file, for a reason that is independent of its content."""
     return error_number(error) in _ENVIRONMENT
 
 
 def error_number(error: BaseException) -> int | None:
-    """The system's error number behind an error; HDF5 states it in the text alone."""
+    """Return the system's error number of an error; HDF5 states it only in the text of the error."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     in_text = re.search(r"errno = (\d+)", str(error))
@@ -71,5 +71,5 @@ def error_number(error: BaseException) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, at most 300 characters."""
+    """Return the first line of an error's message, at most 300 characters."""
     return (str(error).splitlines() or [""])[0][:300]

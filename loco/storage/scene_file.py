@@ -1,8 +1,8 @@
 """One HDF5 file per scene and step: checked when opened, read one frame at a time, written atomically.
 
 A file states its format, version, dataset, scene, the content id of the frames that it describes (files of different
-frames are never combined), and its provenance record (:mod:`loco.records`). Arrays are chunked by frame: reading a
-frame costs its own decoding. Every chunk has a checksum, and the whole file a content id
+frames are never combined), and its provenance record (:mod:`loco.records`). Arrays are chunked by frame, so reading a
+frame decodes only this frame. Every chunk has a checksum, and the whole file has a content id
 (:mod:`loco.storage.content_id`).
 """
 
@@ -30,22 +30,22 @@ from loco.storage.content_id import BLANK, read_content_id, seal
 from loco.storage.hdf5_file import CheckedFile
 from loco.storage.reading import REGENERATE, reading
 
-_CHECKED: set[tuple[str | int, ...]] = set()  # files that this process has checked: they may be opened again and again
-_HARMLESS = 1 << 26  # bytes of an array that is read whatever the size of its file
-_LARGEST_RATIO = 1100  # of the bytes of an array to those in the file; DEFLATE reaches 1032
-_LARGEST_FRAME = 1 << 29  # bytes of one frame of an array
-_USER_BLOCK = 512  # bytes before the HDF5 data, where the content id stands
-_ALIGNMENT = 64  # bytes, of arrays that are mapped: NumPy copies those that are not aligned
-_NO_CACHE = 0  # bytes of chunks that HDF5 would keep for each array of each open file (8 MB by default)
+_CHECKED: set[tuple[str | int, ...]] = set()  # files that were checked and may be opened again
+_HARMLESS = 1 << 26  # bytes; smaller arrays are read whatever the size of the file
+_LARGEST_RATIO = 1100  # largest compression ratio of an array; DEFLATE reaches 1032
+_LARGEST_FRAME = 1 << 29  # largest number of bytes per frame of an array
+_USER_BLOCK = 512  # bytes before the HDF5 data, which contain the content id
+_ALIGNMENT = 64  # alignment of memory-mapped arrays in bytes; NumPy copies arrays that are not aligned
+_NO_CACHE = 0  # bytes of HDF5's chunk cache per array and open file (8 MB by default)
 
 
 @dataclass(frozen=True)
 class Array:
-    """An array of the file: element type and shape, where equal letters stand for equal sizes.
+    """An array of the file: element type and shape, where equal letters denote equal sizes.
 
-    ``frames`` says how an array with one large entry per frame is stored: ``compressed`` (depth and labels) or
-    ``plain`` (what training reads at every step, and features: gzip makes reading them 6 to 12 times slower).
-    ``mapped`` stores a large array in one piece without checksums, for :meth:`SceneFile.mapped`. None for small arrays.
+    ``frames`` is how an array with one large entry per frame is stored: ``compressed`` (depth and labels) or ``plain``
+    (features and the arrays that training reads at every step, because gzip makes reading 6 to 12 times slower).
+    ``mapped`` stores a large array contiguously without checksums, for :meth:`SceneFile.mapped`. None for small arrays.
     """
 
     dtype: str
@@ -53,7 +53,7 @@ class Array:
     frames: Literal["compressed", "plain", "mapped"] | None = None
 
     def layout(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """How HDF5 stores it. Chunks have checksums, so all arrays are chunked but those that are mapped."""
+        """Return how HDF5 stores the array: chunked, because only chunks have checksums, unless it is mapped."""
         if self.frames == "mapped":
             return {}
         layout: dict[str, Any] = {"maxshape": (None, *shape[1:]), "fletcher32": True}
@@ -65,7 +65,7 @@ class Array:
 
 
 class StoredArray:
-    """An array of an open file. Reading a part of it raises a DataError where the file is damaged."""
+    """An array of an open file. Reading a part of it raises a DataError if the file is damaged."""
 
     def __init__(self, dataset: h5py.Dataset, path: Path, scene: str) -> None:
         self._dataset, self._path, self._scene = dataset, path, scene
@@ -85,27 +85,27 @@ class SceneFile:
     """A scene's file, open for reading. Subclasses state ``format``, ``version`` and ``arrays``.
 
     Attributes:
-        dataset, scene: what it is of.
-        frames_id: content id of the frames that it describes; of frames, their own.
-        content_id: SHA-256 of all that is in the file.
-        facts: what else its writer remembered.
-        record: how it was made; None where its writer gave none.
+        dataset, scene: names of its dataset and scene.
+        frames_id: content id of the frames that it describes; for frames, their own content id.
+        content_id: SHA-256 of the content of the file.
+        facts: further metadata from the writer.
+        record: provenance record; None if it was written without one.
     """
 
     format: ClassVar[str]
     version: ClassVar[int]
     arrays: ClassVar[Mapping[str, Array]]
-    may_be_empty: ClassVar[tuple[str, ...]] = ()  # sizes that are 0 unless a writer gives them
+    may_be_empty: ClassVar[tuple[str, ...]] = ()  # sizes that are 0 unless the writer sets them
 
     def __init__(self, path: str | Path, expected: Recipe | None = None) -> None:
         """Open a file.
 
         Args:
             path: the file.
-            expected: how it must have been made; None to take it as it is.
+            expected: required recipe; None accepts any.
 
-        Raises:
-            DataError: it is missing, damaged, of another format, or was not made as expected.
+            Raises:
+                DataError: it is missing or damaged, has a different format, or was not made as expected.
         """
         self.path = Path(path)
         self.content_id = read_content_id(self.path)
@@ -130,14 +130,14 @@ class SceneFile:
             on_failure.pop_all()
 
     def require_recipe(self, expected: Recipe | None) -> None:
-        """Check how the file was made; None leaves it unchecked.
+        """Check that the file was made as expected; None accepts any recipe.
 
         Raises:
             DataError: it was not made as expected.
         """
         if expected is None:
             return
-        if self.path.stem != self.scene:  # as the plan names all files of a scene
+        if self.path.stem != self.scene:  # the plan names all files by their scene
             raise self._unfit("is of another scene than its name says", self.path.stem, self.scene)
         require_recipe(self.record, expected, {"dataset": self.dataset, "scene": self.scene}, file=self.path)
 
@@ -153,7 +153,7 @@ class SceneFile:
             )
 
     def _require_own_data(self) -> None:
-        """Refuse data that are in other files, and sizes that this file cannot hold, before any of it is read."""
+        """Refuse data in other files and sizes that cannot fit into this file, before any array is read."""
         length = self.path.stat().st_size
         for name in (*self.arrays, "facts", "record", "digests"):
             if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
@@ -168,7 +168,7 @@ class SceneFile:
             if array.compression and max(one, _bytes_of_chunk(array)) > _LARGEST_FRAME:
                 raise self._unfit(f"`{name}` is too large", f"at most {_LARGEST_FRAME} bytes per frame", one)
             if name in self.arrays and self.arrays[name].frames == "mapped" and array.size:
-                start = array.id.get_offset()  # None where it is not in one piece
+                start = array.id.get_offset()  # None if it is not contiguous
                 if start is None or start % _ALIGNMENT or start + array.nbytes > length:
                     raise self._unfit(f"`{name}` cannot be mapped", "an array in one piece, aligned", f"offset {start}")
 
@@ -183,10 +183,10 @@ class SceneFile:
                 raise self._unfit(f"array `{name}` has the wrong element type", array.dtype, dtype)
 
     def _check_digests(self) -> None:
-        """Check the small arrays against the digests that their writer left.
+        """Check the small arrays against the digests stored by the writer.
 
-        A program that edits a file in place renews the checksums of its chunks. Large arrays are read whole by
-        ``loco verify`` alone.
+        These detect changes by a program that edits the file in place, since it also updates the checksums of the
+        chunks. Large arrays are checked only by ``loco verify``.
         """
         digests = _read_json(self._file["digests"])
         for name, array in self.arrays.items():
@@ -194,7 +194,7 @@ class SceneFile:
                 raise self._unfit(f"array `{name}` was changed after it was written", digests[name], "other values")
 
     def _check_values(self) -> None:
-        """Check what is small enough to be read at once."""
+        """Check the values of small arrays."""
 
     def _unfit(self, problem: str, expected: object, found: object) -> DataError:
         return DataError(problem, file=self.path, expected=expected, found=found, remedy=REGENERATE)
@@ -203,7 +203,7 @@ class SceneFile:
         return self._arrays[name]
 
     def mapped(self, name: str) -> NDArray[Any]:
-        """Return an array that is stored as ``mapped`` as a read-only view of the file, without reading it.
+        """Return a read-only memory map of an array that is stored as ``mapped``, without reading it.
 
         All processes share the pages that are read. The view stays valid when the file is closed.
         """
@@ -229,14 +229,14 @@ class SceneFile:
 
     @property
     def origin(self) -> NDArray[np.float64]:
-        """(3,), metres: what to add to poses and points of the file for the world coordinates of the raw scene."""
+        """(3,), metres, offset to add to poses and points of the file for the world coordinates of the raw scene."""
         return np.array(self.facts.get("origin", (0.0, 0.0, 0.0)), np.float64)
 
     def require_frames(self, other: SceneFile) -> None:
         """Check that both files describe the same frames of the same scene.
 
         Raises:
-            DataError: they do not; using them together would misalign images and points.
+            DataError: they describe different frames; using them together would misalign images and points.
         """
         if (self.dataset, self.scene) != (other.dataset, other.scene):
             raise DataError(
@@ -268,23 +268,23 @@ class SceneFile:
         frames_id: str = "",
         record: Record | None = None,
     ) -> Iterator[Writer]:
-        """Write a new file; it appears under ``path`` when the block ends well.
+        """Write a new file, which appears under ``path`` when the block ends without an error.
 
         Args:
-            path: where.
+            path: output file.
             dataset: name of the dataset.
             scene: name of the scene.
-            sizes: size of every letter of ``arrays``.
-            facts: what else to remember, JSON-able (counts, settings).
-            frames_id: content id of the frames that the file describes; of frames themselves, nothing.
-            record: how it is made.
+            sizes: size for every letter in the shapes of ``arrays``.
+            facts: further metadata, JSON-serialisable (counts, settings).
+            frames_id: content id of the frames that the file describes; empty for frames themselves.
+            record: provenance record.
 
         Yields:
             The writer, whose arrays the block fills.
 
         Raises:
             DataError: the disk is full.
-            OSError: any other write failed. A write that fails is never lost: it raises here.
+            OSError: any other write failed. Every failed write raises here.
         """
         with atomic_path(path) as temporary:
             sizes = dict.fromkeys(cls.may_be_empty, 0) | dict(sizes)
@@ -305,9 +305,9 @@ class SceneFile:
 
 
 class Writer:
-    """The arrays of a scene's file that is being written.
+    """The arrays of a scene file that is being written.
 
-    ``facts`` and ``frames_id`` are those of the file, and may be changed until the block ends.
+    ``facts`` and ``frames_id`` are written when the block ends and may be changed until then.
     """
 
     def __init__(
@@ -321,7 +321,7 @@ class Writer:
     ) -> None:
         self.facts, self.frames_id = facts, frames_id
         self._file, self._raw, self._arrays = file, raw, arrays
-        # Held until the end: h5py cannot raise an error that comes when it drops a temporary dataset.
+        # Datasets are held until the end, because h5py cannot raise errors that occur when it releases a dataset.
         self._held: dict[str, WrittenArray] = {}
         for name, array in arrays.items():
             shape = tuple(sizes[d] if isinstance(d, str) else d for d in array.shape)
@@ -336,12 +336,12 @@ class Writer:
 
         Raises:
             OSError: a write failed.
-            RuntimeError: some frames of an array were written, and some were not.
+            RuntimeError: only some of the frames of an array were written.
         """
         _write_text(self._file, "frames_id", self.frames_id)
         digests = {name: _digest(self._held[name].dataset) for name, a in self._arrays.items() if a.frames is None}
         for name, content in (("facts", self.facts), ("record", record), ("digests", digests)):
-            # Not attributes: large ones have no checksum.
+            # Facts are not stored as attributes, because large attributes have no checksum.
             text = np.frombuffer(json.dumps(content, sort_keys=True).encode(), np.uint8)
             self._file.create_dataset(name, data=text, chunks=text.shape, fletcher32=True)
         for name, held in self._held.items():
@@ -370,7 +370,7 @@ class WrittenArray:
 
 
 def _write_text(file: h5py.File, name: str, text: str) -> None:
-    # Of fixed length: HDF5 keeps texts of variable length where nothing has a checksum.
+    # The length is fixed, because HDF5 stores strings of variable length without a checksum.
     file.attrs[name] = np.bytes_(text.encode())
 
 
@@ -383,7 +383,7 @@ def _bytes_of_chunk(dataset: h5py.Dataset) -> int:
 
 
 def _digest(dataset: h5py.Dataset) -> str:
-    """SHA-256 of the values of an array."""
+    """Return the SHA-256 of the values of an array."""
     return hashlib.sha256(np.ascontiguousarray(dataset[()]).tobytes()).hexdigest()
 
 
@@ -395,12 +395,12 @@ class Frames(SceneFile):
     """Posed colour and depth images of a scene, all of one size (``results/frames``).
 
     ``rgb`` (n, h, w, 3) uint8; ``depth`` (n, h, w) float32 z-depth in metres, 0 = none; ``source`` (n, h, w) uint8
-    says where a depth comes from (:attr:`SOURCES`); ``intrinsics`` (n, 3, 3) and ``pose`` (n, 4, 4, camera-to-world)
+    is the source of each depth (:attr:`SOURCES`); ``intrinsics`` (n, 3, 3) and ``pose`` (n, 4, 4, camera-to-world)
     float64; ``facts["names"]`` the names of the raw images.
 
-    Frames of a sparse model have no depth. Instead ``track`` (t, 3) float64 are its points, world frame, metres, and
-    observation k shows point ``observation_track[k]`` at ``observation_uv[k]``, pixels, in frame
-    ``observation_frame[k]``. Frames with depth have none of them: t = m = 0.
+    Frames of a sparse model have no depth. Instead, ``track`` (t, 3) float64 are the points of the model, world frame,
+    metres, and observation k of m is of point ``observation_track[k]`` at pixel ``observation_uv[k]`` in frame
+    ``observation_frame[k]``. For frames with depth, t = m = 0.
     """
 
     format = "loco-frames"
@@ -441,12 +441,12 @@ class Frames(SceneFile):
 
     @property
     def sparse(self) -> bool:
-        """Whether places are known as points of a sparse model, not as depth."""
+        """Whether correspondences come from the points of a sparse model instead of depth."""
         return len(self["track"]) > 0
 
 
 class Correspondences(SceneFile):
-    """Patch -> 3D point, and how much the images of a scene overlap (``results/correspondences``).
+    """The 3D point of each patch, and the overlap of the images of a scene (``results/correspondences``).
 
     ``points`` (n, h, w, 3) float32, world frame, metres; ``valid`` (n, h, w) bool; ``overlap`` (n, n) float32, where
     (i, j) is the fraction of image i's valid patches that image j sees. ``facts["stride"]`` is the patch size in
@@ -474,14 +474,14 @@ class Correspondences(SceneFile):
 
 
 class Labels(SceneFile):
-    """What each pixel of a scene's frames shows (``results/labels``).
+    """Instance and category of each pixel of a scene's frames (``results/labels``).
 
-    ``instance`` (n, h, w) int32, the number of the object, :attr:`VOID` where the ray meets none; ``semantic``
-    (n, h, w) uint8, its category: an index of :data:`loco.datasets.labels.MPCAT40`, 0 = void.
+    ``instance`` (n, h, w) int32 is the index of the object, :attr:`VOID` if the ray hits none; ``semantic`` (n, h, w)
+    uint8 is its category, an index into :data:`loco.datasets.labels.MPCAT40`, 0 = void.
 
-    ``facts["objects"]`` lists the objects by their numbers: ``label`` (raw), ``category``, ``stuff`` (bool),
-    ``triangles``, ``pixels``, ``frames``. ``facts["counts"]``: how many ``objects`` have triangles, ``things`` and
-    ``stuff`` among them, and ``void``, the share of pixels without category.
+    ``facts["objects"]`` lists the objects by index: ``label`` (raw), ``category``, ``stuff`` (bool), ``triangles``,
+    ``pixels``, ``frames``. ``facts["counts"]`` contains the number of ``objects`` with triangles, of ``things`` and
+    ``stuff`` among them, and ``void``, the fraction of pixels without a category.
     """
 
     format = "loco-labels"
@@ -496,9 +496,9 @@ class Labels(SceneFile):
 class Features(SceneFile):
     """Feature maps of a scene's frames by one extractor (``results/features``).
 
-    ``features`` (n, h, w, c) float16, unit length up to rounding. The map covers ``extent``: its cell
-    (r, q) is centred at pixel ((q + 0.5) width / w, (r + 0.5) height / h). ``token`` (n, t) float16 is the class token
-    of each frame; t = 0 where the extractor has none. ``norm`` (n, h, w) float32 is how long each feature was.
+    ``features`` (n, h, w, c) float16 are L2-normalised up to rounding. The map covers ``extent``: its cell (r, q) is
+    centred at pixel ((q + 0.5) width / w, (r + 0.5) height / h). ``token`` (n, t) float16 is the class token of each
+    frame; t = 0 if the extractor has none. ``norm`` (n, h, w) float32 is the feature norm before normalisation.
     """
 
     format = "loco-features"
@@ -516,10 +516,10 @@ class Features(SceneFile):
         return tuple(self.facts["extent"])
 
     def map(self, i: int) -> NDArray[np.float16]:
-        """Unit features (h, w, c) of frame ``i``.
+        """Return the L2-normalised features (h, w, c) of frame ``i``.
 
         Raises:
-            DataError: some are not finite; they would be ranked in some order, and score.
+            DataError: some are not finite; a benchmark would rank them in an arbitrary order and report a score.
         """
         found = self["features"][i]
         if not np.isfinite(found).all():
@@ -534,7 +534,7 @@ class Features(SceneFile):
 
 
 class Encoded(SceneFile):
-    """What the frozen part of a model makes of a scene's frames (``results/encoded``), for training to read.
+    """Outputs of the frozen encoder of a model for a scene's frames (``results/encoded``), for training to read.
 
     ``encoded`` (n, c, h, w) float16: the output of ``encode`` of the extractor that ``facts["encoder"]`` describes.
     """
@@ -545,10 +545,10 @@ class Encoded(SceneFile):
 
 
 def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
-    """About how much disk the frames and correspondences of ``count`` images of ``size`` take, bytes.
+    """Estimate the size on disk, in bytes, of the frames and correspondences of ``count`` images of ``size``.
 
     Colours take 3 bytes per pixel, patches 13, and the matrix of overlaps 4 per entry; depth with its source takes 2.5
-    per pixel, as measured on files of simulated scenes.
+    bytes per pixel, as measured on files of simulated scenes.
     """
     pixels = size[0] * size[1]
     return int(count * (5.5 * pixels + 13 * pixels / stride**2) + 4 * count**2)

@@ -1,4 +1,4 @@
-"""The log of a training (``log.csv``), and the digest by which a model states which log is its own."""
+"""The log of a training (``log.csv``), and the digest by which a model identifies its log."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ LOG_COLUMNS = [
     "step", "phase", "lr", "tau", "loss", "mean_ap",
     "seconds", "images_per_second", "pairs_per_second", "data_share", "peak_gb", "val_map",
 ]  # fmt: skip
-# Of the machine: these differ from run to run.
+# Columns that depend on the machine and differ from run to run.
 MEASURED = {"seconds", "images_per_second", "pairs_per_second", "data_share", "peak_gb"}
 
 
 def curve_digest(log: Path) -> str:
-    """Return the SHA-256 of what a log says of the training itself: two runs of one training have the same.
+    """Return the SHA-256 of the columns of a log that are reproducible: equal for two runs of the same training.
 
     Raises:
         DataError: the log cannot be read.
