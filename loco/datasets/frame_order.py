@@ -61,7 +61,7 @@ def match_rows(
     repeated = [name for name, count in Counter(filter(None, found)).items() if count > 1]
     lacking = [name for name in images if name not in set(found)]
     for which, fault in (
-        (unknown, "rows have names that no image has"),
+        (unknown, "rows are called what no image is called"),
         (repeated, "images have more than one row"),
         (lacking, "images have no row"),
     ):
