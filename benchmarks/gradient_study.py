@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from benchmarks.loss_variants import open_run, similarity_loss
+from benchmarks.loss_variants import open_run, patch_features, similarity_loss
 from loco.losses import RankingLoss, build_loss
 from loco.models.build import build_extractor
 from loco.training.data import Batch, Batches
@@ -50,7 +50,7 @@ WARM_STEPS = 30  # of training before the gradients are compared: at the start, 
 
 def gradient(extractor: nn.Module, batch: Batch, criterion: RankingLoss) -> tuple[Tensor, float]:
     """Gradient of the loss of a batch by all trained parameters (p,), and CPU seconds of the loss and its gradient."""
-    features = extractor(None, batch.encoded).permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+    features = patch_features(extractor, batch)
     leaf = features.detach().requires_grad_()
     began = time.process_time()
     similarity_loss(criterion, batch, leaf).backward()
@@ -90,7 +90,7 @@ def warmed(experiment: Mapping[str, Any], batches: Batches) -> nn.Module:
     for step in range(WARM_STEPS):
         set_rates(optimiser, phase, step)
         batch = batches.draw(step)
-        features = extractor(None, batch.encoded).permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+        features = patch_features(extractor, batch)
         optimiser.zero_grad()
         similarity_loss(criterion, batch, features).backward()
         optimiser.step()

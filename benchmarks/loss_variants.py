@@ -185,8 +185,7 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
     for step in range(phase.end):
         set_rates(optimiser, phase, step)
         batch = batches.draw(step)
-        maps = extractor(None, batch.encoded)
-        features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
+        features = patch_features(extractor, batch)
         if criterion:
             loss = similarity_loss(criterion, batch, features)
         else:
@@ -196,6 +195,11 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
         torch.nn.utils.clip_grad_norm_(extractor.parameters(), phase.optimiser["clip"])
         optimiser.step()
     return extractor.eval()
+
+
+def patch_features(extractor: nn.Module, batch: Batch) -> Tensor:
+    """Return the features of the patches of a batch that take part in the loss (m, d), from its stored encodings."""
+    return extractor(None, batch.encoded).permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
 
 
 def similarity_loss(criterion: RankingLoss, batch: Batch, features: Tensor) -> Tensor:
