@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from copy import deepcopy
@@ -25,10 +24,10 @@ from loco.config import (
 )
 from loco.errors import ConfigError
 from loco.training.phases import phases_of
+from tests.unit.configurations import demo, two_phase_demo
 
 ROOT = Path(__file__).parents[2]
-# Through JSON: YAML's aliases would be one and the same object.
-DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+DEMO = two_phase_demo()
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def problems(config: dict[str, Any]) -> list[str]:
 
 
 def test_demo_is_left_as_it_is() -> None:
-    assert load(DEMO, ROOT) == DEMO
+    assert load(demo(), ROOT) == demo()
 
 
 VIT = ["data/weights/vit_small_14/config.json", "data/weights/vit_small_14/model.safetensors"]
@@ -80,7 +79,7 @@ def test_shipped_overlays_pass_once_their_files_are_there(
     overlay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = deepcopy(DEMO)
+    config = demo()
     for name in (*BELOW.get(overlay, []), overlay):
         update_config(config, yaml.safe_load((ROOT / "config" / name).read_text()))
     fetched = FETCHED.get(overlay, {})

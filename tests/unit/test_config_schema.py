@@ -16,9 +16,10 @@ import yaml
 from loco.config import load
 from loco.errors import ConfigError
 from loco.losses import build_loss
+from tests.unit.configurations import two_phase_demo
 
 ROOT = Path(__file__).parents[2]
-DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+DEMO = two_phase_demo()
 SCHEMA = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
 
 

@@ -19,9 +19,7 @@ from loco.storage import Frames
 from tests.unit.datasets.photographs import photograph, room, sideways
 from tests.workflow.conftest import ROOT, World
 
-NCE = {"name": "info_nce", "rho": 0.1, "kappa": 5.0, "tau": 0.07, "queries": 64}
-PHASES = [{"loss": NCE, "steps": 1}, {"steps": 1}]
-FEW_STEPS = {"phases": PHASES, "optimiser": {"warmup_steps": 0}, "validate_every": 2, "save_every": 2}
+FEW_STEPS = {"steps": 2, "optimiser": {"warmup_steps": 0}, "validate_every": 2, "save_every": 2}
 SMALL = {
     "experiments": {"exact": {"train": FEW_STEPS}},
     "benchmarks": {
