@@ -162,7 +162,7 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 
 def _match(arguments: argparse.Namespace) -> None:
-    from loco.results.matches import draw_matches, find_matches, write_matches
+    from loco.results.pictures.matches import draw_matches, find_matches, write_matches
 
     if arguments.out.suffix.lower() != ".png":
         raise ConfigError(f"the picture is written as PNG: --out {arguments.out} should end in .png")
@@ -313,7 +313,7 @@ def _write_pca(
 ) -> None:
     import cv2
 
-    from loco.results.views import joint_pca
+    from loco.results.pictures.features import joint_pca
     from loco.storage import atomic_path
 
     for colours, (height, width), path in zip(joint_pca(maps), sizes, paths):

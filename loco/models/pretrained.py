@@ -112,8 +112,8 @@ def save_pretrained(
         DataError: a metric file is damaged, or belongs to another run than the model; the folder has another README.md.
     """
     # loco.results depends on loco.models: import it only here, where a card is written.
-    from loco.results.cards import is_card, model_card
     from loco.results.metrics import read_metrics
+    from loco.results.model_cards import is_card, model_card
 
     folder = Path(folder).resolve()
     if (folder / CARD).is_file() and not is_card((folder / CARD).read_text(encoding="utf-8", errors="replace")):

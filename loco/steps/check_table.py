@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.checks import plot_geometry, write_checks
+from loco.results.plots.checks import plot_geometry
+from loco.results.tables.checks import write_checks
 from loco.storage import Manifest, prepared_bytes, read_manifest
 
 Sizes = Mapping[str, Mapping[str, int]]  # dataset -> height, width, every, stride

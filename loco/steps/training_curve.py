@@ -8,7 +8,7 @@ from pathlib import Path
 from loco.errors import DataError
 from loco.models.stored import require_model
 from loco.records import Recipe
-from loco.results.plots import training_curve
+from loco.results.plots.training import training_curve
 from loco.storage.reading import REGENERATE
 from loco.storage.training_log import curve_digest
 

@@ -91,7 +91,7 @@ def test_a_missing_package_is_an_error_with_its_extra(without):
 
 
 def test_the_command_line_names_the_extra(without, tmp_path, capsys):
-    without("pandas", "loco.results.matches")
+    without("pandas", "loco.results.pictures.matches")
     assert main(["match", "a.jpg", "b.jpg", "--model", "m", "--out", str(tmp_path / "c.png")]) == 2
     assert "pip install 'loco[results]'" in capsys.readouterr().err
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from loco.results.pictures import pca_colours, similarity_maps
-from loco.results.views import choose_views, feature_maps
+from loco.results.pictures.features import feature_maps
+from loco.results.pictures.selection import choose_views
+from loco.results.pictures.similarity import pca_colours, similarity_maps
 from loco.storage import Correspondences, Features, Frames
 
 TITLES = {"place": "place & more", "absent": "not run", "colour": "colour"}

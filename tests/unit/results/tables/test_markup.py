@@ -9,8 +9,8 @@ import pytest
 
 from loco.evaluation.result import Row
 from loco.results.metrics import Metrics
-from loco.results.published import Number, Published
-from loco.results.tables import write_tables
+from loco.results.tables.published import Number, Published
+from loco.results.tables.summary import write_tables
 
 pytestmark = pytest.mark.usefixtures("rows_as_scores")
 Seed = int | None  # None: a deterministic extractor
@@ -120,7 +120,7 @@ def test_errors_are_printed_in_their_unit_and_the_smallest_is_best(tmp_path: Pat
     assert f"| 12.34 [11.34, {infinity}] |" in degrees
     assert lines_with(texts["md"], "3.00") == [rf"|  | a\|b | **3.00** [2.00, {infinity}] |"]
     assert lines_with(texts["md"], "AUC@5deg", "**50.0** [40.0, 60.0]")
-    assert "In percent, higher is better, or in the unit given, lower is better;" in texts["md"]
+    assert "In percent, higher is better, or in the unit of the metric, lower is better;" in texts["md"]
     assert r"\textbf{3.00} {\scriptsize [2.00, $\infty$]}" in texts["tex"]
     assert r"\emph{translation error (m)}" in texts["tex"]
     assert pd.read_csv(tmp_path / "table.v1.csv").groupby("metric")["unit"].unique().map(list).to_dict() == {
@@ -146,7 +146,7 @@ def test_captions_name_only_what_is_there(tmp_path: Path) -> None:
     assert "In percent, higher is better; one seed" in written([run("exact", 0.5, 0.3)], tmp_path)["md"]
     only = [Row("corner error", "all", 2.0, 1.0, 3.0, 9, "px")]
     metrics = Metrics(Path("e.json"), "homography", "houses", "exact", 0, {}, {}, only, {})
-    assert "In the unit given, lower is better; one seed" in written([metrics], tmp_path)["md"]
+    assert "In the unit of the metric, lower is better; one seed" in written([metrics], tmp_path)["md"]
 
 
 SOURCE, PROTOCOL = "Doe & Roe, Table 4", "30 pairs, 50 % of them hard"
@@ -202,7 +202,7 @@ def test_a_footnote_says_where_published_numbers_come_from(tmp_path: Path) -> No
     metrics = [run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)]
     texts = written(metrics, tmp_path, SHOWN)
     (note,) = lines_with(texts["md"], "*published*:")
-    assert r"DINO\_B stands beside a\|b" in note
+    assert r"a\|b reproduces DINO\_B" in note
     assert note.endswith(f"{SOURCE}; {PROTOCOL}.")
     (note,) = lines_with(texts["tex"], r"\emph{published}:")
     assert r"Doe \& Roe, Table 4; 30 pairs, 50 \% of them hard.\par}" in note
@@ -240,7 +240,8 @@ def test_captions_count_seeds_of_extractors_that_have_some(tmp_path: Path) -> No
     seeded = [run("exact", v, v, seed=s) for s, v in enumerate([0.4, 0.6])]
     texts = written([*seeded, run("sift", 0.3, 0.2, seed=None)], tmp_path)
     spread = (
-        "value ± standard deviation over 2 seeds, whose choice the intervals cover; deterministic extractors have none"
+        "value ± standard deviation over 2 seeds; the intervals include the variation between seeds; deterministic "
+        "extractors have no seeds"
     )
     assert spread in texts["md"]
     assert spread.replace("±", r"$\pm$") in texts["tex"]
@@ -249,7 +250,9 @@ def test_captions_count_seeds_of_extractors_that_have_some(tmp_path: Path) -> No
     assert lines_with(texts["csv"], "sift", ",,30,0,1,True,")
     assert "deterministic extractors" not in written(seeded, tmp_path)["md"]
     one_seed = written([seeded[0], run("sift", 0.3, 0.2, seed=None)], tmp_path)["md"]
-    assert "higher is better; one seed, whose choice the intervals do not cover; in brackets" in one_seed
+    assert (
+        "higher is better; one seed; the intervals do not include the variation between seeds; in brackets" in one_seed
+    )
     alone = written([run("sift", 0.3, 0.2, seed=None)], tmp_path)["md"]
     assert "higher is better; all extractors are deterministic; in brackets" in alone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from loco.results.label_tables import CATEGORY_COLUMNS, SCENE_COLUMNS, write_label_tables
+from loco.results.tables.labels import CATEGORY_COLUMNS, SCENE_COLUMNS, write_label_tables
 from loco.storage import Labels
 
 

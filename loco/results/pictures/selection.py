@@ -1,22 +1,19 @@
-"""Views of a scene for figures, and their features: similarity to a query patch, PCA colours."""
+"""Select the query patch and the views of a scene that a figure shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from loco.errors import DataError
-from loco.geometry.cameras import pixel_centres, project
+from loco.geometry.cameras import project
 from loco.geometry.patches import patch_centres, sample_depth
-from loco.geometry.sampling import sample_features
 from loco.geometry.tracks import NONE, patch_tracks
-from loco.storage import Correspondences, Features, Frames
+from loco.storage import Correspondences, Frames
 
 Floats = NDArray[np.floating]
 
@@ -86,12 +83,12 @@ def choose_views(
                 best = score, point, chosen
     if best is None:
         raise DataError(
-            "no two images overlap enough to be shown together",
+            "no two images of the scene overlap enough for a figure",
             file=correspondences.path,
             scene=correspondences.scene,
             expected=f"an overlap of {MIN_OVERLAP} in both directions",
-            found=f"at most {mutual.max(initial=0):.2f}",
-            remedy="name another scene under `figures` in the configuration",
+            found=f"a largest overlap of {mutual.max(initial=0):.2f}",
+            remedy="set another scene under `figures` in the configuration",
         )
     _, point, chosen = best
     fill = [i for i in np.argsort(-mutual[chosen[0]], kind="stable") if mutual[chosen[0], i] >= MIN_OVERLAP]
@@ -99,52 +96,6 @@ def choose_views(
     names = frames.names
     views = [View(int(i), names[i], frames["rgb"][i]) for i in chosen]
     return views, _query(visibility, point, chosen)
-
-
-class FeatureMap(NamedTuple):
-    """Features of an image (h, w, c), float32, and the area that they cover, (height, width) in pixels."""
-
-    cells: Floats
-    extent: tuple[int, int]
-
-
-def feature_maps(features: Features, views: Sequence[View]) -> list[FeatureMap]:
-    """Return the feature maps of ``views`` at their native resolution."""
-    return [FeatureMap(features["features"][view.index].astype(np.float32), features.extent) for view in views]
-
-
-def similarities(maps: Sequence[FeatureMap], views: Sequence[View], query: Query) -> list[Floats]:
-    """Return the cosine similarity of every pixel to the query patch, (H, W) per view, from bilinear features."""
-    first, extent = maps[0]
-    target = sample_features(torch.from_numpy(first), torch.from_numpy(query.uv[:1]), extent)[0]
-    heat = []
-    for (cells, extent), view in zip(maps, views, strict=True):
-        pixels = torch.from_numpy(pixel_centres(*view.size)).reshape(-1, 2)
-        heat.append((sample_features(torch.from_numpy(cells), pixels, extent) @ target).reshape(view.size).numpy())
-    return heat
-
-
-def joint_pca(maps: Sequence[Floats]) -> list[Floats]:
-    """Return the colours of feature maps by one PCA over all their cells, so that equal features have equal colours.
-
-    The three leading components become red, green and blue, each scaled between its 1st and 99th percentile. The
-    sign of a component is that of its third moment, so the colours do not depend on the basis of the feature space.
-
-    Args:
-        maps: maps (h, w, c) with equal c.
-
-    Returns:
-        Colours (h, w, 3) of each map, in [0, 1].
-    """
-    cells = np.concatenate([m.reshape(-1, m.shape[-1]) for m in maps]).astype(np.float64)
-    cells -= cells.mean(axis=0)
-    _, axes = np.linalg.eigh(cells.T @ cells)
-    components = cells @ axes[:, :-4:-1]
-    components *= np.where((components**3).sum(axis=0) < 0, -1, 1)
-    low, high = np.percentile(components, [1, 99], axis=0)
-    colours = np.clip((components - low) / np.maximum(high - low, 1e-6), 0, 1)
-    ends = np.cumsum([m.shape[0] * m.shape[1] for m in maps])[:-1]
-    return [part.reshape(*m.shape[:2], 3) for part, m in zip(np.split(colours, ends), maps)]
 
 
 @dataclass(frozen=True)
@@ -178,9 +129,9 @@ class _Visibility:
         """Return the points of the patches of ``image`` (h * w); zeros, and track -1, for invalid patches."""
         if self._track is None:
             return _Points(self.correspondences["points"][image].reshape(-1, 3).astype(np.float64))
-        own = self._observations(image)
+        observed = self._observations(image)
         grid, extent = self.correspondences.grid, self.correspondences.extent
-        track = patch_tracks(self._uv[own], self._track[own], grid, extent).ravel()
+        track = patch_tracks(self._uv[observed], self._track[observed], grid, extent).ravel()
         known = track != NONE
         return _Points(np.where(known[:, None], self.frames["track"][:][track], 0.0), track)
 

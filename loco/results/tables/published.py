@@ -19,8 +19,8 @@ import pandas as pd
 
 from loco.errors import DataError
 from loco.files import decode_text, open_regular
+from loco.results.scores import KEYS
 
-KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # identify the lines of a table
 _NULLABLE = {
     "n": "Int64",
     "scenes": "Int64",
@@ -91,43 +91,49 @@ def read_published(path: str | Path) -> list[Number]:
             reader = csv.DictReader(io.StringIO(decode_text(file.read(), errors="strict"), newline=""), strict=True)
         found, lines = reader.fieldnames, [(reader.line_num, line) for line in reader]
     except (OSError, DataError, ValueError, csv.Error) as error:
-        raise DataError(f"the published numbers cannot be read: {error}", file=path) from error
+        raise DataError(f"the file of published numbers cannot be read: {error}", file=path) from error
     if found != expected:
-        raise DataError("the published numbers have other columns", file=path, expected=expected, found=found)
-    numbers = [_number(line, f"line {place}", path) for place, line in lines]
+        raise DataError(
+            "the file of published numbers has unexpected columns", file=path, expected=expected, found=found
+        )
+    numbers = [_number(line, f"line {where}", path) for where, line in lines]
     seen: set[tuple[str, ...]] = set()
     for number in numbers:
         key = (number.method, number.dataset, number.metric, number.condition)
         if key in seen:
-            raise DataError(f"gives {', '.join(key)} twice", file=path, remedy="keep one of the lines")
+            raise DataError(
+                f"the file of published numbers contains {', '.join(key)} twice",
+                file=path,
+                remedy="delete one of the lines",
+            )
         seen.add(key)
     return numbers
 
 
-def _number(line: Mapping[str, str], place: str, path: str | Path) -> Number:
-    whole = all(isinstance(text, str) for text in line.values())  # not None (missing) or a list (too many)
-    if not whole or not all(text.strip() for name, text in line.items() if name not in ("condition", "settings")):
-        raise DataError(f"{place} is not complete, or has too many fields", file=path, found=dict(line))
+def _number(line: Mapping[str, str], where: str, path: str | Path) -> Number:
+    complete = all(isinstance(text, str) for text in line.values())  # not None (missing) or a list (too many)
+    if not complete or not all(text.strip() for name, text in line.items() if name not in ("condition", "settings")):
+        raise DataError(f"{where} is incomplete or has too many fields", file=path, found=dict(line))
     try:
         value = float(line["value"])
     except ValueError:
         value = float("nan")
     if not isfinite(value):
-        raise DataError(f"the value in {place} is no number", file=path, found=line["value"])
-    fields: dict[str, Any] = {**line, "value": value, "settings": _settings(line["settings"], place, path)}
+        raise DataError(f"the value in {where} is not a finite number", file=path, found=line["value"])
+    fields: dict[str, Any] = {**line, "value": value, "settings": _settings(line["settings"], where, path)}
     return Number(**fields)
 
 
-def _settings(text: str, place: str, path: str | Path) -> dict[str, float | bool | str]:
+def _settings(text: str, where: str, path: str | Path) -> dict[str, float | bool | str]:
     parts = [SETTING.fullmatch(part) for part in text.split(";")] if text.strip() else []
-    settings = {part[1]: _plain(part[2]) for part in parts if part}
+    settings = {part[1]: _parse_value(part[2]) for part in parts if part}
     if len(settings) < len(parts):
-        expected = "key=value; key=value, each key once; a value is a number, true, false or a name"
-        raise DataError(f"the settings in {place} cannot be understood", file=path, expected=expected, found=text)
+        expected = "key=value; key=value, with each key once and values that are numbers, true, false or names"
+        raise DataError(f"the settings in {where} cannot be parsed", file=path, expected=expected, found=text)
     return settings
 
 
-def _plain(word: str) -> float | bool | str:
+def _parse_value(word: str) -> float | bool | str:
     return {"true": True, "false": False}.get(word, word) if word[0].isalpha() else float(word)
 
 
@@ -137,16 +143,18 @@ def comparable(number: Number, settings: Mapping[str, Any]) -> bool:
     Missing settings have the default of the benchmark (:data:`DEFAULTS`). Of a list (``filters``), the first entry
     counts, because the metric without a suffix refers to it.
     """
-    own = DEFAULTS | dict(settings)
-    return all(key in own and _first(own[key]) == wanted for key, wanted in number.settings.items())
+    complete_settings = DEFAULTS | dict(settings)
+    return all(
+        key in complete_settings and _first(complete_settings[key]) == wanted for key, wanted in number.settings.items()
+    )
 
 
 def _first(value: Any) -> Any:
     return next(iter(value), None) if isinstance(value, list | tuple) else value
 
 
-def with_published(table: pd.DataFrame, published: Published, settings: Mapping[str, Any]) -> pd.DataFrame:
-    """Add the columns :data:`COLUMNS` to the table of :func:`loco.results.tables.summarise`.
+def add_published(table: pd.DataFrame, published: Published, settings: Mapping[str, Any]) -> pd.DataFrame:
+    """Add the columns :data:`COLUMNS` to the table of :func:`loco.results.tables.summary.summarise`.
 
     Only numbers that are :func:`comparable` with the benchmark's ``settings`` are shown. A published number is in the
     line of the experiment that reproduces its method (``value`` and ``published`` side by side), or else in a separate
@@ -185,8 +193,8 @@ def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tu
 def footnote(shown: pd.DataFrame) -> str:
     """Return the sources of the published numbers in these lines, and the methods reproduced by experiments."""
     beside = shown[shown["experiment"] != ""].drop_duplicates(["title", "published_method"])
-    words = ["printed elsewhere, not measured here"]
-    words += [f"{line.published_method} stands beside {line.title}" for line in beside.itertuples()]
+    words = ["quoted from publications, not measured here"]
+    words += [f"{line.title} reproduces {line.published_method}" for line in beside.itertuples()]
     sources = list(shown.groupby(["published_source", "published_protocol"], sort=False))
     for (source, protocol), lines in sources:
         of = f"{', '.join(lines['published_method'].unique())}: " if len(sources) > 1 else ""

@@ -18,7 +18,7 @@ from loco.errors import DataError
 from loco.evaluation.pixel_search import RESOLUTION, two_nearest
 from loco.geometry.cameras import pixel_centres
 from loco.geometry.patches import extent_of, patch_centres
-from loco.results.figures import WIDTH
+from loco.results.plots.style import WIDTH
 from loco.storage import atomic_path
 
 BLOCK = 1024  # patches compared with all others at a time
@@ -77,11 +77,11 @@ def find_matches(
     ratio = 1 - distance[:, 0] / distance[:, 1]
     best = torch.argsort(ratio, descending=True, stable=True)
     best = best[_first_of_squares(centres_a[mutual[best].numpy()], sizes[0], count)]
-    kept = mutual[best]
+    chosen = mutual[best]
     return Matches(
-        a=centres_a[kept.numpy()],
-        b=_refine(cells_a[kept], map_b, similarity[kept, 0], centres_b[nearest[kept].numpy()], sizes[1], stride),
-        similarity=similarity[kept, 0].double().numpy(),
+        a=centres_a[chosen.numpy()],
+        b=_refine(cells_a[chosen], map_b, similarity[chosen, 0], centres_b[nearest[chosen].numpy()], sizes[1], stride),
+        similarity=similarity[chosen, 0].double().numpy(),
         ratio=ratio[best].double().numpy(),
     )
 
@@ -102,8 +102,8 @@ def draw_matches(images: tuple[NDArray[np.uint8], NDArray[np.uint8]], matches: M
     (height, width), (height_b, width_b) = (image.shape[:2] for image in images)
     shift = width + GAP * (width + width_b)
     tall, wide = max(height, height_b), shift + width_b
-    from_middle = matches.a - np.array([width, height]) / 2
-    hue = np.arctan2(from_middle[:, 1], from_middle[:, 0]) / (2 * np.pi) + 0.5
+    from_centre = matches.a - np.array([width, height]) / 2
+    hue = np.arctan2(from_centre[:, 1], from_centre[:, 0]) / (2 * np.pi) + 0.5
     colours = matplotlib.colormaps["hsv"](hue)
     figure = Figure(figsize=(WIDTH, WIDTH * tall / wide), dpi=250)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -126,8 +126,8 @@ def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tup
     inside = (centres < size[::-1]).all(axis=-1)
     if inside.sum() < 2:
         raise DataError(
-            "an image is too small for its features to be matched",
-            expected=f"two patches of {stride} x {stride} pixels or more",
+            "an image is too small for matching",
+            expected=f"at least two patches of {stride} x {stride} pixels",
             found=f"{size[0]} x {size[1]} pixels",
         )
     return _cells(feature_map)[torch.from_numpy(inside)], centres[inside]
@@ -155,10 +155,10 @@ def _refine(
     """
     extent = extent_of((feature_map.shape[1], feature_map.shape[2]), stride)
     highest, pixel = two_nearest(features, _cells(feature_map), size, extent)
-    places = pixel_centres(*size).reshape(-1, 2)[pixel[:, 0].numpy()]
+    pixels = pixel_centres(*size).reshape(-1, 2)[pixel[:, 0].numpy()]
     better = (highest[:, 0] > similarity + RESOLUTION).numpy()
-    near = (np.abs(places - centres) <= 1.5 * stride).all(axis=-1)
-    return np.where((better & near)[:, None], places, centres)
+    near = (np.abs(pixels - centres) <= 1.5 * stride).all(axis=-1)
+    return np.where((better & near)[:, None], pixels, centres)
 
 
 def _cells(feature_map: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle
 from numpy.typing import NDArray
 
-from loco.results.figures import WIDTH, new_figure
-from loco.results.views import FeatureMap, Query, View, joint_pca, similarities
+from loco.results.pictures.features import FeatureMap, joint_pca, similarities
+from loco.results.pictures.selection import Query, View
+from loco.results.plots.style import WIDTH, new_figure
 
 MATCH = "#00E5FF"
 
@@ -30,7 +31,7 @@ def similarity_maps(
 
     Args:
         views: views of the scene; the first contains the query.
-        query: result of :func:`loco.results.views.choose_views`.
+        query: result of :func:`loco.results.pictures.selection.choose_views`.
         maps: experiment -> its maps of ``views``; their sizes may differ between experiments.
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
@@ -40,8 +41,8 @@ def similarity_maps(
             axes.imshow(view.rgb)
             axes.set_title(_caption_of(query, column))
             _mark_truth(axes, query, column, view)
-        for row, own in zip(rows[1:], maps.values()):
-            heat = similarities(own, views, query)
+        for row, feature_maps in zip(rows[1:], maps.values()):
+            heat = similarities(feature_maps, views, query)
             low, high = np.percentile(heat, 1), np.max(heat)
             for column, (axes, values, view) in enumerate(zip(row, heat, views)):
                 image = axes.imshow(values, cmap="magma", vmin=low, vmax=high)
@@ -67,9 +68,9 @@ def pca_colours(
     with _gallery(stem, views, maps, titles) as rows:
         for axes, view in zip(rows[0], views):
             axes.imshow(view.rgb)
-        for row, own in zip(rows[1:], maps.values()):
-            colours = joint_pca([cells for cells, _ in own])
-            for axes, picture, (_, (height, width)), view in zip(row, colours, own, views):
+        for row, feature_maps in zip(rows[1:], maps.values()):
+            colours = joint_pca([cells for cells, _ in feature_maps])
+            for axes, picture, (_, (height, width)), view in zip(row, colours, feature_maps, views):
                 axes.imshow(picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
                 axes.set(xlim=(-0.5, view.size[1] - 0.5), ylim=(view.size[0] - 0.5, -0.5))
 
@@ -102,7 +103,7 @@ def _mark_match(axes: Axes, heat: NDArray, query: Query, column: int) -> None:
         axes.plot(u, v, marker="x", color=colour, markeredgewidth=width, markersize=size)
     if query.visible[column]:
         error = np.hypot(u + 0.5 - query.uv[column, 0], v + 0.5 - query.uv[column, 1])
-        axes.set_xlabel(f"best match {error:.0f} px off", fontsize=6.5, labelpad=2)
+        axes.set_xlabel(f"best match {error:.0f} px from the ground truth", fontsize=6.5, labelpad=2)
     else:
         axes.set_xlabel("not visible here", fontsize=6.5, labelpad=2)
 
@@ -112,7 +113,7 @@ def _marks() -> list[Line2D]:
     shape = {"linestyle": "none", "markerfacecolor": "none", "markeredgecolor": "black", "markersize": 7}
     return [
         Line2D([], [], marker="s", label="query patch", **shape),
-        Line2D([], [], marker="o", label="the same place (truth)", **shape),
+        Line2D([], [], marker="o", label="ground truth", **shape),
         Line2D([], [], marker="X", label="most similar pixel", **shape | {"markerfacecolor": MATCH}),
     ]
 

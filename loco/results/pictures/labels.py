@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from loco.datasets.labels import MPCAT40, STUFF
-from loco.results.figures import COLOURS, WIDTH, new_figure
+from loco.results.plots.style import COLOURS, WIDTH, new_figure
 from loco.storage import Frames, Labels
 
 SHOWN = 0.002  # an object counts as shown in a frame from this fraction of its pixels on

@@ -14,7 +14,7 @@ from loco.evaluation.catalogue import BENCHMARKS, Benchmark
 from loco.evaluation.result import Row
 from loco.records import Record
 from loco.results.metrics import Metrics
-from loco.results.tables import DASH, MARKDOWN, printed
+from loco.results.tables.markup import DASH, MARKDOWN, format_value
 
 HEAD = """\
 ---
@@ -28,7 +28,7 @@ USE = """\
 import loco
 
 model = loco.load("path/of/this/folder")
-features = model.extract(images)  # 8-bit RGB (b, H, W, 3) -> unit features (b, {dim}, h, w)
+features = model.extract(images)  # 8-bit RGB (b, H, W, 3) -> L2-normalised features (b, {dim}, h, w)
 ```
 """
 
@@ -64,21 +64,21 @@ def model_card(
     parts = [
         HEAD,
         f"# {_text(title)}\n",
-        f"Features of image patches, to be compared by their cosine: a unit vector of {dim} numbers for every patch of "
-        f"{stride} x {stride} pixels. Feature (r, q) is centred at pixel ((q + 0.5) {stride}, (r + 0.5) {stride}), "
-        "(0, 0) being the top-left corner of the image.\n",
+        f"Dense image features, compared by cosine similarity: one L2-normalised vector of {dim} numbers per patch of "
+        f"{stride} x {stride} pixels. Feature (r, q) is centred at pixel ((q + 0.5) {stride}, (r + 0.5) {stride}); "
+        "(0, 0) is the top-left corner of the image.\n",
         "## Use\n",
         USE.format(dim=dim),
-        *(_needs(path, digest) for path, digest in (backbones or {}).items()),
+        *(_backbone_section(path, digest) for path, digest in (backbones or {}).items()),
         "## Model\n",
         _table(("", ""), _flat({"model": model, "sizes": sizes})),
         "## Training\n",
-        _table(("", ""), _flat(facts)) if facts else "Its file says nothing of a training.\n",
+        _table(("", ""), _flat(facts)) if facts else "The model file contains no record of a training.\n",
         "## Results\n",
-        *(_results(metrics) if metrics else ["No metric files were given.\n"]),
-        "## Terms\n",
-        "The weights come under the terms of the data that they were trained on"
-        + (f", and under those of the backbone: {_text(licence)}.\n" if licence else ".\n"),
+        *(_results(metrics) if metrics else ["No metric files were provided.\n"]),
+        "## Licence\n",
+        "The weights are subject to the terms of the data that they were trained on"
+        + (f" and to the licence of the backbone: {_text(licence)}.\n" if licence else ".\n"),
     ]
     return "\n".join(parts)
 
@@ -88,10 +88,10 @@ def is_card(text: str) -> bool:
     return text.startswith(HEAD)
 
 
-def _needs(path: str, digest: str) -> str:
+def _backbone_section(path: str, digest: str) -> str:
     return (
-        f"It stands on the backbone {_text(path)} (SHA-256 of its weights: `{digest}`): a folder or file beside this "
-        "one, or a name on the Hugging Face hub, from where it is fetched. If it lies elsewhere, "
+        f"The model requires the backbone {_text(path)} (SHA-256 of its weights: `{digest}`): a folder or file next to "
+        "this one, or a name on the Hugging Face hub, from which it is downloaded. For another path, call "
         '`loco.load("path/of/this/folder", backbone="path/of/the/backbone")`.\n'
     )
 
@@ -104,22 +104,23 @@ def _require_same_run(metrics: Metrics, facts: Mapping[str, Any]) -> None:
     found = {name: run[name] for name in expected}
     if found != expected:
         raise DataError(
-            "the metric file is of another run than the model",
+            "the metric file belongs to another run than the model",
             file=metrics.path,
             expected=expected,
             found=found,
-            remedy="give the files of this model: results/metrics/<benchmark>/<split>/<experiment>/seed<N>.json",
+            remedy="pass the metric files of this model: results/metrics/<benchmark>/<split>/<experiment>/seed<N>.json",
         )
 
 
 def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
     """Yield one table per metric file, then the provenance of the numbers."""
     for one in metrics:
-        words = _described(one)
+        benchmark = _benchmark_of(one)
         yield (
-            f"**{_text(words.title)}**, test scenes of split {_text(one.split)}. {words.measures}. In percent, "
-            f"or in the unit given; in brackets the 95 % confidence interval for {_populations(one, words)}, without "
-            "that of other seeds.\n"
+            f"**{_text(benchmark.title)}**, test scenes of split {_text(one.split)}. {benchmark.measures}. In percent, "
+            "or in the unit of the metric; in brackets the 95 % confidence interval for "
+            f"{_populations(one, benchmark)}; "
+            "the interval does not include the variation between seeds.\n"
         )
         conditions = list(dict.fromkeys(row.condition for row in one.rows))
         lines = []
@@ -128,38 +129,39 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
             named = metric if unit == "%" else f"{metric} ({unit})"
             lines.append((named, *(cells.get(condition, DASH) for condition in conditions)))
         number = {row.condition: row.n for row in one.rows}
-        lines.append((f"number of {words.items}", *(number[condition] for condition in conditions)))
+        lines.append((f"number of {benchmark.items}", *(number[condition] for condition in conditions)))
         scenes = {row.condition: row.scenes for row in one.rows}
         lines.append(("number of scenes", *(scenes[condition] for condition in conditions)))
         yield _table(("", *conditions), lines)
     yield (
-        "How these numbers were computed: the fingerprint of the evaluation's code, and that of the whole recipe, "
-        "which covers the code and the settings of every step from the raw data on.\n"
+        "Provenance of these numbers: the fingerprint of the code of the evaluation, and the fingerprint of the "
+        "recipe, "
+        "which covers the code and the settings of all steps, starting with the raw data.\n"
     )
     columns = ("benchmark", "split", "experiment", "seed", "code", "recipe", "device", "versions")
     seeds = ["none (deterministic)" if m.seed is None else m.seed for m in metrics]
     yield _table(columns, [(*m.key[:3], seed, *_record(m.record)) for m, seed in zip(metrics, seeds)])
 
 
-def _populations(metrics: Metrics, words: Benchmark) -> str:
+def _populations(metrics: Metrics, benchmark: Benchmark) -> str:
     """Return the populations of the intervals: one, or each with its metrics."""
     found: dict[str, dict[str, None]] = {}
     for row in metrics.rows:
         if row.population:
-            found.setdefault(words.population(row.population), {})[f"{row.metric}, {row.condition}"] = None
+            found.setdefault(benchmark.population(row.population), {})[f"{row.metric}, {row.condition}"] = None
     if len(found) < 2:
-        return next(iter(found), words.drawn)
+        return next(iter(found), benchmark.drawn)
     return " or ".join(f"{population} ({'; '.join(names)})" for population, names in found.items())
 
 
-def _described(metrics: Metrics) -> Benchmark:
+def _benchmark_of(metrics: Metrics) -> Benchmark:
     if metrics.benchmark not in BENCHMARKS:
         raise DataError(
-            "the metric file is of a benchmark that this version does not have",
+            "the metric file belongs to a benchmark that this version does not have",
             file=metrics.path,
             expected=f"one of {', '.join(BENCHMARKS)}",
             found=metrics.benchmark,
-            remedy="leave the file out, or use the version of loco that wrote it",
+            remedy="omit the file, or use the version of loco that wrote it",
         )
     return BENCHMARKS[metrics.benchmark]
 
@@ -175,7 +177,7 @@ def _score(row: Row) -> str:
     if row.value is None:
         return DASH
     value, low, high = (
-        "\N{INFINITY}" if bound is None else printed(bound, row.unit) for bound in (row.value, row.low, row.high)
+        "\N{INFINITY}" if bound is None else format_value(bound, row.unit) for bound in (row.value, row.low, row.high)
     )
     return value if row.low is None else f"{value} [{low}, {high}]"
 
@@ -206,6 +208,6 @@ def _table(head: Sequence[Any], lines: Iterable[Sequence[Any]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _text(words: str) -> str:
+def _text(text: str) -> str:
     """Return a text as one line with all Markdown escaped."""
-    return MARKDOWN.text(" ".join(words.split()))
+    return MARKDOWN.escape(" ".join(text.split()))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from loco.errors import DataError
-from loco.results.checks import plot_geometry, require_whole, write_checks
+from loco.results.plots.checks import plot_geometry
+from loco.results.tables.checks import require_passed, write_checks
 
 WHOLE = {
     "ok": True,
@@ -40,14 +41,14 @@ def test_table_has_a_line_a_scene(tmp_path: Path) -> None:
 
 
 def test_whole_scenes_pass() -> None:
-    require_whole({("houses", "ash"): WHOLE})
+    require_passed({("houses", "ash"): WHOLE})
 
 
 def test_all_problems_of_broken_scenes_are_listed() -> None:
     with pytest.raises(DataError) as caught:
-        require_whole(MANIFESTS)
+        require_passed(MANIFESTS)
     message = str(caught.value)
-    assert message.startswith("1 of 2 scenes did not pass their check:")
+    assert message.startswith("1 of 2 scenes failed their check:")
     assert "flats/birch\n  - a.zip is missing\n    what to do: download it\n  - b.zip is truncated\n" in message
     assert "houses/ash" not in message
 

@@ -10,9 +10,9 @@ import yaml
 from loco.errors import DataError
 from loco.evaluation.result import Evaluation, Row
 from loco.records import Recipe, Record
-from loco.results.cards import model_card
 from loco.results.metrics import Metrics, read_metrics, write_metrics
-from loco.results.tables import DASH
+from loco.results.model_cards import model_card
+from loco.results.tables.markup import DASH
 
 MODEL = {"name": "compact_cnn", "dim": 16}
 SIZES = {"dim": 16, "stride": 4, "parameters": 123}
@@ -90,15 +90,15 @@ def test_errors_are_in_their_unit(tmp_path: Path) -> None:
 
 def test_a_card_without_a_training_says_so() -> None:
     card = model_card("frozen", MODEL, SIZES, {}, licence="Apache-2.0 of dino_vits8")
-    assert "says nothing of a training" in card
+    assert "contains no record of a training" in card
     assert "No metric files" in card
-    assert r"those of the backbone: Apache-2.0 of dino\_vits8." in card
+    assert r"to the licence of the backbone: Apache-2.0 of dino\_vits8." in card
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"experiment": "sampled"}, {"split": "other"}])
 def test_metrics_of_another_run_are_refused(tmp_path: Path, change: dict) -> None:
     metrics = [_metrics(tmp_path), _metrics(tmp_path, **change)]
-    with pytest.raises(DataError, match=r"of another run(.|\n)*1\.json"):
+    with pytest.raises(DataError, match=r"to another run(.|\n)*1\.json"):
         model_card("houses", MODEL, SIZES, FACTS, metrics)
 
 

@@ -1,72 +1,39 @@
-"""Plots of scores: pure functions of metric files. Common parts are in :mod:`loco.results.figures`.
+"""Plots of the scores of a benchmark on a split: pure functions of metric files.
 
-The catalogue of benchmarks refers to the functions in :data:`FIGURES`. Their arguments are the metric files of one
-benchmark on one split, ``titles`` and ``stem``.
+The catalogue of benchmarks refers to the functions by their names in :data:`FIGURES`. Their arguments are the metric
+files of one benchmark on one split, ``titles`` and ``stem``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.intervals import FRACTION, Design, Item
 from loco.evaluation.result import Sample
-from loco.results.figures import COLOURS, MARKERS, WIDTH, legend, look, new_figure
 from loco.results.metrics import Metrics, samples_of
-from loco.results.scores import summarise
+from loco.results.plots.style import (
+    WIDTH,
+    axis_label,
+    colour_and_marker,
+    legend,
+    new_figure,
+    new_panels,
+    panel_rows,
+    plot_scale,
+)
+from loco.results.tables.summary import summarise
 
-PANELS = 3  # maximum per row
 # recall@5, MMA@3px, or AUC@10deg, rigid
 THRESHOLD = re.compile(r"^(?P<name>.+)@(?P<threshold>\d+(?:\.\d+)?)(?P<unit>[a-z]*)(?P<rest>.*)$")
-
-
-def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Plot the loss of each phase of the training, and the validation mAP, over the step; lines mark new phases.
-
-    Losses of different phases may not be comparable, so each phase has a separate panel.
-
-    Args:
-        logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``phase``, ``loss`` and ``val_map``,
-            blank where not measured). Untrained experiments are not included.
-        titles: experiment -> title, all of them.
-        stem: path of the figure without suffix.
-    """
-    curves = {experiment: [pd.read_csv(path) for path in paths] for experiment, paths in logs.items()}
-    phases = sorted({phase for several in curves.values() for log in several for phase in log["phase"]})
-    count = len(phases) + 1
-    with new_figure(stem, WIDTH, 2.5 * _rows(count)) as figure:
-        *losses, scores = _panels(figure, count)
-        for experiment, several in curves.items():
-            colour, marker = look(experiment, titles)
-            for log in several:
-                for phase, axes in zip(phases, losses):
-                    _loss_curve(axes, log[log["phase"] == phase], colour)
-                score = log.dropna(subset="val_map")
-                scores.plot(score["step"], 100 * score["val_map"], color=colour, marker=marker)
-                for start in log.groupby("phase")["step"].min().iloc[1:]:
-                    scores.axvline(start, color=colour, linestyle=":", linewidth=0.8)
-        for phase, axes in zip(phases, losses):
-            axes.set(xlabel="step", ylabel="training loss", title=f"Loss, phase {phase}" if phases[1:] else "Loss")
-        scores.set(xlabel="step", ylabel="mAP (%)", title="Validation: location-consistency mAP")
-        legend(figure, logs, titles)
-
-
-def _loss_curve(axes: Axes, log: pd.DataFrame, colour: str) -> None:
-    """Plot the loss at each step (faint), and its running mean."""
-    smooth = log["loss"].rolling(max(1, len(log) // 15), center=True, min_periods=1).mean()
-    axes.plot(log["step"], log["loss"], color=colour, alpha=0.25, linewidth=0.6)
-    axes.plot(log["step"], smooth, color=colour)
 
 
 def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
@@ -90,11 +57,11 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
         for threshold, axes in zip([main, *thresholds], [large, *small]):
             for experiment in _experiments(metrics, titles):
                 pairs = _pairs([m for m in metrics if m.experiment == experiment], threshold)
-                colour, marker = look(experiment, titles)
+                colour, marker = colour_and_marker(experiment, titles)
                 centre, mean, low, high = _binned(*pairs)
                 axes.fill_between(centre, 100 * low, 100 * high, color=colour, alpha=0.18, linewidth=0)
                 axes.plot(centre, 100 * mean, color=colour, marker=marker, markersize=4 if axes is large else 3)
-            axes.set(title=f"matches right within {threshold:g} px")
+            axes.set(title=f"correct within {threshold:g} px")
             for edge in bins[1:-1]:
                 axes.axvline(edge, color="#999999", linewidth=0.6, linestyle=":", zorder=0)
         large.set(
@@ -146,27 +113,27 @@ def dots(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path
     """
     metrics = list(metrics)
     table = summarise(metrics, titles)
-    names, experiments = _few(list(table["metric"].unique())), _experiments(metrics, titles)
+    names, experiments = _thresholds_to_plot(list(table["metric"].unique())), _experiments(metrics, titles)
     conditions = list(table.loc[table["metric"].isin(names), "condition"].unique())
     height = 0.4 + 0.11 * (len(experiments) + 1) * len(conditions)
-    with new_figure(stem, WIDTH, 0.4 + height * _rows(len(names))) as figure:
-        for axes, name in zip(_panels(figure, len(names), sharey=True), names):
-            own = table[table["metric"] == name]
-            _draw_dots(axes, own, conditions, experiments, titles)
-            axes.set_xlabel(_axis(name, own["unit"].iloc[0]))
+    with new_figure(stem, WIDTH, 0.4 + height * panel_rows(len(names))) as figure:
+        for axes, name in zip(new_panels(figure, len(names), sharey=True), names):
+            lines = table[table["metric"] == name]
+            _draw_dots(axes, lines, conditions, experiments, titles)
+            axes.set_xlabel(axis_label(name, lines["unit"].iloc[0]))
         legend(figure, experiments, titles)
 
 
 def _draw_dots(
     axes: Axes, table: pd.DataFrame, conditions: list[str], experiments: list[str], titles: Mapping[str, str]
 ) -> None:
-    scale = _scale(table["unit"].iloc[0])
-    for place, experiment in enumerate(experiments):
-        own = table[table["experiment"] == experiment].set_index("condition").reindex(conditions)
-        y = np.arange(len(conditions)) + 0.8 * ((place + 0.5) / len(experiments) - 0.5)
-        colour, marker = look(experiment, titles)
-        axes.hlines(y, scale * own["low"], scale * own["high"], color=colour, linewidth=1.2)
-        axes.plot(scale * own["value"], y, color=colour, marker=marker, linestyle="none")
+    scale = plot_scale(table["unit"].iloc[0])
+    for row, experiment in enumerate(experiments):
+        lines = table[table["experiment"] == experiment].set_index("condition").reindex(conditions)
+        y = np.arange(len(conditions)) + 0.8 * ((row + 0.5) / len(experiments) - 0.5)
+        colour, marker = colour_and_marker(experiment, titles)
+        axes.hlines(y, scale * lines["low"], scale * lines["high"], color=colour, linewidth=1.2)
+        axes.plot(scale * lines["value"], y, color=colour, marker=marker, linestyle="none")
     axes.set_ylim(len(conditions) - 0.5, -0.5)
     axes.set_yticks(range(len(conditions)), conditions)
     axes.tick_params(axis="y", length=0)
@@ -183,7 +150,7 @@ def recall_at_k(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
-    _by_threshold(metrics, titles, stem, "recall", "images looked at, k", "recall@k (%)")
+    _by_threshold(metrics, titles, stem, "recall", "number of retrieved images, k", "recall@k (%)")
 
 
 def matching_accuracy(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
@@ -194,7 +161,7 @@ def matching_accuracy(metrics: Iterable[Metrics], titles: Mapping[str, str], ste
         titles: experiment -> title, all of them.
         stem: path of the figure without suffix.
     """
-    _by_threshold(metrics, titles, stem, "MMA", "right within (px)", "mean matching accuracy (%)")
+    _by_threshold(metrics, titles, stem, "MMA", "error threshold (px)", "mean matching accuracy (%)")
 
 
 def _by_threshold(
@@ -207,13 +174,13 @@ def _by_threshold(
     table = table.assign(threshold=parts["threshold"].astype(float), panel=table["condition"] + parts["rest"])
     table = table[parts["name"] == family].sort_values("threshold", kind="stable")
     panels = list(table["panel"].unique())
-    with new_figure(stem, WIDTH, 0.6 + 2.0 * _rows(len(panels))) as figure:
-        for axes, panel in zip(_panels(figure, len(panels), sharex=True, sharey=True), panels):
-            for experiment, own in table[table["panel"] == panel].groupby("experiment", sort=False):
-                colour, marker = look(str(experiment), titles)
-                bounds = 100 * own["low"], 100 * own["high"]
-                axes.fill_between(own["threshold"], *bounds, color=colour, alpha=0.18, linewidth=0)
-                axes.plot(own["threshold"], 100 * own["value"], color=colour, marker=marker)
+    with new_figure(stem, WIDTH, 0.6 + 2.0 * panel_rows(len(panels))) as figure:
+        for axes, panel in zip(new_panels(figure, len(panels), sharex=True, sharey=True), panels):
+            for experiment, lines in table[table["panel"] == panel].groupby("experiment", sort=False):
+                colour, marker = colour_and_marker(str(experiment), titles)
+                bounds = 100 * lines["low"], 100 * lines["high"]
+                axes.fill_between(lines["threshold"], *bounds, color=colour, alpha=0.18, linewidth=0)
+                axes.plot(lines["threshold"], 100 * lines["value"], color=colour, marker=marker)
             axes.set_title(panel)
             axes.set_xticks(table["threshold"].unique())
         figure.supxlabel(xlabel, fontsize="medium")
@@ -243,10 +210,10 @@ def error_curves(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
             for axes, (label, errors_of) in zip(row, panels.items()):
                 for experiment in _experiments(metrics, titles):
                     errors = errors_of([m for m in metrics if m.experiment == experiment])
-                    colour, _ = look(experiment, titles)
+                    colour, _ = colour_and_marker(experiment, titles)
                     axes.plot(*_cumulative(errors), color=colour, drawstyle="steps-post")
                 axes.set(xlabel=label, xscale="log", ylim=(0, 100), title=title)
-            row[0].set_ylabel("pairs with less (%)")
+            row[0].set_ylabel("pairs with a smaller error (%)")
         legend(figure, _experiments(metrics, titles), titles)
 
 
@@ -272,9 +239,9 @@ def _median_errors(metrics: Sequence[Metrics]) -> NDArray[np.float64]:
 def _kinds_of_error(metrics: Sequence[Metrics], method: str) -> list[tuple[str, str]]:
     """Return the two columns of items to plot for a method, and the labels of their axes."""
     scaled = any(np.isfinite(_errors([m], method, "translation_error")).any() for m in metrics)
-    place = ("translation_error", "error of the translation (m)")
+    translation = ("translation_error", "error of the translation (m)")
     direction = ("direction_error", "error of the direction of the translation (deg)")
-    return [("rotation_error", "error of the rotation (deg)"), place if scaled else direction]
+    return [("rotation_error", "error of the rotation (deg)"), translation if scaled else direction]
 
 
 def _errors(metrics: Sequence[Metrics], method: str, column: str) -> NDArray[np.float64]:
@@ -294,8 +261,8 @@ def _cumulative(errors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
     Errors of 0 cannot be shown on a logarithmic axis and are replaced by a millionth.
     """
-    made = np.sort(errors[np.isfinite(errors)])
-    return np.maximum(made, 1e-6), 100 * np.arange(1, len(made) + 1) / max(1, len(errors))
+    finite = np.sort(errors[np.isfinite(errors)])
+    return np.maximum(finite, 1e-6), 100 * np.arange(1, len(finite) + 1) / max(1, len(errors))
 
 
 def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
@@ -314,20 +281,22 @@ def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem
     sample = next(iter(_scene_samples(metrics[0]).values()), Sample("score", "no items", [], []))
     with new_figure(stem, WIDTH, 0.7 + 0.3 * len(experiments)) as figure:
         axes = figure.subplots()
-        for place, experiment in enumerate(experiments):
+        for row, experiment in enumerate(experiments):
             runs = [
-                {scene: own.value for scene, own in _scene_samples(m).items()}
+                {scene: lines.value for scene, lines in _scene_samples(m).items()}
                 for m in metrics
                 if m.experiment == experiment
             ]
-            scores = _scale(sample.unit) * pd.DataFrame(runs, dtype=float).mean(skipna=False).to_numpy()
+            scores = plot_scale(sample.unit) * pd.DataFrame(runs, dtype=float).mean(skipna=False).to_numpy()
             scores = scores[np.isfinite(scores)]
-            colour, marker = look(experiment, titles)
-            axes.plot(scores, np.full(len(scores), place), color=colour, marker=marker, linestyle="none", alpha=0.6)
+            colour, marker = colour_and_marker(experiment, titles)
+            axes.plot(scores, np.full(len(scores), row), color=colour, marker=marker, linestyle="none", alpha=0.6)
             if len(scores):
-                axes.vlines(scores.mean(), place - 0.35, place + 0.35, color=colour, linewidth=1.2)
+                axes.vlines(scores.mean(), row - 0.35, row + 0.35, color=colour, linewidth=1.2)
         axes.set_yticks(range(len(experiments)), [titles[experiment] for experiment in experiments])
-        axes.set(ylim=(len(experiments) - 0.5, -0.5), xlabel=_axis(sample.metric, sample.unit), title=sample.condition)
+        axes.set(
+            ylim=(len(experiments) - 0.5, -0.5), xlabel=axis_label(sample.metric, sample.unit), title=sample.condition
+        )
 
 
 def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
@@ -342,113 +311,23 @@ def _scene_samples(metrics: Metrics) -> dict[str, Sample]:
     return found
 
 
-def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
-    """Plot the scores of the variants of an experiment, with one panel per benchmark and one line per condition.
-
-    A point is the value over all seeds with its 95 % confidence interval, a cross the score of one seed (none for a
-    deterministic extractor). Of several metrics (recall at several thresholds), the middle one is plotted, of fractions
-    if there are any.
-
-    Args:
-        metrics: metric files of all variants.
-        titles: experiment -> name of the variant, in the order of the axis; if all names are numbers, the axis is
-            numeric.
-        title: the quantity that varies.
-        stem: path of the figure without suffix.
-    """
-    benchmarks: dict[str, list[Metrics]] = {}
-    for one in metrics:
-        benchmarks.setdefault(one.benchmark, []).append(one)
-    places, numeric = _places(list(titles.values()))
-    with new_figure(stem, WIDTH, 3.1 * _rows(len(benchmarks))) as figure:
-        for axes, (benchmark, own) in zip(_panels(figure, len(benchmarks)), benchmarks.items()):
-            metric, unit = _draw_variants(axes, own, titles, places)
-            axes.set(xlabel=title, ylabel=_axis(metric, unit), title=BENCHMARKS[benchmark].title)
-            if numeric and 0 < 5 * min(places.values()) < max(places.values()):
-                axes.set_xscale("log")
-                axes.minorticks_off()
-            axes.set_xticks(list(places.values()), list(places))
-            axes.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, columnspacing=1)
-
-
-def _draw_variants(
-    axes: Axes, metrics: Sequence[Metrics], titles: Mapping[str, str], places: Mapping[str, float]
-) -> tuple[str, str]:
-    """Plot a line per condition of a benchmark's middle metric, and return its name and unit."""
-    table = summarise(metrics, titles)
-    shares = table["unit"] == "%"
-    names = list(table.loc[shares if shares.any() else ~shares, "metric"].unique())
-    metric = names[len(names) // 2]
-    table = table[table["metric"] == metric]
-    unit = table["unit"].iloc[0]
-    for k, (condition, line) in enumerate(table.groupby("condition", sort=False)):
-        x = [places[titles[experiment]] for experiment in line["experiment"]]
-        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        error = _scale(unit) * np.abs(line[["low", "high"]].to_numpy().T - line["value"].to_numpy())
-        axes.errorbar(x, _scale(unit) * line["value"], error, color=colour, marker=marker, capsize=2, label=condition)
-        seeds = [
-            (places[titles[one.experiment]], _scale(unit) * row.value)
-            for one in metrics
-            for row in one.rows
-            if (row.metric, row.condition) == (metric, condition) and row.value is not None and one.seed is not None
-        ]
-        axes.plot(*np.array(seeds).reshape(-1, 2).T, "x", color=colour, markersize=3)
-    return metric, unit
-
-
-def _places(names: Sequence[str]) -> tuple[dict[str, float], bool]:
-    """Return the positions of the variants on the axis, and whether they are numbers."""
-    try:
-        places = {name: float(name) for name in names}
-    except ValueError:
-        places = {}
-    if places and np.isfinite(list(places.values())).all():  # `inf` has no position on a numeric axis
-        return places, True
-    return {name: float(k) for k, name in enumerate(names)}, False
-
-
 def _experiments(metrics: Iterable[Metrics], titles: Mapping[str, str]) -> list[str]:
     present = {m.experiment for m in metrics}
     return [experiment for experiment in titles if experiment in present]
 
 
-def _few(names: list[str]) -> list[str]:
+def _thresholds_to_plot(names: list[str]) -> list[str]:
     """Return the names of metrics; for a metric at more than three thresholds, only the first, middle and last."""
     families: dict[tuple[str, ...], list[str]] = {}
     for name in names:
         parts = THRESHOLD.match(name)
         family = parts.group("name", "unit", "rest") if parts else (name,)
         families.setdefault(family, []).append(name)
-    ends = [
+    plotted = [
         family if len(family) <= 3 else [family[0], family[len(family) // 2], family[-1]]
         for family in families.values()
     ]
-    return [name for family in ends for name in family]
-
-
-def _rows(panels: int) -> int:
-    return max(1, ceil(panels / PANELS))
-
-
-def _panels(figure: Figure, count: int, **share: bool) -> Iterator[Axes]:
-    """Yield ``count`` panels, in rows of lengths as equal as possible."""
-    rows = _rows(count)
-    columns = max(1, ceil(count / rows))
-    axes = figure.subplots(rows, columns, squeeze=False, **share).ravel()
-    for spare in axes[count:]:
-        spare.remove()
-    for lowest in axes[:count][-columns:]:
-        lowest.tick_params(labelbottom=True)
-    return iter(axes[:count])
-
-
-def _scale(unit: str) -> float:
-    """Return the factor of a unit: fractions are plotted in percent."""
-    return 100 if unit == "%" else 1
-
-
-def _axis(metric: str, unit: str) -> str:
-    return f"{metric} (%)" if unit == "%" else f"{metric}\n({unit}, less is better)"
+    return [name for family in plotted for name in family]
 
 
 # Name in the catalogue of benchmarks -> function.

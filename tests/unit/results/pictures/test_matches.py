@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from loco.errors import DataError
-from loco.results.matches import Matches, draw_matches, find_matches, write_matches
+from loco.results.pictures.matches import Matches, draw_matches, find_matches, write_matches
 
 ALL = 10**6
 

@@ -29,12 +29,12 @@ def write_label_tables(paths: Sequence[Path], scenes: Path, categories: Path) ->
     area = 0
     for path in paths:
         with Labels(path) as labels:
-            place, own, counts = (labels.dataset, labels.scene), labels.facts["objects"], labels.facts["counts"]
+            key, listed, counts = (labels.dataset, labels.scene), labels.facts["objects"], labels.facts["counts"]
             area += labels["instance"].size
-        _, stuff = object_counts(own)
+        _, stuff = object_counts(listed)
         classes = sum(n > 0 for name, n in zip(STUFF, stuff) if name not in ("void", "unlabeled"))
-        lines.append((*place, counts["objects"], counts["things"], classes, round(100 * counts["void"], 3)))
-        objects += [(place, o["category"], o["pixels"]) for o in own if o["triangles"]]
+        lines.append((*key, counts["objects"], counts["things"], classes, round(100 * counts["void"], 3)))
+        objects += [(key, o["category"], o["pixels"]) for o in listed if o["triangles"]]
     _write(pd.DataFrame(lines, columns=SCENE_COLUMNS), scenes)
 
     table = pd.DataFrame(objects, columns=["scene", "category", "pixels"])

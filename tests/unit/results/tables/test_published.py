@@ -14,9 +14,17 @@ from loco.datasets import FORMATS
 from loco.errors import DataError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.pixel_correspondence import variants
-from loco.results.published import DEFAULTS, Number, Published, comparable, methods_of, read_published, with_published
+from loco.results.tables.published import (
+    DEFAULTS,
+    Number,
+    Published,
+    add_published,
+    comparable,
+    methods_of,
+    read_published,
+)
 
-FOLDER = Path(__file__).parents[3] / "config" / "published_results"
+FOLDER = Path(__file__).parents[4] / "config" / "published_results"
 SCHEMA = FOLDER.parent / "schemas" / "benchmarks.yaml"
 FILES = sorted(FOLDER.glob("*.csv"))
 HEAD = "method,dataset,metric,condition,value,source,protocol,settings\n"
@@ -46,19 +54,19 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "other columns"),
-        ("method,value\na,1\n", "other columns"),
-        (HEAD + "a,b,c,d,5,e\n", "line 2 is not complete"),
-        (HEAD + GOOD + "a,b,c,d,5,e,f,,g\n", "line 3 is not complete, or has too many"),
-        (HEAD + "a,b,c,d,5,e,f\n", "line 2 is not complete"),
-        (HEAD + "a,b,c,d,5,,f,\n", "line 2 is not complete"),
-        (HEAD + "a,b,c,d,about 5,e,f,\n", "value in line 2 is no number"),
-        (HEAD + "a,b,c,d,nan,e,f,\n", "value in line 2 is no number"),
+        ("", "unexpected columns"),
+        ("method,value\na,1\n", "unexpected columns"),
+        (HEAD + "a,b,c,d,5,e\n", "line 2 is incomplete"),
+        (HEAD + GOOD + "a,b,c,d,5,e,f,,g\n", "line 3 is incomplete or has too many"),
+        (HEAD + "a,b,c,d,5,e,f\n", "line 2 is incomplete"),
+        (HEAD + "a,b,c,d,5,,f,\n", "line 2 is incomplete"),
+        (HEAD + "a,b,c,d,about 5,e,f,\n", "value in line 2 is not a finite number"),
+        (HEAD + "a,b,c,d,nan,e,f,\n", "value in line 2 is not a finite number"),
         *(
-            (f"{HEAD}a,b,c,d,5,e,f,{settings}\n", "settings in line 2 cannot be understood")
+            (f"{HEAD}a,b,c,d,5,e,f,{settings}\n", "settings in line 2 cannot be parsed")
             for settings in ("step", "step=", "step=4;", "step=4 5", "Step=4", "step: 4", "step=4; step=4", "a=nan()")
         ),
-        (HEAD + GOOD + GOOD.replace("45.0", "54.0"), "gives DINO B/16, last block, .* twice"),
+        (HEAD + GOOD + GOOD.replace("45.0", "54.0"), "contains DINO B/16, last block, .* twice"),
         (HEAD + '"a,b', "cannot be read"),
     ],
 )
@@ -79,7 +87,7 @@ def test_without_published_numbers_a_table_keeps_its_lines_and_types() -> None:
     keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": "mAP", "unit": "%"}
     table = pd.DataFrame([{**keys, "condition": c, "value": 0.5, **MEASURED} for c in "xy"])
     for published in (Published(), Published([Number("M", "d", "mAP", "x", 1.0, "S", "P")], {"s": []}, {"e": "M"})):
-        found = with_published(table, published, {})
+        found = add_published(table, published, {})
         assert found[table.columns].astype({name: type(value) for name, value in MEASURED.items()}).equals(table)
         assert found["published"].isna().all()
 
@@ -88,7 +96,7 @@ def test_one_method_can_stand_beside_several_experiments() -> None:
     keys = {"benchmark": "b", "split": "s", "metric": "mAP", "unit": "%", "condition": "x"}
     lines = [{**keys, "experiment": e, "title": e.upper(), "value": 0.5, **MEASURED} for e in "efg"]
     number = Number("M", "d", "mAP", "x", 40.0, "S", "P")
-    found = with_published(pd.DataFrame(lines), Published([number], {"s": ["d"]}, {"e": "M", "g": "M"}), {})
+    found = add_published(pd.DataFrame(lines), Published([number], {"s": ["d"]}, {"e": "M", "g": "M"}), {})
     assert found["experiment"].tolist() == ["e", "f", "g"]
     assert found["published"].tolist()[::2] == [0.4, 0.4]
     assert pd.isna(found["published"][1])
@@ -115,7 +123,7 @@ def test_numbers_stand_beside_those_of_the_same_settings_alone(settings: dict, e
     assert comparable(number, settings) == expected
     keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": number.metric, "unit": "%"}
     table = pd.DataFrame([{**keys, "condition": number.condition, "value": 0.5, **MEASURED}])
-    found = with_published(table, Published([number], {"s": ["scannet_pairs"]}, {"e": number.method}), settings)
+    found = add_published(table, Published([number], {"s": ["scannet_pairs"]}, {"e": number.method}), settings)
     assert found["published"].notna().tolist() == [expected]
 
 

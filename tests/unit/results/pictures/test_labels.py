@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from loco.datasets.labels import MPCAT40, STUFF
 from loco.errors import DataError
-from loco.results.label_views import category_colours, choose_frames, instance_colours, label_views, palette
+from loco.results.pictures.labels import category_colours, choose_frames, instance_colours, label_views, palette
 from loco.storage import Frames, Labels
 
 HEIGHT, WIDTH = 96, 120  # of the frames of `scene`

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loco.results import figures
+from loco.results.plots import style
 
 TITLES = {"place": "place & more", "absent": "not run", "colour": "colour"}
 
 
 def test_looks_belong_to_the_experiment_whatever_else_is_drawn() -> None:
-    looks = [figures.look(name, TITLES) for name in TITLES]
+    looks = [style.colour_and_marker(name, TITLES) for name in TITLES]
     assert len(set(looks)) == len(TITLES)
-    assert figures.look("colour", dict(reversed(TITLES.items()))) == looks[0]
+    assert style.colour_and_marker("colour", dict(reversed(TITLES.items()))) == looks[0]
 
 
 def test_many_experiments_look_different() -> None:
     titles = {f"e{i}": "" for i in range(40)}
-    assert len({figures.look(name, titles) for name in titles}) == 40
+    assert len({style.colour_and_marker(name, titles) for name in titles}) == 40
 
 
 def test_failed_figure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), figures.new_figure(tmp_path / "broken", 2, 2):
+    with pytest.raises(RuntimeError), style.new_figure(tmp_path / "broken", 2, 2):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
 
@@ -33,9 +33,9 @@ def test_failed_figure_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 4, 6])
 def test_long_titles_are_not_cut_off(tmp_path: Path, count: int) -> None:
     titles = {f"e{i}": f"an experiment with a rather long title, number {i}" for i in range(count)}
-    with figures.new_figure(tmp_path / "long", figures.WIDTH, 2) as figure:
+    with style.new_figure(tmp_path / "long", style.WIDTH, 2) as figure:
         figure.subplots()
-        figures.legend(figure, titles, titles)
+        style.legend(figure, titles, titles)
     drawn = np.asarray(Image.open(tmp_path / "long.png").convert("L"))
     assert (drawn[:, [0, 1, -2, -1]] == 255).all()
     assert (drawn < 128).any()
