@@ -95,9 +95,9 @@ def as_pose(
     if not np.isfinite(matrix).all():
         return None
     require_near(matrix[:3, 3], f" (row {row})" if row else "", file=file, scene=scene)
-    turn = matrix[:3, :3]
-    off = max(np.abs(turn.T @ turn - np.eye(3)).max(), np.abs(matrix[3] - [0, 0, 0, 1]).max())
-    if off > NEARLY_ONE or np.linalg.det(turn) < 0:
+    rotation = matrix[:3, :3]
+    off = max(np.abs(rotation.T @ rotation - np.eye(3)).max(), np.abs(matrix[3] - [0, 0, 0, 1]).max())
+    if off > NEARLY_ONE or np.linalg.det(rotation) < 0:
         raise DataError(
             "the pose is not a rotation and a translation" + (f" (row {row})" if row else ""),
             file=file,
@@ -106,7 +106,7 @@ def as_pose(
             found=" ".join(f"{value:g}" for value in matrix.ravel()),
             remedy="write poses in this form, and NaN where tracking was lost",
         )
-    left, _, right = np.linalg.svd(turn)
+    left, _, right = np.linalg.svd(rotation)
     pose = matrix.copy()
     pose[:3, :3], pose[3] = left @ right, [0, 0, 0, 1]
     return pose

@@ -86,9 +86,9 @@ class TumRgbdScene(PosedImages):
                 remedy=TumRgbdScene.remedy_of(scene),
             )
         depth_to_color = read_depth_to_color(folder, scene, np.eye(4))
-        way = _read_trajectory(folder / POSES, scene)
-        poses, known = way.at(colors.times)
-        depth_poses, depth_known = way.at(depths.times)
+        trajectory = _read_trajectory(folder / POSES, scene)
+        poses, known = trajectory.at(colors.times)
+        depth_poses, depth_known = trajectory.at(depths.times)
         absent = [file for file in (*colors.files, *depths.files) if not os.path.lexists(file)]
         found, gone = Listing([], {}, absent), set(absent)
         for i, color in enumerate(colors.files):
@@ -137,11 +137,11 @@ class Trajectory(NamedTuple):
         before, after = np.maximum(before, 0), np.minimum(after, len(self.times) - 1)
         known &= (times - self.times[before] <= APART) & (self.times[after] - times <= APART)
         span = self.times[after] - self.times[before]
-        share = np.divide(times - self.times[before], span, out=np.zeros(len(times)), where=known & (span > 0))
-        turn = (self.rotations[before].inv() * self.rotations[after]).as_rotvec()
+        fraction = np.divide(times - self.times[before], span, out=np.zeros(len(times)), where=known & (span > 0))
+        rotation = (self.rotations[before].inv() * self.rotations[after]).as_rotvec()
         poses = np.tile(np.eye(4), (len(times), 1, 1))
-        poses[:, :3, :3] = (self.rotations[before] * Rotation.from_rotvec(share[:, None] * turn)).as_matrix()
-        poses[:, :3, 3] = self.positions[before] + share[:, None] * (self.positions[after] - self.positions[before])
+        poses[:, :3, :3] = (self.rotations[before] * Rotation.from_rotvec(fraction[:, None] * rotation)).as_matrix()
+        poses[:, :3, 3] = self.positions[before] + fraction[:, None] * (self.positions[after] - self.positions[before])
         return poses, known
 
 

@@ -81,7 +81,9 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         for number, (pair, (a, b)) in enumerate(zip(truth["pairs"], places)):
             for i in {a, b} - keypoints.keys():
                 keypoints[i] = keypoints_of(scene, i, settings.get("upsample", 1))
-            numbers = _judge(scene, (a, b), keypoints, np.array(pair["homography"]), settings, scene.rng(seed, number))
+            numbers = _evaluate_pair(
+                scene, (a, b), keypoints, np.array(pair["homography"]), settings, scene.rng(seed, number)
+            )
             row = (scene.frames.scene, truth.get("change"), pair["a"], pair["b"], *numbers)
             append(items, row)
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
@@ -144,7 +146,7 @@ def keypoints_of(scene: EvaluatedScene, image: int, upsample: int = 1) -> Keypoi
     return Keypoints(sample_features(cells, torch.from_numpy(uv), extent), transfer(to_raw, uv), size, cell)
 
 
-def _judge(
+def _evaluate_pair(
     scene: EvaluatedScene,
     images: tuple[int, int],
     keypoints: Mapping[int, Keypoints],

@@ -205,7 +205,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 
 
 def _chosen(
-    items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, share: float
+    items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, fraction: float
 ) -> Iterator[tuple[Item, float]]:
     """Return the item and the score of the k-th best landmark of each scene, averaged over both selections.
 
@@ -218,7 +218,7 @@ def _chosen(
         )
         best = np.argsort(-by_views, axis=1, kind="stable")
         scores = np.take_along_axis(scores[::-1], best, axis=1).mean(axis=0)
-        for k, score in enumerate(scores[: max(1, round(share * len(mine)))].tolist()):
+        for k, score in enumerate(scores[: max(1, round(fraction * len(mine)))].tolist()):
             yield Item(scene, part=(k,)), score
 
 

@@ -335,10 +335,10 @@ def _class_numbers(tally: Tally) -> list[tuple]:
     for actual, predicted, tp, positive, total in zip(
         tally.actual, tally.predicted, tally.right, tally.positive, tally.total
     ):
-        shares: tuple[float | None, ...] = (None,) * 3
+        scores: tuple[float | None, ...] = (None,) * 3
         if actual > 0:
-            shares = (*average_precision(positive, total), float(tp / (actual + predicted - tp)))
-        numbers.append((*shares, int(tp), int(predicted - tp), int(actual - tp)))
+            scores = (*average_precision(positive, total), float(tp / (actual + predicted - tp)))
+        numbers.append((*scores, int(tp), int(predicted - tp), int(actual - tp)))
     return numbers
 
 
@@ -395,9 +395,9 @@ def _metrics(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[Item], list[float], list[float] | None]:
     """Return the keys, values and weights of a :class:`Sample`."""
     if metric in (columns := MACRO | CENTRES):
-        share = 1 / rows.groupby("scene")["class"].transform("size")
+        weight = 1 / rows.groupby("scene")["class"].transform("size")
         keys = [Item(scene, part=(name,)) for scene, name in zip(rows["scene"], rows["class"])]
-        return keys, rows[columns[metric]].tolist(), share.tolist()
+        return keys, rows[columns[metric]].tolist(), weight.tolist()
     of_scenes = rows.groupby("scene", sort=False)[["tp", "fp", "fn", "pixels"]].sum()
     whole = of_scenes[["tp", "fp", "fn"]].sum(axis=1) if metric == "Jaccard" else of_scenes["pixels"]
     return [Item(scene) for scene in of_scenes.index], (of_scenes["tp"] / whole).tolist(), None

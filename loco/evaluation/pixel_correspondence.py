@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from loco.errors import DataError
-from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
+from loco.evaluation.image_pairs import bin_number, draw_from_bin, pairs_of_dataset
 from loco.evaluation.intervals import Item
 from loco.evaluation.observed_points import (
     OCCLUSION_TOLERANCE,
@@ -176,7 +176,7 @@ def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]
     Raises:
         DataError: the frames lack an image that is listed.
     """
-    given = given_pairs(scene) or []
+    given = pairs_of_dataset(scene) or []
     angles = [float(rotation_angle(pose_a_to_b[:3, :3])) for *_, pose_a_to_b in given]
     bins = bin_number(angles, edges).tolist()
     return [
@@ -195,7 +195,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
         DataError: a scene has neither a list nor overlaps.
     """
     edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
-    others = [s for s, scene in enumerate(scenes) if given_pairs(scene) is None]
+    others = [s for s, scene in enumerate(scenes) if pairs_of_dataset(scene) is None]
     candidates = [_candidates(scenes[s], settings) for s in others]
     angles = [(scenes[s], angle) for s, (_, _, angle, _) in zip(others, candidates)]
     pairs = []

@@ -106,12 +106,12 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
     items: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *counted, *reported)}
     for database in databases:
         ranks = _first_ranks(database, settings, vocabularies)
-        shares = _training_fractions(database.queries, settings) if reported else [()] * len(database.queries)
+        fractions = _training_fractions(database.queries, settings) if reported else [()] * len(database.queries)
         for condition, (q, query) in product(conditions, enumerate(database.queries)):
             named = (database.name, query.scene.frames.scene, database.names[q])
             answer = ranks.get(condition, {}).get(q, Answer(None, (None,) * len(settings["ks"])))
             row = (*named, condition, len(database.positives[q]), answer.rank)
-            append(items, (*row, *(answer.hits if counted else ()), *shares[q]))
+            append(items, (*row, *(answer.hits if counted else ()), *fractions[q]))
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 

@@ -32,8 +32,8 @@ def detect(rgb: NDArray[np.uint8], most: int = MOST) -> tuple[NDArray[np.float64
     found, descriptors = sift.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
     if not found:
         return np.empty((0, 2)), torch.empty(0, DIM)
-    share = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
-    return np.array([keypoint.pt for keypoint in found]) + 0.5, torch.from_numpy(np.sqrt(share))
+    normalised = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
+    return np.array([keypoint.pt for keypoint in found]) + 0.5, torch.from_numpy(np.sqrt(normalised))
 
 
 def least_score(ratio: float) -> float:

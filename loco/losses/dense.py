@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from loco.losses.distributed import Group
 from loco.losses.pairs import AllPairsLoss, Ranking, Scale, mean_of_scales, nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group
 
 BLOCK = 2**24  # sigmoids held in memory at a time
 
@@ -93,10 +93,10 @@ class DenseSmoothAP(AllPairsLoss):
         # Blocks are recomputed in the backward pass, so that only one is held in memory at a time.
         return torch.cat([checkpoint(self._block_ap, *own, s_p, s_n, weight, use_reentrant=False) for own in blocks])
 
-    def _block_ap(self, own: Tensor, own_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
+    def _block_ap(self, own: Tensor, self_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
         r_p = (weight * torch.sigmoid((s_p[None] - own[:, None]) / self.tau)).sum(dim=1)
         if not self.own_term:
-            r_p = r_p - 0.5 * own_weight
+            r_p = r_p - 0.5 * self_weight
         r_n = self.ratio * torch.sigmoid((s_n[None] - own[:, None]) / self.tau).sum(dim=1)
         return (1 + r_p) / (1 + r_p + r_n)
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from loco.losses.dense import DenseSmoothAP
-from loco.losses.draws import DrawingLoss
+from loco.losses.distributed import Group
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group
+from loco.losses.stochastic import StochasticLoss
 
 
-class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
+class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
     """Smooth AP over all pairs of a landmark and a patch, in one ranking.
 
     As in the release of LoCUS (github.com/dakloepfer/locus), landmarks are drawn from the first image of each scene,

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from loco.losses.inputs import Selection, require_unit_rows, select, unit_rows, wide_type
+from loco.losses.distributed import Group, gather_patches
+from loco.losses.inputs import Selection, normalise_rows, require_normalised_rows, select, wide_type
 from loco.losses.log import Log
 from loco.losses.patches import Patches
-from loco.losses.processes import Group, gather_patches
 
 Ranking: TypeAlias = Literal["batch", "query"]
 
@@ -70,7 +70,7 @@ class RankingLoss(torch.nn.Module):
             same_image: weight of the positive pairs within one image, 0 (left out) to 1.
             ratio: factor c of the negatives.
             group: process group whose patches form one batch; each rank calls the loss with its patches
-                (:mod:`loco.losses.processes`). None for this process only.
+                (:mod:`loco.losses.distributed`). None for this process only.
             normalise: whether to L2-normalise the features; the gradient is with respect to the features as passed. If
                 false, rows must be L2-normalised and are used without changes.
 
@@ -163,9 +163,9 @@ class RankingLoss(torch.nn.Module):
         patches, mine = gather_patches(selection.patches, self.group)
         rows, narrow = patches.features, self.takes_half and features.is_cuda
         if self.normalise:
-            rows, is_finite = unit_rows(rows.to(wide_type(rows)))
+            rows, is_finite = normalise_rows(rows.to(wide_type(rows)))
         else:
-            is_finite = require_unit_rows(rows)
+            is_finite = require_normalised_rows(rows)
         rows = rows.to(features.dtype if narrow else wide_type(features))
         return patches._replace(features=rows), is_finite, selection, mine
 

@@ -38,8 +38,8 @@ MODELS = {
     "compact_cnn": Entry("compact_cnn", "compact_cnn"),
     "concat": Entry("concat", "concat"),
     "dense_sift": Entry("dense_sift", "DenseSIFT"),
-    "pretrained": Entry("given", "pretrained"),
-    "published": Entry("given", "published"),
+    "pretrained": Entry("from_file", "pretrained"),
+    "published": Entry("from_file", "published"),
 }
 BACKBONES = {
     "croco": Entry("croco", "load_croco"),

@@ -18,5 +18,5 @@ def run(manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], out: Path
         DataError: some scenes did not pass; the message lists all their problems.
     """
     manifests = read_manifests(manifest_paths, recipes)
-    require_passed({manifest.place: manifest.content for manifest in manifests})
+    require_passed({manifest.key: manifest.content for manifest in manifests})
     write_text(out, f"{len(manifests)} scenes passed their check\n")

@@ -82,10 +82,10 @@ def fit_pca(
     layer = extractor.head.layer
     if layer.out_features > layer.in_features:
         raise ConfigError(f"{layer.in_features} channels have no {layer.out_features} principal components")
-    weight, bias, share = components(_maps(extractor, scenes, device), layer.out_features, whiten)
+    weight, bias, explained = components(_maps(extractor, scenes, device), layer.out_features, whiten)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
-    own = {"seed": seed, "whiten": whiten, "explained_variance": round(share, 6)}
+    own = {"seed": seed, "whiten": whiten, "explained_variance": round(explained, 6)}
     save_extractor(extractor, model, out, {**(facts or {}), **own}, record)
 
 

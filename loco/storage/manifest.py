@@ -47,7 +47,7 @@ class Manifest:
     record: Record | None
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         """(dataset, scene)."""
         return self.content["dataset"], self.content["scene"]
 

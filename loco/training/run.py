@@ -209,20 +209,20 @@ class Steps(Callback):
             at_end: whether to save the last step as well.
         """
         self.path, self.every, self.at_end = path, every, at_end
-        self.asked_to_stop, self.vote = False, StopVote()
+        self.stop_requested, self.vote = False, StopVote()
 
     def on_train_start(self, *_: Any) -> None:
         # Replaces Lightning's handler, which would communicate with other ranks in the middle of a step.
         for number in (signal.SIGTERM, STOP):
-            signal.signal(number, self._ask_to_stop)
+            signal.signal(number, self._request_stop)
 
-    def _ask_to_stop(self, *_: Any) -> None:
-        self.asked_to_stop = True
+    def _request_stop(self, *_: Any) -> None:
+        self.stop_requested = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: RankingModule, *_: Any) -> None:
         if not module.end_batch():
             return
-        stop = self.vote(self.asked_to_stop, module.device)
+        stop = self.vote(self.stop_requested, module.device)
         ends = trainer.should_stop or trainer.global_step >= trainer.max_steps
         if stop or trainer.global_step % self.every == 0 or (self.at_end and ends):
             self._save(trainer)

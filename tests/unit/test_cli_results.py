@@ -81,7 +81,7 @@ def write_model(plan: Plan) -> None:
     log = Path(MODEL).with_name("log.csv")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(
-        "step,phase,lr,tau,loss,mean_ap,pairs_per_second,data_share,peak_gb,val_map\n1,1,0.1,0.05,0.5,0.5,9,0.1,0.2,0.3\n"
+        "step,phase,lr,tau,loss,mean_ap,pairs_per_second,data_fraction,peak_gb,val_map\n1,1,0.1,0.05,0.5,0.5,9,0.1,0.2,0.3\n"
     )
     config = plan.config["experiments"]["quick"]["model"]
     made = record(plan, MODEL, {"split": "tiny", "experiment": "quick"}, FRAMES, CORRESPONDENCES)

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, ExactSmoothAP, build_loss
 from loco.losses.histograms import SMALLEST_TAU
-from loco.losses.inputs import require_unit_rows, unit_rows
+from loco.losses.inputs import normalise_rows, require_normalised_rows
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 NAMES = ["dense", "exact", "info_nce", "sampled"]  # over all pairs of a batch
@@ -155,7 +155,7 @@ def test_a_row_of_zeros_is_similar_to_none(name):
     assert (gradient[[3, 4]] == 0).all()
     assert gradient.isfinite().all()
     assert gradient.norm() > 0
-    assert torch.equal(value, loss(name, normalise=False)(unit_rows(features)[0], points)[0])
+    assert torch.equal(value, loss(name, normalise=False)(normalise_rows(features)[0], points)[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,8 +173,8 @@ def test_rows_of_other_lengths_are_refused_on_request(name, length):
 def test_rows_that_are_unit_up_to_the_rounding_of_their_type_are_accepted(dtype):
     rng = torch.Generator().manual_seed(0)
     for d in (1, 2, 3, 64, 1000):
-        assert require_unit_rows(normalize(torch.randn(200, d, generator=rng), dim=1).to(dtype))
-    assert require_unit_rows(torch.full((1, 3), 1 / math.sqrt(3)).to(dtype))
+        assert require_normalised_rows(normalize(torch.randn(200, d, generator=rng), dim=1).to(dtype))
+    assert require_normalised_rows(torch.full((1, 3), 1 / math.sqrt(3)).to(dtype))
 
 
 @pytest.mark.parametrize("name", ["dense", "info_nce", "sampled"])

@@ -23,11 +23,11 @@ from loco.models.parts import Encoding
 from loco.training import train
 from loco.training.data import Batches
 from loco.training.jitter import colours
-from loco.training.kept import Kept, clone, trained_weights
 from loco.training.log import read_log
 from loco.training.module import RankingModule
 from loco.training.scene_files import open_scenes
 from loco.training.states import is_final, progress, state_folder
+from loco.training.tracked_weights import TrackedWeights, clone, trained_weights
 from loco.training.validation import ValidationScene
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -97,8 +97,12 @@ def test_half_precision_follows_single(experiment, walls, tmp_path):
 def test_the_mean_of_the_weights_is_what_is_kept(experiment, walls, tmp_path, monkeypatch):
     experiment["train"]["ema"] = 0.7
     seen = []
-    follow = Kept.follow
-    monkeypatch.setattr(Kept, "follow", lambda kept, net: (seen.append(clone(trained_weights(net))), follow(kept, net)))
+    update_average = TrackedWeights.update_average
+    monkeypatch.setattr(
+        TrackedWeights,
+        "update_average",
+        lambda tracked, net: (seen.append(clone(trained_weights(net))), update_average(tracked, net)),
+    )
     model, _ = run(experiment, walls[:2], tmp_path)
     mean = trained_weights(build_extractor(experiment["model"], 0))["encoder.head.weight"]
     for weights in seen:
@@ -152,7 +156,7 @@ def test_the_log_and_the_progress_bar_tell_what_a_step_took(experiment, walls, t
     for name, value in (("loss", f"{last['loss']:.4f}"), ("images/s", f"{last['images_per_second']:.0f}")):
         assert f"{name}={value}" in shown
     assert f"val_map={last['val_map']:.4f}" in shown
-    assert log["data_share"].between(0, 1, inclusive="neither").all()
+    assert log["data_fraction"].between(0, 1, inclusive="neither").all()
     assert log["peak_gb"].between(0.1, 10).all()
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
 

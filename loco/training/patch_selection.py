@@ -16,7 +16,7 @@ _STEPS = 8  # number of voxel sizes to test
 _LEAST_AREA = 1e-12  # square metres; for coincident points, so that every patch can be drawn
 
 
-def thin(
+def select_patches(
     valid: NDArray[np.bool_],
     points: NDArray[np.floating],
     count: int,

@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from scipy.stats import chisquare
 
-from loco.training.landmarks import patch_areas, thin
+from loco.training.patch_selection import patch_areas, select_patches
 
 GRID, STRIDE, FOCAL = (12, 16), 8, 110.0
 HOWS = ("image", "space", "coverage")
@@ -39,7 +39,7 @@ def probabilities(areas, count):
 
 def frequency(valid, points, count, how, draws):
     rng = np.random.default_rng(0)
-    return sum(thin(valid, points, count, how, rng).astype(float) for _ in range(draws)) / draws
+    return sum(select_patches(valid, points, count, how, rng).astype(float) for _ in range(draws)) / draws
 
 
 def test_image_keeps_every_valid_patch_equally_often():
@@ -136,7 +136,7 @@ def test_coverage_is_greedy_farthest_point_sampling():
             while len(greedy) < count:
                 greedy.append(int(between[greedy].min(axis=0).argmax()))
             possible.append(set(greedy))
-        seen = [set(np.flatnonzero(thin(valid, points, count, "coverage", rng)[valid])) for _ in range(60)]
+        seen = [set(np.flatnonzero(select_patches(valid, points, count, "coverage", rng)[valid])) for _ in range(60)]
         assert all(one in possible for one in seen)
         assert len({frozenset(one) for one in seen}) > 1  # the start is random
 
@@ -148,11 +148,11 @@ def test_keeps_exactly_as_many_valid_patches_as_asked(how, seed, count, density,
     rng = np.random.default_rng(seed)
     valid = rng.random((6, 9)) < density
     points = (rng.lognormal(sigma=2, size=(6, 9, 3)) if distinct else np.ones((6, 9, 3))).astype(np.float32)
-    kept = thin(valid, points, count, how, np.random.default_rng(seed))
+    kept = select_patches(valid, points, count, how, np.random.default_rng(seed))
     assert kept.dtype == bool
     assert not (kept & ~valid).any()
     assert kept.sum() == min(count, valid.sum())
-    np.testing.assert_array_equal(kept, thin(valid, points, count, how, np.random.default_rng(seed)))
+    np.testing.assert_array_equal(kept, select_patches(valid, points, count, how, np.random.default_rng(seed)))
 
 
 def test_many_patches_are_covered_about_as_well_as_by_farthest_points():
@@ -173,12 +173,12 @@ def test_many_patches_are_covered_about_as_well_as_by_farthest_points():
     while len(greedy) < count:
         distance = np.minimum(distance, np.linalg.norm(places - places[greedy[-1]], axis=-1))
         greedy.append(int(distance.argmax()))
-    kept = thin(valid, points, count, "coverage", np.random.default_rng(0))
+    kept = select_patches(valid, points, count, "coverage", np.random.default_rng(0))
     assert kept.sum() == count
     assert covered(points[kept]) < 1.6 * covered(places[greedy])
-    at_random = thin(valid, points, count, "image", np.random.default_rng(0))
+    at_random = select_patches(valid, points, count, "image", np.random.default_rng(0))
     assert covered(points[at_random]) > 2 * covered(places[greedy])  # the measure can tell
-    again = thin(valid, points, count, "coverage", np.random.default_rng(1))
+    again = select_patches(valid, points, count, "coverage", np.random.default_rng(1))
     assert (again & kept).sum() < 0.5 * count  # other patches, time and again
     same = np.broadcast_to(points[0, 0], points.shape)  # all coincide
-    assert thin(valid, same, count, "coverage", np.random.default_rng(0)).sum() == count
+    assert select_patches(valid, same, count, "coverage", np.random.default_rng(0)).sum() == count

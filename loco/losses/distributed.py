@@ -22,7 +22,7 @@ from loco.losses.patches import Patches
 Group: TypeAlias = "distributed.ProcessGroup | None"
 
 
-def place(group: Group) -> tuple[int, int]:
+def rank_and_world_size(group: Group) -> tuple[int, int]:
     """Return the rank of this process in its group and the world size: (0, 1) without a group."""
     return (0, 1) if group is None else (distributed.get_rank(group), distributed.get_world_size(group))
 
@@ -31,18 +31,18 @@ def gather_patches(patches: Patches, group: Group) -> tuple[Patches, slice]:
     """Return the patches of all ranks, in the order of the ranks, and the slice of this rank's patches."""
     if group is None:
         return patches, slice(None)
-    process, processes = place(group)
+    rank, world_size = rank_and_world_size(group)
     count = torch.tensor([len(patches.features)], device=patches.features.device)
-    gathered = [torch.empty_like(count) for _ in range(processes)]
+    gathered = [torch.empty_like(count) for _ in range(world_size)]
     distributed.all_gather(gathered, count, group)
     counts = [int(number) for number in gathered]
-    first = sum(counts[:process])
+    first = sum(counts[:rank])
     features = _Gather.apply(patches.features, counts, group)
     others = (_gather(part, counts, group) for part in patches[1:])
-    return type(patches)(features, *others), slice(first, first + counts[process])
+    return type(patches)(features, *others), slice(first, first + counts[rank])
 
 
-def add_up(tensor: Tensor, group: Group) -> Tensor:
+def all_reduce(tensor: Tensor, group: Group) -> Tensor:
     """Sum ``tensor`` over the ranks in place (all-reduce), and return it."""
     if group is not None:
         distributed.all_reduce(tensor, group=group)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 
 
-class Kept:
+class TrackedWeights:
     """Averaged and best weights, as numbers and tensors only, so that they can be saved with the training."""
 
     def __init__(self, network: nn.Module, decay: float | None, keep_best: bool) -> None:
@@ -29,7 +29,7 @@ class Kept:
         self.best_step = 0
 
     @torch.no_grad()
-    def follow(self, network: nn.Module) -> None:
+    def update_average(self, network: nn.Module) -> None:
         """Update the moving average with the weights of a step. Buffers are copied without averaging."""
         for name, value in trained_weights(network).items() if self.decay else ():
             mean = self.average[name]
@@ -51,7 +51,7 @@ class Kept:
         finally:
             set_weights(network, present)
 
-    def judge(self, network: nn.Module, value: float, step: int) -> None:
+    def update_best(self, network: nn.Module, value: float, step: int) -> None:
         """Store ``value``, of step ``step``, if it is the best so far, and the weights if requested."""
         if value > self.best_value:
             self.best_value, self.best_step = value, step

@@ -16,7 +16,7 @@ _REMEMBERED = 256  # calls; more than a step makes before its backward pass
 _ROUNDING = 1e-4  # largest relative difference of sums over the same rows when a GPU recomputes them
 
 
-class DrawingLoss(RankingLoss):
+class StochasticLoss(RankingLoss):
     """Base class of losses with random draws, which depend on ``seed`` and on the number of the call.
 
     The number of calls is part of the module's state, so a resumed training makes the same draws as an uninterrupted
@@ -68,7 +68,7 @@ class DrawingLoss(RankingLoss):
         return next((call for call in alike if call.region and call.region == alike[-1].region), alike[-1])
 
 
-def draw_rows(patches: Patches, number: int, generator: torch.Generator) -> Tensor:
+def sample_rows(patches: Patches, number: int, generator: torch.Generator) -> Tensor:
     """Return the rows of at most ``number`` patches, drawn uniformly without replacement: int64, in random order."""
     return torch.randperm(len(patches.features), generator=generator)[:number].to(patches.features.device)
 
