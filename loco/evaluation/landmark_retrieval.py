@@ -44,8 +44,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         scenes: test scenes, read one at a time.
         settings: ``landmarks`` drawn per scene; ``rho``, distance within which patches are views, and ``kappa``,
             distance beyond which patches are not ranked, metres (None: all are ranked); ``min_baseline``, images taken
-            nearer than this to the landmark's own image are left out, like that image, metres; ``chosen``, the fraction
-            of landmarks that is selected.
+            nearer than this to the landmark's own image are left out, like that image, metres;
+            ``selected_fraction``, the fraction of landmarks that is selected.
         seed: seed of all draws.
 
     Returns:
@@ -198,8 +198,8 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
         found.append(Sample(metric, "all landmarks", [drawn[n] for n in seen], [scores[n] for n in seen]))
         halves = [[items[_column(ranked, half)][n] for half in (0, 1)] for n in both]
         found.append(Sample(metric, "by halves", [drawn[n] for n in both], [sum(pair) / 2 for pair in halves]))
-        best = list(_chosen(items, both, ranked, settings["chosen"]))
-        condition = f"best {100 * settings['chosen']:g} % by halves"
+        best = list(_chosen(items, both, ranked, settings["selected_fraction"]))
+        condition = f"best {100 * settings['selected_fraction']:g} % by halves"
         found.append(Sample(metric, condition, [key for key, _ in best], [score for _, score in best]))
     return found
 

@@ -111,7 +111,7 @@ def evaluate(
 
     Args:
         scenes: test scenes with labels, read one at a time.
-        settings: ``epochs``, ``batch`` (images), ``train_share``, the fraction of images on which the probe for the
+        settings: ``epochs``, ``batch`` (images), ``train_fraction``, the fraction of images on which the probe for the
             held-out images is trained, in blocks of about ``block`` consecutive images (:func:`split_images`),
             ``patch_centres`` (default False).
         seed: seed of all draws.
@@ -154,18 +154,18 @@ def split_images(
 
     Args:
         centres: (n, 3), of the cameras, world frame, metres, in the order of the images.
-        settings: ``train_share`` and ``block``.
+        settings: ``train_fraction`` and ``block``.
         rng: random number generator that draws the blocks.
 
     Returns:
-        The images of about ``train_share`` of the blocks, and the others, at least one block each. If there is only one
-        block, nothing is held out.
+        The images of about ``train_fraction`` of the blocks, and the others, at least one block each. If there is only
+        one block, nothing is held out.
     """
     block = blocks_of(centres, settings["block"])
     blocks = block[-1] + 1
     if blocks < 2:
         return np.arange(len(block)), np.empty(0, np.int64)
-    chosen = rng.permutation(blocks)[: min(max(round(settings["train_share"] * blocks), 1), blocks - 1)]
+    chosen = rng.permutation(blocks)[: min(max(round(settings["train_fraction"] * blocks), 1), blocks - 1)]
     return np.flatnonzero(np.isin(block, chosen)), np.flatnonzero(~np.isin(block, chosen))
 
 

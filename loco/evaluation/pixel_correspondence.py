@@ -112,7 +112,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             transform from camera A to camera B, metres.
         settings: ``rotation_bins`` (edges, degrees), ``step`` (default 1), ``thresholds`` (pixels of the subsampled
             frames), ``matches`` to keep per pair. For drawn pairs: ``pairs_per_bin`` over all scenes, ``min_overlap``,
-            ``min_baseline``. Optional: ``interpolate``, whether L2-normalised features (``unit``, the default) or
+            ``min_baseline``. Optional: ``interpolate``, whether L2-normalised features (``normalised``, the default) or
             unnormalised ones (``raw``) are interpolated to pixels; ``candidates``, the pixels of B among which matches
             are searched, ``all`` (the default) or those of ``observed`` depth (Probe3D: ``raw`` and ``observed``);
             ``filters`` (names of ``pixel_search.FILTERS``, [ratio]); ``occlusions`` ([false]), true to leave out,
@@ -308,7 +308,7 @@ def _offsets(
 def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any]) -> Tensor:
     """Return the feature map (h, w, c) of an image, L2-normalised unless `interpolate` is `raw`."""
     cells = torch.from_numpy(scene.features.map(image))
-    if settings.get("interpolate", "unit") == "unit":
+    if settings.get("interpolate", "normalised") == "normalised":
         return cells
     return cells.float() * torch.from_numpy(scene.features["norm"][image])[..., None]
 

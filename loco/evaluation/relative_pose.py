@@ -177,7 +177,9 @@ def _matched(
 ) -> tuple[Matches, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return the matches of two images, and their positions (k, 2) in both, pixels."""
     if scene.keypoints is not None:
-        (uv_a, of_a), (uv_b, of_b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
+        (uv_a, of_a), (uv_b, of_b) = (
+            detect(scene.frames["rgb"][i], scene.keypoints.get("max_keypoints", MOST)) for i in images
+        )
         matches = mutual_matches(of_a, of_b, settings["matches"], rng)
         matches = matches.take(matches.ratio > least_score(scene.keypoints.get("ratio", RATIO)))
         return matches, (uv_a[matches.a], uv_b[matches.b])

@@ -19,7 +19,7 @@ BLOCK = 2**24  # sigmoids held in memory at a time
 class DenseSmoothAP(AllPairsLoss):
     """Smooth AP over all pairs in time O(|P| (|P| + |N|)): for small batches, and for tests.
 
-    With ``own_term``, a pair is also compared with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
+    With ``self_term``, a pair is also compared with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
 
     takes_transforms = True
@@ -29,7 +29,7 @@ class DenseSmoothAP(AllPairsLoss):
         rho: float | Sequence[float],
         kappa: float | Sequence[float | None] | None,
         tau: float,
-        own_term: bool = False,
+        self_term: bool = False,
         same_image: float = 0.0,
         ratio: float = 1.0,
         group: Group = None,
@@ -38,7 +38,7 @@ class DenseSmoothAP(AllPairsLoss):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights)
-        self.own_term = own_term
+        self.self_term = self_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
         ranked = [self._rank(patches, scale) for scale in self.scales]
@@ -95,7 +95,7 @@ class DenseSmoothAP(AllPairsLoss):
 
     def _block_ap(self, own: Tensor, self_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
         r_p = (weight * torch.sigmoid((s_p[None] - own[:, None]) / self.tau)).sum(dim=1)
-        if not self.own_term:
+        if not self.self_term:
             r_p = r_p - 0.5 * self_weight
         r_n = self.ratio * torch.sigmoid((s_n[None] - own[:, None]) / self.tau).sum(dim=1)
         return (1 + r_p) / (1 + r_p + r_n)

@@ -34,7 +34,7 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
         tau: float,
         landmarks: int = 64,
         patches: float = 0.1,
-        own_term: bool = True,
+        self_term: bool = True,
         seed: int = 0,
         ratio: float = 1.0,
         group: Group = None,
@@ -42,7 +42,7 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
     ) -> None:
         """
         Args:
-            rho, kappa, tau, own_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
+            rho, kappa, tau, self_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
             landmarks: number of patches drawn as landmarks.
             patches: fraction of the patches with which landmarks are compared, in addition to their positives.
             seed: seed of the draws.
@@ -50,7 +50,7 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or an option out of its range.
         """
-        super().__init__(rho, kappa, tau, own_term, 1.0, ratio, group, normalise, seed=seed)
+        super().__init__(rho, kappa, tau, self_term, 1.0, ratio, group, normalise, seed=seed)
         if landmarks < 1 or not 0 < patches <= 1:
             raise ValueError(f"landmarks must be 1 or more and patches in (0, 1], found {landmarks} and {patches}")
         self.landmarks, self.patches = landmarks, patches

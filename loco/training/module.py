@@ -331,8 +331,8 @@ class RankingModule(pl.LightningModule):
     def strict_loading(self) -> bool:
         return False
 
-        # The tracked weights and the position in the log are part of the state, so a resumed training ends as an
-        # uninterrupted one.
+    # The tracked weights and the position in the log are part of the state, so a resumed training ends as an
+    # uninterrupted one.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.read_steps()

@@ -30,7 +30,7 @@ _NULLABLE = {
 }  # blank in lines that contain only published numbers
 COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
 # Defaults of pixel correspondence.
-DEFAULTS = {"step": 1, "interpolate": "unit", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
+DEFAULTS = {"step": 1, "interpolate": "normalised", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
 DEFAULTS |= {"refine": "none"}
 SETTING = re.compile(r"\s*([a-z]\w*)=(-?\d+(?:\.\d+)?|[a-z]\w*)\s*", re.ASCII)  # a number, true, false or a name
 
@@ -174,7 +174,7 @@ def add_published(table: pd.DataFrame, published: Published, settings: Mapping[s
 def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tuple]:
     """Yield the keys and published columns of the numbers that a split's block of a table can show."""
     benchmark = block["benchmark"].iloc[0]
-    units = dict(zip(block["metric"], block["unit"]))
+    units = dict(zip(block["metric"], block["normalised"]))
     measured = set(zip(block["metric"], block["condition"]))
     titles = dict(zip(block["experiment"], block["title"]))
     for number in published.numbers:

@@ -155,7 +155,7 @@ ROUGH = {"eps": 0.004, "atol": 1e-5, "rtol": 2e-3}
     [
         ("exact", {**SCALES, "same_image": 0.4, "ratio": 2.0}, ROUGH),
         ("dense", {**SCALES, "same_image": 0.4, "ratio": 2.0}, {}),
-        ("dense", {"rho": RHO, "kappa": KAPPA, "own_term": True}, {}),
+        ("dense", {"rho": RHO, "kappa": KAPPA, "self_term": True}, {}),
         ("sampled", {"rho": RHO, "kappa": KAPPA, "ratio": 2.0, **EVERYTHING}, {}),
         ("info_nce", {"rho": RHO, "kappa": KAPPA, "beta": 0.5}, {}),
         ("sup_con", {"rho": RHO, "kappa": KAPPA, "beta": 0.5}, {}),
