@@ -126,8 +126,8 @@ class Plan:
         images = Path(self.config["datasets"][dataset]["reconstruct"]["images"], scene)
         if not images.is_dir():
             raise ConfigError(
-                f"datasets.{dataset}.reconstruct.images: there is no folder {images}\n"
-                "  what to do: put the photographs of the scene there, or leave the scene out of the splits"
+                f"datasets.{dataset}.reconstruct.images: the folder {images} does not exist\n"
+                "  what to do: copy the photographs of the scene to this folder, or remove the scene from the splits"
             )
         return {"images": str(images)}
 
@@ -217,8 +217,8 @@ class Plan:
         mapping = str(resolve(self.config["datasets"][dataset]["labels"]["mapping"], self.base))
         if not Path(mapping).is_file():
             raise ConfigError(
-                f"datasets.{dataset}.labels.mapping: there is no table {mapping}\n"
-                "  what to do: correct the path, or fetch the table"
+                f"datasets.{dataset}.labels.mapping: the table {mapping} does not exist\n"
+                "  what to do: correct the path or download the table"
             )
         return mapping
 
@@ -434,7 +434,9 @@ class Plan:
     def _model_recipe(self, split: str, experiment: str, run: str) -> Recipe:
         fitted = self._fitted_by(experiment)
         if fitted is None:
-            raise ConfigError(f"experiments.{experiment}: this experiment fits no weights, so there is no model file")
+            raise ConfigError(
+                f"experiments.{experiment}: this experiment has no trained weights, so it has no model file"
+            )
         return fitted(split, experiment, run)
 
     def _tested_split(self, benchmark: str, split: str) -> str:
@@ -510,9 +512,11 @@ class Plan:
             return {}
         fitted = self._fitted_by(fields["experiment"]) if fields["experiment"] in self.config["experiments"] else None
         if fitted is None or fields["split"] not in self.config["splits"]:
-            raise ConfigError(f"{path}: no experiment and split of the configuration make this model")
+            raise ConfigError(f"{path}: no experiment and split of the configuration produce this model file")
         if path in self._building:
-            raise ConfigError(f"{path}: this model would be made from itself")
+            raise ConfigError(
+                f"{path}: this model depends on itself; remove the circular reference from `model.path` or `train.init`"
+            )
         self._building.append(path)
         try:
             return {role: fitted(**fields)}
@@ -553,7 +557,8 @@ class Plan:
         files = list(files)
         if missing := [str(f) for f in files if not f.exists() and paths.fields_of(paths.MODEL, str(f)) is None]:
             raise ConfigError(
-                f"weights that are not there: {', '.join(missing)}\n  what to do: put them there, or correct the path"
+                f"missing weights: {', '.join(missing)}\n  what to do: download them to these paths, or correct the "
+                "paths"
             )
         return [str(file) for file in files]
 

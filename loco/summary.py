@@ -183,7 +183,7 @@ class Summary:
         """File -> its recipe."""
         recipes = {path: self.plan.recipe_of(path) for path in files}
         if unknown := [path for path, recipe in recipes.items() if recipe is None]:
-            raise ConfigError(f"the configuration has no way to make {unknown[0]}")
+            raise ConfigError(f"no rule of the current configuration makes {unknown[0]}")
         return recipes
 
     def _rows(self, benchmark: str, runs: Iterable[tuple[Run, tuple[str, str]]]) -> Rows:

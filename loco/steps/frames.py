@@ -147,18 +147,18 @@ def _nothing_left(
     scene: str, count: int, settings: Mapping[str, Any], dropped: Mapping[str, float], beyond: list[float]
 ) -> DataError:
     found = f"at least {min(dropped.values()):.0%}" if dropped else "no images"
-    remedy = "raise `frames.max_hole_fraction`, or leave the scene out of the split"
+    remedy = "raise `frames.max_hole_fraction`, or remove the scene from the split"
     fraction = float(np.mean(beyond)) if beyond else 0.0
     if fraction > NOTED_BEYOND:
         limit = settings.get("max_depth", MAX_DEPTH)
         found += f"; {fraction:.0%} of the measured depth is beyond {limit:g} m, the limit `frames.max_depth`"
         remedy = (
-            "look at the unit of the depth images and, if it is right, raise `frames.max_depth`; otherwise " + remedy
+            "check the unit of the depth images and, if it is correct, raise `frames.max_depth`; otherwise " + remedy
         )
     return DataError(
-        f"none of the {count} frames is left",
+        f"no frame of the {count} remains",
         scene=scene,
-        expected=f"at most {settings['max_hole_fraction']:.0%} of a frame's pixels without depth",
+        expected=f"at most {settings['max_hole_fraction']:.0%} of the pixels of a frame without depth",
         found=found,
         remedy=remedy,
     )

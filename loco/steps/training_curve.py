@@ -30,7 +30,11 @@ def run(recipes: Mapping[str, Recipe], runs: Sequence[tuple[Path, Path]], titles
         stated, found = require_model(model, recipes[str(model)]).facts["log"], curve_digest(log)
         if stated != found:
             raise DataError(
-                "is not the log of the model beside it", file=log, expected=stated, found=found, remedy=REGENERATE
+                "the file is not the log of the model in the same folder",
+                file=log,
+                expected=stated,
+                found=found,
+                remedy=REGENERATE,
             )
         curves.setdefault(log.parent.parent.name, []).append(log)
     training_curve(curves, titles, out.with_suffix(""))

@@ -59,10 +59,10 @@ class Manifest:
         """
         if not self.content["ok"]:
             raise DataError(
-                "the scene did not pass its check:\n- " + "\n- ".join(map(str, self.content["problems"])),
+                "the scene failed its check:\n- " + "\n- ".join(map(str, self.content["problems"])),
                 scene=self.content["scene"],
                 file=self.path,
-                remedy="repair or replace the files above; the check then runs again by itself",
+                remedy="repair or replace the files above; the check then runs again automatically",
             )
 
 

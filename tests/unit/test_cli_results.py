@@ -136,9 +136,9 @@ def configured(folder: Path, **changes: Any) -> list[object]:
 
 def test_a_finished_folder_is_whole(results: Path, capsys: pytest.CaptureFixture) -> None:
     status, said = verify(capsys, "--configfile", TINY)
-    assert (status, said) == (0, "7 files verified: all are whole and of this configuration")
+    assert (status, said) == (0, "7 files verified: all are intact and of this configuration")
     status, said = verify(capsys, results, "--files-only")
-    assert (status, said) == (0, "7 files verified: all are whole")
+    assert (status, said) == (0, "7 files verified: all are intact")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -150,7 +150,7 @@ def test_a_changed_byte_is_damage(results: Path, capsys: pytest.CaptureFixture, 
     status, said = verify(capsys, "--files-only")
     assert status == 1
     assert f"damaged: 1; {path}: " in said
-    assert "1 of 7 files are not as they should be" in said
+    assert "1 of 7 files failed the verification" in said
     assert "delete what is damaged, misplaced or outdated" in said
 
 
@@ -170,7 +170,7 @@ def test_a_log_of_another_training_is_damage(results: Path, capsys: pytest.Captu
     log.write_text(log.read_text().replace("0.5,0.5", "0.5,0.6"))
     status, said = verify(capsys, "--files-only")
     assert status == 1
-    assert f"{results.parent / MODEL}: the log.csv beside it is not its own" in said
+    assert f"{results.parent / MODEL}: the log.csv in the same folder belongs to another training" in said
 
 
 def test_what_was_made_from_older_inputs_is_outdated(results: Path, plan: Plan, capsys: pytest.CaptureFixture) -> None:
@@ -220,7 +220,7 @@ def test_a_file_that_the_configuration_does_not_have_is_named(results: Path, cap
     assert status == 1
     assert "other configuration: 2; " in said
     for path in (other, untrained):
-        assert f"{path}: the configuration has no such file" in said
+        assert f"{path}: the configuration does not contain this file" in said
 
 
 def test_a_file_without_a_record_belongs_to_no_configuration(results: Path, capsys: pytest.CaptureFixture) -> None:

@@ -86,7 +86,7 @@ class _Hidden:
 
 def test_a_missing_package_is_an_error_with_its_extra(without):
     without("lightning", "loco.training.run", "loco.training.module")
-    with pytest.raises(ConfigError, match=r"lightning is not installed: this needs `pip install 'loco\[train\]'`"):
+    with pytest.raises(ConfigError, match=r"lightning is not installed: run `pip install 'loco\[train\]'`"):
         importlib.import_module("loco.training").train  # noqa: B018 - an attribute that is imported on use
 
 

@@ -98,7 +98,7 @@ def test_short_names_are_those_of_the_backbones() -> None:
         ("transformers", "mine/plan", "the folder mine/plan has no weights"),
         ("croco", "mine/croco.pth", "there is no file mine/croco.pth"),
         ("croco", "owner/croco", "there is no file owner/croco"),
-        ("croco", "mine/dino", "mine/dino is a folder, expected a file"),
+        ("croco", "mine/dino", "mine/dino is a folder; a file is expected"),
         ("onnx", "net.onnx", "there is no file net.onnx"),
         ("onnx", "~/mine/net.ort", "`~` is not expanded in ~/mine/net.ort; write "),
         ("published", "data/weights/loco.ckpt", "there is no file data/weights/loco.ckpt"),

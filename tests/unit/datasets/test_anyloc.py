@@ -250,7 +250,7 @@ def test_notes_say_which_file_was_read_and_what_was_left_out(pristine, damaged):
     manifest = check_scene("seventeen_places", folder.parent, "seventeen_places", "all")
     assert manifest["notes"] == [
         "positives are those of better_ground_truth.npy",
-        "1 files beside the images are left out: readme.txt",
+        "1 files next to the images are ignored: readme.txt",
     ]
     assert [file["name"] for file in manifest["files"]] == ["ref", "query", "better_ground_truth.npy"]
     assert open_scene("seventeen_places", folder.parent, "seventeen_places").ground_truth()["positives"] == [[0]] * 12
@@ -344,8 +344,8 @@ CAMERA = "training_gt/8.camera"
         ("baidu", lambda f: (f / CAMERA).write_text("1 2\n1920 1080\n"), r"no camera's centre[\s\S]*found: 1 2"),
         ("baidu", lambda f: (f / CAMERA).write_text("1 2 nan\n1920 1080\n"), r"no camera's centre"),
         ("baidu", lambda f: (f / "training_images_undistort/8.jpg").write_bytes(b"x"), r"'8.jpg' cannot be decoded"),
-        ("geotagged", lambda f: images(f / "images/test/queries", ["a.jpg"]), r"does not name its place[\s\S]*a.jpg"),
-        ("geotagged", lambda f: images(f / "images/test/queries", ["@1@x@.jpg"]), r"does not name its place"),
+        ("geotagged", lambda f: images(f / "images/test/queries", ["a.jpg"]), r"not contain its position[\s\S]*a.jpg"),
+        ("geotagged", lambda f: images(f / "images/test/queries", ["@1@x@.jpg"]), r"not contain its position"),
         ("geotagged", lambda f: shutil.rmtree(f / "images/test/database"), r"database is missing"),
         ("oxford_robotcar", lambda f: (f / "oxdatapart.mat").write_bytes(b"no"), r"cannot be read[\s\S]*dbStruct"),
         ("oxford_robotcar", inflated, r"cannot be read: its variables take more than 67108864 bytes"),
@@ -361,7 +361,7 @@ CAMERA = "training_gt/8.camera"
         ("oxford_robotcar", lambda f: (f / "oxDataPart/2-s-resized/1.png").unlink(), r"1 images are missing: oxData"),
         ("hawkins", lambda f: truncate(f, "pose_topic_list.npy", slice(240)), r"expected: 118\s+found: 113"),
         ("hawkins", lambda f: (f / "db_images/5.png").unlink(), r"rows of database[\s\S]*expected: 126\s+found: 127"),
-        ("laurel_caverns", lambda f: np.save(f / "pose_topic_list.npy", np.zeros(744)), r"holds no positions"),
+        ("laurel_caverns", lambda f: np.save(f / "pose_topic_list.npy", np.zeros(744)), r"contains no positions"),
         ("laurel_caverns", lambda f: np.save(f / "pose_topic_list.npy", np.full((744, 2), np.inf)), r"no positions"),
         ("gardens", lambda f: truncate(f, "gardens_gt.npy", slice(9)), r"rows of queries[\s\S]*11\s+found: 9"),
         ("gardens", lambda f: np.save(f / "gardens_gt.npy", np.zeros((11, 3))), r"not of the shape[\s\S]*\(11, 3\)"),
@@ -377,7 +377,7 @@ CAMERA = "training_gt/8.camera"
         ("mid_atlantic_ridge", lambda f: truncate(f, "eiffel_gt.npy", slice(3, None)), r"expected: 5\s+found: 2"),
         ("vp_air", lambda f: shutil.rmtree(f / "distractors"), r"distractors is missing"),
         ("nardo_air", lambda f: rewrite(f / "gt_matches.csv", "top_2_ref_ind", "x"), r"cannot be understood: 'top_2_"),
-        ("nardo_air", lambda f: rewrite(f / "gt_matches.csv", "\n1,", "\n0,"), r"does not name each query once"),
+        ("nardo_air", lambda f: rewrite(f / "gt_matches.csv", "\n1,", "\n0,"), r"list each query exactly once"),
         ("nardo_air", lambda f: rewrite(f / "gt_matches.csv", "\n1,", "\none,"), r"cannot be understood"),
         ("nardo_air", lambda f: (f / "query_images/Image1.jpg").unlink(), r"rows of queries[\s\S]*2\s+found: 3"),
     ],

@@ -141,4 +141,4 @@ def test_the_remedy_of_eight_bit_depth_names_the_format(tmp_path: Path) -> None:
     write_flat(tmp_path, 1000)
     cv2.imwrite(str(tmp_path / "house/depth/0.png"), np.full((48, 64), 9, np.uint8))
     (problem,) = check_scene("posed_rgbd", tmp_path, "house", "sample")["problems"]
-    assert "write 16-bit PNGs of one channel with z-depth" in problem
+    assert "write 16-bit PNGs with one channel of z-depth" in problem

@@ -97,10 +97,13 @@ def test_images_of_many_sizes_become_frames_of_one(raw, tmp_path):
         (lambda f: (f / "H_1_6").unlink(), r"H_1_6 is missing"),
         (lambda f: (f / "4.ppm").write_bytes(b""), r"1 images are empty \(0 bytes\): 4"),
         (lambda f: (f / "4.ppm").write_bytes(b"P6 64 48 255\n"), r"'4.ppm' cannot be decoded"),
-        (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0"), r"does not hold one matrix[\s\S]*found: 6"),
+        (
+            lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0"),
+            r"the file does not contain exactly one matrix[\s\S]*found: 6",
+        ),
         (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0 0 0 x"), r"no number"),
-        (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0 0 0 0"), r"is no homography"),
-        (lambda f: (f / "H_1_3").write_text("1 0 0 2 0 0 0 0 1"), r"is no homography"),
+        (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0 0 0 0"), r"the file does not contain a homography"),
+        (lambda f: (f / "H_1_3").write_text("1 0 0 2 0 0 0 0 1"), r"the file does not contain a homography"),
         (lambda f: (f / "H_1_3").write_text("1 0 0 0 nan 0 0 0 1"), r"is no homography[\s\S]*nan"),
     ],
 )

@@ -96,7 +96,7 @@ def test_missing_folders_and_empty_ones(raw):
     with pytest.raises(DataError, match=r"images is missing[\s\S]*take them again"):
         Album(raw, "autumn")
     (raw / "autumn" / "images").mkdir()
-    assert "holds no images" in Album.check(raw, "autumn", "all")["problems"][0]
+    assert "the folder contains no images" in Album.check(raw, "autumn", "all")["problems"][0]
 
 
 # --- arrays of objects -----------------------------------------------------------------------------------------------

@@ -256,7 +256,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", write("K.txt", "72 0 40\n0 -72 30\n0 0 1"), r"no matrix of intrinsics"),
         ("posed_rgbd", write("K.txt", "72 0 nan\n0 72 30\n0 0 1"), r"no matrix of intrinsics"),
         ("posed_rgbd", write("K.txt", "144 0 80\n0 144 60\n0 0 1"), r"\(80.5, 60.5\), as of images of about 161 x 121"),
-        ("posed_rgbd", write("depth_scale.txt", "0"), r"is no scale"),
+        ("posed_rgbd", write("depth_scale.txt", "0"), r"the value is not a valid scale"),
         ("posed_rgbd", write("depth_to_color.txt", "inf " + IDENTITY[2:]), r"not finite[\s\S]*depth_to_color.txt"),
         ("posed_rgbd", write("mesh.ply", "ply"), r"the mesh cannot be read"),
         ("seven_scenes", lose("."), r"seq-01 is missing[\s\S]*seq-NN/frame-NNNNNN"),
@@ -395,18 +395,18 @@ def test_columns_of_names_and_numbers(names: list[str], rows: list[str], tmp_pat
 @pytest.mark.parametrize(
     ("names", "rows", "message"),
     [
-        (["a", "b", "c"], ["a", "x", "c"], r"1 rows are called what no image is called: x"),
+        (["a", "b", "c"], ["a", "x", "c"], r"1 rows have names without an image: x"),
         (["a", "b", "c"], ["a", "b", "b"], r"1 images have more than one row: b"),
         (["a", "b", "c"], ["a", "b.png", "b"], r"1 images have more than one row: b"),
         (["a", "b", "c"], ["a", "b"], r"1 images have no row: c"),
-        (["1.5", "1.25"], ["1.50", "1.25"], r"1 rows are called what no image is called: 1.50"),
-        (["0000", "0001", "0002"], ["1", "2", "3"], r"1 rows are called what no image is called: 3"),
+        (["1.5", "1.25"], ["1.50", "1.25"], r"1 rows have names without an image: 1.50"),
+        (["0000", "0001", "0002"], ["1", "2", "3"], r"1 rows have names without an image: 3"),
         (["0000", "0001", "0002"], ["0", "1", "1"], r"1 images have more than one row: 0001"),
-        (["b", "c", "d"], ["0", "1", "3"], r"3 rows are called what no image is called: 0, 1, 3"),
+        (["b", "c", "d"], ["0", "1", "3"], r"3 rows have names without an image: 0, 1, 3"),
         (["f1", "f2", "f10"], ["0", "1", "2"], r"order of the names there is ambiguous"),
         (["a", "b", "c"], ["a", "b", None], r"line 4 cannot be understood[\s\S]*alike in all lines"),
         (["a", "b", "c"], [None, "b", "c"], r"line 3 cannot be understood[\s\S]*alike in all lines"),
-        (["a", "a.png"], ["a.png", "a"], r"1 rows are called what no image is called: a.png"),
+        (["a", "a.png"], ["a.png", "a"], r"1 rows have names without an image: a.png"),
     ],
 )
 def test_every_image_has_exactly_one_row(names: list[str], rows: list, message: str, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_zip_bomb_is_refused_without_unpacking_it(tmp_path):
     path = write(tmp_path / "scan.sens", with_depth(zlib.compress(bytes(40_000_000))))
     file = SensFile(path, "scan")
     tracemalloc.start()
-    with pytest.raises(DataError, match=r"depth of frame 1 is not of the header's size[\s\S]*found: more"):
+    with pytest.raises(DataError, match=r"depth of frame 1 differs in size from the header[\s\S]*found: more"):
         file.depth(1)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
@@ -173,10 +173,13 @@ def test_broken_files_are_refused_when_opened(tmp_path, data, damage, message):
     ("depth", "message"),
     [
         (b"no zlib", r"depth of frame 1 cannot be decompressed"),
-        (encode_depth(UNITS[1], "zlib_ushort")[:-20], r"depth of frame 1 is not of the header's size"),
-        (encode_depth(UNITS[1], "zlib_ushort")[:-1], r"depth of frame 1 is cut short"),
+        (encode_depth(UNITS[1], "zlib_ushort")[:-20], r"depth of frame 1 differs in size from the header"),
+        (encode_depth(UNITS[1], "zlib_ushort")[:-1], r"depth of frame 1 is truncated"),
         (encode_depth(UNITS[1][1:], "zlib_ushort"), r"not of the header's size[\s\S]*\(12, 16\), 384 bytes[\s\S]*352"),
-        (encode_depth(np.ones((13, 16), np.uint16), "zlib_ushort"), r"depth of frame 1 is not of the header's size"),
+        (
+            encode_depth(np.ones((13, 16), np.uint16), "zlib_ushort"),
+            r"depth of frame 1 differs in size from the header",
+        ),
     ],
 )
 def test_broken_depth_is_refused_when_read(tmp_path, depth, message):

@@ -90,7 +90,7 @@ def bomb(file: Path, name: str, size: int) -> None:
         (lambda f: in_directory(f, 24, b"\xff\xff\xff\x7f"), "more than any file of this dataset"),  # the size
         (lambda f: bomb(f, "house/big.txt", 130 << 20), "more than any file of this dataset"),
         (lambda f: rewrite(f, lambda m: {**m, "a\x1b[2J\nINFO finished.jpg": b"x"}), "files are not listed"),
-        (lambda f: (f.unlink(), os.mkfifo(f)), "is not a zip file"),
+        (lambda f: (f.unlink(), os.mkfifo(f)), "the file is not a zip archive"),
     ],
 )  # fmt: skip
 def test_damaged_zips_are_problems(raw, damage, message):

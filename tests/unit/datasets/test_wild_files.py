@@ -103,7 +103,7 @@ def test_frames_of_absent_images_are_skipped_and_counted(tmp_path):
     frames, _, facts = content("tum_rgbd", tmp_path)
     assert frames == [frame for k, frame in enumerate(whole) if k not in (3, 5)]
     assert facts["images"] == 6
-    assert facts["notes"] == ["2 images that a list names are missing: 5.png, 3.png; their frames are skipped"]
+    assert facts["notes"] == ["2 images that a list contains are missing: 5.png, 3.png; their frames are skipped"]
     assert open_scene("tum_rgbd", tmp_path, "s").skipped == {
         "3": "its depth image is missing",
         "5": "its image is missing",
@@ -115,7 +115,7 @@ def test_a_scene_that_is_mostly_absent_is_a_problem_of_its_own_files(tmp_path):
     for k in range(5):
         (tmp_path / f"s/depth/{k}.png").unlink()
     [problem] = check_scene("tum_rgbd", tmp_path, "s", "all")["problems"]
-    assert problem.startswith("5 images that a list names are missing: 0.png, 1.png, 2.png, ...")
+    assert problem.startswith("5 images that a list contains are missing: 0.png, 1.png, 2.png, ...")
     assert "http" not in problem
 
 

@@ -147,7 +147,7 @@ def test_as_many_queries_as_patches_are_all_queries():
 
 @pytest.mark.parametrize(("ranking", "queries"), [("batch", 5), ("query", 0)])
 def test_queries_that_cannot_be_drawn_are_refused(ranking, queries):
-    with pytest.raises(ValueError, match="queries must be 1 or more, with ranking='query'"):
+    with pytest.raises(ValueError, match="queries must be at least 1, with ranking='query'"):
         ExactSmoothAP(**ONE, tau=0.1, ranking=ranking, queries=queries)
 
 
