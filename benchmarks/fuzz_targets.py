@@ -341,8 +341,8 @@ def documents(folder: Path) -> list[Path]:
 
 def read_documents(folder: Path) -> None:
     from loco.datasets.ply import read_ply
-    from loco.results.checks import write_checks
     from loco.results.metrics import read_metrics
+    from loco.results.tables.checks import write_checks
     from loco.storage import read_manifest, read_mesh
 
     for read in (
@@ -383,7 +383,7 @@ def tables(folder: Path) -> list[Path]:
 
 def read_tables(folder: Path) -> None:
     from loco.datasets.labels import read_mapping
-    from loco.results.published import read_published
+    from loco.results.tables.published import read_published
 
     yield_errors(lambda: read_mapping(folder / "labels.tsv"))
     read_published(folder / "published.csv")

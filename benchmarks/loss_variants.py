@@ -245,7 +245,7 @@ def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> l
         save_extractor(extractor, extractor.config, weights, {})
         for benchmark in plan.run["benchmarks"]:
             tested = []
-            places = plan.test_places(benchmark, options.split)
+            places = plan.test_scenes(benchmark, options.split)
             files = plan.evaluated_scenes(benchmark, options.split, options.experiment, "trained")
             for (dataset, scene), (frames, correspondences, *_) in zip(places, files, strict=True):
                 encoded = paths.ENCODED.format(encoder=encoder, dataset=dataset, scene=scene)

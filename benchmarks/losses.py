@@ -71,8 +71,8 @@ def simulate(patches: int, dim: int, rooms: int = 1) -> tuple[Tensor, Tensor]:
     waves, phase = 3 * torch.randn(3, CODE, generator=generator), 2 * torch.pi * torch.rand(CODE, generator=generator)
     noise = torch.randn(len(points), CODE, generator=generator)
     code = torch.cos(points @ waves + phase).add_(noise, alpha=0.4)
-    turn = torch.linalg.qr(torch.randn(dim, CODE, generator=generator)).Q.T
-    return normalize(code @ turn, dim=1), points
+    rotation = torch.linalg.qr(torch.randn(dim, CODE, generator=generator)).Q.T
+    return normalize(code @ rotation, dim=1), points
 
 
 def photograph(rng: np.random.Generator) -> NDArray[np.float64]:

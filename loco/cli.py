@@ -51,14 +51,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"loco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parts = {
-        "extract": (_extract, _extract_options, "write the features of photographs"),
-        "match": (_match, _match_options, "find and draw correspondences of two photographs"),
-        "models": (_models, _models_options, "list the known backbones, and the model files of a folder"),
-        "info": (_info, _info_options, "say what a model is and how it was made, as JSON"),
-        "export": (_export, _export_options, "write a model for others"),
-        "verify": (verify_results, verify_options, "read all files of a results folder and check them"),
-        "progress": (show_progress, progress_options, "print how far the trainings of a results folder are"),
-        "clean": (clean_results, clean_options, "list, or remove, what interrupted trainings and killed jobs left"),
+        "extract": (_extract, _extract_options, "extract the features of images"),
+        "match": (_match, _match_options, "find and draw correspondences between two images"),
+        "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
+        "info": (_info, _info_options, "print the configuration and provenance of a model as JSON"),
+        "export": (_export, _export_options, "export a model to ONNX or to a folder for distribution"),
+        "verify": (
+            verify_results,
+            verify_options,
+            "verify the content and provenance of all files in a results folder",
+        ),
+        "progress": (show_progress, progress_options, "print the progress of the trainings in a results folder"),
+        "clean": (clean_results, clean_options, "list or remove files left by interrupted trainings and killed jobs"),
     }
     for name, (run, options, words) in parts.items():
         command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
@@ -70,14 +74,27 @@ def _parser() -> argparse.ArgumentParser:
 def _extract_options(add: Callable[..., Any]) -> None:
     add("images", nargs="+", type=Path, metavar="IMAGE")
     _model_option(add)
-    add("--out", required=True, type=Path, metavar="DIR", help="a file an image: unit features (h, w, c), float16")
+    add(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="output folder: one file per image with L2-normalised features (h, w, c), float16",
+    )
     add(
         "--format",
         choices=("npy", "safetensors"),
         default="npy",
-        help="default npy; safetensors also hold `extent`: the (height, width) that the grid covers, in pixels",
+        help=(
+            "file format (default: npy); safetensors files also contain `extent`, the (height, width) in pixels that "
+            "the grid covers"
+        ),
     )
-    add("--pca", action="store_true", help="also draw the features, by one PCA over all images (kept in memory)")
+    add(
+        "--pca",
+        action="store_true",
+        help="also write the features as colours, by one PCA over all images (which are held in memory)",
+    )
     _size_option(add, None)
 
 
@@ -85,19 +102,26 @@ def _match_options(add: Callable[..., Any]) -> None:
     add("a", type=Path, metavar="A")
     add("b", type=Path, metavar="B")
     _model_option(add)
-    add("--out", required=True, type=Path, metavar="PNG", help="the picture to draw")
-    add("--count", type=_positive, default=100, metavar="N", help="most matches; default 100")
+    add("--out", required=True, type=Path, metavar="PNG", help="output image")
+    add("--count", type=_positive, default=100, metavar="N", help="maximum number of matches (default: 100)")
     add(
         "--matches",
         type=Path,
         metavar="CSV",
-        help="also list the matches, in pixels of the files (turned as EXIF says)",
+        help="also write the matches as CSV, in pixels of the image files after EXIF rotation",
     )
     _size_option(add, 640)
 
 
 def _models_options(add: Callable[..., Any]) -> None:
-    add("folder", nargs="?", type=Path, default=Path("results"), metavar="FOLDER", help="default results")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="folder to search (default: results)",
+    )
 
 
 def _info_options(add: Callable[..., Any]) -> None:
@@ -106,28 +130,50 @@ def _info_options(add: Callable[..., Any]) -> None:
 
 def _export_options(add: Callable[..., Any]) -> None:
     _model_option(add, "model")
-    add("--onnx", type=Path, metavar="FILE", help="as ONNX, checked against PyTorch; needs --size")
-    add("--size", nargs=2, type=_positive, metavar=("H", "W"), help="of the images of the ONNX file")
-    add("--pretrained", type=Path, metavar="DIR", help="as model.safetensors with a model card")
-    add("--metrics", nargs="+", type=Path, default=[], metavar="JSON", help="metric files of the model, for the card")
-    add("--with-backbone", action="store_true", help="put the backbone's files into DIR, where it is none of the hub")
+    add(
+        "--onnx",
+        type=Path,
+        metavar="FILE",
+        help="write an ONNX file and compare its output with PyTorch (requires --size)",
+    )
+    add(
+        "--size",
+        nargs=2,
+        type=_positive,
+        metavar=("H", "W"),
+        help="height and width of the input images of the ONNX file",
+    )
+    add("--pretrained", type=Path, metavar="DIR", help="write model.safetensors with a model card")
+    add(
+        "--metrics",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="JSON",
+        help="metric files of the model to include in the model card",
+    )
+    add(
+        "--with-backbone",
+        action="store_true",
+        help="copy the files of the backbone to DIR, unless it is on the Hugging Face hub",
+    )
 
 
 def _model_option(add: Callable[..., Any], name: str = "--model") -> None:
     required = {"required": True} if name.startswith("-") else {}
-    add(name, metavar="MODEL", help="a model file, a folder with one, or a known backbone", **required)
-    add("--backbone", metavar="PATH", help="where the model's backbone lies, if not where it lay in the training")
+    add(name, metavar="MODEL", help="a model file, a folder that contains one, or a known backbone", **required)
+    add("--backbone", metavar="PATH", help="path of the backbone, if it differs from the path used during training")
 
 
 def _size_option(add: Callable[..., Any], default: int | None) -> None:
-    words = f"scale photographs down to N pixels along the longer side; default {default or 'as they are'}"
+    words = f"downscale images to N pixels along the longer side (default: {default or 'original size'})"
     add("--max-size", type=_positive, default=default, metavar="N", help=words)
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+        raise argparse.ArgumentTypeError("must be at least 1")
     return number
 
 
@@ -158,14 +204,14 @@ def _extract(arguments: argparse.Namespace) -> None:
         maps, sizes, paths = zip(*drawn)
         _write_pca(maps, sizes, paths, model.stride)
     if broken:
-        raise DataError("\n".join([f"{len(broken)} of {len(stems)} images have no features:", *broken]))
+        raise DataError("\n".join([f"{len(broken)} of {len(stems)} images could not be processed:", *broken]))
 
 
 def _match(arguments: argparse.Namespace) -> None:
-    from loco.results.matches import draw_matches, find_matches, write_matches
+    from loco.results.pictures.matches import draw_matches, find_matches, write_matches
 
     if arguments.out.suffix.lower() != ".png":
-        raise ConfigError(f"the picture is written as PNG: --out {arguments.out} should end in .png")
+        raise ConfigError(f"the output is written as PNG; --out must end in .png, found {arguments.out}")
     paths = [arguments.a, arguments.b]
     _require_files(paths)
     _require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], paths)
@@ -176,7 +222,7 @@ def _match(arguments: argparse.Namespace) -> None:
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
     if arguments.matches:
         write_matches(matches.scaled(a.scale, b.scale), arguments.matches)
-    print(f"{len(matches)} matches in {arguments.out}")
+    print(f"{len(matches)} matches written to {arguments.out}")
 
 
 def _models(arguments: argparse.Namespace) -> None:
@@ -198,7 +244,7 @@ def _models(arguments: argparse.Namespace) -> None:
     if lines:
         _print_table(("file", "model", "size"), lines)
     else:
-        print(f"no model files in {arguments.folder}/")
+        print(f"{arguments.folder}/ contains no model files")
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -213,11 +259,11 @@ def _export(arguments: argparse.Namespace) -> None:
     from loco.models.pretrained import load, save_pretrained
 
     if arguments.with_backbone and not arguments.pretrained:
-        raise ConfigError("--with-backbone belongs to --pretrained DIR")
+        raise ConfigError("--with-backbone requires --pretrained DIR")
     if not (arguments.onnx or arguments.pretrained):
-        raise ConfigError("say what to write: --onnx FILE, --pretrained DIR, or both")
+        raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, or both")
     if arguments.onnx and not arguments.size:
-        raise ConfigError("the images of an ONNX file have one size: give --size H W")
+        raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
     model = load(arguments.model, backbone=arguments.backbone)
     if arguments.pretrained:
         save_pretrained(model, arguments.pretrained, arguments.metrics, with_backbone=arguments.with_backbone)
@@ -226,7 +272,7 @@ def _export(arguments: argparse.Namespace) -> None:
         from loco.models.export import export_onnx
 
         difference = export_onnx(model, arguments.onnx, tuple(arguments.size))
-        print(f"wrote {arguments.onnx}; features differ from PyTorch's by {difference:.1e} at most")
+        print(f"wrote {arguments.onnx}; maximum difference from the features of PyTorch: {difference:.1e}")
 
 
 class _Photo(NamedTuple):
@@ -245,7 +291,9 @@ def _read_photo(path: Path, max_size: int | None) -> _Photo:
     try:
         rgb = decode_color(read_bytes(path), file=path, scene=None)
     except DataError as error:
-        raise DataError(error.problem, file=path, remedy="give a JPEG, or PNG or TIFF of 8 or 16 bits") from error
+        raise DataError(
+            error.problem, file=path, remedy="pass a JPEG, or a PNG or TIFF with 8 or 16 bits per channel"
+        ) from error
     height, width = rgb.shape[:2]
     shrink = min(1.0, max_size / max(height, width)) if max_size else 1.0
     if shrink < 1:
@@ -257,7 +305,7 @@ def _read_photo(path: Path, max_size: int | None) -> _Photo:
 def _require_files(paths: Sequence[Path]) -> None:
     for path in paths:
         if not path.is_file():
-            raise DataError("there is no such image", file=path)
+            raise DataError("the image does not exist", file=path)
 
 
 def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
@@ -265,7 +313,7 @@ def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> Non
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:
-            raise ConfigError(f"{path} is one of the images, and would be lost: name another output")
+            raise ConfigError(f"{path} is an input image and would be overwritten: pass another output path")
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
@@ -274,7 +322,7 @@ def _stems(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         if path.stem in first:
             raise ConfigError(
-                f"{first[path.stem]} and {path} would be written to one file: extract them to two folders"
+                f"{first[path.stem]} and {path} would be written to the same file: extract them to different folders"
             )
         first[path.stem] = path
     return list(first)
@@ -292,7 +340,7 @@ def _features(model: Extractor, photo: _Photo, path: Path) -> Tensor:
     """Return the features (c, h, w) of a photograph."""
     features = model.extract(photo.rgb)[0]
     if not features.isfinite().all():
-        raise DataError("the features of this image are not finite: the model is broken", file=path)
+        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=path)
     return features
 
 
@@ -313,7 +361,7 @@ def _write_pca(
 ) -> None:
     import cv2
 
-    from loco.results.views import joint_pca
+    from loco.results.pictures.features import joint_pca
     from loco.storage import atomic_path
 
     for colours, (height, width), path in zip(joint_pca(maps), sizes, paths):

@@ -13,12 +13,12 @@ from typing import Any
 
 from loco.errors import ConfigError, DataError
 
-_DELETE = "delete what is damaged, misplaced or outdated, and run the workflow again"
+_DELETE = "delete the damaged, misplaced and outdated files and run the workflow again"
 _REMEDIES = {
     **dict.fromkeys(("damaged", "misplaced", "outdated"), _DELETE),
-    "unreadable": "make readable what is not",
-    "other configuration": "keep files of another configuration for it, or delete them",
-    "left behind": "`loco clean --delete` removes what was left behind",
+    "unreadable": "make the unreadable files readable",
+    "other configuration": "move the files of another configuration elsewhere, or delete them",
+    "left behind": "run `loco clean --delete` to remove the files left behind",
 }
 _INTERRUPTED, _FINAL = "saved state of an interrupted training", "final state of a finished training"
 
@@ -31,10 +31,10 @@ def verify_options(add: Callable[..., Any]) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="configuration that the files should belong to, laid over the default as in Snakemake",
+        help="configuration files of the results, in the order in which they are passed to Snakemake",
     )
-    add("--jobs", type=int, default=None, metavar="N", help="processes; default one for each processor")
-    add("--files-only", action="store_true", help="read the files, and compare them with no configuration")
+    add("--jobs", type=int, default=None, metavar="N", help="number of processes (default: one per CPU core)")
+    add("--files-only", action="store_true", help="verify the files alone, without comparing them with a configuration")
 
 
 def verify_results(arguments: argparse.Namespace) -> None:
@@ -48,16 +48,20 @@ def verify_results(arguments: argparse.Namespace) -> None:
     if findings:
         print(report(findings))
         raise DataError(
-            f"{len({finding.file for finding in findings})} of {count} files are not as they should be",
+            f"{len({finding.file for finding in findings})} of {count} files failed the verification",
             remedy="; ".join(dict.fromkeys(_REMEDIES[finding.kind] for finding in findings)),
         )
-    print(f"{count} files verified: all are whole" + ("" if plan is None else " and of this configuration"))
+    print(f"{count} files verified: all are intact" + ("" if plan is None else " and belong to this configuration"))
 
 
 def clean_options(add: Callable[..., Any]) -> None:
     _results_option(add)
-    add("--delete", action="store_true", help="remove what is listed; without it, nothing is removed")
-    add("--final", action="store_true", help="also the final states of finished trainings, kept to continue them")
+    add("--delete", action="store_true", help="remove the listed files; without this option, they are only listed")
+    add(
+        "--final",
+        action="store_true",
+        help="include the final states of finished trainings, which are kept to continue them",
+    )
 
 
 def clean_results(arguments: argparse.Namespace) -> None:
@@ -76,7 +80,10 @@ def clean_results(arguments: argparse.Namespace) -> None:
     if not found:
         print("nothing to remove")
     elif not arguments.delete:
-        print("nothing was removed; `loco clean --delete` removes all of these, and the trainings then start anew")
+        print(
+            "nothing was removed; `loco clean --delete` removes all of these files, after which the trainings start "
+            "from the beginning"
+        )
 
 
 def progress_options(add: Callable[..., Any]) -> None:
@@ -101,16 +108,23 @@ def show_progress(arguments: argparse.Namespace) -> None:
             values += [f"{now.images_per_second:.0f} images/s", f"{timedelta(seconds=round(now.seconds_left))} left"]
         print(f"{state.parent.relative_to(results)}: {', '.join(values)} ({kind}; {state.name})")
     if not states:
-        print("no training has a state: none runs, and none was interrupted")
+        print("no training has a saved state: none is running and none was interrupted")
 
 
 def _results_option(add: Callable[..., Any]) -> None:
-    add("results", nargs="?", type=Path, default=Path("results"), metavar="RESULTS", help="default results")
+    add(
+        "results",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        metavar="RESULTS",
+        help="results folder (default: results)",
+    )
 
 
 def _results_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}")
+        raise ConfigError(f"the folder {folder} does not exist")
     return folder.resolve()
 
 
@@ -121,7 +135,10 @@ def _plan(configs: list[Path]) -> Any:
 
     base = next((p for p in (Path.cwd(), Path(__file__).parents[1]) if (p / "Snakefile").is_file()), None)
     if base is None:
-        raise ConfigError("there is no Snakefile here: run this in the folder of the workflow, or add --files-only")
+        raise ConfigError(
+            "the working directory contains no Snakefile: run this command in the folder of the workflow, or pass "
+            "--files-only"
+        )
     config = read_files([base / "config" / "config.yaml", *configs])
     return Plan(load(config, base), base)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from loco.config_deprecated import replace_deprecated
 from loco.config_files import (
     check_files,
     missing_files,
@@ -77,6 +78,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     """
     base = Path(base)
     plain, problems, not_finite = plain_copy(config)
+    replace_deprecated(plain)
     problems += former_keys(plain)
     problems += schema_problems(plain, base / SCHEMA, not_finite)
     if not problems:

@@ -54,7 +54,7 @@ def training_split(config: Mapping[str, Any], split: str) -> str:
 
 
 def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> list[str]:
-    """Return the names of a split's test data in files of published numbers (:mod:`loco.results.published`).
+    """Return the names of a split's test data in files of published numbers (:mod:`loco.results.tables.published`).
 
     These are the format and the name of its dataset and, for a single scene, the format with the scene's name. Several
     datasets or a simulated dataset have no names, because there are no published numbers for them.

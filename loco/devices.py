@@ -97,8 +97,8 @@ def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | N
         return
     if len(gpus) < count:
         raise ConfigError(
-            f"{count} GPUs are needed, and {len(gpus)} are visible ({', '.join(gpu.name for gpu in gpus)}): set "
-            f"`train.processes` to {len(gpus)} or fewer, or {VISIBLE} to more"
+            f"{count} GPUs are required and {len(gpus)} are visible ({', '.join(gpu.name for gpu in gpus)}): set "
+            f"`train.processes` to at most {len(gpus)}, or list more GPUs in {VISIBLE}"
         )
     with ExitStack() as locks:
         chosen = _claim(count, gpus, folder or _shared_folder(), locks)
@@ -124,8 +124,9 @@ def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> l
             locks.callback(held.close)
             if jobs[gpu]:
                 logger.warning(
-                    "GPU %s is shared with %d other job(s) of yours, because none is free: limit the jobs that run "
-                    "at a time with `--resources gpu=%d`",
+                    "GPU %s is shared with %d other job(s) of this user because no GPU is free: limit the jobs that "
+                    "run "
+                    "concurrently with `--resources gpu=%d`",
                     gpu.name,
                     jobs[gpu],
                     len(gpus),
@@ -168,7 +169,7 @@ def _shared_folder() -> Path:
         raise DataError(
             "the folder for the locks of GPUs belongs to another user",
             file=folder,
-            remedy="remove it, or ask its owner",
+            remedy="remove it, or ask its owner to remove it",
         )
     return folder
 

@@ -35,5 +35,5 @@ def named_extras() -> Iterator[None]:
         if package not in EXTRAS:
             raise
         raise ConfigError(
-            f"the package {package} is not installed: this needs `pip install 'loco[{EXTRAS[package]}]'`"
+            f"the package {package} is not installed: run `pip install 'loco[{EXTRAS[package]}]'`"
         ) from error

@@ -60,7 +60,7 @@ def require_regular(file: Path | str, found: os.stat_result, scene: str | None =
             file=file,
             scene=scene,
             found=stat.filemode(found.st_mode),
-            remedy="put the file itself in its place",
+            remedy="replace it with a regular file",
         )
 
 

@@ -51,7 +51,7 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
         logger.error("stopped: exit status %s (%d is SIGTERM)", stop.code, 128 + signal.SIGTERM)
         raise
     except Exception:
-        logger.exception("stopped by a bug:")
+        logger.exception("stopped by an unexpected error (a bug):")
         sys.exit(1)
     logger.info("finished")
 

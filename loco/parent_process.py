@@ -50,8 +50,8 @@ def require_parent() -> None:
     """
     if not all(_parent_of(process) == parent for process, parent in _watched):
         raise OrphanedError(
-            "the Snakemake that started this job has ended, so the job stops and writes nothing\n"
-            "  what to do: run Snakemake again (after `snakemake --unlock`, if it says that the folder is locked)"
+            "the Snakemake process that started this job has ended, so the job stops without writing its output\n"
+            "  what to do: run Snakemake again (after `snakemake --unlock`, if it reports that the folder is locked)"
         )
 
 

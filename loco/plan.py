@@ -40,12 +40,12 @@ _CACHED = (
     "evaluated_scenes",
     "is_made",
     "raw_files",
-    "test_places",
+    "test_scenes",
     "training_correspondences",
     "_required",
     "_tested_split",
 )
-Place = tuple[str, str]  # (dataset, scene)
+SceneKey = tuple[str, str]  # (dataset, scene)
 Files = dict[str, Any]  # role -> a path or a list of paths
 
 
@@ -68,14 +68,14 @@ class Plan:
     # What there is
 
     @cached_property
-    def places(self) -> list[Place]:
+    def scenes(self) -> list[SceneKey]:
         """(dataset, scene) of all splits of the run, each once."""
-        return list(dict.fromkeys(place for split in self.run["splits"] for place in scenes(self.config, split)))
+        return list(dict.fromkeys(key for split in self.run["splits"] for key in scenes(self.config, split)))
 
     @cached_property
-    def labelled_places(self) -> list[Place]:
+    def labelled_scenes(self) -> list[SceneKey]:
         """Those whose dataset has labels."""
-        return [place for place in self.places if place[0] in self.datasets_with("labels")]
+        return [key for key in self.scenes if key[0] in self.datasets_with("labels")]
 
     @cached_property
     def encoders(self) -> dict[str, dict[str, Any]]:
@@ -126,8 +126,8 @@ class Plan:
         images = Path(self.config["datasets"][dataset]["reconstruct"]["images"], scene)
         if not images.is_dir():
             raise ConfigError(
-                f"datasets.{dataset}.reconstruct.images: there is no folder {images}\n"
-                "  what to do: put the photographs of the scene there, or leave the scene out of the splits"
+                f"datasets.{dataset}.reconstruct.images: the folder {images} does not exist\n"
+                "  what to do: copy the photographs of the scene to this folder, or remove the scene from the splits"
             )
         return {"images": str(images)}
 
@@ -177,7 +177,7 @@ class Plan:
 
     def manifest_recipes(self) -> dict[str, Recipe]:
         """Dataset of the run -> the recipe of its manifests."""
-        return {dataset: self.check_scene_recipe(dataset) for dataset in dict.fromkeys(d for d, _ in self.places)}
+        return {dataset: self.check_scene_recipe(dataset) for dataset in dict.fromkeys(d for d, _ in self.scenes)}
 
     # Frames, and what is made from them alone
 
@@ -217,8 +217,8 @@ class Plan:
         mapping = str(resolve(self.config["datasets"][dataset]["labels"]["mapping"], self.base))
         if not Path(mapping).is_file():
             raise ConfigError(
-                f"datasets.{dataset}.labels.mapping: there is no table {mapping}\n"
-                "  what to do: correct the path, or fetch the table"
+                f"datasets.{dataset}.labels.mapping: the table {mapping} does not exist\n"
+                "  what to do: correct the path or download the table"
             )
         return mapping
 
@@ -249,11 +249,11 @@ class Plan:
         setup = self.config["experiments"][experiment]
         files: Files = {}
         for part in ("train", "val"):
-            places = scenes(self.config, split, part)
+            keys = scenes(self.config, split, part)
             files |= {
-                f"{part}_frames": self.frames_of(places),
-                f"{part}_correspondences": self.correspondences_of(places, stride_of(setup["model"])),
-                f"{part}_encoded": self._encoded_of(experiment, places),
+                f"{part}_frames": self.frames_of(keys),
+                f"{part}_correspondences": self.correspondences_of(keys, stride_of(setup["model"])),
+                f"{part}_encoded": self._encoded_of(experiment, keys),
             }
         files["train_pairs"] = self._pairs_of(experiment, scenes(self.config, split, "train"))
         init = self._present([model_file(setup["train"]["init"])]) if "init" in setup["train"] else []
@@ -276,10 +276,10 @@ class Plan:
         return Recipe("train", self._model_code("train", setup["model"]), settings, inputs)
 
     def fit_pca_inputs(self, split: str, experiment: str) -> Files:
-        places = scenes(self.config, split, "train")
+        keys = scenes(self.config, split, "train")
         return {
-            "frames": self.frames_of(places),
-            "encoded": self._encoded_of(experiment, places),
+            "frames": self.frames_of(keys),
+            "encoded": self._encoded_of(experiment, keys),
             "weights": self._weights_of(experiment),
         }
 
@@ -317,7 +317,7 @@ class Plan:
 
     # Scores
 
-    def test_places(self, benchmark: str, split: str) -> list[Place]:
+    def test_scenes(self, benchmark: str, split: str) -> list[SceneKey]:
         """(dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
         return benchmark_scenes(self.config, split, benchmark)
 
@@ -335,7 +335,7 @@ class Plan:
     def evaluated_scenes(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> list[list[str | None]]:
         """Frames, correspondences, features and labels of each test scene of a benchmark; None where it needs none."""
         mapped, patterns = has_maps(self.config["experiments"][experiment]["model"]), {}
-        for dataset in dict.fromkeys(dataset for dataset, _ in self.test_places(benchmark, split)):
+        for dataset in dict.fromkeys(dataset for dataset, _ in self.test_scenes(benchmark, split)):
             needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
             names = {"dataset": dataset, "scene": "{}", "experiment": experiment, "checkpoint": checkpoint}
             patterns[dataset] = [
@@ -346,30 +346,30 @@ class Plan:
             ]
         return [
             [pattern and pattern.replace("{}", scene) for pattern in patterns[dataset]]
-            for dataset, scene in self.test_places(benchmark, split)
+            for dataset, scene in self.test_scenes(benchmark, split)
         ]
 
     def training_correspondences(self, benchmark: str, split: str) -> list[list[str]]:
         """For each test scene of a benchmark the correspondences of the training scenes that it is compared with."""
         datasets = self.config["datasets"]
         by_frame: dict[str, list[str]] = {}
-        for place in seen_scenes(self.config, split, benchmark):
-            setup = datasets[place[0]]
+        for key in seen_scenes(self.config, split, benchmark):
+            setup = datasets[key[0]]
             by_frame.setdefault(setup["world_frame"], []).extend(
-                self.correspondences_of([place], setup["patches"]["stride"])
+                self.correspondences_of([key], setup["patches"]["stride"])
             )
         return [
-            by_frame.get(datasets[dataset].get("world_frame"), []) for dataset, _ in self.test_places(benchmark, split)
+            by_frame.get(datasets[dataset].get("world_frame"), []) for dataset, _ in self.test_scenes(benchmark, split)
         ]
 
     def evaluate_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
-        places = self.test_places(benchmark, split)
+        keys = self.test_scenes(benchmark, split)
         inputs, model = {}, self.config["experiments"][experiment]["model"]
         if not self.evaluates(benchmark, experiment):
             raise ConfigError(
                 f"experiments.{experiment}: `{model['name']}` has no feature maps, which {benchmark} requires"
             )
-        for dataset in dict.fromkeys(dataset for dataset, _ in places):
+        for dataset in dict.fromkeys(dataset for dataset, _ in keys):
             needs = self._required(benchmark, dataset)
             inputs[f"frames/{dataset}"] = self.frames_recipe(dataset)
             if has_maps(model):
@@ -386,16 +386,16 @@ class Plan:
         settings = {
             "benchmark": benchmark,
             "settings": self.config["benchmarks"][benchmark],
-            "scenes": [list(place) for place in places],
+            "scenes": [list(key) for key in keys],
             "seed": _seed_of(checkpoint),
-            **({"training": [list(place) for place in seen]} if seen else {}),
+            **({"training": [list(key) for key in seen]} if seen else {}),
             **({} if has_maps(model) else {"keypoints": model}),
         }
         return Recipe("evaluate", self.step_code("evaluate", f"evaluation/{benchmark}"), settings, inputs)
 
     def label_recipes(self) -> dict[str, Recipe]:
         """Dataset of the run with labels -> the recipe of its labels."""
-        return {name: self.label_recipe(name) for name in dict.fromkeys(name for name, _ in self.labelled_places)}
+        return {name: self.label_recipe(name) for name in dict.fromkeys(name for name, _ in self.labelled_scenes)}
 
     # What is shared
 
@@ -434,7 +434,9 @@ class Plan:
     def _model_recipe(self, split: str, experiment: str, run: str) -> Recipe:
         fitted = self._fitted_by(experiment)
         if fitted is None:
-            raise ConfigError(f"experiments.{experiment}: this experiment fits no weights, so there is no model file")
+            raise ConfigError(
+                f"experiments.{experiment}: this experiment has no trained weights, so it has no model file"
+            )
         return fitted(split, experiment, run)
 
     def _tested_split(self, benchmark: str, split: str) -> str:
@@ -444,7 +446,7 @@ class Plan:
         after the others changes no name, so nothing is scored again.
         """
 
-        def evaluated(name: str) -> tuple[Any, list[Place]]:
+        def evaluated(name: str) -> tuple[Any, list[SceneKey]]:
             return self.config["splits"][name]["test"], seen_scenes(self.config, name, benchmark)
 
         return next(name for name in [*self.run["splits"], split] if evaluated(name) == evaluated(split))
@@ -510,9 +512,11 @@ class Plan:
             return {}
         fitted = self._fitted_by(fields["experiment"]) if fields["experiment"] in self.config["experiments"] else None
         if fitted is None or fields["split"] not in self.config["splits"]:
-            raise ConfigError(f"{path}: no experiment and split of the configuration make this model")
+            raise ConfigError(f"{path}: no experiment and split of the configuration produce this model file")
         if path in self._building:
-            raise ConfigError(f"{path}: this model would be made from itself")
+            raise ConfigError(
+                f"{path}: this model depends on itself; remove the circular reference from `model.path` or `train.init`"
+            )
         self._building.append(path)
         try:
             return {role: fitted(**fields)}
@@ -523,24 +527,24 @@ class Plan:
         """What a benchmark needs of the files of a dataset, of what that dataset provides at all."""
         return frozenset().union(*BENCHMARKS[benchmark].requires) & provided_by(self.config["datasets"][dataset])
 
-    def frames_of(self, places: Iterable[Place]) -> list[str]:
-        return [paths.FRAMES.format(dataset=dataset, scene=scene) for dataset, scene in places]
+    def frames_of(self, keys: Iterable[SceneKey]) -> list[str]:
+        return [paths.FRAMES.format(dataset=dataset, scene=scene) for dataset, scene in keys]
 
-    def correspondences_of(self, places: Iterable[Place], stride: int) -> list[str]:
-        return [paths.CORRESPONDENCES.format(dataset=dataset, scene=scene, stride=stride) for dataset, scene in places]
+    def correspondences_of(self, keys: Iterable[SceneKey], stride: int) -> list[str]:
+        return [paths.CORRESPONDENCES.format(dataset=dataset, scene=scene, stride=stride) for dataset, scene in keys]
 
-    def _encoded_of(self, experiment: str, places: Iterable[Place]) -> list[str]:
+    def _encoded_of(self, experiment: str, keys: Iterable[SceneKey]) -> list[str]:
         encoder = self.encoder(experiment)
-        names = [{"encoder": encoder, "dataset": dataset, "scene": scene} for dataset, scene in places]
+        names = [{"encoder": encoder, "dataset": dataset, "scene": scene} for dataset, scene in keys]
         return [paths.ENCODED.format(**name) for name in names] if encoder else []
 
-    def _pairs_of(self, experiment: str, places: Iterable[Place]) -> list[str]:
+    def _pairs_of(self, experiment: str, keys: Iterable[SceneKey]) -> list[str]:
         """The indices of positive pairs, if an experiment draws its batches from them."""
         setup = self.config["experiments"][experiment]
         if "radius" not in setup["train"]["batch"]:
             return []
         names = {"stride": stride_of(setup["model"]), "radius": float(setup["train"]["batch"]["radius"])}
-        return [paths.PAIRS.format(dataset=dataset, scene=scene, **names) for dataset, scene in places]
+        return [paths.PAIRS.format(dataset=dataset, scene=scene, **names) for dataset, scene in keys]
 
     def _weights_of(self, experiment: str) -> list[str]:
         return self._present(weight_files(self.config["experiments"][experiment]["model"]))
@@ -553,7 +557,8 @@ class Plan:
         files = list(files)
         if missing := [str(f) for f in files if not f.exists() and paths.fields_of(paths.MODEL, str(f)) is None]:
             raise ConfigError(
-                f"weights that are not there: {', '.join(missing)}\n  what to do: put them there, or correct the path"
+                f"missing weights: {', '.join(missing)}\n  what to do: download them to these paths, or correct the "
+                "paths"
             )
         return [str(file) for file in files]
 

@@ -144,12 +144,12 @@ def require_recipe(
     Raises:
         DataError: they are not; the message lists the differing values, found and expected.
     """
-    remedy = f"delete it and run the workflow again, or add `--forcerun {expected.step}` to its command"
+    remedy = f"delete the file and run the workflow again, or add `--forcerun {expected.step}` to the command"
     if record is None:
-        raise DataError("has no provenance record, so nothing tells how it was made", file=file, remedy=remedy)
+        raise DataError("the file has no provenance record, so its origin is unknown", file=file, remedy=remedy)
     if subject is not None and dict(record.subject) != dict(subject):
         raise DataError(
-            "belongs elsewhere: it is a copy of, or was renamed from, another file",
+            "the file is a copy of another file or was renamed",
             file=file,
             expected=_listed(subject),
             found=_listed(record.subject),
@@ -159,7 +159,8 @@ def require_recipe(
         lines = list(dict.fromkeys(differences(record.recipe, expected)))
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
         raise DataError(
-            "was not made by the present code and configuration:\n    " + "\n    ".join([*lines[:_SHOWN], *more]),
+            "the file was not made by the current code and configuration:\n    "
+            + "\n    ".join([*lines[:_SHOWN], *more]),
             file=file,
             remedy=remedy,
         )

@@ -99,7 +99,7 @@ class JobResources:
         """By the largest test scene. A benchmark that is not listed here takes the least."""
         channels, settings = self._channels(self._model(experiment)), self.config["benchmarks"][benchmark]
         found = [0.0]
-        for name in dict(self.plan.test_places(benchmark, split)):
+        for name in dict(self.plan.test_scenes(benchmark, split)):
             images, patches = (
                 self._images(name),
                 self._patches(name, self.config["datasets"][name]["patches"]["stride"]),

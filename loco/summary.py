@@ -162,15 +162,15 @@ class Summary:
         return {split: found for split, found in names.items() if found}
 
     def pictures_inputs(self) -> Files:
-        split, place = self.pictures["split"], (self.pictures["dataset"], self.pictures["scene"])
-        stride = self.config["datasets"][place[0]]["patches"]["stride"]
+        split, key = self.pictures["split"], (self.pictures["dataset"], self.pictures["scene"])
+        stride = self.config["datasets"][key[0]]["patches"]["stride"]
         mapped = [name for name in self.run["experiments"] if has_maps(self.config["experiments"][name]["model"])]
         names = [(name, self.plan.checkpoint(name, split, self.run["seeds"][0])) for name in mapped]
         return {
-            "frames": self.plan.frames_of([place]),
-            "correspondences": self.plan.correspondences_of([place], stride),
+            "frames": self.plan.frames_of([key]),
+            "correspondences": self.plan.correspondences_of([key], stride),
             "features": [
-                paths.FEATURES.format(experiment=experiment, checkpoint=checkpoint, dataset=place[0], scene=place[1])
+                paths.FEATURES.format(experiment=experiment, checkpoint=checkpoint, dataset=key[0], scene=key[1])
                 for experiment, checkpoint in names
             ],
         }
@@ -183,7 +183,7 @@ class Summary:
         """File -> its recipe."""
         recipes = {path: self.plan.recipe_of(path) for path in files}
         if unknown := [path for path, recipe in recipes.items() if recipe is None]:
-            raise ConfigError(f"the configuration has no way to make {unknown[0]}")
+            raise ConfigError(f"no rule of the current configuration makes {unknown[0]}")
         return recipes
 
     def _rows(self, benchmark: str, runs: Iterable[tuple[Run, tuple[str, str]]]) -> Rows:

@@ -146,7 +146,7 @@ def _read(file: Path, name: str) -> Verified:
         model = require_model(file)
         log = file.with_name("log.csv")
         if "log" in model.facts and curve_digest(log) != model.facts["log"]:
-            raise DataError("the log.csv beside it is not its own", file=log)
+            raise DataError("the log.csv in the same folder belongs to another training", file=log)
         return Verified(file, content_id, model.record)
     if paths.fields_of(paths.METRICS, name):
         from loco.results.metrics import read_metrics
@@ -159,7 +159,7 @@ def _misplaced(verified: Verified, name: str) -> Iterator[Finding]:
     fields = next(found for pattern in paths.PATTERNS if (found := paths.fields_of(pattern, name)))
     for key, value in verified.record.subject.items() if verified.record else ():
         if fields.get(key, value) != value:
-            yield Finding("misplaced", verified.file, f"is of the {key} {value}, not {fields[key]}")
+            yield Finding("misplaced", verified.file, f"belongs to the {key} {value}, expected {fields[key]}")
 
 
 def _outdated(verified: Verified, ids: dict[str, str], bad: set[str], working_directory: Path) -> Iterator[Finding]:
@@ -168,13 +168,13 @@ def _outdated(verified: Verified, ids: dict[str, str], bad: set[str], working_di
             continue
         outside = working_directory / path  # weights, which may have been removed since
         if ids.get(path, id) != id or (path not in ids and outside.is_file() and weights_ids([outside])[outside] != id):
-            yield Finding("outdated", verified.file, f"was made from another {path} than is there now")
+            yield Finding("outdated", verified.file, f"was made from another version of {path} than the current one")
 
 
 def _of_other_configuration(verified: Verified, name: str, plan: Plan) -> Iterable[Finding]:
     recipe = plan.recipe_of(name)
     if recipe is None:
-        problem = "the configuration has no such file"
+        problem = "the configuration does not contain this file"
     elif verified.record is None:
         problem = "has no provenance record"
     else:

@@ -94,14 +94,14 @@ def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None
     if os.path.isfile(path) or (is_product(path) and not os.path.isdir(path)):
         return None
     if os.path.isdir(path):
-        return f"{path} is a folder, expected a file"
+        return f"{path} is a folder; a file is expected"
     full = os.path.expanduser(path)
     return f"`~` is not expanded in {path}; write {full}" if os.path.isfile(full) else _absent("file", path)
 
 
 def _absent(kind: str, path: str | Path) -> str:
     where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
-    return f"there is no {kind} {path}{where}; correct the path, or fetch what is missing"
+    return f"the {kind} {path} does not exist{where}; correct the path or download the missing files"
 
 
 def _transformers_problem(path: str, pretrained: bool) -> str | None:
@@ -110,19 +110,18 @@ def _transformers_problem(path: str, pretrained: bool) -> str | None:
         return None if hub_name(path) else f"expected {HUB}owner/name, found {path}"
     if os.path.isdir(folder):
         if path in SHORT_NAMES:
-            return (
-                f"`{path}` is a backbone on the hub and also a folder here; write ./{path} for the folder, or rename it"
-            )
+            return f"`{path}` is the name of a backbone on the hub and of a folder here; write ./{path} for the folder "
+            "or rename the folder"
         if is_product(folder):
             return None
         return _folder_problem(folder, pretrained)
     if path in SHORT_NAMES or is_product(folder):
         return None
     if os.path.lexists(folder):
-        return f"{path} is no folder, expected one with config.json and {WEIGHTS}"
+        return f"{path} is not a folder; a folder with config.json and {WEIGHTS} is expected"
     near = get_close_matches(path, SHORT_NAMES, n=1)
     if near and "/" not in path:
-        return f"there is no folder {path}; did you mean the backbone `{near[0]}`?"
+        return f"the folder {path} does not exist; did you mean the backbone `{near[0]}`?"
     hub = f"; for a model on the Hugging Face hub, write `{HUB}{path}`" if _HUB_NAME.fullmatch(path) else ""
     return f"{_absent('folder', path)}{hub}"
 
@@ -147,5 +146,5 @@ def adapter_problem(folder: str | Path) -> str | None:
         return None
     return (
         f"the folder {folder} contains an adapter of peft without its base model; merge the two (`merge_and_unload()` "
-        "of peft), save the result with `save_pretrained`, and give that folder"
+        "of peft), save the result with `save_pretrained`, and set the path to that folder"
     )

@@ -27,7 +27,7 @@ rule check_scene:
 rule check_table:
     """Write the table of the checks of all scenes of the run, including damaged ones."""
     input:
-        [paths.MANIFEST.format(dataset=dataset, scene=scene) for dataset, scene in plan.places],
+        [paths.MANIFEST.format(dataset=dataset, scene=scene) for dataset, scene in plan.scenes],
     output:
         csv=report("results/tables/checks.csv", caption="../report/checks.rst", category="Data"),
         markdown="results/tables/checks.md",

@@ -56,7 +56,7 @@ rule label:
 rule label_counts:
     """Write the tables of the labels: one line per scene of the run, and totals of the categories."""
     input:
-        [paths.LABELS.format(dataset=dataset, scene=scene) for dataset, scene in plan.labelled_places],
+        [paths.LABELS.format(dataset=dataset, scene=scene) for dataset, scene in plan.labelled_scenes],
     output:
         scenes=report(
             "results/tables/labels.csv", caption="../report/labels.rst", category="Data", labels={"shows": "scenes"}
@@ -122,4 +122,4 @@ rule labels:
     """Make labels of all scenes of the run whose dataset has a `labels` block: maps, tables and figures."""
     input:
         rules.label_counts.output,
-        [f"results/figures/labels/{dataset}/{scene}.svg" for dataset, scene in plan.labelled_places],
+        [f"results/figures/labels/{dataset}/{scene}.svg" for dataset, scene in plan.labelled_scenes],

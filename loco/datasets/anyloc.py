@@ -60,13 +60,14 @@ class PlaceRecognitionScene(Photographs):
 
     database: ClassVar[tuple[str, ...]] = ()  # folders, in order
     queries: ClassVar[tuple[str, ...]] = ()
-    remedy = "check the images and the ground truth of the set (docs/datasets.md lists the files of each)"
+    remedy = "check the images and the ground truth of the dataset (docs/datasets.md lists the required files)"
     published = (
         "baidu_datasets|gardens|17places|pitts30k|st_lucia|Oxford_Robotcar|hawkins_long_corridor|laurel_caverns|eiffel"
         "|test_40_midref_rot(0|90)|VPAir"
     )
     download = (
-        "fetch the set's archive from AnyLoc's public release (github.com/AnyLoc/AnyLoc, Datasets-All), and unpack it"
+        "download the archive of the dataset from AnyLoc's public release (github.com/AnyLoc/AnyLoc, Datasets-All) "
+        "and unpack it"
     )
 
     @classmethod
@@ -85,7 +86,7 @@ class PlaceRecognitionScene(Photographs):
         if alone := sum(not found for found in positives):
             notes = [*notes, f"{alone} of {len(queries)} queries have no positive"]
         if others := [name for part in (*cls.database, *cls.queries) for name in other_files(folder / part)]:
-            notes = [*notes, f"{len(others)} files beside the images are left out: {few(others)}"]
+            notes = [*notes, f"{len(others)} files next to the images are ignored: {few(others)}"]
         truth = {"database": list(database), "queries": list(queries), "positives": positives}
         counts = {"database": len(database), "queries": len(queries)}
         return Listing({**database, **queries}, truth, counts, notes)
@@ -152,7 +153,7 @@ class OxfordRobotCarScene(PlaceRecognitionScene):
 
 
 class PoseListScene(PlaceRecognitionScene):
-    """Sets with ``pose_topic_list.npy``: rows that begin with x and y, metres, for database and query images."""
+    """Sets with ``pose_topic_list.npy``: rows that begin with x and y in metres, for database and query images."""
 
     database, queries = ("db_images",), ("q_images",)
     database_rows: ClassVar[slice]
@@ -199,13 +200,13 @@ class MatchListScene(PlaceRecognitionScene):
             raise cls.is_missing(folder / cls.matches[0], scene)
         rows = read_array(file, scene)
         if rows.ndim != 2 or rows.shape[1] != 2:
-            expected = "(n, 2): the number of a query, and its positives"
-            raise _truth_error("is not of the shape that it should be", file, scene, expected, rows.shape)
+            expected = "(n, 2): the index of a query and the indices of its positives"
+            raise _truth_error("the file has an array of unexpected shape", file, scene, expected, rows.shape)
         rows = rows[cls.first_row :, 1]
         _require_count(len(rows), len(queries), "rows of queries", file, scene)
         note = [f"positives are those of {file.name}"] if len(cls.matches) > 1 else []
         if sum(_length(row) for row in rows) > MOST_POSITIVES:
-            raise _truth_error("names too many positives", file, scene, f"at most {MOST_POSITIVES}")
+            raise _truth_error("the file lists too many positives", file, scene, f"at most {MOST_POSITIVES}")
         found = [_numbers(row, file, scene) for row in rows]
         return _of_database(found, len(database), file, scene, note)
 
@@ -259,10 +260,12 @@ class NardoAirScene(PlaceRecognitionScene):
             order = [int(row["query_ind"]) for row in rows]
             found = [sorted({int(row[column]) for column in cls.columns}) for row in rows]
         except (KeyError, TypeError, ValueError) as error:
-            expected = f"columns of whole numbers: query_ind, {', '.join(cls.columns)}"
-            raise _truth_error(f"cannot be understood: {error}", file, scene, expected) from error
+            expected = f"integer columns: query_ind, {', '.join(cls.columns)}"
+            raise _truth_error(f"the file cannot be parsed: {error}", file, scene, expected) from error
         if sorted(order) != list(range(len(queries))):
-            raise _truth_error("does not name each query once", file, scene, f"query_ind from 0 to {len(queries) - 1}")
+            raise _truth_error(
+                "the file does not list each query exactly once", file, scene, f"query_ind from 0 to {len(queries) - 1}"
+            )
         return _of_database([found[k] for k in np.argsort(order)], len(database), file, scene, [])
 
 
@@ -286,7 +289,7 @@ def _camera_centre(file: Path, scene: str) -> list[float]:
     if len(centre) != 3 or not _are_places(centre):
         found = lines[-2][:80] if len(lines) > 1 else f"{len(lines)} lines"
         raise _truth_error(
-            "has no camera's centre in the last line but one", file, scene, "three numbers, metres", found
+            "the second to last line does not contain a camera centre", file, scene, "three numbers, metres", found
         )
     return centre
 
@@ -297,7 +300,13 @@ def _utm(file: Path, scene: str) -> list[float]:
     except ValueError:
         place = []
     if len(place) != 2 or not _are_places(place):
-        raise _truth_error("does not name its place", file, scene, "@easting@northing@..., metres", file.name)
+        raise _truth_error(
+            "the name of the image does not contain its position",
+            file,
+            scene,
+            "@easting@northing@..., metres",
+            file.name,
+        )
     return place
 
 
@@ -307,8 +316,8 @@ def _read_oxford(file: Path, scene: str) -> tuple[list[str], NDArray, list[str],
     try:
         names, places, query_names, query_places = read_cells(content, "dbStruct", 4, LARGEST_FILE)
     except ValueError as error:
-        expected = "`dbStruct`: database images and their positions, query images and theirs"
-        raise _truth_error(f"cannot be read: {error}", file, scene, expected) from error
+        expected = "`dbStruct`: database images with positions, and query images with positions"
+        raise _truth_error(f"the file cannot be read: {error}", file, scene, expected) from error
     return *_placed(names, places, file, scene), *_placed(query_names, query_places, file, scene)
 
 
@@ -318,10 +327,10 @@ def _placed(
     """Return the names of images and their positions (n, 2), after a check of the cells of a file."""
     if not isinstance(images, list) or isinstance(positions, list):
         expected = "`dbStruct`: names of images and their positions, twice"
-        raise _truth_error("has cells of other contents", file, scene, expected)
+        raise _truth_error("the file has cells with unexpected content", file, scene, expected)
     if positions.shape != (len(images), 2) or not _are_places(positions):
-        expected = f"({len(images)}, 2) finite numbers, one row an image"
-        raise _truth_error("has positions that are not those of its images", file, scene, expected, positions.shape)
+        expected = f"({len(images)}, 2) finite numbers, one row per image"
+        raise _truth_error("the positions in the file do not match its images", file, scene, expected, positions.shape)
     return images, positions
 
 
@@ -331,9 +340,11 @@ def _listed(folder: Path, names: Sequence[str], scene: str) -> Images:
     for name in (text.replace(" ", "") for text in names):
         path = PurePosixPath("oxDataPart", name)
         if not name or ".." in path.parts or path.parts[0] != "oxDataPart":
-            raise _truth_error(f"names an image outside oxDataPart/: {name!r}", folder / "oxdatapart.mat", scene)
+            raise _truth_error(
+                f"the file lists an image outside oxDataPart/: {name!r}", folder / "oxdatapart.mat", scene
+            )
         if str(path) in images:
-            raise _truth_error(f"names an image twice: {name!r}", folder / "oxdatapart.mat", scene)
+            raise _truth_error(f"the file lists an image twice: {name!r}", folder / "oxdatapart.mat", scene)
         images[str(path)] = folder / path
     return images
 
@@ -350,7 +361,9 @@ def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
     except (IndexError, TypeError, ValueError, OverflowError):
         places = np.empty((0, 0))
     if places.shape[1] != 2 or not _are_places(places):
-        raise _truth_error("holds no positions", file, scene, "rows that begin with x and y, metres", rows.shape)
+        raise _truth_error(
+            "the file contains no positions", file, scene, "rows that begin with x and y in metres", rows.shape
+        )
     return places
 
 
@@ -365,7 +378,9 @@ def _numbers(row: object, file: Path, scene: str) -> list[int]:
     except OverflowError:
         numbers = np.empty((0, 0))
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-        raise _truth_error("holds something that is no list of numbers", file, scene, found=_described(row))
+        raise _truth_error(
+            "the file contains an object that is not a list of numbers", file, scene, found=_described(row)
+        )
     return np.unique(numbers).astype(np.int64).tolist()
 
 
@@ -392,13 +407,13 @@ def _of_database(found: list[list[int]], count: int, file: Path, scene: str, not
             what = f"query {query} has no positive among the database images"
             raise _truth_error(what, file, scene, f"numbers from 0 to {count - 1}", numbers[:10])
     left_out = sum(map(len, found)) - sum(map(len, kept))
-    more = [f"{left_out} positives in {file.name} are numbers of no image, and left out"] if left_out else []
+    more = [f"{left_out} positives in {file.name} are indices of no image and are ignored"] if left_out else []
     return Found(kept, [*notes, *more])
 
 
 def _require_count(found: int, expected: int, what: str, file: Path, scene: str) -> None:
     if found != expected:
-        raise _truth_error(f"has another number of {what} than there are", file, scene, expected, found)
+        raise _truth_error(f"the file and the folder differ in the number of {what}", file, scene, expected, found)
 
 
 def _truth_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:

@@ -53,7 +53,7 @@ class Archive:
             self.sizes = {f"{prefix}{name}": size for name, size in _files_in(unpacked)}
         else:
             os.stat(path)  # raises the error of the system, such as a missing permission
-            raise DataError("is not a zip file", file=path, scene=scene, remedy=RESTORE)
+            raise DataError("the file is not a zip archive", file=path, scene=scene, remedy=RESTORE)
         self._refuse_unsafe()
         self._refuse_bombs()
 
@@ -70,7 +70,7 @@ class Archive:
 
     def _broken_zip(self, path: Path, error: Exception) -> DataError:
         return DataError(
-            f"is not a whole zip ({error}; {os.path.getsize(path)} bytes): truncated, or not a zip at all",
+            f"the file is truncated or not a zip archive ({error}; {os.path.getsize(path)} bytes)",
             file=path,
             scene=self.scene,
             remedy=RESTORE,
@@ -81,14 +81,16 @@ class Archive:
         for name, size in list(self.sizes.items()):
             parts = PurePosixPath(name.replace("\\", "/"))
             if not parts.parts:
-                problem = f"holds a member without a name: {name!r}"
+                problem = f"the archive contains a member without a name: {name!r}"
             elif parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0]:
-                problem = f"holds a member whose path leaves the folder: {name!r}"
+                problem = f"the archive contains a member whose path leaves the folder: {name!r}"
             elif not is_data(name):
                 del self.sizes[name]
                 continue
             elif size > _limit(name):
-                problem = f"holds a member of {size} bytes, more than any file of this dataset: {name!r}"
+                problem = (
+                    f"the archive contains a member of {size} bytes, larger than any file of this dataset: {name!r}"
+                )
             else:
                 continue
             self._refuse(problem)
@@ -98,10 +100,13 @@ class Archive:
             return
         for name, size in self.sizes.items():
             if size > max(RATIO_FROM, LARGEST_RATIO * self._zip.getinfo(name).compress_size):
-                self._refuse(f"holds a member of {size} bytes, more than {LARGEST_RATIO} times its size: {name!r}")
+                self._refuse(
+                    f"the archive contains a member of {size} bytes, more than {LARGEST_RATIO} times its compressed "
+                    f"size: {name!r}"
+                )
         total = sum(self.sizes.values())
         if total > max(RATIO_FROM, LARGEST_RATIO * os.path.getsize(self.path)):
-            self._refuse(f"unpacks to {total} bytes, more than {LARGEST_RATIO} times its size")
+            self._refuse(f"the archive unpacks to {total} bytes, more than {LARGEST_RATIO} times its size")
 
     def _refuse(self, problem: str) -> None:
         raise DataError(
@@ -118,7 +123,7 @@ class Archive:
             DataError: the member is missing, unreadable, or its checksum does not match.
         """
         if name not in self.sizes:
-            raise DataError(f"holds no file {name!r}", file=self.path, scene=self.scene, remedy=RESTORE)
+            raise DataError(f"the archive does not contain {name!r}", file=self.path, scene=self.scene, remedy=RESTORE)
         if self._zip is None:
             return read_bytes(self.path / name.removeprefix(self._prefix), self.scene, limit=_limit(name))
         content = bytearray(self.sizes[name])  # filled in place, because joining blocks would double the memory

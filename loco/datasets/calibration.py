@@ -60,10 +60,10 @@ def read_lens(file: Path, scene: str) -> Lens | None:
     if not file.exists():
         if of_lens.exists():
             raise DataError(
-                f"states a distortion, but there is no {file.name} beside it",
+                f"the file states a distortion, but there is no {file.name} in the folder",
                 file=of_lens,
                 scene=scene,
-                expected=f"{file.name}, the intrinsics that were calibrated together with the distortion",
+                expected=f"{file.name}, the intrinsics that were calibrated with the distortion",
                 remedy=f"write {file.name}, or delete {of_lens.name}",
             )
         return None
@@ -97,8 +97,10 @@ def odd_centre(lens: Lens, size: Size) -> str | None:
         return None
     name, direction = lens.file.name, ("horizontally", "vertically")[off.argmax()]
     return (
-        f"the principal point in {name} is {off.max():.0%} off the centre of the images ({direction}): right if they "
-        f"were cropped, wrong if {name} is of the images before a crop; append `{size[1]} {size[0]}` to {name} to "
+        f"the principal point in {name} is {off.max():.0%} off the centre of the images ({direction}): correct if "
+        "the images "
+        f"were cropped, wrong if {name} refers to the images before cropping; append `{size[1]} {size[0]}` to {name} "
+        "to "
         "confirm it"
     )
 
@@ -122,20 +124,20 @@ def require_size(
     meant = size_meant(intrinsics, size)
     if meant is not None:
         raise DataError(
-            f"{what} belongs to images of another size",
+            f"{what} refers to images of another size",
             file=file,
             scene=scene,
-            expected=f"a principal point near the middle of {size[1]} x {size[0]} pixels",
+            expected=f"a principal point near the centre of {size[1]} x {size[0]} pixels",
             found="({:.1f}, {:.1f}), as of images of about {} x {}".format(*intrinsics[:2, 2], *meant[::-1]),
             remedy=remedy,
         )
     fields = intrinsics.diagonal()[:2] / size[::-1]
     if not (fields.min() >= FOCAL[0] and fields.max() <= FOCAL[1]):
         raise DataError(
-            f"{what} has a focal length that no camera of such images has",
+            f"{what} has an implausible focal length",
             file=file,
             scene=scene,
             expected=f"{FOCAL[0]} to {FOCAL[1]} times the {size[1]} x {size[0]} pixels of the images",
             found="{:g}, {:g}".format(*intrinsics.diagonal()),
-            remedy="state it in pixels, not in millimetres",
+            remedy="write it in pixels, not in millimetres",
         )

@@ -41,15 +41,15 @@ class Checklist:
         except OSError as error:
             self.add_error(system_error(error, scene=self.scene))
         except MemoryError:
-            remedy = "give the job more memory; if the files are small, replace them with intact copies"
+            remedy = "request more memory for the job; if the files are small, replace them with intact copies"
             self.add_error(DataError("does not fit into memory", scene=self.scene, remedy=remedy))
         except Exception as error:
-            log.exception("the check of %s met an unforeseen error", self.scene)
+            log.exception("the check of %s raised an unexpected error", self.scene)
             self.add_error(
                 DataError(
                     f"the scene cannot be read: {type(error).__name__}: {error}",
                     scene=self.scene,
-                    remedy="compare its files with docs/datasets.md; if they are whole, report the traceback in the "
+                    remedy="compare its files with docs/datasets.md; if they are intact, report the traceback in the "
                     "log of this check",
                 )
             )
@@ -108,9 +108,9 @@ def require_passed(manifest: Mapping[str, Any]) -> None:
     """
     if not manifest["ok"]:
         raise DataError(
-            f"scene {manifest['scene']!r} did not pass its check:\n- " + "\n- ".join(manifest["problems"]),
+            f"scene {manifest['scene']!r} failed its check:\n- " + "\n- ".join(manifest["problems"]),
             scene=manifest["scene"],
-            remedy="repair or replace the files above; the check then runs again by itself",
+            remedy="repair or replace the files above; the check then runs again automatically",
         )
 
 

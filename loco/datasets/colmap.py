@@ -45,10 +45,10 @@ LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take 
 MIN_IMAGES = 3  # images that observe a point; a point observed by two images is not verified by a third
 MAX_ERROR = 2.0  # largest mean reprojection error of a point, pixels of the photographs
 TOLERANCE = 0.01  # largest plausible reprojection error relative to the longer side, at least MAX_ERROR
-RESTORE = "put the photographs that the model was made from into `images`, under the names that `colmap` gave them"
+RESTORE = "copy the photographs from which the model was made to `images`, with the names that they have in the model"
 REMEDY = (
-    "make the model again with COLMAP (`colmap mapper`, `colmap model_converter`), or let the rule `reconstruct` "
-    "make it from photographs: give the dataset a block `reconstruct`"
+    "create the model again with COLMAP (`colmap mapper`, `colmap model_converter`), or use the rule `reconstruct` "
+    "to create it from photographs: add the block `reconstruct` to the dataset"
 )
 
 
@@ -203,25 +203,27 @@ def _check_values(model: pycolmap.Reconstruction) -> None:
     """Raise ValueError for values that pycolmap accepts but that are unusable."""
     for number, camera in model.cameras.items():
         if not camera.is_perspective():
-            raise ValueError(f"camera {number} is {camera.model_name}, of which no pinhole image can be made")
+            raise ValueError(f"camera {number} has the model {camera.model_name}, whose images cannot be undistorted")
         focal = np.array([camera.focal_length_x, camera.focal_length_y])
         if not (np.isfinite(camera.params).all() and (focal > 0).all() and camera.width and camera.height):
-            raise ValueError(f"camera {number} has impossible parameters: {camera.params_to_string()}")
+            raise ValueError(f"camera {number} has invalid parameters: {camera.params_to_string()}")
     registered = _registered(model)
     if len({image.name for image in registered}) < len(registered):
-        raise ValueError("two images have the same name")
+        raise ValueError("two images of the model have the same name")
     for image in registered:
         if not np.isfinite(_pose(image)).all():
             raise ValueError(f"the pose of {image.name!r} is not finite")
         if np.abs(_pose(image)[:3, 3]).max() > FARTHEST:
-            raise ValueError(f"the position of {image.name!r} is impossibly far away, more than {FARTHEST:g} units")
+            raise ValueError(f"the position of {image.name!r} is implausibly far away, more than {FARTHEST:g} units")
     points = model.points3D.values()
     if not all(np.isfinite(point.xyz).all() for point in points):
         raise ValueError("a point is not finite")
     in_images = sum(image.num_points3D for image in model.images.values())
     in_points = sum(point.track.length() for point in points)
     if in_images != in_points:
-        raise ValueError(f"images have {in_images} observations, points {in_points}: one of the files is cut short")
+        raise ValueError(
+            f"images have {in_images} observations, but points have {in_points}: one of the files is truncated"
+        )
 
 
 def _registered(model: pycolmap.Reconstruction) -> list[pycolmap.Image]:
@@ -285,7 +287,7 @@ def _check_records(path: Path) -> None:
     except struct.error:
         cursor.at = -1
     if cursor.at != len(cursor.data):
-        raise ValueError(f"{path.name} is cut short or damaged ({len(cursor.data)} bytes)")
+        raise ValueError(f"{path.name} is truncated or damaged ({len(cursor.data)} bytes)")
 
 
 def _camera_record(cursor: _Cursor) -> None:
@@ -374,12 +376,12 @@ def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray
     rgb = decode_color(read_bytes(path, scene, limit=LARGEST_FILE), file=path, scene=scene)
     if rgb.shape[:2] != (image.camera.height, image.camera.width):
         raise DataError(
-            "a photograph is not of its camera's size",
+            "the size of a photograph differs from that of its camera",
             file=path,
             scene=scene,
             expected=f"{image.camera.height} x {image.camera.width} pixels, as camera {image.camera_id}",
             found=f"{rgb.shape[0]} x {rgb.shape[1]}",
-            remedy="put back the photographs that the model was made from, or run `colmap` on these",
+            remedy="restore the photographs from which the model was made, or run `colmap` on the current ones",
         )
     return rgb
 
@@ -390,7 +392,7 @@ def _photograph_path(folder: Path, scene: str, name: str) -> Path:
             f"the COLMAP model names a photograph outside of `images`: {name!r}",
             file=folder,
             scene=scene,
-            remedy="put all photographs into one folder and run `colmap` there",
+            remedy="move all photographs to one folder and run `colmap` on it",
         )
     return folder / "images" / name
 
@@ -409,8 +411,8 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
         found.add(
             "the COLMAP model has no usable point",
             file=opened.folder,
-            expected=f"points that at least {MIN_IMAGES} photographs show",
-            found=f"{len(listed)} points, none of them such",
+            expected=f"points that are observed in at least {MIN_IMAGES} photographs",
+            found=f"{len(listed)} points, none of which qualifies",
             remedy=REMEDY,
         )
     _note_models(found, opened.folder)
@@ -423,7 +425,10 @@ def _note_models(found: Checklist, folder: Path) -> None:
     if len(sizes) > 1:
         place = model_files(folder)[0].parent
         listed = ", ".join(f"{other.relative_to(folder)} of {size}" for other, size in sizes.items() if other != place)
-        found.note(f"{place.relative_to(folder)} of {sizes[place]} images is read, the largest model; beside: {listed}")
+        found.note(
+            f"{place.relative_to(folder)} of {sizes[place]} images is used because it is the largest model; other "
+            f"models: {listed}"
+        )
 
 
 def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
@@ -440,6 +445,6 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
             remedy=RESTORE,
         )
     if unread := unread_photographs(opened.folder / "images"):
-        found.note(f"{len(unread)} images are of kinds that are not read: {few(unread)}")
+        found.note(f"{len(unread)} images have unsupported file formats: {few(unread)}")
     for name in found.chosen(present):
         found.attempt(partial(_read_photograph, opened.folder, found.scene, opened.images[name]))

@@ -49,7 +49,7 @@ def _without_names(text: str) -> tuple[str, dict[int, str]]:
             continue
         fields = line.split(maxsplit=FIELDS)
         if len(fields) <= FIELDS or not fields[0].isdecimal():
-            raise ValueError(f"a line of {IMAGES} is no image: {line[:80]!r}")
+            raise ValueError(f"a line of {IMAGES} does not describe an image: {line[:80]!r}")
         names[int(fields[0])] = fields[FIELDS].strip()
         lines += [" ".join([*fields[:FIELDS], fields[0]]), next(found, "")]  # its points are on the next line
     return "\n".join([*lines, ""]), names

@@ -100,13 +100,13 @@ def read_distortion(file: Path, scene: str) -> Distortion:
         coefficients = ()
     if len(coefficients) not in COEFFICIENTS.get(model, ()) or not np.isfinite(coefficients).all():
         raise DataError(
-            "does not state the distortion of a lens",
+            "the file does not contain a supported distortion model",
             file=file,
             scene=scene,
-            expected=f"`{RADIAL_TANGENTIAL} k1 k2 p1 p2` with 4, 5, 8, 12 or 14 coefficients as OpenCV orders them, or "
-            f"`{FISHEYE} k1 k2 k3 k4`",
+            expected=f"`{RADIAL_TANGENTIAL} k1 k2 p1 p2` with 4, 5, 8, 12 or 14 coefficients in the order of "
+            f"OpenCV, or `{FISHEYE} k1 k2 k3 k4`",
             found=" ".join([name, *words])[:200] or "nothing",
-            remedy="write the model and its coefficients on one line; delete the file if the images are undistorted",
+            remedy="write the model and its coefficients on one line, or delete the file if the images are undistorted",
         )
     return Distortion(model, coefficients)
 
@@ -149,12 +149,12 @@ class Undistortion:
         empty = ~((self._uv >= 0) & (self._uv < size[::-1])).all(axis=-1)
         if empty.mean() > MOST_EMPTY:
             raise DataError(
-                f"with this distortion the images show only {1 - empty.mean():.0%} of what a camera without it sees",
+                f"with this distortion the images cover only {1 - empty.mean():.0%} of the undistorted image",
                 file=file,
                 scene=scene,
                 expected=f"at least {1 - MOST_EMPTY:.0%}",
                 found=" ".join([distortion.model, *(f"{value:g}" for value in distortion.coefficients)]),
-                remedy="correct the model, or the order and the signs of its coefficients",
+                remedy="correct the model, or the order and signs of its coefficients",
             )
         self._uv[empty] = OUTSIDE
         self.empty = float(empty.mean())
@@ -176,7 +176,7 @@ def empty_note(color: Undistortion) -> str | None:
     if color.empty <= NOTED_EMPTY:
         return None
     return (
-        f"the lens of the colour camera sees {1 - color.empty:.0%} of the undistorted images; the rest, at their "
-        "border, is black, and its depth is filled like other holes: undistort the images to a smaller field of view "
+        f"the lens of the colour camera covers {1 - color.empty:.0%} of the undistorted images; the rest, at their "
+        "border, is black, and its depth is inpainted: undistort the images to a smaller field of view "
         "to avoid this"
     )

@@ -15,11 +15,11 @@ from loco.files import decode_text, open_regular
 LARGEST_JSON = 1 << 26  # largest JSON document, bytes; documents of these datasets have up to 15 MB
 MOST_VALUES, MOST_CONTAINERS = 1 << 24, 1 << 20  # per document: an empty list of two bytes takes 64 bytes in memory
 LARGEST_FILE = 4 << 30  # bytes, far above the size of any file of these datasets that is read completely
-MISSING = "put the file there; docs/datasets.md lists the files of a scene"
-RESTORE = "replace it with an intact copy: export, copy or download it again"
+MISSING = "add the file; docs/datasets.md lists the files of a scene"
+RESTORE = "replace it with an intact copy (export, copy or download it again)"
 REMEDIES = {
-    errno.EACCES: "make it readable for the user who runs the workflow, as well as every folder above it",
-    errno.EPERM: "make it readable for the user who runs the workflow, as well as every folder above it",
+    errno.EACCES: "make the file and its parent folders readable for the user who runs the workflow",
+    errno.EPERM: "make the file and its parent folders readable for the user who runs the workflow",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`) and run the workflow again",
     errno.ENAMETOOLONG: "use a shorter path",
     errno.ELOOP: "remove the symbolic links that point to each other",
@@ -44,7 +44,7 @@ def read_bytes(file: Path, scene: str | None = None, *, limit: int = LARGEST_FIL
             size = os.fstat(stream.fileno()).st_size
             if size > limit:
                 raise DataError(
-                    "is too large",
+                    "the file is too large",
                     file=file,
                     scene=scene,
                     expected=f"at most {limit} bytes",
@@ -66,7 +66,7 @@ def parse_json(data: bytes | bytearray) -> Any:
     if len(data) > LARGEST_JSON:
         raise ValueError(f"it has {len(data)} bytes, more than {LARGEST_JSON}")
     if data.count(b",") > MOST_VALUES or data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
-        raise ValueError("it holds more lists and values than any file of these datasets")
+        raise ValueError("it contains more lists and values than any file of these datasets")
     try:
         text = decode_text(data, errors="strict")
         content = json.loads(text)
@@ -103,8 +103,10 @@ def system_error(
     reason = error.strerror or str(error) or type(error).__name__
     file = error.filename if file is None else file
     if isinstance(error, FileNotFoundError):
-        return DataError("is missing", file=file, scene=scene, remedy=missing)
+        return DataError("the file is missing", file=file, scene=scene, remedy=missing)
     if isinstance(error, NotADirectoryError):
-        return DataError("cannot be read: a part of its path is a file", file=file, scene=scene, remedy=missing)
+        return DataError(
+            "the file cannot be read: a part of its path is a file", file=file, scene=scene, remedy=missing
+        )
     remedy = REMEDIES.get(error.errno, "check the disk or the network file system, and run the workflow again")
-    return DataError(f"cannot be read: {reason}", file=file, scene=scene, remedy=remedy)
+    return DataError(f"the file cannot be read: {reason}", file=file, scene=scene, remedy=remedy)

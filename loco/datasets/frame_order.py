@@ -19,9 +19,9 @@ from loco.errors import DataError
 
 ORDERS: dict[str, Callable[[Path], Any]] = {
     "natural order (2 before 10)": lambda file: natural(str(file)),
-    "plain order (10 before 2)": str,
-    "plain order of the names without suffix": lambda file: str(file.with_suffix("")),
-    "plain order regardless of case": lambda file: str(file).casefold(),
+    "lexicographic order (10 before 2)": str,
+    "lexicographic order of the names without suffix": lambda file: str(file.with_suffix("")),
+    "case-insensitive lexicographic order": lambda file: str(file).casefold(),
 }
 
 
@@ -45,12 +45,12 @@ def match_rows(
     if keys is None:
         if rows != len(images):
             raise DataError(
-                "does not have one row a frame",
+                "the file does not have one row per frame",
                 file=table,
                 scene=scene,
-                expected=f"{len(images)} rows, as {_folder(images)}/ holds {len(images)} images",
+                expected=f"{len(images)} rows, one for each of the {len(images)} images in {_folder(images)}/",
                 found=f"{rows} rows",
-                remedy="write one row a frame, in the order of the names, with NaN where tracking was lost; or begin "
+                remedy="write one row per frame, in the order of the names, with NaN where tracking was lost; or begin "
                 "each row with the name of its image",
             )
         require_one_order(images, table=table, scene=scene)
@@ -61,7 +61,7 @@ def match_rows(
     repeated = [name for name, count in Counter(filter(None, found)).items() if count > 1]
     lacking = [name for name in images if name not in set(found)]
     for which, fault in (
-        (unknown, "rows are called what no image is called"),
+        (unknown, "rows have names without an image"),
         (repeated, "images have more than one row"),
         (lacking, "images have no row"),
     ):
@@ -87,10 +87,11 @@ def require_one_order(images: Mapping[str, Path], *, table: Path, scene: str) ->
     difference = order_difference(list(images.values()))
     if difference:
         raise DataError(
-            f"its rows cannot be matched to {_folder(images)}/: the order of the names there is ambiguous",
+            f"the rows of the file cannot be matched to {_folder(images)}/, because the order of the names is "
+            "ambiguous",
             file=table,
             scene=scene,
-            expected="names in one order only, such as numbers with equally many digits",
+            expected="names with an unambiguous order, such as zero-padded numbers",
             found=difference,
             remedy="begin each row with the name of its image, or rename the images",
         )
@@ -103,7 +104,7 @@ def order_difference(files: Sequence[Path]) -> str | None:
         for place, (one, another) in enumerate(zip(expected, order), start=1):
             if one != another:
                 names = few([one.name]), few([another.name])
-                return f"number {place} is {names[0]} in {first}, and {names[1]} in {other}"
+                return f"number {place} is {names[0]} in {first} and {names[1]} in {other}"
     return None
 
 

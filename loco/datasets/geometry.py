@@ -63,11 +63,12 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
         found.add_error(_no_usable_point(scene, diagnosis.found))
     elif not diagnosis.found.pairs:
         if not found.problems:
-            found.note("0 pairs: the frames could not be compared, because none of them sees what another one shows")
+            found.note("0 pairs: the frames could not be compared, because no two of them overlap")
     elif diagnosis.found.consistency < USUAL_CONSISTENCY:
         found.note(
-            f"the frames agree less than those of correct recordings usually do ({_text(diagnosis.found)}), and no "
-            "usual mistake explains it: look at poses and intrinsics"
+            "the frames are less consistent than those of correct recordings usually are "
+            f"({_text(diagnosis.found)}), and no "
+            "tested error explains it: check the poses and the intrinsics"
         )
     return facts
 
@@ -132,14 +133,15 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | Local
         found.add(
             "no depth in any sampled frame",
             file=scene.folder,
-            expected="z-depth; 0 and 65535 mean none",
-            found=f"{len(depths)} depth images without any",
-            remedy="export the depth images again, and look at what writes them",
+            expected="z-depth, in which 0 and 65535 mean missing",
+            found=f"{len(depths)} depth images without valid depth",
+            remedy="export the depth images again, and check the program that writes them",
         )
     elif np.mean(beyond) > NOTED_BEYOND:
         found.note(
             f"{np.mean(beyond):.0%} of the measured depth of {len(depths)} frames is beyond {MAX_DEPTH:g} m, the "
-            "default of `frames.max_depth`: it is used up to this setting; if it is not so far, the unit is wrong"
+            "default of `frames.max_depth`, up to which depth is used; if the scene is smaller, the depth scale is "
+            "wrong"
         )
 
 
@@ -164,24 +166,24 @@ def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
     if scene.opengl and fault.startswith("inverse"):
         fault = {"inverse": "inverse and axes", "inverse and axes": "inverse"}[fault]
     cause, remedy = (_OF_MODELS if sparse else {}).get(fault, _EXPLANATIONS[fault])(diagnosis.amount)
-    found = f"as they are: {_text(diagnosis.found)}"
+    found = f"unchanged: {_text(diagnosis.found)}"
     if diagnosis.repaired is not None:
-        found += f"; without this fault: {_text(diagnosis.repaired)}"
+        found += f"; after the correction: {_text(diagnosis.repaired)}"
     return DataError(
-        f"the {'points' if sparse else 'depth images'} and poses of the frames do not agree with each other: {cause}",
+        f"the {'points' if sparse else 'depth images'} and poses of the frames are inconsistent: {cause}",
         file=scene.folder,
         scene=scene.scene,
-        expected="frames that agree as they are"
+        expected="frames that are consistent"
         if diagnosis.repaired is not None
         else f"consistency of at least {LEAST_CONSISTENCY:.0%}",
         found=found,
-        remedy=f"{remedy}; if the scene is right as it is, set `check.accept_geometry: true`",
+        remedy=f"{remedy}; if the scene is correct, set `check.accept_geometry: true`",
     )
 
 
 def _text(agreement: Agreement) -> str:
     if not agreement.pairs:
-        return "no frame sees what another one shows"
+        return "no two frames overlap"
     text = f"consistency {agreement.consistency:.0%}, overlap {agreement.overlap:.0%}"
     if np.isfinite(agreement.error):
         text += f", median disagreement {100 * agreement.error:.1f} cm"
@@ -190,11 +192,11 @@ def _text(agreement: Agreement) -> str:
 
 def _no_usable_point(scene: RawScene, agreement: Agreement) -> DataError:
     return DataError(
-        "no point of the sparse model can be used: the reprojection errors of all are too large",
+        "no point of the sparse model can be used, because all reprojection errors are too large",
         file=scene.folder,
         scene=scene.scene,
         found=_text(agreement),
-        remedy="make the model again, with the photographs and cameras as they are",
+        remedy="create the model again with the current photographs and cameras",
     )
 
 
@@ -207,47 +209,52 @@ def _factor(amount: float) -> str:
 
 _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
     "inverse": lambda _: (
-        "poses look world-to-camera where camera-to-world is expected",
+        "poses appear to be world-to-camera; camera-to-world is expected",
         "invert each pose",
     ),
     "axes": lambda _: (
-        "camera axes look like those of the other convention: y and z are reversed (OpenGL: y up, z backward; "
+        "camera axes appear to follow the other convention, with y and z reversed (OpenGL: y up, z backward; "
         "OpenCV: y down, z forward)",
         "change the sign of the second and third column of each pose",
     ),
     "inverse and axes": lambda _: (
-        "poses look world-to-camera where camera-to-world is expected, and y and z of their camera axes look reversed "
+        "poses appear to be world-to-camera; camera-to-world is expected, and the y and z axes of the cameras appear "
+        "reversed "
         "(OpenGL against OpenCV)",
         "invert each pose, then change the sign of its second and third column",
     ),
     "shift": lambda amount: (
-        f"poses look shifted against the frames by {abs(amount):.0f}: the pose of a frame is that of the frame "
+        f"poses appear to be shifted against the frames by {abs(amount):.0f}: the pose of a frame is that of the frame "
         f"{abs(amount):.0f} {'before' if amount > 0 else 'after'} it",
-        "give each frame its own pose",
+        "assign each frame its own pose",
     ),
-    "reversed": lambda _: ("poses look reversed: the first frame has the last pose", "reverse the order of the poses"),
+    "reversed": lambda _: (
+        "poses appear to be in reverse order: the first frame has the last pose",
+        "reverse the order of the poses",
+    ),
     "depth": lambda amount: (
-        f"depth looks {_factor(amount)} for the positions of the cameras",
-        "state the right depth scale, or write positions in metres",
+        f"depth appears to be {_factor(amount)} relative to the positions of the cameras",
+        "set the correct depth scale, or write positions in metres",
     ),
     "intrinsics": lambda amount: (
-        f"the intrinsics look {_factor(amount)}, as after a resize of the images that left them behind",
-        "write the intrinsics of the images as they are",
+        f"the intrinsics appear to be {_factor(amount)}, as if the images had been resized without them",
+        "write the intrinsics of the current images",
     ),
     "focal": lambda amount: (
-        f"the focal lengths look {_factor(amount)}, while the principal point seems right",
-        "write the focal lengths of the images as they are, in pixels",
+        f"the focal lengths appear to be {_factor(amount)}, while the principal point seems correct",
+        "write the focal lengths of the current images in pixels",
     ),
     "unknown": lambda _: (
-        "the frames contradict each other, and none of the tested mistakes explains it",
-        "look for what is not tested: shuffled poses or those of another recording, the order of quaternions (w first "
+        "the frames contradict each other, and none of the tested errors explains it",
+        "check for errors that are not tested: shuffled poses or poses of another recording, the order of "
+        "quaternions (w first "
         "or last), transposed rotations, mirrored or ROS body axes, depth along the ray instead of z-depth, and colour "
         "and depth of different crops",
     ),
 }
 _OF_MODELS: dict[str, Callable[[float], tuple[str, str]]] = {
     "inverse": lambda _: (
-        "poses look camera-to-world where COLMAP's world-to-camera is expected",
+        "poses appear to be camera-to-world; COLMAP's world-to-camera is expected",
         "invert each pose",
     ),
     "axes": lambda _: (
@@ -255,16 +262,17 @@ _OF_MODELS: dict[str, Callable[[float], tuple[str, str]]] = {
         "change the sign of the second and third row of each pose",
     ),
     "inverse and axes": lambda _: (
-        "poses look camera-to-world where COLMAP's world-to-camera is expected, and y and z of their camera axes look "
+        "poses appear to be camera-to-world; COLMAP's world-to-camera is expected, and the y and z axes of the "
+        "cameras appear "
         "reversed (OpenGL against OpenCV)",
         "invert each pose, then change the sign of its second and third row",
     ),
     "depth": lambda amount: (
-        f"the coordinates of the points look {_factor(amount)} for the positions of the cameras",
-        "write points and positions in one unit",
+        f"the coordinates of the points appear to be {_factor(amount)} relative to the positions of the cameras",
+        "write points and positions in the same unit",
     ),
     "intrinsics": lambda amount: (
-        f"the intrinsics look {_factor(amount)} for where the photographs show the points",
-        "make the model from the photographs as they are, or put back those that it was made from",
+        f"the intrinsics appear to be {_factor(amount)} relative to the observations of the points",
+        "create the model from the current photographs, or restore those from which it was made",
     ),
 }  # where the words of a sparse model differ

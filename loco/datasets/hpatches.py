@@ -34,18 +34,21 @@ class HPatchesScene(Photographs):
     """
 
     format = "hpatches"
-    remedy = "a sequence consists of 1.ppm to 6.ppm and H_1_2 to H_1_6 (docs/datasets.md): complete its folder"
+    remedy = (
+        "a sequence consists of 1.ppm to 6.ppm and H_1_2 to H_1_6 (docs/datasets.md): add the missing files to its "
+        "folder"
+    )
 
     @classmethod
     def listing(cls, folder: Path, scene: str) -> Listing:
         change = CHANGES.get(scene.split("_")[0])
         if change is None:
             raise DataError(
-                "is no name of a sequence",
+                "the name is not that of a sequence",
                 file=folder,
                 scene=scene,
                 expected="i_... (the light changes) or v_... (the viewpoint does)",
-                remedy="name the folders of hpatches-sequences-release as `scenes`",
+                remedy="list the folders of hpatches-sequences-release in `scenes`",
             )
         images = {str(k): folder / f"{k}.ppm" for k in (REFERENCE, *OTHERS)}
         pairs = [
@@ -60,7 +63,7 @@ def _homography(file: Path, scene: str) -> NDArray[np.float64]:
     matrix = read_matrix(file, (3, 3), scene)
     if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or abs(np.linalg.det(matrix / matrix[2, 2])) < 1e-9:
         raise DataError(
-            "is no homography",
+            "the file does not contain a homography",
             file=file,
             scene=scene,
             expected="an invertible 3 x 3 matrix",

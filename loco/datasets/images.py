@@ -93,7 +93,7 @@ def decode_depth(
     if image.dtype != np.uint16 or image.ndim != 2:
         what = f"depth image {name!r} is" if name else "is"
         raise DataError(
-            f"{what} not a 16-bit image of one channel",
+            f"{what} not a 16-bit image with one channel",
             file=file,
             scene=scene,
             found=f"{image.dtype} {image.shape}",
@@ -145,10 +145,10 @@ def _decode(data: bytes | bytearray, flags: int, file: Path, scene: str | None, 
     size = stated_size(data)
     if size is None:
         kind = next((kind for (at, mark), kind in _OTHER_KINDS.items() if data.startswith(mark, at)), None)
-        found = f"{kind}, which is not read" if kind else len(data)
+        found = f"{kind}, which is not supported" if kind else len(data)
         remedy = CONVERT if kind and kind[:4] in ("HEIC", "HEIF", "AVIF", "GIF", "JPEG") else RESTORE
         raise _image_error(
-            f"image {name!r} cannot be decoded", file, scene, f"a whole {KINDS} image", found, remedy=remedy
+            f"image {name!r} cannot be decoded", file, scene, f"a complete {KINDS} image", found, remedy=remedy
         )
     if size[0] * size[1] > LARGEST_IMAGE:
         expected = f"at most {LARGEST_IMAGE} pixels"
@@ -160,7 +160,7 @@ def _decode(data: bytes | bytearray, flags: int, file: Path, scene: str | None, 
     if image is None:
         raise _image_error(f"image {name!r} cannot be decoded", file, scene, found=f"{len(data)} bytes")
     if data.startswith(b"\xff\xd8") and (damage := _jpeg_damage(data, image)):
-        expected = "a JPEG with all of its pixels and the marker of its end (FF D9)"
+        expected = "a JPEG with all pixels and the end-of-image marker (FF D9)"
         raise _image_error(f"image {name!r} is damaged: {damage}", file, scene, expected, f"{len(data)} bytes")
     return image
 
@@ -173,7 +173,7 @@ def _jpeg_damage(data: bytes | bytearray, image: NDArray) -> str | None:
     """
     end = _end_of_pixels(data)
     if end is None:
-        return "it is cut short or overwritten, no end of the image follows its pixels"
+        return "it is truncated or overwritten, since no end-of-image marker follows its pixels"
     corner = image[-(image.shape[0] % _BLOCK or _BLOCK) :, -(image.shape[1] % _BLOCK or _BLOCK) :]
     if (corner != corner[-1, -1]).any():
         return None

@@ -58,11 +58,14 @@ def read_mapping(path: Path) -> dict[str, str]:
         raise DataError(f"the table of labels cannot be read: {error}", file=path) from error
     if not {RAW, CATEGORY} <= set(columns):
         raise DataError(
-            "is no table of labels",
+            "the file is not a table of labels",
             file=path,
             expected=f"tab-separated lines, the first with the column names `{RAW}` and `{CATEGORY}`",
             found=", ".join(columns[:20]) or "nothing",
-            remedy="name Matterport3D's category_mapping.tsv, ScanNet's scannetv2-labels.combined.tsv, or your own",
+            remedy=(
+                "use Matterport3D's category_mapping.tsv, ScanNet's scannetv2-labels.combined.tsv, or a table of "
+                "your own"
+            ),
         )
     mapping: dict[str, str] = {}
     for line, row in rows:
@@ -70,14 +73,14 @@ def read_mapping(path: Path) -> dict[str, str]:
         if not raw or not category:
             continue
         if category not in MPCAT40:
-            raise DataError(f"line {line}: {category!r} is no category", file=path, expected=", ".join(MPCAT40))
+            raise DataError(f"line {line}: {category!r} is not a category", file=path, expected=", ".join(MPCAT40))
         if mapping.setdefault(raw, category) != category:
             raise DataError(
-                f"line {line} gives {raw!r} another category than a line before",
+                f"line {line} assigns {raw!r} another category than a previous line",
                 file=path,
                 expected=mapping[raw],
                 found=category,
-                remedy="leave one of the two lines out",
+                remedy="delete one of the two lines",
             )
     return mapping
 
@@ -96,7 +99,7 @@ def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Pa
             file=file,
             scene=scene,
             remedy=f"add a line for each to a copy of this table (`{RAW}` and one of the {len(MPCAT40)} names of "
-            f"`{CATEGORY}`; `unlabeled` leaves it without category), and name the copy in `labels.mapping`",
+            f"`{CATEGORY}`; `unlabeled` means no category), and set `labels.mapping` to the copy",
         )
     return np.array([MPCAT40.index(known[label.strip()]) for label in labels], np.uint8)
 

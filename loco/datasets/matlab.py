@@ -49,7 +49,7 @@ def read_cells(content: bytes, name: str, count: int, limit: int) -> list[list[s
             if _bytes(next(parts)) == name.encode():
                 return _cells(kind, shape, parts, order, count)
     except (struct.error, StopIteration, zlib.error) as error:
-        raise ValueError("it is cut short or damaged") from error
+        raise ValueError("it is truncated or damaged") from error
     raise ValueError(f"it has no variable {name!r}")
 
 
@@ -102,12 +102,12 @@ def _cells(
     if kind == STRUCT and prod(shape) == 1:
         next(parts), next(parts)  # the length of a field's name, and the names
     elif kind != CELL or prod(shape) < count:
-        raise ValueError(f"the variable has class {kind} and shape {shape}, not {count} cells or more")
+        raise ValueError(f"the variable has class {kind} and shape {shape}, expected at least {count} cells")
     cells = []
     for _ in range(count):
         element, content = next(parts)
         if element != MATRIX:
-            raise ValueError("it has a cell that is no array")
+            raise ValueError("it has a cell that is not an array")
         cells.append(_array(_elements(content, order), order))
     return cells
 
@@ -119,7 +119,7 @@ def _array(parts: Iterator[Element], order: str) -> list[str] | NDArray[np.float
     if kind == CHAR and element in TEXTS:
         text = _text(element, content, order)
         if len(text) != prod(shape):
-            raise ValueError(f"it has a text of {len(text)} characters and the shape {shape}")
+            raise ValueError(f"it has a text of {len(text)} characters with the shape {shape}")
         return ["".join(text[row :: shape[0]]) for row in range(shape[0])]
     if kind in NUMERIC and element in NUMBERS:
         numbers = np.frombuffer(content, f"{order}{NUMBERS[element]}").astype(np.float64)

@@ -100,7 +100,7 @@ class Matterport3DScene(RawScene):
                     scene=self.scene,
                     expected=rgb.shape[:2],
                     found=depth.shape,
-                    remedy="take both zips from one download or export",
+                    remedy="use two zip archives of the same download or export",
                 )
             _require_size(scan, rgb.shape[:2], self.archives[CAMERAS].path, self.scene)
             intrinsics = scan.intrinsics.copy()
@@ -140,7 +140,7 @@ def _archive(raw: Path, scene: str, kind: str) -> Archive:
             file=folder / f"{kind}.zip",
             scene=scene,
             remedy=f"sign the agreement at https://niessner.github.io/Matterport, run `download_mp.py -o <folder> "
-            f"--id {scene} --type {kind}`, and let `raw` name the folder that holds the scenes (<folder>/v1/scans)",
+            f"--id {scene} --type {kind}`, and set `raw` to the folder that contains the scenes (<folder>/v1/scans)",
         ) from None
 
 
@@ -158,7 +158,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
             elif keyword == "intrinsics_matrix":
                 intrinsics = _numbers(values, (3, 3))
                 if not is_camera(intrinsics):
-                    raise ValueError("the matrix is not that of a camera")
+                    raise ValueError("the matrix is not a camera matrix")
             elif keyword == "scan":
                 scan = _scan(values, intrinsics)
                 if scan.name in listed:
@@ -167,7 +167,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
                 scans.append(scan)
         except (ValueError, IndexError) as error:
             raise DataError(
-                f"line {number} of {name!r} cannot be understood: {error}",
+                f"line {number} of {name!r} cannot be parsed: {error}",
                 file=archive.path,
                 scene=scene,
                 expected="`intrinsics_matrix` with 9 numbers, or `scan <depth.png> <color.jpg>` with 16",
@@ -176,7 +176,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
             ) from error
     if not scans or announced not in (None, len(scans)):
         raise DataError(
-            f"{name!r} does not list the images that it announces",
+            f"{name!r} does not list as many images as it states",
             file=archive.path,
             scene=scene,
             expected=f"{announced} images" if announced else "at least one image",
@@ -189,7 +189,7 @@ def _read_conf(archive: Archive, scene: str) -> list[Scan]:
 def _scan(values: list[str], intrinsics: NDArray | None) -> Scan:
     depth_name, color_name, *numbers = values
     if intrinsics is None:
-        raise ValueError("a `scan` comes before the first `intrinsics_matrix`")
+        raise ValueError("a `scan` line precedes the first `intrinsics_matrix` line")
     if not _COLOR_NAME.fullmatch(color_name):
         raise ValueError(f"{color_name!r} is not named <panorama>_i<camera>_<yaw>.jpg")
     pose = _numbers(numbers, (4, 4))
@@ -211,7 +211,7 @@ def _require_size(scan: Scan, size: tuple[int, int], file: Path, scene: str) -> 
     """Refuse intrinsics for images of another size."""
     what, remedy = (
         f"the camera of {scan.color_name!r}",
-        "take the camera parameters and the images from one download or export",
+        "use camera parameters and images of the same download or export",
     )
     require_size(scan.intrinsics, size, what, file=file, scene=scene, remedy=remedy)
 
@@ -233,7 +233,9 @@ def _regions(archive: Archive) -> list[str]:
         if match := re.search(r"(?:^|/)region(\d+)\.ply$", name):
             found[int(match[1])] = name
     if not found:
-        raise DataError("holds no region mesh", file=archive.path, expected="region0.ply, ...", remedy=RESTORE)
+        raise DataError(
+            "the archive contains no region mesh", file=archive.path, expected="region0.ply, ...", remedy=RESTORE
+        )
     return [found[number] for number in sorted(found)]
 
 
@@ -321,7 +323,7 @@ def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str
     empty = [name for name, member in members.items() if archive.sizes.get(member) == 0]
     extra = sorted(set(archive.sizes) - set(members.values()))
     faults = (
-        (missing, "images of the .conf are missing"),
+        (missing, "images that the .conf lists are missing"),
         (empty, "images are empty (0 bytes)"),
         (extra, "files are not listed in the .conf"),
     )
@@ -330,5 +332,5 @@ def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str
             found.add(
                 f"{len(which)} {fault}: {few(which)}",
                 file=archive.path,
-                remedy="take this zip and the camera parameters from one download or export",
+                remedy="use this archive and the camera parameters of the same download or export",
             )

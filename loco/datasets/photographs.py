@@ -104,11 +104,11 @@ def images_of(folder: Path, root: Path, scene: str) -> dict[str, Path]:
     if not files:
         unread = unread_images(other_files(folder))
         raise DataError(
-            "holds no images",
+            "the folder contains no images",
             file=folder,
             scene=scene,
             expected=f"files that end in {', '.join(SUFFIXES)}",
-            found=f"{len(unread)} of kinds that are not read: {few(unread)}" if unread else "none",
+            found=f"{len(unread)} files with unsupported formats: {few(unread)}" if unread else "none",
             remedy=CONVERT if unread else "unpack the archive again",
         )
     names = {file.relative_to(root).as_posix(): file for file in files}
@@ -160,24 +160,24 @@ def read_array(file: Path, scene: str) -> NDArray:
         shape, _, dtype = headers[version](stream)
         left = len(content) - stream.tell()
         if not dtype.hasobject and prod(shape) * dtype.itemsize != left:
-            raise ValueError(f"its head states the shape {shape} of {dtype}, which does not take {left} bytes")
+            raise ValueError(f"its header states the shape {shape} of {dtype}, which does not match {left} bytes")
         array = _unpickle(stream.read()) if dtype.hasobject else np.load(BytesIO(content), allow_pickle=False)
         if array.shape != shape:
-            raise ValueError(f"its head states the shape {shape}, it holds {array.shape}")
+            raise ValueError(f"its header states the shape {shape}, but the array has the shape {array.shape}")
         return array
     # The file is untrusted, and a broken pickle raises errors of many kinds.
     except Exception as error:
-        raise _array_error(f"cannot be read: {type(error).__name__}: {error}", file, scene) from error
+        raise _array_error(f"the file cannot be read: {type(error).__name__}: {error}", file, scene) from error
 
 
 def _unpickle(program: bytes) -> NDArray:
     if len(program) > LARGEST_PICKLE:
-        raise pickle.UnpicklingError(f"it has {len(program)} bytes, expected {LARGEST_PICKLE} at most")
+        raise pickle.UnpicklingError(f"it has {len(program)} bytes, expected at most {LARGEST_PICKLE}")
     for step, argument, _ in pickletools.genops(program):  # fails where more bytes are stated than there are
         if step.name in ("EMPTY_SET", "FROZENSET"):  # a byte would take 216
-            raise pickle.UnpicklingError("it holds a set, which no array of numbers needs")
+            raise pickle.UnpicklingError("it contains a set, which no array of numbers requires")
         if "PUT" in step.name and argument > len(program):  # memory for so many numbers would be taken
-            raise pickle.UnpicklingError(f"it keeps something under the number {argument}")
+            raise pickle.UnpicklingError(f"it stores an object under the number {argument}")
     loaded = _Unpickler(BytesIO(program)).load()
     if not isinstance(loaded, _Array) or loaded.value is None:
         raise pickle.UnpicklingError("it is not the pickle of an array")
@@ -195,7 +195,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._known:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no array of numbers needs")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no array of numbers requires")
         return self._known[module, name]
 
 
@@ -208,7 +208,7 @@ class _Type:
     def __init__(self, code: str) -> None:
         number = NUMBER.fullmatch(code)
         if number is None and code not in ("O", "O8"):
-            raise pickle.UnpicklingError(f"its arrays are of the type {code!r}")
+            raise pickle.UnpicklingError(f"its arrays have the unsupported type {code!r}")
         self.value = np.dtype(number[1] if number else object)
 
     def __setstate__(self, state: tuple) -> None:

@@ -42,16 +42,16 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
     vertices, lengths, corners = polygons
     if not (lengths >= 3).any():
         raise DataError(
-            f"{what} has no triangles: it is a point cloud, with vertices but no faces",
+            f"{what} has no triangles: it is a point cloud with vertices but without faces",
             file=file,
             scene=scene,
             expected="a surface of triangles or polygons",
             found=f"{len(vertices)} vertices, {len(lengths)} faces",
-            remedy="export the surface that was meshed from these points, or leave the file out where it is optional",
+            remedy="export a surface mesh of these points, or remove the file if it is optional",
         )
     faults = {
         "has vertices that are not finite": not (np.abs(vertices) < np.finfo(np.float32).max).all(),
-        "has triangles without their vertices": not 0 <= corners.min() <= corners.max() < len(vertices),
+        "has triangles that refer to missing vertices": not 0 <= corners.min() <= corners.max() < len(vertices),
     }
     for fault, present in faults.items():
         if present:
@@ -64,12 +64,13 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
     step = single_step(largest)
     if step > LARGEST_STEP and _in_single_precision(data):
         raise DataError(
-            f"{what} holds coordinates of up to {largest:.0f} m in single precision, which rounds them to {step:g} m",
+            f"{what} contains coordinates of up to {largest:.0f} m in single precision, which are rounded to "
+            f"{step:g} m",
             file=file,
             scene=scene,
             expected="`property double x`, or coordinates near zero",
             found="`property float x`",
-            remedy="export the mesh in double precision; a mesh that was rounded cannot be repaired",
+            remedy="export the mesh in double precision; a rounded mesh cannot be repaired",
         )
     return Mesh(vertices if largest > FAR else vertices.astype(np.float32), triangles.astype(np.uint32))
 

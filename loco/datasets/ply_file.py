@@ -81,9 +81,9 @@ def parse_ply(data: bytes | bytearray) -> Polygons:
 def _whole(values: NDArray) -> NDArray[np.int64]:
     """Return indices of vertices as integers; text files and some writers store them as floating-point numbers."""
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
-        raise ValueError("a face names a vertex by something that is no whole number")
+        raise ValueError("a face has a vertex index that is not an integer")
     if len(values) and not abs(float(values.max())) + abs(float(values.min())) < 1 << 62:
-        raise ValueError("a face names a vertex by an impossible number")
+        raise ValueError("a face has a vertex index out of range")
     return values.astype(np.int64)
 
 
@@ -99,7 +99,7 @@ def triangulate(polygons: Polygons) -> NDArray[np.int64]:
     vertices, lengths, corners = polygons
     starts = np.cumsum(lengths) - lengths
     if len(lengths) and lengths.max() > MOST_CORNERS:
-        raise ValueError(f"a face has {lengths.max()} corners; more than {MOST_CORNERS} are not read")
+        raise ValueError(f"a face has {lengths.max()} corners; at most {MOST_CORNERS} are supported")
     faces, triangles = [np.empty(0, np.int64)], [np.empty((0, 3), np.int64)]
     for sides in np.unique(lengths[lengths >= 3]).tolist():
         chosen = np.flatnonzero(lengths == sides)
@@ -128,7 +128,10 @@ def _fans(polygon: NDArray[np.int64], vertices: NDArray[np.float64]) -> NDArray[
         better = smallest > best + FLAT * size
         best, fan = np.where(better, smallest, best), np.where(better, apex, fan)
     if (best < -FLAT * size).any():
-        raise ValueError("a face is a polygon that no fan of triangles fills; triangulate the mesh where it was made")
+        raise ValueError(
+            "a face is a polygon that cannot be split into a triangle fan; triangulate the mesh in the program that "
+            "made it"
+        )
     turned = np.take_along_axis(polygon, (fan[:, None] + np.arange(sides)) % sides, axis=1)
     apexes = np.broadcast_to(turned[:, :1], (count, sides - 2))
     return np.stack([apexes, turned[:, 1:-1], turned[:, 2:]], axis=2)
@@ -158,9 +161,9 @@ def _header(data: bytes | bytearray) -> tuple[list[Element], str, int]:
             case ["property", kind, name] if elements and kind in TYPES:
                 elements[-1].properties.append(Property(name, TYPES[kind]))
             case _:
-                raise ValueError(f"its header cannot be understood: {line[:80]!r}")
+                raise ValueError(f"its header cannot be parsed: {line[:80]!r}")
     if order is None:
-        raise ValueError("its header states no known format")
+        raise ValueError("its header states an unknown format")
     for element in elements:
         names = [each.name for each in element.properties]
         if len(set(names)) < len(names) or (not names and element.count):
@@ -236,7 +239,7 @@ class _Content:
 
     def _one_by_one(self, element: Element) -> dict[str, _Column]:
         if element.count > MOST_MIXED:
-            raise ValueError(f"it holds more than {MOST_MIXED} polygons that differ in their numbers of corners")
+            raise ValueError(f"it contains more than {MOST_MIXED} polygons with different numbers of corners")
         starts = {each.name: array("q") for each in element.properties}
         lengths = {each.name: array("q") for each in element.properties if each.length}
         for _ in range(element.count):
@@ -263,7 +266,7 @@ class _Content:
             found = self._units[at : at + width].view(self._order + kind)[0] if self._order else self._units[at]
             if 0 <= found <= len(self._units) and found == int(found):
                 return int(found)
-        raise ValueError("it is cut short, or a list in it has an impossible length")
+        raise ValueError("it is truncated, or a list in it has an invalid length")
 
     def _gather(self, kind: str, starts: NDArray[np.int64]) -> NDArray:
         if not self._order:
@@ -285,4 +288,4 @@ def _numbers(text: bytes) -> NDArray[np.float64]:
         try:
             return np.fromstring(text, np.float64, sep=" ")
         except (ValueError, DeprecationWarning):
-            raise ValueError("it holds something that is no number") from None
+            raise ValueError("it contains a value that is not a number") from None

@@ -29,17 +29,19 @@ def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[
     """
     words = read_text(file, scene).split()
     if len(words) not in (9, 11):
-        raise _count_error(file, scene, "3 x 3 numbers, or these and the width and height of the images", len(words))
+        raise _count_error(
+            file, scene, "3 x 3 numbers, optionally followed by the width and height of the images", len(words)
+        )
     numbers = _numbers(words, file, scene)
     matrix, (width, height) = numbers[:9].reshape(3, 3), numbers[9:] if len(words) == 11 else (1, 1)
     if not (is_camera(matrix) and all(side >= 1 and float(side).is_integer() for side in (width, height))):
         raise DataError(
-            "is no matrix of intrinsics",
+            "the file does not contain an intrinsic matrix",
             file=file,
             scene=scene,
             expected="fx 0 cx  0 fy cy  0 0 1, pixels, and optionally the width and height of the images",
             found=" ".join(f"{value:g}" for value in numbers),
-            remedy="write the 3 x 3 matrix of the camera's calibration",
+            remedy="write the 3 x 3 intrinsic matrix of the calibration",
         )
     return centred(matrix), (int(height), int(width)) if len(words) == 11 else None
 
@@ -95,18 +97,18 @@ def as_pose(
     if not np.isfinite(matrix).all():
         return None
     require_near(matrix[:3, 3], f" (row {row})" if row else "", file=file, scene=scene)
-    turn = matrix[:3, :3]
-    off = max(np.abs(turn.T @ turn - np.eye(3)).max(), np.abs(matrix[3] - [0, 0, 0, 1]).max())
-    if off > NEARLY_ONE or np.linalg.det(turn) < 0:
+    rotation = matrix[:3, :3]
+    off = max(np.abs(rotation.T @ rotation - np.eye(3)).max(), np.abs(matrix[3] - [0, 0, 0, 1]).max())
+    if off > NEARLY_ONE or np.linalg.det(rotation) < 0:
         raise DataError(
-            "the pose is not a rotation and a translation" + (f" (row {row})" if row else ""),
+            "the pose is not a rigid transformation" + (f" (row {row})" if row else ""),
             file=file,
             scene=scene,
             expected="camera-to-world, 4 x 4, row by row, metres",
             found=" ".join(f"{value:g}" for value in matrix.ravel()),
             remedy="write poses in this form, and NaN where tracking was lost",
         )
-    left, _, right = np.linalg.svd(turn)
+    left, _, right = np.linalg.svd(rotation)
     pose = matrix.copy()
     pose[:3, :3], pose[3] = left @ right, [0, 0, 0, 1]
     return pose
@@ -120,7 +122,7 @@ def require_near(position: NDArray[np.float64], where: str, *, file: Path, scene
     """
     if np.abs(position).max() > FARTHEST:
         raise DataError(
-            f"the position of a camera is impossibly far away{where}",
+            f"the position of a camera is implausibly far away{where}",
             file=file,
             scene=scene,
             expected=f"coordinates of at most {FARTHEST:g} m",
@@ -146,7 +148,7 @@ def read_table(file: Path, scene: str, columns: int) -> list[list[str]]:
             continue
         if len(words) != columns:
             raise DataError(
-                f"line {number} cannot be understood",
+                f"line {number} cannot be parsed",
                 file=file,
                 scene=scene,
                 expected=f"{columns} values",
@@ -180,12 +182,12 @@ def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | N
         names += name or [None]
         if len(rest) != columns or (names[0] is None) != (names[-1] is None):
             raise DataError(
-                f"line {number} cannot be understood",
+                f"line {number} cannot be parsed",
                 file=file,
                 scene=scene,
-                expected=f"{columns} values, or a name and {columns} values, alike in all lines",
+                expected=f"{columns} values, or a name and {columns} values, with the same form in all lines",
                 found=f"{len(line.split())}: {line[:80]}",
-                remedy="write it again",
+                remedy="write the file again",
             )
         words += rest
     return None if None in names or not names else names, _numbers(words, file, scene).reshape(-1, columns)
@@ -221,8 +223,15 @@ def read_number(word: str) -> float:
 
 
 def _count_error(file: Path, scene: str, expected: str, found: int) -> DataError:
-    remedy = "write it again, numbers separated by spaces"
-    return DataError("does not hold one matrix", file=file, scene=scene, expected=expected, found=found, remedy=remedy)
+    remedy = "write the file again with numbers separated by spaces"
+    return DataError(
+        "the file does not contain exactly one matrix",
+        file=file,
+        scene=scene,
+        expected=expected,
+        found=found,
+        remedy=remedy,
+    )
 
 
 def _numbers(words: list[str], file: Path, scene: str) -> NDArray[np.float64]:
@@ -230,5 +239,5 @@ def _numbers(words: list[str], file: Path, scene: str) -> NDArray[np.float64]:
         return np.array([read_number(word) for word in words])
     except ValueError as error:
         raise DataError(
-            f"holds something that is no number: {error}", file=file, scene=scene, remedy=RESTORE
+            f"the file contains a value that is not a number: {error}", file=file, scene=scene, remedy=RESTORE
         ) from error

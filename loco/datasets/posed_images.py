@@ -189,8 +189,8 @@ def read_rig(folder: Path, scene: str, scale: DepthScale, color: Lens | None = N
             f"{COLOR_CAMERA} is missing",
             file=folder / COLOR_CAMERA,
             scene=scene,
-            expected="the intrinsics of the colour camera, 3 x 3, pixels",
-            remedy="write them, as the camera's maker or a calibration gives them",
+            expected="the intrinsics of the colour camera (3 x 3, in pixels)",
+            remedy="write the intrinsics from the documentation of the camera or from a calibration",
         )
     return Rig(color, read_lens(folder / DEPTH_CAMERA, scene) or depth, scale)
 
@@ -209,16 +209,21 @@ def read_depth_scale(folder: Path, scene: str, setting: float | None, default: f
     units = read_matrix(file, (1, 1), scene).item()
     if not 0 < units < np.inf:
         raise DataError(
-            "is no scale", file=file, scene=scene, expected="units a metre", found=units, remedy="write 1000, say"
+            "the value is not a valid scale",
+            file=file,
+            scene=scene,
+            expected="units per metre",
+            found=units,
+            remedy="write the number of units per metre, such as 1000",
         )
     if setting not in (None, units):
         raise DataError(
-            "states another scale than the configuration",
+            "the file states another scale than the configuration",
             file=file,
             scene=scene,
             expected=f"{setting:g} units per metre, as `depth_scale` of the dataset",
             found=f"{units:g}",
-            remedy="delete the one that is wrong",
+            remedy="delete the wrong one",
         )
     return DepthScale(units, SCALE)
 
@@ -248,7 +253,7 @@ def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Pa
     files = [file for file in folder.iterdir() if file.suffix.lower() in suffixes and is_data(file.name)]
     if not files and (unread := unread_images(sorted(file.name for file in folder.iterdir() if is_data(file.name)))):
         raise DataError(
-            "holds only images of kinds that are not read",
+            "the folder contains only images with unsupported formats",
             file=folder,
             scene=scene,
             expected=f"files that end in {', '.join(suffixes)}",
@@ -259,11 +264,11 @@ def images_in(folder: Path, suffixes: Sequence[str], scene: str) -> dict[str, Pa
     for file in sorted(files, key=lambda file: natural(file.name)):
         if file.stem in images:
             raise DataError(
-                f"two images are called {file.stem!r}",
+                f"two images have the name {file.stem!r}",
                 file=folder,
                 scene=scene,
                 found=f"{images[file.stem].name} and {file.name}",
-                remedy="keep one",
+                remedy="delete one of them",
             )
         images[file.stem] = file
     return images
@@ -275,7 +280,7 @@ def _read_color(file: Path, scene: str) -> NDArray[np.uint8]:
 
 def _read_depth(file: Path, scene: str) -> NDArray[np.uint16]:
     data = read_bytes(file, scene, limit=LARGEST_FILE)
-    return decode_depth(data, file=file, scene=scene, remedy="write 16-bit PNGs of one channel with z-depth")
+    return decode_depth(data, file=file, scene=scene, remedy="write 16-bit PNGs with one channel of z-depth")
 
 
 def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -> Sizes:
@@ -284,25 +289,25 @@ def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -
     for file, lens, size, last in zip((shot.color, shot.depth), (rig.color, rig.depth), sizes, before or (None, None)):
         expected = None
         if last not in (None, size):
-            expected = f"{last}, as the frames before"
+            expected = f"{last}, as in the previous frames"
         elif lens is None and not _is_scaled(depth, color):
             expected = f"the size of the colour image {color}, or it scaled: depth is registered to colour"
         elif lens is not None and lens.size not in (None, size):
-            stated = f"{lens.file.name} states" if lens.file else "the camera was published for"
+            stated = f"{lens.file.name} states" if lens.file else "the published camera requires"
             expected = f"{lens.size}, which {stated}"
         if expected:
             raise DataError(
-                "is of a size (height, width) that it cannot have",
+                "the image has an unexpected size (height, width)",
                 file=file,
                 scene=scene,
                 expected=expected,
                 found=size,
-                remedy=f"restore the image, or write {COLOR_CAMERA} and {DEPTH_CAMERA} for the images as they are",
+                remedy=f"restore the image, or write {COLOR_CAMERA} and {DEPTH_CAMERA} for the current images",
             )
         if lens is not None and lens.size is None:
             name = lens.file.name
             remedy = (
-                f"scale {name} with the images; if it is right, because the images were cropped, append their width "
+                f"scale {name} with the images; if it is correct because the images were cropped, append their width "
                 f"and height to it: {size[1]} {size[0]}"
             )
             require_size(lens.intrinsics, size, f"the camera in {name}", file=lens.file, scene=scene, remedy=remedy)
@@ -350,9 +355,9 @@ def _lens_notes(rig: Rig, sizes: Sizes, scene: str) -> list[str]:
 
 def _report_absent(found: Checklist, absent: Sequence[Path], shots: Sequence[Shot], remedy: str) -> None:
     """Note the listed images that are missing; add a problem if most are missing."""
-    text = f"{len(absent)} images that a list names are missing: {few([file.name for file in absent])}"
+    text = f"{len(absent)} images that a list contains are missing: {few([file.name for file in absent])}"
     if len(absent) > len(shots):
-        found.add(text, file=absent[0].parent, found=f"{len(shots)} frames whose images are there", remedy=remedy)
+        found.add(text, file=absent[0].parent, found=f"{len(shots)} frames with both images", remedy=remedy)
     else:
         found.note(f"{text}; their frames are skipped")
 

@@ -47,7 +47,7 @@ class PosedRgbdScene(PosedImages):
 
     format = "posed_rgbd"
     remedy = (
-        f"bring the scene into the layout {COLOR}/ {DEPTH}/ {POSES} {COLOR_CAMERA}; let `raw` name the folder above"
+        f"convert the scene to the layout {COLOR}/ {DEPTH}/ {POSES} {COLOR_CAMERA}, and set `raw` to the parent folder"
     )
 
     @staticmethod
@@ -83,10 +83,10 @@ def _require_pairs(colors: list[str], depths: list[str], folder: Path, scene: st
         lonely = next((name for name in names if name not in others), None)
         if lonely is not None:
             raise DataError(
-                f"image {lonely!r} of {kind}/ has no partner in {other}/",
+                f"image {lonely!r} of {kind}/ has no counterpart in {other}/",
                 file=folder / other,
                 scene=scene,
                 expected=f"the {len(names)} names of {kind}/",
                 found=f"{len(others)} names",
-                remedy="give colour and depth of a frame the same name, and leave out frames that lack one",
+                remedy="name the colour and the depth image of a frame equally, and remove frames without one of them",
             )

@@ -152,7 +152,7 @@ class RawScene(ABC):
         """Add the problems of a scene's label files to ``found``, and return counts."""
         found.add(
             f"the format {cls.format} has no labels",
-            remedy="remove `labels` from the dataset's configuration",
+            remedy="remove `labels` from the configuration of the dataset",
         )
         return {}
 

@@ -29,8 +29,8 @@ from loco.errors import DataError
 
 MAX_IMAGE_SIZE = 1600  # longer side of the images for feature extraction, pixels
 REMEDY = (
-    "take photographs that overlap by more than half, sharp, of surfaces with texture, from places that differ; "
-    "`matcher: exhaustive` finds pairs that are not neighbours in the order of names"
+    "take sharp photographs of textured surfaces from different positions, overlapping by more than half; "
+    "`matcher: exhaustive` also matches images that are not neighbours in the order of names"
 )
 
 logger = logging.getLogger(__name__)
@@ -55,17 +55,15 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
     """
     found, unread = photographs(images), unread_photographs(images)
     if unread:
-        logger.warning("%d images are of kinds that are not read: %s", len(unread), few(unread))
+        logger.warning("%d images have unsupported file formats: %s", len(unread), few(unread))
     if len(found) < MIN_IMAGES:
         raise DataError(
-            "too few photographs to reconstruct anything from",
+            "the folder contains too few photographs for a reconstruction",
             file=images,
             scene=out.name,
-            expected=f"at least {MIN_IMAGES}, and better dozens",
-            found=f"{len(found)}, and {len(unread)} of kinds that are not read: {few(unread)}"
-            if unread
-            else len(found),
-            remedy=CONVERT if unread else "put the photographs of the scene into this folder",
+            expected=f"at least {MIN_IMAGES}, preferably several dozen",
+            found=f"{len(found)}, and {len(unread)} with unsupported formats: {few(unread)}" if unread else len(found),
+            remedy=CONVERT if unread else "copy the photographs of the scene to this folder",
         )
     if settings["matcher"] == "sequential":
         _require_one_order(images, found, out.name)
@@ -97,10 +95,10 @@ def _require_one_order(images: Path, found: Sequence[Path], scene: str) -> None:
     """
     if difference := order_difference(found):
         raise DataError(
-            "the order of the photographs is ambiguous, and `matcher: sequential` matches neighbours",
+            "the order of the photographs is ambiguous, but `matcher: sequential` matches neighbours",
             file=images,
             scene=scene,
-            expected="names in one order only, such as numbers with equally many digits",
+            expected="names with an unambiguous order, such as zero-padded numbers",
             found=difference,
             remedy="rename the photographs, or set `matcher: exhaustive`",
         )
@@ -128,11 +126,11 @@ def _extract(database: Path, images: Path, names: Sequence[str], settings: Mappi
         raise DataError(
             f"{len(unread)} photographs cannot be used: {few(unread)}",
             file=images,
-            expected="images, all of one size" if single else "images",
+            expected="images of the same size" if single else "images",
             remedy="remove them"
-            + (", or set `single_camera: false` if several cameras took the rest" if single else ""),
+            + (", or set `single_camera: false` if the others were taken by several cameras" if single else ""),
         )
-    logger.info("found features in %d photographs", len(names))
+    logger.info("extracted features of %d photographs", len(names))
 
 
 def _match(database: Path, settings: Mapping[str, Any], threads: int) -> None:
@@ -161,17 +159,17 @@ def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]
     def log_progress() -> None:
         nonlocal placed
         placed += 1
-        logger.info("placed %d photographs", placed)
+        logger.info("registered %d photographs", placed)
 
     models.mkdir()
     found = pycolmap.incremental_mapping(database, images, models, options, next_image_callback=log_progress)
     sizes = sorted(model.num_reg_images() for model in found.values())
-    logger.info("models of %s photographs; the largest is kept", ", ".join(map(str, sizes)) or "no")
+    logger.info("reconstructed models with %s photographs; the largest is used", ", ".join(map(str, sizes)) or "no")
     if not sizes or sizes[-1] < MIN_IMAGES:
         raise DataError(
-            "no model could be made of these photographs: too few of them show the same things",
+            "no model could be reconstructed: too few of the photographs show the same surfaces",
             file=images,
-            expected=f"at least {MIN_IMAGES} photographs that connect",
+            expected=f"at least {MIN_IMAGES} photographs with matches between them",
             found=max(sizes, default=0),
             remedy=REMEDY,
         )

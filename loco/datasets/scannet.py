@@ -71,7 +71,7 @@ class ScanNetScene(RawScene):
                 "the scan has no labels",
                 file=raw / scene,
                 expected=f"{scene}{AGGREGATION} and {scene}{SEGMENTS} (the test scans have none)",
-                remedy=f"{_download(scene, AGGREGATION)}; or leave the scan out of the splits with labels",
+                remedy=f"{_download(scene, AGGREGATION)}, or remove the scan from the splits with labels",
             )
         return {"objects": len(labelled.labels) if labelled else 0}
 
@@ -171,7 +171,7 @@ class _Exported:
         size = self._sizes.setdefault(kind, (height, width))
         if image.shape[:2] != size:
             raise _export_error(
-                f"is not of the size of the other {kind} images", file, self._scene, size, image.shape[:2]
+                f"differs in size from the other {kind} images", file, self._scene, size, image.shape[:2]
             )
         of_camera = self._folder / "intrinsic" / f"intrinsic_{kind}.txt"
         require_scan_size(kind, size, intrinsics, of_camera, self._scene)
@@ -190,7 +190,7 @@ def _open_recording(folder: Path, scene: str) -> _Sens | _Exported:
         f"{sens.name} is missing",
         file=sens,
         scene=scene,
-        expected="the file, or the folders color, depth, pose and intrinsic that it is exported to",
+        expected="the file, or the folders color, depth, pose and intrinsic of its export",
         remedy=_download(scene, ".sens"),
     )
 
@@ -246,7 +246,7 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
             broken.append(f"{file.name} ({error.problem})")
     if broken:
         raise _export_error(
-            f"{len(broken)} pose files are not matrices: {few(broken)}",
+            f"{len(broken)} pose files do not contain matrices: {few(broken)}",
             files[0].parent,
             scene,
             "4 rows of 4 numbers",
@@ -263,7 +263,13 @@ def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
     except ValueError as error:
         raise _export_error(f"cannot be read: {error}", file, scene) from error
     if [len(row) for row in rows] != [4, 4, 4, 4]:
-        raise _export_error("is no matrix", file, scene, "4 rows of 4 numbers", f"rows of {[len(row) for row in rows]}")
+        raise _export_error(
+            "the file does not contain a matrix",
+            file,
+            scene,
+            "4 rows of 4 numbers",
+            f"rows of {[len(row) for row in rows]}",
+        )
     return np.array(rows)
 
 
@@ -273,10 +279,10 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
     for kind in ("color", "depth"):
         k = matrices[f"intrinsic_{kind}"][:3, :3]
         if not is_camera(k):
-            raise _camera_error(f"intrinsic_{kind} is not that of a camera", file, scene, k.tolist())
+            raise _camera_error(f"intrinsic_{kind} is not a camera matrix", file, scene, k.tolist())
         if not is_rigid(matrices[f"extrinsic_{kind}"]):
             found = matrices[f"extrinsic_{kind}"].tolist()
-            raise _camera_error(f"extrinsic_{kind} is not a rotation and a translation", file, scene, found)
+            raise _camera_error(f"extrinsic_{kind} is not a rigid transformation", file, scene, found)
         intrinsics[kind] = centred(k)
     color_in_depth = np.linalg.inv(matrices["extrinsic_depth"]) @ matrices["extrinsic_color"]
     return Rig(intrinsics["color"], intrinsics["depth"], color_in_depth)
@@ -284,7 +290,7 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
 
 def require_scan_size(kind: str, size: tuple[int, int], intrinsics: NDArray, file: Path, scene: str) -> None:
     """Refuse intrinsics for images of another size, such as after a resize of the images only."""
-    remedy = "export the images at their own size, or scale the intrinsics with them"
+    remedy = "export the images at their original size, or scale the intrinsics with them"
     require_size(intrinsics, size, f"intrinsic_{kind}", file=file, scene=scene, remedy=remedy)
 
 
@@ -294,7 +300,7 @@ def _require_precise(poses: NDArray, file: Path, scene: str) -> None:
     farthest = np.abs(np.median(centres, axis=0)).max() if len(centres) else 0.0
     if single_step(farthest) > LARGEST_STEP:
         raise DataError(
-            f"its poses are {farthest:.0f} m from zero, where their single precision rounds them to "
+            f"its camera positions are {farthest:.0f} m from the origin, where single precision rounds them to "
             f"{single_step(farthest):g} m",
             file=file,
             scene=scene,
@@ -307,7 +313,7 @@ def _require_precise(poses: NDArray, file: Path, scene: str) -> None:
 def _pose_fault(pose: NDArray) -> str | None:
     if not np.isfinite(pose).all():
         return "pose lost"
-    return None if is_rigid(pose) else "pose is not a rotation and a translation"
+    return None if is_rigid(pose) else "pose is not a rigid transformation"
 
 
 # --- mesh and labels ---------------------------------------------------------------------------------------------
@@ -326,7 +332,7 @@ def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | N
     for suffix, file in files.items():
         if not os.path.lexists(file):
             raise DataError(
-                f"{file.name} is missing, where other files of the labels are here",
+                f"{file.name} is missing, although other files of the labels exist",
                 file=file,
                 scene=scene,
                 remedy=_download(scene, suffix),
@@ -338,7 +344,7 @@ def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | N
     file = files[AGGREGATION]
     objects = segment_objects(segments, _groups(file, scene), file=file, scene=scene, name=file.name)
     if objects.labels and (objects.object < 0).all():
-        raise _json_error("none of its segments is in the mesh", file, scene, "segments of this mesh")
+        raise _json_error("none of the segments of the file belongs to the mesh", file, scene, "segments of this mesh")
     notes += objects.notes
     a, b, c = objects.object[mesh.triangles].T
     return LabelledMesh(mesh, np.where(b == c, b, a), objects.labels)
@@ -350,9 +356,11 @@ def _groups(file: Path, scene: str) -> list:
     # Both names are written with the prefix `scannet.`.
     of_scan, of_segments = str(content.get("sceneId")), str(content.get("segmentsFile"))
     if of_scan.removeprefix("scannet.") != scene:
-        raise _json_error("is of another scan", file, scene, scene, of_scan)
+        raise _json_error("the file belongs to another scan", file, scene, scene, of_scan)
     if "_vh_clean" in of_segments and "_vh_clean_2" not in of_segments:
-        raise _json_error("refers to the segments of another mesh", file, scene, f"{scene}{SEGMENTS}", of_segments)
+        raise _json_error(
+            "the file refers to the segments of another mesh", file, scene, f"{scene}{SEGMENTS}", of_segments
+        )
     return content["segGroups"]
 
 
@@ -360,9 +368,9 @@ def _read_json(file: Path, scene: str, key: str) -> dict[str, Any]:
     try:
         content = parse_json(read_bytes(file, scene, limit=LARGEST_JSON))
     except ValueError as error:
-        raise _json_error(f"is not JSON: {error}", file, scene) from error
+        raise _json_error(f"the file is not valid JSON: {error}", file, scene) from error
     if not (isinstance(content, dict) and isinstance(content.get(key), list)):
-        raise _json_error(f"has no list {key!r}", file, scene)
+        raise _json_error(f"the file has no list {key!r}", file, scene)
     return content
 
 
@@ -381,10 +389,10 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
                 "no image has a pose",
                 file=raw / scene,
                 found=f"{len(scan.skipped)} images without",
-                remedy="write infinite or NaN poses for lost frames alone, or leave the scan out of the split",
+                remedy="write infinite or NaN poses for lost frames only, or remove the scan from the split",
             )
         if isinstance(scan.recording, _Exported) and scan.recording.flat:
-            found.note("there are no extrinsics: the colour and the depth camera are taken to be at one place")
+            found.note("there are no extrinsics: the colour and the depth camera are assumed to have the same position")
     mesh = found.attempt(lambda: _read_mesh(raw / scene, scene))
     if not os.path.lexists(raw / scene / f"{scene}{MESH}"):
         found.note(f"there is no {scene}{MESH} to fill holes of the depth with")
@@ -400,10 +408,10 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
 
 
 def _download(scene: str, kind: str) -> str:
-    own = f"put {scene}{kind} there, or the folders that it is exported to; `raw` names the folder that holds the scans"
+    own = f"add {scene}{kind} or the folders of its export; `raw` must be the folder that contains the scans"
     download = (
         f"sign the terms of use (github.com/ScanNet/ScanNet), run `download-scannet.py -o <folder> --id {scene} "
-        f"--type {kind}`, and let `raw` name the folder that holds the scans (<folder>/scans or <folder>/scans_test)"
+        f"--type {kind}`, and set `raw` to the folder that contains the scans (<folder>/scans or <folder>/scans_test)"
     )
     return where_from(scene, PUBLISHED, download, own)
 
@@ -411,7 +419,7 @@ def _download(scene: str, kind: str) -> str:
 def export_remedy(scene: str) -> str:
     own = "write color/N.jpg, depth/N.png and pose/N.txt of each frame, and the intrinsics (docs/datasets.md)"
     download = (
-        f"keep {scene}.sens itself in the folder of the scan, or export it again (ScanNet, SensReader/python): "
+        f"copy {scene}.sens to the folder of the scan, or export it again (ScanNet, SensReader/python): "
         f"`reader.py --filename {scene}.sens --output_path <folder> --export_depth_images --export_color_images "
         "--export_poses --export_intrinsics`"
     )

@@ -135,7 +135,9 @@ def read_pairs(folder: Path) -> list[TestPair]:
     names = _rows(lists, "name", 4, "iu", folder / PAIRS)
     relative = _rows(lists, "rel_pose", 12, "f", folder / PAIRS)
     if len(names) != len(relative):
-        raise _list_error("its arrays differ in length", folder / PAIRS, f"{len(names)} poses", len(relative))
+        raise _list_error(
+            "the arrays of the file differ in length", folder / PAIRS, f"{len(names)} poses", len(relative)
+        )
     intrinsics = {scene: _intrinsics(k, folder) for scene, k in _read_arrays(folder / INTRINSICS).items()}
     return [_pair(folder, row, matrix, intrinsics) for row, matrix in zip(names.tolist(), relative)]
 
@@ -184,17 +186,17 @@ def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str
     scene = f"scene{room:04d}_{scan:02d}"
     pose = np.vstack([matrix.reshape(3, 4), [0, 0, 0, 1]])
     if not is_rigid(pose):
-        what = f"`rel_pose` of {scene}, images {images[0]} and {images[1]}, is not a rotation and a translation"
+        what = f"`rel_pose` of {scene}, images {images[0]} and {images[1]}, is not a rigid transformation"
         raise _list_error(what, folder / PAIRS, found=matrix.tolist())
     if scene not in intrinsics:
-        raise _list_error(f"has no intrinsics of {scene}", folder / INTRINSICS)
+        raise _list_error(f"the file has no intrinsics of {scene}", folder / INTRINSICS)
     return TestPair(scene, (str(images[0]), str(images[1])), intrinsics[scene], pose, folder)
 
 
 def _intrinsics(k: NDArray, folder: Path) -> NDArray[np.float64]:
     if k.shape != (3, 3) or k.dtype.kind != "f" or not is_camera(k):
         found = k.tolist() if k.shape == (3, 3) else k.shape
-        raise _list_error("holds intrinsics that are not those of a camera", folder / INTRINSICS, "3 x 3", found)
+        raise _list_error("the file contains invalid intrinsics", folder / INTRINSICS, "3 x 3", found)
     return centred(k.astype(np.float64))
 
 
@@ -202,7 +204,7 @@ def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file:
     """Return the array ``name`` of numbers of ``kind`` (integers "iu", floats "f") as (n, width)."""
     array = arrays.get(name, np.empty(0))
     if array.dtype.kind not in kind or array.size == 0 or array.size != len(array) * width:
-        raise _list_error(f"has no array `{name}` as it should be", file, f"(n, {width}) numbers", array.shape)
+        raise _list_error(f"the file has no valid array `{name}`", file, f"(n, {width}) numbers", array.shape)
     return array.reshape(-1, width)
 
 
@@ -213,7 +215,9 @@ def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, ND
         with zipfile.ZipFile(content) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST_LIST:
-            raise _list_error("holds arrays that are too large", file, f"at most {LARGEST_LIST} bytes", size)
+            raise _list_error(
+                "the file contains arrays that are too large", file, f"at most {LARGEST_LIST} bytes", size
+            )
         content.seek(0)
         with np.load(content, allow_pickle=False) as arrays:
             wanted = arrays.files if names is None else [name for name in names if name in arrays.files]
@@ -222,7 +226,7 @@ def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, ND
         raise
     # The file is untrusted, and broken content raises errors of many kinds.
     except Exception as error:
-        raise _list_error(f"cannot be read: {type(error).__name__}: {error}", file) from error
+        raise _list_error(f"the file cannot be read: {type(error).__name__}: {error}", file) from error
 
 
 def _list_error(problem: str, file: Path, expected: object = None, found: object = None) -> DataError:
@@ -231,6 +235,7 @@ def _list_error(problem: str, file: Path, expected: object = None, found: object
 
 def _remedy(what: str) -> str:
     return (
-        f"fetch {what} of ScanNet's test pairs as LoFTR's documentation says (github.com/zju3dv/LoFTR, test.npz and "
+        f"download {what} of ScanNet's test pairs as described in LoFTR's documentation (github.com/zju3dv/LoFTR, "
+        "test.npz and "
         "intrinsics.npz are in its assets/scannet_test_1500), after agreeing to ScanNet's terms of use"
     )

@@ -48,7 +48,7 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
             remedy=RESTORE,
         )
     if not _whole(values):
-        raise DataError(f"{name!r} holds segments that are no whole numbers", file=file, scene=scene, remedy=RESTORE)
+        raise DataError(f"{name!r} contains segments that are not integers", file=file, scene=scene, remedy=RESTORE)
     return np.array(values, np.int64)
 
 
@@ -97,7 +97,7 @@ def segment_objects(
     strays = len(owner.keys() - set(present.tolist()))
     facts = {
         "objects are listed twice and count once": repeated,
-        "segments are named by a second object and belong to the first": shared,
+        "segments are listed by a second object and are assigned to the first": shared,
         "segments of objects have no triangle": strays,
     }
     return Objects(number[inverse], labels, [f"{name!r}: {n} {fact}" for fact, n in facts.items() if n])
@@ -110,7 +110,7 @@ def _group(group: Any, place: int, broken: Callable[[str], DataError]) -> tuple[
             identity = rest.get("objectId", place)
             if isinstance(identity, int | str):
                 return identity, label, frozenset(segments)
-    raise broken(f"object {place} of the list lacks a `label`, `segments` (whole numbers) or a sound `objectId`")
+    raise broken(f"object {place} of the list has no `label`, no integer `segments`, or an invalid `objectId`")
 
 
 def _whole(values: Sequence[Any]) -> bool:

@@ -88,7 +88,7 @@ class SensFile:
             return self._pixels(data, np.uint8, (*size, 3), f"the colour of frame {k}")
         rgb = decode_color(data, file=self.path, scene=self.scene, name=f"colour of frame {k}")
         if rgb.shape[:2] != size:
-            raise self._error(f"the colour of frame {k} is not of the header's size", size, rgb.shape[:2])
+            raise self._error(f"the colour of frame {k} differs in size from the header", size, rgb.shape[:2])
         return rgb
 
     def depth(self, k: int) -> NDArray[np.uint16]:
@@ -110,9 +110,13 @@ class SensFile:
         """Read the header and the number of frames."""
         version, name_length = struct.unpack("<IQ", self._take(file, 12, "the header"))
         if version != VERSION:
-            raise self._error("is no .sens file of this version", f"version {VERSION}", f"version {version}")
+            raise self._error(
+                "the file is not a .sens file of a supported version", f"version {VERSION}", f"version {version}"
+            )
         if name_length > LONGEST_NAME:
-            raise self._error("is no .sens file", f"a name of at most {LONGEST_NAME} bytes", f"{name_length} bytes")
+            raise self._error(
+                "the file is not a .sens file", f"a name of at most {LONGEST_NAME} bytes", f"{name_length} bytes"
+            )
         sensor = self._take(file, name_length, "the header").decode("utf-8", errors="replace")
         values = HEADER.unpack(self._take(file, HEADER.size, "the header"))
         matrices = np.array(values[:64]).reshape(4, 4, 4)
@@ -132,11 +136,11 @@ class SensFile:
         for kind, size in (("colour", header.color_size), ("depth", header.depth_size)):
             if not all(0 < side <= LARGEST_SIDE for side in size) or size[0] * size[1] > LARGEST_IMAGE:
                 expected = f"sides of 1 to {LARGEST_SIDE} and at most {LARGEST_IMAGE} pixels"
-                raise self._error(f"states an impossible size of its {kind} images", expected, size)
+                raise self._error(f"the file states an invalid size of its {kind} images", expected, size)
         if not (np.isfinite(shift) and shift > 0):
-            raise self._error("states an impossible unit of depth", "units a metre, 1000", shift)
+            raise self._error("the file states an invalid depth unit", "units per metre, such as 1000", shift)
         if frames * FRAME.size > length:
-            raise self._error("announces more frames than it can hold", f"{frames} frames", f"{length} bytes")
+            raise self._error("the file states more frames than its size allows", f"{frames} frames", f"{length} bytes")
         return header, frames
 
     def _find_frames(self, file: BinaryIO, length: int, frames: int) -> tuple[NDArray, NDArray]:
@@ -160,7 +164,7 @@ class SensFile:
         name = names[number] if 0 <= number < len(names) else f"unknown ({number})"
         if name not in read:
             raise self._error(
-                f"its {kind} is compressed in a way that is not read here",
+                f"its {kind} has an unsupported compression",
                 " or ".join(read),
                 name,
                 "export the images with ScanNet's SensReader",
@@ -188,7 +192,7 @@ class SensFile:
     def _read(self, offset: int, size: int) -> bytes:
         with self._opened() as file:
             file.seek(offset)
-            return self._take(file, size, "an image; it was cut short after it was opened")
+            return self._take(file, size, "an image; the file was truncated after it was opened")
 
     def _inflate(self, data: bytes, size: int, what: str) -> bytes:
         """Decompress at most ``size`` bytes, whatever size the data claim."""
@@ -198,18 +202,18 @@ class SensFile:
         except zlib.error as error:
             raise self._error(f"{what} cannot be decompressed: {error}", found=f"{len(data)} bytes") from error
         if len(pixels) == size and not stream.eof:
-            raise self._error(f"{what} is cut short", found=f"{len(data)} bytes")
+            raise self._error(f"{what} is truncated", found=f"{len(data)} bytes")
         return pixels
 
     def _pixels(self, data: bytes, dtype: np.dtype | type, shape: tuple[int, ...], what: str) -> NDArray:
         size = np.dtype(dtype).itemsize * int(np.prod(shape))
         if len(data) != size:
             found = f"{len(data)} bytes" if len(data) < size else "more"
-            raise self._error(f"{what} is not of the header's size", f"{shape}, {size} bytes", found)
+            raise self._error(f"{what} differs in size from the header", f"{shape}, {size} bytes", found)
         return np.frombuffer(data, dtype).reshape(shape)
 
     def _truncated(self, where: str, expected: int, found: int) -> DataError:
-        return self._error(f"ends within {where}", f"at least {expected} bytes", f"{found} bytes")
+        return self._error(f"the file ends within {where}", f"at least {expected} bytes", f"{found} bytes")
 
     def _error(self, problem: str, expected: object = None, found: object = None, remedy: str = RESTORE) -> DataError:
         return DataError(problem, file=self.path, scene=self.scene, expected=expected, found=found, remedy=remedy)

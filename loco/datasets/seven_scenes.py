@@ -47,11 +47,11 @@ class SevenScenesScene(PosedImages):
     """A scene of 7-Scenes."""
 
     format = "seven_scenes"
-    remedy = "put seq-NN/frame-NNNNNN.{color.png,depth.png,pose.txt} of each frame there (unpack seq-NN.zip)"
+    remedy = "add seq-NN/frame-NNNNNN.{color.png,depth.png,pose.txt} of each frame (unpack seq-NN.zip)"
     published = "chess|fire|heads|office|pumpkin|redkitchen|stairs"
     download = (
         "download the scene's zip from https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/ and "
-        "unpack it, and each seq-XX.zip in it; let `raw` name the folder above"
+        "unpack it, and each seq-XX.zip in it; set `raw` to the parent folder"
     )
 
     @classmethod
@@ -97,7 +97,7 @@ def _frames(sequence: Path, scene: str) -> list[str]:
     lacking = [f"{stem}.{part}" for stem in stems for part in PARTS if part not in parts[stem]]
     if lacking or not stems:
         raise DataError(
-            f"{len(lacking)} files are missing: {', '.join(lacking[:3])}" if stems else "holds no frame",
+            f"{len(lacking)} files are missing: {', '.join(lacking[:3])}" if stems else "the folder contains no frames",
             file=sequence,
             scene=scene,
             expected="frame-NNNNNN.color.png, .depth.png and .pose.txt of each frame",

@@ -56,11 +56,11 @@ class TumRgbdScene(PosedImages):
     """A sequence of TUM RGB-D."""
 
     format = "tum_rgbd"
-    remedy = "check rgb.txt, depth.txt, groundtruth.txt and the images that they name; `raw` names the folder above"
+    remedy = "check rgb.txt, depth.txt, groundtruth.txt and the images that they list; `raw` must be the parent folder"
     published = "rgbd_dataset_freiburg[123]_.*"
     download = (
         "download the sequence's tgz from https://cvg.cit.tum.de/data/datasets/rgbd-dataset/download and unpack it; "
-        "let `raw` name the folder above"
+        "set `raw` to the parent folder"
     )
 
     @staticmethod
@@ -86,9 +86,9 @@ class TumRgbdScene(PosedImages):
                 remedy=TumRgbdScene.remedy_of(scene),
             )
         depth_to_color = read_depth_to_color(folder, scene, np.eye(4))
-        way = _read_trajectory(folder / POSES, scene)
-        poses, known = way.at(colors.times)
-        depth_poses, depth_known = way.at(depths.times)
+        trajectory = _read_trajectory(folder / POSES, scene)
+        poses, known = trajectory.at(colors.times)
+        depth_poses, depth_known = trajectory.at(depths.times)
         absent = [file for file in (*colors.files, *depths.files) if not os.path.lexists(file)]
         found, gone = Listing([], {}, absent), set(absent)
         for i, color in enumerate(colors.files):
@@ -137,11 +137,11 @@ class Trajectory(NamedTuple):
         before, after = np.maximum(before, 0), np.minimum(after, len(self.times) - 1)
         known &= (times - self.times[before] <= APART) & (self.times[after] - times <= APART)
         span = self.times[after] - self.times[before]
-        share = np.divide(times - self.times[before], span, out=np.zeros(len(times)), where=known & (span > 0))
-        turn = (self.rotations[before].inv() * self.rotations[after]).as_rotvec()
+        fraction = np.divide(times - self.times[before], span, out=np.zeros(len(times)), where=known & (span > 0))
+        rotation = (self.rotations[before].inv() * self.rotations[after]).as_rotvec()
         poses = np.tile(np.eye(4), (len(times), 1, 1))
-        poses[:, :3, :3] = (self.rotations[before] * Rotation.from_rotvec(share[:, None] * turn)).as_matrix()
-        poses[:, :3, 3] = self.positions[before] + share[:, None] * (self.positions[after] - self.positions[before])
+        poses[:, :3, :3] = (self.rotations[before] * Rotation.from_rotvec(fraction[:, None] * rotation)).as_matrix()
+        poses[:, :3, 3] = self.positions[before] + fraction[:, None] * (self.positions[after] - self.positions[before])
         return poses, known
 
 
@@ -160,11 +160,11 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
         try:
             time = read_number(stamp)
         except ValueError:
-            problem = f"{stamp!r} is no time"
+            problem = f"{stamp!r} is not a time stamp"
         else:
             path = PurePosixPath(image)
             if not np.isfinite(time):
-                problem = f"{stamp!r} is no time"
+                problem = f"{stamp!r} is not a time stamp"
             elif time in listed or path.stem in stems:
                 problem = f"{stamp} {image} is listed twice"
             elif path.is_absolute() or ".." in path.parts:
@@ -174,13 +174,15 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
                 problem,
                 file=folder / name,
                 scene=scene,
-                expected="lines of a time stamp in seconds and an image file, as rgb/1305031102.175304.png",
+                expected="lines with a time stamp in seconds and an image file, such as rgb/1305031102.175304.png",
                 remedy=TumRgbdScene.remedy_of(scene),
             )
         listed[time] = folder / path
         stems.add(path.stem)
     if not listed:
-        raise DataError("lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy_of(scene))
+        raise DataError(
+            "the file lists no image", file=folder / name, scene=scene, remedy=TumRgbdScene.remedy_of(scene)
+        )
     times = sorted(listed)
     return _Images(np.array(times), [listed[time] for time in times])
 
@@ -193,7 +195,7 @@ def _read_trajectory(file: Path, scene: str) -> Trajectory:
     off = np.abs(np.linalg.norm(rows[:, 4:], axis=1) - 1)
     if not len(rows) or off.max() > 0.01:
         raise DataError(
-            "holds a quaternion that is not of unit length" if len(rows) else "holds no pose",
+            "the file contains a quaternion that does not have unit norm" if len(rows) else "the file contains no pose",
             file=file,
             scene=scene,
             expected="lines of `time tx ty tz qx qy qz qw`",

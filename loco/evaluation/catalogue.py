@@ -24,7 +24,7 @@ class Benchmark:
         items: the units over which scores are averaged (or the median is taken), in the plural.
         drawn: the narrowest population that a confidence interval of the scores can concern: new items among the same
             images or scenes.
-        figures: keys of :data:`loco.results.plots.FIGURES`.
+        figures: keys of :data:`loco.results.plots.scores.FIGURES`.
         gpus: number of GPUs that an evaluation can use.
         keypoints: whether the benchmark also evaluates keypoint extractors, not only feature maps.
     """

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from loco.errors import DataError
 from loco.evaluation.result import EvaluatedScene
 
-Card = TypeVar("Card")
-GivenPair = tuple[int, int, NDArray[np.float64]]
+Element = TypeVar("Element")
+DatasetPair = tuple[int, int, NDArray[np.float64]]
 
 
-def given_pairs(scene: EvaluatedScene) -> list[GivenPair] | None:
+def pairs_of_dataset(scene: EvaluatedScene) -> list[DatasetPair] | None:
     """Return the pairs that the scene's dataset lists; None if it has no list.
 
     A pair consists of the numbers of images a and b, and the transform (4, 4) from camera a to camera b, metres.
@@ -31,12 +31,12 @@ def given_pairs(scene: EvaluatedScene) -> list[GivenPair] | None:
     missing = sorted({pair[side] for pair in pairs for side in "ab"} - number.keys())
     if missing:
         raise DataError(
-            "names images in its pairs that it does not have",
+            "the file lists pairs of images that it does not contain",
             file=scene.frames.path,
             scene=scene.frames.scene,
             expected="all images of all pairs",
-            found=f"{len(missing)} missing, {missing[0]} among them",
-            remedy="do not leave out frames of this dataset (`frames.every`, `frames.max_hole_fraction`)",
+            found=f"{len(missing)} missing, such as {missing[0]}",
+            remedy="use all frames of this dataset (`frames.every: 1`, `frames.max_hole_fraction: 1`)",
         )
     return [(number[pair["a"]], number[pair["b"]], np.array(pair["pose_a_to_b"], dtype=np.float64)) for pair in pairs]
 
@@ -70,14 +70,14 @@ def draw_from_bin(
     Returns:
         For each drawn pair, the index of its scene in ``candidates`` and its index among the pairs of the scene.
     """
-    decks = []
+    per_scene = []
     for s, (scene, values) in enumerate(candidates):
         in_bin = np.flatnonzero(bin_number(values, edges) == number)
-        decks.append([(s, int(i)) for i in scene.rng(seed, number).permutation(in_bin)])
-    return list(islice(deal(decks), count))
+        per_scene.append([(s, int(i)) for i in scene.rng(seed, number).permutation(in_bin)])
+    return list(islice(round_robin(per_scene), count))
 
 
-def deal(decks: Sequence[Sequence[Card]]) -> Iterator[Card]:
+def round_robin(per_scene: Sequence[Sequence[Element]]) -> Iterator[Element]:
     """Yield the elements of several sequences in round-robin order."""
-    for hand in zip_longest(*decks):
-        yield from (card for card in hand if card is not None)
+    for row in zip_longest(*per_scene):
+        yield from (element for element in row if element is not None)

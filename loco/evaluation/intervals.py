@@ -61,10 +61,10 @@ class Interval(NamedTuple):
     p: float
 
 
-class Units:
-    """The units of a level, each of which is left out in turn.
+class Clusters:
+    """The clusters of a level, each of which is left out in turn.
 
-    Units are sampled within strata (scenes) whose weights are fixed. If a stratum is empty without one of its units (a
+    They are sampled within strata (scenes) whose weights are fixed. If a stratum is empty without a cluster (a
     scene of a single image), units are sampled from all strata together, which gives wider intervals.
     """
 
@@ -85,22 +85,22 @@ class Units:
         if not self.exist and strata:
             self._stratify(np.zeros_like(of_item), np.zeros(self.count, dtype=np.intp))
 
-    def _stratify(self, of_item: NDArray[np.intp], of_unit: NDArray[np.intp]) -> None:
+    def _stratify(self, of_item: NDArray[np.intp], of_cluster: NDArray[np.intp]) -> None:
         strata = int(of_item.max()) + 1
-        self._of_unit = of_unit
+        self._of_cluster = of_cluster
         self._in_stratum = csr_array(
             (np.ones(len(of_item)), (np.arange(len(of_item)), of_item)), (len(of_item), strata)
         )
         self._whole = self._weights @ self._in_stratum
-        self._without = self._whole[of_unit] - self._weights @ self._member
-        count = np.bincount(of_unit, minlength=strata)[of_unit]
-        self._scale = (self._whole / self._weights.sum())[of_unit] * np.sqrt((count - 1) / count)
+        self._without = self._whole[of_cluster] - self._weights @ self._member
+        count = np.bincount(of_cluster, minlength=strata)[of_cluster]
+        self._scale = (self._whole / self._weights.sum())[of_cluster] * np.sqrt((count - 1) / count)
         self.freedom = self.count - strata
 
     @property
     def exist(self) -> bool:
         """Whether no stratum becomes empty if any single unit is left out."""
-        return self.freedom > 0 and bool((self._without > ROUNDING * self._whole[self._of_unit]).all())
+        return self.freedom > 0 and bool((self._without > ROUNDING * self._whole[self._of_cluster]).all())
 
     def influences(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the change of the weighted mean when each unit is left out.
@@ -113,8 +113,8 @@ class Units:
         """
         values = values * self._weights
         total = values @ self._in_stratum
-        without = (total[:, self._of_unit] - values @ self._member) / self._without
-        return (without - (total / self._whole)[:, self._of_unit]) * self._scale
+        without = (total[:, self._of_cluster] - values @ self._member) / self._without
+        return (without - (total / self._whole)[:, self._of_cluster]) * self._scale
 
 
 class Design:
@@ -136,28 +136,28 @@ class Design:
     def level(self) -> Level:
         if self.scenes >= FEWEST_SCENES or (self.scenes > 1 and self.scenes == len(self._items)):
             return "scenes"
-        return "images" if "images" in self._units else "items"
+        return "images" if "images" in self._clusters else "items"
 
     @cached_property
-    def _units(self) -> dict[Level, Units]:
+    def _clusters(self) -> dict[Level, Clusters]:
         """The units of each level; levels that the items lack, or that have too few units, are missing."""
         if len(self._items) < 2:
             return {}
         scenes = [item.scene for item in self._items]
-        units: dict[Level, Units] = {
-            "items": Units([[(n,)] for n in range(len(scenes))], scenes, self._weights),
-            "scenes": Units([[(scene,)] for scene in scenes], None, self._weights),
+        units: dict[Level, Clusters] = {
+            "items": Clusters([[(n,)] for n in range(len(scenes))], scenes, self._weights),
+            "scenes": Clusters([[(scene,)] for scene in scenes], None, self._weights),
         }
         if all(item.images for item in self._items):
             images = [[(item.scene, image) for image in dict.fromkeys(item.images)] for item in self._items]
-            units["images"] = Units(images, scenes, self._weights)
+            units["images"] = Clusters(images, scenes, self._weights)
         return {level: found for level, found in units.items() if found.exist}
 
     def variance(self, values: NDArray[np.float64], level: Level) -> tuple[float, float] | None:
         """Return the variance of the mean of values (s, m) over units of a level and seeds, and its degrees of freedom.
 
         A pair is left out with either of its images, so its own noise counts twice; the variance over items corrects
-        for it: the two-way form of Cameron, Gelbach and Miller (2011), for pairs Fafchamps and Gubert (2007). Units
+        for it: the two-way form of Cameron, Gelbach and Miller (2011), for pairs Fafchamps and Gubert (2007). Clusters
         and seeds are crossed. With the variances V_u over units, V_s over seeds and V_us of their interaction, V_s
         includes V_us, as V_u does, so that the sum is V_u + max(V_s - V_us, 0) (analysis of variance). The degrees of
         freedom are Satterthwaite's.
@@ -165,12 +165,12 @@ class Design:
         Returns:
             None if the level has too few units.
         """
-        units = self._units.get(level)
+        units = self._clusters.get(level)
         if units is None:
             return None
         pairs = level == "images" and any(len(item.images) > 1 for item in self._items)
         seeds, freedom = len(values), units.freedom
-        influences = [units.influences(values), *([self._units["items"].influences(values)] if pairs else [])]
+        influences = [units.influences(values), *([self._clusters["items"].influences(values)] if pairs else [])]
         over_units = _without_items([np.sum(part.mean(axis=0) ** 2) for part in influences])
         if seeds < 2:
             return over_units, freedom

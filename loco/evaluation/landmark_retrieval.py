@@ -44,8 +44,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         scenes: test scenes, read one at a time.
         settings: ``landmarks`` drawn per scene; ``rho``, distance within which patches are views, and ``kappa``,
             distance beyond which patches are not ranked, metres (None: all are ranked); ``min_baseline``, images taken
-            nearer than this to the landmark's own image are left out, like that image, metres; ``chosen``, the fraction
-            of landmarks that is selected.
+            nearer than this to the landmark's own image are left out, like that image, metres;
+            ``selected_fraction``, the fraction of landmarks that is selected.
         seed: seed of all draws.
 
     Returns:
@@ -198,14 +198,14 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
         found.append(Sample(metric, "all landmarks", [drawn[n] for n in seen], [scores[n] for n in seen]))
         halves = [[items[_column(ranked, half)][n] for half in (0, 1)] for n in both]
         found.append(Sample(metric, "by halves", [drawn[n] for n in both], [sum(pair) / 2 for pair in halves]))
-        best = list(_chosen(items, both, ranked, settings["chosen"]))
-        condition = f"best {100 * settings['chosen']:g} % by halves"
+        best = list(_chosen(items, both, ranked, settings["selected_fraction"]))
+        condition = f"best {100 * settings['selected_fraction']:g} % by halves"
         found.append(Sample(metric, condition, [key for key, _ in best], [score for _, score in best]))
     return found
 
 
 def _chosen(
-    items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, share: float
+    items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, fraction: float
 ) -> Iterator[tuple[Item, float]]:
     """Return the item and the score of the k-th best landmark of each scene, averaged over both selections.
 
@@ -218,7 +218,7 @@ def _chosen(
         )
         best = np.argsort(-by_views, axis=1, kind="stable")
         scores = np.take_along_axis(scores[::-1], best, axis=1).mean(axis=0)
-        for k, score in enumerate(scores[: max(1, round(share * len(mine)))].tolist()):
+        for k, score in enumerate(scores[: max(1, round(fraction * len(mine)))].tolist()):
             yield Item(scene, part=(k,)), score
 
 

@@ -111,7 +111,7 @@ def evaluate(
 
     Args:
         scenes: test scenes with labels, read one at a time.
-        settings: ``epochs``, ``batch`` (images), ``train_share``, the fraction of images on which the probe for the
+        settings: ``epochs``, ``batch`` (images), ``train_fraction``, the fraction of images on which the probe for the
             held-out images is trained, in blocks of about ``block`` consecutive images (:func:`split_images`),
             ``patch_centres`` (default False).
         seed: seed of all draws.
@@ -154,18 +154,18 @@ def split_images(
 
     Args:
         centres: (n, 3), of the cameras, world frame, metres, in the order of the images.
-        settings: ``train_share`` and ``block``.
+        settings: ``train_fraction`` and ``block``.
         rng: random number generator that draws the blocks.
 
     Returns:
-        The images of about ``train_share`` of the blocks, and the others, at least one block each. If there is only one
-        block, nothing is held out.
+        The images of about ``train_fraction`` of the blocks, and the others, at least one block each. If there is only
+        one block, nothing is held out.
     """
     block = blocks_of(centres, settings["block"])
     blocks = block[-1] + 1
     if blocks < 2:
         return np.arange(len(block)), np.empty(0, np.int64)
-    chosen = rng.permutation(blocks)[: min(max(round(settings["train_share"] * blocks), 1), blocks - 1)]
+    chosen = rng.permutation(blocks)[: min(max(round(settings["train_fraction"] * blocks), 1), blocks - 1)]
     return np.flatnonzero(np.isin(block, chosen)), np.flatnonzero(~np.isin(block, chosen))
 
 
@@ -335,10 +335,10 @@ def _class_numbers(tally: Tally) -> list[tuple]:
     for actual, predicted, tp, positive, total in zip(
         tally.actual, tally.predicted, tally.right, tally.positive, tally.total
     ):
-        shares: tuple[float | None, ...] = (None,) * 3
+        scores: tuple[float | None, ...] = (None,) * 3
         if actual > 0:
-            shares = (*average_precision(positive, total), float(tp / (actual + predicted - tp)))
-        numbers.append((*shares, int(tp), int(predicted - tp), int(actual - tp)))
+            scores = (*average_precision(positive, total), float(tp / (actual + predicted - tp)))
+        numbers.append((*scores, int(tp), int(predicted - tp), int(actual - tp)))
     return numbers
 
 
@@ -395,9 +395,9 @@ def _metrics(settings: Mapping[str, Any]) -> tuple[str, ...]:
 def _scores(metric: str, rows: pd.DataFrame) -> tuple[list[Item], list[float], list[float] | None]:
     """Return the keys, values and weights of a :class:`Sample`."""
     if metric in (columns := MACRO | CENTRES):
-        share = 1 / rows.groupby("scene")["class"].transform("size")
+        weight = 1 / rows.groupby("scene")["class"].transform("size")
         keys = [Item(scene, part=(name,)) for scene, name in zip(rows["scene"], rows["class"])]
-        return keys, rows[columns[metric]].tolist(), share.tolist()
+        return keys, rows[columns[metric]].tolist(), weight.tolist()
     of_scenes = rows.groupby("scene", sort=False)[["tp", "fp", "fn", "pixels"]].sum()
     whole = of_scenes[["tp", "fp", "fn"]].sum(axis=1) if metric == "Jaccard" else of_scenes["pixels"]
     return [Item(scene) for scene in of_scenes.index], (of_scenes["tp"] / whole).tolist(), None
@@ -415,10 +415,10 @@ class _Patches:
     def __init__(self, scene: EvaluatedScene, classes_of: Callable[[Labels], Classes]) -> None:
         if scene.labels is None:
             raise DataError(
-                "has no labels to judge segmentation by",
+                "the scene has no labels, which segmentation requires",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
-                remedy="give its dataset a `labels` block in the configuration",
+                remedy="add a `labels` block to its dataset in the configuration",
             )
         self.classes = classes_of(scene.labels)
         self._features = scene.features

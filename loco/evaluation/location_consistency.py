@@ -32,21 +32,21 @@ class Condition(NamedTuple):
 
     radius: float
     weights: str
-    own_image: bool = True
+    query_image: bool = True
 
     @property
     def name(self) -> str:
         """The name of the condition in tables."""
-        return f"{self.radius:g} m, {self.weights.replace('_', ' ')}" + ("" if self.own_image else ", other images")
+        return f"{self.radius:g} m, {self.weights.replace('_', ' ')}" + ("" if self.query_image else ", other images")
 
 
 # Patches of one 3D point coincide up to about the footprint of a patch: below this distance, 1 / d^2 is constant.
 NEAREST = 0.1  # metres
 BLOCK = 2**21  # samples held in memory at a time
 HELD = 2**30  # bytes of features of a scene held in memory at a time
-OWN_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # of `samples_of_own_image`
+QUERY_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # of `samples_of_query_image`
 ALL = "all"  # surfaces
-COLUMNS = ("scene", "image", "radius", "weights", "own_image", "surface", "ap", "n_queries")
+COLUMNS = ("scene", "image", "radius", "weights", "query_image", "surface", "ap", "n_queries")
 
 
 class Rows(Protocol):
@@ -64,7 +64,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         scenes: test scenes, read one at a time.
         settings: ``radii`` (metres), ``weights`` (``uniform`` or ``inverse_square``: a sample at distance d is drawn
             with weight 1 or 1 / d^2), ``queries_per_scene``, ``samples_per_query`` (None: all). Optional:
-            ``samples_of_own_image``, whether patches of the query's own image are ranked (``include``, the default;
+            ``samples_of_query_image``, whether patches of the query's own image are ranked (``include``, the default;
             ``exclude``; or ``both``, as separate conditions); ``seen_by_training`` and its keys
             (:mod:`loco.evaluation.training_surfaces`).
         seed: seed of all draws.
@@ -95,7 +95,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 def _columns(settings: Mapping[str, Any]) -> list[str]:
     """Return the column names of the items; columns that depend on an option exist only with that option."""
-    options = {"own_image": len(_own_image(settings)) > 1, "surface": settings.get("seen_by_training") == "report"}
+    options = {"query_image": len(_query_image(settings)) > 1, "surface": settings.get("seen_by_training") == "report"}
     return [name for name in COLUMNS if options.get(name, True)]
 
 
@@ -220,20 +220,20 @@ def _growth(rank: NDArray[np.integer]) -> NDArray[np.float64]:
 
 def _conditions(settings: Mapping[str, Any]) -> list[Condition]:
     """Return all conditions, first those with samples of the query image: their draws do not depend on the others."""
-    found = product(_own_image(settings), settings["radii"], settings["weights"])
-    return [Condition(radius, weights, own_image) for own_image, radius, weights in found]
+    found = product(_query_image(settings), settings["radii"], settings["weights"])
+    return [Condition(radius, weights, query_image) for query_image, radius, weights in found]
 
 
-def _own_image(settings: Mapping[str, Any]) -> list[bool]:
-    return OWN_IMAGE[settings.get("samples_of_own_image", "include")]
+def _query_image(settings: Mapping[str, Any]) -> list[bool]:
+    return QUERY_IMAGE[settings.get("samples_of_query_image", "include")]
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
     """Return the scores of query images that each row of :func:`evaluate` averages, from its items."""
     count, conditions = len(items["scene"]), _conditions(settings)
-    own_image = items.get("own_image", [conditions[0].own_image] * count)
+    query_image = items.get("query_image", [conditions[0].query_image] * count)
     surface = items.get("surface", [ALL] * count)
-    drawn = list(zip(map(Condition, items["radius"], items["weights"], own_image), surface))
+    drawn = list(zip(map(Condition, items["radius"], items["weights"], query_image), surface))
     found = []
     for condition, name in product(conditions, [ALL, *(SURFACES if set(surface) - {ALL} else ())]):
         chosen = [n for n in range(count) if drawn[n] == (condition, name)]
@@ -311,9 +311,9 @@ def _draw_samples(
     distance = cdist(points[query, None], points)[0]
     distance[query] = np.inf  # a query is not its own sample
     samples = []
-    for (radius, weights, own_image), rng in zip(conditions, rngs):
+    for (radius, weights, query_image), rng in zip(conditions, rngs):
         near = np.flatnonzero(distance <= radius)
-        if not own_image:
+        if not query_image:
             near = near[image[near] != image[query]]
         if len(near) > count:
             # Exponential race (Efraimidis & Spirakis 2006): the smallest values of Exp(1) / weight form a weighted

@@ -28,9 +28,9 @@ def pixels_with_depth(depth: NDArray[np.floating], step: int = 1) -> tuple[NDArr
     position is its own centre, in pixels of the subsampled frame. Depths are not averaged.
     """
     rows, columns = (side // step for side in depth.shape)
-    middle = slice(step // 2, None, step)
+    centre = slice(step // 2, None, step)
     centres = (pixel_centres(rows, columns) - 0.5) + (step // 2 + 0.5) / step
-    return centres, depth[middle, middle][:rows, :columns]
+    return centres, depth[centre, centre][:rows, :columns]
 
 
 def shown_points(

@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from loco.errors import DataError
-from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
+from loco.evaluation.image_pairs import bin_number, draw_from_bin, pairs_of_dataset
 from loco.evaluation.intervals import Item
 from loco.evaluation.observed_points import (
     OCCLUSION_TOLERANCE,
@@ -112,7 +112,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             transform from camera A to camera B, metres.
         settings: ``rotation_bins`` (edges, degrees), ``step`` (default 1), ``thresholds`` (pixels of the subsampled
             frames), ``matches`` to keep per pair. For drawn pairs: ``pairs_per_bin`` over all scenes, ``min_overlap``,
-            ``min_baseline``. Optional: ``interpolate``, whether L2-normalised features (``unit``, the default) or
+            ``min_baseline``. Optional: ``interpolate``, whether L2-normalised features (``normalised``, the default) or
             unnormalised ones (``raw``) are interpolated to pixels; ``candidates``, the pixels of B among which matches
             are searched, ``all`` (the default) or those of ``observed`` depth (Probe3D: ``raw`` and ``observed``);
             ``filters`` (names of ``pixel_search.FILTERS``, [ratio]); ``occlusions`` ([false]), true to leave out,
@@ -176,7 +176,7 @@ def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]
     Raises:
         DataError: the frames lack an image that is listed.
     """
-    given = given_pairs(scene) or []
+    given = pairs_of_dataset(scene) or []
     angles = [float(rotation_angle(pose_a_to_b[:3, :3])) for *_, pose_a_to_b in given]
     bins = bin_number(angles, edges).tolist()
     return [
@@ -195,7 +195,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
         DataError: a scene has neither a list nor overlaps.
     """
     edges = np.asarray(settings["rotation_bins"], dtype=np.float64)
-    others = [s for s, scene in enumerate(scenes) if given_pairs(scene) is None]
+    others = [s for s, scene in enumerate(scenes) if pairs_of_dataset(scene) is None]
     candidates = [_candidates(scenes[s], settings) for s in others]
     angles = [(scenes[s], angle) for s, (_, _, angle, _) in zip(others, candidates)]
     pairs = []
@@ -210,10 +210,10 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
     """Return pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
     if scene.correspondences is None:
         raise DataError(
-            "lists no image pairs, and has no overlaps to draw them by",
+            "the scene has neither a list of image pairs nor overlaps from which to draw pairs",
             file=scene.frames.path,
             scene=scene.frames.scene,
-            remedy="judge it by other benchmarks; this one is for posed images with depth and for lists of pairs",
+            remedy="evaluate it on other benchmarks; this one requires posed images with depth or a list of pairs",
         )
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
     a, b = triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])).nonzero()
@@ -308,7 +308,7 @@ def _offsets(
 def _feature_map(scene: EvaluatedScene, image: int, settings: Mapping[str, Any]) -> Tensor:
     """Return the feature map (h, w, c) of an image, L2-normalised unless `interpolate` is `raw`."""
     cells = torch.from_numpy(scene.features.map(image))
-    if settings.get("interpolate", "unit") == "unit":
+    if settings.get("interpolate", "normalised") == "normalised":
         return cells
     return cells.float() * torch.from_numpy(scene.features["norm"][image])[..., None]
 
@@ -375,10 +375,10 @@ def _require_one_size(scenes: Sequence[EvaluatedScene]) -> None:
     for scene in scenes[1:]:
         if scene.frames.size != scenes[0].frames.size:
             raise DataError(
-                "has frames of another size than the other test scenes: pixel thresholds would not mean the same",
+                "the frames differ in size from those of the other test scenes, so pixel thresholds are not comparable",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
                 expected=scenes[0].frames.size,
                 found=scene.frames.size,
-                remedy="give the datasets of the split equal `frames` sizes",
+                remedy="set the same `frames.height` and `frames.width` for all datasets of the split",
             )

@@ -66,9 +66,9 @@ def refined_offsets(
 def parabola_offsets(windows: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the vertices (k, 2), along u and v, of parabolas through the centres of windows (k, w, w) and their
     neighbours on each axis, in cells from the centre; 0 where a neighbour is missing (NaN) or the peak is flat."""
-    middle = windows.shape[1] // 2
-    row, column = windows[:, middle], windows[:, :, middle]
-    return np.stack([_vertex(line[:, middle - 1 : middle + 2]) for line in (row, column)], axis=1)
+    centre = windows.shape[1] // 2
+    row, column = windows[:, centre], windows[:, :, centre]
+    return np.stack([_vertex(line[:, centre - 1 : centre + 2]) for line in (row, column)], axis=1)
 
 
 def _vertex(line: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from loco.evaluation.camera_motion import Motion, essential_motion, rigid_motion
 from loco.evaluation.defaults import SEEN_WITHIN
-from loco.evaluation.image_pairs import bin_number, draw_from_bin, given_pairs
+from loco.evaluation.image_pairs import bin_number, draw_from_bin, pairs_of_dataset
 from loco.evaluation.intervals import Item
 from loco.evaluation.neighbours import mutual_neighbours
 from loco.evaluation.observed_points import observed_depth
@@ -111,11 +111,11 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     for pair in tqdm(draw_pairs(scenes, settings, seed), desc="relative pose", unit="pair"):
         scene = scenes[pair.scene]
         within = settings.get("seen_within", SEEN_WITHIN)
-        shares = pair_fractions(scene, surfaces[pair.scene], (pair.a, pair.b), within) if reported else ()
+        fractions = pair_fractions(scene, surfaces[pair.scene], (pair.a, pair.b), within) if reported else ()
         named = (scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b])
         angle, baseline = float(rotation_angle(pair.a_to_b[:3, :3])), float(np.linalg.norm(pair.a_to_b[:3, 3]))
         for answer in _answers(scene, pair, settings, scene.rng(seed, pair.a, pair.b)):
-            append(items, (*named, angle, baseline, pair.overlap, *answer, *shares))
+            append(items, (*named, angle, baseline, pair.overlap, *answer, *fractions))
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
 
@@ -124,7 +124,7 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
 
     Images of a drawn pair were taken ``min_baseline`` apart. Bins hold their lower edge; the last its upper edge too.
     """
-    given = {s: found for s, scene in enumerate(scenes) if (found := given_pairs(scene)) is not None}
+    given = {s: found for s, scene in enumerate(scenes) if (found := pairs_of_dataset(scene)) is not None}
     pairs = [Pair(s, *pair, overlap=None) for s, named in given.items() for pair in named]
     others = [s for s in range(len(scenes)) if s not in given]
     candidates = [_candidates(scenes[s], settings) for s in others]
@@ -177,7 +177,9 @@ def _matched(
 ) -> tuple[Matches, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return the matches of two images, and their positions (k, 2) in both, pixels."""
     if scene.keypoints is not None:
-        (uv_a, of_a), (uv_b, of_b) = (detect(scene.frames["rgb"][i], scene.keypoints.get("most", MOST)) for i in images)
+        (uv_a, of_a), (uv_b, of_b) = (
+            detect(scene.frames["rgb"][i], scene.keypoints.get("max_keypoints", MOST)) for i in images
+        )
         matches = mutual_matches(of_a, of_b, settings["matches"], rng)
         matches = matches.take(matches.ratio > least_score(scene.keypoints.get("ratio", RATIO)))
         return matches, (uv_a[matches.a], uv_b[matches.b])

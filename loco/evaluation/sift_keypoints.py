@@ -16,24 +16,24 @@ RATIO, MOST = 0.8, 2000  # defaults: ratio of the two smallest distances; keypoi
 DIM = 128
 
 
-def detect(rgb: NDArray[np.uint8], most: int = MOST) -> tuple[NDArray[np.float64], Tensor]:
+def detect(rgb: NDArray[np.uint8], max_keypoints: int = MOST) -> tuple[NDArray[np.float64], Tensor]:
     """Detect and describe the keypoints of an image.
 
     Args:
         rgb: (h, w, 3).
-        most: maximum number of keypoints; those of the highest contrast are kept.
+        max_keypoints: maximum number of keypoints; those of the highest contrast are kept.
 
     Returns:
         Positions (m, 2), pixels (the centre of the first pixel is at 0.5), and L2-normalised RootSIFT descriptors (m,
         128) (Arandjelovic and Zisserman, CVPR 2012).
     """
     # Without precise upscaling, all positions are off by a quarter of a pixel in both directions.
-    sift = cv2.SIFT_create(nfeatures=most, enable_precise_upscale=True)
+    sift = cv2.SIFT_create(nfeatures=max_keypoints, enable_precise_upscale=True)
     found, descriptors = sift.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
     if not found:
         return np.empty((0, 2)), torch.empty(0, DIM)
-    share = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
-    return np.array([keypoint.pt for keypoint in found]) + 0.5, torch.from_numpy(np.sqrt(share))
+    normalised = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
+    return np.array([keypoint.pt for keypoint in found]) + 0.5, torch.from_numpy(np.sqrt(normalised))
 
 
 def least_score(ratio: float) -> float:

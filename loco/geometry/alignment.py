@@ -31,23 +31,23 @@ def rigid_fit(
         (..., 4, 4), b = R a + t.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    share = None if weights is None else (weights / weights.sum(axis=-1, keepdims=True))[..., None]
-    middle_a, middle_b = _centroid(a, share), _centroid(b, share)
-    from_middle = a - middle_a if share is None else share * (a - middle_a)
-    u, _, vt = np.linalg.svd(np.swapaxes(b - middle_b, -1, -2) @ from_middle)
+    point_weights = None if weights is None else (weights / weights.sum(axis=-1, keepdims=True))[..., None]
+    centroid_a, centroid_b = _centroid(a, point_weights), _centroid(b, point_weights)
+    from_centroid = a - centroid_a if point_weights is None else point_weights * (a - centroid_a)
+    u, _, vt = np.linalg.svd(np.swapaxes(b - centroid_b, -1, -2) @ from_centroid)
     u[..., :, 2] *= np.sign(np.linalg.det(u @ vt))[..., None]
     motion = np.zeros((*a.shape[:-2], 4, 4))
     motion[..., :3, :3] = u @ vt
-    motion[..., :3, 3:] = np.swapaxes(middle_b - middle_a @ np.swapaxes(u @ vt, -1, -2), -1, -2)
+    motion[..., :3, 3:] = np.swapaxes(centroid_b - centroid_a @ np.swapaxes(u @ vt, -1, -2), -1, -2)
     motion[..., 3, 3] = 1
     return motion
 
 
-def _centroid(points: NDArray[Any], share: NDArray[Any] | None) -> NDArray[np.float64]:
-    """Return the mean (..., 1, 3) of points (..., m, 3), weighted by ``share`` (..., m, 1), which sums to 1."""
-    if share is None:
+def _centroid(points: NDArray[Any], point_weights: NDArray[Any] | None) -> NDArray[np.float64]:
+    """Return the mean (..., 1, 3) of points (..., m, 3), weighted by ``point_weights`` (..., m, 1) of sum 1."""
+    if point_weights is None:
         return points.mean(axis=-2, keepdims=True)
-    return (share * points).sum(axis=-2, keepdims=True)
+    return (point_weights * points).sum(axis=-2, keepdims=True)
 
 
 def robust_rigid_fit(

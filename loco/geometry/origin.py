@@ -32,13 +32,13 @@ def local_origin(centres: NDArray[np.floating], metric: bool = True) -> NDArray[
     centres = np.asarray(centres, np.float64)
     if not len(centres):
         return np.zeros(3)
-    middle = np.median(centres, axis=0)
-    extent = 2 * np.median(np.abs(centres - middle).max(axis=1))
+    centre = np.median(centres, axis=0)
+    extent = 2 * np.median(np.abs(centres - centre).max(axis=1))
     unit = 1.0 if metric or extent == 0 else min(extent, 1.0)
-    if np.abs(middle).max() <= FAR * unit:
+    if np.abs(centre).max() <= FAR * unit:
         return np.zeros(3)
     grain = 10.0 ** np.ceil(np.log10(max(extent, unit)))
-    return np.round(middle / grain) * grain
+    return np.round(centre / grain) * grain
 
 
 def single_step(coordinate: float) -> float:

@@ -16,8 +16,8 @@ from loco.geometry.patches import patch_centres, patch_points, sample_depth
 
 BLOCK = 8  # edge in patches of the blocks that are culled together
 CHUNK = 512  # blocks that are projected at once, few enough to stay in the CPU cache
-THINNING_ROWS = 32  # rows of the patch grid on which keyframe selection compares frames
-THINNING_TOLERANCE = 0.05  # metres
+KEYFRAME_ROWS = 32  # rows of the patch grid on which keyframe selection compares frames
+KEYFRAME_TOLERANCE = 0.05  # metres
 
 
 def overlap_matrix(
@@ -58,7 +58,7 @@ def overlap_matrix(
     overlap = np.zeros((n, n), dtype=np.float32)
 
     def look_from(j: int, depth_of_j: NDArray[Any]) -> None:
-        overlap[:, j] = cloud.share_seen(_View(depth_of_j, intrinsics[j], poses[j], tolerance))
+        overlap[:, j] = cloud.visible_fraction(_View(depth_of_j, intrinsics[j], poses[j], tolerance))
 
     with ThreadPoolExecutor(threads) as pool, tqdm(total=n, desc="overlap", unit="image") as progress:
         for start in range(0, n, 8 * threads):
@@ -69,10 +69,10 @@ def overlap_matrix(
     return overlap
 
 
-class Thinning:
+class KeyframeSelection:
     """Keyframe selection: compare each new frame with the keyframes selected before.
 
-    Frames are compared on a coarse grid of :data:`THINNING_ROWS` rows of patches, within :data:`THINNING_TOLERANCE`.
+    Frames are compared on a coarse grid of :data:`KEYFRAME_ROWS` rows of patches, within :data:`KEYFRAME_TOLERANCE`.
     """
 
     def __init__(self, max_overlap: float) -> None:
@@ -96,13 +96,13 @@ class Thinning:
         if not self._views:
             return 0.0
         cloud, view = _coarse(depth, intrinsics, pose)
-        seen = self._cloud.share_seen(view)
+        seen = self._cloud.visible_fraction(view)
         facing = _within(np.array([kept.limits for kept in self._views]), cloud.image_boxes).any(axis=1)
         largest = seen[~facing].max(initial=0) / 2
         for k in sorted(np.flatnonzero(facing), key=lambda k: -seen[k]):
             if largest > self._max_overlap or (seen[k] + 1) / 2 <= largest:
                 break
-            largest = max(largest, (seen[k] + cloud.share_seen(self._views[k])[0]) / 2)
+            largest = max(largest, (seen[k] + cloud.visible_fraction(self._views[k])[0]) / 2)
         return float(largest)
 
     def add(self, depth: NDArray[np.floating], intrinsics: NDArray[np.floating], pose: NDArray[np.floating]) -> None:
@@ -115,12 +115,12 @@ class Thinning:
 def _coarse(depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any]) -> tuple[_Cloud, _View]:
     """Return the points and the view of a frame, with patches of 2 x 2 pixels of a downsampled depth image."""
     height, width = depth.shape
-    grid = THINNING_ROWS, max(1, round(THINNING_ROWS * width / height))
+    grid = KEYFRAME_ROWS, max(1, round(KEYFRAME_ROWS * width / height))
     size = 2 * grid[0], 2 * grid[1]
     small, _ = sample_depth(depth, patch_centres(size, depth.shape))
     intrinsics = scale_intrinsics(intrinsics, depth.shape, size)
     points, valid = patch_points(small, intrinsics, pose, grid)
-    return _Cloud(points[None], valid[None]), _View(small, intrinsics, pose, THINNING_TOLERANCE)
+    return _Cloud(points[None], valid[None]), _View(small, intrinsics, pose, KEYFRAME_TOLERANCE)
 
 
 class _Cloud:
@@ -156,7 +156,7 @@ class _Cloud:
         self._block_boxes = np.concatenate([self._block_boxes, other._block_boxes], axis=2)
         self.image_boxes = np.concatenate([self.image_boxes, other.image_boxes], axis=2)
 
-    def share_seen(self, view: _View) -> NDArray[np.float64]:
+    def visible_fraction(self, view: _View) -> NDArray[np.float64]:
         """Return the fraction of each image's valid patches that are seen, (n,)."""
         met = np.zeros(len(self._counts), dtype=bool)
         met[self._shown[view.may_see(self.image_boxes)]] = True
@@ -193,9 +193,9 @@ class _View:
         self._tolerance = tolerance
         height, width = depth.shape
         self._cells = height + 1, width + 1
-        turn = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]) @ intrinsics @ pose[:3, :3].T
-        self._turn, self._shift = turn, -turn @ pose[:3, 3:]
-        x, y, z = np.concatenate([self._turn, self._shift], axis=1)
+        rotation = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]) @ intrinsics @ pose[:3, :3].T
+        self._rotation, self._shift = rotation, -rotation @ pose[:3, 3:]
+        x, y, z = np.concatenate([self._rotation, self._shift], axis=1)
         self.limits = np.stack([z, x - 0.5 * z, (width + 0.5) * z - x, y - 0.5 * z, (height + 0.5) * z - y])
 
         held = np.pad(depth, 1, mode="edge")
@@ -241,7 +241,7 @@ class _View:
 
     def _project(self, points: NDArray[Any]) -> NDArray[Any]:
         """Return the homogeneous cell coordinates (times z, and z) of points (3, k)."""
-        projected = self._turn @ points
+        projected = self._rotation @ points
         projected += self._shift
         return projected
 

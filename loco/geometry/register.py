@@ -48,12 +48,14 @@ def _looked_up(
     depth: NDArray[Any],
     depth_intrinsics: NDArray[Any],
     intrinsics: NDArray[Any],
-    turn: NDArray[Any],
+    rotation: NDArray[Any],
     size: tuple[int, int],
 ) -> NDArray[Any]:
-    """Return the depth at the rays of a camera with the depth camera's centre and relative rotation ``turn`` (3, 3)."""
+    """Return the depth at the rays of a camera at the centre of the depth camera, with relative ``rotation``."""
     homogeneous = np.concatenate([pixel_centres(*size), np.ones((*size, 1))], axis=-1)
-    rays = homogeneous @ np.linalg.inv(intrinsics).T @ turn.T  # z of a ray in the camera is 1, in the depth camera this
+    rays = (
+        homogeneous @ np.linalg.inv(intrinsics).T @ rotation.T
+    )  # z of a ray in the camera is 1, in the depth camera this
     ahead = rays[..., 2] > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         uv = (rays @ depth_intrinsics.T)[..., :2] / rays[..., 2:]

@@ -14,11 +14,11 @@ from typing import Any
 
 from loco.losses.contrastive import InfoNCE, SupCon
 from loco.losses.dense import DenseSmoothAP
-from loco.losses.draws import DrawingLoss
 from loco.losses.exact import ExactSmoothAP
 from loco.losses.landmark import LandmarkSmoothAP
 from loco.losses.pairs import RankingLoss
 from loco.losses.sampled import SampledSmoothAP
+from loco.losses.stochastic import StochasticLoss
 from loco.losses.triplet import TripletLoss
 
 LOSSES: dict[str, type[RankingLoss]] = {
@@ -34,7 +34,7 @@ LOSSES: dict[str, type[RankingLoss]] = {
 
 def build_loss(name: str, seed: int = 0, **options: Any) -> RankingLoss:
     """Build a loss by its name in the configuration, with its options; ``seed`` is that of its random draws, if any."""
-    draws: dict[str, Any] = {"seed": seed} if issubclass(LOSSES[name], DrawingLoss) else {}
+    draws: dict[str, Any] = {"seed": seed} if issubclass(LOSSES[name], StochasticLoss) else {}
     return LOSSES[name](**draws, **options)
 
 

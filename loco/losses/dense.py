@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from loco.losses.distributed import Group
 from loco.losses.pairs import AllPairsLoss, Ranking, Scale, mean_of_scales, nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group
 
 BLOCK = 2**24  # sigmoids held in memory at a time
 
@@ -19,7 +19,7 @@ BLOCK = 2**24  # sigmoids held in memory at a time
 class DenseSmoothAP(AllPairsLoss):
     """Smooth AP over all pairs in time O(|P| (|P| + |N|)): for small batches, and for tests.
 
-    With ``own_term``, a pair is also compared with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
+    With ``self_term``, a pair is also compared with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
     """
 
     takes_transforms = True
@@ -29,7 +29,7 @@ class DenseSmoothAP(AllPairsLoss):
         rho: float | Sequence[float],
         kappa: float | Sequence[float | None] | None,
         tau: float,
-        own_term: bool = False,
+        self_term: bool = False,
         same_image: float = 0.0,
         ratio: float = 1.0,
         group: Group = None,
@@ -38,7 +38,7 @@ class DenseSmoothAP(AllPairsLoss):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights)
-        self.own_term = own_term
+        self.self_term = self_term
 
     def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
         ranked = [self._rank(patches, scale) for scale in self.scales]
@@ -93,10 +93,10 @@ class DenseSmoothAP(AllPairsLoss):
         # Blocks are recomputed in the backward pass, so that only one is held in memory at a time.
         return torch.cat([checkpoint(self._block_ap, *own, s_p, s_n, weight, use_reentrant=False) for own in blocks])
 
-    def _block_ap(self, own: Tensor, own_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
+    def _block_ap(self, own: Tensor, self_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
         r_p = (weight * torch.sigmoid((s_p[None] - own[:, None]) / self.tau)).sum(dim=1)
-        if not self.own_term:
-            r_p = r_p - 0.5 * own_weight
+        if not self.self_term:
+            r_p = r_p - 0.5 * self_weight
         r_n = self.ratio * torch.sigmoid((s_n[None] - own[:, None]) / self.tau).sum(dim=1)
         return (1 + r_p) / (1 + r_p + r_n)
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from loco.losses import histograms
-from loco.losses.draws import DrawingLoss, draw_rows
+from loco.losses.distributed import Group, all_reduce
 from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
 from loco.losses.inputs import wide_type
@@ -32,11 +32,11 @@ from loco.losses.log import Log
 from loco.losses.pairs import AllPairsLoss, Ranking, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.per_query import QueryMeanAP, query_precision
-from loco.losses.processes import Group, add_up
+from loco.losses.stochastic import StochasticLoss, sample_rows
 from loco.losses.tiles import Classes, Walk
 
 
-class ExactSmoothAP(DrawingLoss, AllPairsLoss):
+class ExactSmoothAP(StochasticLoss, AllPairsLoss):
     """Smooth AP over all pairs of a batch, in two passes over tiles.
 
     Distances are computed in the precision of the points, at least float32, and products in that of the features, at
@@ -78,7 +78,7 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
             rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights, seed=seed
         )
         if queries is not None and (ranking != "query" or queries < 1):
-            raise ValueError(f"queries must be 1 or more, with ranking='query'; found {queries} with {ranking!r}")
+            raise ValueError(f"queries must be at least 1, with ranking='query'; found {queries} with {ranking!r}")
         self.tile, self.queries = tile, queries
         self.takes_half = ranking == "batch"
         self.classes = Classes(self.scales, same_image)
@@ -93,7 +93,7 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
         walk = self._walk(patches)
         if self.ranking == "query":
             differentiate = torch.is_grad_enabled() and patches.features.requires_grad
-            queries = None if self.queries is None else draw_rows(patches, self.queries, self.generator(patches))
+            queries = None if self.queries is None else sample_rows(patches, self.queries, self.generator(patches))
             found = QueryMeanAP.apply(patches.features, source, self, walk, queries, differentiate)
         else:
             found = _MeanAP.apply(patches.features, source, self, walk)
@@ -116,7 +116,7 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
                 values = lookup.read(block, scores.clone())
                 total[block.i] += values.sum(dim=1)
                 total[block.j] += values.sum(dim=0)
-        total, weight = add_up(sums, self.group)
+        total, weight = all_reduce(sums, self.group)
         precision = torch.empty_like(total)
         precision[walk.order] = total / weight
         return precision
@@ -126,7 +126,7 @@ class ExactSmoothAP(DrawingLoss, AllPairsLoss):
         binning = self.engine(features).Binning(walk, self.grid, self.classes.number)
         for block in walk.blocks(self.classes.radii[-1]):
             binning.add(block, multiply(features[block.i], features[block.j].T))
-        scores = add_up(binning.histograms(), self.group)
+        scores = all_reduce(binning.histograms(), self.group)
         weights = zip(self.classes.positive.to(scores), self.classes.negative.to(scores))
         return [Tables(scores, *of_scale, self.grid, self.tau, self.ratio) for of_scale in weights]
 
@@ -175,7 +175,7 @@ class _MeanAP(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         features, _ = ctx.saved_tensors
-        grad = add_up(grad.double(), ctx.criterion.group)  # this rank's blocks contribute to all losses
+        grad = all_reduce(grad.double(), ctx.criterion.group)  # this rank's blocks contribute to all losses
         slopes = sum(g * table.slopes() for g, table in zip(grad, ctx.tables))
         with torch.autocast(features.device.type, enabled=False):
             sorted_gradient = ctx.criterion.gradient(ctx.walk, features, slopes)

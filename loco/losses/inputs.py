@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.patches import Patches
-from loco.losses.processes import Group, place
 
 SHORTEST_ROW = 1e-12  # rows with a smaller norm count as zero, as in torch.nn.functional.normalize
-_UNIT_TOLERANCE = 1e-4  # in addition to the rounding of the dtype; scores stay inside the grid of the exact loss
+_NORM_TOLERANCE = 1e-4  # in addition to the rounding of the dtype; scores stay inside the grid of the exact loss
 
 
 class Selection(NamedTuple):
@@ -57,7 +57,7 @@ def select(
         raise ValueError(f"features must have a floating-point type, found {features.dtype}")
     if features.ndim == 4:
         features = features.permute(0, 2, 3, 1).flatten(0, 2)
-    n, (process, _) = len(features), place(group)
+    n, (process, _) = len(features), rank_and_world_size(group)
     patches = Patches(
         features,
         _widened(given["points"]).reshape(n, 3),
@@ -77,7 +77,7 @@ def select(
 def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
     """Return the shape of the patches, (n,) or (b, h, w)."""
     if features.ndim not in (2, 4):
-        raise ValueError(f"wrong shape of features (n, d) or (b, d, h, w); found features {tuple(features.shape)}")
+        raise ValueError(f"features must have the shape (n, d) or (b, d, h, w), found {tuple(features.shape)}")
     is_map = features.ndim == 4
     shape = torch.Size((features.shape[0], *features.shape[2:])) if is_map else features.shape[:1]
     layout = "b, h, w" if is_map else "n"
@@ -120,7 +120,7 @@ def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
     return whole.view(-1, *[1] * (len(shape) - ids.ndim), *ids.shape[1:]).expand(shape).flatten()
 
 
-def unit_rows(features: Tensor) -> tuple[Tensor, bool]:
+def normalise_rows(features: Tensor) -> tuple[Tensor, bool]:
     """Return L2-normalise rows, differentiably.
 
     Args:
@@ -134,7 +134,7 @@ def unit_rows(features: Tensor) -> tuple[Tensor, bool]:
     return features / norm.masked_fill(norm < SHORTEST_ROW, torch.inf), bool(norm.isfinite().all())
 
 
-def require_unit_rows(features: Tensor) -> bool:
+def require_normalised_rows(features: Tensor) -> bool:
     """Check that rows are L2-normalised, as by :func:`torch.nn.functional.normalize`: with norm 1, or zero.
 
     Norms may differ from 1 by 1e-4, in addition to the rounding of the dtype (bfloat16: 0.004).
@@ -153,12 +153,13 @@ def require_unit_rows(features: Tensor) -> bool:
     if not len(off):
         return True
     worst, is_finite = torch.stack([off.max(), norm.isfinite().all().to(off)]).tolist()  # one synchronisation
-    tolerance = _UNIT_TOLERANCE + torch.finfo(features.dtype).eps / 2
+    tolerance = _NORM_TOLERANCE + torch.finfo(features.dtype).eps / 2
     if worst > tolerance:
         length = float(norm[off.argmax()])
         raise ValueError(
-            f"with normalise=False the rows of the features must have length 1, to {tolerance:.1g}; found a row of "
-            f"length {length:.6g}: apply torch.nn.functional.normalize, or leave it to the loss (normalise=True)"
+            f"with normalise=False, the rows of the features must have an L2 norm of 1 within {tolerance:.1g}; found "
+            "a row with "
+            f"norm {length:.6g}: apply torch.nn.functional.normalize, or set normalise=True"
         )
     return bool(is_finite)
 

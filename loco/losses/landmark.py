@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from loco.losses.dense import DenseSmoothAP
-from loco.losses.draws import DrawingLoss
+from loco.losses.distributed import Group
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group
+from loco.losses.stochastic import StochasticLoss
 
 
-class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
+class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
     """Smooth AP over all pairs of a landmark and a patch, in one ranking.
 
     As in the release of LoCUS (github.com/dakloepfer/locus), landmarks are drawn from the first image of each scene,
@@ -34,7 +34,7 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
         tau: float,
         landmarks: int = 64,
         patches: float = 0.1,
-        own_term: bool = True,
+        self_term: bool = True,
         seed: int = 0,
         ratio: float = 1.0,
         group: Group = None,
@@ -42,7 +42,7 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
     ) -> None:
         """
         Args:
-            rho, kappa, tau, own_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
+            rho, kappa, tau, self_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
             landmarks: number of patches drawn as landmarks.
             patches: fraction of the patches with which landmarks are compared, in addition to their positives.
             seed: seed of the draws.
@@ -50,9 +50,9 @@ class LandmarkSmoothAP(DrawingLoss, DenseSmoothAP):
         Raises:
             ValueError: as :class:`loco.losses.pairs.RankingLoss`, or an option out of its range.
         """
-        super().__init__(rho, kappa, tau, own_term, 1.0, ratio, group, normalise, seed=seed)
+        super().__init__(rho, kappa, tau, self_term, 1.0, ratio, group, normalise, seed=seed)
         if landmarks < 1 or not 0 < patches <= 1:
-            raise ValueError(f"landmarks must be 1 or more and patches in (0, 1], found {landmarks} and {patches}")
+            raise ValueError(f"landmarks must be at least 1 and patches in (0, 1], found {landmarks} and {patches}")
         self.landmarks, self.patches = landmarks, patches
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:

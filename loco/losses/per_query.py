@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loco.losses.distributed import all_reduce
 from loco.losses.first_order import first_order
 from loco.losses.pairs import AllPairsLoss
-from loco.losses.processes import add_up
 from loco.losses.query_rows import QueryRows, RowBlock
 from loco.losses.rows import RowGrid, RowTables, Window
 from loco.losses.tiles import Walk
@@ -51,7 +51,7 @@ class QueryMeanAP(torch.autograd.Function):
         differentiate: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         ranking = QueryRanking(criterion, walk, features[walk.order], queries, differentiate)
-        sums = add_up(torch.cat([ranking.ap.sum(dim=0), ranking.pairs.flatten()]), criterion.group)
+        sums = all_reduce(torch.cat([ranking.ap.sum(dim=0), ranking.pairs.flatten()]), criterion.group)
         ap, positives, negatives = sums.view(3, -1)
         mean_ap = (ap / ranking.queries.clamp(min=1)).to(features)
         positives, negatives = positives.round().long(), negatives.round().long()
@@ -68,7 +68,7 @@ class QueryMeanAP(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
         # The rows of this rank contribute to the loss on every rank.
-        return gradient * add_up(grad.double().sum(), ctx.group).to(gradient), None, None, None, None, None
+        return gradient * all_reduce(grad.double().sum(), ctx.group).to(gradient), None, None, None, None, None
 
 
 def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Te
     ranking = QueryRanking(criterion, walk, features[walk.order], queries=None, differentiate=False)
     weights = ranking.ap.new_tensor(criterion.weights)
     sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
-    total, weight = add_up(sums, criterion.group)
+    total, weight = all_reduce(sums, criterion.group)
     precision = torch.empty_like(total)
     precision[walk.order] = total / weight
     return precision
@@ -110,7 +110,7 @@ class QueryRanking:
         self.kind_of_class = kind_of_class.to(features.device)
         rows = QueryRows(walk, features, queries)
         self.ranked = rows.ranked
-        self.queries = add_up(self.ranked.sum(dim=0).double(), criterion.group)
+        self.queries = all_reduce(self.ranked.sum(dim=0).double(), criterion.group)
         weights = self.queries.new_tensor(criterion.weights) * (self.queries > 0)
         self.row_weight = (weights / weights.sum().clamp(min=1e-300) / self.queries.clamp(min=1)).tolist()
         if rows.blocks:

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loco.losses.draws import DrawingLoss, draw_rows
+from loco.losses.distributed import Group, all_reduce
 from loco.losses.first_order import first_order
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group, add_up
 from loco.losses.query_rows import QueryRows, RowBlock
+from loco.losses.stochastic import StochasticLoss, sample_rows
 from loco.losses.tiles import Classes, Walk
 
 _TILE = 512  # patches per side of a tile
 
 
-class QueryLoss(DrawingLoss):
+class QueryLoss(StochasticLoss):
     """Base class of losses of queries: the mean of :meth:`of_rows` over the queries that have a positive.
 
     Pairs within one image are not positives. The log counts the pairs of the drawn queries (or of all queries with a
@@ -58,9 +58,9 @@ class QueryLoss(DrawingLoss):
         super().__init__(rho, kappa, tau, group=group, normalise=normalise, seed=seed)
         for name, number in (("queries", queries), ("positives", positives), ("negatives", negatives)):
             if number is not None and number < 1:
-                raise ValueError(f"the number of {name} must be 1 or more, or None for all, found {number}")
+                raise ValueError(f"the number of {name} must be at least 1, or None for all, found {number}")
         if queries is None and (positives is not None or negatives is not None):
-            raise ValueError("with queries=None, all pairs count: positives and negatives must be None")
+            raise ValueError("with queries=None, all pairs are used: positives and negatives must be None")
         self.queries, self.positives, self.negatives = queries, positives, negatives
         self.takes_transforms = queries is not None
 
@@ -78,7 +78,7 @@ class QueryLoss(DrawingLoss):
         if self.queries is None:
             return self._of_all(patches)
         generator = self.generator(patches)
-        queries = draw_rows(patches, self.queries, generator)
+        queries = sample_rows(patches, self.queries, generator)
         losses, log = [], {"positives": 0, "negatives": 0, "mean_ap": float("nan")}
         for scene in patches.scene_ids.unique():  # patches of different scenes form no pairs
             query = queries[patches.scene_ids[queries] == scene]
@@ -127,7 +127,7 @@ class _MeanOfAll(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         in_order = features[walk.order]
         rows = QueryRows(walk, in_order, drawn=None)
-        queries = add_up(rows.ranked.sum(), criterion.group).clamp(min=1)
+        queries = all_reduce(rows.ranked.sum(), criterion.group).clamp(min=1)
         gradient = torch.zeros_like(in_order) if differentiate else None
         total = features.new_zeros((), dtype=torch.float64)
         pairs = torch.zeros(2, dtype=torch.int64, device=features.device)
@@ -144,16 +144,16 @@ class _MeanOfAll(torch.autograd.Function):
         if gradient is not None:
             ctx.save_for_backward(torch.empty_like(features).index_copy_(0, walk.order, gradient), source)
         ctx.group = criterion.group
-        pairs = add_up(pairs, criterion.group)
+        pairs = all_reduce(pairs, criterion.group)
         ctx.mark_non_differentiable(pairs)
-        return add_up(total, criterion.group).to(features), pairs
+        return all_reduce(total, criterion.group).to(features), pairs
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
         # The rows of this rank contribute to the loss on every rank.
-        return gradient * add_up(grad.double(), ctx.group).to(gradient), None, None, None, None
+        return gradient * all_reduce(grad.double(), ctx.group).to(gradient), None, None, None, None
 
 
 def _classes_of_rows(walk: Walk, block: RowBlock) -> tuple[Tensor, Tensor]:

@@ -148,8 +148,8 @@ class RowTables:
         self.r_p, self.r_n = window.ranks(self.around)
         self.weights = [float(weight) for weight in positive.unique() if weight > 0]
         total = self.around[0].sum(dim=-1)
-        self.share = torch.where(total > 0, 1 / total, 0.0)[:, None]
-        self.ap = sum((own * ap).sum(dim=-1) for own, ap, *_ in self._by_weight()) * self.share[:, 0]
+        self.row_scale = torch.where(total > 0, 1 / total, 0.0)[:, None]
+        self.ap = sum((own * ap).sum(dim=-1) for own, ap, *_ in self._by_weight()) * self.row_scale[:, 0]
 
     def slopes(self) -> Tensor:
         """Return the derivative of a row's mean AP by the score of a pair of each kind (r, kinds, surrounding nodes).
@@ -165,7 +165,7 @@ class RowTables:
         as_positive, as_negative = self.window.passing_slopes(torch.stack([by_r_p, by_r_n]))[:, :, None]
         slopes = self.positive[:, None] * as_positive + self.negative[:, None] * as_negative
         slopes[..., _BAND:-_BAND] -= own_slopes
-        return slopes.mul_(self.share[:, None])
+        return slopes.mul_(self.row_scale[:, None])
 
     def _by_weight(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield, for the positives of each weight, their weighted histogram, AP, and its derivatives by R_P and R_N."""

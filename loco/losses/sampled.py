@@ -18,17 +18,17 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from loco.losses.draws import DrawingLoss
+from loco.losses.distributed import Group
 from loco.losses.first_order import first_order
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.processes import Group
+from loco.losses.stochastic import StochasticLoss
 
 _CHUNK = 1024  # pairs whose features are gathered at once
 _TRIALS = 500_000  # pairs tested at once
 
 
-class SampledSmoothAP(DrawingLoss):
+class SampledSmoothAP(StochasticLoss):
     """Smooth AP of sampled anchors against sampled pairs."""
 
     def __init__(
@@ -60,7 +60,7 @@ class SampledSmoothAP(DrawingLoss):
             corrections: ``published`` scales R_P as in LoCo's release, which counts the anchor among the other
                 positives of the pool and among those in range, although it is in neither: for B others, w of them in
                 range, it uses B - 1 and w - 1. ``unbiased`` uses B and w. The two agree as the pool grows.
-            seed: seed of the draws.
+            seed: seed of the sampled.
             same_image: maximum fraction of positive pairs within one image: 0 leaves these out, 1 keeps all. LoCo's
                 paper keeps all, its release has a limit of 0.4.
             population: numbers of positive and of negative pairs to which the ranks are scaled (|P| and |N| of LoCo,
@@ -94,28 +94,30 @@ class SampledSmoothAP(DrawingLoss):
         if not pairs.n_positive:
             return nothing_to_rank(patches.features, pairs.n_negative)
         s_p, s_n = (_PairSimilarity.apply(patches.features, pool) for pool in (pairs.positive, pairs.negative))
-        draws = self.draw(s_p.detach(), s_n.detach(), pairs, rng)
-        s_a = s_p[draws.anchors, None]
-        r_p = draws.positive.rank(s_p[draws.positive.pairs] - s_a, self.tau)
-        r_n = self.ratio * draws.negative.rank(s_n[draws.negative.pairs] - s_a, self.tau)
+        sampled = self.draw(s_p.detach(), s_n.detach(), pairs, rng)
+        s_a = s_p[sampled.anchors, None]
+        r_p = sampled.positive.rank(s_p[sampled.positive.pairs] - s_a, self.tau)
+        r_n = self.ratio * sampled.negative.rank(s_n[sampled.negative.pairs] - s_a, self.tau)
         mean_ap = ((1 + r_p) / (1 + r_p + r_n)).mean()
         log = {"positives": pairs.n_positive, "negatives": pairs.n_negative, "mean_ap": mean_ap.item()}
         return 1 - mean_ap, log
 
-    def draw(self, s_p: Tensor, s_n: Tensor, pairs: Pairs, rng: np.random.Generator) -> Draws:
+    def draw(self, s_p: Tensor, s_n: Tensor, pairs: Pairs, rng: np.random.Generator) -> SampledPairs:
         """Draw anchors, and the pairs with which they are compared, from the similarities of the pools."""
         anchors = torch.from_numpy(rng.permutation(len(s_p))[: self.anchors]).to(s_p.device)
         generator = torch.Generator(s_p.device).manual_seed(int(rng.integers(2**62)))
         difference = s_p - s_p[anchors, None]
         difference[torch.arange(len(anchors), device=s_p.device), anchors] = -math.inf  # not compared with itself
         n_positive, n_negative = self.population or (pairs.n_positive, pairs.n_negative)
-        rivals, missing = len(s_p) - 1, int(self.corrections == "published")
-        positive = self._draw_rivals(difference, n_positive - 1, rivals, self.max_positives, generator, missing)
+        pool_size, missing = len(s_p) - 1, int(self.corrections == "published")
+        positive = self._sample_candidates(
+            difference, n_positive - 1, pool_size, self.max_positives, generator, missing
+        )
         difference = s_n - s_p[anchors, None]
-        negative = self._draw_rivals(difference, n_negative, len(s_n), self.max_negatives, generator)
-        return Draws(anchors, positive, negative)
+        negative = self._sample_candidates(difference, n_negative, len(s_n), self.max_negatives, generator)
+        return SampledPairs(anchors, positive, negative)
 
-    def _draw_rivals(
+    def _sample_candidates(
         self,
         difference: Tensor,
         population: float,
@@ -123,7 +125,7 @@ class SampledSmoothAP(DrawingLoss):
         cap: int,
         generator: torch.Generator,
         missing: int = 0,
-    ) -> Rivals:
+    ) -> Candidates:
         """Draw pairs for each anchor, from ``difference`` = s - s_a (A, m) of a uniform sample of ``population`` pairs.
 
         ``pool`` pairs of the sample are compared with the anchor; the factors exclude ``missing`` of them.
@@ -137,10 +139,10 @@ class SampledSmoothAP(DrawingLoss):
         in_range = near.sum(dim=1, dtype=difference.dtype)
         scale = (in_range - missing).clamp(min=0) / is_drawn.sum(dim=1).clamp(min=1)
         above = (difference > self.delta).sum(dim=1)
-        return Rivals(drawn, is_drawn, stands_for * scale, stands_for * above)
+        return Candidates(drawn, is_drawn, stands_for * scale, stands_for * above)
 
 
-class Rivals(NamedTuple):
+class Candidates(NamedTuple):
     """The pairs with which each of A anchors is compared."""
 
     pairs: Tensor  # (A, m) int64, rows of a pool
@@ -154,12 +156,12 @@ class Rivals(NamedTuple):
         return self.scale * sigma.sum(dim=1) + self.above
 
 
-class Draws(NamedTuple):
+class SampledPairs(NamedTuple):
     """Anchors (A,), rows of the pool of positives, and the pairs with which they are compared."""
 
     anchors: Tensor
-    positive: Rivals
-    negative: Rivals
+    positive: Candidates
+    negative: Candidates
 
 
 class Pairs(NamedTuple):
@@ -218,14 +220,14 @@ def _draw_pairs(
 ) -> np.ndarray:
     """Draw at most ``pool`` pairs with above < distance <= upto, uniformly without replacement over all scenes."""
     parts = [
-        rows[_draw_scene_pairs(tree, int(count), int(share), above, upto, rng)]
-        for (rows, tree), count, share in zip(trees, counts, _shares(counts, pool, rng))
-        if share
+        rows[_draw_scene_pairs(tree, int(count), int(number), above, upto, rng)]
+        for (rows, tree), count, number in zip(trees, counts, _split_count(counts, pool, rng))
+        if number
     ]
     return np.concatenate([np.empty((0, 2), np.int64), *parts])
 
 
-def _shares(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarray:
+def _split_count(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarray:
     """Draw how many of ``pool`` elements are of each kind, of which there are ``counts`` (up to billions)."""
     total = int(counts.sum())
     if total <= pool:
@@ -235,25 +237,25 @@ def _shares(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _draw_scene_pairs(
-    tree: cKDTree, count: int, share: int, above: float, upto: float, rng: np.random.Generator
+    tree: cKDTree, count: int, number: int, above: float, upto: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw ``share`` of the ``count`` pairs of a scene in the range: from a list if they are few, else by rejection."""
+    """Draw ``number`` of the ``count`` pairs of a scene in range, from a list if there are few, else by rejection."""
     possible = tree.n * (tree.n - 1) // 2
-    trials = share * possible / count
-    if share * 4 > count or trials > count:
+    trials = number * possible / count
+    if number * 4 > count or trials > count:
         listed = tree.query_pairs(upto, output_type="ndarray")
         distance = np.linalg.norm(tree.data[listed[:, 0]] - tree.data[listed[:, 1]], axis=1)
         listed = listed[distance > above]
-        return listed[rng.permutation(len(listed))[:share]]
+        return listed[rng.permutation(len(listed))[:number]]
     found = np.empty((0, 2), np.int64)
-    while len(found) < share:
+    while len(found) < number:
         trial = np.sort(rng.integers(tree.n, size=(min(int(1.2 * trials) + 16, _TRIALS), 2)), axis=1)
         distance = np.linalg.norm(tree.data[trial[:, 0]] - tree.data[trial[:, 1]], axis=1)
         good = (trial[:, 0] < trial[:, 1]) & (distance > above) & (distance <= upto)
         both = np.concatenate([found, trial[good]])
         _, first = np.unique(both[:, 0] * tree.n + both[:, 1], return_index=True)
         found = both[np.sort(first)]
-    return found[:share]
+    return found[:number]
 
 
 class _PairSimilarity(torch.autograd.Function):

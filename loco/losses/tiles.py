@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.pairs import Scale
 from loco.losses.patches import Patches
-from loco.losses.processes import Group, place
 
 
 class Classes:
@@ -59,7 +59,7 @@ class Walk:
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
         self.pair_classes = classes
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
-        self.process, self.processes = place(group)
+        self.process, self.processes = rank_and_world_size(group)
         points = patches.points
         host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
         tiles = list(_tiles(host_points, host_scenes, tile))

@@ -38,8 +38,8 @@ MODELS = {
     "compact_cnn": Entry("compact_cnn", "compact_cnn"),
     "concat": Entry("concat", "concat"),
     "dense_sift": Entry("dense_sift", "DenseSIFT"),
-    "pretrained": Entry("given", "pretrained"),
-    "published": Entry("given", "published"),
+    "pretrained": Entry("from_file", "pretrained"),
+    "published": Entry("from_file", "published"),
 }
 BACKBONES = {
     "croco": Entry("croco", "load_croco"),
@@ -63,7 +63,7 @@ def find(table: Mapping[str, Entry], name: object, kind: str) -> Entry:
         ConfigError: unknown name.
     """
     if not isinstance(name, str) or name not in table:
-        raise ConfigError(f"unknown {kind} {name!r}; known are: {', '.join(sorted(table))}")
+        raise ConfigError(f"unknown {kind} {name!r}; expected one of: {', '.join(sorted(table))}")
     return table[name]
 
 

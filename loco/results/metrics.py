@@ -134,7 +134,7 @@ def samples_of(metrics: Metrics) -> list[Sample]:
     try:
         return list(evaluation.samples(metrics.items, metrics.settings))
     except KeyError as error:
-        raise _unusable(metrics.path, f"lacks {error} among its items or settings") from error
+        raise _unusable(metrics.path, f"has no {error} in its items or settings") from error
 
 
 def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, str]]]) -> list[Metrics]:
@@ -148,11 +148,11 @@ def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, s
     Returns:
         One entry per (file, split, row).
     """
-    shown = {Path(path): places for path, places in rows.items()}
+    shown = {Path(path): shown_as for path, shown_as in rows.items()}
     return [replace(m, split=split, experiment=row) for m in metrics for split, row in shown[m.path]]
 
 
-def named(key: Iterable[object]) -> str:
+def key_text(key: Iterable[object]) -> str:
     """Return the text of a key for messages."""
     return " / ".join(str(part) for part in key if part is not None)
 

@@ -116,16 +116,16 @@ class _Furnishing:
         design = self.house.design(kind)
         for _ in range(TRIES):
             position = self.rng.uniform(self.room.low + 0.8, self.room.high - 0.8)
-            turn = self.rng.integers(4) * np.pi / 2 + self.rng.normal(0, 0.06)
-            pose = pose_at([*position, SUNK], turn)
+            angle = self.rng.integers(4) * np.pi / 2 + self.rng.normal(0, 0.06)
+            pose = pose_at([*position, SUNK], angle)
             if self.put(design, pose, gap):
                 return design, pose
         return None
 
-    def beside(self, host: Floats, design: Design, offset: Sequence[float], turn: float, gap: float = 0.0) -> bool:
-        """Place a piece at ``offset`` (x, y) in the frame of ``host`` (4, 4), rotated relative to it by ``turn``."""
+    def beside(self, host: Floats, design: Design, offset: Sequence[float], angle: float, gap: float = 0.0) -> bool:
+        """Place a piece at ``offset`` (x, y) in the frame of ``host`` (4, 4), rotated relative to it by ``angle``."""
         position = (host @ [*offset, 0.0, 1.0])[:3]
-        return self.put(design, pose_at(position, np.arctan2(host[1, 0], host[0, 0]) + turn), gap)
+        return self.put(design, pose_at(position, np.arctan2(host[1, 0], host[0, 0]) + angle), gap)
 
     def on_top(self, host: tuple[Design, Floats] | None, kinds: Sequence[str], count: int) -> None:
         """Place small objects on a piece of furniture; objects that do not fit are left out."""
@@ -179,17 +179,17 @@ class _Furnishing:
         along = int(self.room.size.argmax())
         design = self.house.design("ceiling_lamp")
         for k in range(count):
-            share = np.full(2, 0.5)
-            share[along] = (k + 0.5) / count
-            position = self.room.low + share * self.room.size + self.rng.uniform(-0.25, 0.25, 2)
+            fraction = np.full(2, 0.5)
+            fraction[along] = (k + 0.5) / count
+            position = self.room.low + fraction * self.room.size + self.rng.uniform(-0.25, 0.25, 2)
             self.put(design, pose_at([*position, self.room.height], 0.0))
 
     def dress_windows(self) -> None:
         for window in (o for o in self.room.openings if o.to is None):
             wall = self.room.wall(window.wall)
             if window.bottom > 0.7 and self.rng.random() < 0.6:
-                middle = (window.low + window.high) / 2
-                self.put(self.house.design("radiator"), pose_at(wall.at(middle, inward=0.08), wall.facing))
+                centre = (window.low + window.high) / 2
+                self.put(self.house.design("radiator"), pose_at(wall.at(centre, inward=0.08), wall.facing))
             if self.rng.random() < 0.6:
                 curtain = self.house.design("curtain")
                 half = curtain.bounds[1, 0] + 0.01
@@ -220,8 +220,8 @@ class _Furnishing:
     def rug(self, at: Floats | None = None) -> None:
         """Add a rug at a pose (4, 4) or a random one; it may be under furniture."""
         design = self.house.design("rug")
-        middle = (self.room.low + self.room.high) / 2
-        pose = pose_at([*middle, SUNK], self.rng.integers(2) * np.pi / 2) if at is None else at
+        centre = (self.room.low + self.room.high) / 2
+        pose = pose_at([*centre, SUNK], self.rng.integers(2) * np.pi / 2) if at is None else at
         self.put(design, pose, solid=False)
 
 
@@ -275,8 +275,8 @@ def _dining(room: _Furnishing) -> None:
         for x, y, side in seats:
             chair = room.house.design("chair", in_set=True)
             away = y + side * (chair.bounds[1, 1] + room.rng.uniform(0.03, 0.12))
-            turn = (0.0 if side > 0 else np.pi) + room.rng.normal(0, 0.12)
-            room.beside(table[1], chair, (x, away), turn)
+            angle = (0.0 if side > 0 else np.pi) + room.rng.normal(0, 0.12)
+            room.beside(table[1], chair, (x, away), angle)
         room.on_top(table, ["bowl", "vase"], 2)
         room.rug(table[1])
     room.on_top(room.against_wall("sideboard"), ["vase", "table_lamp", "books", "bowl"], 3)

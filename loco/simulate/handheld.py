@@ -84,7 +84,10 @@ class Walk:
         places = choose_panoramas(self.house, self.renderer.scene, max(1, round(images / IMAGES_A_PLACE)), rng)
         turns = [len(part) for part in np.array_split(np.arange(images), len(places))]
         self.poses = np.concatenate(
-            [_turn(p.position, p.heading, self._clearance(p.position), n, rng) for p, n in zip(places, turns)]
+            [
+                _rotate_on_the_spot(p.position, p.heading, self._clearance(p.position), n, rng)
+                for p, n in zip(places, turns)
+            ]
         )
         self._exposures = []
         for place, n in zip(places, turns):
@@ -110,19 +113,21 @@ class Walk:
 
     def _clearance(self, position: Floats) -> float:
         """Return the distance from the centre of the circle to the nearest surface, metres."""
-        middle = np.array([[*position[:2], EYES]], np.float32)
-        return float(self.renderer.scene.compute_distance(o3d.core.Tensor(middle), nthreads=1).numpy()[0])
+        centre = np.array([[*position[:2], EYES]], np.float32)
+        return float(self.renderer.scene.compute_distance(o3d.core.Tensor(centre), nthreads=1).numpy()[0])
 
 
-def _turn(position: Floats, heading: float, clearance: float, images: int, rng: np.random.Generator) -> Floats:
+def _rotate_on_the_spot(
+    position: Floats, heading: float, clearance: float, images: int, rng: np.random.Generator
+) -> Floats:
     """Return poses (images, 4, 4) of one full rotation with smoothly varying tilt and roll."""
-    turn = np.linspace(0, 2 * np.pi, images, endpoint=False)
+    angle = np.linspace(0, 2 * np.pi, images, endpoint=False)
     start = rng.uniform(0, 2 * np.pi, size=4)  # initial phases of the motions
-    yaw = heading - turn
-    tilt = np.radians(TILT) * np.sin(2 * turn + start[0])
-    roll = np.radians(ROLL) * np.sin(3 * turn + start[1])
+    yaw = heading - angle
+    tilt = np.radians(TILT) * np.sin(2 * angle + start[0])
+    roll = np.radians(ROLL) * np.sin(3 * angle + start[1])
     radius = min(RADIUS, USED * clearance)
-    height = EYES + (position[2] - EYES) * np.sin(turn + start[2])
+    height = EYES + (position[2] - EYES) * np.sin(angle + start[2])
     centres = np.stack([radius * np.cos(yaw + start[3]), radius * np.sin(yaw + start[3]), height], axis=1)
     centres[:, :2] += position[:2]
 

@@ -57,9 +57,9 @@ def light_house(house: House, scene: o3d.t.geometry.RaycastingScene) -> Light:
 
 def triangle_reflectance(house: House) -> Floats:
     """Return the reflectance (m, 3) at the centroid of each triangle."""
-    middle = house.vertices[house.triangles].mean(axis=1)
+    centroid = house.vertices[house.triangles].mean(axis=1)
     normal = house.normals[house.triangles].mean(axis=1)
-    return surface_reflectance(house, np.arange(len(house.triangles)), middle, normal)
+    return surface_reflectance(house, np.arange(len(house.triangles)), centroid, normal)
 
 
 def surface_reflectance(house: House, triangle: NDArray, points: Floats, normals: Floats) -> Floats:
@@ -67,9 +67,9 @@ def surface_reflectance(house: House, triangle: NDArray, points: Floats, normals
     rotations = np.stack([instance.pose[:3, :3] for instance in house.instances]).astype(np.float32)
     origins = np.stack([instance.pose[:3, 3] for instance in house.instances]).astype(np.float32)
     number = house.instance[triangle]
-    turn = rotations[number]
-    points = np.einsum("nij,ni->nj", turn, points - origins[number])
-    normals = np.einsum("nij,ni->nj", turn, normals)
+    rotation = rotations[number]
+    points = np.einsum("nij,ni->nj", rotation, points - origins[number])
+    normals = np.einsum("nij,ni->nj", rotation, normals)
     colour = np.empty((len(triangle), 3), np.float32)
     for material, at in _groups(house.material[triangle]):
         colour[at] = reflectance(house.materials[material], points[at], normals[at], house.noise)
@@ -89,10 +89,10 @@ def _lifted(house: House) -> Floats:
     They are ``LIFT`` above the surface, in front of flat objects on it that would occlude the vertex, and slightly
     inside the surface's border, so that they do not see through corners.
     """
-    middle = house.vertices[house.triangles].mean(axis=1)
+    centroid = house.vertices[house.triangles].mean(axis=1)
     inside = np.zeros_like(house.vertices)
     for corner in range(3):
-        np.add.at(inside, house.triangles[:, corner], middle - house.vertices[house.triangles[:, corner]])
+        np.add.at(inside, house.triangles[:, corner], centroid - house.vertices[house.triangles[:, corner]])
     length = np.linalg.norm(inside, axis=1, keepdims=True)
     inside *= np.minimum(0.03, 0.4 * length) / np.maximum(length, 1e-9)
     return house.vertices + inside + LIFT * house.normals
@@ -104,11 +104,11 @@ def _from_lamps(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Fl
     ring = LAMP_RADIUS * np.stack([np.cos(turns), np.sin(turns), np.zeros(LAMP_SAMPLES)], axis=1)
     for lamp in house.lamps:
         for offset in ring:
-            way = lamp.position + offset - origins
-            square = (way**2).sum(axis=1)
-            cosine = (way * house.normals).sum(axis=1) / np.sqrt(square)
+            direction = lamp.position + offset - origins
+            square = (direction**2).sum(axis=1)
+            cosine = (direction * house.normals).sum(axis=1) / np.sqrt(square)
             strength = cosine / (square + 0.1) / LAMP_SAMPLES
-            total += _unshadowed(scene, origins, way, strength, lamp.power.max())[:, None] * lamp.power / np.pi
+            total += _unshadowed(scene, origins, direction, strength, lamp.power.max())[:, None] * lamp.power / np.pi
     return total
 
 
@@ -119,22 +119,22 @@ def _from_panes(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Fl
         area = np.linalg.norm(pane.across) * np.linalg.norm(pane.up) / (across * up)
         for a in (np.arange(across) + 0.5) / across:
             for b in (np.arange(up) + 0.5) / up:
-                way = pane.corner + a * pane.across + b * pane.up - origins
-                square = (way**2).sum(axis=1)
-                here, there = (way * house.normals).sum(axis=1), -(way @ pane.inward)
+                direction = pane.corner + a * pane.across + b * pane.up - origins
+                square = (direction**2).sum(axis=1)
+                here, there = (direction * house.normals).sum(axis=1), -(direction @ pane.inward)
                 # area / 4 bounds the brightness of the nearest vertices, as the exact integral over the area does
                 strength = here * np.maximum(there, 0) / square / (square + area / 4) * area
-                light = _unshadowed(scene, origins, way, strength, pane.radiance.max())
+                light = _unshadowed(scene, origins, direction, strength, pane.radiance.max())
                 total += light[:, None] * pane.radiance / np.pi
     return total
 
 
 def _unshadowed(
-    scene: o3d.t.geometry.RaycastingScene, origins: Floats, way: Floats, strength: Floats, power: float
+    scene: o3d.t.geometry.RaycastingScene, origins: Floats, direction: Floats, strength: Floats, power: float
 ) -> Floats:
-    """Return ``strength`` (n,), set to 0 if a surface is between ``origins`` and ``origins + way``."""
+    """Return ``strength`` (n,), set to 0 if a surface is between ``origins`` and ``origins + direction``."""
     reached = np.flatnonzero(strength * power > FAINT)
-    rays = np.concatenate([origins[reached], way[reached]], axis=1).astype(np.float32)
+    rays = np.concatenate([origins[reached], direction[reached]], axis=1).astype(np.float32)
     hidden = scene.test_occlusions(o3d.core.Tensor(rays), tnear=0.0, tfar=0.99, nthreads=1).numpy()
     light = np.zeros(len(origins))
     light[reached] = np.where(hidden, 0.0, strength[reached])
@@ -144,8 +144,8 @@ def _unshadowed(
 def _gather(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Floats) -> tuple[NDArray, NDArray]:
     """Return the triangles (n, GATHER) that each vertex sees, and 1 where their front is seen, else 0."""
     k = np.arange(GATHER) + 0.5
-    radius, turn = np.sqrt(k / GATHER), k * np.pi * (3 - np.sqrt(5))
-    local = np.stack([radius * np.cos(turn), radius * np.sin(turn), np.sqrt(1 - k / GATHER)], axis=1)
+    radius, angle = np.sqrt(k / GATHER), k * np.pi * (3 - np.sqrt(5))
+    local = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - k / GATHER)], axis=1)
     triangle = np.zeros((len(origins), GATHER), np.int32)
     front = np.zeros((len(origins), GATHER), np.float32)
     for start in range(0, len(origins), CHUNK // GATHER):

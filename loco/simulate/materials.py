@@ -29,7 +29,7 @@ class Material:
         colours: (k, 3) linear reflectances that the pattern mixes.
         scale: size of the pattern's element, metres.
         offset: (3,), origin of the pattern, metres.
-        turn: rotation of flat patterns in their plane, radians.
+        angle: rotation of flat patterns in their plane, radians.
         gloss: 0 (matt) to 1 (mirror).
         emission: emitted radiance.
         image: (h, w, 3) linear, for pattern ``image``, mapped to (x, z) or (x, y) of the object.
@@ -42,7 +42,7 @@ class Material:
     colours: Floats
     scale: float = 0.1
     offset: Floats = field(default_factory=lambda: np.zeros(3))
-    turn: float = 0.0
+    angle: float = 0.0
     gloss: float = 0.0
     emission: float = 0.0
     image: Floats | None = None
@@ -204,7 +204,7 @@ def _plane(m: Material, points: Floats, normals: Floats) -> tuple[Floats, Floats
     x, y, z = (points + m.offset).T
     axis = np.abs(normals).argmax(axis=1)
     u, v = np.where(axis == 0, y, x), np.where(axis == 2, y, z)
-    cos, sin = np.cos(m.turn), np.sin(m.turn)
+    cos, sin = np.cos(m.angle), np.sin(m.angle)
     return cos * u + sin * v, cos * v - sin * u
 
 
@@ -268,13 +268,15 @@ def _wall(rng: np.random.Generator) -> Material:
 def _floor(rng: np.random.Generator) -> Material:
     pattern = rng.choice(["planks", "tiles", "speckle", "marble", "weave"], p=[0.45, 0.28, 0.09, 0.08, 0.1])
     if pattern == "planks":
-        turn = rng.choice([0, np.pi / 2])
-        return _make(rng, "planks", _timber(rng), scale=rng.uniform(0.08, 0.2), turn=turn, gloss=rng.uniform(0.1, 0.4))
+        angle = rng.choice([0, np.pi / 2])
+        return _make(
+            rng, "planks", _timber(rng), scale=rng.uniform(0.08, 0.2), angle=angle, gloss=rng.uniform(0.1, 0.4)
+        )
     if pattern == "tiles":
         base = _neutral(rng, 0.45, 0.9)
         colours = [base, base if rng.random() < 0.5 else base * rng.uniform(0.3, 0.8), _neutral(rng, 0.35, 0.8)]
-        turn = rng.choice([0, np.pi / 4], p=[0.75, 0.25])
-        return _make(rng, "tiles", colours, scale=rng.uniform(0.2, 0.6), turn=turn, gloss=rng.uniform(0.2, 0.5))
+        angle = rng.choice([0, np.pi / 4], p=[0.75, 0.25])
+        return _make(rng, "tiles", colours, scale=rng.uniform(0.2, 0.6), angle=angle, gloss=rng.uniform(0.2, 0.5))
     if pattern == "weave":
         base = _any(rng)
         return _make(rng, "weave", [base * 0.7, base], scale=rng.uniform(0.05, 0.12))

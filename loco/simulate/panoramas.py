@@ -46,11 +46,11 @@ def choose_panoramas(
 ) -> list[Panorama]:
     """Choose free positions far from each other: one in every room if ``count`` permits, more in large rooms."""
     free = [_free_places(room, scene) for room in house.rooms]
-    areas, shares = np.array([room.area for room in house.rooms]), np.zeros(len(house.rooms))
+    areas, counts = np.array([room.area for room in house.rooms]), np.zeros(len(house.rooms))
     chosen: list[Panorama] = []
     for _ in range(count):
-        room = int(np.argmax(areas / (1 + 2 * shares) + 1000 * (shares == 0)))
-        shares[room] += 1
+        room = int(np.argmax(areas / (1 + 2 * counts) + 1000 * (counts == 0)))
+        counts[room] += 1
         places, clearance = free[room]
         drawn = rng.integers(len(places), size=CANDIDATES)
         others = np.array([p.position[:2] for p in chosen]).reshape(-1, 2)
@@ -65,8 +65,8 @@ def shots(panorama: Panorama) -> list[Shot]:
     taken = []
     for camera, tilt in enumerate(np.radians(TILTS)):
         for yaw in range(YAWS):
-            turn = panorama.heading - yaw * 2 * np.pi / YAWS
-            level = np.array([np.cos(turn), np.sin(turn), 0.0])
+            angle = panorama.heading - yaw * 2 * np.pi / YAWS
+            level = np.array([np.cos(angle), np.sin(angle), 0.0])
             right = np.array([level[1], -level[0], 0.0])
             forward = np.cos(tilt) * level + np.sin(tilt) * np.array([0, 0, 1.0])
             pose = np.eye(4)

@@ -87,9 +87,9 @@ class Room:
         return ((index, self.wall(index)) for index in range(4))
 
 
-def pose_at(position: Sequence[float] | Floats, turn: float) -> Floats:
-    """Return the object-to-world pose (4, 4) of an object at ``position`` (3,), rotated by ``turn`` radians about z."""
-    cos, sin = np.cos(turn), np.sin(turn)
+def pose_at(position: Sequence[float] | Floats, angle: float) -> Floats:
+    """Return the object-to-world pose (4, 4) of an object at ``position`` (3,), rotated by ``angle`` (rad) about z."""
+    cos, sin = np.cos(angle), np.sin(angle)
     x, y, z = position
     return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
 
@@ -125,12 +125,12 @@ def _divide(
         return [(x0, y0, x1, y1)] if SIDES[0] <= short and long <= min(SIDES[1], ASPECT * short) else None
     for _ in range(8):
         first = rooms // 2 if regular else int(rng.integers(1, rooms))
-        share = first / rooms * (1 if regular else rng.uniform(0.7, 1.4))
+        fraction = first / rooms * (1 if regular else rng.uniform(0.7, 1.4))
         if x1 - x0 > (y1 - y0) * rng.uniform(0.6, 1.6):
-            cut = x0 + share * (x1 - x0)
+            cut = x0 + fraction * (x1 - x0)
             halves = (x0, y0, cut, y1), (cut, y0, x1, y1)
         else:
-            cut = y0 + share * (y1 - y0)
+            cut = y0 + fraction * (y1 - y0)
             halves = (x0, y0, x1, cut), (x0, cut, x1, y1)
         one = _divide(*halves[0], first, regular, rng)
         other = _divide(*halves[1], rooms - first, regular, rng) if one else None

@@ -71,9 +71,11 @@ def view_homography(step: int, size: tuple[int, int], rng: np.random.Generator) 
     axis = np.array([np.cos(direction), np.sin(direction), 0])
     turned = Rotation.from_rotvec([0, 0, roll]) * Rotation.from_rotvec(np.radians(STEP * step) * axis)
     rotation = turned.as_matrix()
-    middle = np.array([0, 0, 1.0])
-    translation = rng.uniform(*DISTANCE) * middle - rotation @ middle  # the centre stays on the optical axis
-    homography = k @ (rotation + np.outer(translation, middle)) @ np.linalg.inv(k)
+    optical_axis = np.array([0, 0, 1.0])
+    translation = (
+        rng.uniform(*DISTANCE) * optical_axis - rotation @ optical_axis
+    )  # the centre stays on the optical axis
+    homography = k @ (rotation + np.outer(translation, optical_axis)) @ np.linalg.inv(k)
     return homography / homography[2, 2]
 
 

@@ -107,12 +107,12 @@ def _held(poses: Floats, times: Floats) -> Floats:
     """Return position and quaternion (n, 7) of a camera that rests at each pose, at ``times`` after the first frame."""
     poses = np.concatenate([poses, poses[-1:]])
     k = np.clip(np.floor(times / PERIOD).astype(int), 0, len(poses) - 2)
-    share = np.clip((times - k * PERIOD - REST) / (PERIOD - 2 * REST), 0, 1)  # of the motion from k to k + 1
-    share = ((1 - np.cos(np.pi * share)) / 2)[:, None]
+    fraction = np.clip((times - k * PERIOD - REST) / (PERIOD - 2 * REST), 0, 1)  # of the motion from k to k + 1
+    fraction = ((1 - np.cos(np.pi * fraction)) / 2)[:, None]
     rotations, positions = Rotation.from_matrix(poses[:, :3, :3]), poses[:, :3, 3]
     turns = (rotations[k].inv() * rotations[k + 1]).as_rotvec()
-    quaternions = (rotations[k] * Rotation.from_rotvec(share * turns)).as_quat()
-    return np.concatenate([positions[k] + share * (positions[k + 1] - positions[k]), quaternions], axis=1)
+    quaternions = (rotations[k] * Rotation.from_rotvec(fraction * turns)).as_quat()
+    return np.concatenate([positions[k] + fraction * (positions[k + 1] - positions[k]), quaternions], axis=1)
 
 
 def _listing(title: str, columns: str, lines: list[str]) -> str:

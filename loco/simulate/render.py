@@ -68,9 +68,9 @@ class Renderer:
         self._emission = np.array([m.emission for m in house.materials], np.float32)[house.material]
         self._see_through = np.array([m.see_through for m in house.materials])[house.material]
         self._room = np.array([i.room for i in house.instances])[house.instance]
-        middle = [np.array([*(room.low + room.high) / 2, room.height - 0.3]) for room in house.rooms]
+        centre = [np.array([*(room.low + room.high) / 2, room.height - 0.3]) for room in house.rooms]
         lamp = {lamp.room: lamp.position for lamp in reversed(house.lamps)}
-        self._lamp = np.array([lamp.get(k, middle[k]) for k in range(len(middle))], np.float32)
+        self._lamp = np.array([lamp.get(k, centre[k]) for k in range(len(centre))], np.float32)
 
     def render(self, intrinsics: Floats, pose: Floats, size: tuple[int, int]) -> RenderedView:
         """Render a view from ``pose`` (4, 4) with ``intrinsics`` (3, 3) and image ``size`` (height, width)."""
@@ -97,9 +97,9 @@ class Renderer:
     def brightness(self, position: Floats) -> float:
         """Meter the exposure: return the mean light that reaches ``position`` (3,), without the brightest tenth."""
         k = np.arange(1000) + 0.5
-        z, turn = 0.7 * (1 - 2 * k / 1000), k * np.pi * (3 - np.sqrt(5))
+        z, angle = 0.7 * (1 - 2 * k / 1000), k * np.pi * (3 - np.sqrt(5))
         flat = np.sqrt(1 - z**2)
-        directions = np.stack([flat * np.cos(turn), flat * np.sin(turn), z], axis=1)
+        directions = np.stack([flat * np.cos(angle), flat * np.sin(angle), z], axis=1)
         light = np.sort(self._trace(np.broadcast_to(position, directions.shape), directions).radiance.mean(axis=1))
         return float(light[:900].mean())
 

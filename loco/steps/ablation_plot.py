@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loco.records import Recipe
 from loco.results.metrics import as_rows, read_metrics
-from loco.results.plots import ablation_plot
+from loco.results.plots.ablations import ablation_plot
 from loco.steps.table import Rows
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.checks import require_whole
+from loco.results.tables.checks import require_passed
 from loco.steps.check_table import read_manifests
 from loco.storage import write_text
 
@@ -18,5 +18,5 @@ def run(manifest_paths: Sequence[Path], recipes: Mapping[str, Recipe], out: Path
         DataError: some scenes did not pass; the message lists all their problems.
     """
     manifests = read_manifests(manifest_paths, recipes)
-    require_whole({manifest.place: manifest.content for manifest in manifests})
+    require_passed({manifest.key: manifest.content for manifest in manifests})
     write_text(out, f"{len(manifests)} scenes passed their check\n")

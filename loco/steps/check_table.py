@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.checks import plot_geometry, write_checks
+from loco.results.plots.checks import plot_geometry
+from loco.results.tables.checks import write_checks
 from loco.storage import Manifest, prepared_bytes, read_manifest
 
 Sizes = Mapping[str, Mapping[str, int]]  # dataset -> height, width, every, stride
@@ -28,8 +29,8 @@ def run(
         DataError: a manifest is damaged, or was not made as planned.
     """
     manifests = read_manifests(manifest_paths, recipes)
-    estimates = {manifest.place: _prepared_bytes(manifest, sizes[manifest.place[0]]) for manifest in manifests}
-    contents = {manifest.place: manifest.content for manifest in manifests}
+    estimates = {manifest.key: _prepared_bytes(manifest, sizes[manifest.key[0]]) for manifest in manifests}
+    contents = {manifest.key: manifest.content for manifest in manifests}
     write_checks(contents, estimates, out.with_suffix(""))
     if figure is not None:
         plot_geometry(contents, figure.with_suffix(""))

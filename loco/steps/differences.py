@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loco.records import Recipe
 from loco.results.metrics import as_rows, read_metrics
-from loco.results.tables import write_differences
+from loco.results.tables.differences import write_differences
 from loco.steps.table import Rows
 
 

@@ -57,7 +57,9 @@ def encode_scene(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = build_extractor(model).to(device).eval()
     if not extractor.frozen_encoder:
-        raise ConfigError(f"model {model['name']!r} has no frozen part to store; set `cache` to false")
+        raise ConfigError(
+            f"model {model['name']!r} has no frozen part whose output can be stored; set `cache` to false"
+        )
     with Frames(frames_path, recipe and recipe.inputs["frames"]) as frames:
         maps = encoded_batches(extractor, frames, device)
         first = next(maps)
@@ -75,11 +77,11 @@ def _halved(maps: Tensor, frames_path: Path) -> Tensor:
     halved = maps.half()
     if not torch.isfinite(halved).all():
         raise DataError(
-            "the backbone's features of these frames are too large for half precision, or not finite",
+            "the features of the backbone exceed the range of float16 or are not finite",
             file=frames_path,
             expected=f"up to {torch.finfo(torch.half).max:g}",
             found=f"up to {maps.abs().max():g}",
-            remedy="set `cache` to false, or take another layer or `norm: true`",
+            remedy="set `cache` to false, or use another layer or `norm: true`",
         )
     return halved
 

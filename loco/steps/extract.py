@@ -123,9 +123,9 @@ def _features(
 def _require_finite(maps: Tensor, token: Tensor, frames: Frames, start: int) -> None:
     if not (maps.isfinite().all() and token.isfinite().all()):
         raise DataError(
-            "the extractor gives features that are not finite",
+            "the extractor returned features that are not finite",
             file=frames.path,
             scene=frames.scene,
             found=f"in frames {start} to {start + len(maps) - 1}",
-            remedy="look at the weights of its model: a training that diverged gives such features",
+            remedy="check the weights of the model: a training that diverged produces such features",
         )

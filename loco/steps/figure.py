@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loco.records import Recipe
 from loco.results.metrics import as_rows, read_metrics
-from loco.results.plots import FIGURES
+from loco.results.plots.scores import FIGURES
 from loco.steps.table import Rows
 
 
@@ -15,7 +15,7 @@ def run(figure: str, recipes: Mapping[str, Recipe], rows: Rows, titles: Mapping[
     """Plot a figure to ``out`` (SVG) and a PNG beside it.
 
     Args:
-        figure: a key of :data:`loco.results.plots.FIGURES`.
+        figure: a key of :data:`loco.results.plots.scores.FIGURES`.
         recipes, rows, titles: see :func:`loco.steps.table.run`.
         out: SVG to write.
 

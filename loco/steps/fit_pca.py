@@ -78,14 +78,14 @@ def fit_pca(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = build_extractor(model, seed).to(device).eval()
     if not (extractor.frozen_encoder and isinstance(extractor.head, Linear)):
-        raise ConfigError("principal components are of a `backbone` that is not trained, with the head `linear`")
+        raise ConfigError("`pca` requires the model `backbone` without training and with the head `linear`")
     layer = extractor.head.layer
     if layer.out_features > layer.in_features:
-        raise ConfigError(f"{layer.in_features} channels have no {layer.out_features} principal components")
-    weight, bias, share = components(_maps(extractor, scenes, device), layer.out_features, whiten)
+        raise ConfigError(f"{layer.in_features} channels have fewer than {layer.out_features} principal components")
+    weight, bias, explained = components(_maps(extractor, scenes, device), layer.out_features, whiten)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)
-    own = {"seed": seed, "whiten": whiten, "explained_variance": round(share, 6)}
+    own = {"seed": seed, "whiten": whiten, "explained_variance": round(explained, 6)}
     save_extractor(extractor, model, out, {**(facts or {}), **own}, record)
 
 

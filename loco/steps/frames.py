@@ -23,7 +23,7 @@ from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, Observations, RawFrame, d
 from loco.errors import DataError
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.inpaint import inpaint_depth
-from loco.geometry.overlap import Thinning
+from loco.geometry.overlap import KeyframeSelection
 from loco.geometry.raycast import RayCaster
 from loco.geometry.register import register_depth
 from loco.records import Recipe, Record, new_record
@@ -94,10 +94,10 @@ def prepare_frames(
         settings: ``height``, ``width`` (pixels); ``crop``, to crop to their aspect ratio instead of resizing both sides
             by different factors; ``images`` ("all" or "horizontal"); ``every``, to use every n-th image;
             ``max_hole_fraction``: frames with more holes after filling from the mesh are dropped; ``max_overlap``:
-            frames that overlap more with a previous frame are dropped (:class:`loco.geometry.overlap.Thinning`);
-            ``max_depth``: sensor depths beyond it are treated as missing, metres
+            frames that overlap more with a previous frame are left out
+            (:class:`loco.geometry.overlap.KeyframeSelection`); ``max_depth``: sensor depths beyond are missing, metres
             (:data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres per unit of a sparse model. The facts ``skipped``,
-            ``dropped`` and ``thinned`` list the frames that were left out.
+            ``dropped`` and ``not_keyframes`` list the frames that were left out.
         mesh: a PLY file made from the scene's own depth, to fill holes if the dataset has no mesh.
         threads: number of threads for ray casting.
         record: provenance record.
@@ -116,7 +116,7 @@ def prepare_frames(
     if settings.get("crop"):
         raw_frames = (crop_to_aspect(frame, size) for frame in raw_frames)
     dropped: dict[str, float] = {}
-    thinned: dict[str, float] = {}
+    not_keyframes: dict[str, float] = {}
     beyond: list[float] = []
     tracks, origin = source.tracks(), source.origin
     if is_photographs(format):
@@ -125,7 +125,9 @@ def prepare_frames(
         surface = read_ply(mesh, file=out.parent / "mesh", scene=scene) if mesh is not None else source.mesh()
         caster = RayCaster(surface, threads) if surface is not None else None
         raw_frames = _measure_beyond(raw_frames, settings.get("max_depth", MAX_DEPTH), beyond)
-        prepared = dense_frames(raw_frames, size, caster, settings, dropped, thinned, fill="places" in provides(format))
+        prepared = dense_frames(
+            raw_frames, size, caster, settings, dropped, not_keyframes, fill="places" in provides(format)
+        )
         tracks = np.empty((0, 3))
     else:
         scale = settings.get("scale", 1.0)
@@ -137,7 +139,7 @@ def prepare_frames(
         if not _write(file, prepared, size):
             raise _nothing_left(scene, len(names), settings, dropped, beyond)
         file.facts["origin"] = origin.tolist()
-        file.facts |= {"skipped": dict(source.skipped), "dropped": dropped, "thinned": thinned}
+        file.facts |= {"skipped": dict(source.skipped), "dropped": dropped, "not_keyframes": not_keyframes}
         file.facts |= {"max_hole_fraction": settings["max_hole_fraction"], "ground_truth": source.ground_truth()}
 
 
@@ -145,18 +147,18 @@ def _nothing_left(
     scene: str, count: int, settings: Mapping[str, Any], dropped: Mapping[str, float], beyond: list[float]
 ) -> DataError:
     found = f"at least {min(dropped.values()):.0%}" if dropped else "no images"
-    remedy = "raise `frames.max_hole_fraction`, or leave the scene out of the split"
+    remedy = "raise `frames.max_hole_fraction`, or remove the scene from the split"
     fraction = float(np.mean(beyond)) if beyond else 0.0
     if fraction > NOTED_BEYOND:
         limit = settings.get("max_depth", MAX_DEPTH)
         found += f"; {fraction:.0%} of the measured depth is beyond {limit:g} m, the limit `frames.max_depth`"
         remedy = (
-            "look at the unit of the depth images and, if it is right, raise `frames.max_depth`; otherwise " + remedy
+            "check the unit of the depth images and, if it is correct, raise `frames.max_depth`; otherwise " + remedy
         )
     return DataError(
-        f"none of the {count} frames is left",
+        f"no frame of the {count} remains",
         scene=scene,
-        expected=f"at most {settings['max_hole_fraction']:.0%} of a frame's pixels without depth",
+        expected=f"at most {settings['max_hole_fraction']:.0%} of the pixels of a frame without depth",
         found=found,
         remedy=remedy,
     )
@@ -176,27 +178,27 @@ def dense_frames(
     caster: RayCaster | None,
     settings: Mapping[str, Any],
     dropped: dict[str, float],
-    thinned: dict[str, float],
+    not_keyframes: dict[str, float],
     fill: bool,
 ) -> Iterator[Prepared]:
     """Yield frames of ``size`` and the source of each depth; with ``fill``, holes are inpainted.
 
     With ``fill``, frames without any depth are dropped, because inpainting requires known depths. Frames that are left
-    out are added to ``dropped`` (name -> fraction of holes) or ``thinned`` (name -> an overlap beyond the limit).
+    out are added to ``dropped`` (name -> fraction of holes) or ``not_keyframes`` (name -> an overlap beyond the limit).
     """
-    thinning = Thinning(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
+    keyframes = KeyframeSelection(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
     for raw_frame in frames:
         frame, origin = prepare_frame(raw_frame, size, caster, settings.get("max_depth", MAX_DEPTH))
         holes = float(np.mean(origin == 0))
         if holes > settings["max_hole_fraction"] or (fill and holes == 1):
             dropped[frame.name] = round(holes, 4)
             continue
-        if thinning is not None:
-            overlap = thinning.overlap(frame.depth, frame.intrinsics, frame.pose)
+        if keyframes is not None:
+            overlap = keyframes.overlap(frame.depth, frame.intrinsics, frame.pose)
             if overlap > settings["max_overlap"]:
-                thinned[frame.name] = round(overlap, 4)
+                not_keyframes[frame.name] = round(overlap, 4)
                 continue
-            thinning.add(frame.depth, frame.intrinsics, frame.pose)
+            keyframes.add(frame.depth, frame.intrinsics, frame.pose)
         if fill and holes:
             frame.depth[:], origin[origin == 0] = inpaint_depth(frame.depth, frame.rgb), INPAINTED
         yield frame, origin

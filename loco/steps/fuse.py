@@ -59,7 +59,7 @@ def fuse_scene(
         raise DataError(
             "a scene of a sparse model has no depth images to fuse",
             scene=scene,
-            remedy="take `fuse` out of the settings of its dataset",
+            remedy="remove `fuse` from the settings of the dataset",
         )
     names = source.names("all")
     fusion = Fusion(settings["voxel"], settings["max_depth"])
@@ -71,8 +71,8 @@ def fuse_scene(
         raise DataError(
             str(error),
             scene=scene,
-            expected=f"surfaces within {settings['max_depth']} m, each in two images or more",
-            remedy="raise `fuse.max_depth` or `fuse.voxel`, or look at the depth images and poses",
+            expected=f"surfaces within {settings['max_depth']} m, each visible in at least two images",
+            remedy="raise `fuse.max_depth` or `fuse.voxel`, or check the depth images and poses",
         ) from error
     ply = trimesh.Trimesh(mesh.vertices, mesh.triangles, process=False).export(file_type="ply")
     write_mesh(out, ply, record, source.origin)

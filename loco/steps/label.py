@@ -82,13 +82,15 @@ def label_scene(
         raise DataError(
             "the scene has no labels",
             scene=scene,
-            remedy="leave it out of the splits, or remove `labels` from the dataset's configuration",
+            remedy="remove the scene from the splits, or remove `labels` from the configuration of the dataset",
         )
     categories = categories_of(labelled.labels, read_mapping(mapping), file=mapping, scene=scene)
     caster = RayCaster(labelled.mesh, threads)
     with Frames(frames_path, recipe and recipe.inputs["frames"]) as frames:
         if frames.scene != scene:
-            raise DataError("holds frames of another scene", file=frames_path, expected=scene, found=frames.scene)
+            raise DataError(
+                "the file contains frames of another scene", file=frames_path, expected=scene, found=frames.scene
+            )
         sizes = dict(zip("nhw", frames["depth"].shape))
         record = None
         if recipe:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.label_tables import write_label_tables
+from loco.results.tables.labels import write_label_tables
 from loco.storage import Labels
 
 
 def run(paths: Sequence[Path], recipes: Mapping[str, Recipe], scenes: Path, categories: Path) -> None:
-    """Write the tables of scenes and of categories (:func:`loco.results.label_tables.write_label_tables`).
+    """Write the tables of scenes and of categories (:func:`loco.results.tables.labels.write_label_tables`).
 
     Raises:
         DataError: a file is damaged, or was not made as planned.

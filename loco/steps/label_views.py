@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.label_views import label_views
+from loco.results.pictures.labels import label_views
 from loco.storage import Frames, Labels
 
 

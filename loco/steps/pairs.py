@@ -67,12 +67,12 @@ def _valid_points(file: Correspondences) -> tuple[NDArray[np.float32], NDArray[n
     first = np.concatenate([[0], np.cumsum(valid.sum(axis=(1, 2), dtype=np.int64))])
     if first[-1] > _MOST:
         raise DataError(
-            "has too many valid patches",
+            "the scene has too many valid patches",
             file=file.path,
             scene=file.scene,
             expected=f"at most {_MOST}",
             found=str(first[-1]),
-            remedy="take a larger stride, or fewer images of the scene (`frames.every`)",
+            remedy="use a larger stride or fewer images of the scene (`frames.every`)",
         )
     points = np.empty((first[-1], 3), np.float32)
     for start in tqdm(range(0, len(valid), _IMAGES), desc="points", unit="block", delay=1):
@@ -80,7 +80,7 @@ def _valid_points(file: Correspondences) -> tuple[NDArray[np.float32], NDArray[n
         points[first[start] : first[min(start + _IMAGES, len(valid))]] = file["points"][part][valid[part]]
     if not np.isfinite(points).all():
         raise DataError(
-            "has valid patches whose points are not finite",
+            "the file contains valid patches whose points are not finite",
             file=file.path,
             scene=file.scene,
             remedy="delete it and run the workflow again",

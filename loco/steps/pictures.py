@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from loco.records import Recipe
-from loco.results.pictures import pca_colours, similarity_maps
-from loco.results.views import choose_views, feature_maps
+from loco.results.pictures.features import feature_maps
+from loco.results.pictures.selection import choose_views
+from loco.results.pictures.similarity import pca_colours, similarity_maps
 from loco.storage import Correspondences, Features, Frames
 
 

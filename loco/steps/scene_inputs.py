@@ -51,7 +51,10 @@ def check_scenes(
                 role = f"{STEPS[kind]}/{file.dataset}"
                 if role not in recipe.inputs:
                     raise DataError(
-                        "is of another dataset than the plan says", file=path, found=file.dataset, remedy=REGENERATE
+                        "the file belongs to another dataset than planned",
+                        file=path,
+                        found=file.dataset,
+                        remedy=REGENERATE,
                     )
                 file.require_recipe(recipe.inputs[role])
                 if frames is not None:

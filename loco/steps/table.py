@@ -8,8 +8,8 @@ from typing import Any
 
 from loco.records import Recipe
 from loco.results.metrics import as_rows, read_metrics
-from loco.results.published import Published, read_published
-from loco.results.tables import write_tables
+from loco.results.tables.published import Published, read_published
+from loco.results.tables.summary import write_tables
 
 Rows = Mapping[str, Sequence[tuple[str, str]]]  # metric file -> (split, name) of its table rows
 
@@ -29,7 +29,7 @@ def run(
         titles: name of a row -> its title in the table.
         out: CSV to write; Markdown and LaTeX are written beside it.
         published: ``file`` of published numbers (None for none), and the ``datasets`` and ``methods`` to show
-            (:class:`loco.results.published.Published`).
+            (:class:`loco.results.tables.published.Published`).
 
     Raises:
         DataError: a metric file is damaged, or was not made as planned.

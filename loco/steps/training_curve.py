@@ -8,7 +8,7 @@ from pathlib import Path
 from loco.errors import DataError
 from loco.models.stored import require_model
 from loco.records import Recipe
-from loco.results.plots import training_curve
+from loco.results.plots.training import training_curve
 from loco.storage.reading import REGENERATE
 from loco.storage.training_log import curve_digest
 
@@ -30,7 +30,11 @@ def run(recipes: Mapping[str, Recipe], runs: Sequence[tuple[Path, Path]], titles
         stated, found = require_model(model, recipes[str(model)]).facts["log"], curve_digest(log)
         if stated != found:
             raise DataError(
-                "is not the log of the model beside it", file=log, expected=stated, found=found, remedy=REGENERATE
+                "the file is not the log of the model in the same folder",
+                file=log,
+                expected=stated,
+                found=found,
+                remedy=REGENERATE,
             )
         curves.setdefault(log.parent.parent.name, []).append(log)
     training_curve(curves, titles, out.with_suffix(""))

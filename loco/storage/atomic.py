@@ -53,10 +53,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError | RuntimeError) and _ran_out_of_room(error):  # HDF5 raises RuntimeErrors
             raise DataError(
-                "the disk is full, or the file would pass the allowed size; nothing was written",
+                "the disk is full or the file exceeds the maximum file size; nothing was written",
                 file=path,
-                remedy="free some space, or run on a larger disk (snakemake --directory), or raise the limit that is "
-                "reached (`ulimit -f`, a quota); then run again",
+                remedy="free disk space, run on a larger disk (snakemake --directory), or raise the limit that was "
+                "reached (`ulimit -f`, a quota); then run the workflow again",
             ) from error
         raise
 

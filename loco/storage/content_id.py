@@ -64,7 +64,7 @@ def verify_content_id(path: str | Path) -> str:
         found = _digest(file, start)
     if found != stated:
         raise DataError(
-            "is damaged, or was changed after it was written",
+            "the file is damaged or was changed after it was written",
             file=path,
             expected=f"content id {stated}",
             found=f"content id {found}",
@@ -85,7 +85,8 @@ def _stated(path: str | Path, head: bytes) -> tuple[int, str]:
         return _locate(head)
     except ValueError:
         raise DataError(
-            "states no content id: it was written by an earlier version of this project, or its head is damaged",
+            "the file has no content id: it was written by an earlier version of this project, or its header is "
+            "damaged",
             file=path,
             remedy=REGENERATE,
         ) from None

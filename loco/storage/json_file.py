@@ -68,7 +68,7 @@ def read_json(
         found = f"{document['format']} version {document['version']}"
         if found != f"{format} version {version}":
             raise DataError(
-                "is of another format or version",
+                "the file has another format or version",
                 file=path,
                 expected=f"{format} version {version}",
                 found=found,
@@ -91,7 +91,7 @@ def _schema_problem(content: Any, schema: Mapping[str, Any]) -> str | None:
     if (fault := best_match(_validator()(schema).iter_errors(content))) is None:
         return None
     place = fault.json_path.removeprefix("$").removeprefix(".") or "the top level"
-    return f"has unexpected content at {place}: {shorten(fault.message, 200)}"
+    return f"the file has unexpected content at {place}: {shorten(fault.message, 200)}"
 
 
 @cache

@@ -47,7 +47,7 @@ class Manifest:
     record: Record | None
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         """(dataset, scene)."""
         return self.content["dataset"], self.content["scene"]
 
@@ -59,10 +59,10 @@ class Manifest:
         """
         if not self.content["ok"]:
             raise DataError(
-                "the scene did not pass its check:\n- " + "\n- ".join(map(str, self.content["problems"])),
+                "the scene failed its check:\n- " + "\n- ".join(map(str, self.content["problems"])),
                 scene=self.content["scene"],
                 file=self.path,
-                remedy="repair or replace the files above; the check then runs again by itself",
+                remedy="repair or replace the files above; the check then runs again automatically",
             )
 
 

@@ -55,7 +55,7 @@ def mesh_record(path: str | Path, data: bytes) -> Record | None:
     """
     line = next((line for line in data.split(b"\n", 8)[:8] if line.startswith(_RECORD)), None)
     if line is None:
-        raise DataError("has no provenance record", file=path, remedy=REGENERATE)
+        raise DataError("the file has no provenance record", file=path, remedy=REGENERATE)
     with reading(path):
         content = json.loads(line.removeprefix(_RECORD))
         return Record.from_json(content) if content is not None else None

@@ -112,12 +112,12 @@ class LazyFiles:
             self._content_ids[path] = file.content_id
         elif first != file.content_id:
             raise DataError(
-                "has been replaced while it was in use",
+                "the file was replaced while it was in use",
                 file=path,
                 scene=file.scene,
                 expected=f"content {first[:12]}",
                 found=f"content {file.content_id[:12]}",
-                remedy="run the workflow again, and change no files while it runs",
+                remedy="run the workflow again without changing files while it runs",
             )
         return file
 

@@ -61,7 +61,7 @@ class PairIndex(SceneFile):
 
     def damaged(self, found: object) -> DataError:
         """Return the error to raise if the arrays contradict each other."""
-        return self._unfit("is damaged: its arrays contradict each other", "the partners that it counts", found)
+        return self._unfit("the file is damaged: its arrays are inconsistent", "as many partners as it counts", found)
 
     def _check_values(self) -> None:
         patches, cells = len(self["count"]), len(self["cell"])
@@ -69,8 +69,12 @@ class PairIndex(SceneFile):
             values = self[name][:]
             ascending = len(values) and values[0] == 0 and (np.diff(values) >= 0).all()
             if not ascending or last not in (None, values[-1]):
-                raise self._unfit(f"array `{name}` is not one of bounds", f"ascending, 0 to {last}", values[-3:])
+                raise self._unfit(
+                    f"array `{name}` does not contain valid bounds", f"ascending, 0 to {last}", values[-3:]
+                )
         if len(self["start"]) != cells + 1:
-            raise self._unfit("has another number of cells than of their starts", cells + 1, len(self["start"]))
+            raise self._unfit("the numbers of cells and of their start indices differ", cells + 1, len(self["start"]))
         if not (0 < self.radius < np.inf and np.isfinite(self.facts["grid_origin"]).all()):
-            raise self._unfit("has no valid radius", "a positive number and a finite origin", self.facts["radius"])
+            raise self._unfit(
+                "the radius or the origin is invalid", "a positive number and a finite origin", self.facts["radius"]
+            )

@@ -41,7 +41,7 @@ def verify_folder(folder: Path) -> None:
     stated, found = read_folder_record(folder).content["files"], _digests(folder)
     if wrong := sorted(name for name in stated.keys() | found.keys() if stated.get(name) != found.get(name)):
         raise DataError(
-            f"holds {len(wrong)} files that were changed, removed or added after it was made",
+            f"the folder contains {len(wrong)} files that were changed, removed or added after it was written",
             file=folder,
             found=", ".join(wrong[:3]),
             remedy=REGENERATE,

@@ -15,17 +15,17 @@ REGENERATE = "delete it and run the workflow again"
 # Errors that are independent of the content of the file, and how to fix them.
 _ENVIRONMENT: dict[int | None, str] = {
     errno.ENOENT: "run the step that makes it, or correct the path",
-    errno.EACCES: "give yourself permission to read it and its folders",
-    errno.EPERM: "give yourself permission to read it and its folders",
+    errno.EACCES: "grant your user read permission for the file and its parent folders",
+    errno.EPERM: "grant your user read permission for the file and its parent folders",
     errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`)",
-    errno.ENFILE: "close programs that hold many files open, or run on another machine",
-    errno.ENOLCK: "the file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE",
-    errno.ENOMEM: "free some memory, or run fewer jobs at once",
-    errno.EIO: "the disk or the network file system failed: run again, and check the disk if it fails again",
-    errno.ESTALE: "the network file system failed: run again",
+    errno.ENFILE: "close programs that have many open files, or run on another machine",
+    errno.ENOLCK: "the file system does not support locks: set HDF5_USE_FILE_LOCKING=FALSE",
+    errno.ENOMEM: "free memory or run fewer jobs concurrently",
+    errno.EIO: "the disk or the network file system failed: run the workflow again, and check the disk",
+    errno.ESTALE: "the network file system failed: run the workflow again",
     errno.ELOOP: "correct the symbolic link",
-    errno.EISDIR: "give a file, not a folder",
-    errno.ENOTDIR: "correct the path: one of its folders is a file",
+    errno.EISDIR: "pass a file instead of a folder",
+    errno.ENOTDIR: "correct the path: one of its parents is a file",
     errno.ENAMETOOLONG: "use a shorter path",
 }
 
@@ -48,7 +48,7 @@ def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError) as error:
         number = error_number(error)
-        reason = "is not valid JSON" if isinstance(error, json.JSONDecodeError) else "cannot be read"
+        reason = "the file is not valid JSON" if isinstance(error, json.JSONDecodeError) else "the file cannot be read"
         raise DataError(
             f"{reason}: {type(error).__name__}: {first_line(error)}",
             file=path,

@@ -138,14 +138,14 @@ class SceneFile:
         if expected is None:
             return
         if self.path.stem != self.scene:  # the plan names all files by their scene
-            raise self._unfit("is of another scene than its name says", self.path.stem, self.scene)
+            raise self._unfit("the file belongs to another scene than its name states", self.path.stem, self.scene)
         require_recipe(self.record, expected, {"dataset": self.dataset, "scene": self.scene}, file=self.path)
 
     def _check_format(self) -> None:
         found = _read_text(self._file, "format"), int(self._file.attrs["version"])
         if found != (self.format, self.version):
             raise DataError(
-                "is of another format or version",
+                "the file has another format or version",
                 file=self.path,
                 expected=f"{self.format} version {self.version}",
                 found=f"{found[0]} version {found[1]}",
@@ -157,7 +157,7 @@ class SceneFile:
         length = self.path.stat().st_size
         for name in (*self.arrays, "facts", "record", "digests"):
             if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
-                raise self._unfit(f"`{name}` is a link", "an array in this file", "a link, or nothing")
+                raise self._unfit(f"`{name}` is a link", "an array in this file", "a link or nothing")
             array = self._file[name]
             if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
                 raise self._unfit(f"`{name}` is not an array in this file", "an array", "a group, or other files")
@@ -191,7 +191,9 @@ class SceneFile:
         digests = _read_json(self._file["digests"])
         for name, array in self.arrays.items():
             if array.frames is None and digests[name] != _digest(self._file[name]):
-                raise self._unfit(f"array `{name}` was changed after it was written", digests[name], "other values")
+                raise self._unfit(
+                    f"array `{name}` was changed after the file was written", digests[name], "other values"
+                )
 
     def _check_values(self) -> None:
         """Check the values of small arrays."""
@@ -240,14 +242,14 @@ class SceneFile:
         """
         if (self.dataset, self.scene) != (other.dataset, other.scene):
             raise DataError(
-                "is of another scene than the file that it is used with",
+                "the file belongs to another scene than the file that it is used with",
                 file=self.path,
                 expected=f"{other.dataset}/{other.scene}, as {other.path}",
                 found=f"{self.dataset}/{self.scene}",
             )
         if self.frames_id != other.frames_id:
             raise DataError(
-                "was made from other frames than the file that it is used with",
+                "the file was made from other frames than the file that it is used with",
                 file=self.path,
                 scene=self.scene,
                 expected=f"frames {other.frames_id[:12]} of {other.path}",
@@ -421,10 +423,10 @@ class Frames(SceneFile):
 
     def _check_values(self) -> None:
         if len(self.names) != len(self):
-            raise self._unfit("has another number of names than of frames", len(self), len(self.names))
+            raise self._unfit("the numbers of names and of frames differ", len(self), len(self.names))
         for name in ("intrinsics", "pose"):
             if not np.isfinite(self[name][:]).all():
-                raise self._unfit(f"array `{name}` is not finite", "finite cameras", "NaN or infinity")
+                raise self._unfit(f"array `{name}` is not finite", "finite camera parameters", "NaN or infinity")
 
     def __len__(self) -> int:
         return len(self["pose"])
@@ -524,11 +526,11 @@ class Features(SceneFile):
         found = self["features"][i]
         if not np.isfinite(found).all():
             raise DataError(
-                "holds features that are not finite",
+                "the file contains features that are not finite",
                 file=self.path,
                 scene=self.scene,
                 found=f"frame {i}",
-                remedy="look at the weights of the extractor: a network that diverged gives such features",
+                remedy="check the weights of the extractor: a training that diverged produces such features",
             )
         return found
 

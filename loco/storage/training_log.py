@@ -10,10 +10,10 @@ from loco.storage.reading import reading
 
 LOG_COLUMNS = [
     "step", "phase", "lr", "tau", "loss", "mean_ap",
-    "seconds", "images_per_second", "pairs_per_second", "data_share", "peak_gb", "val_map",
+    "seconds", "images_per_second", "pairs_per_second", "data_fraction", "peak_gb", "val_map",
 ]  # fmt: skip
 # Columns that depend on the machine and differ from run to run.
-MEASURED = {"seconds", "images_per_second", "pairs_per_second", "data_share", "peak_gb"}
+MEASURED = {"seconds", "images_per_second", "pairs_per_second", "data_fraction", "peak_gb"}
 
 
 def curve_digest(log: Path) -> str:

@@ -14,8 +14,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from loco.errors import DataError
 from loco.training.augment import colour_augmentation, geometric_augmentation
 from loco.training.jitter import draw_factors
-from loco.training.landmarks import thin
 from loco.training.pair_bank import PairBank
+from loco.training.patch_selection import select_patches
 from loco.training.scene_files import SceneFiles
 
 Draw = tuple[int, int]  # an image of a batch: indices of its scene and frame
@@ -95,7 +95,7 @@ class Batches(IterableDataset):
             batch: settings of the batches. ``images`` images of positive pairs within ``radius`` metres, with scenes
                 drawn ``scenes_by`` (:class:`PairBank`); or else those of :class:`OverlappingImages`. In addition
                 ``patches_per_image``, the number of valid patches per image that are used in the loss (None: all),
-                selected as defined by ``patches_by`` (:func:`loco.training.landmarks.thin`).
+                selected as defined by ``patches_by`` (:func:`loco.training.patch_selection.select_patches`).
             augment: maximum relative changes of ``brightness``, ``contrast`` and ``colour``, and settings of
                 :class:`loco.training.augment.GeometricAugmentation`; or None.
             seed: seed of all draws.
@@ -130,10 +130,10 @@ class Batches(IterableDataset):
         drawn = self.sampler.draw(step)
         if len(drawn) < self.processes:  # on all ranks
             raise DataError(
-                f"the scenes of batch {step} have too few images for {self.processes} processes",
-                expected=f"{self.processes} or more",
+                f"the scenes of batch {step} have fewer images than there are processes",
+                expected=f"at least {self.processes} images",
                 found=str(len(drawn)),
-                remedy="leave small scenes out, take more scenes a batch (`batch.scenes`), or fewer `processes`",
+                remedy="remove small scenes, use more scenes per batch (`batch.scenes`), or fewer `processes`",
             )
         places: list[int] = np.array_split(np.arange(len(drawn)), self.processes)[self.process].tolist()
         parts = [self._load(*drawn[place], np.random.default_rng([self.seed, step, place]), step) for place in places]
@@ -152,7 +152,7 @@ class Batches(IterableDataset):
         jitter = draw_factors(self.augment, rng) if self.with_images and self.augment else None
         if self.batch["patches_per_image"] is not None:
             how = self.batch.get("patches_by", "image")
-            valid = thin(valid, points, self.batch["patches_per_image"], how, rng)
+            valid = select_patches(valid, points, self.batch["patches_per_image"], how, rng)
         encoded = None if scene.encoded_path is None else torch.from_numpy(scene.encoded["encoded"][frame])
         return image, jitter, torch.from_numpy(points), torch.from_numpy(valid), torch.tensor(number), encoded
 

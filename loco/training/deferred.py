@@ -49,11 +49,11 @@ class StopVote:
     def __init__(self) -> None:
         self._votes: Deferred | None = None
 
-    def __call__(self, asked: bool, device: torch.device) -> bool:
+    def __call__(self, requested: bool, device: torch.device) -> bool:
         """Return whether to stop now; every rank calls this once per step, with its own request."""
         if not distributed.is_initialized() or distributed.get_world_size() == 1:
-            return asked
-        vote = torch.full((), float(asked), device=device)
+            return requested
+        vote = torch.full((), float(requested), device=device)
         distributed.all_reduce(vote)
         before, self._votes = self._votes, Deferred({"votes": vote})
         return before is not None and before.read()["votes"] > 0

@@ -28,11 +28,11 @@ from loco.training.data import Batch
 from loco.training.deferred import Deferred, all_finite
 from loco.training.grad_cache import cached_features, require_independent_images
 from loco.training.jitter import colours
-from loco.training.kept import Kept, set_weights, without_frozen
 from loco.training.log import LiveLog
 from loco.training.optimiser import build_optimiser, set_rates
 from loco.training.phases import phase_at, phases_of
 from loco.training.precision import HALF
+from loco.training.tracked_weights import TrackedWeights, set_weights, without_frozen
 from loco.training.validation import LOWER, ValidationScene
 from loco.weights import model_file
 
@@ -56,7 +56,7 @@ class _Step:
     batches: list[tuple[Batch, Deferred]]
     gradients: Deferred | None
     seconds: float
-    data_share: float
+    data_fraction: float
     peak_gb: float
 
 
@@ -90,13 +90,17 @@ class RankingModule(pl.LightningModule):
         if "init" in self.settings:
             load_weights(self.extractor, model_file(self.settings["init"]))
         if not self.extractor.trainable_parameters:
-            raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
+            raise ConfigError(
+                f"model {experiment['model']['name']!r} has no trainable parameters; remove its `train` block"
+            )
         self.phases = phases_of(self.settings)
         # The features of the extractor are L2-normalised.
         self.losses = [build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases]
         self.criteria = nn.ModuleList(self.losses)  # part of the state: losses count their draws
         self.validation = validation
-        self.kept = Kept(self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best")
+        self.tracked_weights = TrackedWeights(
+            self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best"
+        )
         self.curve = curve
         self.entry: dict[str, float] = {}  # of the latest step whose numbers were read
         self.last_score: float | None = None
@@ -149,10 +153,10 @@ class RankingModule(pl.LightningModule):
         grid = batch.use.shape[1:3]
         if maps.shape[2:] != grid:
             raise DataError(
-                "the grid of the features is not the grid of the patches",
+                "the grids of features and patches differ",
                 expected=f"{tuple(grid)} patches",
                 found=f"{tuple(maps.shape[2:])} features",
-                remedy=f"make correspondences at the stride of the model, {self.extractor.stride}",
+                remedy=f"compute the correspondences at the stride of the model, {self.extractor.stride}",
             )
         features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
         if self.half and self.criterion.takes_half:  # they were normalised in float32
@@ -188,12 +192,12 @@ class RankingModule(pl.LightningModule):
 
     def _diverged(self, what: str, step: int, batch: Batch) -> DataError:
         """Save the batch on which the training diverged; return the error that names it."""
-        share = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
-        path = self.out_dir / f"diverged-step{step}{share}.safetensors"
+        suffix = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self.out_dir / f"diverged-step{step}{suffix}.safetensors"
         with atomic_path(path) as temporary:
             save_file({k: v.contiguous() for k, v in batch._asdict().items() if v is not None}, temporary)
         return DataError(
-            f"the {what} are not finite at step {step}: the training diverged; this is its last batch",
+            f"the {what} are not finite at step {step}: the training diverged; the file contains its last batch",
             file=path,
             remedy=LOWER,
         )
@@ -202,7 +206,7 @@ class RankingModule(pl.LightningModule):
         """Record, validate and update the kept weights if a batch ends a step; return whether it does."""
         if len(self._parts) < self.trainer.accumulate_grad_batches:
             return False
-        self.kept.follow(self.extractor)
+        self.tracked_weights.update_average(self.extractor)
         self._record()
         every = self.settings["validate_every"]
         if self.validation and self.global_step % every == 0:
@@ -266,7 +270,7 @@ class RankingModule(pl.LightningModule):
             "seconds": step.seconds,
             "images_per_second": images / step.seconds,
             "pairs_per_second": pairs / step.seconds,
-            "data_share": step.data_share,
+            "data_fraction": step.data_fraction,
             "peak_gb": step.peak_gb,
         }
 
@@ -287,29 +291,29 @@ class RankingModule(pl.LightningModule):
         Each scene has a score on one rank and 0 on the others, and the mean is over the scenes in their order, so the
         value is the same for every number of ranks, bit for bit.
         """
-        with self.kept.averaged(self.extractor):
+        with self.tracked_weights.averaged(self.extractor):
             scores = [scene.mean_ap(self.extractor) if scene else 0.0 for scene in self.validation]
             if self.trainer.world_size > 1:
                 shared = torch.tensor(scores, dtype=torch.float64, device=self.extractor.device)
                 distributed.all_reduce(shared)
                 scores = shared.tolist()
             value = sum(scores) / len(scores)
-            self.kept.judge(self.extractor, value, self.global_step)
+            self.tracked_weights.update_best(self.extractor, value, self.global_step)
         self.entry["val_map"] = self.last_score = value
         self.log("val_map", value, rank_zero_only=True)
         self._end_early()
 
     def _end_early(self) -> None:
         patience = self.settings.get("early_stop")
-        if patience and self.global_step - self.kept.best_step >= patience * self.settings["validate_every"]:
+        if patience and self.global_step - self.tracked_weights.best_step >= patience * self.settings["validate_every"]:
             self.trainer.should_stop = True
 
     def finish(self) -> None:
         """Set the final weights of the extractor, and check that its features are finite."""
-        if self.kept.best:
-            set_weights(self.extractor, self.kept.best)
-        elif self.kept.average:
-            set_weights(self.extractor, self.kept.average)
+        if self.tracked_weights.best:
+            set_weights(self.extractor, self.tracked_weights.best)
+        elif self.tracked_weights.average:
+            set_weights(self.extractor, self.tracked_weights.average)
         if self._batch is not None:  # None if the training was killed after its last step
             batch = Batch(*(None if part is None else part.to(self.extractor.device) for part in self._batch))
             images = None if batch.images is None else colours(batch.images, batch.jitter)
@@ -329,15 +333,17 @@ class RankingModule(pl.LightningModule):
     def strict_loading(self) -> bool:
         return False
 
-    # Kept weights and the position in the log are part of the state: a resumed training ends as an uninterrupted one.
+    # The tracked weights and the position in the log are part of the state, so a resumed training ends as an
+    # uninterrupted one.
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.read_steps()
         self._write()
-        checkpoint["kept"], checkpoint["last_score"] = vars(self.kept), self.last_score
+        checkpoint["tracked_weights"], checkpoint["last_score"] = vars(self.tracked_weights), self.last_score
         checkpoint["log"] = self.curve.mark() if self.curve is not None else 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        vars(self.kept).update(checkpoint["kept"])
+        vars(self.tracked_weights).update(checkpoint["tracked_weights"])
         self.last_score = checkpoint["last_score"]
         if self.curve is not None and self.trainer.is_global_zero:
             self.curve.cut(checkpoint["log"], checkpoint["global_step"])

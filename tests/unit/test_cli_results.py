@@ -81,7 +81,7 @@ def write_model(plan: Plan) -> None:
     log = Path(MODEL).with_name("log.csv")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(
-        "step,phase,lr,tau,loss,mean_ap,pairs_per_second,data_share,peak_gb,val_map\n1,1,0.1,0.05,0.5,0.5,9,0.1,0.2,0.3\n"
+        "step,phase,lr,tau,loss,mean_ap,pairs_per_second,data_fraction,peak_gb,val_map\n1,1,0.1,0.05,0.5,0.5,9,0.1,0.2,0.3\n"
     )
     config = plan.config["experiments"]["quick"]["model"]
     made = record(plan, MODEL, {"split": "tiny", "experiment": "quick"}, FRAMES, CORRESPONDENCES)
@@ -136,9 +136,9 @@ def configured(folder: Path, **changes: Any) -> list[object]:
 
 def test_a_finished_folder_is_whole(results: Path, capsys: pytest.CaptureFixture) -> None:
     status, said = verify(capsys, "--configfile", TINY)
-    assert (status, said) == (0, "7 files verified: all are whole and of this configuration")
+    assert (status, said) == (0, "7 files verified: all are intact and of this configuration")
     status, said = verify(capsys, results, "--files-only")
-    assert (status, said) == (0, "7 files verified: all are whole")
+    assert (status, said) == (0, "7 files verified: all are intact")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -150,8 +150,8 @@ def test_a_changed_byte_is_damage(results: Path, capsys: pytest.CaptureFixture, 
     status, said = verify(capsys, "--files-only")
     assert status == 1
     assert f"damaged: 1; {path}: " in said
-    assert "1 of 7 files are not as they should be" in said
-    assert "delete what is damaged, misplaced or outdated" in said
+    assert "1 of 7 files failed the verification" in said
+    assert "delete the damaged, misplaced and outdated files" in said
 
 
 @pytest.mark.parametrize("name", [f"{RAW}/color/0.png", f"{RAW}/.record.json"])
@@ -170,14 +170,14 @@ def test_a_log_of_another_training_is_damage(results: Path, capsys: pytest.Captu
     log.write_text(log.read_text().replace("0.5,0.5", "0.5,0.6"))
     status, said = verify(capsys, "--files-only")
     assert status == 1
-    assert f"{results.parent / MODEL}: the log.csv beside it is not its own" in said
+    assert f"{results.parent / MODEL}: the log.csv in the same folder belongs to another training" in said
 
 
 def test_what_was_made_from_older_inputs_is_outdated(results: Path, plan: Plan, capsys: pytest.CaptureFixture) -> None:
     write_check(plan, digest="e")  # the raw files changed, and only their check ran again
     status, said = verify(capsys, "--configfile", TINY)
     assert status == 1
-    assert f"outdated: 1; {results.parent / FRAMES}: was made from another {MANIFEST} than is there now" in said
+    assert f"outdated: 1; {results.parent / FRAMES}: was made from another {MANIFEST} than the current one" in said
     assert "damaged: " not in said
     assert "other configuration" not in said
 
@@ -220,7 +220,7 @@ def test_a_file_that_the_configuration_does_not_have_is_named(results: Path, cap
     assert status == 1
     assert "other configuration: 2; " in said
     for path in (other, untrained):
-        assert f"{path}: the configuration has no such file" in said
+        assert f"{path}: the configuration does not contain this file" in said
 
 
 def test_a_file_without_a_record_belongs_to_no_configuration(results: Path, capsys: pytest.CaptureFixture) -> None:
@@ -259,7 +259,7 @@ def test_what_a_killed_job_left_is_listed(results: Path, capsys: pytest.CaptureF
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for command in ("verify", "clean"):
         assert main([command, str(tmp_path / "nothing")]) == 2
-        assert f"there is no folder {tmp_path / 'nothing'}" in capsys.readouterr().err
+        assert f"the folder {tmp_path / 'nothing'} does not exist" in capsys.readouterr().err
 
 
 def test_clean_lists_without_deleting_and_deletes_on_request(results: Path, capsys: pytest.CaptureFixture) -> None:
@@ -305,7 +305,7 @@ def test_clean_keeps_final_states_unless_they_are_named(results: Path, capsys: p
 
 def test_progress_of_trainings(results: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["progress"]) == 0
-    assert "no training has a state" in capsys.readouterr().out
+    assert "no training has a saved state" in capsys.readouterr().out
     folder = (results.parent / MODEL).parent
     state = state_folder(folder, "f" * 64)
     state.mkdir()

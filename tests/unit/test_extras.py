@@ -86,12 +86,12 @@ class _Hidden:
 
 def test_a_missing_package_is_an_error_with_its_extra(without):
     without("lightning", "loco.training.run", "loco.training.module")
-    with pytest.raises(ConfigError, match=r"lightning is not installed: this needs `pip install 'loco\[train\]'`"):
+    with pytest.raises(ConfigError, match=r"lightning is not installed: run `pip install 'loco\[train\]'`"):
         importlib.import_module("loco.training").train  # noqa: B018 - an attribute that is imported on use
 
 
 def test_the_command_line_names_the_extra(without, tmp_path, capsys):
-    without("pandas", "loco.results.matches")
+    without("pandas", "loco.results.pictures.matches")
     assert main(["match", "a.jpg", "b.jpg", "--model", "m", "--out", str(tmp_path / "c.png")]) == 2
     assert "pip install 'loco[results]'" in capsys.readouterr().err
 

@@ -72,8 +72,9 @@ from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.feature_norm import evaluate
 from loco.results.metrics import read_metrics, write_metrics
-from loco.results.plots import FIGURES
-from loco.results.tables import write_differences, write_tables
+from loco.results.plots.scores import FIGURES
+from loco.results.tables.differences import write_differences
+from loco.results.tables.summary import write_tables
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 config = yaml.safe_load((root / "config/config.yaml").read_text())
@@ -153,7 +154,7 @@ def test_it_is_configured_scored_tabulated_drawn_and_captioned(repository: Path,
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     markdown = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert markdown.startswith("Feature norm. Mean norm of the features of a scene. In the unit given")
+    assert markdown.startswith("Feature norm. Mean norm of the features of a scene. In the unit of the metric")
     assert "| mean norm (m) | Exact | 9.000 [9.000, 9.000] |" in markdown
     assert "| number of scenes | 2 |" in markdown
     assert "+5.000" in (tmp_path / "differences.md").read_text(encoding="utf-8")

@@ -70,7 +70,7 @@ def test_losses_are_those_of_the_papers(
         assert loss.delta == pytest.approx(0.0760, abs=5e-5)
         assert loss.corrections == ("published" if name == "loco_released" else "unbiased")
     if name in LOCUS:
-        assert (loss.landmarks, loss.patches, loss.own_term) == (64, 0.1, True)
+        assert (loss.landmarks, loss.patches, loss.self_term) == (64, 0.1, True)
 
 
 @pytest.mark.parametrize("name", [*LOCO, *LOCUS])

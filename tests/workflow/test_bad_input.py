@@ -130,7 +130,7 @@ def test_frames_refuses_the_scene_with_the_same_message(faulty, fault):
 
 
 def test_the_checks_count_all_broken_scenes(faulty):
-    assert f"{len(FAULTS)} of {len(FAULTS) + 1} scenes did not pass their check" in faulty.said
+    assert f"{len(FAULTS)} of {len(FAULTS) + 1} scenes failed their check" in faulty.said
 
 
 def test_the_table_of_the_checks_has_them_all(faulty):

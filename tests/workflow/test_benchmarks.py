@@ -11,7 +11,7 @@ from loco.evaluation import catalogue
 from loco.storage import Features
 from tests.unit.test_new_benchmark import ENTRY, MODULE, SCHEMA, SETTINGS, insert
 
-PROBE = {"epochs": 2, "batch": 4, "train_share": 0.5, "block": 18}
+PROBE = {"epochs": 2, "batch": 4, "train_fraction": 0.5, "block": 18}
 BENCHMARKS = {
     "panoptic_segmentation": PROBE,
     "semantic_segmentation": PROBE,

@@ -382,7 +382,7 @@ def lost_pose(raw):
         *((cut(stem), "cannot be read") for stem in ("images", "points3D")),
         *((empty(stem), "cannot be read") for stem in ("cameras", "images", "points3D", "rigs", "frames")),
         *((garbage(stem), "cannot be read") for stem in ("cameras", "images", "points3D", "rigs", "frames")),
-        (impossible_focal_length, "camera 1 has impossible parameters"),
+        (impossible_focal_length, "camera 1 has invalid parameters"),
         (panoramic_camera, "camera 1 is EQUIRECTANGULAR"),
         (lost_pose, "cannot be read"),
     ],
@@ -406,7 +406,7 @@ def test_binary_files_are_believed_only_if_their_records_fill_them(stem, simulat
     many = struct.pack("<Q", 2**40) + data[8:]
     for bad in (data[:-1], data + b"\0", many, data[:8]):
         file.write_bytes(bad)
-        with pytest.raises(DataError, match=f"{stem}.bin is cut short or damaged"):
+        with pytest.raises(DataError, match=f"{stem}.bin is truncated or damaged"):
             open_scene("colmap", tmp_path, "house")
 
 
@@ -428,7 +428,7 @@ def test_all_problems_are_found_at_once(raw):
         "no usable point",
         "'../secret.jpg'",
         "2 photographs of the COLMAP model are missing: 00002.jpg, 00003.jpg",
-        "not of its camera's size",
+        "differs from that of its camera",
         "cannot be decoded",
     ]
     assert len(problems) == len(expected)

@@ -141,7 +141,7 @@ def test_a_pose_that_is_none_is_skipped(raw):
     content[1].pose[1, 1] = np.nan
     write_sens(of(raw, ".sens"), file.header, content)
     assert open_scene("scannet", raw, SCAN).skipped == {
-        "000000": "pose is not a rotation and a translation",
+        "000000": "pose is not a rigid transformation",
         "000001": "pose lost",
     }
     manifest = check_scene("scannet", raw, SCAN, "all")
@@ -335,11 +335,11 @@ def finer_mesh(raw: Path) -> None:
         (truncate, r"ends within frame 5 of 6"),
         (another_version, r"expected: version 4[\s\S]*found: version 3"),
         (other_intrinsics, r"intrinsic_color belongs to images of another size[\s\S]*128 x 96"),
-        (other_extrinsics, r"extrinsic_depth is not a rotation and a translation"),
+        (other_extrinsics, r"extrinsic_depth is not a rigid transformation"),
         (lambda raw: rewrite_frame(raw, b"none"), r"depth of frame 3 cannot be decompressed"),
         (
             lambda raw: rewrite_frame(raw, encode_depth(np.ones((10, 10), np.uint16), "zlib_ushort")),
-            r"depth of frame 3 is not of the header's size",
+            r"depth of frame 3 differs in size from the header",
         ),
         (empty_mesh, r"mesh (has no triangles|cannot be read)"),
         (nan_mesh, r"mesh has vertices that are not finite"),
@@ -377,13 +377,16 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
         (lambda raw: of(raw, SEGS).write_text("[1]"), r"has no list 'segIndices'"),
         (
             lambda raw: edit(of(raw, AGGREGATION), lambda c: c.update(sceneId="scannet.scene0042_00")),
-            r"is of another scan[\s\S]*scene0042_01[\s\S]*scannet.scene0042_00",
+            r"belongs to another scan[\s\S]*scene0042_01[\s\S]*scannet.scene0042_00",
         ),
         (finer_mesh, r"refers to the segments of another mesh[\s\S]*_vh_clean.segs.json"),
-        (lambda raw: edit(of(raw, AGGREGATION), no_segments_in_the_mesh), r"none of its segments is in the mesh"),
+        (
+            lambda raw: edit(of(raw, AGGREGATION), no_segments_in_the_mesh),
+            r"none of the segments of the file belongs to the mesh",
+        ),
         (
             lambda raw: edit(of(raw, AGGREGATION), lambda c: c["segGroups"][0].pop("label")),
-            r"object 0 of the list lacks a `label`",
+            r"object 0 of the list has no `label`",
         ),
     ],
 )
@@ -428,21 +431,24 @@ def image(kind: str, size: tuple[int, int]) -> bytes:
         ),
         (
             lambda e: without_last_row(e, "pose/1.txt"),
-            r"1 pose files are not matrices: 1.txt[\s\S]*4 rows of 4 numbers",
+            r"1 pose files do not contain matrices: 1.txt[\s\S]*4 rows of 4 numbers",
         ),
-        (lambda e: export_file(e, "pose/1.txt", "no numbers"), r"1 pose files are not matrices: 1.txt"),
+        (lambda e: export_file(e, "pose/1.txt", "no numbers"), r"1 pose files do not contain matrices: 1.txt"),
         (
             lambda e: (e / SCAN / "intrinsic" / "extrinsic_depth.txt").unlink(),
             r"is missing[\s\S]*extrinsic_depth.txt",
         ),
-        (lambda e: without_last_row(e, "intrinsic/intrinsic_depth.txt"), r"is no matrix[\s\S]*rows of \[4, 4, 4\]"),
+        (
+            lambda e: without_last_row(e, "intrinsic/intrinsic_depth.txt"),
+            r"not contain a matrix[\s\S]*rows of \[4, 4, 4\]",
+        ),
         (lambda e: export_file(e, "color/3.jpg", b""), r"image '3.jpg' is empty"),
         (lambda e: export_file(e, "depth/3.png", b"none"), r"image '3.png' cannot be decoded"),
         (
             lambda e: export_file(e, "depth/3.png", image(".png", (47, 64))),
             r"not of the size of the other depth images[\s\S]*\(48, 64\)[\s\S]*\(47, 64\)",
         ),
-        (lambda e: export_file(e, "depth/3.png", image(".jpg", (48, 64))), r"is not a 16-bit image of one channel"),
+        (lambda e: export_file(e, "depth/3.png", image(".jpg", (48, 64))), r"is not a 16-bit image with one channel"),
     ],
 )
 def test_what_is_broken_in_an_export_is_named_with_its_remedy(exported, damage, message):

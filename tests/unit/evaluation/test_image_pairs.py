@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loco.evaluation.image_pairs import bin_number, deal, given_pairs
+from loco.evaluation.image_pairs import bin_number, pairs_of_dataset, round_robin
 
 
 def test_bins_hold_their_lower_edges_and_the_last_its_upper_one():
@@ -13,15 +13,15 @@ def test_bins_hold_their_lower_edges_and_the_last_its_upper_one():
 
 
 def test_decks_are_dealt_in_turn():
-    assert list(deal(["abc", "", "d", "ef"])) == ["a", "d", "e", "b", "f", "c"]
-    assert list(deal([])) == []
+    assert list(round_robin(["abc", "", "d", "ef"])) == ["a", "d", "e", "b", "f", "c"]
+    assert list(round_robin([])) == []
 
 
 def test_pairs_of_a_dataset_are_given_by_number(make_scene):
     pose = np.diag([1.0, -1, -1, 1])
     truth = {"pairs": [{"a": "right", "b": "left", "pose_a_to_b": pose.tolist()}]}
     features, poses = np.ones((2, 2, 2, 1)), np.tile(np.eye(4), (2, 1, 1))
-    ((a, b, a_to_b),) = given_pairs(make_scene(poses, features, names=["left", "right"], ground_truth=truth))
+    ((a, b, a_to_b),) = pairs_of_dataset(make_scene(poses, features, names=["left", "right"], ground_truth=truth))
     assert (a, b) == (1, 0)
     np.testing.assert_array_equal(a_to_b, pose)
-    assert given_pairs(make_scene(poses, features, scene="plain")) is None
+    assert pairs_of_dataset(make_scene(poses, features, scene="plain")) is None

@@ -11,7 +11,7 @@ from loco.evaluation import landmark_retrieval
 from loco.evaluation.intervals import Item
 from loco.evaluation.landmark_retrieval import average_precision, draw_landmarks, samples
 
-SETTINGS = {"landmarks": 40, "rho": 0.2, "kappa": None, "min_baseline": 0.0, "chosen": 0.5}
+SETTINGS = {"landmarks": 40, "rho": 0.2, "kappa": None, "min_baseline": 0.0, "selected_fraction": 0.5}
 
 
 def defined(scores, positive):
@@ -224,7 +224,7 @@ def test_the_good_landmarks_are_chosen(make_scene):
     rng = np.random.default_rng(0)
     number, points = places(10, rng)
     features = np.where(number[..., None] < 10, np.eye(40)[number], unit(rng.normal(size=(10, 4, 5, 40)) * 0.7))
-    result = landmark_retrieval.evaluate([room(make_scene, points, features)], SETTINGS | {"chosen": 0.4})
+    result = landmark_retrieval.evaluate([room(make_scene, points, features)], SETTINGS | {"selected_fraction": 0.4})
     rows = {(row.metric, row.condition): row for row in result.rows}
     assert list(rows) == [
         (metric, condition)
@@ -241,7 +241,7 @@ def test_what_is_chosen_is_not_scored_by_what_it_was_chosen_by(make_scene):
     rng = np.random.default_rng(0)
     _, points = places(20, rng)
     features = unit(rng.normal(size=(20, 4, 5, 16)))
-    wanted = SETTINGS | {"landmarks": 400, "chosen": 0.1}
+    wanted = SETTINGS | {"landmarks": 400, "selected_fraction": 0.1}
     result = landmark_retrieval.evaluate([room(make_scene, points, features)], wanted)
     half = np.array(result.items["ap_views_0"])
     self_chosen = np.sort(half)[-40:].mean()
@@ -265,7 +265,9 @@ def test_chosen_by_hand():
         "ap_images_0": [0.11, 0.12, 0.13, 0.14, 0.15, None],
         "ap_images_1": [0.21, 0.22, 0.23, 0.24, None, None],
     }
-    views_all, views_halves, views_best, images_all, images_halves, images_best = samples(items, {"chosen": 0.5})
+    views_all, views_halves, views_best, images_all, images_halves, images_best = samples(
+        items, {"selected_fraction": 0.5}
+    )
     assert views_all.values == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert images_all.values == [0.6, 0.7, 0.8, 0.9, 1.0]
     np.testing.assert_allclose(views_halves.values, [0.6, 0.6, 0.4, 0.6])

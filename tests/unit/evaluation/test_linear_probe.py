@@ -28,7 +28,7 @@ from loco.evaluation.linear_probe import (
     train_probe,
 )
 
-SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2}
+SETTINGS = {"epochs": 60, "batch": 2, "train_fraction": 0.5, "block": 2}
 STRIDE = 4
 
 
@@ -219,7 +219,7 @@ def panoramas(count, dropped=()):
 
 @pytest.mark.parametrize(("count", "block", "share", "trained"), [(90, 18, 0.5, 36), (10, 4, 0.9, 8), (7, 1, 0.01, 1)])
 def test_blocks_of_images_are_held_out(count, block, share, trained):
-    wanted = SETTINGS | {"block": block, "train_share": share}
+    wanted = SETTINGS | {"block": block, "train_fraction": share}
     splits = [split_images(film(count), wanted, np.random.default_rng(seed)) for seed in range(20)]
     for train, test in splits:
         np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(count))

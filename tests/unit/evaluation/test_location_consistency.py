@@ -286,7 +286,7 @@ def test_files_of_other_frames_are_refused(scene, tmp_path):
 
 def test_samples_of_the_own_image_can_be_left_out():
     points, image = room(n=60)
-    near = [Condition(2.0, "uniform", own_image) for own_image in (True, False)]
+    near = [Condition(2.0, "uniform", query_image) for query_image in (True, False)]
     rngs = np.random.default_rng(0).spawn(2)
     (every, _), (others, _) = _draw_samples(points, image, 7, near, 60, rngs)
     assert set(others) == {n for n in every if image[n] != image[7]}
@@ -296,8 +296,8 @@ def test_samples_of_the_own_image_can_be_left_out():
 def test_scores_without_the_own_image_stand_beside_the_others_and_do_not_change_them(scene):
     wanted = SETTINGS | {"weights": ["uniform", "inverse_square"], "samples_per_query": 10}
     results = {
-        own_image: location_consistency.evaluate([scene], wanted | {"samples_of_own_image": own_image})
-        for own_image in ("include", "exclude", "both")
+        query_image: location_consistency.evaluate([scene], wanted | {"samples_of_query_image": query_image})
+        for query_image in ("include", "exclude", "both")
     }
     plain = location_consistency.evaluate([scene], wanted)
     assert results["include"] == plain

@@ -25,7 +25,7 @@ SENSOR, INPAINTED = Frames.SOURCES.index("sensor"), Frames.SOURCES.index("inpain
 CATEGORIES = ["wall", "chair", "floor", "sofa"]
 OBJECTS = [{"category": c, "label": c, "stuff": c in ("wall", "floor"), "triangles": 9} for c in CATEGORIES]
 
-PROBE = {"epochs": 8, "batch": 2, "train_share": 0.5, "block": 2}
+PROBE = {"epochs": 8, "batch": 2, "train_fraction": 0.5, "block": 2}
 SETTINGS = {
     "location_consistency": {
         "radii": [1.0], "weights": ["uniform", "inverse_square"], "queries_per_scene": 40, "samples_per_query": 100,
@@ -47,7 +47,7 @@ SETTINGS = {
         "ks": [1, 50],  # more than there are images
     },
     "landmark_retrieval": {
-        "landmarks": 30, "rho": 0.2, "kappa": None, "min_baseline": 0.1, "chosen": 0.25,
+        "landmarks": 30, "rho": 0.2, "kappa": None, "min_baseline": 0.1, "selected_fraction": 0.25,
     },
     "relative_pose": {
         "overlap_bins": [0.1, 0.5, 1.0], "rotation_bins": [0, 90], "pairs_per_bin": 99, "min_baseline": 0.1,

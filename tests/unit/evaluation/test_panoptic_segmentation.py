@@ -7,7 +7,7 @@ from loco.datasets.labels import MPCAT40, STUFF
 from loco.evaluation import panoptic_segmentation, semantic_segmentation
 from loco.evaluation.linear_probe import HELD_OUT, IN_SAMPLE, VOID
 
-SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2}
+SETTINGS = {"epochs": 60, "batch": 2, "train_fraction": 0.5, "block": 2}
 # Two chairs, a table and a floor; a wall in two pieces; an object without category, and one that no triangle has.
 OBJECTS = [
     {"category": category, "label": category, "stuff": category in STUFF, "triangles": triangles}

@@ -473,7 +473,7 @@ def test_a_listed_pair_without_its_image_is_an_error_that_names_it(make_scene, t
 
 def test_images_without_a_common_frame_need_a_list(make_scene, turned):
     scene = views(make_scene, [turned(0)] * 2, separate=True)
-    with pytest.raises(DataError, match=r"lists no image pairs, and has no overlaps"):
+    with pytest.raises(DataError, match=r"neither a list of image pairs nor overlaps"):
         pixel_correspondence.evaluate([scene], SETTINGS)
 
 
@@ -504,7 +504,7 @@ def test_raw_features_are_interpolated_as_long_as_they_were(make_scene, turned):
     norm = np.ones((2, 2, 2), np.float32)
     norm[:, 0, 1] = 10
     scene = make_scene([turned(0)] * 2, unit, norm=norm)
-    for how, expected in (("unit", [1.0, 1.0]), ("raw", [1.0, 10.0])):
+    for how, expected in (("normalised", [1.0, 1.0]), ("raw", [1.0, 10.0])):
         cells = pixel_correspondence._feature_map(scene, 0, {"interpolate": how})
         between = sample_features(cells, torch.tensor([[4.0, 1.5]]), (6, 8))[0]
         torch.testing.assert_close(between, torch.tensor(expected) / np.hypot(*expected))
@@ -519,8 +519,8 @@ def test_the_setting_reaches_the_matches(make_scene, turned):
     found = {}
     for name, lengths in (("even", norm), ("uneven", uneven)):
         scene = make_scene([turned(0)] * 2, features, scene=name, norm=lengths)
-        for how in ("unit", "raw"):
+        for how in ("normalised", "raw"):
             found[name, how] = pixel_correspondence.evaluate([scene], settings | {"interpolate": how}).items
     found = {key: {k: v for k, v in items.items() if k != "scene"} for key, items in found.items()}
-    assert found["even", "unit"] == found["even", "raw"]
-    assert found["uneven", "unit"] != found["uneven", "raw"]
+    assert found["even", "normalised"] == found["even", "raw"]
+    assert found["uneven", "normalised"] != found["uneven", "raw"]

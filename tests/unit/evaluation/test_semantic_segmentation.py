@@ -7,7 +7,7 @@ from loco.datasets.labels import MPCAT40
 from loco.evaluation import semantic_segmentation
 from loco.evaluation.linear_probe import HELD_OUT, VOID
 
-SETTINGS = {"epochs": 60, "batch": 2, "train_share": 0.5, "block": 2}
+SETTINGS = {"epochs": 60, "batch": 2, "train_fraction": 0.5, "block": 2}
 
 
 @pytest.fixture

@@ -106,8 +106,8 @@ def test_keypoints_in_holes_are_not_lifted(scene, make_scene):
 
 
 def test_a_stricter_ratio_leaves_fewer_matches(scene):
-    strict = replace(scene, keypoints={"ratio": 0.5, "most": 500})
-    loose = replace(scene, keypoints={"ratio": 1.0, "most": 500})
+    strict = replace(scene, keypoints={"ratio": 0.5, "max_keypoints": 500})
+    loose = replace(scene, keypoints={"ratio": 1.0, "max_keypoints": 500})
     few, many = (relative_pose.evaluate([s], SETTINGS).items["n_matches"][1] for s in (strict, loose))
     assert few < many
 

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from loco.geometry.cameras import project
 from loco.geometry.mesh import Mesh
-from loco.geometry.overlap import Thinning, overlap_matrix
+from loco.geometry.overlap import KeyframeSelection, overlap_matrix
 from loco.geometry.patches import patch_points
 from loco.geometry.raycast import RayCaster
 
@@ -184,7 +184,7 @@ def test_thinning_finds_the_largest_mutual_overlap():
     points, valid = map(np.array, zip(*(patch_points(d, K, pose, grid) for d, pose in zip(fine, poses))))
     matrix = overlap_matrix(points, valid, fine, intrinsics, poses, TOLERANCE)
     mutual = (matrix + matrix.T) / 2
-    every, limited = Thinning(1.0), Thinning(0.3)
+    every, limited = KeyframeSelection(1.0), KeyframeSelection(0.3)
     for i, frame in enumerate(zip(depth, intrinsics, poses)):
         largest = mutual[i, :i].max(initial=0)
         assert every.overlap(*frame) == pytest.approx(largest, abs=1e-6)
@@ -196,7 +196,7 @@ def test_thinning_finds_the_largest_mutual_overlap():
 
 def test_thinning_of_a_stream_keeps_frames_that_show_new_places():
     yaws = np.arange(0, 360, 4)
-    thinning, kept = Thinning(0.4), []
+    thinning, kept = KeyframeSelection(0.4), []
     caster = room()
     for yaw in yaws:
         pose = look((-1, 0, 0), yaw)
@@ -214,7 +214,7 @@ def test_thinning_at_another_image_size_and_without_depth():
     mutual = []
     for factor in (1, 2.5):
         k, size = np.diag([factor, factor, 1]) @ K, (int(64 * factor), int(80 * factor))
-        thinning = Thinning(1.0)
+        thinning = KeyframeSelection(1.0)
         thinning.add(caster.cast(k, poses[0], size).depth, k, poses[0])
         mutual.append(thinning.overlap(caster.cast(k, poses[1], size).depth, k, poses[1]))
         assert thinning.overlap(np.zeros(size), k, poses[0]) == 0

@@ -13,7 +13,7 @@ from loco.losses import DenseSmoothAP, ExactSmoothAP, SampledSmoothAP, build_los
 from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_and_gradient
 
 
-def by_definition(features, points, scenes, valid, images, tau, own_term=False) -> float:
+def by_definition(features, points, scenes, valid, images, tau, self_term=False) -> float:
     """LoCo eq. 2 in plain loops."""
     n = len(features)
     pairs = [(i, j) for i in range(n) for j in range(i) if scenes[i] == scenes[j] and valid[i] and valid[j]]
@@ -27,17 +27,17 @@ def by_definition(features, points, scenes, valid, images, tau, own_term=False) 
 
     total = 0.0
     for a in positive:
-        r_p = sum(sigma(score[b] - score[a]) for b in positive if own_term or b != a)
+        r_p = sum(sigma(score[b] - score[a]) for b in positive if self_term or b != a)
         r_n = sum(sigma(score[g] - score[a]) for g in negative)
         total += (1 + r_p) / (1 + r_p + r_n)
     return 1 - total / len(positive)
 
 
-@pytest.mark.parametrize("own_term", [False, True])
-def test_dense_is_the_definition(own_term):
+@pytest.mark.parametrize("self_term", [False, True])
+def test_dense_is_the_definition(self_term):
     batch = patches(60, scenes=2)
-    loss, log = DenseSmoothAP(RHO, KAPPA, 0.1, own_term=own_term)(*batch)
-    assert loss.item() == pytest.approx(by_definition(*batch, 0.1, own_term), abs=1e-12)
+    loss, log = DenseSmoothAP(RHO, KAPPA, 0.1, self_term=self_term)(*batch)
+    assert loss.item() == pytest.approx(by_definition(*batch, 0.1, self_term), abs=1e-12)
     assert log["mean_ap"] == pytest.approx(1 - loss.item())
     assert log["positives"] >= 5
 
@@ -188,7 +188,7 @@ def test_info_nce_draws_its_queries_from_the_saved_state():
     ("change", "message"),
     [
         ({"points": torch.zeros(4, 3)}, r"points \(n, 3\)"),
-        ({"features": torch.zeros(5)}, r"features \(n, d\)"),
+        ({"features": torch.zeros(5)}, r"the shape \(n, d\)"),
         ({"scene_ids": torch.zeros(4)}, r"scene_ids \(n,\)"),
         ({"valid": torch.zeros(5, 1)}, r"valid \(n,\)"),
         ({"image_ids": torch.zeros(6)}, r"image_ids \(n,\)"),

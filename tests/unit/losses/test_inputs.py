@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, ExactSmoothAP, build_loss
 from loco.losses.histograms import SMALLEST_TAU
-from loco.losses.inputs import require_unit_rows, unit_rows
+from loco.losses.inputs import normalise_rows, require_normalised_rows
 from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 NAMES = ["dense", "exact", "info_nce", "sampled"]  # over all pairs of a batch
@@ -116,7 +116,7 @@ def test_patch_precision_has_the_layout_of_the_inputs(name):
         ({"points": torch.zeros(32, 3)}, r"points \(b, h, w, 3\)"),
         ({"valid": torch.ones(2, 1, 4, 4)}, r"valid \(b, h, w\)"),
         ({"scene_ids": torch.zeros(3)}, r"scene_ids \(b, h, w\) or \(b,\)"),
-        ({"features": torch.zeros(2, 16, 5)}, r"features \(n, d\) or \(b, d, h, w\)"),
+        ({"features": torch.zeros(2, 16, 5)}, r"the shape \(n, d\) or \(b, d, h, w\)"),
         ({"features": torch.zeros(2, 5, 4, 4, dtype=torch.int64)}, "floating-point type, found torch.int64"),
         ({"points": torch.zeros(2, 4, 4, 3, dtype=torch.bool)}, "points must be real numbers"),
         ({"scene_ids": torch.tensor([0.0, 0.5])}, "scene_ids must be integers"),
@@ -155,7 +155,7 @@ def test_a_row_of_zeros_is_similar_to_none(name):
     assert (gradient[[3, 4]] == 0).all()
     assert gradient.isfinite().all()
     assert gradient.norm() > 0
-    assert torch.equal(value, loss(name, normalise=False)(unit_rows(features)[0], points)[0])
+    assert torch.equal(value, loss(name, normalise=False)(normalise_rows(features)[0], points)[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -163,7 +163,7 @@ def test_a_row_of_zeros_is_similar_to_none(name):
 def test_rows_of_other_lengths_are_refused_on_request(name, length):
     features, points, *_ = patches(60)
     features[17] *= length
-    with pytest.raises(ValueError, match=f"found a row of length {length:g}: apply torch.nn.functional.normalize"):
+    with pytest.raises(ValueError, match=f"found a row with norm {length:g}: apply torch.nn.functional.normalize"):
         loss(name, normalise=False)(features, points)
     points[17] = math.nan  # a patch that forms no pair may have any feature
     loss(name, normalise=False)(features, points)
@@ -173,8 +173,8 @@ def test_rows_of_other_lengths_are_refused_on_request(name, length):
 def test_rows_that_are_unit_up_to_the_rounding_of_their_type_are_accepted(dtype):
     rng = torch.Generator().manual_seed(0)
     for d in (1, 2, 3, 64, 1000):
-        assert require_unit_rows(normalize(torch.randn(200, d, generator=rng), dim=1).to(dtype))
-    assert require_unit_rows(torch.full((1, 3), 1 / math.sqrt(3)).to(dtype))
+        assert require_normalised_rows(normalize(torch.randn(200, d, generator=rng), dim=1).to(dtype))
+    assert require_normalised_rows(torch.full((1, 3), 1 / math.sqrt(3)).to(dtype))
 
 
 @pytest.mark.parametrize("name", ["dense", "info_nce", "sampled"])

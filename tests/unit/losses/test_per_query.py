@@ -106,8 +106,8 @@ def test_weights_of_scales_are_not_rounded(ranking):
 @pytest.mark.parametrize("queries", [20, 60])
 def test_drawn_queries_are_ranked_against_all_their_pairs(monkeypatch, queries):
     batch, options = patches(120, scenes=2), {**ONE, "tau": 0.05, "same_image": 0.4, "ratio": 2.0}
-    drawn, draw = [], exact.draw_rows
-    monkeypatch.setattr(exact, "draw_rows", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1])
+    drawn, draw = [], exact.sample_rows
+    monkeypatch.setattr(exact, "sample_rows", lambda *arguments: drawn.append(draw(*arguments)) or drawn[-1])
     criterion = ExactSmoothAP(**options, ranking="query", queries=queries, tile=32)
     found = [value_and_gradient(criterion, *batch) for _ in range(3)]
     assert len({loss.item() for loss, *_ in found}) == 3
@@ -125,7 +125,7 @@ def test_the_mean_over_all_draws_is_the_loss_of_all_queries(monkeypatch):
     assert not ExactSmoothAP(**options).patch_precision(*batch).isnan().any()  # every patch is a query
     draws = [torch.tensor(rows) for rows in itertools.combinations(range(7), 3)]
     remaining = iter(draws)
-    monkeypatch.setattr(exact, "draw_rows", lambda *_: next(remaining))
+    monkeypatch.setattr(exact, "sample_rows", lambda *_: next(remaining))
     criterion = ExactSmoothAP(**options, queries=3)
     losses, gradients, _ = zip(*(value_and_gradient(criterion, *batch) for _ in draws))
     assert torch.stack(losses).mean().item() == pytest.approx(loss.item(), abs=1e-12)
@@ -147,7 +147,7 @@ def test_as_many_queries_as_patches_are_all_queries():
 
 @pytest.mark.parametrize(("ranking", "queries"), [("batch", 5), ("query", 0)])
 def test_queries_that_cannot_be_drawn_are_refused(ranking, queries):
-    with pytest.raises(ValueError, match="queries must be 1 or more, with ranking='query'"):
+    with pytest.raises(ValueError, match="queries must be at least 1, with ranking='query'"):
         ExactSmoothAP(**ONE, tau=0.1, ranking=ranking, queries=queries)
 
 

@@ -44,7 +44,7 @@ def test_dense_with_the_own_term_is_the_loss_of_locus(n):
     inputs = batch(n)
     s_p, _ = scores(inputs, -1, RHO)
     s_n, _ = scores(inputs, RHO, KAPPA)
-    options = {"rho": RHO, "kappa": KAPPA, "tau": TAU, "own_term": True, "same_image": 1.0}
+    options = {"rho": RHO, "kappa": KAPPA, "tau": TAU, "self_term": True, "same_image": 1.0}
     loss, log = build_loss("dense", **options)(*inputs)
     assert log["positives"] == len(s_p) > 10
     assert loss.item() == pytest.approx(1 - pooled_smooth_ap(s_p, s_n), rel=2e-7)
@@ -192,7 +192,7 @@ def test_landmark_options_out_of_range_are_refused(options):
 
 def test_blocks_of_positives_change_neither_value_nor_gradient(monkeypatch):
     inputs = batch()
-    criterion = build_loss("dense", rho=RHO, kappa=KAPPA, tau=TAU, own_term=False, same_image=0.5)
+    criterion = build_loss("dense", rho=RHO, kappa=KAPPA, tau=TAU, self_term=False, same_image=0.5)
     whole, gradient, _ = value_and_gradient(criterion, *inputs)
     monkeypatch.setattr("loco.losses.dense.BLOCK", 7 * len(inputs[0]) ** 2 // 10)
     blocks, other, _ = value_and_gradient(criterion, *inputs)

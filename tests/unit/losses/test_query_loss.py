@@ -66,7 +66,7 @@ def test_second_derivatives_of_all_queries_are_refused(name):
     "options", [{"queries": 0}, {"positives": 0}, {"negatives": 0}, {"queries": None, "positives": 9}]
 )
 def test_numbers_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match=r"queries=None|must be 1 or more"):
+    with pytest.raises(ValueError, match=r"queries=None|must be at least 1"):
         build_loss("info_nce", rho=RHO, kappa=KAPPA, tau=0.1, **options)
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from loco.losses import DenseSmoothAP, SampledSmoothAP
 from loco.losses.patches import Patches
-from loco.losses.sampled import Pairs, _shares, draw_pools
+from loco.losses.sampled import Pairs, _split_count, draw_pools
 
 RHO, KAPPA, TAU = 0.3, 1.0, 0.05
 EVERYTHING = {"anchors": 10**6, "max_positives": 10**6, "max_negatives": 10**6, "pool": 10**7, "saturation": 0.0}
@@ -184,7 +184,7 @@ def test_unknown_corrections_are_refused():
 @pytest.mark.parametrize("counts", [[5, 0, 30, 15], [3_000_000_000, 0, 1_000_000_000, 8_000_000_000]])
 def test_pools_of_scenes_follow_their_numbers_of_pairs(counts):
     counts, rng = np.array(counts), np.random.default_rng(0)
-    draws = np.array([_shares(counts, 20, rng) for _ in range(2000)])
+    draws = np.array([_split_count(counts, 20, rng) for _ in range(2000)])
     assert (draws.sum(axis=1) == 20).all()
     assert (draws <= counts).all()
     share = counts / counts.sum()
@@ -192,4 +192,4 @@ def test_pools_of_scenes_follow_their_numbers_of_pairs(counts):
     variance = 20 * share * (1 - share) * (counts.sum() - 20) / (counts.sum() - 1)
     np.testing.assert_allclose(draws.mean(axis=0), 20 * share, atol=4 * np.sqrt(variance.max() / 2000))
     np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.15)
-    np.testing.assert_array_equal(_shares(counts[:1], int(counts[0]), rng), counts[:1])
+    np.testing.assert_array_equal(_split_count(counts[:1], int(counts[0]), rng), counts[:1])

@@ -15,11 +15,11 @@ from loco.evaluation.catalogue import BENCHMARKS
 from loco.geometry.cameras import backproject, pixel_centres
 from loco.geometry.overlap import overlap_matrix
 from loco.geometry.patches import patch_points
-from loco.results import plots, tables
-from loco.results.figures import STYLE
 from loco.results.metrics import Metrics
-from loco.results.published import KEYS
-from loco.results.scores import NUMBERS
+from loco.results.plots import ablations, scores
+from loco.results.plots.style import STYLE
+from loco.results.scores import KEYS, NUMBERS
+from loco.results.tables import summary
 from loco.simulate import simulate_scene
 from loco.steps.correspondence import correspond_scene
 from loco.steps.frames import prepare_frames
@@ -61,12 +61,12 @@ def sparse_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 @pytest.fixture
 def rows_as_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables and figures show the rows of the metric files as they are, instead of scores computed from the items."""
-    monkeypatch.setattr(tables, "summarise", _rows_as_scores)
-    monkeypatch.setattr(plots, "summarise", _rows_as_scores)
+    for module in (summary, scores, ablations):
+        monkeypatch.setattr(module, "summarise", _rows_as_scores)
 
 
 def _rows_as_scores(metrics: Iterable[Metrics], titles: dict[str, str]) -> pd.DataFrame:
-    """The table of :func:`loco.results.scores.summarise`, of rows averaged over seeds; only the best is best."""
+    """The table of ``summarise``, of rows averaged over seeds; only the best is best."""
     order = list(titles)
     lines = [
         dict(zip(KEYS, (m.benchmark, m.split, m.experiment, titles[m.experiment], r.metric, r.condition, r.unit)))

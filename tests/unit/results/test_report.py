@@ -13,7 +13,7 @@ from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
 
 from loco.evaluation.catalogue import BENCHMARKS
-from loco.results.plots import FIGURES
+from loco.results.plots.scores import FIGURES
 
 ROOT = Path(__file__).parents[3]
 CAPTIONS = sorted((ROOT / "report").glob("*.rst"))

@@ -22,8 +22,9 @@ from loco.evaluation.catalogue import BENCHMARKS, Benchmark
 from loco.evaluation.intervals import Item
 from loco.evaluation.result import Sample
 from loco.results.metrics import Metrics, samples_of
-from loco.results.scores import differences, holm, summarise
-from loco.results.tables import write_differences, write_tables
+from loco.results.scores import holm
+from loco.results.tables.differences import differences, write_differences
+from loco.results.tables.summary import summarise, write_tables
 
 Seed = int | None  # None: a deterministic extractor
 TITLES = {"exact": "CNN, 50 % & more_", "sift": "a|b"}
@@ -156,7 +157,7 @@ def test_differences_of_errors_say_that_less_is_better(tmp_path: Path) -> None:
     runs = [toyed("exact", [1.0, 2.0, 3.0]), toyed("sift", [1.5, 2.5, 3.5])]
     write_differences(runs, TITLES, [("exact", "sift")], tmp_path / "d")
     text = (tmp_path / "d.md").read_text(encoding="utf-8")
-    assert "item by item, in the unit given, of which less is better; one seed" in text
+    assert "first minus second, in the unit of the metric (lower is better); one seed" in text
     assert "| **-0.500** [-0.500, -0.500] |" in text
 
 
@@ -184,7 +185,9 @@ def test_two_deterministic_extractors_are_compared_once(tmp_path: Path) -> None:
 
 def test_a_run_that_is_there_twice_is_no_second_seed() -> None:
     again = replace(matched("exact", [0.5] * 4), path=Path("copy.json"))
-    with pytest.raises(DataError, match=r"two metric files are of pixel_correspondence / houses / exact / 0\n.*copy"):
+    with pytest.raises(
+        DataError, match=r"two metric files belong to pixel_correspondence / houses / exact / 0\n.*copy"
+    ):
         summarise([matched("exact", [0.5] * 4), again], TITLES)
     with pytest.raises(DataError, match="both with a seed and"):
         summarise([matched("exact", [0.5] * 4, seed) for seed in (None, 2)], TITLES)
@@ -195,7 +198,7 @@ def test_a_run_that_is_there_twice_is_no_second_seed() -> None:
 def test_a_file_without_a_column_of_its_benchmark_is_named() -> None:
     broken = matched("sift", [0.1] * 4)
     del broken.items["angle"]
-    with pytest.raises(DataError, match=r"lacks 'angle'(.|\n)*sift0.json"):
+    with pytest.raises(DataError, match=r"has no 'angle'(.|\n)*sift0.json"):
         differences([matched("exact", [0.1] * 4), broken], TITLES, [("exact", "sift")])
 
 
@@ -287,7 +290,7 @@ def test_what_is_not_certainly_worse_is_as_bold_as_the_best(tmp_path: Path) -> N
     assert lines_with(text, "second", "**")
     assert not lines_with(text, "third", "**")
     assert "3 comparisons" in text
-    assert "confidence interval for new scenes. In bold" in text
+    assert "confidence interval for new scenes. Bold" in text
     assert lines_with(text, "number of scenes") == ["|  | number of scenes | 12 |"]
     assert lines_with(text, "number of seeds") == ["|  | number of seeds | 1 |"]
 
@@ -295,7 +298,7 @@ def test_what_is_not_certainly_worse_is_as_bold_as_the_best(tmp_path: Path) -> N
 def test_few_scenes_are_named_in_the_caption(tmp_path: Path) -> None:
     write_tables([matched("exact", [0.1, 0.2, 0.3, 0.4])], TITLES, tmp_path / "t")
     text = (tmp_path / "t.md").read_text(encoding="utf-8")
-    assert "for new images of these scenes; 1 are too few scenes for new scenes, which takes 6" in text
+    assert "for new images of these scenes; intervals for new scenes require 6 scenes, found 1" in text
 
 
 def test_holm_by_hand() -> None:

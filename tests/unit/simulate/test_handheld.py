@@ -47,10 +47,12 @@ def test_the_camera_is_in_a_room_at_eye_level_and_touches_nothing() -> None:
 
 
 def test_it_turns_around_once_on_a_loop_tilting_and_rolling_a_little(walk: Walk) -> None:
-    turn, centres = walk.poses[:, :3, :3], walk.poses[:, :3, 3]
-    np.testing.assert_allclose(turn @ np.swapaxes(turn, 1, 2), np.broadcast_to(np.eye(3), turn.shape), atol=1e-12)
-    np.testing.assert_allclose(np.linalg.det(turn), 1)
-    forward = turn[:, :, 2]
+    rotation, centres = walk.poses[:, :3, :3], walk.poses[:, :3, 3]
+    np.testing.assert_allclose(
+        rotation @ np.swapaxes(rotation, 1, 2), np.broadcast_to(np.eye(3), rotation.shape), atol=1e-12
+    )
+    np.testing.assert_allclose(np.linalg.det(rotation), 1)
+    forward = rotation[:, :, 2]
     heading = np.unwrap(np.arctan2(forward[:, 1], forward[:, 0]))
     np.testing.assert_allclose(np.diff(heading), -2 * np.pi / len(walk.poses))
     tilt = np.degrees(np.arcsin(forward[:, 2]))
@@ -58,9 +60,9 @@ def test_it_turns_around_once_on_a_loop_tilting_and_rolling_a_little(walk: Walk)
     assert np.ptp(tilt) > 25
     level = np.cross(forward, [0, 0, 1.0])
     level /= np.linalg.norm(level, axis=1, keepdims=True)
-    roll = np.degrees(np.arccos(np.clip(np.sum(level * turn[:, :, 0], axis=1), -1, 1)))
+    roll = np.degrees(np.arccos(np.clip(np.sum(level * rotation[:, :, 0], axis=1), -1, 1)))
     assert 2 < roll.max() <= 3 + 1e-6
-    assert (turn[:, 2, 1] < -0.9).all()  # the image's down is down
+    assert (rotation[:, 2, 1] < -0.9).all()  # the image's down is down
     radius = np.linalg.norm(centres[:, :2] - centres[:, :2].mean(axis=0), axis=1)
     np.testing.assert_allclose(radius, radius[0])
     assert 0.1 < radius[0] <= 0.3

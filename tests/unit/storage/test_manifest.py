@@ -37,7 +37,7 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, content: dict) -> 
     write_manifest(tmp_path / "m.json", own, record)
     manifest = read_manifest(tmp_path / "m.json", RECIPE)
     assert (manifest.path, manifest.content, manifest.record) == (tmp_path / "m.json", own, record)
-    assert manifest.place == ("houses", content["scene"])
+    assert manifest.key == ("houses", content["scene"])
 
 
 def test_labels_have_a_manifest_without_images(tmp_path: Path) -> None:

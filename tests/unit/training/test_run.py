@@ -23,11 +23,11 @@ from loco.models.parts import Encoding
 from loco.training import train
 from loco.training.data import Batches
 from loco.training.jitter import colours
-from loco.training.kept import Kept, clone, trained_weights
 from loco.training.log import read_log
 from loco.training.module import RankingModule
 from loco.training.scene_files import open_scenes
 from loco.training.states import is_final, progress, state_folder
+from loco.training.tracked_weights import TrackedWeights, clone, trained_weights
 from loco.training.validation import ValidationScene
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -97,8 +97,12 @@ def test_half_precision_follows_single(experiment, walls, tmp_path):
 def test_the_mean_of_the_weights_is_what_is_kept(experiment, walls, tmp_path, monkeypatch):
     experiment["train"]["ema"] = 0.7
     seen = []
-    follow = Kept.follow
-    monkeypatch.setattr(Kept, "follow", lambda kept, net: (seen.append(clone(trained_weights(net))), follow(kept, net)))
+    update_average = TrackedWeights.update_average
+    monkeypatch.setattr(
+        TrackedWeights,
+        "update_average",
+        lambda tracked, net: (seen.append(clone(trained_weights(net))), update_average(tracked, net)),
+    )
     model, _ = run(experiment, walls[:2], tmp_path)
     mean = trained_weights(build_extractor(experiment["model"], 0))["encoder.head.weight"]
     for weights in seen:
@@ -152,7 +156,7 @@ def test_the_log_and_the_progress_bar_tell_what_a_step_took(experiment, walls, t
     for name, value in (("loss", f"{last['loss']:.4f}"), ("images/s", f"{last['images_per_second']:.0f}")):
         assert f"{name}={value}" in shown
     assert f"val_map={last['val_map']:.4f}" in shown
-    assert log["data_share"].between(0, 1, inclusive="neither").all()
+    assert log["data_fraction"].between(0, 1, inclusive="neither").all()
     assert log["peak_gb"].between(0.1, 10).all()
     assert "training_step" in next(tmp_path.glob("*profile*.txt")).read_text()
 
@@ -371,7 +375,7 @@ def test_a_log_that_is_shorter_than_its_state_is_refused(experiment, walls, tmp_
             run(experiment, walls, tmp_path)
     live = state_folder(tmp_path, FINGERPRINT) / "log.csv"
     live.write_text("".join(live.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(DataError, match=r"not that of the saved state[\s\S]*log.csv"):
+    with pytest.raises(DataError, match=r"not belong to the saved state[\s\S]*log.csv"):
         run(experiment, walls, tmp_path)
 
 
@@ -433,7 +437,7 @@ def test_two_trainings_do_not_share_a_folder(experiment, walls, tmp_path, finger
     seen = []
 
     def try_another(*_):
-        with pytest.raises(DataError, match="another training is at work"):
+        with pytest.raises(DataError, match="another training is running"):
             run(experiment, walls, tmp_path, state_fingerprint=fingerprint)
         seen.append((tmp_path / f"state-{FINGERPRINT[:16]}").is_dir())
 
@@ -485,7 +489,7 @@ def test_half_precision_of_float16_is_for_gpus(experiment, walls, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     experiment["train"]["precision"] = "float16"
-    with pytest.raises(ConfigError, match="needs a GPU"):
+    with pytest.raises(ConfigError, match="requires a GPU"):
         run(experiment, walls, tmp_path)
 
 
@@ -514,7 +518,7 @@ def test_a_last_step_that_diverges_is_no_success(experiment, walls, tmp_path):
         run(experiment, walls[:2], tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
     experiment["train"]["validate_every"] = 1
-    with pytest.raises(DataError, match=r"scene to validate on are not finite[\s\S]*learning rate"):
+    with pytest.raises(DataError, match=r"validation scene are not finite[\s\S]*learning rate"):
         run(experiment, walls, tmp_path)
 
 
@@ -533,7 +537,7 @@ def test_the_batch_whose_gradient_is_not_finite_is_saved(experiment, walls, tmp_
 
 def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):
     experiment["model"] = {"name": "dense_sift"}
-    with pytest.raises(ConfigError, match="nothing to train"):
+    with pytest.raises(ConfigError, match="no trainable parameters"):
         run(experiment, walls, tmp_path)
 
 

@@ -1,0 +1,215 @@
+"""Select the query patch and the views of a scene that a figure shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from loco.errors import DataError
+from loco.geometry.cameras import project
+from loco.geometry.patches import patch_centres, sample_depth
+from loco.geometry.tracks import NONE, patch_tracks
+from loco.storage import Correspondences, Frames
+
+Floats = NDArray[np.floating]
+
+MIN_OVERLAP = 0.15  # of the direction with less overlap
+QUERY_IMAGES, QUERY_PATCHES = 16, 64  # number of candidates: bounds the time for scenes of thousands of images
+MARGIN = 0.06  # fraction of the image size; keeps marks away from the border
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of a scene: ``rgb`` (h, w, 3) uint8; ``index`` is its index in the scene's files."""
+
+    index: int
+    name: str
+    rgb: NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.rgb.shape[:2]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A 3D point and its positions in the views, the first of which is the one in which it was selected.
+
+    ``point`` (3,) world, metres; ``uv`` (n, 2) pixels; ``visible`` (n,) bool: in the image and not occluded (frames
+    with depth), or observed (frames of a sparse model); ``angle`` (n,) degrees between the viewing directions of this
+    view and the first; ``distance`` (n,) metres to the camera.
+    """
+
+    point: Floats
+    uv: Floats
+    visible: NDArray[np.bool_]
+    angle: Floats
+    distance: Floats
+
+
+def choose_views(
+    correspondences: Correspondences, frames: Frames, n: int = 4, seed: int = 0
+) -> tuple[list[View], Query]:
+    """Select a query patch and ``n`` views of it from directions that differ as much as possible.
+
+    Tries :data:`QUERY_IMAGES` query images and :data:`QUERY_PATCHES` textured patches in each; other views overlap the
+    query image by :data:`MIN_OVERLAP` at least. The patch with the most views is selected, then with the largest angles
+    between their viewing directions. If fewer than ``n`` views see it, those with the largest overlap with the query
+    image are added.
+
+    Returns:
+        At most ``n`` views, the query's first, and the query. Depends on the files, ``n`` and ``seed`` only.
+
+    Raises:
+        DataError: no two images of the scene overlap enough.
+    """
+    correspondences.require_frames(frames)
+    overlap = correspondences["overlap"][:]
+    mutual = np.minimum(overlap, overlap.T)
+    np.fill_diagonal(mutual, 0)
+    rng = np.random.default_rng([seed])
+    candidates = [i for i in rng.permutation(len(frames)) if (mutual[i] >= MIN_OVERLAP).any()][:QUERY_IMAGES]
+    visibility = _Visibility(frames, correspondences)
+    best: tuple[tuple[int, float], _Points, list[int]] | None = None
+    for image in candidates:
+        others = np.flatnonzero(mutual[image] >= MIN_OVERLAP)
+        for score, point, chosen in _options(correspondences, visibility, image, others, n, rng):
+            if best is None or score > best[0]:
+                best = score, point, chosen
+    if best is None:
+        raise DataError(
+            "no two images of the scene overlap enough for a figure",
+            file=correspondences.path,
+            scene=correspondences.scene,
+            expected=f"an overlap of {MIN_OVERLAP} in both directions",
+            found=f"a largest overlap of {mutual.max(initial=0):.2f}",
+            remedy="set another scene under `figures` in the configuration",
+        )
+    _, point, chosen = best
+    fill = [i for i in np.argsort(-mutual[chosen[0]], kind="stable") if mutual[chosen[0], i] >= MIN_OVERLAP]
+    chosen += [i for i in fill if i not in chosen][: n - len(chosen)]
+    names = frames.names
+    views = [View(int(i), names[i], frames["rgb"][i]) for i in chosen]
+    return views, _query(visibility, point, chosen)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """World points ``xyz`` (m, 3), metres, and ``track`` (m,), their numbers in a sparse model; None with depth."""
+
+    xyz: Floats
+    track: NDArray[np.integer] | None = None
+
+    def __getitem__(self, chosen: NDArray | slice) -> _Points:
+        return _Points(self.xyz[chosen], None if self.track is None else self.track[chosen])
+
+
+class _Visibility:
+    """Visibility of points in images, from depth images or from the observations of a sparse model.
+
+    A sparse model has no surface that could occlude a point, so an image sees exactly the points that it observes, as
+    in :func:`loco.geometry.tracks.track_overlap`.
+    """
+
+    def __init__(self, frames: Frames, correspondences: Correspondences) -> None:
+        self.frames, self.correspondences = frames, correspondences
+        self.poses = frames["pose"][:]
+        self._ends = self._track = self._uv = None
+        if frames.sparse:
+            observing = frames["observation_frame"][:]  # in ascending order
+            self._ends = np.searchsorted(observing, np.arange(len(frames) + 1))
+            self._track, self._uv = frames["observation_track"][:], frames["observation_uv"][:]
+
+    def points(self, image: int) -> _Points:
+        """Return the points of the patches of ``image`` (h * w); zeros, and track -1, for invalid patches."""
+        if self._track is None:
+            return _Points(self.correspondences["points"][image].reshape(-1, 3).astype(np.float64))
+        observed = self._observations(image)
+        grid, extent = self.correspondences.grid, self.correspondences.extent
+        track = patch_tracks(self._uv[observed], self._track[observed], grid, extent).ravel()
+        known = track != NONE
+        return _Points(np.where(known[:, None], self.frames["track"][:][track], 0.0), track)
+
+    def see(self, image: int, points: _Points, margin: float = 0.0) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the projections of the points in ``image``, pixels (m, 2), and their visibility (m,).
+
+        ``margin`` is the fraction of the image on each side in which points do not count as visible.
+        """
+        size = np.array(self.frames.size[::-1])
+        uv, z = project(points.xyz, self.frames["intrinsics"][image], self.poses[image])
+        with np.errstate(invalid="ignore"):
+            inside = (z > 0) & (uv >= margin * size).all(axis=-1) & (uv < (1 - margin) * size).all(axis=-1)
+        if points.track is not None:
+            return uv, inside & np.isin(points.track, self._track[self._observations(image)])
+        depth, _ = sample_depth(self.frames["depth"][image], np.where(inside[:, None], uv, -1.0))
+        return uv, inside & (depth > 0) & (np.abs(depth - z) <= self.correspondences.facts["overlap_tolerance"])
+
+    def _observations(self, image: int) -> slice:
+        return slice(*self._ends[image : image + 2])
+
+
+def _query(visibility: _Visibility, point: _Points, images: Sequence[int]) -> Query:
+    seen = [visibility.see(image, point) for image in images]
+    sight = visibility.poses[images, :3, 3] - point.xyz
+    distance = np.linalg.norm(sight, axis=1)
+    cosine = sight @ sight[0] / (distance * distance[0])
+    return Query(
+        point=point.xyz[0],
+        uv=np.concatenate([uv for uv, _ in seen]),
+        visible=np.concatenate([visible for _, visible in seen]),
+        angle=np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+        distance=distance,
+    )
+
+
+def _options(
+    correspondences: Correspondences,
+    visibility: _Visibility,
+    image: int,
+    others: NDArray,
+    n: int,
+    rng: np.random.Generator,
+) -> list[tuple[tuple[int, float], _Points, list[int]]]:
+    """Return per candidate patch: (number of views that see it, spread of their directions), its point, the views."""
+    valid = correspondences["valid"][image]
+    texture = _texture(visibility.frames["rgb"][image], valid.shape, correspondences.extent)
+    points = visibility.points(image)[np.flatnonzero(valid & (texture >= np.median(texture)))]
+    points = points[visibility.see(image, points, MARGIN)[1]]
+    points = points[rng.permutation(len(points.xyz))[:QUERY_PATCHES]]
+    images = np.concatenate([[image], others])
+    seen = np.stack([visibility.see(i, points, MARGIN)[1] for i in images])
+    sight = visibility.poses[images, None, :3, 3] - points.xyz
+    sight /= np.linalg.norm(sight, axis=-1, keepdims=True)
+    options = []
+    for k in range(len(points.xyz)):
+        views = np.flatnonzero(seen[:, k])
+        chosen, angle = _spread(sight[views, k], n)
+        options.append(((len(chosen), angle), points[k : k + 1], images[views[chosen]].tolist()))
+    return options
+
+
+def _spread(directions: Floats, n: int) -> tuple[list[int], float]:
+    """Select directions greedily, each farthest from the others, from the first on; return the sum of gaps, degrees."""
+    angles = np.degrees(np.arccos(np.clip(directions @ directions.T, -1, 1))).round(1)
+    chosen, total = [0], 0.0
+    for _ in range(min(n, len(directions)) - 1):
+        gaps = angles[chosen].min(axis=0)
+        gaps[chosen] = -1
+        chosen.append(int(gaps.argmax()))
+        total += float(gaps.max())
+    return chosen, total
+
+
+def _texture(rgb: NDArray[np.uint8], grid: tuple[int, int], extent: tuple[int, int]) -> Floats:
+    """Return the standard deviation of the brightness around each cell of a grid, in windows of 3 x 3 cells."""
+    grey = rgb.mean(axis=-1)
+    window = [3 * side // cells for side, cells in zip(extent, grid)]
+    variance = uniform_filter(grey**2, window) - uniform_filter(grey, window) ** 2
+    u, v = patch_centres(grid, extent).astype(int).transpose(2, 0, 1)
+    u, v = np.minimum(u, grey.shape[1] - 1), np.minimum(v, grey.shape[0] - 1)  # for cells that extend beyond the image
+    return np.sqrt(np.maximum(variance[v, u], 0))
