@@ -31,7 +31,7 @@ def verify_options(add: Callable[..., Any]) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="configuration that the files should belong to, laid over the default as in Snakemake",
+        help="configuration that the files should belong to, as in Snakemake; default config/config.yaml",
     )
     add("--jobs", type=int, default=None, metavar="N", help="processes; default one for each processor")
     add("--files-only", action="store_true", help="read the files, and compare them with no configuration")
@@ -115,15 +115,14 @@ def _results_folder(folder: Path) -> Path:
 
 
 def _plan(configs: list[Path]) -> Any:
-    """Return the plan of a configuration merged over the workflow's default, as by ``snakemake --configfile``."""
+    """Return the plan of configuration files, as by ``snakemake --configfile``; of the demo if there are none."""
     from loco.config import load, read_files
     from loco.plan import Plan
 
     base = next((p for p in (Path.cwd(), Path(__file__).parents[1]) if (p / "Snakefile").is_file()), None)
     if base is None:
         raise ConfigError("there is no Snakefile here: run this in the folder of the workflow, or add --files-only")
-    config = read_files([base / "config" / "config.yaml", *configs])
-    return Plan(load(config, base), base)
+    return Plan(load(read_files(configs, base), base), base)
 
 
 def _size(path: Path) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from loco.config import check_files, load, missing_files, resolve, scene_identity
+from loco.config_layers import read_files, with_defaults
 from loco.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+# Through JSON: YAML's aliases would be one and the same object.
+DEMO = json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 
 
 @pytest.fixture(autouse=True)

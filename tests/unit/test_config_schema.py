@@ -14,11 +14,13 @@ import pytest
 import yaml
 
 from loco.config import load
+from loco.config_layers import read_files, with_defaults
 from loco.errors import ConfigError
 from loco.losses import build_loss
 
 ROOT = Path(__file__).parents[2]
-DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+# Through JSON: YAML's aliases would be one and the same object.
+DEMO = json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 SCHEMA = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
 
 
