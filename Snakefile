@@ -1,14 +1,8 @@
 # LoCo: location-consistent image features, from raw scans to tables of results.
 # A contents page: the steps are in rules/, in the order of the data, and their work is done by the library loco/.
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.19")
-
-
-# The demo. Lay your own over it with --configfile (maps merge, lists replace); every key is in config/README.md.
-configfile: str(Path(workflow.basedir, "config", "config.yaml"))
 
 
 report: "report/workflow.rst"

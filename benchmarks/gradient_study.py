@@ -99,7 +99,7 @@ def warmed(experiment: Mapping[str, Any], batches: Batches) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", nargs="+", required=True, help="configurations laid over the demo, as of the run")
+    parser.add_argument("--config", nargs="+", required=True, help="configuration files, as of the run")
     parser.add_argument("--experiment", required=True, help="with `cache: true`")
     parser.add_argument("--split", required=True)
     parser.add_argument("--patches", type=int, nargs="+", default=[100, 200, 400, 800], help="per image")

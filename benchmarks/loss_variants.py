@@ -262,7 +262,7 @@ def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> l
 def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[SceneFiles]]:
     """The plan of the configurations ``config``, its ``experiment``, and the training scenes of the ``split``."""
     root = Path(__file__).parents[1]
-    plan = Plan(load(read_files([root / "config/config.yaml", *options.config]), root), root)
+    plan = Plan(load(read_files(options.config, root), root), root)
     files = plan.train_inputs(options.split, options.experiment)
     scenes = open_scenes(list(zip(files["train_frames"], files["train_correspondences"], files["train_encoded"])))
     return plan, plan.config["experiments"][options.experiment], scenes
@@ -270,7 +270,7 @@ def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[Sc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", nargs="+", required=True, help="configurations laid over the demo, as of the run")
+    parser.add_argument("--config", nargs="+", required=True, help="configuration files, as of the run")
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--split", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

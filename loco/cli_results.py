@@ -31,7 +31,8 @@ def verify_options(add: Callable[..., Any]) -> None:
         type=Path,
         default=[],
         metavar="FILE",
-        help="configuration files of the results, in the order in which they are passed to Snakemake",
+        help="configuration files of the results, in the order in which they are passed to Snakemake "
+        "(default: config/config.yaml)",
     )
     add("--jobs", type=int, default=None, metavar="N", help="number of processes (default: one per CPU core)")
     add("--files-only", action="store_true", help="verify the files alone, without comparing them with a configuration")
@@ -129,7 +130,7 @@ def _results_folder(folder: Path) -> Path:
 
 
 def _plan(configs: list[Path]) -> Any:
-    """Return the plan of a configuration merged over the workflow's default, as by ``snakemake --configfile``."""
+    """Return the plan of configuration files, as by ``snakemake --configfile``; of the demo if there are none."""
     from loco.config import load, read_files
     from loco.plan import Plan
 
@@ -139,8 +140,7 @@ def _plan(configs: list[Path]) -> Any:
             "the working directory contains no Snakefile: run this command in the folder of the workflow, or pass "
             "--files-only"
         )
-    config = read_files([base / "config" / "config.yaml", *configs])
-    return Plan(load(config, base), base)
+    return Plan(load(read_files(configs, base), base), base)
 
 
 def _size(path: Path) -> str:

@@ -16,11 +16,11 @@ from loco.config_files import (
     check_files,
     missing_files,
     missing_tables,
-    read_files,
     read_scene_lists,
     resolve,
     scene_identity,
 )
+from loco.config_layers import layers, read_files, with_defaults
 from loco.config_phases import former_keys
 from loco.config_problems import ablation_problems, cross_check, published_problems, share_training
 from loco.config_queries import (
@@ -45,6 +45,7 @@ __all__ = [
     "benchmark_splits",
     "check_files",
     "figure_scene",
+    "layers",
     "load",
     "missing_files",
     "provided_by",
@@ -59,15 +60,15 @@ __all__ = [
 
 
 def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
-    """Check a configuration and read the scene lists that it refers to.
+    """Lay a configuration over the defaults, check it, and read the scene lists that it refers to.
 
     Files of weights and tables of labels that the run requires must exist (:func:`missing_files`); they are not opened.
     Raw scenes are not checked here, because they have a separate check.
 
     Args:
-        config: as read from YAML; every key is described in ``config/README.md``.
-        base: folder of the workflow, with the schema; scene lists and tables of labels that are not in the working
-            directory are searched for there (:func:`resolve`).
+        config: as read from YAML (:func:`read_files`); every key is described in ``config/README.md``.
+        base: folder of the workflow, with the schema and the defaults; scene lists and tables of labels that are not in
+            the working directory are searched for there (:func:`resolve`).
 
     Returns:
         A copy of plain dicts in the order of their keys: every scene list is a list of names, every integer is an int,
@@ -80,6 +81,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     plain, problems, not_finite = plain_copy(config)
     replace_deprecated(plain)
     problems += former_keys(plain)
+    plain = with_defaults(plain, base)
     problems += schema_problems(plain, base / SCHEMA, not_finite)
     if not problems:
         problems = _problems(plain, base)

@@ -106,32 +106,6 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
         return node
 
 
-def read_files(paths: Iterable[str | Path]) -> dict[str, Any]:
-    """Read configuration files, each merged over the previous ones as by Snakemake's ``--configfile``.
-
-    Returns:
-        The configuration, which :func:`loco.config.load` checks.
-
-    Raises:
-        ConfigError: as :func:`check_files`.
-    """
-    paths = list(paths)
-    check_files(paths)
-    config: dict[str, Any] = {}
-    for path in paths:
-        _lay_over(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
-    return config
-
-
-def _lay_over(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Merge ``changes`` into ``config``: maps are merged, everything else is replaced."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
-            _lay_over(config[key], value)
-        else:
-            config[key] = value
-
-
 def _yaml_problems(text: str) -> list[str]:
     try:
         json.loads(text)

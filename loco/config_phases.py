@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loco.config_schema import hint
-from loco.training.phases import OPTIMISER_KEYS, merged_phases
+from loco.training.phases import merged_phases
 
 
 def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterator[str]:
@@ -36,11 +36,6 @@ def _missing_keys(train: Mapping[str, Any], phases: Sequence[Mapping[str, Any]])
     """Yield keys that are missing both in a phase and in ``train``."""
     for where, phase in zip(_names(train), phases, strict=True):
         yield from (f"{where} lacks the key `{key}`" for key in ("loss", "steps") if key not in phase)
-        if phase["optimiser"]:
-            missing = [key for key in OPTIMISER_KEYS if key not in phase["optimiser"]]
-            yield from (f"{where}.optimiser lacks the key `{key}`" for key in missing)
-        else:
-            yield f"{where} lacks the key `optimiser`"
 
 
 def _problems_of(where: str, own: Mapping[str, Any], phase: Mapping[str, Any], parts: set[str]) -> Iterator[str]:

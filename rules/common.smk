@@ -4,19 +4,23 @@ import sys
 from functools import partial
 from inspect import signature
 from operator import attrgetter
+from pathlib import Path
 from types import SimpleNamespace
 from snakemake.exceptions import WorkflowError
 
 from loco import paths
-from loco.config import check_files, load
+from loco.config import layers, load, read_files
+from loco.config_layers import DEFAULTS
 from loco.errors import ConfigError
 from loco.plan import Plan
 from loco.resources import JobResources
 from loco.summary import Summary
 
 try:
-    check_files(workflow.configfiles)
-    config = load(config, workflow.basedir)
+    given, changes = workflow.overwrite_configfiles, workflow.config_settings.config
+    # Snakemake shows these files in its report, and copies them to machines without a shared file system.
+    workflow.configfiles[:] = [Path(workflow.basedir, DEFAULTS), *layers(given, workflow.basedir)]
+    config = load(read_files(given, workflow.basedir, changes), workflow.basedir)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 summary = Summary(plan := Plan(config, workflow.basedir))

@@ -2,7 +2,7 @@
 
 The configuration, the planner, the tables and the report read it, so it imports neither torch nor numpy. A new
 benchmark requires a module ``loco/evaluation/<name>.py``, an entry here, its settings schema in
-``config/schemas/benchmarks.yaml`` and its settings in ``config/config.yaml``.
+``config/schemas/benchmarks.yaml`` and its settings in ``config/defaults.yaml``.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OPTIMISER_KEYS = ("lr", "weight_decay", "warmup_steps", "clip")  # required in every phase, or in `train`
-
 
 @dataclass(frozen=True)
 class Phase:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from loco.config_layers import read_files, with_defaults
+
 ROOT = Path(__file__).parents[2]
 TWO_PHASES = """
 phases:
@@ -28,8 +30,8 @@ loss: { name: sampled, rho: 0.2, kappa: 5.0, tau: 0.05, anchors: 32, max_positiv
 
 
 def demo() -> dict[str, Any]:
-    """Return config/config.yaml, without objects that two keys share, as YAML's aliases would be."""
-    return json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+    """Return the demo with the defaults, without objects that two keys share, as YAML's aliases would be."""
+    return json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 
 
 def two_phase_demo() -> dict[str, Any]:

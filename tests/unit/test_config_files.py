@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from loco.config import check_files, load, missing_files, resolve, scene_identity
+from loco.config_layers import read_files, with_defaults
 from loco.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+# Through JSON: YAML's aliases would be one and the same object.
+DEMO = json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 
 
 @pytest.fixture(autouse=True)
@@ -257,7 +258,7 @@ def test_initial_weights_must_be_there_unless_they_are_made_here() -> None:
     config = deepcopy(DEMO)
     config["experiments"]["exact"]["train"]["init"] = "models/typo.safetensors"
     (problem,) = problems(config)
-    assert problem.startswith("experiments.exact.train.init: there is no model file models/typo.safetensors")
+    assert problem.startswith("experiments.exact.train.init: the model file models/typo.safetensors does not exist")
     touch("models/typo.safetensors")
     load(config, ROOT)
     config["experiments"]["exact"]["train"]["init"] = "results/train/houses/first/seed0"
@@ -270,7 +271,7 @@ def test_files_of_experiments_that_are_not_run_are_asked_for_by_name() -> None:
     config = load(config, ROOT)
     assert missing_files(config, "exact") == []
     (problem,) = missing_files(config, "later")
-    assert problem.startswith("experiments.later.model.path: there is no model file models/run/model.safetensors")
+    assert problem.startswith("experiments.later.model.path: the model file models/run/model.safetensors does not exist")
 
 
 def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
@@ -279,7 +280,7 @@ def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
     config["experiments"]["untrained"]["model"] = {"name": "backbone", "backbone": backbone, "stride": 8}
     for _ in range(2):  # whether or not a folder of the owner's name exists
         (problem,) = problems(config)
-        assert "experiments.untrained.model.backbone.path: there is no folder mine/dinu" in problem
+        assert "experiments.untrained.model.backbone.path: the folder mine/dinu does not exist" in problem
         touch("mine/dino/config.json")
     backbone["path"] = "hub:mine/dinu"
     load(config, ROOT)

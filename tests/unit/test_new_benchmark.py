@@ -64,10 +64,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
 from jinja2 import Environment
 
-from loco.config import benchmark_splits, load
+from loco.config import benchmark_splits, load, read_files
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.feature_norm import evaluate
@@ -77,7 +76,7 @@ from loco.results.tables.differences import write_differences
 from loco.results.tables.summary import write_tables
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
-config = yaml.safe_load((root / "config/config.yaml").read_text())
+config = read_files([], root)
 config["run"]["benchmarks"] = ["feature_norm"]
 loaded = load(config, root)
 assert benchmark_splits(loaded, ["houses"], "feature_norm") == ["houses"]
@@ -119,7 +118,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "loco/evaluation/feature_norm.py").write_text(MODULE.lstrip())
     insert(root / "loco/evaluation/catalogue.py", "\n)\n\nBENCHMARKS", ENTRY)
     insert(root / "config/schemas/benchmarks.yaml", "\nproperties:\n", SCHEMA)
-    insert(root / "config/config.yaml", "\nbenchmarks:\n", SETTINGS)
+    insert(root / "config/defaults.yaml", "\nbenchmarks:\n", SETTINGS)
     return root
 
 
@@ -144,7 +143,7 @@ def test_it_takes_four_files(repository: Path) -> None:
         "loco/evaluation/feature_norm.py",
         "loco/evaluation/catalogue.py",
         "config/schemas/benchmarks.yaml",
-        "config/config.yaml",
+        "config/defaults.yaml",
     }
 
 

@@ -12,7 +12,8 @@ import yaml
 from snakemake.utils import update_config
 
 from loco import paths
-from loco.config import load
+from loco.config import load, read_files
+from loco.config_layers import with_defaults
 from loco.errors import ConfigError
 from loco.plan import Plan
 from loco.summary import Summary
@@ -25,8 +26,7 @@ SIFT = {"title": "SIFT", "model": {"name": "dense_sift", "stride": 4, "keypoint_
 def make(tmp_path, monkeypatch):
     """Plan the tiny run with changes."""
     monkeypatch.chdir(tmp_path)
-    base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    update_config(base, yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text()))
+    base = with_defaults(read_files([ROOT / "tests/workflow/tiny.yaml"], ROOT), ROOT)
 
     def plan(replaced_batch: bool = False, **changes) -> Plan:
         config = copy.deepcopy(base)

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from snakemake.utils import update_config
 
-from loco.config import load
+from loco.config import load, read_files
 from loco.losses import build_loss
 
 ROOT = Path(__file__).parents[2]
@@ -17,16 +15,13 @@ LOCO, LOCUS = ("loco_paper", "loco_released", "exact_residual"), ("locus_fine", 
 
 
 def read(*names: str) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for name in names:
-        update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
-    return config
+    return read_files([ROOT / f"config/{name}.yaml" for name in names], ROOT)
 
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
     """The configuration of the command in its header, but for the label table, which is part of the download."""
-    config = read("config", "matterport3d", "published")
+    config = read("published")
     config["datasets"]["matterport3d"]["labels"]["mapping"] = "config/labels/simulated.tsv"
     return load(config, ROOT)
 
@@ -90,5 +85,5 @@ def test_models_are_trained_as_published(config: dict[str, Any], name: str) -> N
 
 
 def test_the_pairs_of_scannet_are_scored_at_all_published_thresholds() -> None:
-    config = load(read("config", "scannet1500"), ROOT)
+    config = load(read("scannet1500"), ROOT)
     assert config["benchmarks"]["pixel_correspondence"]["thresholds"] == [1, 5, 10, 20, 40]

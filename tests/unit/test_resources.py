@@ -11,7 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 from loco import resources
-from loco.config import load
+from loco.config import load, read_files
 from loco.evaluation import location_consistency
 from loco.plan import Plan
 from loco.resources import LEAST, JobResources
@@ -22,7 +22,7 @@ WIDE = {"title": "wide", "model": {"name": "compact_cnn", "dim": 768}}
 
 @pytest.fixture(scope="module")
 def base():
-    return yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    return read_files([], ROOT)
 
 
 @pytest.fixture

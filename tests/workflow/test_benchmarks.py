@@ -97,7 +97,7 @@ def extended(finished, tmp_path_factory):
     (world.workflow / "loco/evaluation/feature_norm.py").write_text(MODULE.lstrip())
     insert(world.workflow / "loco/evaluation/catalogue.py", "\n)\n\nBENCHMARKS", ENTRY)
     insert(world.workflow / "config/schemas/benchmarks.yaml", "\nproperties:\n", SCHEMA)
-    insert(world.workflow / "config/config.yaml", "\nbenchmarks:\n", SETTINGS)
+    insert(world.workflow / "config/defaults.yaml", "\nbenchmarks:\n", SETTINGS)
     return world
 
 

@@ -192,7 +192,10 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01
         (npy(b""), r"cannot be read"),
         (npy(pickle.dumps([1, 2])), r"not the pickle of an array"),
         (npy(b"\x80\x04" + ARRAY + b"."), r"not the pickle of an array"),  # without content
-        (npy(pickle.dumps(np.array([1, None, 2], dtype=object))), r"the shape \(1,\), but the array has the shape \(3,\)"),
+        (
+            npy(pickle.dumps(np.array([1, None, 2], dtype=object))),
+            r"the shape \(1,\), but the array has the shape \(3,\)",
+        ),
         (npy(pickle.dumps(np.array([{}], dtype=object))[:-20]), r"cannot be read"),
         (npy(pickle.dumps(np.array([np.datetime64("2020")], dtype=object))), r"of the type 'M8'"),
         (npy(pickle.dumps(np.array([np.dtype([("a", "i4")])], dtype=object))), r"of the type 'V4'"),

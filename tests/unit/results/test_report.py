@@ -8,16 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
 
+from loco.config_layers import read_files, with_defaults
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.results.plots.scores import FIGURES
 
 ROOT = Path(__file__).parents[3]
 CAPTIONS = sorted((ROOT / "report").glob("*.rst"))
-CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+CONFIG = with_defaults(read_files([], ROOT), ROOT)
 
 
 def rendered(caption: Path, config: dict[str, Any] = CONFIG, **params: Any) -> tuple[str, str]:

@@ -1,0 +1,158 @@
+"""Merge the layers of a configuration: defaults, the files that a file extends, the given files, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from loco.config_files import check_files, read_text
+from loco.errors import ConfigError
+
+DEFAULTS, DEMO = "config/defaults.yaml", "config/config.yaml"
+EVERY = "*"  # key of `datasets` and `experiments`: values of every entry that does not set them
+
+
+def read_files(
+    paths: Iterable[str | Path], base: str | Path, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Merge configuration files: maps are merged, everything else is replaced by the later value.
+
+    Args:
+        paths: files in the order of ``--configfile``; the demo if there are none.
+        base: folder of the workflow.
+        overrides: values of ``--config``, laid over all files. Snakemake reads nested numbers as text; they are
+            converted.
+
+    Returns:
+        The configuration without defaults, which :func:`loco.config.load` adds and checks.
+
+    Raises:
+        ConfigError: as :func:`layers`.
+    """
+    config: Any = {}
+    for file in layers(paths, base):
+        config = laid_over(config, _read(file))
+    config.pop("extends", None)
+    return laid_over(config, _typed(overrides or {}))
+
+
+def layers(paths: Iterable[str | Path], base: str | Path) -> list[Path]:
+    """Return the files that a configuration consists of, the lowest first.
+
+    The files that are extended are below all given files, so an inherited value never overrides a file of the command
+    line. Every file is included once, at its first position.
+
+    Args:
+        paths: as of :func:`read_files`.
+        base: folder of the workflow.
+
+    Raises:
+        ConfigError: a file cannot be read, is not valid (:func:`loco.config.check_files`), or extends itself or a file
+            that does not exist.
+    """
+    given = [Path(path) for path in paths] or [Path(base, DEMO)]
+    check_files(given)
+    extended = [file for path in given for file in reversed(_extended(path, Path(base)))]
+    found: dict[str, Path] = {}  # real path -> path as given
+    for file in [*extended, *given]:
+        found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
+
+
+def laid_over(lower: Any, upper: Any) -> Any:
+    """Return ``upper`` laid over ``lower``: maps are merged, everything else is replaced. Arguments are not changed."""
+    if not (isinstance(lower, Mapping) and isinstance(upper, Mapping)):
+        return upper
+    return {**lower, **{key: laid_over(lower.get(key), value) for key, value in upper.items()}}
+
+
+def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
+    """Return a configuration laid over ``config/defaults.yaml``.
+
+    The entry ``*`` of ``datasets`` and ``experiments`` is laid under every other entry. The defaults of ``train`` apply
+    to experiments that are trained, and those of its ``batch`` only if the batch is of the same kind.
+
+    Args:
+        config: plain dicts (:func:`loco.config_schema.plain_copy`); may violate the schema.
+        base: folder of the workflow.
+    """
+    file = Path(base, DEFAULTS)
+    check_files([file])
+    merged = laid_over(_read(file), config)
+    for kind, complete in (("datasets", laid_over), ("experiments", experiment_with_defaults)):
+        entries = merged.get(kind)
+        if isinstance(entries, dict):
+            every = entries.get(EVERY)
+            merged[kind] = {name: complete(every, entry) for name, entry in entries.items() if name != EVERY}
+    if isinstance(merged.get("experiments"), dict):
+        for name, entry in merged["experiments"].items():
+            if isinstance(entry, dict):
+                entry.setdefault("title", name)
+    return merged
+
+
+def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:
+    """Return an experiment laid over the defaults of every experiment, as far as they apply to it."""
+    if not (isinstance(defaults, dict) and isinstance(experiment, dict)):
+        return experiment
+    used = dict(defaults)
+    train = experiment.get("train")
+    if not isinstance(train, dict):
+        used.pop("train", None)
+    elif isinstance(train.get("batch"), dict) and "radius" in train["batch"] and isinstance(used.get("train"), dict):
+        # Batches of positive pairs and batches of overlapping images share these keys only.
+        shared = {key: used["train"].get("batch", {}).get(key) for key in ("patches_per_image",)}
+        used["train"] = {**used["train"], "batch": shared}
+    return laid_over(used, dict(experiment))
+
+
+def _extended(path: Path, base: Path) -> list[Path]:
+    """Return the file that a file extends, the one that this file extends, and so on.
+
+    A path is relative to the folder of the file that states it, or else to ``config/`` of the workflow.
+    """
+    chain = [path]
+    while (wanted := _read(chain[-1]).get("extends")) is not None:
+        file = chain[-1]
+        if not isinstance(wanted, str):
+            raise ConfigError(f"{file}: extends: expected the path of one file, found {wanted!r}; name a single file")
+        places = [file.parent / os.path.expanduser(wanted), base / "config" / wanted]
+        lower = next((place for place in places if place.is_file()), None)
+        if lower is None:
+            looked = " and ".join(dict.fromkeys(str(place) for place in places))
+            raise ConfigError(f"{file}: extends: there is no file {wanted} (looked for {looked}); correct the path")
+        if os.path.realpath(lower) in map(os.path.realpath, chain):
+            names = " -> ".join(map(str, [*chain, lower]))
+            raise ConfigError(f"{file}: extends: {wanted} extends this file itself ({names}); remove one `extends`")
+        check_files([lower])
+        chain.append(lower)
+    return chain[1:]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a file that :func:`loco.config.check_files` accepts: JSON or YAML."""
+    text = read_text(file)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _typed(value: Any) -> Any:
+    """Return values of the command line with text that YAML reads as a number, true, false or null converted."""
+    if isinstance(value, Mapping):
+        return {key: _typed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_typed(item) for item in value]
+    if isinstance(value, str):
+        try:
+            read = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            return value
+        return read if value and (read is None or isinstance(read, int | float)) else value
+    return value
