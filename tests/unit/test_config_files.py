@@ -271,7 +271,9 @@ def test_files_of_experiments_that_are_not_run_are_asked_for_by_name() -> None:
     config = load(config, ROOT)
     assert missing_files(config, "exact") == []
     (problem,) = missing_files(config, "later")
-    assert problem.startswith("experiments.later.model.path: the model file models/run/model.safetensors does not exist")
+    assert problem.startswith(
+        "experiments.later.model.path: the model file models/run/model.safetensors does not exist"
+    )
 
 
 def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
