@@ -80,6 +80,16 @@ def test_the_same_experiment_inherits_the_demo_if_the_file_says_so() -> None:
     assert exact["train"]["loss"]["queries"] == 1024  # of the demo, as are these:
     assert exact["train"]["augment"] == {"brightness": 0.3, "contrast": 0.3, "colour": 0.1}
     assert exact["title"] == "compact CNN, exact per query"
+    assert exact["model"] == {"name": "compact_cnn", "dim": 64}
+    assert set(config["datasets"]) == {"houses", "mine"}
+
+
+def test_a_split_added_to_the_demo_works() -> None:
+    changes = {"splits": {"few": {"train": {"houses": ["house00"]}, "test": {"houses": ["house09"]}}}}
+    file = write("my.yaml", {"extends": "config.yaml", "run": {"splits": ["few"]}, **changes})
+    config = load(read_files([file], ROOT), ROOT)
+    assert config["splits"]["few"] == changes["splits"]["few"]
+    assert config["experiments"] == load(read_files([], ROOT), ROOT)["experiments"]
 
 
 def test_without_files_the_demo_is_read() -> None:
