@@ -1,4 +1,4 @@
-"""The command line for users of a model: extract features, match photographs, list, describe and export models."""
+"""The command line: start a configuration, extract features, match photographs, list, describe and export models."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"loco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parts = {
+        "init": (_init, _init_options, "write a starter configuration for recordings, scans or photographs"),
         "extract": (_extract, _extract_options, "extract the features of images"),
         "match": (_match, _match_options, "find and draw correspondences between two images"),
         "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
@@ -69,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
         options(command.add_argument)
         command.set_defaults(run=run)
     return parser
+
+
+def _init_options(add: Callable[..., Any]) -> None:
+    add("folder", type=Path, metavar="DIR", help="folder with one folder per scene, or a single scene")
+    add("--out", type=Path, default=Path("my.yaml"), metavar="FILE", help="file to write; default my.yaml")
 
 
 def _extract_options(add: Callable[..., Any]) -> None:
@@ -175,6 +181,12 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from loco.starter import write_starter  # needs the packages of the workflow
+
+    write_starter(arguments.folder, arguments.out)
 
 
 def _extract(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 from loco.errors import ConfigError
@@ -99,7 +99,7 @@ def infinity_to_null(value: Any) -> Any:
 
 def name_pattern(schema_file: Path) -> str:
     """Return the regular expression that names of scenes, datasets, splits and experiments must match completely."""
-    return _read_schema(schema_file)["$defs"]["name"]["pattern"]
+    return _read_schema(schema_file.with_name("common.yaml"))["$defs"]["name"]["pattern"]
 
 
 def name_problem(name: str) -> str:
@@ -122,15 +122,14 @@ def hint(name: Any, known: Iterable[Any]) -> str:
     return f"; known: {shown or 'none'}"
 
 
+@lru_cache
 def _validator(schema_file: Path) -> Any:
     """Return a validator of a schema, which may refer to other schemas by file names in the same folder."""
-
-    def beside(uri: str) -> Resource:
-        # A schema that names its dialect would be applied by the library's own validator, which accepts 3.0 as integer.
-        schema = _read_schema(schema_file.parent / uri)
-        return DRAFT202012.create_resource({key: value for key, value in schema.items() if key != "$schema"})
-
-    return _Validator(_read_schema(schema_file), registry=Registry(retrieve=beside))
+    # A schema that names its dialect would be applied by the library's own validator, which accepts 3.0 as integer.
+    beside = {file.name: _read_schema(file) for file in schema_file.parent.glob("*.yaml")}
+    plain = {name: {key: value for key, value in schema.items() if key != "$schema"} for name, schema in beside.items()}
+    resources = [(name, DRAFT202012.create_resource(schema)) for name, schema in plain.items()]
+    return _Validator(_read_schema(schema_file), registry=Registry().with_resources(resources))
 
 
 @lru_cache

@@ -20,7 +20,7 @@ from tests.unit.configurations import two_phase_demo
 
 ROOT = Path(__file__).parents[2]
 DEMO = two_phase_demo()
-SCHEMA = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
+SCHEMAS = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "config/schemas").glob("*.yaml")}
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def test_the_bound_of_seeds_is_that_of_the_strictest_library() -> None:
     import cv2
 
     with pytest.raises((ValueError, TypeError, OverflowError)):
-        cv2.setRNGSeed(SCHEMA["$defs"]["seed"]["maximum"] + 1)
+        cv2.setRNGSeed(SCHEMAS["common"]["$defs"]["seed"]["maximum"] + 1)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_every_integer_of_the_schema_has_a_maximum() -> None:
         own = [(where, schema)] if "integer" in ([kinds] if isinstance(kinds, str) else kinds) else []
         return own + [found for key, item in schema.items() for found in integers(item, f"{where}.{key}")]
 
-    found = integers(SCHEMA)
+    found = integers(SCHEMAS)
     assert len(found) > 50
     assert [where for where, schema in found if "maximum" not in schema] == []
 

@@ -1,0 +1,186 @@
+"""Recognise the raw format of a folder of scenes by the names of its files. No image is decoded."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from loco.datasets import layouts
+from loco.datasets.catalogue import FORMATS
+from loco.errors import LocoError
+from loco.files import is_data
+
+PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is reconstructed from them
+MOST_LISTED = 10_000  # largest number of entries of a folder that are read
+DEEPEST = 2  # levels of folders between the given one and that of the scenes
+_FEWEST = 3  # photographs of a scene: a point is confirmed by a third one
+_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
+
+# What `loco init` recognises, and an example of each layout.
+EXAMPLES = {
+    "matterport3d": "DIR/<scene>/undistorted_color_images.zip, undistorted_depth_images.zip, ... (or unpacked)",
+    "scannet": "DIR/<scan>/<scan>.sens, or its export DIR/<scan>/color/ depth/ pose/ intrinsic/",
+    "seven_scenes": "DIR/<scene>/seq-01/frame-000000.color.png .depth.png .pose.txt",
+    "tum_rgbd": "DIR/<sequence>/rgb.txt depth.txt groundtruth.txt rgb/ depth/",
+    "posed_rgbd": "DIR/<recording>/color/ depth/ poses.txt K.txt",
+    "colmap": "DIR/<scene>/images/ sparse/0/cameras.bin images.bin points3D.bin",
+    PHOTOGRAPHS: "DIR/<scene>/*.jpg",
+}
+
+
+class Recognised(NamedTuple):
+    """Scenes of one format.
+
+    Attributes:
+        format: key of :data:`loco.datasets.catalogue.FORMATS`, or ``photographs``.
+        raw: folder with one folder per scene.
+        scenes: their names, sorted.
+        others: names of folders beside them that are not scenes of this format.
+    """
+
+    format: str
+    raw: Path
+    scenes: list[str]
+    others: list[str]
+
+
+def recognise(folder: Path) -> Recognised | None:
+    """Return the scenes of a folder, or None if there are none.
+
+    The folder may be a scene itself, contain the scenes, or contain the folder of the scenes up to two levels below.
+    Folders of photographs are recognised only directly in it. If there are scenes of several formats, the format with
+    the most scenes is returned.
+    """
+    if (format := _format(folder, folder.name)) is not None:
+        return Recognised(format, folder.parent, [folder.name], [])
+    for root in _roots(folder):
+        names = _names(root)
+        formats = {name: _format(root / name, name) for name in names}
+        if found := [format for format in formats.values() if format]:
+            format = max(EXAMPLES, key=found.count)
+            return _recognised(format, root, names, [name for name in names if formats[name] == format])
+    names = _names(folder)
+    if photographed := [name for name in names if _has_photographs(folder / name)]:
+        return _recognised(PHOTOGRAPHS, folder, names, photographed)
+    return Recognised(PHOTOGRAPHS, folder.parent, [folder.name], []) if _has_photographs(folder) else None
+
+
+def image_size(found: Recognised) -> tuple[int, int] | None:
+    """Return (height, width) of the first image of the first scene, in pixels; None if it cannot be read."""
+    from loco.datasets.images import stated_size
+    from loco.datasets.sens import SensFile
+
+    name = found.scenes[0]
+    folder = found.raw / name
+    try:
+        if (sens := folder / f"{name}.sens").is_file():
+            return SensFile(sens, name).header.color_size
+        head = next(_heads(found.format, folder, name), None)
+        return None if head is None else stated_size(head)
+    except (OSError, LocoError, zipfile.BadZipFile):
+        return None
+
+
+def _recognised(format: str, root: Path, names: list[str], scenes: list[str]) -> Recognised:
+    return Recognised(format, root, scenes, [name for name in names if name not in scenes])
+
+
+def _roots(folder: Path) -> Iterator[Path]:
+    """Yield the folder and those below it, level by level."""
+    level = [folder]
+    for _ in range(DEEPEST + 1):
+        yield from level
+        level = [below / name for below in level for name in _names(below)][:MOST_LISTED]
+
+
+def _format(folder: Path, name: str) -> str | None:
+    return next((format for format, sign in _SIGNS.items() if sign(folder, name)), None)
+
+
+def _is_matterport3d(folder: Path, name: str) -> bool:
+    return any(
+        (folder / f"{kind}.zip").is_file() or layouts.unpacked(folder, name, kind).is_dir()
+        for kind in (layouts.COLOR, layouts.DEPTH)
+    )
+
+
+def _is_scannet(folder: Path, name: str) -> bool:
+    if (folder / f"{name}.sens").is_file():
+        return True
+    exported = layouts.exported_folder(folder)
+    return exported is not None and all((exported / kind).is_dir() for kind in ("color", "pose"))
+
+
+def _is_seven_scenes(folder: Path, name: str) -> bool:
+    sequences = [folder / name for name in _names(folder) if name.startswith("seq-")]
+    return any(file.endswith(".pose.txt") for sequence in sequences for file in _files(sequence))
+
+
+def _is_tum_rgbd(folder: Path, name: str) -> bool:
+    return all((folder / file).is_file() for file in ("rgb.txt", "depth.txt"))
+
+
+def _is_posed_rgbd(folder: Path, name: str) -> bool:
+    return (folder / "poses.txt").is_file() and all((folder / kind).is_dir() for kind in ("color", "depth"))
+
+
+def _is_colmap(folder: Path, name: str) -> bool:
+    return (folder / "images").is_dir() and bool(layouts.model_sizes(folder))
+
+
+_SIGNS: dict[str, Callable[[Path, str], bool]] = {
+    "matterport3d": _is_matterport3d,
+    "scannet": _is_scannet,
+    "seven_scenes": _is_seven_scenes,
+    "tum_rgbd": _is_tum_rgbd,
+    "posed_rgbd": _is_posed_rgbd,
+    "colmap": _is_colmap,
+}
+
+
+def _has_photographs(folder: Path) -> bool:
+    found = (name for name in _files(folder) if name.lower().endswith(_SUFFIXES))
+    return len(list(islice(found, _FEWEST))) == _FEWEST
+
+
+def _heads(format: str, folder: Path, name: str) -> Iterator[bytes]:
+    """Yield the first bytes of the images of a scene; colour images come first."""
+    if format == PHOTOGRAPHS:
+        images = [folder]
+    else:
+        sources = FORMATS[format].sources(folder, name)
+        images = [source.path for source in sources if source.images or source.path.suffix == ".zip"]
+    for path in images:
+        if path.suffix == ".zip" and path.is_file():
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.namelist():
+                    if member.lower().endswith(_SUFFIXES) and is_data(member):
+                        with archive.open(member) as file:
+                            yield file.read(_HEAD)
+        for file_name in sorted(_files(path)):
+            if file_name.lower().endswith(_SUFFIXES):
+                with open(path / file_name, "rb") as file:
+                    yield file.read(_HEAD)
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of the subfolders in natural order; none if the folder cannot be listed."""
+    names = (entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(names, key=layouts.natural)
+
+
+def _files(folder: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder) if entry.is_file()]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in islice(entries, MOST_LISTED) if is_data(entry.name)]
+    except OSError:
+        return []

@@ -1,0 +1,261 @@
+"""Write a commented starter configuration for a folder of recordings, scans or photographs (``loco init``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from loco.config_files import room_of
+from loco.config_schema import SCHEMA, name_pattern
+from loco.datasets.catalogue import FORMATS
+from loco.datasets.recognise import EXAMPLES, PHOTOGRAPHS, Recognised, image_size, recognise
+from loco.errors import ConfigError
+from loco.files import is_plain_path
+
+LONGER_SIDE = 320  # pixels of the prepared images, as in the experiments of the demo
+MULTIPLE = 16  # pixels that the sides are multiples of: whole patches at the usual strides
+DEFAULT_SIZE = (240, 320)
+LINE = 120  # characters
+WITH_FUSED_MESH = ("seven_scenes", "tum_rgbd", "posed_rgbd")
+VIDEOS = ("scannet", *WITH_FUSED_MESH)
+_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # text that YAML reads as something else
+
+
+def write_starter(folder: Path, out: Path) -> None:
+    """Write a configuration for a folder, and print the next command.
+
+    Args:
+        folder: contains one folder per scene, or is a scene.
+        out: file to write.
+
+    Raises:
+        ConfigError: the file exists, the folder does not, or nothing in it is recognised.
+    """
+    if os.path.lexists(out):
+        raise ConfigError(f"{out} exists and is not overwritten; name another file with --out, or remove it")
+    found, unnamed = _find(folder)
+    command = f"snakemake{_snakefile()} --configfile {shlex.quote(str(out))} --cores all"
+    text = configuration(found, image_size(found), command)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "x", encoding="utf-8") as file:
+        file.write(text)
+    print(f"{out}: {_count(found.scenes)} of the format {found.format} in {found.raw}")
+    if unnamed:
+        print(f"left out, because these are no names of scenes (rename the folders): {', '.join(map(repr, unnamed))}")
+    if found.others:
+        print(f"left out, because they are not of this format: {', '.join(found.others)}")
+    print(f"next: {command} check_all")
+
+
+def configuration(found: Recognised, size: tuple[int, int] | None, command: str) -> str:
+    """Return the text of a configuration.
+
+    Args:
+        found: scenes, whose names are valid.
+        size: (height, width) of the raw images, pixels; None if it is unknown.
+        command: command line of Snakemake without targets.
+    """
+    name = _dataset_name(found.raw)
+    parts = split(found.scenes, found.format)
+    trained = "train" in parts
+    real = "colmap" if found.format == PHOTOGRAPHS else found.format
+    benchmarks = ["location_consistency"] + (["pixel_correspondence"] if "depth" in FORMATS[real].provides else [])
+    experiments = (["trained"] if trained else []) + ["untrained", "dense_sift"]
+    lines = [
+        f"# A starter configuration for {found.raw}: {_count(found.scenes)} of the format {found.format}.",
+        f"#   {command} check_all   # check the raw files first",
+        f"#   {command} all         # then train, evaluate and draw",
+        "# A key that is not set here has the value of config/defaults.yaml. config/README.md describes every key.",
+        "",
+        "run: # what to run; each name is defined below",
+        f"  splits: [{name}]",
+        f"  experiments: [{', '.join(experiments)}]{'' if trained else ' # add `trained` as soon as a scene trains'}",
+        f"  benchmarks: [{', '.join(benchmarks)}] # config/README.md lists the others",
+        "  seeds: [0] # with more seeds, tables show the spread",
+        "",
+        "datasets:",
+        f"  {name}:",
+        *_dataset(found, name, size),
+        "",
+        "splits: # no scene may be in two parts",
+        f"  {name}:",
+        *_split(name, parts, found.scenes),
+        "",
+        *_EXPERIMENTS.format(scenes=min(2, len(parts.get("train", [0])))).splitlines(),
+        "",
+        "figures:",
+        f"  scene: {_quoted(parts['test'][0])} # a test scene, whose similarity maps are drawn; null for none",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def split(scenes: Sequence[str], format: str) -> dict[str, list[str]]:
+    """Return scenes by part. The last fifth is tested on; with five or more, one is for validation; one is only tested.
+
+    Scans of one room of ScanNet count as one scene, so that no room is in two parts.
+    """
+    groups: dict[str, list[str]] = {}
+    for scene in scenes:
+        groups.setdefault(room_of(scene) if format == "scannet" else scene, []).append(scene)
+    rooms = list(groups.values())
+    if len(rooms) == 1:
+        return {"test": rooms[0]}
+    tested = max(1, len(rooms) // 5)
+    validated = 1 if len(rooms) >= 5 else 0
+    bounds = {
+        "train": rooms[: len(rooms) - tested - validated],
+        "val": rooms[len(rooms) - tested - validated : len(rooms) - tested],
+        "test": rooms[len(rooms) - tested :],
+    }
+    return {part: [scene for room in chosen for scene in room] for part, chosen in bounds.items() if chosen}
+
+
+def frame_size(size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return (height, width) of the prepared images: near the proportions of the raw ones, and not larger."""
+    if size is None:
+        return DEFAULT_SIZE
+    factor = min(1.0, LONGER_SIDE / max(size))
+    height, width = (max(MULTIPLE, MULTIPLE * round(side * factor / MULTIPLE)) for side in size)
+    return height, width
+
+
+def _find(given: Path) -> tuple[Recognised, list[str]]:
+    """Return the scenes of a folder whose names are valid, and the other names."""
+    if not given.is_dir():
+        raise ConfigError(f"there is no folder {given}; name the folder that contains your scenes")
+    folder = Path(os.path.normpath(given))
+    folder = folder if folder.name not in ("", "..") else folder.resolve()
+    found = recognise(folder)
+    if found is None:
+        listed = sorted(os.listdir(folder))
+        inside = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+        layouts = "; ".join(f"{format}: {example}" for format, example in EXAMPLES.items())
+        raise ConfigError(
+            f"no scenes are recognised in {folder} (found: {inside or 'nothing'}); recognised are {layouts}; bring the "
+            "files into one of these layouts (docs/datasets.md), or start from another file of config/"
+        )
+    if not is_plain_path(found.raw):
+        raise ConfigError(f"{str(found.raw)!r} holds braces or control characters; rename the folder")
+    pattern = re.compile(name_pattern(_workflow() / SCHEMA))
+    valid = [scene for scene in found.scenes if pattern.fullmatch(scene) and len(scene) <= 100]
+    unnamed = [scene for scene in found.scenes if scene not in valid]
+    if not valid:
+        raise ConfigError(
+            f"the scenes of {found.raw} have names that cannot be used ({', '.join(map(repr, unnamed[:5]))}); rename "
+            "the folders with letters, digits, `_`, `-` and `.`"
+        )
+    return found._replace(scenes=valid), unnamed
+
+
+def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list[str]:
+    """Return the lines of the dataset, below its name."""
+    height, width = frame_size(size)
+    raw_size = f"the raw images have {size[0]} x {size[1]}" if size else "the size of the raw images is unknown"
+    lines = [f"format: {'colmap' if found.format == PHOTOGRAPHS else found.format}"]
+    where = "relative to the folder in which Snakemake runs, or absolute"
+    if found.format == PHOTOGRAPHS:
+        lines += [
+            f"raw: results/raw/{name} # the models of COLMAP are written here",
+            *_listed("scenes: ", found.scenes),
+            "reconstruct: # poses and points are reconstructed from the photographs",
+            f"  images: {_quoted(str(found.raw))} # {where}",
+            "  matcher: exhaustive # `sequential` for the frames of a video",
+        ]
+    else:
+        lines += [f"raw: {_quoted(str(found.raw))} # {where}", *_listed("scenes: ", found.scenes)]
+    if found.format in ("posed_rgbd", "tum_rgbd", "seven_scenes"):
+        units = 5000 if found.format == "tum_rgbd" else 1000
+        lines.append(f"# depth_scale: {units} # units of the depth images per metre, if they are not {units}")
+    if found.format in WITH_FUSED_MESH and not all(
+        (found.raw / scene / "mesh.ply").is_file() for scene in found.scenes
+    ):
+        lines.append("fuse: { voxel: 0.03, max_depth: 5.0 } # metres: a mesh from the depth, to fill its holes")
+    lines += ["frames: # the prepared images", f"  height: {height} # pixels; {raw_size}", f"  width: {width}"]
+    if found.format in VIDEOS:
+        lines.append("  max_overlap: 0.8 # keyframes: leave out a frame that shows more than this of an earlier one")
+    if found.format in (PHOTOGRAPHS, "colmap"):
+        lines.append("  scale: 1.0 # metres per model unit: measure one distance in both; rho and kappa are in metres")
+    lines.append("patches: { stride: 4 } # pixels between the locations at which features are evaluated")
+    if found.format in ("matterport3d", "scannet"):
+        lines.append("# labels: { mapping: PATH } # its table of categories, for segmentation benchmarks")
+    return [f"    {line}" for line in lines]
+
+
+def _split(name: str, parts: dict[str, list[str]], scenes: Sequence[str]) -> list[str]:
+    lines = []
+    if "train" not in parts:
+        one = "the scans show one room" if len(scenes) > 1 else "there is one scene"
+        lines = [
+            f"# Nothing is trained yet, because {one}, and a model cannot be tested on what it was trained on.",
+            "# Record another scene, add its name to `scenes` above and to a part `train` here, and add `trained` to",
+            f"# `run.experiments`: train: {{ {name}: [...] }}",
+        ]
+    for part, members in parts.items():
+        lines += _listed(f"{part}: {{ {name}: ", members, " }")
+    return [f"    {line}" for line in lines]
+
+
+_EXPERIMENTS = """\
+experiments:
+  trained: # a small network from scratch, as in the demo; config/README.md describes pretrained backbones
+    title: compact CNN, contrastive + exact
+    model: {{ name: compact_cnn, dim: 128 }}
+    train:
+      phases: # from scratch, a contrastive loss begins
+        - loss: {{ name: sup_con, rho: 0.1, kappa: 5.0, tau: 0.07, queries: 1024 }}
+          steps: 500
+        - steps: 200 # with the loss below
+          optimiser: {{ lr: 1.0e-3 }}
+      # Patches nearer than rho show one place; patches farther apart than kappa are not compared; metres.
+      loss: {{ name: exact, rho: 0.2, kappa: 5.0, tau: 0.05 }}
+      batch: {{ scenes: {scenes}, images_per_scene: 8, patches_per_image: 320 }}
+      optimiser: {{ lr: 3.0e-3, weight_decay: 0.05, warmup_steps: 20 }}
+      augment: {{ brightness: 0.3, contrast: 0.3, colour: 0.1 }}
+      validate_every: 100
+  untrained: # no `train`: a baseline, the same network with its first weights
+    title: compact CNN, untrained
+    model: {{ name: compact_cnn, dim: 128 }}
+  dense_sift: # a baseline without learning
+    title: dense SIFT, 4 px
+    model: {{ name: dense_sift, stride: 4, keypoint_size: 4 }}"""
+
+
+def _listed(key: str, names: Sequence[str], end: str = "") -> list[str]:
+    """Return the lines of a list in brackets, broken between names."""
+    text = f"{key}[{', '.join(map(_quoted, names))}]{end}"
+    return textwrap.wrap(text, LINE - 4, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _quoted(text: str) -> str:
+    """Return text as YAML reads it: in quotes unless it is an ordinary word or path."""
+    plain = re.fullmatch(r"[A-Za-z/][\w./-]*", text, re.ASCII) and text.lower() not in _WORDS
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _dataset_name(raw: Path) -> str:
+    """Return a valid name made from that of the folder."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", raw.resolve().name).lstrip("-.")[:100]
+    return name if name and _quoted(name) == name and name[0] != "/" else f"data_{name}".rstrip("_")[:100]
+
+
+def _count(scenes: Sequence[str]) -> str:
+    return "1 scene" if len(scenes) == 1 else f"{len(scenes)} scenes"
+
+
+def _workflow() -> Path:
+    """Return the folder of the workflow: the working directory, or that of this installation."""
+    here = next((base for base in (Path.cwd(), Path(__file__).parents[1]) if (base / "Snakefile").is_file()), None)
+    if here is None:
+        raise ConfigError("there is no Snakefile here: run this in the folder of the workflow")
+    return here
+
+
+def _snakefile() -> str:
+    """Return the option that names the Snakefile, unless it is in the working directory."""
+    base = _workflow()
+    return "" if base == Path.cwd() else f" --snakefile {shlex.quote(str(base / 'Snakefile'))}"
