@@ -9,6 +9,7 @@ from typing import Any
 from loco.errors import DataError
 from loco.geometry.suspects import LEAST_CONSISTENCY
 from loco.results.figures import COLOURS, WIDTH, new_figure
+from loco.results.html_tables import plain_page
 from loco.storage import write_text
 
 Manifests = Mapping[tuple[str, str], Mapping[str, Any]]  # (dataset, scene) -> manifest
@@ -23,7 +24,7 @@ AXES = {
 
 
 def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], int], stem: str | Path) -> None:
-    """Write ``stem``.csv and ``stem``.md, with one line per scene.
+    """Write ``stem``.csv, ``stem``.md and ``stem``.html, with one line per scene.
 
     Args:
         manifests: results of the checks (:func:`loco.datasets.check_scene`).
@@ -41,6 +42,7 @@ def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], 
     write_text(f"{stem}.csv", "".join(",".join(line) + "\n" for line in [columns, *lines]))
     rule = ["---"] * len(columns)
     write_text(f"{stem}.md", "".join("| " + " | ".join(line) + " |\n" for line in [columns, rule, *lines]))
+    write_text(f"{stem}.html", plain_page("Raw scenes of the run", columns, lines))
 
 
 def plot_geometry(manifests: Manifests, stem: str | Path) -> None:

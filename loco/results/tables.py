@@ -1,7 +1,7 @@
-"""Tables of results: tidy and complete (CSV), and for papers (Markdown, LaTeX). Pure functions of metric files.
+"""Tables of results: tidy and complete (CSV), for papers (Markdown, LaTeX) and for the report (HTML).
 
-The numbers are those of :mod:`loco.results.scores`. A fraction (unit ``%``) is between 0 and 1 in CSV and in percent
-elsewhere, and higher is better; for errors in any other unit, lower is better.
+They are pure functions of metric files, with the numbers of :mod:`loco.results.scores`. A fraction (unit ``%``) is
+between 0 and 1 in CSV and in percent elsewhere, and higher is better; for errors in any other unit, lower is better.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pandas as pd
 
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.intervals import FEWEST_SCENES
+from loco.results import html_tables
 from loco.results.metrics import Metrics
 from loco.results.published import Published, footnote, with_published
 from loco.results.scores import SIGNIFICANT, differences, summarise
@@ -47,7 +48,7 @@ class Kind:
 def write_tables(
     metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path, published: Published | None = None
 ) -> None:
-    """Write ``stem``.csv, ``stem``.md and ``stem``.tex, each atomically.
+    """Write ``stem``.csv, ``stem``.md, ``stem``.tex and ``stem``.html, each atomically.
 
     Args:
         metrics: the metric files of one benchmark.
@@ -93,6 +94,7 @@ def _write(table: pd.DataFrame, kind: Kind, stem: str | Path) -> None:
     write_text(f"{stem}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_text(f"{stem}.md", _markdown(table, kind, caption))
     write_text(f"{stem}.tex", _latex(table, kind, caption))
+    write_text(f"{stem}.html", _html(table, kind, caption))
 
 
 def _caption(table: pd.DataFrame, kind: Kind) -> str:
@@ -181,6 +183,12 @@ LATEX = Markup(
         | {"°": r"$^\circ$", "²": r"$^2$"}
     ),
 )
+HTML = Markup(
+    "<strong>{}</strong>",
+    "<em>{}</em>",
+    " <small>[{}, {}]</small>",
+    str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"}),
+)
 
 
 def _markdown(table: pd.DataFrame, kind: Kind, caption: str) -> str:
@@ -222,6 +230,19 @@ def _latex(table: pd.DataFrame, kind: Kind, caption: str) -> str:
 
 def _ampersands(cells: Iterable[str]) -> str:
     return f"    {' & '.join(cells)} \\\\"
+
+
+def _html(table: pd.DataFrame, kind: Kind, caption: str) -> str:
+    blocks = [f"<p>{HTML.text(caption)}</p>"]
+    for split, block in table.groupby("split", sort=False):
+        conditions, groups, counts = _block(block, kind, HTML)
+        rows: list[str] = []
+        for metric, lines in groups:
+            rows += [html_tables.group(metric, len(conditions) + 1), *map(html_tables.row, lines)]
+        rows += [html_tables.row(count, "count") for count in counts]
+        blocks += [html_tables.table([f"split: {HTML.text(str(split))}", *conditions], rows)]
+        blocks += [f"<p>{note}</p>" for note in _notes(block, HTML)]
+    return html_tables.page(BENCHMARKS[table["benchmark"].iloc[0]].title, blocks)
 
 
 def _block(
