@@ -1,8 +1,10 @@
 # make             print this
 # make demo        set up, then run the whole workflow on simulated houses
 # make demo-full   the same, with all benchmarks
+# make quick       set up, then lint and run a fast selection of the tests, before a commit
 # make test        set up, then lint and run the tests
 # make test-all    the same, with the long tests: every shipped configuration from raw files to tables, for example
+# make docs        set up, then build the documentation site: build/site/index.html
 # make env         only set up: .venv from constraints.txt
 # make lint        check style, types and the Snakefile
 # make clean       delete everything in results/ but its README
@@ -11,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-full test test-all lint clean
+.PHONY: help env demo demo-full quick test test-all docs lint clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -51,6 +53,11 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# Without links that lead nowhere. The variable silences an advertisement of the theme.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo 'Documentation: build/site/index.html'
 
 lint: env
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ rule ablation_table:
         csv="results/ablations/{ablation}/{benchmark}.csv",
         markdown="results/ablations/{ablation}/{benchmark}.md",
         latex="results/ablations/{ablation}/{benchmark}.tex",
+        html="results/ablations/{ablation}/{benchmark}.html",
     log:
         "results/logs/ablation_table/{ablation}/{benchmark}.log",
     benchmark:

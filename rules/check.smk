@@ -29,9 +29,17 @@ rule check_table:
     input:
         [paths.MANIFEST.format(dataset=dataset, scene=scene) for dataset, scene in plan.scenes],
     output:
-        csv=report("results/tables/checks.csv", caption="../report/checks.rst", category="Data"),
+        csv="results/tables/checks.csv",
         markdown="results/tables/checks.md",
-        figure=report("results/figures/checks.svg", caption="../report/checks.rst", category="Data"),
+        html=report(
+            "results/tables/checks.html", caption="../report/checks.rst", category="Data", labels={"kind": "table"}
+        ),
+        figure=report(
+            "results/figures/checks.svg",
+            caption="../report/checks_figure.rst",
+            category="Data",
+            labels={"kind": "figure"},
+        ),
         png="results/figures/checks.png",
     log:
         "results/logs/check_table.log",

@@ -58,17 +58,19 @@ rule label_counts:
     input:
         [paths.LABELS.format(dataset=dataset, scene=scene) for dataset, scene in plan.labelled_scenes],
     output:
-        scenes=report(
-            "results/tables/labels.csv", caption="../report/labels.rst", category="Data", labels={"shows": "scenes"}
-        ),
+        scenes="results/tables/labels.csv",
         scenes_markdown="results/tables/labels.md",
-        categories=report(
-            "results/tables/label_categories.csv",
+        scenes_html=report(
+            "results/tables/labels.html", caption="../report/labels.rst", category="Data", labels={"shows": "scenes"}
+        ),
+        categories="results/tables/label_categories.csv",
+        categories_markdown="results/tables/label_categories.md",
+        categories_html=report(
+            "results/tables/label_categories.html",
             caption="../report/labels.rst",
             category="Data",
             labels={"shows": "categories"},
         ),
-        categories_markdown="results/tables/label_categories.md",
     log:
         "results/logs/label_counts.log",
     benchmark:

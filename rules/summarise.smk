@@ -11,14 +11,15 @@ for benchmark in plan.run["benchmarks"]:
         input:
             list(summary.metric_rows(benchmark)),
         output:
-            csv=report(
-                f"results/tables/{benchmark}.csv",
+            csv=f"results/tables/{benchmark}.csv",
+            markdown=f"results/tables/{benchmark}.md",
+            latex=f"results/tables/{benchmark}.tex",
+            html=report(
+                f"results/tables/{benchmark}.html",
                 caption="../report/benchmark.rst",
                 category="Results",
                 labels={"benchmark": benchmark.replace("_", " "), "kind": "table"},
             ),
-            markdown=f"results/tables/{benchmark}.md",
-            latex=f"results/tables/{benchmark}.tex",
         log:
             f"results/logs/table/{benchmark}.log",
         benchmark:
@@ -48,14 +49,15 @@ for benchmark in plan.run["benchmarks"] if plan.run.get("comparisons") else []:
         input:
             list(summary.metric_rows(benchmark)),
         output:
-            csv=report(
-                f"results/tables/{benchmark}_differences.csv",
+            csv=f"results/tables/{benchmark}_differences.csv",
+            markdown=f"results/tables/{benchmark}_differences.md",
+            latex=f"results/tables/{benchmark}_differences.tex",
+            html=report(
+                f"results/tables/{benchmark}_differences.html",
                 caption="../report/differences.rst",
                 category="Results",
                 labels={"benchmark": benchmark.replace("_", " "), "kind": "differences"},
             ),
-            markdown=f"results/tables/{benchmark}_differences.md",
-            latex=f"results/tables/{benchmark}_differences.tex",
         log:
             f"results/logs/differences/{benchmark}.log",
         benchmark:

@@ -3,11 +3,11 @@
 The loss depends on a pair only through its score s = f_i . f_j and its class. Therefore
 
 1. a pass over tiles of the similarity matrix, which is never stored, accumulates the pairs of each class in a histogram
-of s with linear binning; 2. on the grid of the histograms, R_P and R_N are correlations of a histogram with the
-sigmoid, and AP, the loss, and
+   of s with linear binning;
+2. on the grid of the histograms, R_P and R_N are correlations of a histogram with the sigmoid, and AP, the loss, and
    its derivative with respect to the score of a pair of each class are tables over s;
 3. the backward pass recomputes the tiles, looks up the derivatives by linear interpolation, and multiplies them by the
-features.
+   features.
 
 The cost is three products of n x n x d, as in attention. Linear binning has an error of second order in (bin width /
 tau), which is bounded by the choice of :data:`loco.losses.histograms.BINS_PER_TAU`. Several scales differ only in the

@@ -8,11 +8,12 @@ import shutil
 from loco.storage.content_id import read_content_id
 
 TABLES = ("location_consistency", "pixel_correspondence")
+KINDS = ("csv", "md", "tex", "html")
 
 
 def test_all_results_are_there(finished):
     results = finished.directory / "results"
-    tables = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "md", "tex")} | {"checks.csv", "checks.md"}
+    tables = {f"{name}.{kind}" for name in TABLES for kind in KINDS} | {"checks.csv", "checks.md", "checks.html"}
     assert {path.name for path in (results / "tables").iterdir()} == tables
     figures = {"training_curve", "similarity_maps", "pca_colours"}
     figures |= {f"location_consistency/{name}" for name in ("dots", "per_scene_spread")}
@@ -54,7 +55,7 @@ def test_two_runs_give_identical_tables(world, finished):
     shutil.rmtree(world.directory / ".snakemake")
     world.run("tables", cores=2)  # as the other: a training on one thread rounds otherwise than on two
     for name in TABLES:
-        for kind in ("csv", "md", "tex"):
+        for kind in KINDS:
             table = f"results/tables/{name}.{kind}"
             assert world.read(table) == finished.read(table)
 
@@ -62,7 +63,7 @@ def test_two_runs_give_identical_tables(world, finished):
 def test_report_is_built(world):
     world.run("--report", "report.html")
     report = world.read("report.html")
-    for words in ("location_consistency.csv", "similarity_maps.png", "training_curve.svg", "checks.csv"):
+    for words in ("location_consistency.html", "similarity_maps.png", "training_curve.svg", "checks.html"):
         assert words in report
 
 

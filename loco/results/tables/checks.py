@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loco.errors import DataError
+from loco.results.tables.html import plain_page
 from loco.storage import write_text
 
 Manifests = Mapping[tuple[str, str], Mapping[str, Any]]  # (dataset, scene) -> manifest
@@ -16,7 +17,7 @@ GEOMETRY = {"pairs": "frame_pairs", "overlap": "overlap", "error_cm": "disagreem
 
 
 def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], int], stem: str | Path) -> None:
-    """Write ``stem``.csv and ``stem``.md, with one line per scene.
+    """Write ``stem``.csv, ``stem``.md and ``stem``.html, with one line per scene.
 
     Args:
         manifests: results of the checks (:func:`loco.datasets.check_scene`).
@@ -34,6 +35,7 @@ def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], 
     write_text(f"{stem}.csv", "".join(",".join(line) + "\n" for line in [columns, *lines]))
     rule = ["---"] * len(columns)
     write_text(f"{stem}.md", "".join("| " + " | ".join(line) + " |\n" for line in [columns, rule, *lines]))
+    write_text(f"{stem}.html", plain_page("Raw scenes of the run", columns, lines))
 
 
 def require_passed(manifests: Manifests) -> None:

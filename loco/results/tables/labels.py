@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from loco.datasets.labels import MPCAT40, STUFF, object_counts
+from loco.results.tables.html import plain_page
 from loco.storage import Labels, write_text
 
 SCENE_COLUMNS = ("dataset", "scene", "objects", "things", "stuff_classes", "void_percent")
@@ -15,7 +16,7 @@ CATEGORY_COLUMNS = ("category", "kind", "scenes", "objects", "pixels", "pixels_p
 
 
 def write_label_tables(paths: Sequence[Path], scenes: Path, categories: Path) -> None:
-    """Write ``scenes``.csv and .md, and ``categories``.csv and .md.
+    """Write ``scenes``.csv, .md and .html, and ``categories``.csv, .md and .html.
 
     Objects without triangles are not counted. ``stuff_classes`` is the number of stuff classes in the scene (without
     void and unlabeled); percentages are relative to all pixels.
@@ -35,7 +36,7 @@ def write_label_tables(paths: Sequence[Path], scenes: Path, categories: Path) ->
         classes = sum(n > 0 for name, n in zip(STUFF, stuff) if name not in ("void", "unlabeled"))
         lines.append((*key, counts["objects"], counts["things"], classes, round(100 * counts["void"], 3)))
         objects += [(key, o["category"], o["pixels"]) for o in listed if o["triangles"]]
-    _write(pd.DataFrame(lines, columns=SCENE_COLUMNS), scenes)
+    _write(pd.DataFrame(lines, columns=SCENE_COLUMNS), "Labels of each scene", scenes)
 
     table = pd.DataFrame(objects, columns=["scene", "category", "pixels"])
     totals = table.groupby("category").agg(
@@ -44,10 +45,12 @@ def write_label_tables(paths: Sequence[Path], scenes: Path, categories: Path) ->
     totals = totals.reindex([name for name in MPCAT40 if name in totals.index]).reset_index()
     totals["kind"] = ["stuff" if name in STUFF else "thing" for name in totals["category"]]
     totals["pixels_percent"] = (100 * totals["pixels"] / area).round(3)
-    _write(totals[list(CATEGORY_COLUMNS)], categories)
+    _write(totals[list(CATEGORY_COLUMNS)], "Categories of all scenes", categories)
 
 
-def _write(table: pd.DataFrame, stem: Path) -> None:
+def _write(table: pd.DataFrame, title: str, stem: Path) -> None:
     write_text(f"{stem}.csv", table.to_csv(index=False, lineterminator="\n"))
-    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
-    write_text(f"{stem}.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    columns, lines = list(table.columns), table.astype(str).to_numpy().tolist()
+    rows = [columns, ["---"] * len(columns), *lines]
+    write_text(f"{stem}.md", "".join(f"| {' | '.join(line)} |\n" for line in rows))
+    write_text(f"{stem}.html", plain_page(title, columns, lines))

@@ -1,4 +1,4 @@
-"""Notation of tables of results: tidy and complete as CSV, and for papers as Markdown and LaTeX.
+"""Notation of tables of results: tidy and complete as CSV, Markdown and LaTeX for papers, HTML for the report.
 
 A fraction (unit ``%``) is between 0 and 1 in CSV and in percent elsewhere, and higher is better; for errors in any
 other unit, lower is better.
@@ -15,6 +15,7 @@ import pandas as pd
 
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.intervals import FEWEST_SCENES
+from loco.results.tables import html
 from loco.results.tables.published import footnote
 from loco.storage import write_text
 
@@ -47,6 +48,7 @@ def write(table: pd.DataFrame, kind: TableKind, stem: str | Path) -> None:
     write_text(f"{stem}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_text(f"{stem}.md", _markdown(table, kind, caption))
     write_text(f"{stem}.tex", _latex(table, kind, caption))
+    write_text(f"{stem}.html", _html(table, kind, caption))
 
 
 def _caption(table: pd.DataFrame, kind: TableKind) -> str:
@@ -137,6 +139,12 @@ LATEX = Markup(
         | {"°": r"$^\circ$", "²": r"$^2$"}
     ),
 )
+HTML = Markup(
+    "<strong>{}</strong>",
+    "<em>{}</em>",
+    " <small>[{}, {}]</small>",
+    str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"}),
+)
 
 
 def _markdown(table: pd.DataFrame, kind: TableKind, caption: str) -> str:
@@ -184,6 +192,19 @@ def _latex(table: pd.DataFrame, kind: TableKind, caption: str) -> str:
 
 def _latex_row(cells: Iterable[str]) -> str:
     return f"    {' & '.join(cells)} \\\\"
+
+
+def _html(table: pd.DataFrame, kind: TableKind, caption: str) -> str:
+    blocks = [f"<p>{HTML.escape(caption)}</p>"]
+    for split, block in table.groupby("split", sort=False):
+        conditions, groups, counts = _cells(block, kind, HTML)
+        rows: list[str] = []
+        for metric, lines in groups:
+            rows += [html.group(metric, len(conditions) + 1), *map(html.row, lines)]
+        rows += [html.row(count, "count") for count in counts]
+        blocks += [html.table([f"split: {HTML.escape(str(split))}", *conditions], rows)]
+        blocks += [f"<p>{note}</p>" for note in _notes(block, HTML)]
+    return html.page(BENCHMARKS[table["benchmark"].iloc[0]].title, blocks)
 
 
 def _cells(

@@ -18,7 +18,7 @@ from loco.results.tables.published import Published, add_published
 def write_tables(
     metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path, published: Published | None = None
 ) -> None:
-    """Write ``stem``.csv, ``stem``.md and ``stem``.tex, each atomically.
+    """Write ``stem``.csv, ``stem``.md, ``stem``.tex and ``stem``.html, each atomically.
 
     Args:
         metrics: the metric files of one benchmark.

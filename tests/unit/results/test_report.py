@@ -18,12 +18,15 @@ from loco.results.plots.scores import FIGURES
 ROOT = Path(__file__).parents[3]
 CAPTIONS = sorted((ROOT / "report").glob("*.rst"))
 CONFIG = with_defaults(read_files([], ROOT), ROOT)
+# What Snakemake appends to every caption: a link to each panel, category and file.
+TARGETS = ("Workflow", "Statistics", "Data", "Pictures", "Results", "Training", "checks.html", "a_differences.html")
+LINKS = "\n\n" + "".join(f".. _{target}: javascript:show('{target}')\n" for target in TARGETS)
 
 
 def rendered(caption: Path, config: dict[str, Any] = CONFIG, **params: Any) -> tuple[str, str]:
     """Text and HTML of a caption, by the settings of ``snakemake.report``; warnings of docutils are errors."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(caption.read_text(encoding="utf-8") + "\n\n.. _a.csv: javascript:x\n")
+    template = environment.from_string(caption.read_text(encoding="utf-8") + LINKS)
     text = template.render(snakemake=SimpleNamespace(config=config, params=params))
     settings = {"halt_level": 2, "report_level": 2}
     return text, publish_parts(text, writer_name="html", settings_overrides=settings)["html_body"]
@@ -34,6 +37,7 @@ def test_caption_renders(caption: Path) -> None:
     text, html = rendered(caption)
     assert "{" not in text
     assert html.count("<strong>") or "<h1" in html
+    assert "system-message" not in html
 
 
 def test_first_page_has_one_bullet_per_experiment() -> None:
@@ -60,8 +64,15 @@ def test_tables_are_captioned_by_the_catalogue(benchmark) -> None:
     assert f"<strong>{benchmark.title}.</strong>" in html
     assert benchmark.measures in text
     assert benchmark.items in text
-    assert "published_source" not in html
-    assert "published_source" in rendered(template, config, **caption | {"published": [{"method": "M"}]})[1]
+    assert "publications" not in html
+    assert "publications" in rendered(template, config, **caption | {"published": [{"method": "M"}]})[1]
+
+
+def test_tables_in_the_report_are_pages() -> None:
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    shown = re.findall(r"report\(\s*f?\"([^\"]+)\"", rules)
+    assert {Path(path).suffix for path in shown} == {".html", ".svg", ".png"}
+    assert all(path.endswith(".html") for path in shown if path.startswith("results/tables/"))
 
 
 def test_rules_and_captions_name_each_other() -> None:

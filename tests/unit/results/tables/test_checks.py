@@ -38,6 +38,11 @@ def test_table_has_a_line_a_scene(tmp_path: Path) -> None:
     lines = (tmp_path / "checks.md").read_text().splitlines()
     assert {line.count("|") for line in lines} == {9}
     assert lines[2] == "| houses | ash | yes | 0 | 1 | 36 | 142 | 99 |"
+    page = (tmp_path / "checks.html").read_text()
+    assert (
+        "<tr><td>houses</td><td>ash</td><td>yes</td><td>0</td><td>1</td><td>36</td><td>142</td><td>99</td></tr>" in page
+    )
+    assert '<th scope="col">prepared bytes</th>' in page
 
 
 def test_whole_scenes_pass() -> None:

@@ -48,3 +48,5 @@ def test_tables(tmp_path: Path) -> None:
     lines = (tmp_path / "categories.md").read_text().splitlines()
     assert lines[2] == "| wall | stuff | 1 | 2 | 50 | 25.0 |"
     assert len(lines) == 6
+    page = (tmp_path / "categories.html").read_text()
+    assert "<tr><td>wall</td><td>stuff</td><td>1</td><td>2</td><td>50</td><td>25.0</td></tr>" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +29,9 @@ def run(experiment: str, near: float, far: float | None, *, seed: Seed = 0, spli
 
 def written(metrics: list[Metrics], folder: Path, published: Published | None = None) -> dict[str, str]:
     write_tables(metrics, TITLES, folder / "table.v1", published)
-    return {suffix: (folder / f"table.v1.{suffix}").read_text(encoding="utf-8") for suffix in ("csv", "md", "tex")}
+    return {
+        suffix: (folder / f"table.v1.{suffix}").read_text(encoding="utf-8") for suffix in ("csv", "md", "tex", "html")
+    }
 
 
 def lines_with(text: str, *parts: str) -> list[str]:
@@ -73,6 +76,43 @@ def test_latex_cells(tmp_path: Path) -> None:
     assert lines_with(text, "0--15") == [r"split: houses & 0--15$^\circ$ & 15--30$^\circ$ \\"]
     assert lines_with(text, r"\begin{tabular}") == [r"\begin{tabular}{lrr}"]
     assert text.count("{") == text.count("}")
+
+
+class Cells(HTMLParser):
+    """The text of the cells of each row of an HTML page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.inside = tag in ("td", "th", "strong", "small", "em") and (self.inside or tag in ("td", "th"))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_html_has_the_cells_of_the_markdown(tmp_path: Path) -> None:
+    texts = written([run("exact", 0.5, None), run("sift", 0.4, 0.25)], tmp_path)
+    rows = Cells(texts["html"]).rows
+    assert rows[0] == ["split: houses", f"0{DASH}15°", f"15{DASH}30°"]
+    assert rows[1] == ["recall@5px"]
+    assert rows[2] == ["CNN, 50 % & more_", "50.0 [48.0, 53.0]", DASH]
+    assert rows[3] == ["a|b", "40.0 [38.0, 43.0]", "25.0 [23.0, 28.0]"]
+    assert rows[4] == ["number of image pairs", "30", f"0{DASH}12"]
+    assert "<td><strong>50.0</strong>" in texts["html"]
+    assert "CNN, 50 % &amp; more_" in texts["html"]
+    assert "//" not in texts["html"]  # no other host
 
 
 def test_best_is_bold_with_all_that_print_alike(tmp_path: Path) -> None:
