@@ -392,19 +392,16 @@ def read_tables(folder: Path) -> None:
 def configuration(folder: Path) -> list[Path]:
     import yaml
 
-    content = yaml.safe_load((ROOT / "config" / "config.yaml").read_bytes())
+    content = {"extends": "config.yaml", **yaml.safe_load((ROOT / "config" / "config.yaml").read_bytes())}
     listed = {"raw": "results/raw/listed", "scenes": str(folder / "scenes.txt")}
     content["datasets"]["listed"] = next(iter(content["datasets"].values())) | listed
     return put(folder, {"config.yaml": yaml.safe_dump(content).encode(), "scenes.txt": b"# list\nash\nbirch\n"})
 
 
 def read_configuration(folder: Path) -> None:
-    import yaml
+    from loco.config import load, read_files
 
-    from loco.config import check_files, load
-
-    check_files([folder / "config.yaml"])
-    load(yaml.safe_load((folder / "config.yaml").read_bytes()), ROOT)
+    load(read_files([folder / "config.yaml"], ROOT), ROOT)
 
 
 def models(folder: Path) -> list[Path]:

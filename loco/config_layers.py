@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from loco.config_files import check_files, read_text
-from loco.errors import ConfigError
+from loco.errors import ConfigError, printable
 
 DEFAULTS, DEMO = "config/defaults.yaml", "config/config.yaml"
 EVERY = "*"  # key of `datasets` and `experiments`: values of every entry that does not set them
@@ -114,18 +114,22 @@ def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:
 def _extended(path: Path, base: Path) -> list[Path]:
     """Return the file that a file extends, the one that this file extends, and so on.
 
-    A path is relative to the folder of the file that states it, or else to ``config/`` of the workflow.
+    A path is relative to the folder of the file that states it, or else to ``config/`` of the workflow, so a file
+    `config.yaml` of a user can extend the demo.
     """
     chain = [path]
     while (wanted := _read(chain[-1]).get("extends")) is not None:
         file = chain[-1]
         if not isinstance(wanted, str):
             raise ConfigError(f"{file}: extends: expected the path of one file, found {wanted!r}; name a single file")
-        places = [file.parent / os.path.expanduser(wanted), base / "config" / wanted]
-        lower = next((place for place in places if place.is_file()), None)
+        places = [file.parent / wanted, base / "config" / wanted]
+        found = (place for place in places if os.path.isfile(place))
+        lower = next((place for place in found if not os.path.samefile(place, file)), None)
         if lower is None:
-            looked = " and ".join(dict.fromkeys(str(place) for place in places))
-            raise ConfigError(f"{file}: extends: there is no file {wanted} (looked for {looked}); correct the path")
+            looked = printable(" and ".join(dict.fromkeys(map(str, places))))
+            raise ConfigError(
+                f"{file}: extends: there is no file {printable(wanted)} (looked for {looked}); correct the path"
+            )
         if os.path.realpath(lower) in map(os.path.realpath, chain):
             names = " -> ".join(map(str, [*chain, lower]))
             raise ConfigError(f"{file}: extends: {wanted} extends this file itself ({names}); remove one `extends`")

@@ -19,7 +19,9 @@ from loco.config_layers import DEFAULTS, EVERY
 README, SCHEMAS = "config/README.md", "config/schemas"
 # Topic -> definition in its schema file; None if the file itself describes the keys.
 TOPICS = {"run": None, "datasets": "dataset", "splits": "split", "ablations": "ablation", "figures": None}
-_TABLE = re.compile(r"(<!-- keys of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BENCHMARKS = "benchmarks"  # each benchmark has a table, `benchmarks.<name>`
+_TABLE = re.compile(r"(<!-- keys of ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_Schema = Mapping[str, Any]
 
 
 def main() -> None:
@@ -35,44 +37,60 @@ def with_tables(text: str, base: Path) -> str:
 
 
 def table(topic: str, base: Path) -> str:
-    """Return the Markdown table of the keys of a topic (:data:`TOPICS`): key, default and description."""
-    defaults = _read(base / DEFAULTS).get(topic, {})
-    rows = keys(topic, base, defaults.get(EVERY, defaults) if isinstance(defaults, dict) else {})
-    lines = [f"| `{key}` | {default} | {description} |" for key, default, description in rows]
+    """Return the Markdown table of a topic (:data:`TOPICS`) or of ``benchmarks.<name>``: key, default and meaning."""
+    lines = [f"| `{key}` | {default} | {description} |" for key, default, description in keys(topic, base)]
     return "\n".join(["| key | default | meaning |", "| --- | --- | --- |", *lines]) + "\n"
 
 
-def keys(topic: str, base: Path, defaults: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def keys(topic: str, base: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted key, default, description) of all keys of a topic in the order of the schema."""
-    schema = _read(base / SCHEMAS / f"{topic}.yaml")
-    definition = TOPICS[topic]
-    start = schema if definition is None else schema["$defs"][definition]
-    yield from _keys(start, schema, "", defaults)
+    part, _, benchmark = topic.partition(".")
+    schema = _read(base / SCHEMAS / f"{part}.yaml")
+    defaults = _read(base / DEFAULTS).get(part, {})
+    if part == BENCHMARKS:
+        start, values = schema["properties"][benchmark], defaults.get(benchmark, {})
+    else:
+        definition = TOPICS[part]
+        start = schema if definition is None else schema["$defs"][definition]
+        values = defaults.get(EVERY, defaults)
+    yield from _keys(_resolved(start, schema), schema, "", values)
 
 
-def _keys(
-    schema: Mapping[str, Any], document: Mapping[str, Any], prefix: str, defaults: Any
-) -> Iterator[tuple[str, str, str]]:
-    for key, entry in schema["properties"].items():
-        reference = entry.get("$ref", "")
-        if reference.startswith("#/$defs/"):
-            entry = {**document["$defs"][reference.removeprefix("#/$defs/")], **entry}
+def _keys(schema: _Schema, document: _Schema, prefix: str, defaults: Any) -> Iterator[tuple[str, str, str]]:
+    for key, stated in _properties(schema).items():
+        entry = _resolved(stated, document)
         value = defaults[key] if isinstance(defaults, Mapping) and key in defaults else ...
-        inner = entry["items"] if isinstance(entry.get("items"), Mapping) and "properties" in entry["items"] else entry
-        nested = "properties" in inner
-        yield f"{prefix}{key}", _default(key, entry, schema, ... if nested else value), entry["description"]
-        if nested:
-            mark = "[]." if inner is not entry else "."
-            yield from _keys(inner, document, f"{prefix}{key}{mark}", value)
+        items = _resolved(entry.get("items", {}), document)
+        inner, mark = (items, "[].") if _properties(items) else (entry, ".")
+        yield f"{prefix}{key}", _default(key, entry, schema, ... if _properties(entry) else value), entry["description"]
+        yield from _keys(inner, document, f"{prefix}{key}{mark}", value) if _properties(inner) else ()
 
 
-def _default(key: str, entry: Mapping[str, Any], schema: Mapping[str, Any], value: Any) -> str:
+def _properties(schema: _Schema) -> dict[str, Any]:
+    """Return the keys that a schema describes, also those that only some values of `name` have."""
+    found = dict(schema.get("properties", {}))
+    for condition in schema.get("allOf", ()):
+        own = condition.get("then", {}).get("properties", {})
+        found |= {key: entry for key, entry in own.items() if isinstance(entry, Mapping)}
+    return found
+
+
+def _resolved(entry: _Schema, document: _Schema) -> _Schema:
+    """Return a definition in place of a reference to it; of an alternative to plain text, the map."""
+    entry = entry.get("else", entry) if "if" in entry and "properties" not in entry else entry
+    reference = entry.get("$ref", "")
+    if not reference.startswith("#/$defs/"):
+        return entry
+    return {**document["$defs"][reference.removeprefix("#/$defs/")], **entry}
+
+
+def _default(key: str, entry: _Schema, schema: _Schema, value: Any) -> str:
     """Return the default in the table: a value, ``required``, or nothing for what is left out or has keys."""
     if value is ... and "default" in entry:
         value = entry["default"]
     if value is not ...:
         return f"`{_text(value)}`"
-    return "required" if key in schema.get("required", ()) and "properties" not in entry else ""
+    return "required" if key in schema.get("required", ()) and not _properties(entry) else ""
 
 
 def _text(value: Any) -> str:

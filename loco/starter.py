@@ -206,7 +206,7 @@ experiments:
     title: compact CNN, contrastive + exact
     model: {{ name: compact_cnn, dim: 128 }}
     train:
-      phases: # from scratch, a contrastive loss begins
+      phases: # a network without pretrained weights begins with a contrastive loss
         - loss: {{ name: sup_con, rho: 0.1, kappa: 5.0, tau: 0.07, queries: 1024 }}
           steps: 500
         - steps: 200 # with the loss below

@@ -180,6 +180,11 @@ def test_shipped_files_can_be_extended_by_name_from_anywhere() -> None:
     assert read_files([file], ROOT) == {"a": 1}
 
 
+def test_a_file_with_the_name_of_the_demo_can_extend_it() -> None:
+    file = write("config.yaml", "extends: config.yaml")
+    assert layers([file], ROOT) == [ROOT / "config/config.yaml", file]
+
+
 def test_what_a_file_extends_never_overrides_a_given_file() -> None:
     write("base.yaml", {"a": 0, "b": 0, "c": 0})
     one, other = write("one.yaml", {"a": 1}), write("other.yaml", {"extends": "base.yaml", "b": 2})
@@ -203,6 +208,9 @@ def test_mistakes_in_extends_are_named() -> None:
     assert "extends this file itself (my.yaml -> other.yaml -> my.yaml)" in refused(
         write("my.yaml", "extends: other.yaml")
     )
+    for odd in ("a\\0b", "\\e[2J", "x" * 5000, "/dev/zero", "."):
+        assert "extends: there is no file" in refused(write("my.yaml", f'extends: "{odd}"'))
+    write("my.yaml", "extends: other.yaml")
     write("other.yaml", "a: 1\na: 2")
     assert "other.yaml: `a` is set twice, in lines 1 and 2" in refused(write("my.yaml", "extends: other.yaml"))
 
