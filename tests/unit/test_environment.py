@@ -72,3 +72,12 @@ def test_the_workflow_tests_every_python_from_the_oldest_supported_one() -> None
     first = int(tested[0].removeprefix("3."))
     assert PYPROJECT["project"]["requires-python"] == f">={tested[0]}"
     assert tested == [f"3.{first + k}" for k in range(len(tested))]
+
+
+def test_the_quick_selection_covers_every_package() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    names = re.findall(r"\S*test_\w+", re.search(r"^QUICK := (.*?)\n\n", makefile, re.MULTILINE | re.DOTALL)[1])
+    tests = ROOT / "tests/unit"
+    assert [name for name in names if not (tests / f"{name}.py").is_file()] == []
+    packages = {path.parent.name for path in tests.glob("*/test_*.py")}
+    assert {name.split("/")[0] for name in names if "/" in name} == packages
