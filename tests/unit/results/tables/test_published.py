@@ -84,7 +84,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_published_numbers_a_table_keeps_its_lines_and_types() -> None:
-    keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": "mAP", "normalised": "%"}
+    keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": "mAP", "unit": "%"}
     table = pd.DataFrame([{**keys, "condition": c, "value": 0.5, **MEASURED} for c in "xy"])
     for published in (Published(), Published([Number("M", "d", "mAP", "x", 1.0, "S", "P")], {"s": []}, {"e": "M"})):
         found = add_published(table, published, {})
@@ -93,7 +93,7 @@ def test_without_published_numbers_a_table_keeps_its_lines_and_types() -> None:
 
 
 def test_one_method_can_stand_beside_several_experiments() -> None:
-    keys = {"benchmark": "b", "split": "s", "metric": "mAP", "normalised": "%", "condition": "x"}
+    keys = {"benchmark": "b", "split": "s", "metric": "mAP", "unit": "%", "condition": "x"}
     lines = [{**keys, "experiment": e, "title": e.upper(), "value": 0.5, **MEASURED} for e in "efg"]
     number = Number("M", "d", "mAP", "x", 40.0, "S", "P")
     found = add_published(pd.DataFrame(lines), Published([number], {"s": ["d"]}, {"e": "M", "g": "M"}), {})
@@ -121,7 +121,7 @@ PROBE3D = {"step": 4, "matches": 1000, "interpolate": "raw", "candidates": "obse
 def test_numbers_stand_beside_those_of_the_same_settings_alone(settings: dict, expected: bool) -> None:
     number = next(n for n in read_published(FOLDER / "pixel_correspondence.csv") if n.dataset == "scannet_pairs")
     assert comparable(number, settings) == expected
-    keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": number.metric, "normalised": "%"}
+    keys = {"benchmark": "b", "split": "s", "experiment": "e", "title": "E", "metric": number.metric, "unit": "%"}
     table = pd.DataFrame([{**keys, "condition": number.condition, "value": 0.5, **MEASURED}])
     found = add_published(table, Published([number], {"s": ["scannet_pairs"]}, {"e": number.method}), settings)
     assert found["published"].notna().tolist() == [expected]
