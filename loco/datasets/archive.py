@@ -70,7 +70,7 @@ class Archive:
 
     def _broken_zip(self, path: Path, error: Exception) -> DataError:
         return DataError(
-            f"the file is not a complete zip archive ({error}; {os.path.getsize(path)} bytes)",
+            f"the file is truncated or not a zip archive ({error}; {os.path.getsize(path)} bytes)",
             file=path,
             scene=self.scene,
             remedy=RESTORE,

@@ -131,10 +131,10 @@ def learn_centres(images: Sequence[Image], clusters: int, samples: int, seed: in
     found = sum(map(len, parts))
     if found < clusters:
         raise DataError(
-            "the images of the database have fewer patches to learn from than the vocabulary of VLAD has clusters",
+            "the images of the database have fewer patches than the vocabulary of VLAD has clusters",
             file=images[0].scene.features.path,
             scene=images[0].scene.frames.scene,
-            expected=f"{clusters} patches or more",
+            expected=f"at least {clusters} patches",
             found=found,
             remedy="lower `clusters` or raise `samples` in benchmarks.place_recognition.descriptors",
         )

@@ -71,7 +71,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         accuracies of 0; ``corner_error`` is None if no homography was found, which counts as infinite.
 
     Raises:
-        DataError: a scene has no homographies, or lacks images that they relate.
+        DataError: a scene the scene has no homographies, or lacks images that they relate.
     """
     columns = ["scene", "change", "a", "b", "n_matches", "matched", *map(_mma, settings["thresholds"]), "corner_error"]
     items: dict[str, list[Any]] = {name: [] for name in columns}
@@ -110,21 +110,21 @@ def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, in
     truth = scene.ground_truth or {}
     if not truth.get("pairs") or not all("homography" in pair for pair in truth["pairs"]):
         raise DataError(
-            "has no homographies",
+            "the scene has no homographies",
             file=scene.frames.path,
             scene=scene.frames.scene,
             expected="a dataset of the format `hpatches`",
-            remedy="leave the scene out of the split, or the benchmark `homography` out of `run.benchmarks`",
+            remedy="remove the scene from the split, or remove `homography` from `run.benchmarks`",
         )
     numbers = {name: i for i, name in enumerate(scene.frames.names)}
     missing = sorted({pair[end] for pair in truth["pairs"] for end in "ab"} - numbers.keys())
     if missing:
         raise DataError(
-            "lacks images that its homographies are of",
+            "the file lacks images to which its homographies refer",
             file=scene.frames.path,
             scene=scene.frames.scene,
             found=f"no frame {', '.join(missing)} among {', '.join(numbers)}",
-            remedy="prepare all images: `frames.every` 1",
+            remedy="prepare all images: set `frames.every: 1`",
         )
     return truth, [(numbers[pair["a"]], numbers[pair["b"]]) for pair in truth["pairs"]]
 

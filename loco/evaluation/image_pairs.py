@@ -31,12 +31,12 @@ def pairs_of_dataset(scene: EvaluatedScene) -> list[DatasetPair] | None:
     missing = sorted({pair[side] for pair in pairs for side in "ab"} - number.keys())
     if missing:
         raise DataError(
-            "names images in its pairs that it does not have",
+            "the file lists pairs of images that it does not contain",
             file=scene.frames.path,
             scene=scene.frames.scene,
             expected="all images of all pairs",
-            found=f"{len(missing)} missing, {missing[0]} among them",
-            remedy="do not leave out frames of this dataset (`frames.every`, `frames.max_hole_fraction`)",
+            found=f"{len(missing)} missing, such as {missing[0]}",
+            remedy="use all frames of this dataset (`frames.every: 1`, `frames.max_hole_fraction: 1`)",
         )
     return [(number[pair["a"]], number[pair["b"]], np.array(pair["pose_a_to_b"], dtype=np.float64)) for pair in pairs]
 

@@ -415,10 +415,10 @@ class _Patches:
     def __init__(self, scene: EvaluatedScene, classes_of: Callable[[Labels], Classes]) -> None:
         if scene.labels is None:
             raise DataError(
-                "has no labels to judge segmentation by",
+                "the scene has no labels, which segmentation requires",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
-                remedy="give its dataset a `labels` block in the configuration",
+                remedy="add a `labels` block to its dataset in the configuration",
             )
         self.classes = classes_of(scene.labels)
         self._features = scene.features

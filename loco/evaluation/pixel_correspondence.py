@@ -210,10 +210,10 @@ def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDA
     """Return pairs a < b (m,) each, the angles between them (m,) in degrees, and their mutual overlaps (m,)."""
     if scene.correspondences is None:
         raise DataError(
-            "lists no image pairs, and has no overlaps to draw them by",
+            "the scene has neither a list of image pairs nor overlaps from which to draw pairs",
             file=scene.frames.path,
             scene=scene.frames.scene,
-            remedy="judge it by other benchmarks; this one is for posed images with depth and for lists of pairs",
+            remedy="evaluate it on other benchmarks; this one requires posed images with depth or a list of pairs",
         )
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
     a, b = triu(overlapping_pairs(poses, overlap, settings["min_overlap"], settings["min_baseline"])).nonzero()
@@ -375,10 +375,10 @@ def _require_one_size(scenes: Sequence[EvaluatedScene]) -> None:
     for scene in scenes[1:]:
         if scene.frames.size != scenes[0].frames.size:
             raise DataError(
-                "has frames of another size than the other test scenes: pixel thresholds would not mean the same",
+                "the frames differ in size from those of the other test scenes, so pixel thresholds are not comparable",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
                 expected=scenes[0].frames.size,
                 found=scene.frames.size,
-                remedy="give the datasets of the split equal `frames` sizes",
+                remedy="set the same `frames.height` and `frames.width` for all datasets of the split",
             )

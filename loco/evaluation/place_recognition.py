@@ -169,20 +169,20 @@ def listed_places(scene: EvaluatedScene) -> Places:
     missing = [name for name in (*truth["database"], *truth["queries"]) if name not in number]
     if missing:
         raise DataError(
-            "the ground truth names an image that is not among the frames",
+            "the ground truth lists an image that is not among the frames",
             **facts,
             found=missing[0],
-            remedy="prepare the scene with `frames.images: all`, and see in the log which images could not be read",
+            remedy="prepare the scene with `frames.images: all`, and check the log for images that could not be read",
         )
     database, queries = (np.array([number[name] for name in truth[key]], dtype=int) for key in ("database", "queries"))
     positives = [np.unique(np.array(numbers, dtype=int)) for numbers in truth["positives"]]
     wrong = any(numbers.size and not 0 <= numbers[0] <= numbers[-1] < len(database) for numbers in positives)
     if wrong or len(positives) != len(queries):
         raise DataError(
-            "the positives of the ground truth do not belong to its queries and database",
+            "the positives of the ground truth do not match its queries and database",
             **facts,
             expected=f"for each of {len(queries)} queries, numbers from 0 to {len(database) - 1}",
-            remedy="look whether the ground truth is that of these images",
+            remedy="check that the ground truth belongs to these images",
         )
     return database, queries, positives
 
@@ -273,12 +273,12 @@ def _require_shared(datasets: set[str], domains: Mapping[str, str]) -> None:
     """Reject a domain of one dataset: its vocabulary would be that of the dataset under another name."""
     if len(datasets) == 1:
         (dataset,) = datasets
-        domain = (
-            f"its domain, `{domains[dataset]}`, is" if dataset in domains else "`domains` names none, so that it is"
-        )
+        domain = f"its domain, `{domains[dataset]}`, is" if dataset in domains else "it is not in `domains`, so it is"
         raise ConfigError(
-            f"benchmarks.place_recognition: {dataset} shares its vocabulary with no other dataset: {domain} a domain "
-            "of one dataset in this split; use `vocabulary: dataset`, or test on others of the domain in the same split"
+            f"benchmarks.place_recognition: {dataset} does not share its vocabulary with another dataset: {domain} a "
+            "domain "
+            "of one dataset in this split; use `vocabulary: dataset`, or test on other datasets of the domain in the "
+            "same split"
         )
 
 
@@ -431,7 +431,7 @@ def _conditions(settings: Settings) -> list[str]:
     if len(set(found)) < len(names) * len(reranks):
         raise ConfigError(
             "benchmarks.place_recognition: entries of `descriptors`, or of `rerank`, differ in `samples` or `top` "
-            "alone, and tables would call them the same; remove one"
+            "only, so they would have the same name in tables; remove one"
         )
     return found
 

@@ -53,7 +53,7 @@ class Fusion:
         try:
             surface = self._grid.extract_triangle_mesh(LEAST_IMAGES - 0.5)  # Open3D requires a count above this
         except RuntimeError as error:  # Open3D cannot make a mesh without triangles
-            raise ValueError("the depth images make no surface") from error
+            raise ValueError("the depth images do not form a surface") from error
         return _ordered(surface.vertex.positions.numpy(), surface.triangle.indices.numpy())
 
 

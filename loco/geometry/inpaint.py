@@ -34,7 +34,7 @@ def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArra
     """
     missing = depth <= 0
     if missing.all():
-        raise ValueError("a depth image without any known pixel cannot be filled")
+        raise ValueError("a depth image without any valid pixel cannot be inpainted")
     filled = depth.astype(np.float64)
     if missing.any():
         brightness = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float64)

@@ -78,7 +78,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
             rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights, seed=seed
         )
         if queries is not None and (ranking != "query" or queries < 1):
-            raise ValueError(f"queries must be 1 or more, with ranking='query'; found {queries} with {ranking!r}")
+            raise ValueError(f"queries must be at least 1, with ranking='query'; found {queries} with {ranking!r}")
         self.tile, self.queries = tile, queries
         self.takes_half = ranking == "batch"
         self.classes = Classes(self.scales, same_image)

@@ -77,7 +77,7 @@ def select(
 def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
     """Return the shape of the patches, (n,) or (b, h, w)."""
     if features.ndim not in (2, 4):
-        raise ValueError(f"wrong shape of features (n, d) or (b, d, h, w); found features {tuple(features.shape)}")
+        raise ValueError(f"features must have the shape (n, d) or (b, d, h, w), found {tuple(features.shape)}")
     is_map = features.ndim == 4
     shape = torch.Size((features.shape[0], *features.shape[2:])) if is_map else features.shape[:1]
     layout = "b, h, w" if is_map else "n"
@@ -157,8 +157,9 @@ def require_normalised_rows(features: Tensor) -> bool:
     if worst > tolerance:
         length = float(norm[off.argmax()])
         raise ValueError(
-            f"with normalise=False the rows of the features must have length 1, to {tolerance:.1g}; found a row of "
-            f"length {length:.6g}: apply torch.nn.functional.normalize, or leave it to the loss (normalise=True)"
+            f"with normalise=False, the rows of the features must have an L2 norm of 1 within {tolerance:.1g}; found "
+            "a row with "
+            f"norm {length:.6g}: apply torch.nn.functional.normalize, or set normalise=True"
         )
     return bool(is_finite)
 

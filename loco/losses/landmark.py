@@ -52,7 +52,7 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
         """
         super().__init__(rho, kappa, tau, self_term, 1.0, ratio, group, normalise, seed=seed)
         if landmarks < 1 or not 0 < patches <= 1:
-            raise ValueError(f"landmarks must be 1 or more and patches in (0, 1], found {landmarks} and {patches}")
+            raise ValueError(f"landmarks must be at least 1 and patches in (0, 1], found {landmarks} and {patches}")
         self.landmarks, self.patches = landmarks, patches
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:

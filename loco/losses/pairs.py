@@ -80,7 +80,7 @@ class RankingLoss(torch.nn.Module):
         super().__init__()
         self.scales = _scales(rho, kappa)
         if len(self.scales) > 1 and not self.takes_several_scales:
-            raise ValueError(f"{type(self).__name__} takes one scale: rho and kappa must be numbers")
+            raise ValueError(f"{type(self).__name__} supports a single scale: rho and kappa must be numbers")
         if not 0 <= same_image <= 1:
             raise ValueError(f"the weight same_image must lie in [0, 1], found {same_image}")
         if not 0 < ratio < math.inf:
@@ -179,8 +179,9 @@ class RankingLoss(torch.nn.Module):
     def _require_no_transform(self, features: Tensor) -> None:
         if _is_batched(features):
             raise RuntimeError(
-                f"{type(self).__name__} cannot be transformed by torch.func.vmap: how many pairs there are depends on "
-                "the values. Call it once for each batch"
+                f"{type(self).__name__} cannot be transformed by torch.func.vmap, because the number of pairs "
+                "depends on "
+                "the values; call it once for each batch"
             )
         is_transformed = torch._C._are_functorch_transforms_active() or (
             forward_ad._current_level >= 0 and forward_ad.unpack_dual(features).tangent is not None
@@ -188,7 +189,8 @@ class RankingLoss(torch.nn.Module):
         if is_transformed and not self.takes_transforms:
             raise RuntimeError(
                 f"{type(self).__name__} cannot be transformed by torch.func (grad, hessian, jacfwd) and has no "
-                "derivatives in forward mode: it has first derivatives by torch.autograd alone. Call backward() or "
+                "forward-mode derivatives: only first derivatives by torch.autograd are implemented; call backward() "
+                "or "
                 "torch.autograd.grad"
             )
 
@@ -275,7 +277,7 @@ def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] 
     rhos = rho if isinstance(rho, Sequence) else [rho]
     kappas = [math.inf if far is None else far for far in (kappa if isinstance(kappa, Sequence) else [kappa])]
     if len(rhos) != len(kappas) or not rhos or len(set(rhos)) < len(rhos):
-        raise ValueError(f"each scale must have its own rho and a kappa, found rho = {rho}, kappa = {kappa}")
+        raise ValueError(f"each scale must have a rho and a kappa, found rho = {rho}, kappa = {kappa}")
     for near, far in zip(rhos, kappas):
         if not 0 < near < far:
             raise ValueError(f"the radii must satisfy 0 < rho < kappa, found rho = {near}, kappa = {far}")

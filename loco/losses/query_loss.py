@@ -58,9 +58,9 @@ class QueryLoss(StochasticLoss):
         super().__init__(rho, kappa, tau, group=group, normalise=normalise, seed=seed)
         for name, number in (("queries", queries), ("positives", positives), ("negatives", negatives)):
             if number is not None and number < 1:
-                raise ValueError(f"the number of {name} must be 1 or more, or None for all, found {number}")
+                raise ValueError(f"the number of {name} must be at least 1, or None for all, found {number}")
         if queries is None and (positives is not None or negatives is not None):
-            raise ValueError("with queries=None, all pairs count: positives and negatives must be None")
+            raise ValueError("with queries=None, all pairs are used: positives and negatives must be None")
         self.queries, self.positives, self.negatives = queries, positives, negatives
         self.takes_transforms = queries is not None
 

@@ -42,7 +42,7 @@ def adapted_backbone(
     set_trained(encoder, train)
     top = build_head(head, encoder.dim, encoder.stride) if head else None
     if top and top.needs_token and not encoder.token_dim:
-        raise ConfigError(f"a backbone of the kind {backbone['name']!r} has no class token; set `class_token: false`")
+        raise ConfigError(f"a backbone of type {backbone['name']!r} has no class token; set `class_token: false`")
     return Extractor(encoder, top, stride)
 
 
@@ -53,7 +53,7 @@ def set_trained(backbone: Backbone, train: Train) -> None:
         ConfigError: the backbone has fewer blocks, or no trainable parameters.
     """
     if train != "none" and not any(True for _ in backbone.parameters()):
-        raise ConfigError(f"this backbone cannot be trained; set `train: none`, found {train!r}")
+        raise ConfigError(f"this backbone cannot be trained: set `train: none`, found {train!r}")
     backbone.requires_grad_(train != "none")
     match train:
         case "none" | "all":
@@ -66,7 +66,7 @@ def set_trained(backbone: Backbone, train: Train) -> None:
             backbone.requires_grad_(False)
             construct("`train.lora`", add_lora, settings, backbone=backbone)
         case _:
-            raise ConfigError(f"`train` of a backbone is none, all, {{last: k}} or {{lora: ...}}, found {train!r}")
+            raise ConfigError(f"`train` of a backbone must be none, all, {{last: k}} or {{lora: ...}}, found {train!r}")
 
 
 def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alpha: float = 8) -> None:
@@ -101,5 +101,5 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
 def _check_blocks(backbone: Backbone, last: int) -> None:
     if not isinstance(last, int) or not 1 <= last <= len(backbone.blocks):
         raise ConfigError(
-            f"the last {last} blocks cannot be trained: this backbone runs {len(backbone.blocks)} transformer blocks"
+            f"the last {last} blocks cannot be trained: this backbone has {len(backbone.blocks)} transformer blocks"
         )

@@ -113,7 +113,7 @@ def check_layer(layer: int | None, count: int, what: str) -> int:
     """
     layer = count if layer is None else layer
     if not 1 <= layer <= count:
-        raise ConfigError(f"{what} has no layer {layer}; it has layers 1 to {count}")
+        raise ConfigError(f"{what} has no layer {layer}: its layers are 1 to {count}")
     return layer
 
 

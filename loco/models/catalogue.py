@@ -63,7 +63,7 @@ def find(table: Mapping[str, Entry], name: object, kind: str) -> Entry:
         ConfigError: unknown name.
     """
     if not isinstance(name, str) or name not in table:
-        raise ConfigError(f"unknown {kind} {name!r}; known are: {', '.join(sorted(table))}")
+        raise ConfigError(f"unknown {kind} {name!r}; expected one of: {', '.join(sorted(table))}")
     return table[name]
 
 

@@ -53,7 +53,7 @@ class CompactCNN(Encoder):
         require_sizes("compact_cnn", dim=dim)
         require_sizes("compact_cnn", 100, blocks=blocks)
         if not isinstance(widths, list | tuple) or not 1 <= len(widths) <= 8:
-            raise ConfigError(f"compact_cnn: `widths` must be a list of one to eight numbers, found {widths!r}")
+            raise ConfigError(f"compact_cnn: `widths` must be a list of 1 to 8 numbers, found {widths!r}")
         require_sizes("compact_cnn", **{f"widths.{number}": width for number, width in enumerate(widths)})
         if any(width % GROUPS for width in widths):
             raise ConfigError(f"compact_cnn: `widths` must be multiples of {GROUPS}, found {widths!r}")

@@ -29,7 +29,7 @@ def concat(models: Sequence[Mapping[str, Any]], stride: int) -> Extractor:
     members = [build_extractor(model, seed) for model, seed in zip(models, seeds)]
     strides = [member.stride for member in members]
     if set(strides) != {stride}:
-        raise ConfigError(f"the models that are concatenated have the strides {strides}, not all {stride}")
+        raise ConfigError(f"the concatenated models have the strides {strides}; all must be {stride}")
     config = {"name": "concat", "models": [member.config for member in members], "stride": stride}
     return Extractor(Concat(members), config=config)
 

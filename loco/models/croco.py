@@ -54,7 +54,7 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
         )
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
-            f"does not hold an encoder of CroCo: {type(error).__name__}: {error}",
+            f"the file does not contain an encoder of CroCo: {type(error).__name__}: {error}",
             file=path,
             expected="`croco_kwargs` and `model`, as in the published files of CroCo v2",
             found=", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__,
@@ -165,9 +165,9 @@ def _read(path: Path) -> Any:
     """Read a file of ``torch.save`` that contains only numbers, text, containers and the settings of a run."""
     if not path.is_file():
         raise DataError(
-            "there is no such file",
+            "the file does not exist",
             file=path,
-            remedy="fetch an encoder of CroCo v2 as https://github.com/naver/croco says, and give its path",
+            remedy="download an encoder of CroCo v2 as described at https://github.com/naver/croco, and set its path",
         )
     try:
         require_checkpoint(path)
@@ -178,15 +178,17 @@ def _read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         found = re.findall(r"GLOBAL ([\w.]+)", str(error))
         raise DataError(
-            "holds objects that are not numbers, text or containers; they are not loaded, as they could run code",
+            "the file contains objects that are not numbers, text or containers, which are not loaded because they "
+            "could execute code",
             file=path,
             found=", ".join(found) or str(error).partition("\n")[0],
-            remedy="use the file that the authors publish; if the model is yours, save its weights and settings alone "
-            "where it was trained: torch.save({'croco_kwargs': settings, 'model': model.state_dict()}, 'out.pth')",
+            remedy="use the file published by the authors; if the model is your own, save only its weights and "
+            "settings in the training code: torch.save({'croco_kwargs': settings, 'model': model.state_dict()}, "
+            "'out.pth')",
         ) from error
     except Exception as error:  # damaged files raise many types of errors
         raise DataError(
-            f"cannot be read as a file of weights: {str(error).partition(chr(10))[0]}",
+            f"the file cannot be read as a file of weights: {str(error).partition(chr(10))[0]}",
             file=path,
             remedy=REFETCH,
         ) from error

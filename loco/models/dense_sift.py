@@ -64,6 +64,6 @@ class DenseSIFT(Encoder):
         ]
         described, descriptors = self._sift.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), keypoints)
         if len(described) != len(keypoints):
-            raise RuntimeError(f"OpenCV described {len(described)} of {len(keypoints)} keypoints")
+            raise RuntimeError(f"OpenCV returned descriptors for {len(described)} of {len(keypoints)} keypoints")
         normalised = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-7)
         return np.sqrt(normalised).reshape(rows, columns, self.dim)

@@ -41,14 +41,15 @@ def export_onnx(extractor: Extractor, path: str | Path, size: tuple[int, int]) -
             differ by more than :data:`TOLERANCE`; packages that PyTorch requires for the export are missing.
     """
     if lacking := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise ConfigError(f"{' and '.join(lacking)} is not installed: this needs `pip install 'loco[export]'`")
+        raise ConfigError(f"{' and '.join(lacking)} is not installed: run `pip install 'loco[export]'`")
     with evaluating(extractor), atomic_path(path) as temporary:
         _export(extractor, temporary, size)
         difference = max(_difference(extractor, temporary, images) for images in _examples(size, BATCHES))
         if not difference <= TOLERANCE:  # also fails for NaN
             raise ConfigError(
-                f"in ONNX Runtime the features differ by {difference:.1e} from PyTorch's, which is more than "
-                f"{TOLERANCE:g}: nothing was written; try another version of PyTorch or ONNX Runtime"
+                f"the features of ONNX Runtime differ by {difference:.1e} from those of PyTorch, more than the "
+                "tolerance of "
+                f"{TOLERANCE:g}, so no file was written; try another version of PyTorch or ONNX Runtime"
             )
     return difference
 
@@ -69,8 +70,8 @@ def _export(extractor: Extractor, path: Path, size: tuple[int, int]) -> None:
     except torch.onnx.OnnxExporterError as error:
         cause = str(error.__cause__ or error).strip().split("\n")[0]
         raise ConfigError(
-            f"an extractor with a {type(extractor.encoder).__name__} cannot be written as ONNX: not all of it is "
-            f"PyTorch, or PyTorch has no ONNX for it ({cause})"
+            f"an extractor with a {type(extractor.encoder).__name__} cannot be exported to ONNX: a part of it is not "
+            f"PyTorch, or has no ONNX operator ({cause})"
         ) from error
     facts = {"stride": extractor.stride, "dim": extractor.dim, "colours": "RGB in [0, 1]"}
     program.model.metadata_props.update({name: str(fact) for name, fact in facts.items()})
@@ -87,7 +88,9 @@ def _difference(extractor: Extractor, path: Path, images: Tensor) -> float:
     with torch.inference_mode():
         expected = extractor(images).numpy()
     if features.shape != expected.shape:
-        raise ConfigError(f"ONNX Runtime gives features of shape {features.shape}, PyTorch {expected.shape}")
+        raise ConfigError(
+            f"the features of ONNX Runtime have the shape {features.shape}, those of PyTorch {expected.shape}"
+        )
     return float(np.abs(features - expected).max())
 
 

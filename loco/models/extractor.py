@@ -202,7 +202,7 @@ def to_colours(images: NDArray[np.uint8] | Tensor, device: torch.device | str) -
 def _size(images: Tensor) -> tuple[int, int]:
     """Return the (height, width) of images (b, 3, H, W)."""
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W)")
+        raise ValueError(f"images must have the shape (b, 3, H, W), found {tuple(images.shape)}")
     return images.shape[2], images.shape[3]
 
 
@@ -221,19 +221,24 @@ def _as_batch(images: NDArray[np.uint8] | Tensor | Iterable[NDArray[np.uint8] | 
         several = [_as_tensor(image) for image in ([images] if isinstance(images, str | Path) else images)]
         sizes = sorted({str(tuple(image.shape)) for image in several})
         if len(sizes) > 1:
-            raise ValueError(f"images of unequal size ({', '.join(sizes)}) make no batch: extract them one by one")
+            raise ValueError(
+                f"images of different sizes ({', '.join(sizes)}) cannot form a batch: extract them separately"
+            )
         batch = torch.stack(several) if several else torch.empty(0)
     batch = batch[None] if batch.ndim == 3 else batch
     if batch.ndim != 4 or batch.shape[3] != 3 or batch.dtype != torch.uint8:
         raise ValueError(
-            f"images of shape {tuple(batch.shape)} and type {str(batch.dtype).removeprefix('torch.')} do not fit: "
-            "expected 8-bit colours (H, W, 3) or (b, H, W, 3); colours in [0, 1] go to the module itself"
+            f"images of shape {tuple(batch.shape)} and type {str(batch.dtype).removeprefix('torch.')} are not "
+            "supported: "
+            "expected uint8 RGB (H, W, 3) or (b, H, W, 3); pass float images in [0, 1] to the module itself"
         )
     return batch
 
 
 def _as_tensor(images: object) -> Tensor:
     if isinstance(images, str | Path):
-        raise TypeError(f"{str(images)!r} is a path, not an image: read the file first (cv2.imread gives BGR, not RGB)")
+        raise TypeError(
+            f"{str(images)!r} is a path, not an image: read the file first (note that cv2.imread returns BGR, not RGB)"
+        )
     # A copy: PyTorch does not support negative strides (BGR reversed to RGB), and warns about read-only arrays.
     return images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))

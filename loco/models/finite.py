@@ -13,7 +13,7 @@ from loco.errors import DataError
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _COUNTER = "num_batches_tracked"  # integer buffer of batch norms
-_ORIGINAL = "give the file of the original weights, as their authors publish it"
+_ORIGINAL = "use the file of the original weights published by their authors"
 
 
 def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
@@ -29,10 +29,10 @@ def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
     broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise DataError(
-            "contains weights that are not finite",
+            "the file contains weights that are not finite",
             file=file,
             found=f"NaN or infinity in {', '.join(broken[:5])}" + (f" and {len(broken) - 5} more" * (len(broken) > 5)),
-            remedy="fetch or copy the file again; if a training wrote it, train again",
+            remedy="download or copy the file again; if it was written by a training, train again",
         )
 
 
@@ -52,7 +52,7 @@ def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:
     for name, tensor in weights.items():
         if not isinstance(name, str):
             raise DataError(
-                "names its weights by something else than text",
+                "the file has names of weights that are not strings",
                 file=file,
                 expected="names such as 'layers.0.weight'",
                 found=f"the key {name!r:.100} ({type(name).__name__})",
@@ -60,9 +60,9 @@ def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:
             )
         if problem := _problem(name, tensor):
             raise DataError(
-                f"contains a weight of another kind, `{name}`",
+                f"the file contains the unsupported weight `{name}`",
                 file=file,
-                expected="a dense tensor of floating-point numbers (float16, bfloat16, float32, float64) on the CPU",
+                expected="a dense floating-point tensor (float16, bfloat16, float32 or float64) on the CPU",
                 found=problem,
                 remedy=_ORIGINAL,
             )
@@ -71,7 +71,7 @@ def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:
 def _problem(name: str, tensor: Any) -> str | None:
     """Return the problem of a weight; None if there is none."""
     if not isinstance(tensor, Tensor):
-        return f"no tensor ({type(tensor).__name__})"
+        return f"an object that is not a tensor ({type(tensor).__name__})"
     if tensor.is_nested:
         return "a nested tensor"
     if tensor.layout != torch.strided:
@@ -85,5 +85,5 @@ def _problem(name: str, tensor: Any) -> str | None:
         return f"a tensor of {tensor.dtype}"
     stored = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.itemsize > stored:
-        return f"a tensor of shape {tuple(tensor.shape)}, for which only {stored} bytes are stored"
+        return f"a tensor of shape {tuple(tensor.shape)} with only {stored} bytes of storage"
     return None

@@ -52,7 +52,7 @@ class ResidualCNN(Head):
         super().__init__()
         require_sizes("residual_cnn", **{f"widths.{number}": width for number, width in enumerate(widths)})
         if len(widths) < self.halvings:
-            raise ConfigError(f"residual_cnn: `widths` are of {self.halvings} or more convolutions, found {widths}")
+            raise ConfigError(f"residual_cnn: `widths` must have at least {self.halvings} entries, found {widths}")
         self.dim, self.stride, self.aligned = inputs, stride, aligned
         layers: list[nn.Module] = []
         for number, (before, after) in enumerate(pairwise((3, *widths, inputs))):
@@ -81,8 +81,8 @@ class ResidualCNN(Head):
         least = 4 * self.cell + 1  # the dilated convolutions pad by reflecting four cells
         if min(images.shape[2:]) < least:
             raise DataError(
-                "the image is too small for the residual network",
-                expected=f"{least} pixels or more a side, as the backbone sees it",
+                "the image is too small for the head `residual_cnn`",
+                expected=f"at least {least} pixels per side, at the input size of the backbone",
                 found=f"{images.shape[2]} x {images.shape[3]}",
             )
         return features + self._at_patches(self.layers((images - self.mean) / self.std), features.shape[2:])
@@ -142,7 +142,7 @@ class LocusHead(Head):
         require_sizes("locus", dim=dim, width=width)
         require_sizes("locus", 100, blocks=blocks)
         if width % self.heads:
-            raise ConfigError(f"locus: `width` is a multiple of {self.heads}, found {width}")
+            raise ConfigError(f"locus: `width` must be a multiple of {self.heads}, found {width}")
         self.dim, self.needs_token = dim, class_token
         self.layers = nn.Sequential(
             nn.Linear(inputs, width),
@@ -234,6 +234,6 @@ def build_head(config: Mapping[str, Any], inputs: int, stride: int) -> Head:
     """
     name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     if name not in HEADS:
-        raise ConfigError(f"there is no head {name!r}; there are: {', '.join(sorted(HEADS))}")
+        raise ConfigError(f"unknown head {name!r}; expected one of: {', '.join(sorted(HEADS))}")
     given = {"inputs": inputs, **({"stride": stride} if name == "residual_cnn" else {})}
     return construct_network(f"head {name!r}", HEADS[name], options, **given)

@@ -36,7 +36,7 @@ from loco.models.finite import require_finite
 from loco.models.parts import Encoding
 from loco.weights import HUB, adapter_problem, hub_name
 
-HERE = "a trained model is told where its backbone lies by `backbone=` of `loco.load`, or `--backbone`"
+HERE = "for a trained model, pass `backbone=` to `loco.load`, or `--backbone` to the command"
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
 _FILES = ["config.json", "preprocessor_config.json", "processor_config.json"]
 _UNREADABLE = (
@@ -110,17 +110,17 @@ def load_hub(
     folder = _folder(path, revision, pretrained)
     config = _read_config(folder)
     if config.model_type != "resnet" and facet not in ("token", *_FACETS):
-        raise ConfigError(f"there is no facet {facet!r}; there are: token, {', '.join(_FACETS)}")
+        raise ConfigError(f"unknown facet {facet!r}; expected one of: token, {', '.join(_FACETS)}")
     if norm and facet != "token":
-        raise ConfigError(f"`norm` belongs to the tokens, not to the facet {facet!r}")
+        raise ConfigError(f"`norm` applies to tokens, not to the facet {facet!r}; remove it")
     model = _load(folder, config, pretrained)
     own = _read_colours(folder, notice=mean is None or std is None)
     mean, std = (default if given is None else given for given, default in zip((mean, std), own))
     if config.model_type == "resnet":
         if facet != "token" or norm:
-            raise ConfigError("a ResNet has neither facets nor a last normalisation; leave `facet` and `norm` out")
+            raise ConfigError("a ResNet has neither facets nor a final normalisation; remove `facet` and `norm`")
         if interpolate_offset or concat_class_token:
-            raise ConfigError("a ResNet has neither positions nor a class token to add; leave these options out")
+            raise ConfigError("a ResNet has neither position embeddings nor a class token; remove these options")
         return ResNet(model, layer, mean, std)
     return VisionTransformer(model, layer, facet, norm, mean, std, interpolate_offset, concat_class_token)
 
@@ -151,11 +151,11 @@ class VisionTransformer(Backbone):
         norm = norm if norm is not None else layer == len(blocks) and facet == "token"
         if interpolate_offset and config.model_type not in _LEARNT_POSITIONS:
             raise ConfigError(
-                f"`interpolate_offset` is of {' and '.join(_LEARNT_POSITIONS)} models, found one of the type "
+                f"`interpolate_offset` is supported for {' and '.join(_LEARNT_POSITIONS)} models, found the model type "
                 f"{config.model_type!r}; remove it"
             )
         if concat_class_token and facet != "token":
-            raise ConfigError(f"`concat_class_token` belongs to the tokens, not to the facet {facet!r}")
+            raise ConfigError(f"`concat_class_token` applies to tokens, not to the facet {facet!r}; remove it")
         self.token_dim, self.stride = config.hidden_size, config.patch_size
         self.interpolate_offset, self.concat_class_token = interpolate_offset, concat_class_token
         self.dim = self.token_dim * (2 if concat_class_token else 1)
@@ -263,8 +263,8 @@ def _folder(path: str, revision: str | None, weights: bool) -> Path:
             folder = Path(place)
         except GatedRepoError as error:
             raise DataError(
-                f"backbone {name!r} is given only to those who accepted its licence",
-                remedy=f"accept it at https://huggingface.co/{name}, then run `hf auth login`",
+                f"backbone {name!r} can be downloaded only after accepting its licence",
+                remedy=f"accept the licence at https://huggingface.co/{name}, then run `hf auth login`",
             ) from error
         except (OSError, ValueError, HfHubHTTPError) as error:
             problem = error
@@ -273,11 +273,12 @@ def _folder(path: str, revision: str | None, weights: bool) -> Path:
             return folder
     pinned = f" --revision {revision}" if revision else ""
     raise DataError(
-        f"backbone {name!r} is not in the cache of the Hugging Face hub and cannot be fetched",
+        f"backbone {name!r} is not in the cache of the Hugging Face hub and cannot be downloaded",
         expected=f"a folder, a name on the hub ({HUB}owner/name), or one of {', '.join(KNOWN)}",
         found=str(problem).partition("\n")[0],
-        remedy=f"with a connection, run `hf download {name}{pinned} --include '*.json' 'model*.safetensors'`; or give "
-        f"the path of a folder with config.json and model.safetensors ({HERE})",
+        remedy=f"on a machine with network access, run `hf download {name}{pinned} --include '*.json' "
+        "'model*.safetensors'`; or set "
+        f"the path to a folder with config.json and model.safetensors ({HERE})",
     ) from problem
 
 
@@ -285,12 +286,14 @@ def _local_folder(path: str, revision: str | None) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise DataError(
-            f"backbone {path!r} is no folder here",
+            f"backbone {path!r} is not a folder",
             expected=f"a folder, a name on the hub ({HUB}owner/name), or one of {', '.join(KNOWN)}",
-            remedy=f"{_nearest(path)}give its path ({HERE}); a model on the hub is written {HUB}owner/name",
+            remedy=f"{_nearest(path)}correct its path ({HERE}); write a model on the hub as {HUB}owner/name",
         )
     if revision is not None:
-        raise ConfigError(f"backbone {path!r} is a folder, and `revision` is of models on the hub; remove `revision`")
+        raise ConfigError(
+            f"backbone {path!r} is a folder, but `revision` applies to models on the hub; remove `revision`"
+        )
     if problem := adapter_problem(folder):
         raise DataError(problem)
     return folder
@@ -298,7 +301,7 @@ def _local_folder(path: str, revision: str | None) -> Path:
 
 def _nearest(name: str) -> str:
     near = get_close_matches(name, KNOWN, n=1)
-    return f"did you mean {near[0]}? Else " if near else ""
+    return f"did you mean {near[0]}? Otherwise " if near else ""
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -329,7 +332,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         if kind not in _TYPES:
             raise ConfigError(f"{file}: model type {kind!r} is not supported; supported are: {', '.join(_TYPES)}")
         if settings.get("quantization_config") is not None:
-            raise ConfigError(f"{file}: quantised weights are not supported; give the folder of the original weights")
+            raise ConfigError(f"{file}: quantised weights are not supported; use the folder of the original weights")
         config = transformers.AutoConfig.for_model(kind).from_dict(settings)
         if config.hidden_act not in ACT2FN:
             raise ValueError(f"unknown activation `hidden_act` {config.hidden_act!r}")
@@ -338,9 +341,9 @@ def _read_config(folder: Path) -> PreTrainedConfig:
             raise ValueError(f"it must have 1 to {_MOST_BLOCKS} blocks, found {blocks}")
     except (AttributeError, *_UNREADABLE) as error:
         raise DataError(
-            f"cannot be read as the configuration of a model: {error}",
+            f"the file cannot be read as the configuration of a model: {error}",
             file=file,
-            remedy="give a folder that transformers' `save_pretrained` wrote",
+            remedy="use a folder written by `save_pretrained` of transformers",
         ) from error
     if hasattr(config, "patch_size"):
         config.patch_size = _square(config.patch_size, file)
@@ -356,7 +359,7 @@ def _square(patch: int | Sequence[int], file: Path) -> int:
     sides = set(patch) if isinstance(patch, list | tuple) else {patch}
     side = sides.pop() if sides else None
     if sides or not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise ConfigError(f"{file}: `patch_size` must be the side of square patches, found {patch}")
+        raise ConfigError(f"{file}: `patch_size` must be a single number (square patches), found {patch}")
     return side
 
 
@@ -412,9 +415,9 @@ def _read_preprocessor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
 
 def _no_preprocessor(file: Path, error: Exception) -> DataError:
     return DataError(
-        f"cannot be read as settings of the inputs: {error}",
+        f"the file cannot be read as settings of the preprocessing: {error}",
         file=file,
-        expected="three means, and three deviations and a rescale_factor above 0, all finite",
+        expected="three means, three positive standard deviations and a positive rescale_factor, all finite",
     )
 
 
@@ -422,7 +425,8 @@ def _no_preprocessor(file: Path, error: Exception) -> DataError:
 def _report_default_colours(folder: Path) -> None:
     """Warn, once per folder, that the model does not state the normalisation of its inputs."""
     logger.warning(
-        "%s has no preprocessor_config.json: its inputs are normalised by the mean and deviation of ImageNet; state "
+        "%s has no preprocessor_config.json: its inputs are normalised with the mean and standard deviation of "
+        "ImageNet; set "
         "`mean` and `std` of the backbone if the model was trained with others",
         folder,
     )
@@ -440,11 +444,11 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
     if not any(is_data(file.name) for file in folder.glob("*.safetensors")):
         pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in folder.glob(pattern))
         raise DataError(
-            "holds no weights in safetensors; pickles are not read: they can run code",
+            "the folder contains no weights as safetensors; pickles are not read because they can execute code",
             file=folder,
             expected="model.safetensors",
             found=", ".join(pickled) or "no weights",
-            remedy="fetch model.safetensors (on the hub: `hf download`); if there is only a pickle, convert it: "
+            remedy="download model.safetensors (from the hub: `hf download`); if only a pickle exists, convert it: "
             'python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone() for k, v in '
             "torch.load('pytorch_model.bin', weights_only=True).items()}, 'model.safetensors', {'format': 'pt'})\"",
         )
@@ -457,7 +461,9 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
             )
     except (RuntimeError, *_UNREADABLE) as error:
         raise DataError(
-            f"the weights cannot be read: {error}", file=folder, remedy="fetch the folder anew, or check what made it"
+            f"the weights cannot be read: {error}",
+            file=folder,
+            remedy="download the folder again, or check the program that wrote it",
         ) from error
     _require_shapes(report["mismatched_keys"], folder)
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix, *_PARTS}
@@ -466,11 +472,11 @@ def _load(folder: Path, config: PreTrainedConfig, pretrained: bool) -> PreTraine
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise DataError(
-            f"the weights are of another model: {len(missing)} are missing",
+            f"the weights belong to another model: {len(missing)} are missing",
             file=folder,
             expected=", ".join(missing[:5]) + (", ..." if missing[5:] else ""),
             found=", ".join(sorted(report["unexpected_keys"])[:5]) or None,
-            remedy="give a folder whose config.json and model.safetensors belong together",
+            remedy="use a folder whose config.json and model.safetensors belong together",
         )
     require_finite({key: value for key, value in model.state_dict().items() if not key.startswith("pooler.")}, folder)
     return model
@@ -483,9 +489,9 @@ def _implied_size(folder: Path, config: PreTrainedConfig, settings: dict[str, An
             return sum(tensor.numel() for tensor in AutoModel.from_config(config, **settings).state_dict().values())
     except Exception as error:  # the type depends on the wrong setting
         raise DataError(
-            f"no model can be built with these settings: {type(error).__name__}: {error}",
+            f"the model cannot be built with these settings: {type(error).__name__}: {error}",
             file=folder / "config.json",
-            remedy="give a folder that transformers' `save_pretrained` wrote",
+            remedy="use a folder written by `save_pretrained` of transformers",
         ) from error
 
 
@@ -514,19 +520,19 @@ def _check_header(folder: Path, size: int) -> None:
                     found[key] = part.get_dtype()
     if found:
         raise DataError(
-            f"{len(found)} weights are not floating-point numbers: they are quantised, or no weights",
+            f"{len(found)} weights are not floating-point tensors; they may be quantised",
             file=folder,
             expected=f"weights of the types {', '.join(_FLOATS)}",
             found=", ".join(f"{key} {kind}" for key, kind in sorted(found.items())[:5]),
-            remedy="give the folder of the original weights",
+            remedy="use the folder of the original weights",
         )
     if size > _LARGEST_RATIO * total and size - total > _LARGEST_EXCESS:
         raise DataError(
-            "config.json implies far more weights than the file holds",
+            "config.json implies far more weights than the file contains",
             file=folder,
             expected=f"{size} weights",
             found=f"{total} weights",
-            remedy="give a folder whose config.json and model.safetensors belong together",
+            remedy="use a folder whose config.json and model.safetensors belong together",
         )
 
 
@@ -538,11 +544,11 @@ def _require_known(unexpected: Iterable[str], missing: Iterable[str], folder: Pa
     left = sorted(key for key in unexpected if not _UNUSED.fullmatch(key))
     if left and not any(not _UNUSED.fullmatch(key) for key in missing):  # otherwise report the missing weights
         raise DataError(
-            f"{len(left)} weights belong to no part of the network that config.json describes",
+            f"{len(left)} weights do not belong to the network that config.json describes",
             file=folder,
-            expected="a network with as many blocks and biases as the file (`num_hidden_layers`, `qkv_bias`)",
+            expected="a network with the same blocks and biases as the file (`num_hidden_layers`, `qkv_bias`)",
             found=", ".join(left[:5]) + (", ..." if left[5:] else ""),
-            remedy="give a folder whose config.json and model.safetensors belong together",
+            remedy="use a folder whose config.json and model.safetensors belong together",
         )
 
 
@@ -557,9 +563,9 @@ def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]
         file=folder,
         expected=", ".join(f"{name} {want}" for name, (_, want) in sorted(shapes.items())[:5]),
         found=", ".join(f"{name} {found}" for name, (found, _) in sorted(shapes.items())[:5]),
-        remedy="set `image_size` in config.json to that of the training; images may have any size"
+        remedy="set `image_size` in config.json to that of the training; input images can have any size"
         if positions
-        else "give a folder whose config.json and model.safetensors belong together",
+        else "use a folder whose config.json and model.safetensors belong together",
     )
 
 

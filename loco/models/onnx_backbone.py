@@ -67,7 +67,7 @@ class OnnxBackbone(Backbone):
                     file=self.path,
                     expected=f"at most {self.size[0]} x {self.size[1]} pixels",
                     found=f"{height} x {width}",
-                    remedy="shrink the images (raise `stride` of the model), or take a model of a larger input",
+                    remedy="reduce the input size (raise `stride` of the model), or use a model with a larger input",
                 )
             images = F.pad(images, (0, right, 0, below))
         arrays = images.detach().float().cpu().numpy()
@@ -85,9 +85,9 @@ class OnnxBackbone(Backbone):
             (features,) = session.run([self._output], {session.get_inputs()[0].name: image})
         except Exception as error:
             raise DataError(
-                f"the ONNX model fails on an image of {image.shape[2]} x {image.shape[3]} pixels: {_line(error)}",
+                f"the ONNX model failed on an image of {image.shape[2]} x {image.shape[3]} pixels: {_line(error)}",
                 file=self.path,
-                remedy="set `size` to an input (height, width) that the model takes",
+                remedy="set `size` to an input size (height, width) that the model supports",
             ) from error
         rows, columns = image.shape[2] // self.stride, image.shape[3] // self.stride
         if features.ndim == 4 and features.shape[2:] == (rows, columns):
@@ -105,18 +105,18 @@ class OnnxBackbone(Backbone):
         fits = len(shapes) == 1 and len(shapes[0]) == 4 and inputs[0].type == "tensor(float)"
         if not fits or any(isinstance(n, int) and n != wanted for n, wanted in zip(shapes[0], (1, 3))):
             raise DataError(
-                "the ONNX model does not take an image",
+                "the input of the ONNX model is not an image",
                 file=self.path,
-                expected="one input, single precision, (1, 3, height, width)",
+                expected="one float32 input of shape (1, 3, height, width)",
                 found=", ".join(f"{found.name}: {found.type} {found.shape}" for found in inputs),
             )
         own = shapes[0][2:]
         named = all(isinstance(side, int) for side in own)
         size = tuple(size) if size is not None else (own if named else None)
         if named and size != own:
-            raise ConfigError(f"{self.path}: the model's input is {own}, `size` says {size}; leave `size` out")
+            raise ConfigError(f"{self.path}: the input size of the model is {own}, but `size` is {size}; remove `size`")
         if size is not None and any(side % self.stride for side in size):
-            raise ConfigError(f"{self.path}: the input size {size} is no multiple of `native_stride` {self.stride}")
+            raise ConfigError(f"{self.path}: the input size {size} is not a multiple of `native_stride` {self.stride}")
         return size
 
     def _open(self) -> Any:
@@ -126,7 +126,7 @@ class OnnxBackbone(Backbone):
         with named_extras():
             import onnxruntime
         if not self.path.is_file():
-            raise DataError("there is no such file", file=self.path, remedy="give the path of a model in ONNX form")
+            raise DataError("the file does not exist", file=self.path, remedy="set the path of an ONNX model")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
@@ -134,9 +134,9 @@ class OnnxBackbone(Backbone):
             self._session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the errors of ONNX Runtime have no common base class
             raise DataError(
-                f"cannot be read as an ONNX model: {_line(error)}",
+                f"the file cannot be read as an ONNX model: {_line(error)}",
                 file=self.path,
-                remedy="fetch or export it again",
+                remedy="download or export it again",
             ) from error
         return self._session
 
@@ -146,7 +146,7 @@ def _output_name(names: Sequence[str], output: str | int) -> str:
         return names[output]
     if output in names:
         return str(output)
-    raise ConfigError(f"the ONNX model has no output {output!r}; its outputs are: {', '.join(names)}")
+    raise ConfigError(f"the ONNX model has no output {output!r}; expected one of: {', '.join(names)}")
 
 
 def _line(error: Exception) -> str:

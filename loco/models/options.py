@@ -36,7 +36,7 @@ def construct(what: str, constructor: Callable[..., T], options: Mapping[str, An
     try:
         inspect.signature(constructor).bind(**given, **options)
     except TypeError as error:
-        raise ConfigError(f"{what} does not take these options: {error}") from error
+        raise ConfigError(f"{what} does not support these options: {error}") from error
     return constructor(**given, **options)
 
 
@@ -51,7 +51,9 @@ def construct_network(what: str, constructor: Callable[..., N], options: Mapping
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in construct(what, constructor, options, **given).parameters())
     if count > MOST_PARAMETERS:
-        raise ConfigError(f"{what} has {count} parameters with these options; at most {MOST_PARAMETERS} are supported")
+        raise ConfigError(
+            f"{what} would have {count} parameters with these options; at most {MOST_PARAMETERS} are supported"
+        )
     return constructor(**given, **options)
 
 
@@ -63,4 +65,4 @@ def require_sizes(what: str, most: int = 10**6, **sizes: object) -> None:
     """
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
-            raise ConfigError(f"{what}: `{name}` must be a whole number from 1 to {most}, found {size!r}")
+            raise ConfigError(f"{what}: `{name}` must be an integer from 1 to {most}, found {size!r}")

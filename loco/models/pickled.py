@@ -8,7 +8,7 @@ from pathlib import Path
 from loco.errors import DataError
 from loco.files import open_regular
 
-REFETCH = "fetch the file again from where its authors publish it"
+REFETCH = "download the file again from its authors"
 _BYTES = 512
 
 
@@ -24,9 +24,9 @@ def require_checkpoint(path: str | Path) -> None:
     if re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start):
         return
     raise DataError(
-        "cannot be read as a PyTorch checkpoint: it is a file of another kind",
+        "the file is not a PyTorch checkpoint",
         file=path,
-        expected="a zip archive or a pickle, as `torch.save` writes them",
+        expected="a zip archive or a pickle written by `torch.save`",
         found=_kind(start),
         remedy=REFETCH,
     )
@@ -39,7 +39,7 @@ def _kind(start: bytes) -> str:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 1 << 40:
         return "a safetensors file"
     if start.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS, in place of the file itself"
+        return "a pointer of Git LFS instead of the file itself"
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
         return "a web page (HTML)"
     if start.startswith(b"\x89HDF"):

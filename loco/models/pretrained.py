@@ -48,7 +48,7 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
     if origin.file:
         return stored.load(origin.file, device, backbone)
     if backbone:
-        raise ConfigError(f"{model} is a backbone itself, and stands on no other: leave out {backbone}")
+        raise ConfigError(f"{model} is itself a backbone and requires no other: remove {backbone}")
     return build_extractor(origin.model).to(device).eval()
 
 
@@ -61,10 +61,10 @@ def find(model: str | Path) -> Origin:
         if origin := read_origin(path):
             return origin
         raise DataError(
-            "is not a model of this project",
+            "the file is not a model of this project",
             file=path,
-            expected="a `model.safetensors` that the training step wrote",
-            remedy="published weights of other projects are read by `loco.models.published.load_published`",
+            expected="a `model.safetensors` written by the training step",
+            remedy="read published weights of other projects with `loco.models.published.load_published`",
         )
     if str(model) in KNOWN or hub_name(str(model)):
         return Origin(None, _frozen(str(model)), {})
@@ -73,9 +73,12 @@ def find(model: str | Path) -> Origin:
     if problem := adapter_problem(path):
         raise DataError(problem)
     raise DataError(
-        f"there is no model {str(model)!r}",
-        expected=f"a model file, a folder with one, a name on the hub (hub:owner/name), or one of {', '.join(KNOWN)}",
-        remedy="`loco models FOLDER` lists the model files of a folder",
+        f"the model {str(model)!r} does not exist",
+        expected=(
+            "a model file, a folder that contains one, a name on the hub (hub:owner/name), or one of "
+            f"{', '.join(KNOWN)}"
+        ),
+        remedy="run `loco models FOLDER` to list the model files in a folder",
     )
 
 
@@ -117,7 +120,11 @@ def save_pretrained(
 
     folder = Path(folder).resolve()
     if (folder / CARD).is_file() and not is_card((folder / CARD).read_text(encoding="utf-8", errors="replace")):
-        raise DataError("is no card of a model, and would be lost", file=folder / CARD, remedy="name another folder")
+        raise DataError(
+            "the file is not a model card and would be overwritten",
+            file=folder / CARD,
+            remedy="choose another output folder",
+        )
     config, facts = extractor.config, extractor.facts if facts is None else facts
     scores = [read_metrics(path) for path in metrics]
     sizes = {"dim": extractor.dim, "stride": extractor.stride, **stored.describe(extractor)}

@@ -78,7 +78,7 @@ _DESCRIPTIONS = re.compile(
 # Mappings created by calling their class; PyTorch's unpickler fills only its own containers.
 _MAPPINGS = re.compile(r"collections\.defaultdict|.+Dict")
 _KEEP_WEIGHTS = (
-    "use the file that the authors publish; if the model is yours, save its weights alone where it was trained: "
+    "use the file published by the authors; if the model is your own, save only its weights in the training code: "
     "torch.save({'state_dict': model.state_dict()}, 'weights.ckpt')"
 )
 
@@ -102,7 +102,7 @@ def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | No
             the backbone is another one.
     """
     if kind not in _KINDS:
-        raise ConfigError(f"there are no published weights {kind!r}; there are: {', '.join(_KINDS)}")
+        raise ConfigError(f"unknown published weights {kind!r}; expected one of: {', '.join(_KINDS)}")
     head, transformer = _split(read_weights(path), _KINDS[kind], path)
     layout = _locus_layout(head, path) if kind == "locus" else _loco_layout(head, path)
     channels, blocks = layout.pop("channels"), _count(transformer) or 11
@@ -171,9 +171,9 @@ def read_weights(path: str | Path) -> Weights:
         content = next((content[k] for k in ("state_dict", "model", "model_state_dict") if k in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()) or not content:
         raise DataError(
-            "holds no weights where they are looked for",
+            "the file contains no weights in the expected places",
             file=path,
-            expected="tensors by name, alone or as `state_dict`, `model` or `model_state_dict`",
+            expected="named tensors at the top level or in `state_dict`, `model` or `model_state_dict`",
             found=f"{type(content).__name__} of {_shown(content) if isinstance(content, dict) else 'something else'}",
         )
     require_dense(content, path)
@@ -184,7 +184,7 @@ def read_weights(path: str | Path) -> Weights:
         name = re.sub(r"^(model\.|module\.)+", "", key)
         if name in names:
             raise DataError(
-                f"holds two weights for `{name}`, which differ in `model.` and `module.` before the name",
+                f"the file contains two weights for `{name}`, which differ in the prefixes `model.` and `module.`",
                 file=path,
                 expected="each weight once",
                 found=f"{names[name]}, {key}",
@@ -200,7 +200,7 @@ def _unpickle(path: str | Path) -> Any:
         require_checkpoint(path)
         beside = _named_objects(path)
         if foreign := sorted(name for name in beside if not _DESCRIPTIONS.fullmatch(name)):
-            raise pickle.UnpicklingError(f"it names {_shown(foreign)}")
+            raise pickle.UnpicklingError(f"it refers to {_shown(foreign)}")
         with safe_globals([(_stand_in(name), name) for name in beside]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except DataError:
@@ -208,13 +208,15 @@ def _unpickle(path: str | Path) -> Any:
     except pickle.UnpicklingError as error:
         problem = str(error).partition("WeightsUnpickler error:")[2] or str(error)
         raise DataError(
-            "holds more than weights, and was not opened: what it names could run",
+            "the file contains more than weights and was not opened, because its content could execute code",
             file=path,
             found=problem.strip().partition("\n")[0],
             remedy=_KEEP_WEIGHTS,
         ) from error
     except Exception as error:  # damaged files raise many types of errors
-        raise DataError(f"cannot be read as a PyTorch checkpoint: {error}", file=path, remedy=REFETCH) from error
+        raise DataError(
+            f"the file cannot be read as a PyTorch checkpoint: {error}", file=path, remedy=REFETCH
+        ) from error
 
 
 def _named_objects(path: str | Path) -> set[str]:
@@ -273,7 +275,7 @@ def _split(weights: Weights, kind: _Kind, path: str | Path) -> tuple[Weights, We
             unknown.append(key)
     if unknown or not head:
         raise DataError(
-            "holds weights of another model",
+            "the file contains weights of another model",
             file=path,
             expected=f"{kind.head}* and {kind.transformer}*",
             found=_shown(unknown) if unknown else f"no {kind.head}*",
@@ -287,11 +289,16 @@ def _loco_layout(head: Weights, path: str | Path) -> dict[str, Any]:
         taps = BlurPool().taps
         blur = head.pop(key)
         if blur.shape[1:] != taps.shape[1:] or not torch.allclose(blur, taps.expand_as(blur), atol=1e-6):
-            raise DataError(f"blurs by another filter than ours (`{key}`)", file=path)
+            raise DataError(f"the blur filter `{key}` differs from the expected one", file=path)
     convolutions = sorted((int(key.split(".")[0]), len(value)) for key, value in head.items() if value.ndim == 4)
     channels = [count for _, count in convolutions]
     if len(channels) < 4:
-        raise DataError("holds no residual network", file=path, expected="4 or more convolutions", found=_shown(head))
+        raise DataError(
+            "the file does not contain a residual network",
+            file=path,
+            expected="at least 4 convolutions",
+            found=_shown(head),
+        )
     return {"name": "residual_cnn", "widths": channels[:-1], "aligned": False, "channels": channels[-1]}
 
 
@@ -299,7 +306,9 @@ def _locus_layout(head: Weights, path: str | Path) -> dict[str, Any]:
     """Return the options of the LoCUS head in a file."""
     last = f"{max(int(key.split('.')[0]) for key in head)}.weight"
     if "0.weight" not in head or last not in head or head["0.weight"].ndim != 2 or not head[last].ndim:
-        raise DataError("holds no head of LoCUS", file=path, expected=f"0.weight and {last}", found=_shown(head))
+        raise DataError(
+            "the file does not contain a head of LoCUS", file=path, expected=f"0.weight and {last}", found=_shown(head)
+        )
     width, channels = head["0.weight"].shape
     blocks = sum(key.endswith(".norm1.weight") for key in head)
     layout = {"dim": len(head[last]), "width": width, "blocks": blocks}
@@ -310,14 +319,16 @@ def _transformer_size(weights: Weights, path: str | Path) -> tuple[int, int]:
     """Return the (channels, patch size) of a vision transformer."""
     embedding = weights.get("patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:
-        raise DataError("its vision transformer lacks `patch_embed.proj.weight`", file=path, found=_shown(weights))
+        raise DataError(
+            "the vision transformer in the file has no `patch_embed.proj.weight`", file=path, found=_shown(weights)
+        )
     return embedding.shape[0], embedding.shape[3]
 
 
 def _default_backbone(channels: int, patch: int, path: str | Path) -> dict[str, str]:
     if (channels, patch) not in _BACKBONES:
         raise DataError(
-            "no known backbone is of the size that the weights ask for; give the backbone",
+            "no known backbone has the size that the weights require; set the backbone",
             file=path,
             expected=", ".join(f"{c} channels, patch {p} ({name})" for (c, p), name in _BACKBONES.items()),
             found=f"{channels} channels, patch {patch}",
@@ -345,11 +356,11 @@ def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str
     blocks = [int(key.split(".")[2]) for key in other if key.startswith("encoder.blocks.")]
     if len(blocks) < len(other) or (other and kind == "loco"):
         raise DataError(
-            "was trained on another backbone than the one given",
+            "the head was trained on another backbone than the specified one",
             file=path,
-            expected="the backbone's weights as in the file",
+            expected="the weights of the backbone as in the file",
             found=f"others, as in {_shown(other)} ({extractor.config['backbone'].get('path')})",
-            remedy="give the backbone that the weights were trained on, its layers counted as there",
+            remedy="set the backbone on which the weights were trained, with the same layer",
         )
     return len(list(extractor.encoder.get_submodule("blocks").children())) - min(blocks) if blocks else 0
 
@@ -374,10 +385,10 @@ def _fill(extractor: Extractor, weights: Weights, path: str | Path) -> None:
     }
     if any(problems.values()):
         raise DataError(
-            "the weights do not fit the model",
+            "the weights do not match the model",
             file=path,
             found="; ".join(f"{what}: {_shown(keys)}" for what, keys in problems.items() if keys),
-            remedy="give the backbone that they were trained on",
+            remedy="set the backbone on which they were trained",
         )
     extractor.load_state_dict(weights, strict=False)
 

@@ -32,7 +32,7 @@ from loco.storage import atomic_path
 from loco.storage.content_id import BLANK, seal, verify_content_id
 
 _FORMAT = "loco-model"
-_REMEDY = "give a `model.safetensors` that the training step wrote"
+_REMEDY = "use a `model.safetensors` written by the training step"
 _DEEPEST = 8  # maximum nesting of `concat`
 # Errors other than those of this project that building a model from an arbitrary configuration can raise.
 _UNBUILDABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
@@ -120,7 +120,7 @@ def load(
     if expected is not None:
         require_recipe(Record.from_json(content["record"]) if "record" in content else None, expected, file=path)
     if backbone and "backbones" not in content:
-        raise ConfigError(f"{path} stands on no backbone, but one is given: {backbone}")
+        raise ConfigError(f"{path} requires no backbone, but one is specified: {backbone}")
     extractor = _build(_located(content["model"], Path(path).parent, backbone), path)
     extractor.facts = content["facts"]
     _load_weights(extractor, path, content)
@@ -164,7 +164,7 @@ def read_content(path: str | Path) -> dict[str, Any] | None:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _broken(path, error) from error
     if problem := _config_problem(content["model"]):
-        raise DataError(f"its configuration is not that of a model: {problem}", file=path, remedy=_REMEDY)
+        raise DataError(f"the configuration in the file is invalid: {problem}", file=path, remedy=_REMEDY)
     return {**content, "backbones": backbones} if backbones else content
 
 
@@ -235,7 +235,9 @@ def _content(path: str | Path) -> dict[str, Any]:
     if content := read_content(path):
         verify_content_id(path)
         return content
-    raise DataError("is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY)
+    raise DataError(
+        "the file is not a model of this project", file=path, expected=f"metadata `{_FORMAT}`", remedy=_REMEDY
+    )
 
 
 def _config_problem(model: Any) -> str | None:
@@ -248,7 +250,8 @@ def _config_problem(model: Any) -> str | None:
         part, depth = waiting.pop()
         name = part.get("name") if isinstance(part, Mapping) else None
         if name not in STORABLE:
-            return f"a model is one of {', '.join(STORABLE)}, found {str(name if name is not None else part)[:80]!r}"
+            return f"the model must be one of {', '.join(STORABLE)}, found "
+            f"{str(name if name is not None else part)[:80]!r}"
         if depth > _DEEPEST:
             return f"`concat` is nested more than {_DEEPEST} levels deep"
         if name == "concat":
@@ -268,7 +271,9 @@ def _build(model: Mapping[str, Any], path: str | Path) -> Extractor:
         return build_extractor(model)
     except (ConfigError, *_UNBUILDABLE) as error:
         raise DataError(
-            f"no model can be built from its configuration: {error or type(error).__name__}", file=path, remedy=_REMEDY
+            f"the model cannot be built from the configuration in the file: {error or type(error).__name__}",
+            file=path,
+            remedy=_REMEDY,
         ) from error
 
 
@@ -291,11 +296,11 @@ def _check_backbones(extractor: Extractor, wanted: Mapping[str, str], path: str 
         found = _fingerprint(part)
         if found != wanted.get(prefix):
             raise DataError(
-                "was trained on another backbone than is found under its name here",
+                "the model was trained on another backbone than the one at this path",
                 file=path,
                 expected=f"weights with the SHA-256 {wanted.get(prefix)}",
                 found=f"{found} ({part.config['backbone']['path']})",
-                remedy="restore the weights that the backbone had during training, or train again on these",
+                remedy="restore the weights that the backbone had during training, or train again on the current ones",
             )
 
 
@@ -310,10 +315,13 @@ def _check_weights(extractor: Extractor, weights: Mapping[str, Tensor], path: st
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(
-            "holds weights of another model", file=path, found="; ".join(problems[:5]) + more, remedy=_REMEDY
+            "the file contains weights of another model",
+            file=path,
+            found="; ".join(problems[:5]) + more,
+            remedy=_REMEDY,
         )
     require_finite(weights, path)
 
 
 def _broken(path: str | Path, error: Exception) -> DataError:
-    return DataError(f"cannot be read as a model: {error}", file=path, remedy=_REMEDY)
+    return DataError(f"the file cannot be read as a model: {error}", file=path, remedy=_REMEDY)

@@ -55,7 +55,7 @@ def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None
     elif format == "colmap":
         _edit_model(folder / "sparse/0", lambda model: _change_poses(model, change))
     else:
-        raise ValueError(f"{format} has no poses")
+        raise ValueError(f"the format {format} has no poses")
 
 
 def reverse_axes(format: str, folder: Path, scene: str) -> None:

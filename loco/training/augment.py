@@ -163,7 +163,7 @@ def geometric_augmentation(
     if not augment or not augment.keys() & set(GEOMETRIC):
         return None
     if any(scene.encoded_path for scene in scenes):
-        raise ConfigError("stored features do not change with the image: remove `train.augment`, or `cache`")
+        raise ConfigError("stored features do not depend on the augmentation: remove `train.augment` or `cache`")
     return GeometricAugmentation(augment, seed)
 
 

@@ -34,7 +34,7 @@ def checkpoint_blocks(network: nn.Module) -> int:
             found += 1
     if not found:
         raise ConfigError(
-            "`train.checkpoint_activations`: the model has no transformer block that is trained; remove the key, or "
+            "`train.checkpoint_activations`: the model has no trained transformer block; remove the key, or "
             "train a `backbone` (`model.train`)"
         )
     return found

@@ -130,10 +130,10 @@ class Batches(IterableDataset):
         drawn = self.sampler.draw(step)
         if len(drawn) < self.processes:  # on all ranks
             raise DataError(
-                f"the scenes of batch {step} have too few images for {self.processes} processes",
-                expected=f"{self.processes} or more",
+                f"the scenes of batch {step} have fewer images than there are processes",
+                expected=f"at least {self.processes} images",
                 found=str(len(drawn)),
-                remedy="leave small scenes out, take more scenes a batch (`batch.scenes`), or fewer `processes`",
+                remedy="remove small scenes, use more scenes per batch (`batch.scenes`), or fewer `processes`",
             )
         places: list[int] = np.array_split(np.arange(len(drawn)), self.processes)[self.process].tolist()
         parts = [self._load(*drawn[place], np.random.default_rng([self.seed, step, place]), step) for place in places]

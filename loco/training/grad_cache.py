@@ -63,9 +63,11 @@ def require_independent_images(network: nn.Module) -> None:
     ]
     if norms:
         raise ConfigError(
-            f"`train.grad_cache`: the network has batch norms that are trained ({', '.join(norms[:3])}). In chunks, "
-            "their statistics would be those of a chunk, not of the batch, and the running ones would be updated twice "
-            "per step. Remove `grad_cache`, or choose a model without them, such as a `backbone` with the head "
+            f"`train.grad_cache`: the network has trained batch normalisations ({', '.join(norms[:3])}), which are "
+            "not supported: in chunks, "
+            "their statistics would be those of a chunk instead of the batch, and running statistics would be "
+            "updated twice "
+            "per step; remove `grad_cache`, or use a model without them, such as a `backbone` with the head "
             "`residual_mlp`, `locus` or `linear`"
         )
 

@@ -133,11 +133,16 @@ def _hosts(nodes: int) -> list[str]:
     remedy = "submit the workflow with `--workflow-profile profiles/slurm`, or set `train.nodes: 1`"
     listed = os.environ.get("SLURM_JOB_NODELIST")
     if "SLURM_JOB_ID" not in os.environ or listed is None or not (shutil.which("srun") and shutil.which("scontrol")):
-        raise ConfigError(f"`train.nodes: {nodes}` needs a SLURM job of {nodes} nodes, and this is none; {remedy}")
+        raise ConfigError(
+            f"`train.nodes: {nodes}` requires a SLURM job with {nodes} nodes, but this process is not part of one; "
+            f"{remedy}"
+        )
     answer = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise DataError(f"`scontrol show hostnames {listed}` failed: {answer.stderr.strip()}", remedy="check SLURM")
+        raise DataError(
+            f"`scontrol show hostnames {listed}` failed: {answer.stderr.strip()}", remedy="check the SLURM installation"
+        )
     hosts = answer.stdout.split()
     if len(hosts) != nodes:
-        raise ConfigError(f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} ({listed}); {remedy}")
+        raise ConfigError(f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} nodes ({listed}); {remedy}")
     return hosts

@@ -67,7 +67,9 @@ def training_lock(folder: Path) -> Iterator[Lock]:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            logger.info("the file system of %s has no locks (%s): a file is used instead", folder, error.strerror)
+            logger.info(
+                "the file system of %s does not support locks (%s): a lock file is used instead", folder, error.strerror
+            )
             lock = Lock(_claim(folder), ())
         else:
             file.truncate(0)
@@ -156,13 +158,13 @@ def _holders(text: str) -> list[ProcessIdentity]:
 
 
 def _at_work(path: Path) -> DataError:
-    remedy = "wait for it, or stop it (a training whose Snakemake was killed saves its state and ends by itself)"
+    remedy = "wait for it or stop it (a training whose Snakemake process was killed saves its state and ends)"
     if path.name != LOCK:
-        remedy = f"wait for it, or stop it; if no such process runs any more, delete {path}"
+        remedy = f"wait for it or stop it; if the process does not exist any more, delete {path}"
     holders = [f"process {holder.number} on {holder.host}" for holder in _holders(_read(path)) if not holder.has_ended]
     try:
         since = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime(" since %Y-%m-%d %H:%M UTC")
     except FileNotFoundError:
         since = ""
     found = ", ".join(holders) + since if holders else None
-    return DataError("another training is at work in this folder", file=path.parent, found=found, remedy=remedy)
+    return DataError("another training is running in this folder", file=path.parent, found=found, remedy=remedy)

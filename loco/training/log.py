@@ -76,11 +76,11 @@ class LiveLog:
         lines = content.splitlines()
         if len(content) < position or (position and not lines[-1].startswith(b"%d," % step)):
             raise DataError(
-                "the log is not that of the saved state beside it",
+                "the log does not belong to the saved state in the same folder",
                 file=self.path,
-                expected=f"{position} bytes up to the line of step {step}",
-                found=f"{len(content)} bytes" + (f", the last line of which is {lines[-1][:40]!r}" if lines else ""),
-                remedy="restore the file, or delete its folder to train from the start",
+                expected=f"{position} bytes up to the row of step {step}",
+                found=f"{len(content)} bytes" + (f", with the last row {lines[-1][:40]!r}" if lines else ""),
+                remedy="restore the file, or delete its folder to train from the beginning",
             )
         self.close()
         if position:
@@ -103,7 +103,7 @@ class LiveLog:
             self._descriptor = None
 
     def _unwritten(self, reason: str) -> DataError:
-        remedy = "free some space, and run again: the training continues from its last saved state"
+        remedy = "free disk space and run the workflow again: the training continues from its last saved state"
         return DataError(f"the log of the training cannot be written: {reason}", file=self.path, remedy=remedy)
 
 
@@ -123,7 +123,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
     try:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(text.splitlines())]
     except (TypeError, ValueError) as error:
-        raise DataError("is not the log of a training", file=path, found=str(error)) from error
+        raise DataError("the file is not the log of a training", file=path, found=str(error)) from error
 
 
 def _text(value: Any) -> str:

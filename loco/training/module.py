@@ -90,7 +90,9 @@ class RankingModule(pl.LightningModule):
         if "init" in self.settings:
             load_weights(self.extractor, model_file(self.settings["init"]))
         if not self.extractor.trainable_parameters:
-            raise ConfigError(f"model {experiment['model']['name']!r} has nothing to train; remove its `train` block")
+            raise ConfigError(
+                f"model {experiment['model']['name']!r} has no trainable parameters; remove its `train` block"
+            )
         self.phases = phases_of(self.settings)
         # The features of the extractor are L2-normalised.
         self.losses = [build_loss(**phase.first_loss(), seed=seed, normalise=False) for phase in self.phases]
@@ -151,10 +153,10 @@ class RankingModule(pl.LightningModule):
         grid = batch.use.shape[1:3]
         if maps.shape[2:] != grid:
             raise DataError(
-                "the grid of the features is not the grid of the patches",
+                "the grids of features and patches differ",
                 expected=f"{tuple(grid)} patches",
                 found=f"{tuple(maps.shape[2:])} features",
-                remedy=f"make correspondences at the stride of the model, {self.extractor.stride}",
+                remedy=f"compute the correspondences at the stride of the model, {self.extractor.stride}",
             )
         features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
         if self.half and self.criterion.takes_half:  # they were normalised in float32
@@ -195,7 +197,7 @@ class RankingModule(pl.LightningModule):
         with atomic_path(path) as temporary:
             save_file({k: v.contiguous() for k, v in batch._asdict().items() if v is not None}, temporary)
         return DataError(
-            f"the {what} are not finite at step {step}: the training diverged; this is its last batch",
+            f"the {what} are not finite at step {step}: the training diverged; the file contains its last batch",
             file=path,
             remedy=LOWER,
         )

@@ -31,11 +31,12 @@ def build_optimiser(extractor: Extractor, phases: Sequence[Phase]) -> torch.opti
         for part in phase.optimiser.get("lr_factors", {}):
             if part not in parts:
                 raise ConfigError(
-                    f"`optimiser.lr_factors.{part}` of phase {phase.number} has no effect: nothing of this part of the "
-                    f"model is trained; parts that are: {', '.join(sorted(parts))}"
+                    f"`optimiser.lr_factors.{part}` of phase {phase.number} has no effect, because no parameter of "
+                    "this part of the "
+                    f"model is trained; trained parts: {', '.join(sorted(parts))}"
                 )
     if by_layer and not any(group["depth"] for group in groups):
-        raise ConfigError("`optimiser.layer_decay` has no effect, as no transformer block is trained; remove it")
+        raise ConfigError("`optimiser.layer_decay` has no effect, because no transformer block is trained; remove it")
     return torch.optim.AdamW(groups)
 
 

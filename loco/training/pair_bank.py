@@ -61,10 +61,13 @@ class PairBank:
         self.paired = np.concatenate(paired)  # (k, 2) scene and frame of each image with partners
         if len(self.paired) < images:
             raise DataError(
-                f"too few images show, within {radius:g} m, a place that another image of their scene shows too",
-                expected=f"{images} images, to make a batch",
+                f"too few images have positive pairs with another image of their scene within {radius:g} m",
+                expected=f"at least {images} images, the size of a batch",
                 found=f"{len(self.paired)} in {len(scenes)} scenes",
-                remedy="train on more images, or on images that overlap more; take fewer images a batch; or raise rho",
+                remedy=(
+                    "train on more images or on images that overlap more, use fewer images per batch, or raise "
+                    "`batch.radius`"
+                ),
             )
         weights = self.pair_counts if scenes_by == "size" else self.pair_counts > 0
         self.weights = weights / weights.sum()
@@ -112,7 +115,7 @@ def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = No
     own = counts[first[image] : first[image + 1]]
     last = np.cumsum(own, dtype=np.int64)  # one past the last pair of each patch, within the image
     if len(own) == 0 or last[-1] != bounds[image + 1] - bounds[image]:
-        raise index.damaged(f"other counts in frame {image}")
+        raise index.damaged(f"different counts in frame {image}")
     patch = int(np.searchsorted(last, pair - bounds[image], side="right"))
     point = int(place[first[image] + patch])
     if point >= len(points):
@@ -129,18 +132,18 @@ def _checked_index(scene: SceneFiles, radius: float) -> PairIndex:
     index = scene.pair_index
     if index is None:
         raise DataError(
-            "has no index of its positive pairs",
+            "the scene has no index of positive pairs",
             file=scene.frames_path,
             scene=scene.frames.scene,
-            remedy="write one with the step `pairs` (loco.steps.pairs), and give it to the training",
+            remedy="create one with the step `pairs` (loco.steps.pairs), and pass it to the training",
         )
     if index.radius != radius:
         raise DataError(
-            "is an index of pairs within another radius",
+            "the index contains pairs within another radius",
             file=index.path,
             scene=index.scene,
             expected=f"{radius:g} m",
             found=f"{index.radius:g} m",
-            remedy="write the index with the radius of the batches (`batch.radius`)",
+            remedy="create the index with the radius of the batches (`batch.radius`)",
         )
     return index

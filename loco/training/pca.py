@@ -39,7 +39,7 @@ def components(maps: Iterable[Tensor], count: int, whiten: bool) -> tuple[Tensor
     variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1).T
     rank = int((variance > RELATIVE * variance[0]).sum())
     if count > rank:
-        raise ConfigError(f"the features vary in {rank} directions, which have no {count} principal components")
+        raise ConfigError(f"the features have rank {rank}, fewer than the {count} requested principal components")
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
     weight = (vectors * largest.sign())[:count]
     if whiten:

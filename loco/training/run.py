@@ -115,7 +115,7 @@ def _finish(state: Path, keep: bool) -> None:
     if (state / LAST).is_file():
         (state / LAST).replace(state / FINAL)
     logger.info(
-        "%s (%.1f MB) is the final state: a training with more `steps` continues from it. To remove such states, "
+        "%s (%.1f MB) is the final state, from which a training with more `steps` continues. To remove such states, "
         "run `loco clean --final --delete`; to keep none, set `keep_state: false`",
         state,
         size_of(state) / 1e6,
@@ -164,7 +164,7 @@ def fit(
         deterministic="warn",
     )
     if precision == "float16" and trainer.strategy.root_device.type == "cpu":
-        raise ConfigError("`precision: float16` needs a GPU; on this machine take bfloat16 or float32")
+        raise ConfigError("`precision: float16` requires a GPU; use bfloat16 or float32 on this machine")
     if trainer.is_global_zero:
         for line in describe_phases(module.phases):
             logger.info(line)
@@ -270,7 +270,7 @@ def _state_folder(out_dir: Path, fingerprint: str, experiment: Mapping[str, Any]
     """
     state, steps = state_folder(out_dir, fingerprint), total_steps(experiment["train"])
     if (done := _steps_done(checkpoint_of(state))) > steps:
-        logger.warning("%s has %d steps, more than `steps: %d`; it is kept, and not used", state, done, steps)
+        logger.warning("%s has %d steps, more than `steps: %d`; it is kept but not used", state, done, steps)
         state = state_folder(out_dir, hashlib.sha256(f"{fingerprint} {steps}".encode()).hexdigest())
     state.mkdir(exist_ok=True)
     for other in states_of(out_dir):
@@ -278,7 +278,7 @@ def _state_folder(out_dir: Path, fingerprint: str, experiment: Mapping[str, Any]
             continue
         changes = setting_changes(other, experiment, seed)
         logger.warning(
-            "%s (%.1f MB) is the state of another training%s. It is not used and is kept: restore its settings, data "
+            "%s (%.1f MB) is the state of another training%s. It is kept but not used: restore its settings, data "
             "and code to continue it, or remove it by `loco clean --delete`",
             other,
             size_of(other) / 1e6,
@@ -297,5 +297,5 @@ def _steps_done(checkpoint: Path) -> int:
         raise DataError(
             f"the saved state cannot be read: {error}",
             file=checkpoint,
-            remedy="delete its folder to train from the start",
+            remedy="delete its folder to train from the beginning",
         ) from error

@@ -52,12 +52,12 @@ def open_scenes(paths: Sequence[Sequence[Path | None]]) -> list[SceneFiles]:
     for scene, size in zip(scenes, sizes):
         if size != sizes[0]:
             raise DataError(
-                "has images of another size than the first scene of the split",
+                "the images differ in size from those of the first scene of the split",
                 file=scene.frames_path,
                 scene=scene.frames.scene,
                 expected=sizes[0],
                 found=size,
-                remedy="give the datasets of one split the same `frames.height` and `frames.width`",
+                remedy="set the same `frames.height` and `frames.width` for all datasets of the split",
             )
     return scenes
 

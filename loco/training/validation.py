@@ -12,7 +12,7 @@ from loco.training.scene_files import SceneFiles
 
 # For speed, fewer images and queries than in the benchmark, and the same at every validation.
 IMAGES, QUERIES = 48, 200
-LOWER = "lower the learning rate (`optimiser.lr`) or the gradient's length (`optimiser.clip`)"
+LOWER = "lower the learning rate (`optimiser.lr`) or the maximum gradient norm (`optimiser.clip`)"
 SETTINGS = {"radii": [2.0], "weights": ["uniform"], "queries_per_scene": QUERIES, "samples_per_query": 1000}
 
 
@@ -45,11 +45,13 @@ class ValidationScene:
         maps = torch.cat([self._features(extractor, part) for part in parts])
         features = maps.permute(0, 2, 3, 1)[self.valid].cpu()
         if not torch.isfinite(features).all():
-            raise self._unfit("the features of a scene to validate on are not finite: the training diverged", LOWER)
+            raise self._unfit("the features of a validation scene are not finite: the training diverged", LOWER)
         _, found = query_precisions(features, self.points, self.image, SETTINGS, np.random.default_rng(0))
         (scores,) = found.values()
         if np.isnan(scores).all():
-            raise self._unfit("a scene to validate on has no two patches that show places within 2 m", "leave it out")
+            raise self._unfit(
+                "a validation scene has no two patches within 2 m of each other", "remove it from the split"
+            )
         return float(np.nanmean(scores))
 
     def _unfit(self, problem: str, remedy: str) -> DataError:

@@ -148,7 +148,7 @@ def test_export_writes_both_forms(model: str, tmp_path: Path, capsys: pytest.Cap
     onnx, folder = tmp_path / "model.onnx", tmp_path / "public"
     where = ["--onnx", str(onnx), "--size", "16", "24", "--pretrained", str(folder), "--metrics", str(metrics)]
     assert main(["export", model, *where]) == 0
-    assert "differ from PyTorch's by" in capsys.readouterr().out
+    assert "maximum difference from the features of PyTorch" in capsys.readouterr().out
     images = np.random.default_rng([5]).integers(0, 255, (2, 16, 24, 3), np.uint8)
     expected = loco.load(folder).extract(images)
     assert torch.equal(expected, loco.load(model).extract(images))
@@ -196,7 +196,7 @@ def test_the_whole_images_are_extracted_beside_broken_ones(
         capsys, "extract", *images, "--model", model, "--out", tmp_path / "out", "--pca"
     )
     assert status == 1
-    assert "1 of 3 images have no features" in message
+    assert "1 of 3 images could not be processed" in message
     found = {path.name for path in (tmp_path / "out").iterdir()}
     assert found == {"a.npy", "b.npy", "a_pca.png", "b_pca.png"}
 
@@ -231,14 +231,18 @@ def test_mistakes_of_users_are_one_line(
     cases = [
         (1, "no model 'resnet51'", ["extract", photos[0], "--model", "resnet51", *out]),
         (1, "not a model of this project", ["info", photos[0] + ".safetensors"]),
-        (2, f"{twin} would be written to one file", ["extract", photos[0], twin, "--model", model, *out]),
-        (2, "should end in .png", ["match", *photos, "--model", model, "--out", tmp_path / "m.jpg"]),
-        (2, "would be lost", ["match", *photos, "--model", model, "--out", photos[0]]),
-        (2, "would be lost", ["match", *photos, "--model", model, "--out", tmp_path / "m.png", "--matches", photos[1]]),
-        (2, "stands on no backbone", ["extract", photos[0], "--model", model, "--backbone", tmp_path, *out]),
-        (2, "belongs to --pretrained", ["export", model, "--with-backbone", "--onnx", tmp_path / "m.onnx"]),
+        (2, f"{twin} would be written to the same file", ["extract", photos[0], twin, "--model", model, *out]),
+        (2, "must end in .png", ["match", *photos, "--model", model, "--out", tmp_path / "m.jpg"]),
+        (2, "would be overwritten", ["match", *photos, "--model", model, "--out", photos[0]]),
+        (
+            2,
+            "would be overwritten",
+            ["match", *photos, "--model", model, "--out", tmp_path / "m.png", "--matches", photos[1]],
+        ),
+        (2, "requires no backbone", ["extract", photos[0], "--model", model, "--backbone", tmp_path, *out]),
+        (2, "requires --pretrained", ["export", model, "--with-backbone", "--onnx", tmp_path / "m.onnx"]),
         (2, "--onnx FILE, --pretrained DIR", ["export", model]),
-        (2, "give --size", ["export", model, "--onnx", tmp_path / "m.onnx"]),
+        (2, "pass --size", ["export", model, "--onnx", tmp_path / "m.onnx"]),
         (1, "seed4.json", ["export", model, "--pretrained", tmp_path / "p", "--metrics", tmp_path / "seed4.json"]),
         (1, "model.safetensors", ["match", *photos, "--model", model, "--out", Path(model) / "m.png"]),
     ]

@@ -151,7 +151,7 @@ def test_a_changed_byte_is_damage(results: Path, capsys: pytest.CaptureFixture, 
     assert status == 1
     assert f"damaged: 1; {path}: " in said
     assert "1 of 7 files failed the verification" in said
-    assert "delete what is damaged, misplaced or outdated" in said
+    assert "delete the damaged, misplaced and outdated files" in said
 
 
 @pytest.mark.parametrize("name", [f"{RAW}/color/0.png", f"{RAW}/.record.json"])
@@ -177,7 +177,7 @@ def test_what_was_made_from_older_inputs_is_outdated(results: Path, plan: Plan, 
     write_check(plan, digest="e")  # the raw files changed, and only their check ran again
     status, said = verify(capsys, "--configfile", TINY)
     assert status == 1
-    assert f"outdated: 1; {results.parent / FRAMES}: was made from another {MANIFEST} than is there now" in said
+    assert f"outdated: 1; {results.parent / FRAMES}: was made from another {MANIFEST} than the current one" in said
     assert "damaged: " not in said
     assert "other configuration" not in said
 
@@ -259,7 +259,7 @@ def test_what_a_killed_job_left_is_listed(results: Path, capsys: pytest.CaptureF
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for command in ("verify", "clean"):
         assert main([command, str(tmp_path / "nothing")]) == 2
-        assert f"there is no folder {tmp_path / 'nothing'}" in capsys.readouterr().err
+        assert f"the folder {tmp_path / 'nothing'} does not exist" in capsys.readouterr().err
 
 
 def test_clean_lists_without_deleting_and_deletes_on_request(results: Path, capsys: pytest.CaptureFixture) -> None:
@@ -305,7 +305,7 @@ def test_clean_keeps_final_states_unless_they_are_named(results: Path, capsys: p
 
 def test_progress_of_trainings(results: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["progress"]) == 0
-    assert "no training has a state" in capsys.readouterr().out
+    assert "no training has a saved state" in capsys.readouterr().out
     folder = (results.parent / MODEL).parent
     state = state_folder(folder, "f" * 64)
     state.mkdir()

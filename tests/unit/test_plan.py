@@ -224,7 +224,7 @@ def test_a_model_made_from_itself_is_refused(make):
     path = "results/train/tiny/loop/seed0/model.safetensors"
     loop = {"title": "loop", "model": {"name": "compact_cnn", "dim": 16}, "train": {**TRAIN, "init": path}}
     plan = make(experiments={"loop": loop}, run={"experiments": ["loop"]})
-    with pytest.raises(ConfigError, match="made from itself"):
+    with pytest.raises(ConfigError, match="depends on itself"):
         plan.train_recipe("tiny", "loop", "seed0")
 
 

@@ -102,9 +102,9 @@ def test_short_names_are_those_of_the_backbones() -> None:
         ("onnx", "net.onnx", "there is no file net.onnx"),
         ("onnx", "~/mine/net.ort", "`~` is not expanded in ~/mine/net.ort; write "),
         ("published", "data/weights/loco.ckpt", "there is no file data/weights/loco.ckpt"),
-        ("pretrained", "models/run", "there is no model file models/run/model.safetensors"),
-        ("pretrained", "models/typo.safetensors", "there is no model file models/typo.safetensors"),
-        ("pretrained", "mine/dino\0", "there is no model file"),
+        ("pretrained", "models/run", "it has no model file models/run/model.safetensors"),
+        ("pretrained", "models/typo.safetensors", "it has no model file models/typo.safetensors"),
+        ("pretrained", "mine/dino\0", "it has no model file"),
     ],
 )
 def test_weights_that_are_not_there(kind: str, path: str, expected: str) -> None:

@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
         f"datasets: {{again: {AGAIN}}}\nsplits: {{leak: {ASH}}}\nrun: {{splits: [leak]}}\nfigures: {{scene: null}}",
         ["splits.leak", "again", "ash"],
     ),
-    "no table of labels": (
+    "not a table of labels": (
         "run: {benchmarks: [panoptic_segmentation]}\ndatasets: {tiny: {labels: {mapping: config/labels/nope.tsv}}}",
         ["datasets.tiny.labels.mapping", "config/labels/nope.tsv"],
     ),

@@ -104,7 +104,7 @@ def test_a_centre_that_is_only_odd_is_noted(tmp_path):
 
 def test_the_error_names_both_sizes():
     k = np.array([[700.0, 0, 480], [0, 700, 270], [0, 0, 1]])
-    with pytest.raises(DataError, match=r"middle of 1280 x 720 pixels[\s\S]*images of about 960 x 540[\s\S]*scale it"):
+    with pytest.raises(DataError, match=r"centre of 1280 x 720 pixels[\s\S]*images of about 960 x 540[\s\S]*scale it"):
         require_size(k, (720, 1280), "K.txt", file=Path("K.txt"), scene="s", remedy="scale it")
 
 
@@ -137,19 +137,19 @@ def test_a_camera_with_its_size_and_distortion(name, tmp_path):
     lens.write_text("OPENCV_FISHEYE 0 0 0 0")
     assert read_lens(file, "s").distortion.model == FISHEYE
     file.unlink()
-    with pytest.raises(DataError, match=rf"there is no {name} beside it"):
+    with pytest.raises(DataError, match=rf"there is no {name} in the folder"):
         read_lens(file, "s")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (CAMERA + "960", r"or these and the width and height[\s\S]*found: 10"),
-        (CAMERA + "960 540.5", "no matrix of intrinsics"),
-        (CAMERA + "960 0", "no matrix of intrinsics"),
-        (CAMERA + "960 nan", "no matrix of intrinsics"),
-        (CAMERA + "inf 540", "no matrix of intrinsics"),
-        (CAMERA + "960 high", "no number"),
+        (CAMERA + "960", r"optionally followed by the width and height[\s\S]*found: 10"),
+        (CAMERA + "960 540.5", "not contain an intrinsic matrix"),
+        (CAMERA + "960 0", "not contain an intrinsic matrix"),
+        (CAMERA + "960 nan", "not contain an intrinsic matrix"),
+        (CAMERA + "inf 540", "not contain an intrinsic matrix"),
+        (CAMERA + "960 high", "not a number"),
     ],
 )
 def test_sizes_that_are_none(text, message, tmp_path):
@@ -177,5 +177,7 @@ def test_sizes_that_are_none(text, message, tmp_path):
 def test_distortions_that_are_none(text, tmp_path):
     (tmp_path / "K.txt").write_text(CAMERA)
     (tmp_path / "distortion.txt").write_text(text)
-    with pytest.raises(DataError, match=r"does not state the distortion[\s\S]*fisheye k1 k2 k3 k4[\s\S]*what to do"):
+    with pytest.raises(
+        DataError, match=r"does not contain a supported distortion model[\s\S]*fisheye k1 k2 k3 k4[\s\S]*what to do"
+    ):
         read_lens(tmp_path / "K.txt", "s")

@@ -428,7 +428,7 @@ def test_all_problems_are_found_at_once(raw):
         "no usable point",
         "'../secret.jpg'",
         "2 photographs of the COLMAP model are missing: 00002.jpg, 00003.jpg",
-        "not of its camera's size",
+        "differs from that of its camera",
         "cannot be decoded",
     ]
     assert len(problems) == len(expected)

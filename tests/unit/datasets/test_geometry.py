@@ -24,7 +24,7 @@ FAULTS = {
     "camera axes": lambda f, folder: reverse_axes(f, folder, "house"),
     "5 times too small": lambda f, folder: rewrite_depth(f, folder, 0.2),
     "shuffled": lambda f, folder: reorder_poses(f, folder, "house", np.random.default_rng(0).permutation),
-    "the intrinsics look": lambda f, folder: rewrite_intrinsics(f, folder, 0.8),
+    "the intrinsics appear to be": lambda f, folder: rewrite_intrinsics(f, folder, 0.8),
 }
 
 
@@ -59,7 +59,7 @@ def test_faults_are_named(made: Path, tmp_path: Path, format: str, name: str) ->
     manifest = check_scene(format, tmp_path, "house", "sample")
     problem = manifest["problems"][0]
     if "belong" in problem and "of another size" in problem:  # the principal point alone shows a resize, too
-        assert name == "the intrinsics look"
+        assert name == "the intrinsics appear to be"
         return
     assert name in problem
     assert "check.accept_geometry" in problem
@@ -124,7 +124,7 @@ def test_frames_that_could_not_be_compared_are_noted(tmp_path: Path) -> None:
 
 def test_no_cause_is_claimed_that_was_not_tested() -> None:
     cause, remedy = _EXPLANATIONS["unknown"](1.0)
-    assert "none of the tested mistakes explains it" in cause
+    assert "none of the tested errors explains it" in cause
     for word in ("shuffled", "quaternions", "transposed", "mirrored", "along the ray", "crops"):
         assert word in cause + remedy
 

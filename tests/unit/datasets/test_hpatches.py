@@ -101,10 +101,10 @@ def test_images_of_many_sizes_become_frames_of_one(raw, tmp_path):
             lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0"),
             r"the file does not contain exactly one matrix[\s\S]*found: 6",
         ),
-        (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0 0 0 x"), r"no number"),
+        (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0 0 0 x"), r"not a number"),
         (lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0 0 0 0"), r"the file does not contain a homography"),
         (lambda f: (f / "H_1_3").write_text("1 0 0 2 0 0 0 0 1"), r"the file does not contain a homography"),
-        (lambda f: (f / "H_1_3").write_text("1 0 0 0 nan 0 0 0 1"), r"is no homography[\s\S]*nan"),
+        (lambda f: (f / "H_1_3").write_text("1 0 0 0 nan 0 0 0 1"), r"not contain a homography[\s\S]*nan"),
     ],
 )
 def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
@@ -116,7 +116,7 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
 
 def test_names_of_sequences(raw):
     (raw / "v_wall").rename(raw / "wall")
-    with pytest.raises(DataError, match=r"no name of a sequence[\s\S]*i_[\s\S]*v_"):
+    with pytest.raises(DataError, match=r"not that of a sequence[\s\S]*i_[\s\S]*v_"):
         open_scene("hpatches", raw, "wall")
 
 

@@ -251,7 +251,7 @@ def test_a_segment_of_two_objects_goes_to_the_first_and_is_noted(raw):
     assert found.labels == ["chair", "bed"]
     np.testing.assert_array_equal(found.object, [0, 0, 1])
     [note] = check_labels("matterport3d", raw, "house", "sample")["notes"]
-    assert "1 segments are named by a second object" in note
+    assert "1 segments are listed by a second object" in note
 
 
 def without(files: dict[str, bytes], triangles: str = "", vertex: str = "0 1 0") -> dict[str, bytes]:
@@ -271,17 +271,17 @@ CHAIR = region([(0, "chair", [0])], [0])
     [
         (region([(0, "chair", [1]), (0, "bed", [1])], [1]), "object 0 is listed twice, with other segments or another"),
         (region([(0, "chair", [1]), (0, "chair", [2])], [1]), "object 0 is listed twice, with other segments"),
-        (region([(0, None, [1])], [1]), "object 0 of the list lacks a `label`"),
-        (region([(0, "chair", [1.5])], [1]), "object 0 of the list lacks .*whole numbers"),
-        (region([([0], "chair", [1])], [1]), "object 0 of the list lacks .*objectId"),
-        (CHAIR | {"semseg.json": b'{"segGroups": [3]}'}, "object 0 of the list lacks"),
+        (region([(0, None, [1])], [1]), "object 0 of the list has no `label`"),
+        (region([(0, "chair", [1.5])], [1]), "object 0 of the list has .*no integer `segments`"),
+        (region([([0], "chair", [1])], [1]), "object 0 of the list has .*objectId"),
+        (CHAIR | {"semseg.json": b'{"segGroups": [3]}'}, "object 0 of the list has"),
         (CHAIR | {"semseg.json": b"{}"}, "is not JSON with the list 'segGroups'"),
         (CHAIR | {"fsegs.json": b'{"segIndices": [0, 0]}'}, r"not belong to its mesh[\s\S]*1 segment numbers[\s\S]*2"),
-        (CHAIR | {"fsegs.json": b'{"segIndices": [0.5]}'}, "segments that are no whole numbers"),
-        (CHAIR | {"fsegs.json": b'{"segIndices": [99999999999999999999]}'}, "segments that are no whole numbers"),
+        (CHAIR | {"fsegs.json": b'{"segIndices": [0.5]}'}, "segments that are not integers"),
+        (CHAIR | {"fsegs.json": b'{"segIndices": [99999999999999999999]}'}, "segments that are not integers"),
         (without(CHAIR), "point cloud"),
         (without(CHAIR, "3 0 1 2", "0 nan 0"), "not finite"),
-        (without(CHAIR, "3 0 1 3"), "without their vertices"),
+        (without(CHAIR, "3 0 1 3"), "that refer to missing vertices"),
     ],
 )  # fmt: skip
 def test_broken_label_files_are_refused_and_listed_by_the_check(raw, files, message):
@@ -437,11 +437,11 @@ def test_tables_are_read_by_the_names_of_their_columns(tmp_path, lines):
     [
         (
             b"raw_category\tnyu40class\nwall\twall\n",
-            r"no table of labels[\s\S]*`mpcat40`[\s\S]*found: raw_category, nyu40",
+            r"not a table of labels[\s\S]*`mpcat40`[\s\S]*found: raw_category, nyu40",
         ),
-        (b"raw_category,mpcat40\nwall,wall\n", "no table of labels"),
-        (b"", r"no table of labels[\s\S]*found: nothing"),
-        (b"raw_category\tmpcat40\nwall\twall\nthrone\tthrone\n", "line 3: 'throne' is no category"),
+        (b"raw_category,mpcat40\nwall,wall\n", "not a table of labels"),
+        (b"", r"not a table of labels[\s\S]*found: nothing"),
+        (b"raw_category\tmpcat40\nwall\twall\nthrone\tthrone\n", "line 3: 'throne' is not a category"),
         (b"raw_category\tmpcat40\nwall\twall\nwall\tfloor\n", r"line 3 gives 'wall' another[\s\S]*wall[\s\S]*floor"),
         (b"raw_category\tmpcat40\n\xff\xfe\twall\n", "cannot be read"),
         (b'raw_category\tmpcat40\n"open\twall\nchair\tchair\n', "cannot be read"),

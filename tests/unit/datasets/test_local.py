@@ -151,7 +151,7 @@ def test_coordinates_that_a_file_has_rounded_are_refused(near: Path, tmp_path: P
     box = trimesh.creation.box()
     vertices = box.vertices + UTM
     single = trimesh.Trimesh(vertices, box.faces, process=False).export(file_type="ply")
-    with pytest.raises(DataError, match=r"single precision, which rounds them to 0.5 m[\s\S]*double"):
+    with pytest.raises(DataError, match=r"single precision, which are rounded to 0.5 m[\s\S]*double"):
         read_ply(single, file=tmp_path / "mesh.ply", scene="far")
     mesh = read_ply(ply_in_double(vertices, box.faces), file=tmp_path / "mesh.ply", scene="far")
     assert mesh.vertices.dtype == np.float64

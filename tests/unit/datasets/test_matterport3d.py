@@ -213,7 +213,7 @@ def with_first_number(number: str):
     [
         (lambda raw: (raw / "house" / f"{COLOR}.zip").unlink(), r"color_images.zip is missing[\s\S]*download_mp.py"),
         (lambda raw: shutil.rmtree(raw / "house"), r"region_segmentations.zip is missing[\s\S]*--id house"),
-        (truncate, r"not a whole zip[\s\S]*depth_images.zip[\s\S]*download it again"),
+        (truncate, r"truncated or not a zip archive[\s\S]*depth_images.zip[\s\S]*download it again"),
         (flip_a_byte, r"cannot be read: Bad CRC-32[\s\S]*color_images.zip"),
         (escape, r"leaves the folder: '../outside.txt'[\s\S]*color_images.zip"),
         (empty_image, r"1 images are empty \(0 bytes\): \w+_i1_3.jpg"),
@@ -224,9 +224,9 @@ def with_first_number(number: str):
         (lambda raw: edit_conf(raw, lambda t: t.replace("n_images 18", "n_images 20")), r"expected: 20 images"),
         (lambda raw: edit_conf(raw, with_first_number("")), r"15 numbers instead of 16"),
         (lambda raw: edit_conf(raw, with_first_number("nan")), r"not finite"),
-        (lambda raw: edit_conf(raw, with_first_number("9.5")), r"not a rotation"),
+        (lambda raw: edit_conf(raw, with_first_number("9.5")), r"not a rigid transformation"),
         (lambda raw: edit_conf(raw, lambda t: t.replace(" 0 0 1\n", " 0 1\n", 1)), r"line \d+ of 'house/.*8 numbers"),
-        (lambda raw: edit_conf(raw, lambda t: t[t.index("scan") :]), r"comes before the first `intrinsics_matrix`"),
+        (lambda raw: edit_conf(raw, lambda t: t[t.index("scan") :]), r"precedes the first `intrinsics_matrix`"),
         (lambda raw: edit_conf(raw, lambda t: ""), r"at least one image"),
     ],
 )  # fmt: skip
@@ -269,7 +269,7 @@ def ply(vertex: str, triangles: list[str]) -> str:
     [
         (ply("0 1 0", []), "point cloud"),
         (ply("0 0 nan", ["3 0 1 2"]), "not finite"),
-        (ply("0 1 0", ["3 0 1 7"]), "without their vertices"),
+        (ply("0 1 0", ["3 0 1 7"]), "that refer to missing vertices"),
         (ply("0 1 0", ["3 0 1 2"])[:40], "cannot be read"),
     ],
 )
@@ -303,7 +303,7 @@ def test_poses_of_the_conf_are_rigid(raw, change):
 
     edit_conf(raw, edit)
     problems = "".join(check_scene("matterport3d", raw, "house", "sample")["problems"])
-    assert "not a rotation and a translation" in problems or "not finite" in problems
+    assert "not a rigid transformation" in problems or "not finite" in problems
 
 
 def test_the_largest_depth_means_none(raw):

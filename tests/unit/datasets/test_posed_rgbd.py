@@ -194,7 +194,7 @@ def put(image: np.ndarray) -> Callable[[Path], Any]:
     [
         (0, lambda file: file.write_bytes(b""), r"1 images are empty \(0 bytes\): \S+png"),
         (1, lambda file: file.write_bytes(b"no png"), r"\S+png' cannot be decoded"),
-        (1, put(np.ones(SIZE, np.uint8)), r"not a 16-bit image of one channel[\s\S]*found: uint8"),
+        (1, put(np.ones(SIZE, np.uint8)), r"not a 16-bit image with one channel[\s\S]*found: uint8"),
         (1, put(np.ones((10, 10), np.uint16)), r"cannot have[\s\S]*found: \(10, 10\)|another size[\s\S]*10 x 10"),
         (0, put(np.ones((30, 40, 3), np.uint8)), r"K.txt belongs to images of another size[\s\S]*40 x 30"),
     ],
@@ -241,7 +241,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", edit("poses.txt", lambda rows: rows[:-1]), r"expected: 11 rows, as color[\s\S]*found: 10 rows"),
         ("posed_rgbd", edit("poses.txt", lambda rows: [*rows, rows[0]]), r"expected: 11 rows[\s\S]*found: 12 rows"),
         ("posed_rgbd", edit("poses.txt", lambda r: [r[0], r[1][:-3], *r[2:]]), r"line 2 cannot[\s\S]*16 values"),
-        ("posed_rgbd", edit("poses.txt", lambda r: ["x" + r[0][1:], *r[1:]]), r"no number: .*'x"),
+        ("posed_rgbd", edit("poses.txt", lambda r: ["x" + r[0][1:], *r[1:]]), r"not a number: .*'x"),
         ("posed_rgbd", edit("poses.txt", lambda r: ["2" + IDENTITY[1:], *r[1:]]), r"not a rotation .*\(row 1\)"),
         ("posed_rgbd", edit("poses.txt", lambda r: ["nan " + IDENTITY[2:]] * 11), r"no frame can be used[\s\S]*11 fr"),
         ("posed_rgbd", lose("poses.txt"), r"poses.txt is missing"),
@@ -250,11 +250,11 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", lose("."), r"color is missing[\s\S]*depth is missing[\s\S]*poses.txt is[\s\S]*K.txt is missing"),
         ("posed_rgbd", lose("depth/00003.png"), r"'00003' of color/ has no partner in depth/"),
         ("posed_rgbd", lose("color/00004.png"), r"'00004' of depth/ has no partner in color/"),
-        ("posed_rgbd", write("color/00004.jpg", "again"), r"two images are called '00004'"),
+        ("posed_rgbd", write("color/00004.jpg", "again"), r"two images have the name '00004'"),
         ("posed_rgbd", write("K.txt", "72 0 40\n0 72 30\n"), r"one matrix[\s\S]*3 x 3 numbers[\s\S]*found: 6"),
-        ("posed_rgbd", write("K.txt", "fx 0 40\n0 72 30\n0 0 1"), r"no number: .*'fx'"),
-        ("posed_rgbd", write("K.txt", "72 0 40\n0 -72 30\n0 0 1"), r"no matrix of intrinsics"),
-        ("posed_rgbd", write("K.txt", "72 0 nan\n0 72 30\n0 0 1"), r"no matrix of intrinsics"),
+        ("posed_rgbd", write("K.txt", "fx 0 40\n0 72 30\n0 0 1"), r"not a number: .*'fx'"),
+        ("posed_rgbd", write("K.txt", "72 0 40\n0 -72 30\n0 0 1"), r"not contain an intrinsic matrix"),
+        ("posed_rgbd", write("K.txt", "72 0 nan\n0 72 30\n0 0 1"), r"not contain an intrinsic matrix"),
         ("posed_rgbd", write("K.txt", "144 0 80\n0 144 60\n0 0 1"), r"\(80.5, 60.5\), as of images of about 161 x 121"),
         ("posed_rgbd", write("depth_scale.txt", "0"), r"the value is not a valid scale"),
         ("posed_rgbd", write("depth_to_color.txt", "inf " + IDENTITY[2:]), r"not finite[\s\S]*depth_to_color.txt"),
@@ -272,9 +272,9 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("tum_rgbd", edit("groundtruth.txt", later), r"no frame can be used[\s\S]*11 frames were lost"),
         ("tum_rgbd", edit("rgb.txt", lambda r: [*r, r[-1]]), r"is listed twice"),
         ("tum_rgbd", edit("rgb.txt", lambda r: [*r, "1.5 ../../secret.png"]), r"leaves the folder"),
-        ("tum_rgbd", edit("rgb.txt", lambda r: [*r, "soon rgb/1.png"]), r"'soon' is no time"),
+        ("tum_rgbd", edit("rgb.txt", lambda r: [*r, "soon rgb/1.png"]), r"'soon' is not a time stamp"),
         ("tum_rgbd", write("rgb.txt", "# nothing\n"), r"lists no image"),
-        ("tum_rgbd", edit("groundtruth.txt", lambda r: [*r, "1 0 0 0 1 1 1 1"]), r"not of unit length"),
+        ("tum_rgbd", edit("groundtruth.txt", lambda r: [*r, "1 0 0 0 1 1 1 1"]), r"not have unit norm"),
         ("tum_rgbd", edit("groundtruth.txt", lambda r: [*r, "1 0 0 0 1"]), r"line \d+ cannot[\s\S]*8 values"),
     ],
 )  # fmt: skip
@@ -365,7 +365,7 @@ def test_rows_are_matched_by_order_only_if_it_is_clear(names: list[str], clear: 
     first, *others = re.findall(r"([^ ,]+)\.png in (natural|plain) order", problem)
     assert (first[1], others[0][1]) == ("natural", "plain")
     assert first[0] != others[0][0]
-    with pytest.raises(DataError, match="order of the names there is ambiguous"):
+    with pytest.raises(DataError, match="order of the names is ambiguous"):
         PosedRgbdScene(tmp_path, "s")
 
 
@@ -403,9 +403,9 @@ def test_columns_of_names_and_numbers(names: list[str], rows: list[str], tmp_pat
         (["0000", "0001", "0002"], ["1", "2", "3"], r"1 rows have names without an image: 3"),
         (["0000", "0001", "0002"], ["0", "1", "1"], r"1 images have more than one row: 0001"),
         (["b", "c", "d"], ["0", "1", "3"], r"3 rows have names without an image: 0, 1, 3"),
-        (["f1", "f2", "f10"], ["0", "1", "2"], r"order of the names there is ambiguous"),
-        (["a", "b", "c"], ["a", "b", None], r"line 4 cannot be understood[\s\S]*alike in all lines"),
-        (["a", "b", "c"], [None, "b", "c"], r"line 3 cannot be understood[\s\S]*alike in all lines"),
+        (["f1", "f2", "f10"], ["0", "1", "2"], r"order of the names is ambiguous"),
+        (["a", "b", "c"], ["a", "b", None], r"line 4 cannot be parsed[\s\S]*with the same form in all lines"),
+        (["a", "b", "c"], [None, "b", "c"], r"line 3 cannot be parsed[\s\S]*with the same form in all lines"),
         (["a", "a.png"], ["a.png", "a"], r"1 rows have names without an image: a.png"),
     ],
 )
@@ -521,7 +521,7 @@ def test_seven_scenes_without_calibration_gets_the_usual_one(tmp_path: Path) -> 
     assert np.linalg.norm(frame.pose[:3, 3] - [1, 2, 3]) == pytest.approx(0.0256, abs=1e-4)
     assert (frame.depth == 0).all()
     put(np.zeros((240, 320, 3), np.uint8))(folder / "frame-000000.color.png")
-    with pytest.raises(DataError, match=r"published for[\s\S]*found: \(240, 320\)[\s\S]*K.txt"):
+    with pytest.raises(DataError, match=r"the published camera requires[\s\S]*found: \(240, 320\)[\s\S]*K.txt"):
         next(scene.frames(scene.names("all")))
 
 

@@ -56,7 +56,7 @@ def aligned(points: np.ndarray, onto: np.ndarray, others: np.ndarray) -> tuple[n
 def test_a_room_is_reconstructed_from_photographs_alone(photographs, poses, renderer, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="loco"):
         reconstruct(photographs, tmp_path / "room", {"matcher": "exhaustive"}, threads=2)
-    assert "found features in 14 photographs" in caplog.text
+    assert "extracted features of 14 photographs" in caplog.text
     assert check_scene("colmap", tmp_path, "room", "all")["ok"]
     scene = open_scene("colmap", tmp_path, "room")
     frames = list(scene.frames(scene.names("all")))
@@ -116,7 +116,7 @@ def another_size(folder, photographs):
     ("fill", "problem"),
     [
         (too_few, "too few photographs"),
-        (nothing_in_common, "no model could be made"),
+        (nothing_in_common, "no model could be reconstructed"),
         (no_image, "cannot be used: broken.jpg"),
         (another_size, "cannot be used: other.jpg"),
     ],
@@ -133,7 +133,7 @@ def test_what_cannot_be_reconstructed_is_said_and_leaves_nothing(fill, problem, 
 
 def test_a_model_of_too_few_photographs_is_none(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(pycolmap, "incremental_mapping", lambda *_, **__: {0: pycolmap.Reconstruction()})
-    with pytest.raises(DataError, match="no model could be made"):
+    with pytest.raises(DataError, match="no model could be reconstructed"):
         reconstruct(photographs, tmp_path / "room", {"matcher": "sequential"}, threads=1)
 
 

@@ -377,7 +377,7 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
         (lambda raw: of(raw, SEGS).write_text("[1]"), r"has no list 'segIndices'"),
         (
             lambda raw: edit(of(raw, AGGREGATION), lambda c: c.update(sceneId="scannet.scene0042_00")),
-            r"is of another scan[\s\S]*scene0042_01[\s\S]*scannet.scene0042_00",
+            r"belongs to another scan[\s\S]*scene0042_01[\s\S]*scannet.scene0042_00",
         ),
         (finer_mesh, r"refers to the segments of another mesh[\s\S]*_vh_clean.segs.json"),
         (
@@ -386,7 +386,7 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
         ),
         (
             lambda raw: edit(of(raw, AGGREGATION), lambda c: c["segGroups"][0].pop("label")),
-            r"object 0 of the list lacks a `label`",
+            r"object 0 of the list has no `label`",
         ),
     ],
 )
@@ -438,14 +438,17 @@ def image(kind: str, size: tuple[int, int]) -> bytes:
             lambda e: (e / SCAN / "intrinsic" / "extrinsic_depth.txt").unlink(),
             r"is missing[\s\S]*extrinsic_depth.txt",
         ),
-        (lambda e: without_last_row(e, "intrinsic/intrinsic_depth.txt"), r"is no matrix[\s\S]*rows of \[4, 4, 4\]"),
+        (
+            lambda e: without_last_row(e, "intrinsic/intrinsic_depth.txt"),
+            r"not contain a matrix[\s\S]*rows of \[4, 4, 4\]",
+        ),
         (lambda e: export_file(e, "color/3.jpg", b""), r"image '3.jpg' is empty"),
         (lambda e: export_file(e, "depth/3.png", b"none"), r"image '3.png' cannot be decoded"),
         (
             lambda e: export_file(e, "depth/3.png", image(".png", (47, 64))),
             r"not of the size of the other depth images[\s\S]*\(48, 64\)[\s\S]*\(47, 64\)",
         ),
-        (lambda e: export_file(e, "depth/3.png", image(".jpg", (48, 64))), r"is not a 16-bit image of one channel"),
+        (lambda e: export_file(e, "depth/3.png", image(".jpg", (48, 64))), r"is not a 16-bit image with one channel"),
     ],
 )
 def test_what_is_broken_in_an_export_is_named_with_its_remedy(exported, damage, message):

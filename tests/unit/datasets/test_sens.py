@@ -103,7 +103,7 @@ def test_cut_anywhere_it_is_refused_when_opened(tmp_path, data):
     path.write_bytes(data)
     for size in range(len(data) - 9, -1, -11):
         os.truncate(path, size)
-        with pytest.raises(DataError, match=r"ends within|announces more frames") as error:
+        with pytest.raises(DataError, match=r"ends within|states more frames") as error:
             SensFile(path, "scan")
         if size > len(data) - 200:
             assert "frame 2 of 3" in str(error.value)
@@ -146,14 +146,14 @@ SIZES = struct.pack("<QQ", len(frames(HEADER)[0].color), len(frames(HEADER)[0].d
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: struct.pack("<I", 3) + data[4:], r"of this version[\s\S]*version 4[\s\S]*version 3"),
-        (lambda data: b"ply\nformat ascii 1.0\n", r"no .sens file of this version"),
-        (lambda data: data[:4] + b"\xff" * 8 + data[12:], r"is no .sens file[\s\S]*name of at most"),
+        (lambda data: struct.pack("<I", 3) + data[4:], r"of a supported version[\s\S]*version 4[\s\S]*version 3"),
+        (lambda data: b"ply\nformat ascii 1.0\n", r"not a .sens file of a supported version"),
+        (lambda data: data[:4] + b"\xff" * 8 + data[12:], r"is not a .sens file[\s\S]*name of at most"),
         (lambda data: b"", r"ends within the header"),
         (lambda data: data[:282] + struct.pack("<I", 1 << 20) + data[286:], r"impossible size of its colour"),
         (lambda data: data[:290] + bytes(4) + data[294:], r"impossible size of its depth"),
-        (lambda data: data[:298] + struct.pack("<f", np.nan) + data[302:], r"impossible unit of depth"),
-        (lambda data: data[:302] + struct.pack("<Q", 1 << 50) + data[310:], r"more frames than it can hold"),
+        (lambda data: data[:298] + struct.pack("<f", np.nan) + data[302:], r"invalid depth unit"),
+        (lambda data: data[:302] + struct.pack("<Q", 1 << 50) + data[310:], r"more frames than its size allows"),
         (lambda data: data[:302] + struct.pack("<Q", 4) + data[310:], r"ends within frame 3 of 4"),
         (lambda data: data.replace(SIZES, HUGE, 1), r"colour of frame 0 is too large"),
         (lambda data: data[:278] + struct.pack("<i", 2) + data[282:], r"depth is compressed[\s\S]*found: occi_ushort"),
@@ -175,7 +175,10 @@ def test_broken_files_are_refused_when_opened(tmp_path, data, damage, message):
         (b"no zlib", r"depth of frame 1 cannot be decompressed"),
         (encode_depth(UNITS[1], "zlib_ushort")[:-20], r"depth of frame 1 differs in size from the header"),
         (encode_depth(UNITS[1], "zlib_ushort")[:-1], r"depth of frame 1 is truncated"),
-        (encode_depth(UNITS[1][1:], "zlib_ushort"), r"not of the header's size[\s\S]*\(12, 16\), 384 bytes[\s\S]*352"),
+        (
+            encode_depth(UNITS[1][1:], "zlib_ushort"),
+            r"differs in size from the header[\s\S]*\(12, 16\), 384 bytes[\s\S]*352",
+        ),
         (
             encode_depth(np.ones((13, 16), np.uint16), "zlib_ushort"),
             r"depth of frame 1 differs in size from the header",
@@ -192,7 +195,7 @@ def test_broken_depth_is_refused_when_read(tmp_path, depth, message):
 def test_colour_of_another_size_is_refused(tmp_path):
     content = frames(HEADER)
     content[0] = content[0]._replace(color=encode_color(RGB[0][:10], "png"))
-    with pytest.raises(DataError, match=r"not of the header's size[\s\S]*\(24, 32\)[\s\S]*\(10, 32\)"):
+    with pytest.raises(DataError, match=r"differs in size from the header[\s\S]*\(24, 32\)[\s\S]*\(10, 32\)"):
         SensFile(write(tmp_path / "scan.sens", content), "scan").color(0)
 
 

@@ -220,7 +220,9 @@ def test_the_largest_of_several_models_is_read_and_noted(kind, place, tmp_path):
     frames, tracks, facts = content_of_photographs(tmp_path)
     assert frames == whole[0]
     np.testing.assert_array_equal(tracks, whole[1])
-    assert facts["notes"] == [f"{place} of 3 images is read, the largest model; beside: sparse/0 of 2"]
+    assert facts["notes"] == [
+        f"{place} of 3 images is used because it is the largest model; other models: sparse/0 of 2"
+    ]
     assert scene / place / f"images.{'txt' if kind == 'text' else 'bin'}" in raw_files("colmap", tmp_path, "s")
 
 
@@ -250,7 +252,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0"
 
 def test_photographs_of_other_kinds_are_named(tmp_path, caplog):
     seeds.put(tmp_path / "photos", {f"IMG_{k}.HEIC": HEIC for k in range(20)} | {"a.jpg": seeds.image(".jpg")})
-    with pytest.raises(DataError, match=r"1, and 20 of kinds that are not read: IMG_0.HEIC[\s\S]*convert them to JPEG"):
+    with pytest.raises(DataError, match=r"1, and 20 with unsupported formats: IMG_0.HEIC[\s\S]*convert them to JPEG"):
         reconstruct(tmp_path / "photos", tmp_path / "out", {"matcher": "exhaustive"}, 1)
     assert any(record.levelno == logging.WARNING for record in caplog.records)
     with pytest.raises(DataError, match=r"HEIC, which is not read[\s\S]*convert"):
@@ -261,7 +263,7 @@ def test_photographs_of_other_kinds_are_named(tmp_path, caplog):
     seeds.posed_rgbd(tmp_path / "posed")
     for file in (tmp_path / "posed/s/color").iterdir():
         file.rename(file.with_suffix(".heic"))
-    assert "kinds that are not read" in check_scene("posed_rgbd", tmp_path / "posed", "s", "all")["problems"][0]
+    assert "unsupported formats" in check_scene("posed_rgbd", tmp_path / "posed", "s", "all")["problems"][0]
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -473,7 +473,7 @@ def test_a_listed_pair_without_its_image_is_an_error_that_names_it(make_scene, t
 
 def test_images_without_a_common_frame_need_a_list(make_scene, turned):
     scene = views(make_scene, [turned(0)] * 2, separate=True)
-    with pytest.raises(DataError, match=r"lists no image pairs, and has no overlaps"):
+    with pytest.raises(DataError, match=r"neither a list of image pairs nor overlaps"):
         pixel_correspondence.evaluate([scene], SETTINGS)
 
 

@@ -46,5 +46,5 @@ def test_nothing_missing_and_nothing_known():
     depth = np.full((4, 4), 2.0, np.float32)
     rgb = np.zeros((4, 4, 3), np.uint8)
     np.testing.assert_array_equal(inpaint_depth(depth, rgb), depth)
-    with pytest.raises(ValueError, match="without any known pixel"):
+    with pytest.raises(ValueError, match="without any valid pixel"):
         inpaint_depth(np.zeros((4, 4)), rgb)

@@ -188,7 +188,7 @@ def test_info_nce_draws_its_queries_from_the_saved_state():
     ("change", "message"),
     [
         ({"points": torch.zeros(4, 3)}, r"points \(n, 3\)"),
-        ({"features": torch.zeros(5)}, r"features \(n, d\)"),
+        ({"features": torch.zeros(5)}, r"the shape \(n, d\)"),
         ({"scene_ids": torch.zeros(4)}, r"scene_ids \(n,\)"),
         ({"valid": torch.zeros(5, 1)}, r"valid \(n,\)"),
         ({"image_ids": torch.zeros(6)}, r"image_ids \(n,\)"),

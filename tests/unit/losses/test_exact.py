@@ -195,10 +195,10 @@ def test_a_compiled_training_step_has_the_same_loss_and_gradient(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rho": [0.1, 0.2]}, "its own rho"),
-        ({"rho": [0.1, 0.2], "kappa": [1.0]}, "its own rho"),
-        ({"rho": [], "kappa": []}, "its own rho"),
-        ({"rho": [0.1, 0.1], "kappa": [1.0, 2.0]}, "its own rho"),
+        ({"rho": [0.1, 0.2]}, "a rho and a kappa"),
+        ({"rho": [0.1, 0.2], "kappa": [1.0]}, "a rho and a kappa"),
+        ({"rho": [], "kappa": []}, "a rho and a kappa"),
+        ({"rho": [0.1, 0.1], "kappa": [1.0, 2.0]}, "a rho and a kappa"),
         ({"rho": [0.1, 2.0], "kappa": [1.0, 1.5]}, "0 < rho < kappa"),
         ({"same_image": -0.1}, "same_image"),
         ({"same_image": 1.1}, "same_image"),

@@ -116,7 +116,7 @@ def test_patch_precision_has_the_layout_of_the_inputs(name):
         ({"points": torch.zeros(32, 3)}, r"points \(b, h, w, 3\)"),
         ({"valid": torch.ones(2, 1, 4, 4)}, r"valid \(b, h, w\)"),
         ({"scene_ids": torch.zeros(3)}, r"scene_ids \(b, h, w\) or \(b,\)"),
-        ({"features": torch.zeros(2, 16, 5)}, r"features \(n, d\) or \(b, d, h, w\)"),
+        ({"features": torch.zeros(2, 16, 5)}, r"the shape \(n, d\) or \(b, d, h, w\)"),
         ({"features": torch.zeros(2, 5, 4, 4, dtype=torch.int64)}, "floating-point type, found torch.int64"),
         ({"points": torch.zeros(2, 4, 4, 3, dtype=torch.bool)}, "points must be real numbers"),
         ({"scene_ids": torch.tensor([0.0, 0.5])}, "scene_ids must be integers"),
@@ -163,7 +163,7 @@ def test_a_row_of_zeros_is_similar_to_none(name):
 def test_rows_of_other_lengths_are_refused_on_request(name, length):
     features, points, *_ = patches(60)
     features[17] *= length
-    with pytest.raises(ValueError, match=f"found a row of length {length:g}: apply torch.nn.functional.normalize"):
+    with pytest.raises(ValueError, match=f"found a row with norm {length:g}: apply torch.nn.functional.normalize"):
         loss(name, normalise=False)(features, points)
     points[17] = math.nan  # a patch that forms no pair may have any feature
     loss(name, normalise=False)(features, points)

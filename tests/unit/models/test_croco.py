@@ -192,7 +192,7 @@ def test_settings_of_a_run_are_allowed(tmp_path):
 
 @pytest.mark.parametrize("layer", [0, 4])
 def test_wrong_layer(file, layer):
-    with pytest.raises(ConfigError, match=f"no layer {layer}; it has layers 1 to 3"):
+    with pytest.raises(ConfigError, match=f"no layer {layer}; its layers are 1 to 3"):
         build(file, layer=layer)
 
 
@@ -203,7 +203,7 @@ class Bomb:
 
 def test_a_pickle_that_would_run_code(tmp_path):
     torch.save({"croco_kwargs": Bomb(), "model": {}}, tmp_path / "bomb.pth")
-    with pytest.raises(DataError, match=r"could run code(.|\n)*found: .*_Fail") as caught:
+    with pytest.raises(DataError, match=r"could execute code(.|\n)*found: .*_Fail") as caught:
         build(tmp_path / "bomb.pth")
     assert "weights_only" not in str(caught.value)
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb()))
@@ -212,7 +212,7 @@ def test_a_pickle_that_would_run_code(tmp_path):
 
 
 def test_missing_and_truncated_files(file):
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="does not exist"):
         build(file.with_name("other.pth"))
     whole = file.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 10):
@@ -243,5 +243,5 @@ def broken(**changes):
 )
 def test_files_of_other_networks(tmp_path, content):
     torch.save(content, tmp_path / "croco.pth")
-    with pytest.raises(DataError, match=r"does not hold an encoder of CroCo|a weight of another kind"):
+    with pytest.raises(DataError, match=r"does not contain an encoder of CroCo|the unsupported weight"):
         build(tmp_path / "croco.pth")

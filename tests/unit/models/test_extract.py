@@ -78,7 +78,7 @@ def test_the_grid_is_that_of_the_features(size: tuple[int, int]) -> None:
         (_images()[..., :1], r"\(2, 12, 20, 1\)"),
         (_images()[0, 0], r"\(20, 3\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"\(1, 3, 8, 8\)"),
-        ([_images()[0], _images()[0, :8]], r"unequal size \(\(12, 20, 3\), \(8, 20, 3\)\)"),
+        ([_images()[0], _images()[0, :8]], r"different sizes \(\(12, 20, 3\), \(8, 20, 3\)\)"),
         ([], r"\(0,\)"),
     ],
 )

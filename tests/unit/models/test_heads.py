@@ -152,9 +152,9 @@ def test_the_light_head_is_its_formula():
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"name": "mlp"}, "no head 'mlp'; there are: linear, locus, residual_cnn, residual_mlp"),
-        ({"name": "residual_mlp"}, "does not take these options: .*hidden"),
-        ({"name": "locus", "hidden": 3}, "does not take these options: .*hidden"),
+        ({"name": "mlp"}, "unknown head 'mlp'; there are: linear, locus, residual_cnn, residual_mlp"),
+        ({"name": "residual_mlp"}, "does not support these options: .*hidden"),
+        ({"name": "locus", "hidden": 3}, "does not support these options: .*hidden"),
         ({"name": "locus", "width": 30}, "multiple of 4"),
         ({"name": "residual_cnn", "widths": [4, 4]}, "3 or more"),
     ],

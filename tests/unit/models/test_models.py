@@ -85,7 +85,7 @@ def test_sift_describes_the_cell_centre():
 
 
 def test_unknown_names_and_options_are_refused():
-    with pytest.raises(ConfigError, match="unknown model 'resnet'; known are: backbone, compact_cnn, concat"):
+    with pytest.raises(ConfigError, match="unknown model 'resnet'; expected one of: backbone, compact_cnn, concat"):
         build_extractor({"name": "resnet"})
     with pytest.raises(ConfigError, match="stride"):
         build_extractor({"name": "compact_cnn", "stride": 3})

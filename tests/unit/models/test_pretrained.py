@@ -105,7 +105,7 @@ def test_a_card_names_the_terms_of_known_backbones(tmp_path: Path) -> None:
     inner = {"name": "backbone", "backbone": {"name": "transformers", "path": "dinov3_vits16"}}
     extractor.config = {**COMPACT, "models": [inner, {"path": "resnet50"}, {"path": "resnet50"}, {"path": "mine"}]}
     save_pretrained(extractor, tmp_path)
-    terms = r"under those of the backbone: Apache-2.0 of resnet50, DINOv3 (gated) of dinov3\_vits16."
+    terms = r"to the licence of the backbone: Apache-2.0 of resnet50, DINOv3 (gated) of dinov3\_vits16."
     assert terms in (tmp_path / "README.md").read_text()
 
 
@@ -180,7 +180,7 @@ def test_a_backbone_is_given_away_with_the_model(
 
 def test_a_backbone_is_not_given_to_a_model_without_one(trained: Path, hub_folder: Path) -> None:
     for model in (trained, hub_folder):
-        with pytest.raises(ConfigError, match=r"no backbone|a backbone itself"):
+        with pytest.raises(ConfigError, match=r"no backbone|itself a backbone"):
             loco.load(model, backbone=hub_folder)
 
 
@@ -197,6 +197,6 @@ def test_a_readme_of_others_is_left_alone(trained: Path, tmp_path: Path) -> None
     save_pretrained(model, tmp_path / "mine")
     save_pretrained(model, tmp_path / "mine")  # its own card is written anew
     (tmp_path / "mine" / "README.md").write_text("my notes")
-    with pytest.raises(DataError, match=r"no card of a model[\s\S]*README.md"):
+    with pytest.raises(DataError, match=r"not a model card[\s\S]*README.md"):
         save_pretrained(model, tmp_path / "mine")
     assert (tmp_path / "mine" / "README.md").read_text() == "my notes"

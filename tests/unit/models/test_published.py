@@ -376,12 +376,18 @@ def without(weights, *keys):
         (lambda w: {k.replace("pretrained_model.", "dino_model."): v for k, v in w.items()}, r"dino_model\.blocks"),
         (lambda w: {**w, "layers.3.filt": torch.ones(3, 1, 4, 4) / 16}, "another filter"),
         (lambda w: {k: v for k, v in w.items() if not k.startswith("layers.")}, r"no layers\.\*"),
-        (lambda w: {k: v for k, v in w.items() if k.startswith("layers.") and ".filt" in k}, "no residual network"),
+        (
+            lambda w: {k: v for k, v in w.items() if k.startswith("layers.") and ".filt" in k},
+            "not contain a residual network",
+        ),
         (lambda w: without(w, "pretrained_model.patch_embed.proj.weight"), "patch_embed"),
         (lambda w: {**w, "pretrained_model.pos_embed": w["pretrained_model.pos_embed"] + 1}, "another backbone"),
         (lambda w: {**w, "pretrained_model.blocks.2.norm1.bias": torch.ones(16)}, "another backbone"),
-        (lambda w: {k: v for k, v in w.items() if "blocks.9" not in k} | {"epoch": 3}, "no weights where"),
-        (lambda w: {"state_dict": [1, 2]}, "no weights where"),
+        (
+            lambda w: {k: v for k, v in w.items() if "blocks.9" not in k} | {"epoch": 3},
+            "no weights in the expected places",
+        ),
+        (lambda w: {"state_dict": [1, 2]}, "no weights in the expected places"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tiny, tmp_path, damage, problem):
@@ -392,7 +398,7 @@ def test_files_that_do_not_fit_are_refused(tiny, tmp_path, damage, problem):
 
 
 def test_what_is_not_known_is_refused(tiny, tmp_path):
-    with pytest.raises(ConfigError, match="no published weights 'croco'; there are: loco, locus"):
+    with pytest.raises(ConfigError, match="unknown published weights 'croco'; there are: loco, locus"):
         load_published("croco", tmp_path / "x.pth")
     torch.save(loco_weights(tiny, "vit"), tmp_path / "loco.pth")
     with pytest.raises(DataError, match=r"no known backbone(.|\n)*16 channels, patch 8"):
@@ -417,7 +423,7 @@ def test_what_is_not_known_is_refused(tiny, tmp_path):
 def test_files_of_another_kind_are_named(tmp_path, content, found):
     (tmp_path / "weights.ckpt").write_bytes(content)
     for read in (lambda file: load_published("loco", file), load_croco):
-        with pytest.raises(DataError, match=rf"another kind(.|\n)*found: {found}") as caught:
+        with pytest.raises(DataError, match=rf"not a PyTorch checkpoint(.|\n)*found: {found}") as caught:
             read(tmp_path / "weights.ckpt")
         assert "weights_only" not in str(caught.value)
 
@@ -427,7 +433,7 @@ ODD = {
     "sparse": (lambda: torch.ones(2, 2).to_sparse(), "sparse"),
     "compressed": (lambda: torch.ones(2, 2).to_sparse_csr(), "sparse"),
     "meta": (lambda: torch.ones(2, device="meta"), "meta"),
-    "repeated": (lambda: torch.ones(1).expand(300_000_000), "only 4 bytes are stored"),
+    "repeated": (lambda: torch.ones(1).expand(300_000_000), "only 4 bytes of storage"),
     "integers": (lambda: torch.ones(2, dtype=torch.int8), "int8"),
     "truths": (lambda: torch.ones(2, dtype=torch.bool), "bool"),
     "complex": (lambda: torch.ones(2, dtype=torch.complex64), "complex64"),
@@ -458,7 +464,7 @@ def test_nested_tensors_are_refused(tmp_path):
 @pytest.mark.parametrize("key", [3, ("layers", 0), None, b"layers.0.weight"])
 def test_names_that_are_no_text_are_refused(tmp_path, key):
     torch.save({"state_dict": {**published_cnn(), key: torch.ones(2)}}, tmp_path / "odd.ckpt")
-    with pytest.raises(DataError, match=r"by something else than text(.|\n)*odd\.ckpt"):
+    with pytest.raises(DataError, match=r"that are not strings(.|\n)*odd\.ckpt"):
         load_published("loco", tmp_path / "odd.ckpt")
 
 

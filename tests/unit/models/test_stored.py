@@ -35,10 +35,10 @@ def write(path: Path, model: object, weights: dict[str, torch.Tensor] | None = N
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        ({}, "a model is one of"),
-        ({"dim": 8}, "a model is one of"),
-        ({"name": None}, "a model is one of"),
-        ({"name": ["compact_cnn"]}, "a model is one of"),
+        ({}, "the model must be one of"),
+        ({"dim": 8}, "the model must be one of"),
+        ({"name": None}, "the model must be one of"),
+        ({"name": ["compact_cnn"]}, "the model must be one of"),
         ({"name": "resnet"}, "found 'resnet'"),
         ({"name": "pretrained", "path": "model.safetensors", "stride": 4}, "found 'pretrained'"),
         ({"name": "published", "weights": "loco", "path": "x", "stride": 8}, "found 'published'"),
@@ -56,24 +56,24 @@ def write(path: Path, model: object, weights: dict[str, torch.Tensor] | None = N
             "unknown kind of backbone 'timm'",
         ),
         ({"name": "concat", "models": [], "stride": 4}, r"strides \[\]"),
-        ({"name": "concat", "models": [SIFT]}, "does not take these options"),
-        ({**CNN, "depth": 3}, "does not take these options"),
-        ({**CNN, "dim": 10**9}, "`dim` must be a whole number"),
-        ({**CNN, "dim": 1e9}, "`dim` must be a whole number"),
-        ({**CNN, "dim": -1}, "`dim` must be a whole number"),
-        ({**CNN, "dim": 0}, "`dim` must be a whole number"),
-        ({**CNN, "dim": True}, "`dim` must be a whole number"),
-        ({**CNN, "dim": "8"}, "`dim` must be a whole number"),
-        ({**CNN, "dim": None}, "`dim` must be a whole number"),
-        ({**CNN, "blocks": 10**9}, "`blocks` must be a whole number"),
+        ({"name": "concat", "models": [SIFT]}, "does not support these options"),
+        ({**CNN, "depth": 3}, "does not support these options"),
+        ({**CNN, "dim": 10**9}, "`dim` must be an integer"),
+        ({**CNN, "dim": 1e9}, "`dim` must be an integer"),
+        ({**CNN, "dim": -1}, "`dim` must be an integer"),
+        ({**CNN, "dim": 0}, "`dim` must be an integer"),
+        ({**CNN, "dim": True}, "`dim` must be an integer"),
+        ({**CNN, "dim": "8"}, "`dim` must be an integer"),
+        ({**CNN, "dim": None}, "`dim` must be an integer"),
+        ({**CNN, "blocks": 10**9}, "`blocks` must be an integer"),
         ({**CNN, "widths": 64}, "`widths` must be a list"),
         ({**CNN, "widths": []}, "`widths` must be a list"),
         ({**CNN, "widths": [8] * 1000}, "`widths` must be a list"),
-        ({**CNN, "widths": [8, "8"]}, "must be a whole number"),
+        ({**CNN, "widths": [8, "8"]}, "must be an integer"),
         ({**CNN, "widths": [8, 9]}, "multiples of 8"),
         ({**CNN, "widths": [80000, 80000]}, f"at most {MOST_PARAMETERS}"),
-        ({**SIFT, "stride": 0}, "`stride` must be a whole number"),
-        ({**SIFT, "stride": 10**6}, "`stride` must be a whole number"),
+        ({**SIFT, "stride": 0}, "`stride` must be an integer"),
+        ({**SIFT, "stride": 10**6}, "`stride` must be an integer"),
         ({**SIFT, "keypoint_size": -1}, "`keypoint_size`"),
         ({**SIFT, "keypoint_size": "big"}, "`keypoint_size`"),
     ],
@@ -97,8 +97,8 @@ def test_a_configuration_that_is_none_names_the_file(tmp_path, model, problem):
         ({"head": {"name": "locus", "blocks": 10**9}}, "`blocks` must be"),
         ({"head": {"name": "locus", "width": 10**6}}, "at most"),
         ({"head": {"name": "residual_cnn", "widths": [8, 8, 10**6, 10**6]}}, "at most"),
-        ({"head": {"name": "residual_cnn", "widths": 8}}, "no model can be built"),
-        ({"head": "linear"}, "no model can be built"),
+        ({"head": {"name": "residual_cnn", "widths": 8}}, "the model cannot be built"),
+        ({"head": "linear"}, "the model cannot be built"),
         ({"train": {"lora": {"rank": 10**9, "last": 1}}}, "`rank` must be"),
         ({"train": {"last": "one"}}, "`train` of a backbone"),
         ({"stride": 0}, "`stride` must be"),
@@ -147,7 +147,7 @@ def test_a_model_that_refers_to_a_file_is_not_stored(tmp_path):
 def test_a_network_of_any_size_is_measured_without_its_memory():
     with pytest.raises(ConfigError, match=str(10**12 + 10**6)):
         construct_network("a layer", torch.nn.Linear, {"in_features": 10**6, "out_features": 10**6})
-    with pytest.raises(ConfigError, match="does not take these options"):
+    with pytest.raises(ConfigError, match="does not support these options"):
         construct_network("a layer", torch.nn.Linear, {"channels": 3})
     torch.manual_seed(0)
     built = construct_network("a layer", torch.nn.Linear, {"in_features": 3}, out_features=2)

@@ -42,7 +42,7 @@ def test_every_frame_is_encoded(monkeypatch, walls, tmp_path):
 
 @pytest.mark.parametrize("factor", [1e6, np.nan])
 def test_what_half_precision_cannot_hold_is_refused(monkeypatch, walls, tmp_path, factor):
-    with pytest.raises(DataError, match=r"too large for half precision[\s\S]*`cache` to false"):
+    with pytest.raises(DataError, match=r"exceed the range of float16[\s\S]*`cache` to false"):
         encode(monkeypatch, walls, tmp_path / "encoded.h5", _Scaled(factor))
     assert not list(tmp_path.iterdir())
 

@@ -50,7 +50,7 @@ def test_frames_with_too_many_holes_are_dropped_and_counted(pristine, tmp_path, 
         assert frames.facts["dropped"].keys() == {name for name, share in holes.items() if share > limit}
         assert frames.names == [name for name, share in holes.items() if share <= limit]
         assert len(frames["rgb"]) == len(frames["pose"]) == len(frames.names)
-    with pytest.raises(DataError, match=r"none of the 18 frames is left[\s\S]*max_hole_fraction"):
+    with pytest.raises(DataError, match=r"no frame of the 18 remains[\s\S]*max_hole_fraction"):
         prepare(pristine, tmp_path / "none.h5", max_hole_fraction=0.0)
     assert not (tmp_path / "none.h5").exists()
 
@@ -79,7 +79,7 @@ def test_the_step_records_what_the_frames_are_made_from(pristine, tmp_path):
 
 def test_a_scene_that_failed_its_check_is_refused(raw, tmp_path):
     (raw / "house" / "undistorted_color_images.zip").unlink()
-    with pytest.raises(DataError, match=r"did not pass its check[\s\S]*color_images.zip is missing[\s\S]*house"):
+    with pytest.raises(DataError, match=r"failed its check[\s\S]*color_images.zip is missing[\s\S]*house"):
         run_steps(raw, tmp_path)
     assert not (tmp_path / "house.h5").exists()
 
@@ -160,6 +160,6 @@ def test_the_limit_of_depth_is_named_if_it_leaves_no_frame(pristine, tmp_path, m
     monkeypatch.setattr("loco.datasets.matterport3d.Matterport3DScene.mesh", lambda self: None)
     with pytest.raises(DataError, match=r"\d% of the measured depth is beyond 0.5 m[\s\S]*raise `frames.max_depth`"):
         prepare(pristine, tmp_path / "none.h5", max_depth=0.5)
-    with pytest.raises(DataError, match="none of the 18 frames is left") as refused:
+    with pytest.raises(DataError, match="no frame of the 18 remains") as refused:
         prepare(pristine, tmp_path / "none.h5", max_hole_fraction=0.0)
     assert "max_depth" not in str(refused.value)

@@ -72,6 +72,6 @@ def test_equal_runs_give_equal_files(raw, tmp_path):
 
 
 def test_scenes_that_cannot_be_fused(raw, tmp_path):
-    with pytest.raises(DataError, match=r"make no surface[\s\S]*within 0.05 m[\s\S]*max_depth"):
+    with pytest.raises(DataError, match=r"not form a surface[\s\S]*within 0.05 m[\s\S]*max_depth"):
         fuse("posed_rgbd", raw, "sensed", tmp_path / "mesh.ply", max_depth=0.05)
     assert list(tmp_path.iterdir()) == []

@@ -62,7 +62,7 @@ def test_a_broken_scene_has_a_manifest(raw, tmp_path):
     broken = read_manifest(tmp_path / "broken.json", DOWNLOAD)
     assert not broken.content["ok"]
     assert broken.content_id != whole.content_id
-    with pytest.raises(DataError, match=r"did not pass[\s\S]*color_images.zip is missing"):
+    with pytest.raises(DataError, match=r"failed[\s\S]*color_images.zip is missing"):
         broken.require_passed()
 
 

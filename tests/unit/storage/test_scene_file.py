@@ -56,10 +56,10 @@ def test_files_of_other_frames_are_not_combined(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda p: p.write_bytes(b""), "states no content id"),
+        (lambda p: p.write_bytes(b""), "has no content id"),
         (lambda p: p.write_bytes(p.read_bytes()[:500]), "cannot be read"),
         (lambda p: p.write_bytes(p.read_bytes()[:-5]), "cannot be read"),
-        (lambda p: h5py.File(p, "w").close(), "states no content id"),
+        (lambda p: h5py.File(p, "w").close(), "has no content id"),
         (lambda p: p.unlink(), "cannot be read: FileNotFoundError"),
         (lambda p: h5py.File(p, "a").attrs.update(version=99), "another format or version"),
     ],
@@ -144,7 +144,7 @@ def test_element_types_are_checked(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (PermissionError(errno.EACCES, "Permission denied"), "give yourself permission"),
+        (PermissionError(errno.EACCES, "Permission denied"), "grant your user read permission"),
         (OSError(errno.EMFILE, "Too many open files"), "raise the limit of open files"),
         (OSError(errno.ENOLCK, "No locks available"), "locks"),
         (OSError(errno.EIO, "Input/output error"), "check the disk"),

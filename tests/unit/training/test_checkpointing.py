@@ -43,5 +43,5 @@ def test_a_network_without_trained_blocks_is_refused():
     frozen = tiny_vit()
     set_trained(frozen.encoder, "none")
     for network in (frozen, build_extractor({"name": "compact_cnn", "dim": 8, "widths": [8], "blocks": 1})):
-        with pytest.raises(ConfigError, match="no transformer block that is trained"):
+        with pytest.raises(ConfigError, match="no trained transformer block"):
             checkpoint_blocks(network)

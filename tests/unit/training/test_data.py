@@ -108,5 +108,5 @@ def test_files_that_do_not_belong_together_are_refused(walls):
 
 def test_a_batch_that_is_too_small_for_the_processes_is_refused(walls):
     batches = Batches(open_scenes(walls[:1]), BATCH, None, seed=0, process=0, processes=4)
-    with pytest.raises(DataError, match=r"too few images for 4 processes[\s\S]*found: +3"):
+    with pytest.raises(DataError, match=r"fewer images than there are processes[\s\S]*found: +3"):
         batches.draw(0)

@@ -97,7 +97,7 @@ def test_trainings_of_one_job_do_not_meet(recorded, tmp_path):
 
 def test_nodes_without_slurm_are_refused(recorded, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID")
-    with pytest.raises(ConfigError, match="needs a SLURM job of 2 nodes"):
+    with pytest.raises(ConfigError, match="requires a SLURM job with 2 nodes"):
         recorded(2, 2)
 
 

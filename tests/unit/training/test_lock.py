@@ -44,7 +44,7 @@ def test_a_second_training_is_refused_until_the_first_ends(locks, tmp_path):
     folder = tmp_path / "made" / "if_missing"
     with training_lock(folder):
         assert is_locked(folder)
-        with pytest.raises(DataError, match=rf"another training is at work[\s\S]*process {os.getpid()} on .* since 20"):
+        with pytest.raises(DataError, match=rf"another training is running[\s\S]*process {os.getpid()} on .* since 20"):
             training_lock(folder).__enter__()
     assert not is_locked(folder)
     assert len([path for path in folder.iterdir() if path.name != LOCK]) == (locks is not None)

@@ -58,9 +58,9 @@ def test_a_log_is_cut_at_the_position_of_a_state(tmp_path):
 def test_a_log_that_does_not_belong_to_the_state_is_refused(tmp_path):
     path = tmp_path / "log.csv"
     position = written(path, 3).position
-    with pytest.raises(DataError, match=r"not that of the saved state[\s\S]*step 2"):
+    with pytest.raises(DataError, match=r"not belong to the saved state[\s\S]*step 2"):
         LiveLog(path).cut(position, 2)
-    with pytest.raises(DataError, match="not that of the saved state"):
+    with pytest.raises(DataError, match="not belong to the saved state"):
         LiveLog(path).cut(position + 1, 3)
     with pytest.raises(DataError):
         LiveLog(tmp_path / "nothing").cut(position, 3)

@@ -375,7 +375,7 @@ def test_a_log_that_is_shorter_than_its_state_is_refused(experiment, walls, tmp_
             run(experiment, walls, tmp_path)
     live = state_folder(tmp_path, FINGERPRINT) / "log.csv"
     live.write_text("".join(live.read_text().splitlines(keepends=True)[:3]))
-    with pytest.raises(DataError, match=r"not that of the saved state[\s\S]*log.csv"):
+    with pytest.raises(DataError, match=r"not belong to the saved state[\s\S]*log.csv"):
         run(experiment, walls, tmp_path)
 
 
@@ -437,7 +437,7 @@ def test_two_trainings_do_not_share_a_folder(experiment, walls, tmp_path, finger
     seen = []
 
     def try_another(*_):
-        with pytest.raises(DataError, match="another training is at work"):
+        with pytest.raises(DataError, match="another training is running"):
             run(experiment, walls, tmp_path, state_fingerprint=fingerprint)
         seen.append((tmp_path / f"state-{FINGERPRINT[:16]}").is_dir())
 
@@ -489,7 +489,7 @@ def test_half_precision_of_float16_is_for_gpus(experiment, walls, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     experiment["train"]["precision"] = "float16"
-    with pytest.raises(ConfigError, match="needs a GPU"):
+    with pytest.raises(ConfigError, match="requires a GPU"):
         run(experiment, walls, tmp_path)
 
 
@@ -518,7 +518,7 @@ def test_a_last_step_that_diverges_is_no_success(experiment, walls, tmp_path):
         run(experiment, walls[:2], tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
     experiment["train"]["validate_every"] = 1
-    with pytest.raises(DataError, match=r"scene to validate on are not finite[\s\S]*learning rate"):
+    with pytest.raises(DataError, match=r"validation scene are not finite[\s\S]*learning rate"):
         run(experiment, walls, tmp_path)
 
 
@@ -537,7 +537,7 @@ def test_the_batch_whose_gradient_is_not_finite_is_saved(experiment, walls, tmp_
 
 def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):
     experiment["model"] = {"name": "dense_sift"}
-    with pytest.raises(ConfigError, match="nothing to train"):
+    with pytest.raises(ConfigError, match="no trainable parameters"):
         run(experiment, walls, tmp_path)
 
 
