@@ -257,7 +257,7 @@ def test_initial_weights_must_be_there_unless_they_are_made_here() -> None:
     config = deepcopy(DEMO)
     config["experiments"]["exact"]["train"]["init"] = "models/typo.safetensors"
     (problem,) = problems(config)
-    assert problem.startswith("experiments.exact.train.init: there is no model file models/typo.safetensors")
+    assert problem.startswith("experiments.exact.train.init: the model file models/typo.safetensors does not exist")
     touch("models/typo.safetensors")
     load(config, ROOT)
     config["experiments"]["exact"]["train"]["init"] = "results/train/houses/first/seed0"
@@ -270,7 +270,9 @@ def test_files_of_experiments_that_are_not_run_are_asked_for_by_name() -> None:
     config = load(config, ROOT)
     assert missing_files(config, "exact") == []
     (problem,) = missing_files(config, "later")
-    assert problem.startswith("experiments.later.model.path: there is no model file models/run/model.safetensors")
+    assert problem.startswith(
+        "experiments.later.model.path: the model file models/run/model.safetensors does not exist"
+    )
 
 
 def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
@@ -279,7 +281,7 @@ def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
     config["experiments"]["untrained"]["model"] = {"name": "backbone", "backbone": backbone, "stride": 8}
     for _ in range(2):  # whether or not a folder of the owner's name exists
         (problem,) = problems(config)
-        assert "experiments.untrained.model.backbone.path: there is no folder mine/dinu" in problem
+        assert "experiments.untrained.model.backbone.path: the folder mine/dinu does not exist" in problem
         touch("mine/dino/config.json")
     backbone["path"] = "hub:mine/dinu"
     load(config, ROOT)
