@@ -93,7 +93,7 @@ def test_match_draws_and_lists_correspondences(
     out, listed = tmp_path / "match.png", tmp_path / "match.csv"
     assert main(["match", *photos, "--model", model, "--out", str(out), "--matches", str(listed), "--count", "40"]) == 0
     table = pd.read_csv(listed)
-    assert capsys.readouterr().out == f"{len(table)} matches in {out}\n"
+    assert capsys.readouterr().out == f"{len(table)} matches written to {out}\n"
     assert cv2.imread(str(out)) is not None
     inner = table[table["u_a"].between(16, 42) & table["v_a"].between(8, 26)]
     assert len(inner) > 5
