@@ -229,7 +229,7 @@ def test_mistakes_of_users_are_one_line(
     (tmp_path / "other").mkdir()
     twin = tmp_path / "other" / "a.jpg"
     cases = [
-        (1, "no model 'resnet51'", ["extract", photos[0], "--model", "resnet51", *out]),
+        (1, "the model 'resnet51' does not exist", ["extract", photos[0], "--model", "resnet51", *out]),
         (1, "not a model of this project", ["info", photos[0] + ".safetensors"]),
         (2, f"{twin} would be written to the same file", ["extract", photos[0], twin, "--model", model, *out]),
         (2, "must end in .png", ["match", *photos, "--model", model, "--out", tmp_path / "m.jpg"]),

@@ -136,7 +136,7 @@ def configured(folder: Path, **changes: Any) -> list[object]:
 
 def test_a_finished_folder_is_whole(results: Path, capsys: pytest.CaptureFixture) -> None:
     status, said = verify(capsys, "--configfile", TINY)
-    assert (status, said) == (0, "7 files verified: all are intact and of this configuration")
+    assert (status, said) == (0, "7 files verified: all are intact and belong to this configuration")
     status, said = verify(capsys, results, "--files-only")
     assert (status, said) == (0, "7 files verified: all are intact")
 
@@ -177,7 +177,10 @@ def test_what_was_made_from_older_inputs_is_outdated(results: Path, plan: Plan, 
     write_check(plan, digest="e")  # the raw files changed, and only their check ran again
     status, said = verify(capsys, "--configfile", TINY)
     assert status == 1
-    assert f"outdated: 1; {results.parent / FRAMES}: was made from another {MANIFEST} than the current one" in said
+    assert (
+        f"outdated: 1; {results.parent / FRAMES}: was made from another version of {MANIFEST} than the current one"
+        in said
+    )
     assert "damaged: " not in said
     assert "other configuration" not in said
 

@@ -255,11 +255,11 @@ def test_photographs_of_other_kinds_are_named(tmp_path, caplog):
     with pytest.raises(DataError, match=r"1, and 20 with unsupported formats: IMG_0.HEIC[\s\S]*convert them to JPEG"):
         reconstruct(tmp_path / "photos", tmp_path / "out", {"matcher": "exhaustive"}, 1)
     assert any(record.levelno == logging.WARNING for record in caplog.records)
-    with pytest.raises(DataError, match=r"HEIC, which is not read[\s\S]*convert"):
+    with pytest.raises(DataError, match=r"HEIC, which is not supported[\s\S]*convert"):
         decode_color(HEIC, file=Path("renamed.jpg"), scene="s")
     seeds.colmap(tmp_path, "binary")
     seeds.put(tmp_path / "s/images", {"IMG.heic": HEIC})
-    assert "not read: IMG.heic" in content_of_photographs(tmp_path)[2]["notes"][0]
+    assert "unsupported file formats: IMG.heic" in content_of_photographs(tmp_path)[2]["notes"][0]
     seeds.posed_rgbd(tmp_path / "posed")
     for file in (tmp_path / "posed/s/color").iterdir():
         file.rename(file.with_suffix(".heic"))

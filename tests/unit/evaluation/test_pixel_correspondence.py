@@ -493,7 +493,7 @@ def test_images_without_depth_give_no_number_and_no_zero(make_scene, turned):
 
 def test_frames_of_different_sizes_are_refused(make_scene, turned):
     scenes = [make_scene(np.eye(4)[None], np.ones((1, 2, 2, 3)), scene=f"r{h}", size=(h, 8)) for h in (6, 7)]
-    with pytest.raises(DataError, match="another size"):
+    with pytest.raises(DataError, match="differ in size"):
         pixel_correspondence.evaluate(scenes, SETTINGS)
 
 

@@ -288,7 +288,7 @@ def test_wrong_options(models):
     for options, message in [
         ({"layer": 0}, "no layer 0; its layers are 1 to 3"),
         ({"layer": 4}, "no layer 4"),
-        ({"facet": "keys"}, "unknown facet 'keys'; there are: token, query, key, value"),
+        ({"facet": "keys"}, "unknown facet 'keys'; expected one of: token, query, key, value"),
         ({"facet": "key", "norm": True}, "`norm` applies to tokens"),
         ({"blocks": 3}, "does not support these options"),
     ]:

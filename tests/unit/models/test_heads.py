@@ -152,7 +152,7 @@ def test_the_light_head_is_its_formula():
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"name": "mlp"}, "unknown head 'mlp'; there are: linear, locus, residual_cnn, residual_mlp"),
+        ({"name": "mlp"}, "unknown head 'mlp'; expected one of: linear, locus, residual_cnn, residual_mlp"),
         ({"name": "residual_mlp"}, "does not support these options: .*hidden"),
         ({"name": "locus", "hidden": 3}, "does not support these options: .*hidden"),
         ({"name": "locus", "width": 30}, "multiple of 4"),
