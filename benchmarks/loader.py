@@ -26,7 +26,7 @@ from loco.steps.correspondence import correspond_scene
 from loco.steps.pairs import index_scene
 from loco.storage import Correspondences, Frames
 from loco.storage.scene_file import Array
-from loco.training import landmarks
+from loco.training import patch_selection
 from loco.training.data import Batches
 from loco.training.jitter import colours, draw_factors
 from loco.training.scene_files import SceneFiles
@@ -163,7 +163,10 @@ def areas(points: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 @contextmanager
 def former_code() -> Iterator[None]:
     """Replace the selection of patches of the library by the former one."""
-    with mock.patch.object(landmarks, "_farthest", farthest), mock.patch.object(landmarks, "patch_areas", areas):
+    with (
+        mock.patch.object(patch_selection, "_farthest", farthest),
+        mock.patch.object(patch_selection, "patch_areas", areas),
+    ):
         yield
 
 

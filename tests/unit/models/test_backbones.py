@@ -286,7 +286,7 @@ def test_known_names_fit_their_hub_names():
 def test_wrong_options(models):
     folder = models["vit"][1]
     for options, message in [
-        ({"layer": 0}, "no layer 0; its layers are 1 to 3"),
+        ({"layer": 0}, "no layer 0: its layers are 1 to 3"),
         ({"layer": 4}, "no layer 4"),
         ({"facet": "keys"}, "unknown facet 'keys'; expected one of: token, query, key, value"),
         ({"facet": "key", "norm": True}, "`norm` applies to tokens"),
@@ -297,7 +297,7 @@ def test_wrong_options(models):
     for options in ({"facet": "key"}, {"norm": True}):
         with pytest.raises(ConfigError, match="neither facets nor"):
             build(models["resnet"][1], **options)
-    with pytest.raises(ConfigError, match="no layer 5; its layers are 1 to 4"):
+    with pytest.raises(ConfigError, match="no layer 5: its layers are 1 to 4"):
         build(models["resnet"][1], layer=5)
     with pytest.raises(ConfigError, match="croco, onnx, transformers"):
         build_backbone({"name": "timm", "path": "x"})

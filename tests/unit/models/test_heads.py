@@ -156,7 +156,7 @@ def test_the_light_head_is_its_formula():
         ({"name": "residual_mlp"}, "does not support these options: .*hidden"),
         ({"name": "locus", "hidden": 3}, "does not support these options: .*hidden"),
         ({"name": "locus", "width": 30}, "multiple of 4"),
-        ({"name": "residual_cnn", "widths": [4, 4]}, "3 or more"),
+        ({"name": "residual_cnn", "widths": [4, 4]}, "at least 3 entries"),
     ],
 )
 def test_unknown_heads_and_options_are_refused(config, problem):
