@@ -106,7 +106,7 @@ def test_a_zip_of_many_bombs_is_refused_by_its_ratio(raw, monkeypatch):
     monkeypatch.setattr(archive, "LARGEST_RATIO", 20)
     for k in range(2):
         bomb(raw / "house" / f"{REGIONS}.zip", f"house/{k}.txt", 20 << 20)
-    assert "times its size" in problems(raw)
+    assert "times its" in problems(raw)
 
 
 def test_members_are_checked_without_being_held(raw, monkeypatch):
