@@ -242,7 +242,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", edit("poses.txt", lambda rows: [*rows, rows[0]]), r"expected: 11 rows[\s\S]*found: 12 rows"),
         ("posed_rgbd", edit("poses.txt", lambda r: [r[0], r[1][:-3], *r[2:]]), r"line 2 cannot[\s\S]*16 values"),
         ("posed_rgbd", edit("poses.txt", lambda r: ["x" + r[0][1:], *r[1:]]), r"not a number: .*'x"),
-        ("posed_rgbd", edit("poses.txt", lambda r: ["2" + IDENTITY[1:], *r[1:]]), r"not a rotation .*\(row 1\)"),
+        ("posed_rgbd", edit("poses.txt", lambda r: ["2" + IDENTITY[1:], *r[1:]]), r"rigid transformation \(row 1\)"),
         ("posed_rgbd", edit("poses.txt", lambda r: ["nan " + IDENTITY[2:]] * 11), r"no frame can be used[\s\S]*11 fr"),
         ("posed_rgbd", lose("poses.txt"), r"poses.txt is missing"),
         ("posed_rgbd", lose("K.txt"), r"K.txt is missing"),

@@ -287,7 +287,7 @@ def test_names_never_reach_a_manifest_or_snakemake_as_they_are(tmp_path):
 def test_positions_that_no_camera_has_are_refused(far):
     pose = np.eye(4)
     pose[1, 3] = far
-    with pytest.raises(DataError, match=r"impossibly far away \(row 3\)[\s\S]*1e\+08 m"):
+    with pytest.raises(DataError, match=r"implausibly far away \(row 3\)[\s\S]*1e\+08 m"):
         as_pose(pose, file=Path("poses.txt"), scene="s", row=3)
     assert not is_rigid(pose)
     pose[1, 3] = 6.4e6  # geocentric coordinates
