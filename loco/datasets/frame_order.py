@@ -21,7 +21,7 @@ ORDERS: dict[str, Callable[[Path], Any]] = {
     "natural order (2 before 10)": lambda file: natural(str(file)),
     "lexicographic order (10 before 2)": str,
     "lexicographic order of the names without suffix": lambda file: str(file.with_suffix("")),
-    "case-insensitive lexicographic order": lambda file: str(file).casefold(),
+    "lexicographic order regardless of case": lambda file: str(file).casefold(),
 }
 
 
