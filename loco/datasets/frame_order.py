@@ -1,9 +1,9 @@
 """Match the rows of a table to images, by a column of names or numbers, or else by the order of the names.
 
 Software sorts names in several orders, and a table does not state which one its writer used. Time stamps with different
-numbers of decimals are a common case: ``1.83`` is before ``1.9`` in plain order and in time, but after it in natural
-order; for ``frame2`` and ``frame10`` the opposite holds. Therefore rows without names are matched by order only if all
-orders agree.
+numbers of decimals are a common case: ``1.83`` is before ``1.9`` in lexicographic order and in time, but after it in
+natural order; for ``frame2`` and ``frame10`` the opposite holds. Therefore rows without names are matched by order only
+if all orders agree.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
 @pytest.mark.parametrize(
     ("format", "damage", "message"),
     [
-        ("posed_rgbd", edit("poses.txt", lambda rows: rows[:-1]), r"expected: 11 rows, one for each[\s\S]*found: 10 rows"),
+        ("posed_rgbd", edit("poses.txt", lambda rows: rows[:-1]), r"expected: 11 rows, one[\s\S]*found: 10 rows"),
         ("posed_rgbd", edit("poses.txt", lambda rows: [*rows, rows[0]]), r"expected: 11 rows[\s\S]*found: 12 rows"),
         ("posed_rgbd", edit("poses.txt", lambda r: [r[0], r[1][:-3], *r[2:]]), r"line 2 cannot[\s\S]*16 values"),
         ("posed_rgbd", edit("poses.txt", lambda r: ["x" + r[0][1:], *r[1:]]), r"not a number: .*'x"),
@@ -363,7 +363,7 @@ def test_rows_are_matched_by_order_only_if_it_is_clear(names: list[str], clear: 
         return
     (problem,) = manifest["problems"]
     first, *others = re.findall(r"([^ ,]+)\.png in (natural|lexicographic) order", problem)
-    assert (first[1], others[0][1]) == ("natural", "plain")
+    assert (first[1], others[0][1]) == ("natural", "lexicographic")
     assert first[0] != others[0][0]
     with pytest.raises(DataError, match="order of the names is ambiguous"):
         PosedRgbdScene(tmp_path, "s")
