@@ -467,7 +467,7 @@ def test_a_listed_pair_without_its_image_is_an_error_that_names_it(make_scene, t
     truth = listed(poses, [(0, 1), (0, 2)])
     truth["pairs"][1]["b"] = "scene0707_00/15"
     scene = views(make_scene, poses, ground_truth=truth, separate=True)
-    with pytest.raises(DataError, match=r"1 missing, scene0707_00/15[\s\S]*max_hole_fraction"):
+    with pytest.raises(DataError, match=r"1 missing, such as scene0707_00/15[\s\S]*max_hole_fraction"):
         pixel_correspondence.evaluate([scene], SETTINGS)
 
 

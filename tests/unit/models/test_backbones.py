@@ -383,8 +383,8 @@ def test_code_in_a_folder_is_not_run(models, tmp_path):
     ("path", "says"),
     [
         ("missing/folder/here", "correct its path"),
-        ("weights/dino", "a model on the hub is written hub:owner/name"),
-        ("facebook/dino-vits8", "a model on the hub is written hub:owner/name"),
+        ("weights/dino", "write a model on the hub as hub:owner/name"),
+        ("facebook/dino-vits8", "write a model on the hub as hub:owner/name"),
         ("../nowhere", "correct its path"),
         ("dinov2_vits13", "did you mean dinov2_vits14?"),
     ],
