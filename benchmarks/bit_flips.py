@@ -1,9 +1,9 @@
-"""Is every flipped bit noticed? ``python -m benchmarks.bit_flips RESULTS [--flips 200] [--seed 0]``.
+"""Detection of flipped bits: ``python -m benchmarks.bit_flips RESULTS [--flips 200] [--seed 0]``.
 
-Random single bits of one file of each kind in a folder of results are flipped, one at a time, in a copy. Two readers
-look at the copy: the one that the next step uses (it may refuse the file, read the same values, or read others), and
-the whole-file check of ``loco verify``. A flip that changes what a step reads without an error is a fault, and so is
-one that ``loco verify`` does not notice. The exit status is 1 if there is a fault.
+Random single bits of one file of each kind in a results folder are flipped, one at a time, in a copy. Two readers
+read the copy: that of the next step (which may reject the file, read the same values, or read other values), and
+the verification of the whole file by ``loco verify``. A flip that changes the values that a step reads without an
+error is a fault, and so is one that ``loco verify`` does not detect. The exit status is 1 if there is a fault.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Reader = Callable[[Path], Any]
 
 
 def contents_of(kind: type[SceneFile]) -> Reader:
-    """Return a reader of everything that is in a file of a scene."""
+    """Return a reader of all content of a file of a scene."""
 
     def read(path: Path) -> dict[str, Any]:
         with kind(path) as file:
@@ -67,7 +67,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def flip(original: Path, read: Reader, flips: int, rng: random.Random) -> Counter[str]:
-    """Flip bits of a copy of a file, and count what its readers make of it."""
+    """Flip bits of a copy of a file, and count the outcomes of its readers."""
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copyfile(original, Path(folder) / original.name))
@@ -79,19 +79,19 @@ def flip(original: Path, read: Reader, flips: int, rng: random.Random) -> Counte
             try:
                 outcomes["read as before" if same(read(copy), expected) else "OTHER VALUES READ"] += 1
             except DataError:
-                outcomes["refused by the step"] += 1
+                outcomes["rejected by the step"] += 1
             try:
                 verify_content_id(copy)
-                outcomes["NOT NOTICED BY VERIFY"] += 1
+                outcomes["NOT DETECTED BY VERIFY"] += 1
             except DataError:
-                outcomes["noticed by verify"] += 1
+                outcomes["detected by verify"] += 1
     return outcomes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path, help="folder of results")
-    parser.add_argument("--flips", type=int, default=200, help="of each kind of file")
+    parser.add_argument("--flips", type=int, default=200, help="number of flips per kind of file")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng, faults = random.Random(arguments.seed), 0

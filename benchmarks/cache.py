@@ -1,4 +1,4 @@
-"""Training on stored features of a frozen backbone, against computing them at each step: the same steps, in one run."""
+"""Training on stored features of a frozen backbone, compared with computing them in each step, in one run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAIN = {
 
 
 def write_wall(path: Path) -> None:
-    """Frames of a wall 2 m ahead, by a camera that moves sideways; their colours are noise."""
+    """Write frames of a wall at a distance of 2 m from a camera that moves sideways; the colours are noise."""
     rng = np.random.default_rng(0)
     intrinsics = np.tile(np.array([[140.0, 0, 84], [0, 140, 63], [0, 0, 1]]), (COUNT, 1, 1))
     poses = np.tile(np.eye(4), (COUNT, 1, 1))
@@ -45,7 +45,7 @@ def write_wall(path: Path) -> None:
 
 
 def run(model: Mapping[str, Any], files: list[Path], steps: int, out: Path) -> tuple[float, float, list[float]]:
-    """Images a second, the share of the time that loading took, and the losses of all steps but a first for warmth."""
+    """Return images per second, the fraction of time spent loading, and the losses after a warm-up step."""
     module = RankingModule({"model": model, "train": TRAIN}, 0, [], out)
     scenes = open_scenes([files])
     batches = Batches(scenes, BATCH, None, 0, with_images=len(files) < 3 or module.extractor.needs_images)
@@ -68,8 +68,8 @@ def run(model: Mapping[str, Any], files: list[Path], steps: int, out: Path) -> t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=10, help="that are timed, of each (default: 10)")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch (default: 2)")
+    parser.add_argument("--steps", type=int, default=10, help="number of timed steps of each form (default: 10)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default: 2)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with TemporaryDirectory() as name:
@@ -89,11 +89,11 @@ def main() -> None:
         encode_scene(model, frames, encoded)
         computed = run(model, [frames, correspondences], arguments.steps, folder)
         stored = run(model, [frames, correspondences, encoded], arguments.steps, folder)
-    print("| backbone's features | images a second | share of loading |\n| :-- | --: | --: |")
+    print("| features of the backbone | images per second | fraction of loading |\n| :-- | --: | --: |")
     for title, (rate, share, _) in (("computed at each step", computed), ("stored", stored)):
         print(f"| {title} | {rate:.1f} | {100 * share:.0f} % |")
     apart = np.abs(np.subtract(computed[2], stored[2])).max()
-    print(f"\n{stored[0] / computed[0]:.1f} times the images; losses at most {apart:.1e} apart")
+    print(f"\n{stored[0] / computed[0]:.1f} times the images per second; losses differ by at most {apart:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Pixel correspondences with four settings from one search, against a plain form of the published one, in one run.
+"""Pixel correspondences with four settings from one search, compared with a direct form of the published search.
 
-``python -m benchmarks.correspondences`` (Linux) judges image pairs of 120 x 160 pixels with 768 channels, as on
-ScanNet: two filters, each with and without the points that the other image does not see. The plain form holds the
-similarities of all pixels of A to all of B, and computes them anew for each setting. Times are those of the processor,
-so that other work on the machine does not count.
+``python -m benchmarks.correspondences`` (Linux) evaluates image pairs of 120 x 160 pixels with 768 channels, as on
+ScanNet: two filters, each with and without the points that are occluded in the other image. The direct form stores the
+similarities of all pixels of A to all pixels of B, and computes them again for each setting. Times are CPU times, so
+that other programs on the machine have little effect.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=1, help="that are evaluated (default: 1)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
+    parser.add_argument("--pairs", type=int, default=1, help="number of image pairs (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: 1)")
     parser.add_argument("--run", nargs=2, metavar=("FORM", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -69,11 +69,11 @@ def main() -> None:
         shown = ", ".join(f"{100 * recall:.1f}" for recall in recalls)
         print(f"| {title} | {seconds / arguments.pairs:.2f} | {megabytes:.0f} | {shown} |")
     (slow, large, _), (fast, little, _) = runs["plain"], runs["shared"]
-    print(f"\n{slow / fast:.1f} times as fast, with {large / little:.1f} times less memory")
+    print(f"\n{slow / fast:.1f} times as fast, with 1/{large / little:.1f} of the memory")
 
 
 def write_scene(folder: Path, pairs: int) -> None:
-    """Pairs of images of a wall, from places that differ; noisy features of where on the wall a cell is."""
+    """Return pairs of images of a wall from different positions, with noisy features of the position on the wall."""
     rng = np.random.default_rng(0)
     waves = rng.normal(0, 3, (3, CHANNELS // 2))
     poses = np.tile(np.eye(4), (2 * pairs, 1, 1))
@@ -100,7 +100,7 @@ def write_scene(folder: Path, pairs: int) -> None:
 
 
 def measured(form: str, folder: str) -> tuple[float, float, list[float]]:
-    """Seconds of the processor, megabytes beyond what the process held before, and the mean recall of each setting."""
+    """Return CPU seconds, the growth of the memory in MB, and the mean recall of each setting."""
     with Frames(Path(folder) / "frames.h5") as frames, Features(Path(folder) / "features.h5") as features:
         scene = EvaluatedScene(frames.path, None, features.path)
         before, began = memory("VmRSS"), process_time()
@@ -109,13 +109,13 @@ def measured(form: str, folder: str) -> tuple[float, float, list[float]]:
 
 
 def shared(scene: EvaluatedScene) -> list[float]:
-    """The benchmark itself."""
+    """Run the benchmark of the library."""
     items = pixel_correspondence.evaluate([scene], SETTINGS).items
     return [float(np.mean(items[f"recall@10px{v.name}"])) for v in pixel_correspondence.variants(SETTINGS)]
 
 
 def plain(scene: EvaluatedScene) -> list[float]:
-    """The published form: every setting on its own."""
+    """Run the published form, with a separate search per setting."""
     count = len(scene.ground_truth["pairs"])
     settings = product(SETTINGS["filters"], SETTINGS["occlusions"])
     return [float(np.mean([np.mean(errors < 10) for errors in plain_errors(scene, count, *each)])) for each in settings]

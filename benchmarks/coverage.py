@@ -1,11 +1,11 @@
-"""How often 95 % confidence intervals contain the truth: simulated scores of image pairs whose truth is known.
+"""Coverage of 95 % confidence intervals on simulated scores of image pairs whose true mean is known.
 
     python -m benchmarks.coverage --scenes 3 6 12 --trials 1000
 
 A score is the sum of normal effects of its scene, of both images, of the pair, of the seed, and of the seed on the
 scene and on the pair; ``fraction`` maps it to (0, 1), skewed, and ``median`` to errors, the largest of which are
-infinite. The percentile bootstrap beside it draws the units of the same level with replacement: pairs, images (the
-weight of a pair is the product of the counts of its images) or scenes; seeds are drawn as well.
+infinite. The percentile bootstrap, for comparison, draws clusters of the same level with replacement: pairs, images
+(the weight of a pair is the product of the counts of its images) or scenes; seeds are drawn as well.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _normal(rng: np.random.Generator, variance: float, shape: int | tuple[int, .
 
 
 def coverage(trials: Trials, level: Level, kind: str, count: int, resamples: int = 0) -> tuple[float, float]:
-    """Fractions of ``count`` intervals that contain the truth: of the library, and of the percentile bootstrap.
+    """Return the fractions of ``count`` intervals that contain the truth, for the library and the percentile bootstrap.
 
     The latter is NaN without ``resamples``, and for medians.
     """
@@ -119,7 +119,7 @@ def _median(means: NDArray[np.float64], variance: float) -> float:
 def percentile_bootstrap(
     trials: Trials, scores: NDArray, weights: NDArray, level: Level, resamples: int
 ) -> tuple[float, float]:
-    """Bounds of the percentile bootstrap, as a baseline: units of a level and seeds are drawn with replacement."""
+    """Return the bounds of the percentile bootstrap: clusters of a level and seeds are drawn with replacement."""
     rng, scenes = trials.rng, int(trials.scene[-1]) + 1
 
     def counts(n: int) -> NDArray[np.int64]:

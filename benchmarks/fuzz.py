@@ -1,9 +1,9 @@
 """Damaged files of every format, read as the workflow reads them: ``python -m benchmarks.fuzz --mutations 10000``.
 
 Each mutation changes one file of a small valid input, chosen by the seed, the target and its number. A worker process
-reads it under a limit of memory and of CPU time. It may be read, or refused with an error of this project; a crash of
-the interpreter, a hang, an exception of any other kind, and too much memory are faults. The exit status is 1 if there
-is one, and each is printed with the command that repeats it.
+reads it with limits on memory and CPU time. The file may be read, or rejected with an error of this project; a crash of
+the interpreter, a hang, any other exception, and excessive memory are faults. The exit status is 1 if there
+is a fault, and each is printed with the command that reproduces it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORDS = (
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Change a few bytes, numbers or lines, or a member of a zip; now and then renew the file's content id."""
+    """Change a few bytes, numbers or lines, or a member of a zip; sometimes renew the content id of the file."""
     if data.startswith(b"PK\x03\x04") and rng.random() < 0.5:
         return _in_member(data, rng)
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
@@ -79,7 +79,7 @@ def _once(data: bytes, rng: random.Random) -> bytes:
 
 
 def _in_member(data: bytes, rng: random.Random) -> bytes:
-    """Change a member of a zip, its name or its kind of compression, in a zip that is whole otherwise."""
+    """Change a member of a zip, its name or its compression, in an otherwise intact zip."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     chosen = rng.choice(sorted(members))
@@ -94,7 +94,7 @@ def _in_member(data: bytes, rng: random.Random) -> bytes:
 
 
 def reseal(file: Path) -> None:
-    """Renew the content id of a file that states one, so that its reader sees what is behind it."""
+    """Renew the content id of a file that states one, so that its reader reads the damaged content."""
     from loco.storage.content_id import BLANK, HEAD, seal
 
     data = file.read_bytes()
@@ -203,9 +203,11 @@ def campaign(name: str, seed: int, first: int, last: int, seconds: float) -> tup
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mutations", type=int, default=1000, help="of all targets together")
+    parser.add_argument("--mutations", type=int, default=1000, help="total number over all targets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=20.0, help="CPU time of a mutation; more is a hang")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="CPU seconds per mutation; a longer time counts as a hang"
+    )
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=[*TARGETS, *BROKEN], metavar="TARGET")
     parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first mutation of each target")
     parser.add_argument("--work", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""What ``benchmarks.fuzz`` mutates: small valid files of every format, and how each is read.
+"""Targets of ``benchmarks.fuzz``: small valid files of every format, and their readers.
 
 A target writes its files into a folder and returns those that are to be mutated; its ``read`` reads them as the
 workflow does. Readers of raw scenes must list every problem in a manifest; the others may raise the errors of this
@@ -28,7 +28,7 @@ NO_MEMORY = "does not fit into memory"
 
 
 class UnforeseenError(Exception):
-    """A manifest lists an error that is a bug."""
+    """Raised if a manifest lists an error that is a bug."""
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def read_documents(folder: Path) -> None:
 
 
 def yield_errors(read: Callable[[], Any]) -> None:
-    """Read one of several files; its refusal must not hide the others."""
+    """Read one of several files; rejecting it must not prevent reading the others."""
     from loco.errors import LocoError
 
     try:

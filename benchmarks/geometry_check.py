@@ -1,4 +1,4 @@
-"""How often the geometric self-check reports a fault of raw scenes, names it, and raises a false alarm.
+"""Detection rates and false alarms of the geometric self-check of raw scenes.
 
 Simulated scenes of every format with depth are written, damaged in their raw files, and checked.
 """
@@ -33,15 +33,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "matterport3d": {"rooms": 2, "repetition": 0.5, "panoramas": 2, "image": {"height": 48, "width": 60}},
 }
 Damage = Callable[[str, Path, str], None]
-RESIZED = re.compile("the intrinsics look|belongs? to images of another size")  # or by the principal point alone
-INVERTED = re.compile("poses look (world-to-camera|camera-to-world)")  # COLMAP's are world-to-camera
+RESIZED = re.compile("the intrinsics appear|belongs? to images of another size")  # or by the principal point alone
+INVERTED = re.compile("poses appear to be (world-to-camera|camera-to-world)")  # COLMAP's are world-to-camera
 # Fault -> what the check should call it (None: nothing), and how to make it.
 FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
     "none": (None, lambda *_: None),
     "inverted poses": (INVERTED, lambda f, path, scene: rewrite_poses(f, path, scene, np.linalg.inv)),
     "OpenGL axes": ("camera axes", reverse_axes),
-    "depth x 5": (re.compile("looks? 5 times too large"), lambda f, path, scene: rewrite_depth(f, path, 5.0)),
-    "depth / 5": (re.compile("looks? 5 times too small"), lambda f, path, scene: rewrite_depth(f, path, 0.2)),
+    "depth x 5": (re.compile("appears? to be 5 times too large"), lambda f, path, scene: rewrite_depth(f, path, 5.0)),
+    "depth / 5": (re.compile("appears? to be 5 times too small"), lambda f, path, scene: rewrite_depth(f, path, 0.2)),
     "shuffled poses": (
         "shuffled",
         lambda *scene: reorder_poses(*scene, np.random.default_rng(0).permutation),
@@ -56,7 +56,7 @@ FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
 
 
 def problems_of(format: str, source: Path, scene: str, damage: Damage) -> list[str]:
-    """The problems that the check reports of a damaged copy of a scene."""
+    """Return the problems that the check reports for a damaged copy of a scene."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
         shutil.copytree(source / scene, raw / scene)
@@ -72,7 +72,7 @@ def write_scene(format: str, folder: Path, scene: str, seed: int) -> None:
 
 
 def measure(format: str, folder: Path, scenes: list[str], faults: list[str]) -> None:
-    """Print a row per fault: what the check says of damaged copies of these scenes in ``folder``."""
+    """Print one row per fault: the reports of the check for damaged copies of these scenes in ``folder``."""
     for fault in faults:
         name, damage = FAULTS[fault]
         begin = time.process_time()
@@ -90,7 +90,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--formats", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=FAULTS)
-    parser.add_argument("--recording", type=Path, help="folder of a posed_rgbd recording to damage, not simulated ones")
+    parser.add_argument(
+        "--recording", type=Path, help="folder of a posed_rgbd recording to damage instead of simulated scenes"
+    )
     arguments = parser.parse_args()
     print("| format | fault | reported | named right | CPU seconds per check |\n|---|---|--:|--:|--:|")
     with contextlib.redirect_stderr(io.StringIO()):

@@ -1,6 +1,6 @@
-"""How good is the gradient of an estimate of the ranking loss? Cosines with the exact gradient, and the time.
+"""Gradients of estimates of the ranking loss: cosine similarity with the exact gradient, and time.
 
-The gradient is that of the parameters of a head on stored features, which is what an optimiser sees. For batches of
+The gradient is taken with respect to the parameters of a head on stored features, as in training. For batches of
 several sizes, each estimate is compared
 
 - with the exact gradient of the same batch: the noise of the estimate alone;
@@ -61,7 +61,7 @@ def gradient(extractor: nn.Module, batch: Batch, criterion: RankingLoss) -> tupl
 
 
 def study(extractor: nn.Module, batches: Sequence[Batch], draws: int) -> dict[str, tuple[float, float, float]]:
-    """Cosines of each estimate with the exact gradient, and with the mean one of other batches; CPU seconds."""
+    """Return the cosines of each estimate with the exact gradient and with the mean one of other batches; CPU s."""
     exact = {
         str(of): [gradient(extractor, batch, build_loss(**of, normalise=False)) for batch in batches]
         for of in (ONE_LIST, PER_QUERY)
@@ -82,7 +82,7 @@ def study(extractor: nn.Module, batches: Sequence[Batch], draws: int) -> dict[st
 
 
 def warmed(experiment: Mapping[str, Any], batches: Batches) -> nn.Module:
-    """The model of an experiment after a few steps of its training."""
+    """Return the model of an experiment after a few steps of its training."""
     extractor = build_extractor(experiment["model"], 0).train()
     phase = phases_of(experiment["train"])[0]
     optimiser = build_optimiser(extractor, [phase])

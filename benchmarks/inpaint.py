@@ -1,4 +1,4 @@
-"""Time of filling the holes of a depth image: the missing pixels alone against a solve over the whole image."""
+"""Time of inpainting a depth image: a solve over the missing pixels compared with one over the whole image."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ REPEATS = 3
 
 
 def solve_whole_image(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The colourisation of Levin et al. (2004) as it is published: one unknown and one equation for every pixel.
+    """Solve the colourisation of Levin et al. (2004) as published, with one unknown and one equation per pixel.
 
-    The equation of a missing pixel says that it is the weighted mean of its neighbours, that of a known one that it
-    keeps its depth.
+    The equation of a missing pixel sets it to the weighted mean of its neighbours, that of a known pixel to its depth.
     """
     height, width = depth.shape
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(float)
@@ -50,7 +49,9 @@ def solve_whole_image(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> ND
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=12, help="of a simulated walk (default: %(default)s)")
+    parser.add_argument(
+        "--images", type=int, default=12, help="frames of a simulated trajectory (default: %(default)s)"
+    )
     settings = {"seed": 0, "rooms": 2, "repetition": 0.3, "image": {"height": 256, "width": 320}}
     settings["images"] = parser.parse_args().images
     print("| frame | holes | whole image, ms | missing pixels, ms | ratio |\n|---|---|---|---|---|")
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def timed(fill: Callable, depth: NDArray, rgb: NDArray) -> tuple[NDArray, float]:
-    """What it gives, and its shortest time in seconds."""
+    """Return the result of a call, and its shortest time in seconds."""
     filled = fill(depth, rgb)
     return filled, min(timeit.repeat(lambda: fill(depth, rgb), number=1, repeat=REPEATS))
 

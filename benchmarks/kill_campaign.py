@@ -1,10 +1,10 @@
-"""Does the workflow survive SIGKILL? Kill it at random moments, change settings, run it again, compare the results.
+"""Test of the workflow against SIGKILL: kill it at random moments, change settings, run it again, compare results.
 
 ``python -m benchmarks.kill_campaign --kills 50 --seed 0`` (Linux) runs the workflow on ``tests/workflow/tiny.yaml``
 with a longer training. Each kill hits all processes, Snakemake alone, or one job alone; a third of the kills are
 followed by other settings. Every chain of kills ends with a complete run, whose files must equal those of an
 undisturbed run of the same settings, byte for byte (:data:`LEFT_OUT` and the columns of times in ``log.csv`` aside),
-and no temporary file may be left. No manual help but ``snakemake --unlock`` is given. The exit status is 1 if anything
+and no temporary file may be left. The only intervention is ``snakemake --unlock``. The exit status is 1 if anything
 differs or fails.
 """
 
@@ -131,7 +131,7 @@ class Chain:
         return True
 
     def recover(self) -> None:
-        """Unlock the folder if the last run asked for that; note any other failure."""
+        """Unlock the folder if the last run reported a lock; record any other failure."""
         said = self.output().read_text(errors="replace")
         if "--unlock" in said:
             self.unlocks[self.kills[-1][0] if self.kills else "no kill"] += 1
@@ -171,7 +171,7 @@ class Chain:
         }
 
     def compare(self, undisturbed: Chain) -> int:
-        """Compare with a run that nothing disturbed, and note what differs. Returns how many files were compared."""
+        """Compare with an undisturbed run and record the differences. Returns the number of compared files."""
         found, expected = self.results(), undisturbed.results()
         extra = set() if self.changed else found.keys() - expected.keys()  # files of other settings may stay
         self.faults += [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
@@ -194,7 +194,7 @@ def _without_times(path: Path) -> bytes:
 
 
 def campaign(folder: Path, kills: int, seed: int, cores: int) -> bool:
-    """Run chains until there were enough kills, and print what was found. Returns whether all was well."""
+    """Run chains until the number of kills is reached, and print the results. Returns whether there was no fault."""
     rng, chains, undisturbed = random.Random(seed), [], {}
 
     def reference(variant: int) -> Chain:
@@ -235,8 +235,8 @@ def campaign(folder: Path, kills: int, seed: int, cores: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments, kinds and settings")
-    parser.add_argument("--cores", type=int, default=2, help="of each Snakemake")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times, kinds and settings")
+    parser.add_argument("--cores", type=int, default=2, help="cores of each Snakemake process")
     parser.add_argument("--directory", type=Path, help="folder to run in, which is kept (default: a temporary one)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:

@@ -1,4 +1,4 @@
-"""Scoring a linear probe patch by patch, against all logits brought to pixels and kept: time and peak memory.
+"""Scoring a linear probe patch by patch, compared with storing the logits of all pixels: time and peak memory.
 
 ``python -m benchmarks.linear_probe`` (Linux) scores the same probe on the same images in two fresh processes.
 """
@@ -31,7 +31,7 @@ def probe() -> nn.Linear:
 
 
 def image(i: int) -> tuple[Tensor, Tensor]:
-    """Features (32, 40, 768), half precision, and class map (256, 320): some 40 classes an image, in rectangles."""
+    """Features (32, 40, 768), half precision, and class map (256, 320) of about 40 classes per image, in rectangles."""
     rng = np.random.default_rng(i)
     classes = rng.choice(CLASSES, 40)[rng.integers(0, 40, (16, 20))].repeat(16, axis=0).repeat(16, axis=1)
     classes = torch.from_numpy(np.roll(classes, 3, axis=(0, 1)).copy())  # patches at their borders show two
@@ -41,7 +41,7 @@ def image(i: int) -> tuple[Tensor, Tensor]:
 
 
 def patch_by_patch(count: int) -> tuple[np.ndarray, ...]:
-    """The library's form."""
+    """Score with the library."""
     row, column = np.arange(SIZE[0]) * GRID[0] // SIZE[0], np.arange(SIZE[1]) * GRID[1] // SIZE[1]
     patch_of = row[:, None] * GRID[1] + column
 
@@ -60,7 +60,7 @@ def patch_by_patch(count: int) -> tuple[np.ndarray, ...]:
 
 @torch.inference_mode()
 def all_pixels(count: int) -> tuple[np.ndarray, ...]:
-    """The published form: logits of all images, brought to pixels; a mask a class; a ranking of all pixels a class."""
+    """Score as published: logits of all images upsampled to pixels; a mask and a ranking of all pixels per class."""
     layer = probe()
     images = [image(i) for i in range(count)]
     logits = torch.stack([layer(features.float()).permute(2, 0, 1) for features, _ in images])
@@ -93,7 +93,7 @@ def peak() -> float:
 
 
 def measure(form: str, count: int, out: Path) -> None:
-    """Print seconds and MB above what the process held before; write the numbers."""
+    """Print seconds and the growth of the memory in MB; write the results."""
     torch.set_num_threads(1)
     image(0)
     before, began = peak(), perf_counter()
@@ -104,9 +104,9 @@ def measure(form: str, count: int, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=8, help="to score (default: 8)")
-    parser.add_argument("--form", choices=FORMS, help="measure this one, in this process")
-    parser.add_argument("--out", type=Path, help="where to write its numbers")
+    parser.add_argument("--images", type=int, default=8, help="number of images (default: 8)")
+    parser.add_argument("--form", choices=FORMS, help="form to measure in this process")
+    parser.add_argument("--out", type=Path, help="output file")
     arguments = parser.parse_args()
     if arguments.form:
         measure(arguments.form, arguments.images, arguments.out)

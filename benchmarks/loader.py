@@ -1,4 +1,4 @@
-"""Images per second and core that the loader of a training reads, before and after: layouts, thinning, samplers."""
+"""Images per second and core that the loader of a training reads, before and after: layouts, patches, samplers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from loco.steps.correspondence import correspond_scene
 from loco.steps.pairs import index_scene
 from loco.storage import Correspondences, Frames
 from loco.storage.scene_file import Array
-from loco.training import landmarks
+from loco.training import patch_selection
 from loco.training.data import Batches
 from loco.training.jitter import colours, draw_factors
 from loco.training.scene_files import SceneFiles
@@ -38,13 +38,13 @@ GOAL = 250  # images per second and core: 2,000 for a GPU with eight cores
 
 
 class GzippedFrames(Frames):
-    """Frames as they were stored before: colours compressed with gzip."""
+    """Frames in the former layout: colours compressed with gzip."""
 
     arrays: ClassVar = {**Frames.arrays, "rgb": Array("uint8", ("n", "h", "w", 3), frames="compressed")}
 
 
 class GzippedCorrespondences(Correspondences):
-    """Correspondences as they were stored before."""
+    """Correspondences in the former layout."""
 
     arrays: ClassVar = {
         **Correspondences.arrays,
@@ -54,7 +54,7 @@ class GzippedCorrespondences(Correspondences):
 
 
 def simulate(panoramas: int) -> dict[str, Any]:
-    """Arrays of the frames of a simulated house; its photographs went through JPEG, as downloads have."""
+    """Arrays of the frames of a simulated house; its photographs are compressed as JPEG, like downloads."""
     house = build_house(scene_seed(0, "benchmark"), {"rooms": 3, "repetition": 0.3})
     renderer, rng = Renderer(house), np.random.default_rng(0)
     cameras = camera_intrinsics(SIZE, rng)
@@ -74,7 +74,7 @@ def simulate(panoramas: int) -> dict[str, Any]:
 def write(
     folder: Path, arrays: dict[str, Any], stride: int, kinds: tuple[type[Frames], type[Correspondences]]
 ) -> SceneFiles:
-    """The files of a scene in some layout."""
+    """Return the files of a scene in a layout."""
     frames, correspondences, pairs = (folder / f"{kind}{stride}.h5" for kind in ("frames", "correspondences", "pairs"))
     n = len(arrays["rgb"])
     with kinds[0].create(frames, "houses", "house", {"n": n, "h": SIZE[0], "w": SIZE[1]}) as file:
@@ -89,7 +89,7 @@ def write(
 
 
 def layouts(rgb: NDArray[np.uint8], folder: Path) -> Iterator[tuple[str, float, float]]:
-    """Name, bytes per pixel and ms per image of ways to store colours."""
+    """Return name, bytes per pixel and ms per image of formats for colours."""
     for name, options in {
         "gzip 1, shuffle": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
         "LZF": {"compression": "lzf"},
@@ -111,7 +111,7 @@ def layouts(rgb: NDArray[np.uint8], folder: Path) -> Iterator[tuple[str, float, 
 
 
 def milliseconds(call: Callable[[int], object], seconds: float = 0.5) -> float:
-    """CPU time of one call, the least of three rounds: the machine may have other work."""
+    """Return the CPU time of one call, the minimum of three rounds, as the machine may run other programs."""
     call(0)
     rounds = []
     for _ in range(3):
@@ -162,17 +162,20 @@ def areas(points: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 @contextmanager
 def former_code() -> Iterator[None]:
-    """The thinning of before, in the place of the library's."""
-    with mock.patch.object(landmarks, "_farthest", farthest), mock.patch.object(landmarks, "patch_areas", areas):
+    """Replace the selection of patches of the library by the former one."""
+    with (
+        mock.patch.object(patch_selection, "_farthest", farthest),
+        mock.patch.object(patch_selection, "patch_areas", areas),
+    ):
         yield
 
 
-def rate(scene: SceneFiles, sampler: str, thinning: str) -> float:
+def rate(scene: SceneFiles, sampler: str, patches_by: str) -> float:
     """Images per second of CPU time of one thread."""
     drawn = {"scenes": 1, "images_per_scene": 16, "min_overlap": 0.1, "min_baseline": 0.1}
     if sampler == "pairs":
         drawn = {"radius": RADIUS, "images": 16, "scenes_by": "equal"}
-    batch = {**drawn, "patches_per_image": None if thinning == "all" else PATCHES, "patches_by": thinning}
+    batch = {**drawn, "patches_per_image": None if patches_by == "all" else PATCHES, "patches_by": patches_by}
     batches = Batches([scene], batch, JITTER, 0)
     return 16e3 / milliseconds(batches.draw, 0.9)
 
@@ -192,7 +195,7 @@ def main() -> None:
         rgb, factors = torch.from_numpy(arrays["rgb"][:1]), draw_factors(JITTER, np.random.default_rng(0))[None]
         colour_ms = milliseconds(lambda _: colours(rgb, factors))
         print(f"\nconversion to float and colours (before in the loader, now on the device): {colour_ms:.2f} ms\n")
-        print("| stride | patches of an image | batches from | thinning | before | after |")
+        print("| stride | patches of an image | batches from | patches_by | before | after |")
         print("| --: | --: | :-- | :-- | --: | --: |")
         for stride in (14, 4):
             (folder / "before").mkdir(exist_ok=True)
@@ -200,11 +203,11 @@ def main() -> None:
             after = write(folder, arrays, stride, (Frames, Correspondences))
             patches = int(after.correspondences["valid"][:].sum(axis=(1, 2)).mean())
             for sampler in ("overlaps", "pairs"):
-                for thinning in ("all", "image", "space", "coverage"):
+                for patches_by in ("all", "image", "space", "coverage"):
                     with former_code():
-                        old = 1 / (1 / rate(before, sampler, thinning) + colour_ms / 1e3)
-                    new = rate(after, sampler, thinning)
-                    row = f"| {stride} | {patches} | {sampler} | {thinning} | {old:.0f} | {new:.0f} |"
+                        old = 1 / (1 / rate(before, sampler, patches_by) + colour_ms / 1e3)
+                    new = rate(after, sampler, patches_by)
+                    row = f"| {stride} | {patches} | {sampler} | {patches_by} | {old:.0f} | {new:.0f} |"
                     print(row, flush=True)
 
 

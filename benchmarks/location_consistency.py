@@ -1,4 +1,4 @@
-"""Location-consistency mAP of one batch of queries: in O(n log n) a query, against all thresholds written out."""
+"""Location-consistency mAP of one batch of queries: O(n log n) per query, compared with all thresholds at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written_out(distances: NDArray, similarities: NDArray, radius: float) -> NDA
 
 
 def measure(form: str, queries: int, samples: int) -> dict[str, float | list[float]]:
-    """Seconds, memory beyond what was held before (MB), and scores, of one form in this process."""
+    """Return seconds, growth of the memory (MB) and scores of one form in this process."""
     rng = np.random.default_rng(0)
     distances = RADIUS * np.sqrt(rng.random((queries, samples)))
     similarities = np.exp(-distances) + 0.3 * rng.standard_normal((queries, samples))
@@ -52,8 +52,8 @@ def measure(form: str, queries: int, samples: int) -> dict[str, float | list[flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queries", type=int, default=100, help="default: %(default)s")
-    parser.add_argument("--samples", type=int, default=1000, help="of each query (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=1000, help="samples per query (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: %(default)s)")
     parser.add_argument("--form", choices=["written out", "sorted"], help="measure one in this process; print JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -70,7 +70,8 @@ def main() -> None:
         print(f"| {form} | {row['seconds']:.3f} | {row['mb']:.1f} |")
     seconds, memory = (found["written out"][key] / found["sorted"][key] for key in ("seconds", "mb"))
     print(
-        f"\n{seconds:.0f} times faster in a {1 / memory:.3f} of the memory ({memory:.0f} x); scores {apart:.0e} apart"
+        f"\n{seconds:.0f} times faster with {1 / memory:.3f} of the memory ({memory:.0f} x); scores differ by "
+        f"{apart:.0e}"
     )
 
 

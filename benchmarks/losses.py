@@ -60,7 +60,7 @@ def simulate(patches: int, dim: int, rooms: int = 1) -> tuple[Tensor, Tensor]:
     """Features (n, d) and points (n, 3) of images taken in a room, and in copies of it 7 m apart.
 
     A feature is a random smooth function of the place plus noise, so that scores overlap as they do in training. In
-    all dimensions they are the same vectors of CODE numbers, turned into that space: the scores do not depend on it.
+    all dimensions they are the same vectors of CODE numbers, rotated into that space: the scores do not depend on it.
     """
     rng = np.random.default_rng(patches // rooms)
     images = [photograph(rng) for _ in range(-(-patches // (GRID[0] * GRID[1] * rooms)))]
@@ -76,7 +76,7 @@ def simulate(patches: int, dim: int, rooms: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def photograph(rng: np.random.Generator) -> NDArray[np.float64]:
-    """The points that a camera sees from somewhere in the room, (GRID[0] * GRID[1], 3)."""
+    """Return the points that a camera at a random position in the room sees, (GRID[0] * GRID[1], 3)."""
     lows, highs = (np.array(corners) for corners in zip(*BOXES))
     while True:
         place = rng.uniform((0.3, 0.3, 1.2), (ROOM[0] - 0.3, ROOM[1] - 0.3, 1.7))
@@ -93,7 +93,7 @@ def photograph(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def first_hit(place: NDArray, rays: NDArray, lows: NDArray, highs: NDArray) -> NDArray:
-    """Way to the first wall or box along each ray, (m,), in lengths of the ray: the slab method."""
+    """Return the distance to the first wall or box along each ray, (m,), in ray lengths, by the slab method."""
     with np.errstate(divide="ignore"):
         walls = (np.where(rays > 0, ROOM, 0.0) - place) / rays
         to_low, to_high = ((corner[:, None] - place) / rays for corner in (lows, highs))  # (boxes, m, 3)
@@ -203,7 +203,7 @@ def time_products(features: Tensor, device: str, rows: int = 1024, enough: float
 
 
 def clock(device: str) -> float:
-    """Seconds; of one thread on a CPU those of its processor, which other work of the machine disturbs less."""
+    """Return seconds; with one thread on a CPU, CPU seconds, which depend less on other programs on the machine."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif torch.get_num_threads() == 1:
@@ -212,7 +212,7 @@ def clock(device: str) -> float:
 
 
 def fresh_peak(device: str) -> float:
-    """Memory of this process now, from which the peak is counted anew."""
+    """Return the current memory of this process, and reset its peak."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -233,7 +233,7 @@ def peak(device: str) -> float:
 
 
 class Bench:
-    """Starts the measurements, leaves out what would take too long, and keeps the rows."""
+    """Starts the measurements, omits those that would take too long, and collects the rows."""
 
     def __init__(self, folder: Path, limit: float, threads: int, dtype: str) -> None:
         self.folder, self.limit, self.threads, self.dtype = folder, limit, threads, dtype
@@ -273,7 +273,7 @@ class Bench:
 def sizes(
     bench: Bench, losses: list[str], patches: list[int], dims: list[int], kappas: list[float], dense_gb: float
 ) -> Iterator[dict]:
-    """Every loss at every size; those whose time would pass the limit are left out."""
+    """Measure every loss at every size, except those whose time would exceed the limit."""
     last: dict[tuple, dict[str, Any]] = {}
     gradients = {loss: bench.folder / f"{loss}.npy" for loss in losses}
     for n in patches:
@@ -322,7 +322,7 @@ def agreement(bench: Bench, patches: list[int], dims: list[int], kappas: list[fl
 
 
 def area(bench: Bench, n: int, dims: list[int]) -> Iterator[dict]:
-    """Twice the area at the same density: the time of two rooms over that of one."""
+    """Measure twice the area at the same density: the time of two rooms divided by that of one."""
     for d in dims:
         one = bench.run("area", "exact", n, d, 0.5)
         two = bench.run("area", "exact", 2 * n, d, 0.5, rooms=2)
@@ -416,12 +416,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--losses", nargs="+", default=[*OPTIONS], choices=[*OPTIONS], help="in the table of sizes")
-    parser.add_argument("--sizes-only", action="store_true", help="the table of sizes alone")
+    parser.add_argument(
+        "--losses", nargs="+", default=[*OPTIONS], choices=[*OPTIONS], help="numbers of patches in the table of sizes"
+    )
+    parser.add_argument("--sizes-only", action="store_true", help="print only the table of sizes")
     parser.add_argument("--patches", type=int, nargs="+", default=[2560 * 2**k for k in range(6)], metavar="N")
     parser.add_argument("--dims", type=int, nargs="+", default=[64, 768], metavar="D")
     parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="metres", metavar="M")
-    parser.add_argument("--limit", type=float, default=60, help="seconds of a call, at most (default: %(default)s)")
+    parser.add_argument("--limit", type=float, default=60, help="maximum seconds per call (default: %(default)s)")
     parser.add_argument("--dense-gb", type=float, default=4, help="memory for the dense loss (default: %(default)s)")
     parser.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the features"

@@ -1,4 +1,4 @@
-"""Time of the overlaps of all pairs of images: only what may be seen, against every point into every image."""
+"""Time of the overlaps of all pairs of images: only potentially visible points, compared with all points."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def row_by_row(
     """The overlaps as they were published: row i of the matrix at once, by all points of image i in all images.
 
     Image j sees a point if it falls on a patch of j, before the camera, and not farther behind that patch's depth than
-    ``tolerance``. The patch is found by rounding. ``depth`` (n, h, w) has one pixel a patch, and ``intrinsics`` are
+    ``tolerance``. The patch is found by rounding. ``depth`` (n, h, w) has one pixel per patch, and ``intrinsics`` are
     those of that size.
     """
     n, h, w = depth.shape
@@ -49,7 +49,7 @@ def row_by_row(
 
 
 def simulate(images: int, rooms: int) -> tuple[NDArray, ...]:
-    """Points, validity, depth, intrinsics and poses of panoramas all over a furnished house."""
+    """Return points, validity, depth, intrinsics and poses of panoramas in all rooms of a furnished house."""
     house = build_house(scene_seed(0, "benchmark"), {"rooms": rooms, "repetition": 0.3})
     rng = np.random.default_rng(0)
     places = choose_panoramas(house, ray_scene(house), -(-images // 18), rng)

@@ -43,7 +43,7 @@ class FormerPairs:
 
 
 def memory() -> dict[str, float]:
-    """MB of this process: ``private``, its own alone, and ``pss``, with its proportion of what it shares."""
+    """Return the memory of this process in MB: ``private``, and ``pss``, with its proportion of shared pages."""
     text = Path("/proc/self/smaps_rollup").read_text()
     found = {name: int(size) / 1024 for name, size in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
     return {
@@ -54,7 +54,7 @@ def memory() -> dict[str, float]:
 
 
 def write_scene(folder: Path) -> tuple[SceneFiles, NDArray, NDArray]:
-    """A scene of made-up points: images that each show some square metres of a surface, about as a house has."""
+    """Return a synthetic scene: images that each show some square metres of a surface, about as in a house."""
     rng = np.random.default_rng(0)
     side = np.sqrt(AREA)
     places, extents = rng.uniform(0, side, (IMAGES, 1, 2)), rng.lognormal(0.3, 0.5, (IMAGES, 1, 1))
@@ -79,7 +79,7 @@ def measure_former(points: NDArray, images: NDArray) -> tuple[float, float]:
 
 
 def rank(folder: Path, workers: int, batches: int) -> None:
-    """One rank of a training: opens the index, forks its workers, and prints what each of them took."""
+    """Run one rank of a training: open the index, fork its workers, and print the time and memory of each."""
     files = [
         SceneFiles(folder / "frames.h5", folder / "correspondences.h5", pairs_path=path)
         for path in sorted(folder.glob("pairs*.h5"))

@@ -1,8 +1,8 @@
-"""Memory of place recognition at LoCo's size: features are read image by image, VLADs are kept in half precision.
+"""Memory of place recognition at LoCo's size: features are read image by image, VLADs are stored as float16.
 
-The features are simulated as they are read: few patches an image, or this would take hours, but of 768 channels, and of
-as many images as LoCo's database and queries from Matterport3D have. What is kept of an image, its descriptor, does not
-depend on the number of patches.
+The features are simulated when they are read: few patches per image, as otherwise this would take hours, but 768
+channels, and as many images as LoCo's database and queries from Matterport3D have. The descriptor of an image, which is
+stored, does not depend on the number of patches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PUBLISHED = 32 * 40 * CHANNELS * 4  # bytes that the published form keeps of an 
 
 
 class SimulatedMaps:
-    """Feature maps (side, side, CHANNELS): image i and image ``database`` + i show place i, with noise of their own."""
+    """Feature maps (side, side, CHANNELS): image i and image ``database`` + i show place i, with different noise."""
 
     def __init__(self, database: int, side: int) -> None:
         self.database, self.side = database, side
@@ -37,7 +37,7 @@ class SimulatedMaps:
 
 
 def simulated_scene(database: int, queries: int, side: int) -> SimpleNamespace:
-    """What the evaluation asks of a scene."""
+    """The interface of a scene that the evaluation requires."""
     names = [f"image{i}" for i in range(database + queries)]
     truth = {"database": names[:database], "queries": names[database:], "positives": [[i] for i in range(queries)]}
     return SimpleNamespace(
@@ -51,7 +51,7 @@ def simulated_scene(database: int, queries: int, side: int) -> SimpleNamespace:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs=2, default=[DATABASE, QUERIES], help="default: %(default)s")
-    parser.add_argument("--side", type=int, default=8, help="patches a side of an image (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=8, help="patches per side of an image (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,8 +1,8 @@
-"""What planning a full-size run costs: ``python -m benchmarks.planning [matterport3d|scannet ...]``.
+"""Time of planning a full-size run: ``python -m benchmarks.planning [matterport3d|scannet ...]``.
 
-No data are needed: planning reads only names. Matterport3D has the published split; ScanNet has its 1,513 scans, in
-lists of names alone. Each is planned by ``snakemake -n`` with six experiments, three seeds and all benchmarks that
-apply. A second run samples the stack of the process at 100 Hz of its CPU time and counts the samples that are in a
+No data are required, because planning reads only names. Matterport3D has the published split; ScanNet has its 1,513
+scans, in lists of names alone. Each is planned by ``snakemake -n`` with six experiments, three seeds and all benchmarks
+that apply. A second run samples the stack of the process at 100 Hz of its CPU time and counts the samples that are in a
 function of this project, or in what it calls.
 """
 
@@ -54,7 +54,7 @@ except SystemExit as end:
 
 
 def overlay(name: str) -> dict[str, Any]:
-    """What is laid over the configuration of a dataset."""
+    """Return the settings that are merged over the configuration of a dataset."""
     changes: dict[str, Any] = {
         "run": {"experiments": EXPERIMENTS, "benchmarks": BENCHMARKS, "seeds": SEEDS},
         "experiments": {

@@ -1,4 +1,4 @@
-"""Streaming .sens files: peak memory and time a frame as the file grows, and the cost of a frame anywhere in it.
+"""Streaming .sens files: peak memory and time per frame as the file grows, and the cost of a random frame.
 
 ``python -m benchmarks.sens`` (Linux) writes files of ScanNet's image sizes to a temporary folder and prints a table.
 """
@@ -25,7 +25,7 @@ ASKED = 40  # frames read in random order
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{'frames':>8} {'file MB':>8} {'peak MB':>8} {'ms a frame':>10}")
+        print(f"{'frames':>8} {'file MB':>8} {'peak MB':>8} {'ms / frame':>10}")
         for length in LENGTHS:
             path = Path(folder) / "scan.sens"
             write_file(path, length)
@@ -37,7 +37,7 @@ def main() -> None:
         file = SensFile(path, "scan")
         print(f"opening the last: {1e3 * (perf_counter() - began):.1f} ms")
         read, decoded = random_access(file)
-        print(f"a frame anywhere in it: {1e3 * read:.2f} ms; decoding alone: {1e3 * decoded:.2f} ms")
+        print(f"random frame: {1e3 * read:.2f} ms; decoding alone: {1e3 * decoded:.2f} ms")
         print(f"ratio: {read / decoded:.3f}")
 
 
@@ -60,7 +60,7 @@ def write_file(path: Path, length: int) -> None:
 
 
 def stream(path: Path) -> tuple[float, float]:
-    """Read all frames in turn; peak memory of this process, MB, and seconds a frame."""
+    """Read all frames in order; return the peak memory of this process, MB, and seconds per frame."""
     began = perf_counter()
     file = SensFile(path, "scan")
     for k in range(len(file)):
@@ -73,7 +73,7 @@ def stream(path: Path) -> tuple[float, float]:
 
 
 def random_access(file: SensFile) -> tuple[float, float]:
-    """Seconds to read a frame at a random place, and to decode the same bytes from memory; medians."""
+    """Return the median seconds to read a random frame, and to decode the same bytes from memory."""
     read, decoded = [], []
     for k in np.random.default_rng(1).integers(len(file), size=ASKED).tolist():
         began = perf_counter()

@@ -1,4 +1,4 @@
-"""Training steps on images, or on stored features, that are made up: images per second, waiting for batches, memory.
+"""Training steps on random images or random stored features: images per second, waiting for batches, memory.
 
 The whole step of a training: loading, transfer, colours, network, exact loss, backward pass, optimiser.
 """
@@ -56,7 +56,7 @@ class MadeUp(IterableDataset):
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Images per second, the fraction of the time that batches are waited for, and peak memory (GB)."""
+    """Return images per second, the fraction of time spent waiting for batches, and the peak memory (GB)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         config = Dinov2Config(

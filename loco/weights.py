@@ -100,7 +100,7 @@ def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None
 
 
 def _absent(kind: str, path: str | Path) -> str:
-    where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
+    where = "" if os.path.isabs(path) else f" (searched in {os.getcwd()})"
     return f"the {kind} {path} does not exist{where}; correct the path or download the missing files"
 
 
@@ -110,8 +110,10 @@ def _transformers_problem(path: str, pretrained: bool) -> str | None:
         return None if hub_name(path) else f"expected {HUB}owner/name, found {path}"
     if os.path.isdir(folder):
         if path in SHORT_NAMES:
-            return f"`{path}` is the name of a backbone on the hub and of a folder here; write ./{path} for the folder "
-            "or rename the folder"
+            return (
+                f"`{path}` is the name of a backbone on the hub and of a folder here; write ./{path} for the folder or "
+                "rename the folder"
+            )
         if is_product(folder):
             return None
         return _folder_problem(folder, pretrained)

@@ -401,14 +401,14 @@ def _of_database(found: list[list[int]], count: int, file: Path, scene: str, not
     Raises:
         DataError: no index of a query is left.
     """
-    kept = [[number for number in numbers if 0 <= number < count] for numbers in found]
-    for query, (numbers, some) in enumerate(zip(found, kept)):
+    valid = [[number for number in numbers if 0 <= number < count] for numbers in found]
+    for query, (numbers, some) in enumerate(zip(found, valid)):
         if numbers and not some:
             what = f"query {query} has no positive among the database images"
             raise _truth_error(what, file, scene, f"numbers from 0 to {count - 1}", numbers[:10])
-    left_out = sum(map(len, found)) - sum(map(len, kept))
+    left_out = sum(map(len, found)) - sum(map(len, valid))
     more = [f"{left_out} positives in {file.name} are indices of no image and are ignored"] if left_out else []
-    return Found(kept, [*notes, *more])
+    return Found(valid, [*notes, *more])
 
 
 def _require_count(found: int, expected: int, what: str, file: Path, scene: str) -> None:

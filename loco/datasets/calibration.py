@@ -124,7 +124,7 @@ def require_size(
     meant = size_meant(intrinsics, size)
     if meant is not None:
         raise DataError(
-            f"{what} refers to images of another size",
+            f"{what} belongs to images of another size",
             file=file,
             scene=scene,
             expected=f"a principal point near the centre of {size[1]} x {size[0]} pixels",

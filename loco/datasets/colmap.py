@@ -63,7 +63,7 @@ class ColmapScene(RawScene):
         super().__init__(raw, scene)
         self.model = _read_model(self.folder, scene)
         self.images = {image.name: image for image in _registered(self.model)}
-        self._kept = _kept_points(self.model)
+        self._point_ids = _accurate_points(self.model)
 
     @classmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class ColmapScene(RawScene):
 
     def tracks(self) -> NDArray[np.float64]:
         """Return the points (t, 3), model units, that :data:`MIN_IMAGES` images observe within :data:`MAX_ERROR`."""
-        return np.array([self.model.points3D[k].xyz for k in self._kept]).reshape(-1, 3)
+        return np.array([self.model.points3D[k].xyz for k in self._point_ids]).reshape(-1, 3)
 
     def sightings(self, names: Sequence[str]) -> Sightings:
         lenses, uv, numbers, frame = [], [], [], []
@@ -127,8 +127,8 @@ class ColmapScene(RawScene):
     def _observed(self, image: pycolmap.Image) -> Observations:
         """Return the observations of usable points in the original photograph."""
         uv, ids = _observations(image)
-        kept = np.isin(ids, self._kept)
-        return Observations(uv[kept], np.searchsorted(self._kept, ids[kept]))
+        accurate = np.isin(ids, self._point_ids)
+        return Observations(uv[accurate], np.searchsorted(self._point_ids, ids[accurate]))
 
 
 def photographs(folder: Path) -> list[Path]:
@@ -231,10 +231,10 @@ def _registered(model: pycolmap.Reconstruction) -> list[pycolmap.Image]:
     return sorted((image for image in model.images.values() if image.has_pose), key=lambda image: image.name)
 
 
-def _kept_points(model: pycolmap.Reconstruction) -> NDArray[np.uint64]:
+def _accurate_points(model: pycolmap.Reconstruction) -> NDArray[np.uint64]:
     """Return the ids of the points that are sufficiently accurate, ascending."""
-    kept = [number for number, point in model.points3D.items() if point.error <= MAX_ERROR and _is_confirmed(point)]
-    return np.array(sorted(kept), np.uint64)
+    accurate = [number for number, point in model.points3D.items() if point.error <= MAX_ERROR and _is_confirmed(point)]
+    return np.array(sorted(accurate), np.uint64)
 
 
 def _is_confirmed(point: pycolmap.Point3D) -> bool:

@@ -40,5 +40,5 @@ def crop_to_aspect(frame: RawFrame, size: tuple[int, int]) -> RawFrame:
 
 def _inside(observations: Observations, border: tuple[int, int], sides: tuple[int, int]) -> Observations:
     uv = observations.uv - border
-    kept = ((uv >= 0) & (uv < sides)).all(axis=1)
-    return Observations(uv[kept], observations.track[kept])
+    inside = ((uv >= 0) & (uv < sides)).all(axis=1)
+    return Observations(uv[inside], observations.track[inside])

@@ -1,9 +1,9 @@
 """Match the rows of a table to images, by a column of names or numbers, or else by the order of the names.
 
 Software sorts names in several orders, and a table does not state which one its writer used. Time stamps with different
-numbers of decimals are a common case: ``1.83`` is before ``1.9`` in plain order and in time, but after it in natural
-order; for ``frame2`` and ``frame10`` the opposite holds. Therefore rows without names are matched by order only if all
-orders agree.
+numbers of decimals are a common case: ``1.83`` is before ``1.9`` in lexicographic order and in time, but after it in
+natural order; for ``frame2`` and ``frame10`` the opposite holds. Therefore rows without names are matched by order only
+if all orders agree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ORDERS: dict[str, Callable[[Path], Any]] = {
     "natural order (2 before 10)": lambda file: natural(str(file)),
     "lexicographic order (10 before 2)": str,
     "lexicographic order of the names without suffix": lambda file: str(file.with_suffix("")),
-    "case-insensitive lexicographic order": lambda file: str(file).casefold(),
+    "lexicographic order regardless of case": lambda file: str(file).casefold(),
 }
 
 

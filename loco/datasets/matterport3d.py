@@ -194,7 +194,7 @@ def _scan(values: list[str], intrinsics: NDArray | None) -> Scan:
         raise ValueError(f"{color_name!r} is not named <panorama>_i<camera>_<yaw>.jpg")
     pose = _numbers(numbers, (4, 4))
     if not is_rigid(pose):
-        raise ValueError("the pose is not a rotation and a translation")
+        raise ValueError("the pose is not a rigid transformation")
     return Scan(depth_name, color_name, intrinsics, pose)
 
 

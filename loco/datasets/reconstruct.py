@@ -88,7 +88,7 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
 
 
 def _require_one_order(images: Path, found: Sequence[Path], scene: str) -> None:
-    """Refuse ambiguous orders: COLMAP matches neighbours in plain order, which may differ from the recording order.
+    """Reject ambiguous orders: COLMAP matches neighbours in lexicographic order, which may differ from the recording.
 
     Raises:
         DataError: the order of the names is ambiguous.

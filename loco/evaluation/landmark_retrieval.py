@@ -167,8 +167,8 @@ def _landmarks(scene: EvaluatedScene, landmarks: NDArray[np.int64]) -> tuple[Ten
     features = torch.empty(len(landmarks), scene.features["features"].shape[-1])
     places = np.empty((len(landmarks), 3), np.float32)
     for i in np.unique(landmarks[:, 0]):
-        mine = np.flatnonzero(landmarks[:, 0] == i)
-        features[mine], places[mine] = _patches(scene, i, tuple(landmarks[mine, 1:].T))
+        of_image = np.flatnonzero(landmarks[:, 0] == i)
+        features[of_image], places[of_image] = _patches(scene, i, tuple(landmarks[of_image, 1:].T))
     return features, places
 
 
@@ -212,13 +212,14 @@ def _chosen(
     Landmarks are selected by the average precision of their views on one half of the images, and scored on the other.
     """
     for scene in dict.fromkeys(items["scene"]):
-        mine = [n for n in landmarks if items["scene"][n] == scene]
+        of_scene = [n for n in landmarks if items["scene"][n] == scene]
         by_views, scores = (
-            np.array([[items[_column(what, half)][n] for n in mine] for half in (0, 1)]) for what in ("views", ranked)
+            np.array([[items[_column(what, half)][n] for n in of_scene] for half in (0, 1)])
+            for what in ("views", ranked)
         )
         best = np.argsort(-by_views, axis=1, kind="stable")
         scores = np.take_along_axis(scores[::-1], best, axis=1).mean(axis=0)
-        for k, score in enumerate(scores[: max(1, round(fraction * len(mine)))].tolist()):
+        for k, score in enumerate(scores[: max(1, round(fraction * len(of_scene)))].tolist()):
             yield Item(scene, part=(k,)), score
 
 

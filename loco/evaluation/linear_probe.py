@@ -232,8 +232,8 @@ def _renumbered(
     """Return an image with the probe's outputs as classes, without other classes; ``pixels`` counts all of them."""
     np.add.at(pixels, contents.shown, contents.pixels)
     shown = output[contents.shown]
-    kept = shown != VOID
-    return features, Contents(contents.patch[kept], shown[kept], contents.pixels[kept])
+    not_void = shown != VOID
+    return features, Contents(contents.patch[not_void], shown[not_void], contents.pixels[not_void])
 
 
 def _centres(features: Tensor, shown: NDArray[np.integer]) -> tuple[Tensor, Contents]:

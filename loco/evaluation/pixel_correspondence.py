@@ -176,12 +176,12 @@ def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]
     Raises:
         DataError: the frames lack an image that is listed.
     """
-    given = pairs_of_dataset(scene) or []
-    angles = [float(rotation_angle(pose_a_to_b[:3, :3])) for *_, pose_a_to_b in given]
+    listed = pairs_of_dataset(scene) or []
+    angles = [float(rotation_angle(pose_a_to_b[:3, :3])) for *_, pose_a_to_b in listed]
     bins = bin_number(angles, edges).tolist()
     return [
         Pair(number, a, b, angle, None, of_bin, pose_a_to_b)
-        for (a, b, pose_a_to_b), angle, of_bin in zip(given, angles, bins)
+        for (a, b, pose_a_to_b), angle, of_bin in zip(listed, angles, bins)
     ]
 
 
@@ -249,17 +249,21 @@ def _pair_errors(
     of_surface = _points_on(surfaces, scene, pair.a, step * uv_a[z_a > 0])
     for variant in variants(settings):
         among = visible if variant.visible_only else np.ones(len(points), bool)
-        kept = _kept(found, variant, settings["matches"], among, of_surface)
-        own, places, there = points[found.point[kept]], found.places[kept, 0], shown[found.pixel[kept, 0].numpy()]
+        selected = _select_matches(found, variant, settings["matches"], among, of_surface)
+        own, places, there = (
+            points[found.point[selected]],
+            found.places[selected, 0],
+            shown[found.pixel[selected, 0].numpy()],
+        )
         if refined:
-            queries = sample_features(map_a, torch.from_numpy(uv_a[z_a > 0][found.point[kept]]), extent)
-            places = places + _offsets(queries, found.pixel[kept, 0].numpy(), map_b, extent, candidates, settings)
+            queries = sample_features(map_a, torch.from_numpy(uv_a[z_a > 0][found.point[selected]]), extent)
+            places = places + _offsets(queries, found.pixel[selected, 0].numpy(), map_b, extent, candidates, settings)
             there = shown_points(depth_b, step * places, frames["intrinsics"][pair.b], pose_b)
         in_space = np.linalg.norm(own - there, axis=1) if z_b.any() else np.empty(0)
         yield Errors(reprojection_errors(own, places, k_b, pose_b), in_space)
 
 
-def _kept(
+def _select_matches(
     found: Neighbours,
     variant: Variant,
     count: int,

@@ -135,12 +135,12 @@ def gather(scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> l
 def _database(name: str, scenes: Sequence[EvaluatedScene], settings: Settings, seed: int) -> Database:
     images, queries, names, positives = [], [], [], []
     for scene in scenes:
-        kept, asked, found = _places(scene, settings, seed)
+        in_database, query_images, found = _places(scene, settings, seed)
         positives += [len(images) + numbers for numbers in found]
-        images += [Image(scene, int(i)) for i in kept]
-        queries += [Image(scene, int(i)) for i in asked]
+        images += [Image(scene, int(i)) for i in in_database]
+        queries += [Image(scene, int(i)) for i in query_images]
         of_scene = scene.frames.names
-        names += [of_scene[i] for i in asked]
+        names += [of_scene[i] for i in query_images]
     order = scenes[0].rng(seed, 1).permutation(len(images))
     place = np.argsort(order)
     shuffled: list[Numbers] = [np.sort(place[numbers]) for numbers in positives]
@@ -205,17 +205,17 @@ def overlapping_places(
     Returns:
         Numbers (d,) of the database images and (q,) of the queries, and the indices into the d positives of each query.
     """
-    n, asked, centres = len(poses), settings["queries"], poses[:, :3, 3]
+    n, choice, centres = len(poses), settings["queries"], poses[:, :3, 3]
     near = cdist(centres, centres) < settings["max_distance"]
     similar = near & (mutual_overlap(overlap) >= settings["max_overlap"])
     positive = near & ~similar & (overlap >= settings["min_overlap"])
-    if asked == "greedy":
+    if choice == "greedy":
         queries = greedy_queries(positive, similar)
     else:
-        queries = np.sort(rng.permutation(n)[: round(asked * n) if asked < 1 else int(asked)])
-    kept = ~similar[queries].any(axis=0)
-    kept[queries] = False
-    return np.flatnonzero(kept), queries, [np.flatnonzero(row) for row in positive[queries][:, kept]]
+        queries = np.sort(rng.permutation(n)[: round(choice * n) if choice < 1 else int(choice)])
+    in_database = ~similar[queries].any(axis=0)
+    in_database[queries] = False
+    return np.flatnonzero(in_database), queries, [np.flatnonzero(row) for row in positive[queries][:, in_database]]
 
 
 def greedy_queries(positive: NDArray[np.bool_], similar: NDArray[np.bool_]) -> Numbers:
@@ -286,10 +286,10 @@ def _first_ranks(
     database: Database, settings: Settings, vocabularies: Mapping[tuple[str, str], Tensor]
 ) -> dict[str, dict[int, Answer]]:
     """Return the answers to the queries with positives, for each condition whose descriptor exists."""
-    asked = [q for q, positives in enumerate(database.positives) if len(positives)]
-    if not asked:
+    scored = [q for q, positives in enumerate(database.positives) if len(positives)]
+    if not scored:
         return {}
-    queries, positives = [database.queries[q] for q in asked], [database.positives[q] for q in asked]
+    queries, positives = [database.queries[q] for q in scored], [database.positives[q] for q in scored]
     reranks = _reranks(settings)
     top, ks = max(entry["top"] if entry else 1 for entry in reranks.values()), settings["ks"]
     ranks: dict[str, list[Answer]] = {}
@@ -307,7 +307,7 @@ def _first_ranks(
         new, old = _answer(order, positives[q], ks), ranks[condition][q]
         hits = tuple(new.hits[i] if k <= len(order) else old.hits[i] for i, k in enumerate(ks))
         ranks[condition][q] = Answer(new.rank or old.rank, hits)
-    return {condition: dict(zip(asked, found)) for condition, found in ranks.items()}
+    return {condition: dict(zip(scored, found)) for condition, found in ranks.items()}
 
 
 def _search(
@@ -335,9 +335,9 @@ def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
     """
     for block in queries.split(QUERIES):
         similarities = block.new_empty(len(block), len(database), dtype=torch.float32)
-        asked = block.float()
+        descriptors = block.float()
         for into, part in zip(similarities.split(PART, dim=1), database.split(PART)):
-            torch.matmul(asked, part.float().T, out=into)
+            torch.matmul(descriptors, part.float().T, out=into)
         # Equal descriptors must tie exactly, whatever the order in which the products were summed.
         yield from similarities.round(decimals=6).argsort(dim=1, descending=True, stable=True).numpy()
 

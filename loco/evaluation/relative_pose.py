@@ -124,9 +124,9 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
 
     Images of a drawn pair were taken ``min_baseline`` apart. Bins hold their lower edge; the last its upper edge too.
     """
-    given = {s: found for s, scene in enumerate(scenes) if (found := pairs_of_dataset(scene)) is not None}
-    pairs = [Pair(s, *pair, overlap=None) for s, named in given.items() for pair in named]
-    others = [s for s in range(len(scenes)) if s not in given]
+    listed = {s: found for s, scene in enumerate(scenes) if (found := pairs_of_dataset(scene)) is not None}
+    pairs = [Pair(s, *pair, overlap=None) for s, named in listed.items() for pair in named]
+    others = [s for s in range(len(scenes)) if s not in listed]
     candidates = [_candidates(scenes[s], settings) for s in others]
     overlaps = [(scenes[s], overlap) for s, (*_, overlap) in zip(others, candidates)]
     edges = settings["overlap_bins"]
@@ -249,9 +249,9 @@ def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -
     similarity = torch.cat([(block @ b.T).topk(2, dim=1).values for block in a[in_a].split(BLOCK)])
     distance = (1 - similarity).clamp(min=RESOLUTION)
     ratio = 1 - distance[:, 0] / distance[:, 1]
-    kept = torch.argsort(ratio, descending=True, stable=True)[:count].numpy()
-    of_kept = (values.double().numpy()[kept] for values in (similarity[:, 0], ratio))
-    return Matches(order_a[in_a[kept]], order_b[in_b[kept]], *of_kept)
+    best = torch.argsort(ratio, descending=True, stable=True)[:count].numpy()
+    numbers = (values.double().numpy()[best] for values in (similarity[:, 0], ratio))
+    return Matches(order_a[in_a[best]], order_b[in_b[best]], *numbers)
 
 
 def _depths(scene: EvaluatedScene, images: tuple[int, int]) -> list[NDArray[np.float64]] | None:

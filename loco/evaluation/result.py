@@ -78,7 +78,7 @@ class Row:
         high: upper bound.
         n: number of items (query images, image pairs) behind value and interval.
         unit: ``%`` for a fraction between 0 and 1, which tables print in percent and of which more is better; of any
-            other unit (``m``, ``deg``), less is better.
+            other unit (``m``, ``deg``), lower is better.
         population: population of the interval, new ``items``, ``images`` or ``scenes``
             (:class:`loco.evaluation.intervals.Design`); None if there is no interval.
         scenes: number of scenes that the items belong to.

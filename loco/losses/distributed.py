@@ -73,6 +73,6 @@ class _Gather(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         parts = [_padded(part, max(ctx.counts)) for part in grad.split(ctx.counts)]
-        mine = torch.empty_like(parts[0])
-        distributed.reduce_scatter(mine, parts, group=ctx.group)
-        return mine[: ctx.counts[distributed.get_rank(ctx.group)]], None, None
+        local = torch.empty_like(parts[0])
+        distributed.reduce_scatter(local, parts, group=ctx.group)
+        return local[: ctx.counts[distributed.get_rank(ctx.group)]], None, None

@@ -51,8 +51,8 @@ def select(
             are not integers, ``valid`` has values other than 0 and 1.
     """
     named = {"points": points, "scene_ids": scene_ids, "valid": valid, "image_ids": image_ids}
-    given = {name: torch.as_tensor(x, device=features.device) for name, x in named.items() if x is not None}
-    shape = _checked_shape(features, given)
+    tensors = {name: torch.as_tensor(x, device=features.device) for name, x in named.items() if x is not None}
+    shape = _checked_shape(features, tensors)
     if not features.is_floating_point():
         raise ValueError(f"features must have a floating-point type, found {features.dtype}")
     if features.ndim == 4:
@@ -60,15 +60,15 @@ def select(
     n, (process, _) = len(features), rank_and_world_size(group)
     patches = Patches(
         features,
-        _widened(given["points"]).reshape(n, 3),
-        _ids("scene_ids", given.get("scene_ids", torch.zeros(shape, device=features.device)), shape),
-        _ids("image_ids", given.get("image_ids", torch.arange(n, device=features.device).view(shape)), shape),
+        _widened(tensors["points"]).reshape(n, 3),
+        _ids("scene_ids", tensors.get("scene_ids", torch.zeros(shape, device=features.device)), shape),
+        _ids("image_ids", tensors.get("image_ids", torch.arange(n, device=features.device).view(shape)), shape),
     )
-    if "image_ids" not in given:
+    if "image_ids" not in tensors:
         patches = patches._replace(image_ids=patches.image_ids + (process << 40))
     keep = patches.points.isfinite().all(dim=1)
-    if "valid" in given:
-        keep = keep & _truths("valid", given["valid"]).flatten()
+    if "valid" in tensors:
+        keep = keep & _truths("valid", tensors["valid"]).flatten()
     if not keep.all():
         patches = Patches(*(part[keep] for part in patches))
     return Selection(patches, keep, shape)

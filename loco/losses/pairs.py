@@ -160,14 +160,14 @@ class RankingLoss(torch.nn.Module):
     ) -> tuple[Patches, bool, Selection, slice]:
         """Return the patches of the batch, whether their features are finite, those of this rank, and their rows."""
         selection = select(features, points, scene_ids, valid, image_ids, self.group)
-        patches, mine = gather_patches(selection.patches, self.group)
+        patches, local_rows = gather_patches(selection.patches, self.group)
         rows, narrow = patches.features, self.takes_half and features.is_cuda
         if self.normalise:
             rows, is_finite = normalise_rows(rows.to(wide_type(rows)))
         else:
             is_finite = require_normalised_rows(rows)
         rows = rows.to(features.dtype if narrow else wide_type(features))
-        return patches._replace(features=rows), is_finite, selection, mine
+        return patches._replace(features=rows), is_finite, selection, local_rows
 
     def _not_finite(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
         """Return a NaN loss with a NaN gradient; the pairs are counted as usual."""
@@ -264,10 +264,10 @@ class AllPairsLoss(RankingLoss):
         """
         self._require_no_transform(features)
         with torch.autocast(features.device.type, enabled=False):
-            patches, is_finite, selection, mine = self._batch(features, points, scene_ids, valid, image_ids)
+            patches, is_finite, selection, local_rows = self._batch(features, points, scene_ids, valid, image_ids)
             rows = patches.features
             precision = self.precision(patches) if is_finite else rows.new_full(rows.shape[:1], math.nan)
-        return selection.scatter(precision.to(wide_type(rows))[mine])
+        return selection.scatter(precision.to(wide_type(rows))[local_rows])
 
     def precision(self, patches: Patches) -> Tensor:
         raise NotImplementedError

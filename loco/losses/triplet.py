@@ -56,12 +56,12 @@ class TripletLoss(QueryLoss):
         row, column = positive.nonzero(as_tuple=True)
         own = scores[row, column]
         if self.mining == "hardest":
-            rivals = keep(scores, negative).amax(dim=1)[row]
+            negative_scores = keep(scores, negative).amax(dim=1)[row]
         else:
             ranked = scores.masked_fill(~negative, -math.inf).sort(dim=1).values
             below = torch.searchsorted(ranked.detach(), scores.detach()) - 1  # never the first, the query itself
-            rivals = ranked[row, below[row, column]]
-        return mean_of_rows((self.margin + rivals - own).relu(), row, len(scores))
+            negative_scores = ranked[row, below[row, column]]
+        return mean_of_rows((self.margin + negative_scores - own).relu(), row, len(scores))
 
     def extra_repr(self) -> str:
         return f"rho={self.rho}, kappa={self.kappa}, margin={self.margin}, mining={self.mining}"

@@ -235,5 +235,5 @@ def build_head(config: Mapping[str, Any], inputs: int, stride: int) -> Head:
     name, options = config.get("name"), {key: value for key, value in config.items() if key != "name"}
     if name not in HEADS:
         raise ConfigError(f"unknown head {name!r}; expected one of: {', '.join(sorted(HEADS))}")
-    given = {"inputs": inputs, **({"stride": stride} if name == "residual_cnn" else {})}
-    return construct_network(f"head {name!r}", HEADS[name], options, **given)
+    fixed = {"inputs": inputs, **({"stride": stride} if name == "residual_cnn" else {})}
+    return construct_network(f"head {name!r}", HEADS[name], options, **fixed)

@@ -115,7 +115,7 @@ def load_hub(
         raise ConfigError(f"`norm` applies to tokens, not to the facet {facet!r}; remove it")
     model = _load(folder, config, pretrained)
     own = _read_colours(folder, notice=mean is None or std is None)
-    mean, std = (default if given is None else given for given, default in zip((mean, std), own))
+    mean, std = (default if value is None else value for value, default in zip((mean, std), own))
     if config.model_type == "resnet":
         if facet != "token" or norm:
             raise ConfigError("a ResNet has neither facets nor a final normalisation; remove `facet` and `norm`")

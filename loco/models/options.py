@@ -21,26 +21,26 @@ T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
 
 
-def construct(what: str, constructor: Callable[..., T], options: Mapping[str, Any], **given: Any) -> T:
+def construct(what: str, constructor: Callable[..., T], options: Mapping[str, Any], **fixed: Any) -> T:
     """Call a constructor with the options of a configuration.
 
     Args:
         what: name of the part of the configuration, for the error message.
         constructor: a class or function.
         options: its keyword arguments, from the configuration.
-        given: further keyword arguments.
+        fixed: further keyword arguments.
 
     Raises:
         ConfigError: unknown or missing options.
     """
     try:
-        inspect.signature(constructor).bind(**given, **options)
+        inspect.signature(constructor).bind(**fixed, **options)
     except TypeError as error:
         raise ConfigError(f"{what} does not support these options: {error}") from error
-    return constructor(**given, **options)
+    return constructor(**fixed, **options)
 
 
-def construct_network(what: str, constructor: Callable[..., N], options: Mapping[str, Any], **given: Any) -> N:
+def construct_network(what: str, constructor: Callable[..., N], options: Mapping[str, Any], **fixed: Any) -> N:
     """Call the constructor of a network like :func:`construct`, after determining its size without allocating it.
 
     For this, the constructor is first called on the meta device, where tensors have shapes but no data.
@@ -49,12 +49,12 @@ def construct_network(what: str, constructor: Callable[..., N], options: Mapping
         ConfigError: unknown or missing options, or more than :data:`MOST_PARAMETERS` parameters.
     """
     with torch.device("meta"):
-        count = sum(parameter.numel() for parameter in construct(what, constructor, options, **given).parameters())
+        count = sum(parameter.numel() for parameter in construct(what, constructor, options, **fixed).parameters())
     if count > MOST_PARAMETERS:
         raise ConfigError(
             f"{what} would have {count} parameters with these options; at most {MOST_PARAMETERS} are supported"
         )
-    return constructor(**given, **options)
+    return constructor(**fixed, **options)
 
 
 def require_sizes(what: str, most: int = 10**6, **sizes: object) -> None:

@@ -24,7 +24,7 @@ def require_checkpoint(path: str | Path) -> None:
     if re.match(rb"PK\x03\x04|\x80[\x02-\x05]", start):
         return
     raise DataError(
-        "the file is not a PyTorch checkpoint",
+        "the file cannot be read: it is not a PyTorch checkpoint",
         file=path,
         expected="a zip archive or a pickle written by `torch.save`",
         found=_kind(start),

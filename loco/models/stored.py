@@ -250,8 +250,8 @@ def _config_problem(model: Any) -> str | None:
         part, depth = waiting.pop()
         name = part.get("name") if isinstance(part, Mapping) else None
         if name not in STORABLE:
-            return f"the model must be one of {', '.join(STORABLE)}, found "
-            f"{str(name if name is not None else part)[:80]!r}"
+            found = str(name if name is not None else part)[:80]
+            return f"the model must be one of {', '.join(STORABLE)}, found {found!r}"
         if depth > _DEEPEST:
             return f"`concat` is nested more than {_DEEPEST} levels deep"
         if name == "concat":

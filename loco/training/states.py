@@ -76,13 +76,13 @@ def state_settings(train: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         train: block ``train`` of an experiment.
     """
-    kept = {key: value for key, value in train.items() if key not in PLACEMENT}
+    relevant = {key: value for key, value in train.items() if key not in PLACEMENT}
     if not is_extensible(train):
-        return kept
-    kept.pop("steps", None)
-    if phases := kept.get("phases"):
-        kept["phases"] = [*phases[:-1], {key: value for key, value in phases[-1].items() if key != "steps"}]
-    return kept
+        return relevant
+    relevant.pop("steps", None)
+    if phases := relevant.get("phases"):
+        relevant["phases"] = [*phases[:-1], {key: value for key, value in phases[-1].items() if key != "steps"}]
+    return relevant
 
 
 def total_steps(train: Mapping[str, Any]) -> int:

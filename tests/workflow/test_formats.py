@@ -69,7 +69,7 @@ def test_lost_poses_are_skipped_and_counted(world):
 def test_a_fused_mesh_fills_holes_and_frames_are_thinned(world):
     with frames_of(world, "posed_rgbd") as frames:
         assert (frames["source"][:] == Frames.SOURCES.index("mesh")).any()
-        assert 0 < len(frames.facts["thinned"]) == 24 - len(frames) - len(frames.facts["dropped"])
+        assert 0 < len(frames.facts["not_keyframes"]) == 24 - len(frames) - len(frames.facts["dropped"])
     with frames_of(world, "tum_rgbd") as frames:  # without a mesh
         assert not (frames["source"][:] == Frames.SOURCES.index("mesh")).any()
 

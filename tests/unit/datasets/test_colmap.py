@@ -383,7 +383,7 @@ def lost_pose(raw):
         *((empty(stem), "cannot be read") for stem in ("cameras", "images", "points3D", "rigs", "frames")),
         *((garbage(stem), "cannot be read") for stem in ("cameras", "images", "points3D", "rigs", "frames")),
         (impossible_focal_length, "camera 1 has invalid parameters"),
-        (panoramic_camera, "camera 1 is EQUIRECTANGULAR"),
+        (panoramic_camera, "camera 1 has the model EQUIRECTANGULAR"),
         (lost_pose, "cannot be read"),
     ],
 )

@@ -156,7 +156,7 @@ def write_images(folder: Path, format: str, rgb: np.ndarray, depth: np.ndarray) 
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def judge(format: str, raw: Path) -> None:
+def check_plane(format: str, raw: Path) -> None:
     """Every pixel with depth shows the plane, where its colour and its depth say."""
     assert check_scene(format, raw, "s", "all")["problems"] == []
     scene = open_scene(format, raw, "s")
@@ -184,7 +184,7 @@ def test_registered_depth_is_distorted_like_colour(format, name, tmp_path):
     write_camera(tmp_path / "s" / "K.txt", K, LENSES[name])
     if format == "seven_scenes":
         write_camera(tmp_path / "s" / "K_depth.txt", CAMERAS["half"][0], LENSES[name])
-    judge(format, tmp_path)
+    check_plane(format, tmp_path)
 
 
 @pytest.mark.parametrize("format", ["posed_rgbd", "seven_scenes", "tum_rgbd"])
@@ -194,7 +194,7 @@ def test_each_camera_has_a_distortion_of_its_own(format, of_color, of_depth, tmp
     write_images(tmp_path / "s", format, photograph(color, "color")[0], photograph(other, "other")[1])
     write_camera(tmp_path / "s" / "K.txt", K, color)
     write_camera(tmp_path / "s" / "K_depth.txt", CAMERAS["other"][0], other)
-    judge(format, tmp_path)
+    check_plane(format, tmp_path)
     names = {file["name"] for file in check_scene(format, tmp_path, "s", "all")["files"]}
     assert {"distortion.txt", "distortion_depth.txt"} & names == {
         *(["distortion.txt"] if color else []),
@@ -208,7 +208,7 @@ def test_without_its_distortion_the_same_images_are_wrong(tmp_path):
     write_images(tmp_path / "s", "posed_rgbd", rgb, depth)
     write_camera(tmp_path / "s" / "K.txt", K, None)
     with pytest.raises(AssertionError):
-        judge("posed_rgbd", tmp_path)
+        check_plane("posed_rgbd", tmp_path)
 
 
 @pytest.mark.parametrize("coefficients", [(-40.0, 0.05, 0.0, 0.0), (0.1, 0.05, 30.0, 0.0), (8.0, 0.0, 0.0, 0.0)])

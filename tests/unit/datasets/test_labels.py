@@ -442,7 +442,7 @@ def test_tables_are_read_by_the_names_of_their_columns(tmp_path, lines):
         (b"raw_category,mpcat40\nwall,wall\n", "not a table of labels"),
         (b"", r"not a table of labels[\s\S]*found: nothing"),
         (b"raw_category\tmpcat40\nwall\twall\nthrone\tthrone\n", "line 3: 'throne' is not a category"),
-        (b"raw_category\tmpcat40\nwall\twall\nwall\tfloor\n", r"line 3 gives 'wall' another[\s\S]*wall[\s\S]*floor"),
+        (b"raw_category\tmpcat40\nwall\twall\nwall\tfloor\n", r"line 3 assigns 'wall' another[\s\S]*wall[\s\S]*floor"),
         (b"raw_category\tmpcat40\n\xff\xfe\twall\n", "cannot be read"),
         (b'raw_category\tmpcat40\n"open\twall\nchair\tchair\n', "cannot be read"),
     ],

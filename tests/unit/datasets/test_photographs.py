@@ -192,14 +192,11 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01
         (npy(b""), r"cannot be read"),
         (npy(pickle.dumps([1, 2])), r"not the pickle of an array"),
         (npy(b"\x80\x04" + ARRAY + b"."), r"not the pickle of an array"),  # without content
-        (
-            npy(pickle.dumps(np.array([1, None, 2], dtype=object))),
-            r"the shape \(1,\), but the array has the shape \(3,\)",
-        ),
+        (npy(pickle.dumps(np.array([1, None, 2], dtype=object))), r"but the array has the shape \(3,\)"),
         (npy(pickle.dumps(np.array([{}], dtype=object))[:-20]), r"cannot be read"),
-        (npy(pickle.dumps(np.array([np.datetime64("2020")], dtype=object))), r"of the type 'M8'"),
-        (npy(pickle.dumps(np.array([np.dtype([("a", "i4")])], dtype=object))), r"of the type 'V4'"),
-        (npy(numpys("numpy\nload", b"\x8c\x01x\x85")), r"names numpy.load"),
+        (npy(pickle.dumps(np.array([np.datetime64("2020")], dtype=object))), r"unsupported type 'M8'"),
+        (npy(pickle.dumps(np.array([np.dtype([("a", "i4")])], dtype=object))), r"unsupported type 'V4'"),
+        (npy(numpys("numpy\nload", b"\x8c\x01x\x85")), r"refers to numpy.load"),
         (npy(numpys("numpy\nndarray", b"J\xff\xff\xff\x7f\x85")), r"not callable"),
         (npy(b"\x80\x04K\x01r\xff\xff\xff\xff."), r"under the number 4294967295"),  # 32 GB of memory
         (npy(b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"."), r"cannot be read"),  # a terabyte of bytes

@@ -101,7 +101,7 @@ def test_odd_files_of_other_programs_are_read(form):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (ply([]), r"point cloud[\s\S]*9 vertices, 0 faces[\s\S]*meshed"),
+        (ply([]), r"point cloud[\s\S]*9 vertices, 0 faces[\s\S]*surface mesh"),
         (ply([(0, 1)]), "point cloud"),
         (ply([]).partition(b"element face")[0] + b"end_header\n" + b"0 0 0 1\n" * 9, "point cloud"),
         (b"v 0 0 0\nf 1 2 3\n", "not a PLY file"),

@@ -360,7 +360,7 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
     [
         (
             lambda raw: of(raw, SEGS).unlink(),
-            r"segs.json is missing, where other files[\s\S]*--type _vh_clean_2.0.010000.segs.json",
+            r"segs.json is missing, although other files[\s\S]*--type _vh_clean_2.0.010000.segs.json",
         ),
         (
             lambda raw: of(raw, AGGREGATION).unlink(),
@@ -368,12 +368,12 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
         ),
         (
             lambda raw: of(raw, MESH).unlink(),
-            r"vh_clean_2.ply is missing, where other files[\s\S]*--type _vh_clean_2.ply",
+            r"vh_clean_2.ply is missing, although other files[\s\S]*--type _vh_clean_2.ply",
         ),
         (lambda raw: edit(of(raw, SEGS), lambda c: c["segIndices"].pop()), r"does not belong to its mesh"),
         (lambda raw: edit(of(raw, SEGS), lambda c: c["segIndices"].append("1")), r"does not belong to its mesh"),
-        (lambda raw: of(raw, SEGS).write_text("[[[["), r"is not JSON"),
-        (lambda raw: of(raw, SEGS).write_text("[" * 100_000), r"is not JSON"),
+        (lambda raw: of(raw, SEGS).write_text("[[[["), r"is not valid JSON"),
+        (lambda raw: of(raw, SEGS).write_text("[" * 100_000), r"is not valid JSON"),
         (lambda raw: of(raw, SEGS).write_text("[1]"), r"has no list 'segIndices'"),
         (
             lambda raw: edit(of(raw, AGGREGATION), lambda c: c.update(sceneId="scannet.scene0042_00")),
@@ -446,7 +446,7 @@ def image(kind: str, size: tuple[int, int]) -> bytes:
         (lambda e: export_file(e, "depth/3.png", b"none"), r"image '3.png' cannot be decoded"),
         (
             lambda e: export_file(e, "depth/3.png", image(".png", (47, 64))),
-            r"not of the size of the other depth images[\s\S]*\(48, 64\)[\s\S]*\(47, 64\)",
+            r"differs in size from the other depth images[\s\S]*\(48, 64\)[\s\S]*\(47, 64\)",
         ),
         (lambda e: export_file(e, "depth/3.png", image(".jpg", (48, 64))), r"is not a 16-bit image with one channel"),
     ],

@@ -156,13 +156,16 @@ POSES = np.tile(np.eye(4)[:3], (6, 1, 1))
         (torn, r"cannot be read"),
         (lying, r"cannot be read"),
         (lambda f: lists(f, name=np.array([{}])), r"cannot be read[\s\S]*allow_pickle"),
-        (lambda f: lists(f, name=None), r"no array `name`"),
-        (lambda f: lists(f, name=ROWS.astype(str)), r"no array `name`"),
+        (lambda f: lists(f, name=None), r"no valid array `name`"),
+        (lambda f: lists(f, name=ROWS.astype(str)), r"no valid array `name`"),
         (lambda f: lists(f, name=ROWS[:, :3]), r"no valid array `name`[\s\S]*\(n, 4\)[\s\S]*\(6, 3\)"),
         (lambda f: lists(f, name=ROWS[:5]), r"arrays of the file differ in length"),
-        (lambda f: lists(f, name=ROWS[:0], rel_pose=POSES[:0]), r"no array `name`"),
-        (lambda f: lists(f, rel_pose=POSES * 2), r"`rel_pose` of scene0707_00, images 0 and 1, is not a rotation"),
-        (lambda f: lists(f, rel_pose=POSES * np.nan), r"is not a rotation"),
+        (lambda f: lists(f, name=ROWS[:0], rel_pose=POSES[:0]), r"no valid array `name`"),
+        (
+            lambda f: lists(f, rel_pose=POSES * 2),
+            r"`rel_pose` of scene0707_00, images 0 and 1, is not a rigid transformation",
+        ),
+        (lambda f: lists(f, rel_pose=POSES * np.nan), r"is not a rigid transformation"),
         (lambda f: lists(f, "intrinsics.npz", scene0711_02=None), r"no intrinsics of scene0711_02"),
         (lambda f: lists(f, "intrinsics.npz", scene0711_02=np.eye(4)), r"invalid intrinsics[\s\S]*\(4, 4\)"),
         (lambda f: lists(f, "intrinsics.npz", scene0707_00=np.diag([500.0, 500, 1])), r"of another size[\s\S]*64 x 48"),
@@ -331,7 +334,7 @@ def test_an_image_without_depth_stays_but_for_a_limit_and_is_missed_then(raw, tm
         assert frames.facts["dropped"] == {NAMES[1]: 1.0}
         with features_of_places(frames, tmp_path / "fewer_features.h5") as features:
             scene = EvaluatedScene(frames.path, None, features.path)
-            with pytest.raises(DataError, match=r"1 missing, scene0707_00/1 [\s\S]*max_hole_fraction"):
+            with pytest.raises(DataError, match=r"1 missing, such as scene0707_00/1[\s\S]*max_hole_fraction"):
                 pixel_correspondence.evaluate([scene], EVALUATED)
 
 

@@ -150,14 +150,14 @@ SIZES = struct.pack("<QQ", len(frames(HEADER)[0].color), len(frames(HEADER)[0].d
         (lambda data: b"ply\nformat ascii 1.0\n", r"not a .sens file of a supported version"),
         (lambda data: data[:4] + b"\xff" * 8 + data[12:], r"is not a .sens file[\s\S]*name of at most"),
         (lambda data: b"", r"ends within the header"),
-        (lambda data: data[:282] + struct.pack("<I", 1 << 20) + data[286:], r"impossible size of its colour"),
-        (lambda data: data[:290] + bytes(4) + data[294:], r"impossible size of its depth"),
+        (lambda data: data[:282] + struct.pack("<I", 1 << 20) + data[286:], r"invalid size of its colour"),
+        (lambda data: data[:290] + bytes(4) + data[294:], r"invalid size of its depth"),
         (lambda data: data[:298] + struct.pack("<f", np.nan) + data[302:], r"invalid depth unit"),
         (lambda data: data[:302] + struct.pack("<Q", 1 << 50) + data[310:], r"more frames than its size allows"),
         (lambda data: data[:302] + struct.pack("<Q", 4) + data[310:], r"ends within frame 3 of 4"),
         (lambda data: data.replace(SIZES, HUGE, 1), r"colour of frame 0 is too large"),
-        (lambda data: data[:278] + struct.pack("<i", 2) + data[282:], r"depth is compressed[\s\S]*found: occi_ushort"),
-        (lambda data: data[:274] + struct.pack("<i", -1) + data[278:], r"colour is compressed[\s\S]*unknown \(-1\)"),
+        (lambda data: data[:278] + struct.pack("<i", 2) + data[282:], r"depth has an[\s\S]*found: occi_ushort"),
+        (lambda data: data[:274] + struct.pack("<i", -1) + data[278:], r"colour has an[\s\S]*unknown \(-1\)"),
     ],
 )  # fmt: skip
 def test_broken_files_are_refused_when_opened(tmp_path, data, damage, message):

@@ -106,7 +106,7 @@ def test_a_zip_of_many_bombs_is_refused_by_its_ratio(raw, monkeypatch):
     monkeypatch.setattr(archive, "LARGEST_RATIO", 20)
     for k in range(2):
         bomb(raw / "house" / f"{REGIONS}.zip", f"house/{k}.txt", 20 << 20)
-    assert "times its size" in problems(raw)
+    assert "times its" in problems(raw)
 
 
 def test_members_are_checked_without_being_held(raw, monkeypatch):
@@ -159,9 +159,9 @@ def put(*place_and_value: float) -> Callable[[np.ndarray], None]:
         ("intrinsics_matrix", put(2, 0, 1.0), "not a camera matrix"),
         ("intrinsics_matrix", put(0, 2, 9999.0), "images of another size"),
         ("intrinsics_matrix", put(1, 2, 2.0), "images of another size"),
-        ("scan", lambda m: m[:3, :3].__imul__([4, 0.5, 0.5]), "not a rotation and a translation"),
-        ("scan", lambda m: m[:3, 0].__imul__(-1), "not a rotation and a translation"),
-        ("scan", put(3, 1, 3.0), "not a rotation and a translation"),
+        ("scan", lambda m: m[:3, :3].__imul__([4, 0.5, 0.5]), "not a rigid transformation"),
+        ("scan", lambda m: m[:3, 0].__imul__(-1), "not a rigid transformation"),
+        ("scan", put(3, 1, 3.0), "not a rigid transformation"),
     ],
 )
 def test_cameras_of_matterport3d_are_checked(raw, kind, change, message):
@@ -509,7 +509,7 @@ def test_pickles_of_many_objects_are_refused(tmp_path, program):
 def test_a_member_that_unpacks_to_far_more_than_its_size_is_refused(raw, monkeypatch):
     monkeypatch.setattr(archive, "RATIO_FROM", 1 << 20)
     bomb(raw / "house" / f"{REGIONS}.zip", "house/region_segmentations/region9.ply", 20 << 20)
-    assert re.search(r"contains a member of 20971520 bytes, more than 200 times its size", problems(raw))
+    assert re.search(r"contains a member of 20971520 bytes, more than 200 times its compressed size", problems(raw))
 
 
 def test_bombs_that_are_no_data_are_not_read(raw, monkeypatch):

@@ -255,11 +255,11 @@ def test_photographs_of_other_kinds_are_named(tmp_path, caplog):
     with pytest.raises(DataError, match=r"1, and 20 with unsupported formats: IMG_0.HEIC[\s\S]*convert them to JPEG"):
         reconstruct(tmp_path / "photos", tmp_path / "out", {"matcher": "exhaustive"}, 1)
     assert any(record.levelno == logging.WARNING for record in caplog.records)
-    with pytest.raises(DataError, match=r"HEIC, which is not read[\s\S]*convert"):
+    with pytest.raises(DataError, match=r"HEIC, which is not supported[\s\S]*convert"):
         decode_color(HEIC, file=Path("renamed.jpg"), scene="s")
     seeds.colmap(tmp_path, "binary")
     seeds.put(tmp_path / "s/images", {"IMG.heic": HEIC})
-    assert "not read: IMG.heic" in content_of_photographs(tmp_path)[2]["notes"][0]
+    assert "unsupported file formats: IMG.heic" in content_of_photographs(tmp_path)[2]["notes"][0]
     seeds.posed_rgbd(tmp_path / "posed")
     for file in (tmp_path / "posed/s/color").iterdir():
         file.rename(file.with_suffix(".heic"))
@@ -287,7 +287,7 @@ def test_names_never_reach_a_manifest_or_snakemake_as_they_are(tmp_path):
 def test_positions_that_no_camera_has_are_refused(far):
     pose = np.eye(4)
     pose[1, 3] = far
-    with pytest.raises(DataError, match=r"impossibly far away \(row 3\)[\s\S]*1e\+08 m"):
+    with pytest.raises(DataError, match=r"implausibly far away \(row 3\)[\s\S]*1e\+08 m"):
         as_pose(pose, file=Path("poses.txt"), scene="s", row=3)
     assert not is_rigid(pose)
     pose[1, 3] = 6.4e6  # geocentric coordinates

@@ -189,7 +189,7 @@ def test_random_features_score_chance(make_planes):
 
 
 def test_area_under_the_curve_is_exact():
-    """Against the integral of the share of pairs below x, on a fine grid."""
+    """Against the integral of the fraction of pairs below x, on a fine grid."""
     errors = [0.4, 2.2, 2.9, 7.0, 80.0, None]
     items = {name: [] for name in ("MMA@1px", "matched")}
     items |= {

@@ -200,7 +200,7 @@ def test_a_step_moves_logits_alike_at_any_number_of_channels(channels):
     torch.testing.assert_close(probe.bias, 0.01 * torch.tensor([1.0, -1]))
 
 
-def film(count, step=0.5):
+def trajectory(count, step=0.5):
     return step * np.arange(count)[:, None] * np.eye(3)[0]
 
 
@@ -220,7 +220,7 @@ def panoramas(count, dropped=()):
 @pytest.mark.parametrize(("count", "block", "share", "trained"), [(90, 18, 0.5, 36), (10, 4, 0.9, 8), (7, 1, 0.01, 1)])
 def test_blocks_of_images_are_held_out(count, block, share, trained):
     wanted = SETTINGS | {"block": block, "train_fraction": share}
-    splits = [split_images(film(count), wanted, np.random.default_rng(seed)) for seed in range(20)]
+    splits = [split_images(trajectory(count), wanted, np.random.default_rng(seed)) for seed in range(20)]
     for train, test in splits:
         np.testing.assert_array_equal(np.sort(np.concatenate([train, test])), np.arange(count))
         assert not set(train // block) & set(test // block)
@@ -231,21 +231,21 @@ def test_blocks_of_images_are_held_out(count, block, share, trained):
 
 
 def test_nothing_is_held_out_of_one_block():
-    for centres in (film(1), film(5), np.zeros((7, 3))):  # the last: a camera at rest
+    for centres in (trajectory(1), trajectory(5), np.zeros((7, 3))):  # the last: a camera at rest
         train, test = split_images(centres, SETTINGS | {"block": 5}, np.random.default_rng(0))
         assert (len(train), len(test)) == (len(centres), 0)
 
 
 def test_a_film_is_cut_every_so_many_images_and_panoramas_as_they_are():
-    np.testing.assert_array_equal(blocks_of(film(90), 18), np.arange(90) // 18)
-    np.testing.assert_array_equal(blocks_of(film(10, step=0.11), 4), np.arange(10) // 4)
+    np.testing.assert_array_equal(blocks_of(trajectory(90), 18), np.arange(90) // 18)
+    np.testing.assert_array_equal(blocks_of(trajectory(10, step=0.11), 4), np.arange(10) // 4)
     # So slow that three images are within 10 cm: blocks of 12, the first multiple of 3 that is not below 10.
-    np.testing.assert_array_equal(blocks_of(film(60, step=0.04), 10), np.arange(60) // 12)
+    np.testing.assert_array_equal(blocks_of(trajectory(60, step=0.04), 10), np.arange(60) // 12)
     centres, panorama = panoramas(5)
     np.testing.assert_array_equal(blocks_of(centres, 18), panorama)
     np.testing.assert_array_equal(blocks_of(centres, 36), panorama // 2)
-    # At rest in the middle of a film: 2 and 9 images, however many a block should have.
-    stopped = np.concatenate([film(2), film(9, step=0) + 1, film(4) + 9])
+    # At rest in the middle of a trajectory: 2 and 9 images, however many a block should have.
+    stopped = np.concatenate([trajectory(2), trajectory(9, step=0) + 1, trajectory(4) + 9])
     np.testing.assert_array_equal(blocks_of(stopped, 2), [0] * 2 + [1] * 9 + [2] * 2 + [3] * 2)
 
 
@@ -293,7 +293,7 @@ def labelled_scene(make_scene):
     def make(patches, features, **given):
         semantic = np.repeat(np.repeat(patches, STRIDE, axis=1), STRIDE, axis=2).astype(np.uint8)
         poses = np.tile(np.eye(4), (len(patches), 1, 1))
-        poses[:, :3, 3] = film(len(patches))
+        poses[:, :3, 3] = trajectory(len(patches))
         labels = np.where(semantic == 0, -1, 0), semantic, []
         return make_scene(poses, features, size=semantic.shape[1:], labels=labels, separate=True, **given)
 
@@ -360,7 +360,7 @@ def test_a_class_that_only_held_out_images_show_is_left_out(labelled_scene):
     rng = np.random.default_rng(0)
     patches, wanted = rng.integers(3, 7, (8, 5, 6)), np.arange(41)
     scene = labelled_scene(patches, np.eye(41)[patches])
-    train, test = split_images(film(8), SETTINGS, scene.rng(0, 0))
+    train, test = split_images(trajectory(8), SETTINGS, scene.rng(0, 0))
     patches[train[0], 0, 0], patches[test[0], 1, 1] = 7, 11  # trained only; held out only
     result = evaluate(labelled_scene(patches, np.eye(41)[patches]))
     columns = columns_of(result)
@@ -535,7 +535,7 @@ def test_the_published_average_precision_is_of_patch_centres(make_scene):
     semantic = rng.integers(1, 6, (8, 5 * STRIDE, 6 * STRIDE)).astype(np.uint8)  # anything around the centres
     semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = centres
     poses = np.tile(np.eye(4), (8, 1, 1))
-    poses[:, :3, 3] = film(8)
+    poses[:, :3, 3] = trajectory(8)
     labels = np.zeros_like(semantic, np.int32), semantic, []
     scene = make_scene(poses, np.eye(6)[centres], size=semantic.shape[1:], labels=labels, separate=True)
     result = evaluate(scene, patch_centres=True)

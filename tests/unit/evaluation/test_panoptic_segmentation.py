@@ -29,7 +29,7 @@ def scene(make_scene):
         category = np.array([*(MPCAT40.index(o["category"]) for o in OBJECTS), 0])
         labels = instance, category[instance], OBJECTS
         poses = np.tile(np.eye(4), (8, 1, 1))
-        poses[:, 0, 3] = np.arange(8)  # a film
+        poses[:, 0, 3] = np.arange(8)  # a trajectory
         return make_scene(poses, see(patches), size=(20, 24), labels=labels, separate=True, **given)
 
     return make

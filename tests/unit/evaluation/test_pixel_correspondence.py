@@ -467,7 +467,7 @@ def test_a_listed_pair_without_its_image_is_an_error_that_names_it(make_scene, t
     truth = listed(poses, [(0, 1), (0, 2)])
     truth["pairs"][1]["b"] = "scene0707_00/15"
     scene = views(make_scene, poses, ground_truth=truth, separate=True)
-    with pytest.raises(DataError, match=r"1 missing, scene0707_00/15[\s\S]*max_hole_fraction"):
+    with pytest.raises(DataError, match=r"1 missing, such as scene0707_00/15[\s\S]*max_hole_fraction"):
         pixel_correspondence.evaluate([scene], SETTINGS)
 
 
@@ -493,7 +493,7 @@ def test_images_without_depth_give_no_number_and_no_zero(make_scene, turned):
 
 def test_frames_of_different_sizes_are_refused(make_scene, turned):
     scenes = [make_scene(np.eye(4)[None], np.ones((1, 2, 2, 3)), scene=f"r{h}", size=(h, 8)) for h in (6, 7)]
-    with pytest.raises(DataError, match="another size"):
+    with pytest.raises(DataError, match="differ in size"):
         pixel_correspondence.evaluate(scenes, SETTINGS)
 
 

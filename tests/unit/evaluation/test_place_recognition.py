@@ -385,9 +385,9 @@ def test_rows_summarise_the_items(make_scene):
     ("truth", "problem"),
     [
         ({"database": ["photo0", "elsewhere"], "queries": ["photo1"], "positives": [[0]]}, "not among the frames"),
-        ({"database": ["photo0"], "queries": ["photo1"], "positives": [[1]]}, "do not belong"),
-        ({"database": ["photo0"], "queries": ["photo1"], "positives": [[-1]]}, "do not belong"),
-        ({"database": ["photo0"], "queries": ["photo1"], "positives": []}, "do not belong"),
+        ({"database": ["photo0"], "queries": ["photo1"], "positives": [[1]]}, "do not match"),
+        ({"database": ["photo0"], "queries": ["photo1"], "positives": [[-1]]}, "do not match"),
+        ({"database": ["photo0"], "queries": ["photo1"], "positives": []}, "do not match"),
     ],
 )
 def test_ground_truth_of_other_images_is_refused(make_scene, truth, problem):

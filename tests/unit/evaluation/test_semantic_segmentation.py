@@ -18,7 +18,7 @@ def scene(make_scene):
     labels = np.zeros(semantic.shape, int), semantic, []
     features = np.eye(len(MPCAT40))[patches]
     poses = np.tile(np.eye(4), (6, 1, 1))
-    poses[:, 0, 3] = np.arange(6)  # a film
+    poses[:, 0, 3] = np.arange(6)  # a trajectory
     return make_scene(poses, features, size=(20, 24), labels=labels, separate=True)
 
 

@@ -174,10 +174,10 @@ def test_an_image_without_valid_patches_overlaps_nothing():
     assert overlap.tolist() == [[0, 0], [1, 1]]
 
 
-def test_thinning_finds_the_largest_mutual_overlap():
+def test_keyframes_finds_the_largest_mutual_overlap():
     poses = walk(25, 3)
     _, _, depth, intrinsics, poses = scene(poses)
-    # The same by the matrix of overlaps, at the grid and the depth image that thinning compares frames by.
+    # The same by the matrix of overlaps, at the grid and the depth image that keyframes compares frames by.
     caster = room()
     size, grid = (64, 80), (32, 40)
     fine = np.stack([caster.cast(K, pose, size).depth for pose in poses])
@@ -194,29 +194,29 @@ def test_thinning_finds_the_largest_mutual_overlap():
     assert mutual[0, 1:].max() > 0.3
 
 
-def test_thinning_of_a_stream_keeps_frames_that_show_new_places():
+def test_keyframes_of_a_stream_keeps_frames_that_show_new_places():
     yaws = np.arange(0, 360, 4)
-    thinning, kept = KeyframeSelection(0.4), []
+    keyframes, kept = KeyframeSelection(0.4), []
     caster = room()
     for yaw in yaws:
         pose = look((-1, 0, 0), yaw)
         depth = caster.cast(K, pose, SIZE).depth
-        if thinning.overlap(depth, K, pose) <= 0.4:
-            thinning.add(depth, K, pose)
+        if keyframes.overlap(depth, K, pose) <= 0.4:
+            keyframes.add(depth, K, pose)
             kept.append(yaw)
     # The images are 62 degrees wide: each next one must turn by somewhat more than 60 % of that.
     assert 5 <= len(kept) <= 10
     assert (np.diff(kept) >= 32).all()
 
 
-def test_thinning_at_another_image_size_and_without_depth():
+def test_keyframes_at_another_image_size_and_without_depth():
     caster, poses = room(), [look((-1, 0, 0), 0), look((-1, 0.1, 0), 8)]
     mutual = []
     for factor in (1, 2.5):
         k, size = np.diag([factor, factor, 1]) @ K, (int(64 * factor), int(80 * factor))
-        thinning = KeyframeSelection(1.0)
-        thinning.add(caster.cast(k, poses[0], size).depth, k, poses[0])
-        mutual.append(thinning.overlap(caster.cast(k, poses[1], size).depth, k, poses[1]))
-        assert thinning.overlap(np.zeros(size), k, poses[0]) == 0
+        keyframes = KeyframeSelection(1.0)
+        keyframes.add(caster.cast(k, poses[0], size).depth, k, poses[0])
+        mutual.append(keyframes.overlap(caster.cast(k, poses[1], size).depth, k, poses[1]))
+        assert keyframes.overlap(np.zeros(size), k, poses[0]) == 0
     assert mutual[0] > 0.5
     assert mutual[1] == pytest.approx(mutual[0], abs=0.02)

@@ -147,7 +147,7 @@ def test_shares_of_the_blocks_are_disjoint_and_complete(monkeypatch):
     exact = ExactSmoothAP(RHO, KAPPA, 0.05)
 
     def blocks(process: int, processes: int) -> list:
-        monkeypatch.setattr(tiles, "place", lambda _: (process, processes))
+        monkeypatch.setattr(tiles, "rank_and_world_size", lambda _: (process, processes))
         return list(tiles.Walk(batch, exact.classes, 32).blocks(KAPPA))
 
     everything = blocks(0, 1)

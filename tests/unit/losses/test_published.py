@@ -40,7 +40,7 @@ def pooled_smooth_ap(s_p, s_n):
 
 
 @pytest.mark.parametrize("n", [64, 200])
-def test_dense_with_the_own_term_is_the_loss_of_locus(n):
+def test_dense_with_the_self_term_is_the_loss_of_locus(n):
     inputs = batch(n)
     s_p, _ = scores(inputs, -1, RHO)
     s_n, _ = scores(inputs, RHO, KAPPA)

@@ -281,7 +281,7 @@ def test_files_that_do_not_fit_are_refused(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"train": {"last": 4}}, "last 4 blocks .* runs 3"),
+        ({"train": {"last": 4}}, "last 4 blocks .* has 3"),
         ({"train": {"lora": {"rank": 2, "last": 0}}}, "last 0 blocks"),
         ({"train": {"lora": {"last": 1}}}, "does not support these options: .*rank"),
         ({"train": "some"}, "none, all"),

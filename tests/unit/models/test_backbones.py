@@ -286,9 +286,9 @@ def test_known_names_fit_their_hub_names():
 def test_wrong_options(models):
     folder = models["vit"][1]
     for options, message in [
-        ({"layer": 0}, "no layer 0; its layers are 1 to 3"),
+        ({"layer": 0}, "no layer 0: its layers are 1 to 3"),
         ({"layer": 4}, "no layer 4"),
-        ({"facet": "keys"}, "unknown facet 'keys'; there are: token, query, key, value"),
+        ({"facet": "keys"}, "unknown facet 'keys'; expected one of: token, query, key, value"),
         ({"facet": "key", "norm": True}, "`norm` applies to tokens"),
         ({"blocks": 3}, "does not support these options"),
     ]:
@@ -297,7 +297,7 @@ def test_wrong_options(models):
     for options in ({"facet": "key"}, {"norm": True}):
         with pytest.raises(ConfigError, match="neither facets nor"):
             build(models["resnet"][1], **options)
-    with pytest.raises(ConfigError, match="no layer 5; its layers are 1 to 4"):
+    with pytest.raises(ConfigError, match="no layer 5: its layers are 1 to 4"):
         build(models["resnet"][1], layer=5)
     with pytest.raises(ConfigError, match="croco, onnx, transformers"):
         build_backbone({"name": "timm", "path": "x"})
@@ -383,8 +383,8 @@ def test_code_in_a_folder_is_not_run(models, tmp_path):
     ("path", "says"),
     [
         ("missing/folder/here", "correct its path"),
-        ("weights/dino", "a model on the hub is written hub:owner/name"),
-        ("facebook/dino-vits8", "a model on the hub is written hub:owner/name"),
+        ("weights/dino", "write a model on the hub as hub:owner/name"),
+        ("facebook/dino-vits8", "write a model on the hub as hub:owner/name"),
         ("../nowhere", "correct its path"),
         ("dinov2_vits13", "did you mean dinov2_vits14?"),
     ],

@@ -47,7 +47,7 @@ def test_files_hold_the_members_without_their_backbones(tiny, tmp_path):
 
 
 def test_other_strides_are_refused():
-    with pytest.raises(ConfigError, match=r"strides \[4, 8\], not all 4"):
+    with pytest.raises(ConfigError, match=r"strides \[4, 8\]; all must be 4"):
         build_extractor({"name": "concat", "models": [COMPACT, {**SIFT, "stride": 8}], "stride": 4})
     with pytest.raises(ConfigError, match=r"strides \[\]"):
         build_extractor({"name": "concat", "models": [], "stride": 4})

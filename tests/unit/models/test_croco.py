@@ -192,7 +192,7 @@ def test_settings_of_a_run_are_allowed(tmp_path):
 
 @pytest.mark.parametrize("layer", [0, 4])
 def test_wrong_layer(file, layer):
-    with pytest.raises(ConfigError, match=f"no layer {layer}; its layers are 1 to 3"):
+    with pytest.raises(ConfigError, match=f"no layer {layer}: its layers are 1 to 3"):
         build(file, layer=layer)
 
 

@@ -55,7 +55,7 @@ class _Drifting(Encoder):
     ("extractor", "says"),
     [
         (Extractor(_Drifting()), "differ by .* from those of PyTorch"),
-        (build_extractor({"name": "dense_sift", "stride": 4, "keypoint_size": 3}), "DenseSIFT cannot be written"),
+        (build_extractor({"name": "dense_sift", "stride": 4, "keypoint_size": 3}), "DenseSIFT cannot be exported"),
     ],
 )
 def test_no_file_is_written_unless_it_agrees(tmp_path: Path, extractor: Extractor, says: str) -> None:

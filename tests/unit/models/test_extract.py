@@ -74,7 +74,7 @@ def test_the_grid_is_that_of_the_features(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("images", "says"),
     [
-        (_images() / 255, r"float64.*8-bit"),
+        (_images() / 255, r"float64.*uint8"),
         (_images()[..., :1], r"\(2, 12, 20, 1\)"),
         (_images()[0, 0], r"\(20, 3\)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"\(1, 3, 8, 8\)"),

@@ -152,11 +152,11 @@ def test_the_light_head_is_its_formula():
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        ({"name": "mlp"}, "unknown head 'mlp'; there are: linear, locus, residual_cnn, residual_mlp"),
+        ({"name": "mlp"}, "unknown head 'mlp'; expected one of: linear, locus, residual_cnn, residual_mlp"),
         ({"name": "residual_mlp"}, "does not support these options: .*hidden"),
         ({"name": "locus", "hidden": 3}, "does not support these options: .*hidden"),
         ({"name": "locus", "width": 30}, "multiple of 4"),
-        ({"name": "residual_cnn", "widths": [4, 4]}, "3 or more"),
+        ({"name": "residual_cnn", "widths": [4, 4]}, "at least 3 entries"),
     ],
 )
 def test_unknown_heads_and_options_are_refused(config, problem):

@@ -114,8 +114,8 @@ def test_what_is_no_model_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     trained.write_bytes(whole[: len(whole) // 2])
     for name, says in {
-        "dino_vits9": "no model 'dino_vits9'(.|\n)*dino_vits8",
-        str(tmp_path / "empty"): "no model",
+        "dino_vits9": "the model 'dino_vits9' does not exist(.|\n)*dino_vits8",
+        str(tmp_path / "empty"): "does not exist",
         str(trained): r"cannot be read as a model(.|\n)*model\.safetensors",
         str(trained.parent): "cannot be read as a model",
     }.items():

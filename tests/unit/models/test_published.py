@@ -374,7 +374,7 @@ def without(weights, *keys):
         (lambda w: {**w, "decoder.bias": torch.zeros(9)}, r"another model(.|\n)*decoder\.bias"),
         # Only what stands at the start of a name is a wrapping.
         (lambda w: {k.replace("pretrained_model.", "dino_model."): v for k, v in w.items()}, r"dino_model\.blocks"),
-        (lambda w: {**w, "layers.3.filt": torch.ones(3, 1, 4, 4) / 16}, "another filter"),
+        (lambda w: {**w, "layers.3.filt": torch.ones(3, 1, 4, 4) / 16}, "blur filter"),
         (lambda w: {k: v for k, v in w.items() if not k.startswith("layers.")}, r"no layers\.\*"),
         (
             lambda w: {k: v for k, v in w.items() if k.startswith("layers.") and ".filt" in k},
@@ -398,7 +398,7 @@ def test_files_that_do_not_fit_are_refused(tiny, tmp_path, damage, problem):
 
 
 def test_what_is_not_known_is_refused(tiny, tmp_path):
-    with pytest.raises(ConfigError, match="unknown published weights 'croco'; there are: loco, locus"):
+    with pytest.raises(ConfigError, match="unknown published weights 'croco'; expected one of: loco, locus"):
         load_published("croco", tmp_path / "x.pth")
     torch.save(loco_weights(tiny, "vit"), tmp_path / "loco.pth")
     with pytest.raises(DataError, match=r"no known backbone(.|\n)*16 channels, patch 8"):

@@ -89,7 +89,7 @@ def test_a_configuration_that_is_none_names_the_file(tmp_path, model, problem):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"head": {"hidden": 3}}, "no head None"),
+        ({"head": {"hidden": 3}}, "unknown head None"),
         ({"head": {"name": "residual_mlp", "hidden": 10**9}}, "`hidden` must be"),
         ({"head": {"name": "residual_mlp", "hidden": 10**6, "dim": 10**6}}, "at most"),
         ({"head": {"name": "residual_mlp", "hidden": 4, "dim": -3}}, "`dim` must be"),

@@ -27,7 +27,7 @@ def checked(format: str, raw: Path, scene: str, decode: str) -> dict:
 def test_the_manifest_holds_what_the_check_found(tmp_path):
     write_check(checked, DOWNLOAD, tmp_path / "raw", tmp_path / "ash.json", "houses", "ash")
     manifest = read_manifest(tmp_path / "ash.json", DOWNLOAD)
-    assert manifest.place == ("houses", "ash")
+    assert manifest.key == ("houses", "ash")
     assert manifest.content["problems"] == [f"matterport3d {tmp_path / 'raw'} all"]
     assert manifest.record.subject == {"dataset": "houses", "scene": "ash"}
     assert manifest.record.inputs == {}

@@ -50,7 +50,7 @@ def test_values_that_json_or_an_array_cannot_hold_are_refused(tmp_path: Path, to
     assert old in text
     (tmp_path / "a.json").write_text(text.replace(old, token if place == "content" else f'"seed": {token}'))
     seal(tmp_path / "a.json")
-    with pytest.raises(DataError, match=r"(?s)^(cannot be read|is not valid JSON).*a\.json"):
+    with pytest.raises(DataError, match=r"(?s)^the file (cannot be read|is not valid JSON).*a\.json"):
         read_json(tmp_path / "a.json", FORMAT, VERSION)
 
 

@@ -194,7 +194,7 @@ def test_a_training_step_has_the_same_gradient(experiment, walls, tmp_path, monk
 
 def test_batch_norms_that_are_trained_are_refused(experiment, tmp_path):
     experiment["train"]["grad_cache"] = 2
-    with pytest.raises(ConfigError, match=r"batch norms that are trained \(encoder.*Remove `grad_cache`"):
+    with pytest.raises(ConfigError, match=r"trained batch normalisations \(encoder.*remove `grad_cache`"):
         RankingModule(experiment, 0, [], tmp_path)
     frozen = TinyViT()
     frozen.blocks.append(nn.BatchNorm1d(3).requires_grad_(False))
