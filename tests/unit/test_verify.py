@@ -59,7 +59,7 @@ def test_a_copy_under_another_name_is_misplaced(tmp_path):
     birch = ash.with_name("birch.json")
     shutil.copy(ash, birch)
     found = verify(results, None, 1)
-    assert found == (2, [Finding("misplaced", birch, "is of the scene ash, not birch")])
+    assert found == (2, [Finding("misplaced", birch, "belongs to the scene ash, expected birch")])
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b""), lambda path: os.truncate(path, 40)])

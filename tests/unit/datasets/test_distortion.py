@@ -231,7 +231,7 @@ def test_black_borders_are_noted(name, noted, tmp_path):
     scene = open_scene("posed_rgbd", tmp_path, "s")
     (frame,) = scene.frames(scene.names("all"))
     lit = frame.rgb.any(axis=-1).mean()
-    assert [f"sees {lit:.0%} of the undistorted images" in note for note in notes] == [True] * noted
+    assert [f"covers {lit:.0%} of the undistorted images" in note for note in notes] == [True] * noted
 
 
 def test_skew_is_kept():

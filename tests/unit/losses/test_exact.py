@@ -211,5 +211,5 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_a_loss_of_one_scale_refuses_several():
-    with pytest.raises(ValueError, match="InfoNCE takes one scale"):
+    with pytest.raises(ValueError, match="InfoNCE supports a single scale"):
         InfoNCE(rho=[0.1, 0.2], kappa=[1.0, 2.0], tau=0.1)

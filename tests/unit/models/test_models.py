@@ -44,7 +44,7 @@ def test_weights_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize("shape", [(1, 1, 48, 64), (3, 48, 64)])
 def test_wrong_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"expected \(b, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"must have the shape \(b, 3, H, W\)"):
         build_extractor(COMPACT)(torch.zeros(shape))
 
 

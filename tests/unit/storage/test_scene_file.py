@@ -178,7 +178,7 @@ def test_values_that_were_edited_in_place_are_noticed(tmp_path):
     path = write_frames(tmp_path / "f.h5")
     with h5py.File(path, "r+") as file:
         file["pose"][1, 0, 3] += 0.5
-    with pytest.raises(DataError, match="`pose` was changed after it was written"):
+    with pytest.raises(DataError, match="`pose` was changed after the file was written"):
         Frames(path)
 
 
