@@ -39,7 +39,9 @@ def test_neighbours_are_matched_only_in_an_unambiguous_order(tmp_path):
     for k in range(1, 12):
         (tmp_path / "walk" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "walk" / "a" / f"{k}.jpg").touch()
-    with pytest.raises(DataError, match=r"number 2 is 2.jpg in natural order[\s\S]*10.jpg in lexicographic[\s\S]*rename"):
+    with pytest.raises(
+        DataError, match=r"number 2 is 2.jpg in natural order[\s\S]*10.jpg in lexicographic[\s\S]*rename"
+    ):
         reconstruct(tmp_path / "walk", tmp_path / "out", {"matcher": "sequential"}, threads=1)
 
 
