@@ -86,3 +86,27 @@ def test_documents_stay_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 170
     for tutorial in (ROOT / "docs/tutorials").glob("*.md"):
         assert len(tutorial.read_text().splitlines()) < 100, tutorial
+
+
+def test_messages_that_the_documents_quote_are_those_of_the_code() -> None:
+    """The symptoms of the recovery table, without those of Snakemake and the system, and the printed output."""
+    said = "\n".join(_texts(ast.parse(file.read_text(encoding="utf-8"))) for file in (ROOT / "loco").rglob("*.py"))
+    running = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", running.partition("| symptom |")[2].partition("\n\n")[0], re.M)
+    foreign = ("died with", "PermissionError", "Clock skew")
+    quoted = [text for row in rows for text in re.findall(r"`([^`]*)`", row) if not text.startswith(foreign)]
+    assert len(quoted) >= 6
+    printed = re.findall(
+        r"^    (?:\d+ |loco verify: 1 of 19 )?(files verified: |files failed|nothing was removed; ).*$", running, re.M
+    )
+    assert len(printed) == 3
+    assert [text for text in [*quoted, *printed] if text.strip() not in said] == []
+
+
+def _texts(tree: ast.AST) -> str:
+    """Return the text of all string literals, adjacent parts of f-strings joined."""
+    parts = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant)]
+    joined = [
+        "".join(v.value for v in p.values if isinstance(v, ast.Constant)) for p in parts if isinstance(p, ast.JoinedStr)
+    ]
+    return "\n".join([*joined, *(p.value for p in parts if isinstance(p, ast.Constant) and isinstance(p.value, str))])

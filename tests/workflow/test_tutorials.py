@@ -94,7 +94,7 @@ def test_reproduce_a_table(tmp_path: Path) -> None:
     demo.write_text(yaml.safe_dump(_merged(yaml.safe_load(demo.read_text()), yaml.safe_load(TINY.read_text()))))
     said = run_tutorial("table", folder)
     assert "compact CNN, three steps" in said
-    assert "files verified: all are whole and of this configuration" in said
+    assert "files verified: all are intact and belong to this configuration" in said
     assert "results/metrics/location_consistency/tiny/quick/tiny-seed0.json" in said
 
 
