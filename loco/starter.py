@@ -86,7 +86,7 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str)
         f"  {name}:",
         *_split(name, parts, found.scenes),
         "",
-        *_EXPERIMENTS.format(scenes=min(2, len(parts.get("train", [0])))).splitlines(),
+        *_EXPERIMENTS.splitlines(),
         "",
         "figures:",
         f"  scene: {_quoted(parts['test'][0])} # a test scene, whose similarity maps are drawn; null for none",
@@ -203,26 +203,30 @@ def _split(name: str, parts: dict[str, list[str]], scenes: Sequence[str]) -> lis
 _EXPERIMENTS = """\
 experiments:
   trained: # a small network from scratch, as in the demo; config/README.md describes pretrained backbones
-    title: compact CNN, contrastive + exact
-    model: {{ name: compact_cnn, dim: 128 }}
+    title: compact CNN, exact per query
+    model: { name: compact_cnn, dim: 128 }
     train:
-      phases: # a network without pretrained weights begins with a contrastive loss
-        - loss: {{ name: sup_con, rho: 0.1, kappa: 5.0, tau: 0.07, queries: 1024 }}
-          steps: 500
-        - steps: 200 # with the loss below
-          optimiser: {{ lr: 1.0e-3 }}
-      # Patches nearer than rho show one place; patches farther apart than kappa are not compared; metres.
-      loss: {{ name: exact, rho: 0.2, kappa: 5.0, tau: 0.05 }}
-      batch: {{ scenes: {scenes}, images_per_scene: 8, patches_per_image: 320 }}
-      optimiser: {{ lr: 3.0e-3, weight_decay: 0.05, warmup_steps: 20 }}
-      augment: {{ brightness: 0.3, contrast: 0.3, colour: 0.1 }}
+      # Each patch ranks its own pairs. Patches nearer than rho show one place; patches farther apart than kappa are not
+      # compared; metres. The smallest radius decides about matching; the others order distant patches.
+      loss:
+        name: exact
+        ranking: query
+        queries: 1024 # drawn per batch
+        rho: [0.1, 0.4, 1.2]
+        kappa: [5.0, 5.0, 5.0]
+        weights: [1.0, 0.3, 0.2]
+        tau: 0.05
+      steps: 400
+      batch: { scenes: 1, images_per_scene: 8, patches_per_image: 320 }
+      optimiser: { lr: 3.0e-3, weight_decay: 0.05, warmup_steps: 20 }
+      augment: { brightness: 0.3, contrast: 0.3, colour: 0.1 }
       validate_every: 100
   untrained: # no `train`: a baseline, the same network with its first weights
     title: compact CNN, untrained
-    model: {{ name: compact_cnn, dim: 128 }}
+    model: { name: compact_cnn, dim: 128 }
   dense_sift: # a baseline without learning
     title: dense SIFT, 4 px
-    model: {{ name: dense_sift, stride: 4, keypoint_size: 4 }}"""
+    model: { name: dense_sift, stride: 4, keypoint_size: 4 }"""
 
 
 def _listed(key: str, names: Sequence[str], end: str = "") -> list[str]:
