@@ -103,7 +103,7 @@ def _mark_match(axes: Axes, heat: NDArray, query: Query, column: int) -> None:
         axes.plot(u, v, marker="x", color=colour, markeredgewidth=width, markersize=size)
     if query.visible[column]:
         error = np.hypot(u + 0.5 - query.uv[column, 0], v + 0.5 - query.uv[column, 1])
-        axes.set_xlabel(f"best match {error:.0f} px from the ground truth", fontsize=6.5, labelpad=2)
+        axes.set_xlabel(f"error of the match: {error:.0f} px", fontsize=6.5, labelpad=2)
     else:
         axes.set_xlabel("not visible here", fontsize=6.5, labelpad=2)
 
