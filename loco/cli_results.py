@@ -132,10 +132,10 @@ def _results_folder(folder: Path) -> Path:
 def _plan(configs: list[Path]) -> Any:
     """Return the plan of configuration files, as by ``snakemake --configfile``; of the demo if there are none."""
     from loco.config import load, read_files
+    from loco.config_layers import workflow_folder
     from loco.plan import Plan
 
-    base = next((p for p in (Path.cwd(), Path(__file__).parents[1]) if (p / "Snakefile").is_file()), None)
-    if base is None:
+    if (base := workflow_folder()) is None:
         raise ConfigError(
             "the working directory contains no Snakefile: run this command in the folder of the workflow, or pass "
             "--files-only"

@@ -17,6 +17,12 @@ DEFAULTS, DEMO = "config/defaults.yaml", "config/config.yaml"
 EVERY = "*"  # key of `datasets` and `experiments`: values of every entry that does not set them
 
 
+def workflow_folder() -> Path | None:
+    """Return the folder of the workflow: the working directory, or else that of this installation; None without."""
+    candidates = (Path.cwd(), Path(__file__).parents[1])
+    return next((folder for folder in candidates if (folder / "Snakefile").is_file()), None)
+
+
 def read_files(
     paths: Iterable[str | Path], base: str | Path, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -105,9 +111,9 @@ def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:
     if not isinstance(train, dict):
         used.pop("train", None)
     elif isinstance(train.get("batch"), dict) and "radius" in train["batch"] and isinstance(used.get("train"), dict):
-        # Batches of positive pairs and batches of overlapping images share these keys only.
-        shared = {key: used["train"].get("batch", {}).get(key) for key in ("patches_per_image",)}
-        used["train"] = {**used["train"], "batch": shared}
+        # Batches of positive pairs and batches of overlapping images share this key only.
+        patches = used["train"].get("batch", {}).get("patches_per_image")
+        used["train"] = {**used["train"], "batch": {"patches_per_image": patches}}
     return laid_over(used, dict(experiment))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from loco.config_files import room_of
+from loco.config_layers import workflow_folder
 from loco.config_schema import SCHEMA, name_pattern
 from loco.datasets.catalogue import FORMATS
 from loco.datasets.recognise import EXAMPLES, PHOTOGRAPHS, Recognised, image_size, recognise
@@ -252,9 +253,8 @@ def _count(scenes: Sequence[str]) -> str:
 
 
 def _workflow() -> Path:
-    """Return the folder of the workflow: the working directory, or that of this installation."""
-    here = next((base for base in (Path.cwd(), Path(__file__).parents[1]) if (base / "Snakefile").is_file()), None)
-    if here is None:
+    """Return the folder of the workflow, whose schema states which names are valid."""
+    if (here := workflow_folder()) is None:
         raise ConfigError("there is no Snakefile here: run this in the folder of the workflow")
     return here
 

@@ -32,7 +32,7 @@ from loco.datasets.checklist import Checklist, few
 from loco.datasets.colmap_text import read_text_model
 from loco.datasets.files import read_bytes, system_error
 from loco.datasets.images import LARGEST_FILE, decode_color, unread_images
-from loco.datasets.layouts import MODEL_NEEDED, model_files, model_sizes
+from loco.datasets.layouts import MODEL_NEEDED, PHOTOGRAPHS, model_files, model_sizes
 from loco.datasets.pose_files import FARTHEST
 from loco.datasets.raw import Images, Observations, RawFrame, RawScene
 from loco.errors import DataError
@@ -40,7 +40,6 @@ from loco.files import is_data, open_regular
 from loco.geometry.cameras import pixel_centres
 from loco.geometry.consistency import Sightings
 
-PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take about 2 GB
 MIN_IMAGES = 3  # images that observe a point; a point observed by two images is not verified by a third
 MAX_ERROR = 2.0  # largest mean reprojection error of a point, pixels of the photographs

@@ -19,6 +19,7 @@ from loco.errors import DataError
 from loco.files import decode_text, is_data, open_regular
 
 Layout = Callable[[Path, str], list[Source]]
+PHOTOGRAPHS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # suffixes, in lower case
 LARGEST_LIST = 1 << 26  # largest list of images, bytes
 
 

@@ -18,7 +18,6 @@ PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is r
 MOST_LISTED = 10_000  # largest number of entries of a folder that are read
 DEEPEST = 2  # levels of folders between the given one and that of the scenes
 _FEWEST = 3  # photographs of a scene: a point is confirmed by a third one
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
 
 # What `loco init` recognises, and an example of each layout.
@@ -144,7 +143,7 @@ _SIGNS: dict[str, Callable[[Path, str], bool]] = {
 
 
 def _has_photographs(folder: Path) -> bool:
-    found = (name for name in _files(folder) if name.lower().endswith(_SUFFIXES))
+    found = (name for name in _files(folder) if name.lower().endswith(layouts.PHOTOGRAPHS))
     return len(list(islice(found, _FEWEST))) == _FEWEST
 
 
@@ -159,11 +158,11 @@ def _heads(format: str, folder: Path, name: str) -> Iterator[bytes]:
         if path.suffix == ".zip" and path.is_file():
             with zipfile.ZipFile(path) as archive:
                 for member in archive.namelist():
-                    if member.lower().endswith(_SUFFIXES) and is_data(member):
+                    if member.lower().endswith(layouts.PHOTOGRAPHS) and is_data(member):
                         with archive.open(member) as file:
                             yield file.read(_HEAD)
         for file_name in sorted(_files(path)):
-            if file_name.lower().endswith(_SUFFIXES):
+            if file_name.lower().endswith(layouts.PHOTOGRAPHS):
                 with open(path / file_name, "rb") as file:
                     yield file.read(_HEAD)
 
