@@ -46,6 +46,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     takes_half = True
     smallest_tau = histograms.SMALLEST_TAU
+    walk_type = Walk
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     def _walk(self, patches: Patches) -> Walk:
         tile = self.tile or (4096 if patches.features.is_cuda else 512)
-        return Walk(patches, self.classes, tile, self.group)
+        return self.walk_type(patches, self.classes, tile, self.group)
 
 
 class _MeanAP(torch.autograd.Function):
