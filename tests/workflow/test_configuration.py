@@ -18,7 +18,7 @@ AGAIN = (
 REFUSED: dict[str, tuple[str, list[str]]] = {
     "a scene that is none": (
         "splits: {tiny: {test: {tiny: [ceder]}}}",
-        ["`ceder` is no scene of datasets.tiny; did you mean `cedar`?"],
+        ["`ceder` is not a scene of datasets.tiny; did you mean `cedar`?"],
     ),
     "no test scene": ("splits: {tiny: {test: {tiny: []}}}", ["splits.tiny has no test scene"]),
     "a misspelt key": (
@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
         ["optimiser.lr", "write a large number"],
     ),
     "a seed as text": ("run: {seeds: ['0']}", ["run.seeds", "write 0, without quotes"]),
-    "a fraction of a seed": ("run: {seeds: [0.5]}", ["run.seeds", "whole number"]),
+    "a fraction of a seed": ("run: {seeds: [0.5]}", ["run.seeds", "integer"]),
     "a seed beyond all numbers": ("run: {seeds: [100000000000000000000000000000]}", ["run.seeds"]),
     "the same raw scene under two names": (
         f"datasets: {{again: {AGAIN}}}\nsplits: {{leak: {ASH}}}\nrun: {{splits: [leak]}}\nfigures: {{scene: null}}",
