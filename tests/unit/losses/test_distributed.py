@@ -148,7 +148,7 @@ def test_shares_of_the_blocks_are_disjoint_and_complete(monkeypatch):
 
     def blocks(process: int, processes: int) -> list:
         monkeypatch.setattr(tiles, "rank_and_world_size", lambda _: (process, processes))
-        return list(tiles.Walk(batch, exact.classes, 32).blocks(KAPPA))
+        return list(tiles.Tiling(batch, exact.classes, 32).blocks(KAPPA))
 
     everything = blocks(0, 1)
     shares = [blocks(process, 3) for process in range(3)]
