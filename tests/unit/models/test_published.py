@@ -385,9 +385,9 @@ def without(weights, *keys):
         (lambda w: {**w, "pretrained_model.blocks.2.norm1.bias": torch.ones(16)}, "another backbone"),
         (
             lambda w: {k: v for k, v in w.items() if "blocks.9" not in k} | {"epoch": 3},
-            "no weights in the expected places",
+            "the file contains no weights",
         ),
-        (lambda w: {"state_dict": [1, 2]}, "no weights in the expected places"),
+        (lambda w: {"state_dict": [1, 2]}, "the file contains no weights"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tiny, tmp_path, damage, problem):

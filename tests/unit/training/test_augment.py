@@ -119,7 +119,7 @@ def test_batches_depend_on_seed_and_step_alone(walls):
         assert batch.points.shape[1:3] == (batch.images.shape[1] // STRIDE, batch.images.shape[2] // STRIDE)
         sizes.add(tuple(batch.images.shape[1:3]))
     assert len(sizes) > 1
-    part = Batches(open_scenes(walls), BATCH, augment, seed=1, process=1, processes=2).draw(3)
+    part = Batches(open_scenes(walls), BATCH, augment, seed=1, rank=1, world_size=2).draw(3)
     assert torch.equal(part.images, alone.draw(3).images[3:])
 
 

@@ -51,7 +51,7 @@ def test_workers_and_processes_give_the_batches_of_one(walls):
         assert_equal(next(loader), batch)
     whole = alone.draw(7)
     assert whole.image.tolist() == list(range(6))
-    parts = [Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, process=k, processes=4).draw(7) for k in range(4)]
+    parts = [Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, rank=k, world_size=4).draw(7) for k in range(4)]
     assert [part.image.tolist() for part in parts] == [[0, 1], [2, 3], [4], [5]]
     for part in parts:
         own = Batch(*(None if column is None else column[part.image] for column in whole._replace(rows=None)))
@@ -107,6 +107,6 @@ def test_files_that_do_not_belong_together_are_refused(walls):
 
 
 def test_a_batch_that_is_too_small_for_the_processes_is_refused(walls):
-    batches = Batches(open_scenes(walls[:1]), BATCH, None, seed=0, process=0, processes=4)
-    with pytest.raises(DataError, match=r"fewer images than there are processes[\s\S]*found: +3"):
+    batches = Batches(open_scenes(walls[:1]), BATCH, None, seed=0, rank=0, world_size=4)
+    with pytest.raises(DataError, match=r"fewer images than there are ranks[\s\S]*found: +3"):
         batches.draw(0)
