@@ -184,7 +184,7 @@ def _positive(text: str) -> int:
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    from loco.starter import write_starter  # needs the packages of the workflow
+    from loco.starter import write_starter  # requires the packages of the workflow
 
     write_starter(arguments.folder, arguments.out)
 
@@ -204,7 +204,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
             photo = _read_photo(path, arguments.max_size)
-        except DataError as error:  # the others may be intact
+        except DataError as error:  # the other images may be intact
             broken.append(f"{path}: {error.problem}")
             continue
         features = _features(model, photo, path).permute(1, 2, 0).half().cpu().numpy()
@@ -288,7 +288,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 class _Photo(NamedTuple):
-    """A photograph (H, W, 3), and its scale: pixels of the file per pixel, (vertical, horizontal)."""
+    """A photograph (H, W, 3), and its scale: pixels of the file per pixel of the photograph, (vertical, horizontal)."""
 
     rgb: NDArray[np.uint8]
     scale: NDArray[np.float64]

@@ -156,9 +156,9 @@ def test_the_depth_scale_of_a_dataset_counts_from_the_check_on(make):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "scannet"}, r"real.depth_scale: is for real data in the formats seven_scenes, tum_rgbd"),
+        ({"format": "scannet"}, r"real.depth_scale: applies to real data in the formats seven_scenes, tum_rgbd"),
         ({"simulate": {"seed": 0, "rooms": 1, "images": 3, "image": {"height": 48, "width": 64}, "repetition": 0},
-          "raw": "results/raw/real"}, r"real.depth_scale: is for real data"),
+          "raw": "results/raw/real"}, r"real.depth_scale: applies to real data"),
         ({"depth_scale": 0}, r"depth_scale"),
         ({"depth_scale": "1000"}, r"depth_scale"),
     ],
@@ -384,7 +384,7 @@ def test_an_extractor_is_evaluated_for_each_training_that_scores_are_split_by(ma
     [
         ({"seen_by_training": "report"}, "no split of the run has training scenes in the world frame"),
         ({"seen_within": 0.1}, "seen_within: has no effect without"),
-        ({"seen_by_training": "report", "seen_within": 0.3}, "must not be more than unseen_beyond"),
+        ({"seen_by_training": "report", "seen_within": 0.3}, "must not exceed unseen_beyond"),
     ],
 )
 def test_reports_of_what_training_has_seen_that_mean_nothing_are_refused(make, benchmarks, message):
@@ -396,7 +396,7 @@ def test_a_world_frame_is_for_images_with_places(make):
     photographs = {"format": "hpatches", "raw": "raw", "scenes": ["v_wall"], "check": {"decode": "all"}}
     photographs |= {"frames": {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1}}
     photographs |= {"patches": {"stride": 16, "overlap_tolerance": 0.05}, "world_frame": "wall"}
-    with pytest.raises(ConfigError, match="world_frame: the format `hpatches` has no 3D places"):
+    with pytest.raises(ConfigError, match="world_frame: the format `hpatches` has no 3D points"):
         make(datasets={"walls": photographs})
 
 
@@ -446,7 +446,7 @@ def test_keypoints_have_a_row_where_a_benchmark_matches_keypoints_and_no_feature
                     }
                 }
             },
-            "models.1: `sift_keypoints` has no feature maps to join",
+            "models.1: `sift_keypoints` has no feature maps to concatenate",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from loco import resources
 from loco.config import load, read_files
 from loco.evaluation import location_consistency
 from loco.plan import Plan
-from loco.resources import LEAST, JobResources
+from loco.resources import MIN_MB, JobResources
 
 ROOT = Path(__file__).parents[2]
 WIDE = {"title": "wide", "model": {"name": "compact_cnn", "dim": 768}}
@@ -63,9 +63,9 @@ def test_memory_follows_images_channels_and_workers(make):
     assert make(**more).correspondence_mb("houses", "4") > overlaps
     # Beside the points and images of 18,000 images, sorting took 80 to 90 bytes per patch (tracemalloc).
     assert make(**more).pairs_mb("houses", "4") > 18_000 * 32 * 40 * (90 + 12 + 4) / 1e6
-    assert make().pairs_mb("houses", "4") == LEAST["pairs"]
+    assert make().pairs_mb("houses", "4") == MIN_MB["pairs"]
     train = {"experiments": {"exact": {"train": {"workers": 4, "processes": 8}}}}
-    assert make(**train).train_mb("exact", "houses") > 8 * (LEAST["train"] - 3000) + 8 * 4 * resources.WORKER
+    assert make(**train).train_mb("exact", "houses") > 8 * (MIN_MB["train"] - 3000) + 8 * 4 * resources.WORKER
     config = make()
     del config.config["datasets"]["houses"]["simulate"]
     assert config._images("houses") == resources.IMAGES

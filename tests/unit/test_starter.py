@@ -93,7 +93,7 @@ def test_a_single_scene_is_evaluated_and_the_file_says_what_a_training_needs(
     assert config["run"]["experiments"] == ["untrained", "dense_sift"]
     (parts,) = config["splits"].values()
     assert parts == {"test": {next(iter(config["datasets"])): ["scene0001_00"]}}
-    assert "Record another scene" in Path("one.yaml").read_text()
+    assert "record another scene" in Path("one.yaml").read_text()
 
 
 def test_scenes_are_found_below_the_given_folder(raw: Callable[[str], Path], here: Path) -> None:

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from loco.evaluation import relative_pose
 from loco.evaluation.relative_pose import mutual_matches
-from loco.evaluation.sift_keypoints import detect, least_score
+from loco.evaluation.sift_keypoints import detect, min_score
 from loco.geometry.cameras import pixel_centres
 
 SIZE = (240, 320)
@@ -77,7 +77,7 @@ def test_the_ratio_is_that_of_euclidean_distances():
     one, two = (torch.nn.functional.normalize(torch.from_numpy(rng.random((60, 6))).float(), dim=1) for _ in "ab")
     matches = mutual_matches(one, two, 100, rng)
     distance = np.sort(torch.cdist(one.double(), two.double()).numpy(), axis=1)[matches.a]
-    kept = matches.ratio > least_score(0.8)
+    kept = matches.ratio > min_score(0.8)
     assert 0 < kept.sum() < len(kept)
     np.testing.assert_array_equal(kept, distance[:, 0] < 0.8 * distance[:, 1])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loco.geometry.consistency import Views
-from loco.geometry.suspects import LEAST_CONSISTENCY, OPENGL, Diagnosis, diagnose
+from loco.geometry.suspects import MIN_CONSISTENCY, OPENGL, Diagnosis, diagnose
 from tests.unit.geometry.rooms import SIZE, K, depth_of, walk
 
 COUNT = 16
@@ -34,7 +34,7 @@ def test_faults_of_poses(fault, poses):
     found = diagnosed(np.ascontiguousarray(poses))
     assert found.fault == fault
     if fault == "unknown":
-        assert found.found.consistency < LEAST_CONSISTENCY
+        assert found.found.consistency < MIN_CONSISTENCY
         assert found.repaired is None
     else:
         assert found.repaired.consistency > 0.99
