@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 def room(pose):
-    """Depth (h, w) and image (h, w, 3) of the room: its walls cut through a block of noise, 4 cm per cell."""
+    """Return depth (h, w) and image (h, w, 3) of the room: its walls cut through a volume of noise, 4 cm per cell."""
     uv = pixel_centres(*SIZE)
     rays = np.concatenate([uv, np.ones_like(uv[..., :1])], axis=-1) @ np.linalg.inv(INTRINSICS).T @ pose[:3, :3].T
     z = ((np.sign(rays) * HALF - pose[:3, 3]) / rays).min(axis=-1)
@@ -43,7 +43,7 @@ def room(pose):
 
 @pytest.fixture
 def scene(make_scene, turned):
-    """Two images of the room, 12 degrees and 0.36 m apart, of which only keypoints are evaluated."""
+    """Return two images of the room, 12 degrees and 0.36 m apart, of which only keypoints are evaluated."""
     poses = np.stack([turned(40), turned(52, (0.3, 0.1, -0.15))])
     depth, rgb = (np.stack(parts) for parts in zip(*map(room, poses)))
     features = np.full((2, 1, 1, 4), 0.5)
@@ -68,7 +68,7 @@ def test_an_image_without_texture_has_no_keypoints():
 
 def test_the_number_of_keypoints_is_limited():
     _, rgb = room(np.eye(4))
-    assert len(detect(rgb, 20)[0]) <= 21  # OpenCV keeps several orientations of the last position
+    assert len(detect(rgb, 20)[0]) <= 21  # OpenCV returns several orientations of the last position
     assert len(detect(rgb)[0]) > 200
 
 
