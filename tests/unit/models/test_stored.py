@@ -1,4 +1,4 @@
-"""Model files whose configuration or weights are not what a training writes."""
+"""Model files whose configuration or weights were not written by a training."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_network_of_any_size_is_measured_without_its_memory():
     torch.manual_seed(0)
     built = construct_network("a layer", torch.nn.Linear, {"in_features": 3}, out_features=2)
     torch.manual_seed(0)
-    assert torch.equal(built.weight, torch.nn.Linear(3, 2).weight)  # measuring draws nothing
+    assert torch.equal(built.weight, torch.nn.Linear(3, 2).weight)  # measuring does not draw random numbers
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
