@@ -1,4 +1,4 @@
-"""The configuration at the door: the shipped ones pass, and every mistake is named in plain words."""
+"""Checks of the configuration: the shipped ones pass, and every mistake is named in plain words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEMO = two_phase_demo()
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The demo with one key, given as ``a.b.c``, set or (``...``) removed."""
+    """Return the demo with one key, given as ``a.b.c``, set or (``...``) removed."""
     config = deepcopy(DEMO)
     *parents, key = path.split(".")
     place = config
@@ -56,7 +56,7 @@ def test_demo_is_left_as_it_is() -> None:
 
 VIT = ["data/weights/vit_small_14/config.json", "data/weights/vit_small_14/model.safetensors"]
 COMPARED = ("vit", *(f"head_{loss}" for loss in ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")))
-# Files that users fetch before they run a shipped configuration.
+# Files that users download before they run a shipped configuration.
 FETCHED = {
     "office.yaml": {
         **{
@@ -99,7 +99,7 @@ ELSEWHERE = {"trained_on": "houses", "test": {"flats": ["a"]}}
 
 
 def elsewhere(split: dict[str, Any] = ELSEWHERE, format: str = "scannet_pairs") -> dict[str, Any]:
-    """The demo with a split ``elsewhere`` of another dataset, to be evaluated on too."""
+    """Return the demo with a split ``elsewhere`` of another dataset, which is also evaluated."""
     config = changed("splits.elsewhere", split)
     flats = {key: value for key, value in DEMO["datasets"]["houses"].items() if key not in ("simulate", "labels")}
     config["datasets"]["flats"] = flats | {"format": format, "raw": "data/flats", "scenes": ["a", "b"]}
@@ -418,7 +418,7 @@ OPTIMISER = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None}
 
 
 def trained_by(train: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The demo, its experiment `exact` trained with these phases, or the keys of a single one."""
+    """Return the demo whose experiment `exact` is trained with these phases, or with the keys of a single one."""
     config = deepcopy(DEMO)
     old = config["experiments"]["exact"]["train"]
     shared = {key: old[key] for key in ("batch", "validate_every", "save_every")}
@@ -557,11 +557,11 @@ def test_a_variant_that_changes_nothing_is_the_experiment() -> None:
     variants = [{"name": "5"}, {"name": "2", "train": {"loss": {"kappa": 2.0}}}, {"name": "half", "split": "half"}]
     config = with_splits(ABLATION | {"variants": variants}, half=["house00"])
     added = config["experiments"].keys() - load(changed("run.seeds", [0]), ROOT)["experiments"].keys()
-    assert added == {"a.2"}  # another split alone is no other experiment
+    assert added == {"a.2"}  # a variant that differs in the split only is not another experiment
 
 
 def with_splits(ablation: dict[str, Any], test: str = "house09", **train: list[str]) -> dict[str, Any]:
-    """The demo with an ablation `a`, and splits that train on these houses and test on one."""
+    """Return the demo with an ablation `a`, and splits that train on these houses and test on one."""
     config = changed("ablations", {"a": ablation})
     config["splits"]["houses"]["test"] = {"houses": ["house09"]}
     config["splits"] |= {name: {"train": {"houses": on}, "test": {"houses": [test]}} for name, on in train.items()}
@@ -641,7 +641,7 @@ def test_every_key_is_described() -> None:
     """``config/README.md`` names each key of the demo."""
     text = (ROOT / "config/README.md").read_text()
     named = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`\n]+)`", text))))
-    free = {"datasets", "splits", "experiments"}  # their keys are names that the user gives
+    free = {"datasets", "splits", "experiments"}  # their keys are names that the user chooses
 
     def keys(config: Any, parent: str = "") -> set[str]:
         if not isinstance(config, dict):

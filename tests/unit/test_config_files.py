@@ -1,4 +1,4 @@
-"""Files of a configuration: YAML whose keys get lost, scene lists, missing weights, and scenes under two names."""
+"""Files of a configuration: YAML that loses keys, scene lists, missing weights, and scenes with two names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from loco.config_layers import read_files, with_defaults
 from loco.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-# Through JSON: YAML's aliases would be one and the same object.
+# Through JSON, because YAML's aliases would be one and the same object.
 DEMO = json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """Use an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -78,7 +78,7 @@ def test_keys_that_are_set_twice(text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {y: 0, <<: *a}\n",  # a key beside a merge takes its place
+        "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {y: 0, <<: *a}\n",  # a key beside a merge replaces its value
         "a: &a {x: 1}\nb: &b {x: 2}\nc: {<<: [*a, *b]}\n",
         "a: &a [1]\nb: [*a, *a]\nc: *a\n",
         "a: {x: 1}\nb: {x: 1}\n",
@@ -145,7 +145,7 @@ def test_files_that_are_no_files() -> None:
 
 
 def with_list(content: bytes | str) -> dict[str, Any]:
-    """The demo, whose test scenes are in a file."""
+    """Return the demo, whose test scenes are listed in a file."""
     Path("test.txt").write_bytes(content.encode() if isinstance(content, str) else content)
     config = deepcopy(DEMO)
     config["splits"]["houses"]["test"] = {"houses": "test.txt"}
@@ -282,7 +282,7 @@ def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
     config = deepcopy(DEMO)
     backbone = {"name": "transformers", "path": "mine/dinu"}
     config["experiments"]["untrained"]["model"] = {"name": "backbone", "backbone": backbone, "stride": 8}
-    for _ in range(2):  # whether or not a folder of the owner's name exists
+    for _ in range(2):  # whether or not a folder with the name of the owner exists
         (problem,) = problems(config)
         assert "experiments.untrained.model.backbone.path: the folder mine/dinu does not exist" in problem
         touch("mine/dino/config.json")
@@ -295,7 +295,7 @@ def test_tables_of_labels_must_be_there_where_a_benchmark_needs_labels() -> None
     config["run"]["benchmarks"].append("semantic_segmentation")
     labels = {"mapping": "config/labels/nope.tsv"}
     config["datasets"]["others"] = {**config["datasets"]["houses"], "raw": "results/raw/others", "labels": labels}
-    load(config, ROOT)  # no split of the run has a scene of it
+    load(config, ROOT)  # no split of the run contains a scene of it
     config["datasets"]["houses"]["labels"] = labels
     config["run"]["experiments"].append("exat")
     first, second = problems(config)
@@ -324,7 +324,7 @@ def test_without_such_a_benchmark_or_for_scenes_to_train_on_no_table_is_required
 
 
 def two_datasets(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The demo with the datasets `one` and `other`, whose first scenes are trained and tested on."""
+    """Return the demo with the datasets `one` and `other`, whose first scenes are used for training and testing."""
     config = deepcopy(DEMO)
     plain = {key: value for key, value in DEMO["datasets"]["houses"].items() if key not in ("simulate", "labels")}
     config["datasets"] |= {"one": plain | one, "other": plain | other}
@@ -442,7 +442,7 @@ def test_scans_of_the_listed_pairs_are_scans_as_well(here: Path) -> None:
     pairs = {"format": "scannet_pairs", "raw": "data", "scenes": ["scannet_test_1500"]}
     config = two_datasets({"format": "scannet", "raw": "scans", "scenes": ["scene0707_00"]}, pairs)
     config["run"]["benchmarks"] = ["pixel_correspondence"]
-    load(config, ROOT)  # the pairs are not here
+    load(config, ROOT)  # these pairs do not exist
     (here / "data/scannet_test_1500/scene0707_01").mkdir(parents=True)
     assert (
         "1 room(s) of ScanNet have scans in both train and test: scene0707_00 and scene0707_01" in problems(config)[0]

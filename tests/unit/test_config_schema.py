@@ -1,4 +1,4 @@
-"""Numbers of a configuration: whole floats, infinite values, seeds, sizes; and values that are none of YAML's."""
+"""Numbers of a configuration: whole floats, infinite values, seeds, sizes; and values that YAML does not define."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMAS = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "conf
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The demo with the key ``a.b.0`` set."""
+    """Return the demo with the key ``a.b.0`` set."""
     config = deepcopy(DEMO)
     *parents, key = path.split(".")
     place: Any = config
@@ -109,7 +109,7 @@ def test_whole_floats_in_models_and_variants() -> None:
         ("experiments.exact.train.steps", "1e3", "found '1e3' (YAML reads this as text: write 1000, without quotes)"),
         ("experiments.exact.train.steps", "many", "expected an integer, found 'many'"),
         ("experiments.exact.train.steps", 2.5, "expected an integer, found 2.5"),
-        ("experiments.exact.train.optimiser.lr", "1e-5", "write 1.0e-05, with a point"),  # 1e-05 would be text again
+        ("experiments.exact.train.optimiser.lr", "1e-5", "write 1.0e-05, with a point"),  # 1e-05 would be read as text
         (
             "experiments.exact.train.loss.rho",
             "2e-1",

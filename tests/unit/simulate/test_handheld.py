@@ -100,7 +100,7 @@ def test_exact_depth_is_that_of_the_view_and_changes_no_colour(photos: list[Phot
 
 
 def test_exposure_drifts_slowly(walk: Walk, photos: list[Photo]) -> None:
-    """Invert shoulder and gamma: the light of a given pixel value determines the gain of each frame."""
+    """Invert shoulder and gamma: the light of a pixel relative to its radiance is the gain of the frame."""
     height, width = walk.size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     stops = []

@@ -90,7 +90,7 @@ def test_cameras_tilt_up_level_and_down_and_are_not_alike(raw: Path) -> None:
 
 
 def test_depth_images_agree_with_the_mesh_seen_from_the_conf(raw: Path) -> None:
-    """By the rules of the format, in float64: rays through the pixels, x right, y up, -z forward, origin bottom left."""
+    """By the rules of the format, in float64: rays through pixels, x right, y up, -z forward, origin bottom left."""
     depths, mesh = members(raw, "undistorted_depth_images"), read_mesh(raw)
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(

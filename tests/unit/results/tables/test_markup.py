@@ -220,7 +220,7 @@ def test_published_numbers_have_columns_of_their_own(tmp_path: Path) -> None:
 
 
 def test_published_numbers_are_never_bold_nor_measured(tmp_path: Path) -> None:
-    """Intervals do not change which numbers are bold."""
+    """Published numbers do not change which numbers are bold, and never replace measured ones."""
     metrics = [run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)]
     texts = written(metrics, tmp_path, SHOWN)
     plain = written(metrics, tmp_path)
