@@ -505,8 +505,7 @@ def test_digest_of_every_syntax_is_the_same_for_ever(of_source: Callable[[str], 
 
 
 def test_the_example_has_every_syntax() -> None:
-    """Return all node types of this version of Python, except those of newer syntax, of other modes and of older
-    versions."""
+    """Return all node types of this version of Python, except those of newer syntax, other modes and older versions."""
     newer = {"TemplateStr", "Interpolation", "TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple"}
     other_modes = {"Interactive", "Expression", "FunctionType", "TypeIgnore"}
     older = {"AugLoad", "AugStore", "ExtSlice", "Index", "Param", "Suite", "slice"}

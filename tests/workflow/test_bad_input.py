@@ -1,5 +1,4 @@
-"""Bad input causes one clear message with the file, the scene and the remedy; no partial files remain, and other scenes
-go on."""
+"""Bad input causes one message with the file, the scene and the remedy; no partial files remain, others go on."""
 
 from __future__ import annotations
 

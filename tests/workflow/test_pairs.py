@@ -1,5 +1,4 @@
-"""Trainings that draw their batches from positive pairs: the index of the pairs is made once, and for these trainings
-only."""
+"""Trainings that draw batches from positive pairs: the index of the pairs is made once, and only for them."""
 
 from __future__ import annotations
 

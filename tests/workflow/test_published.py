@@ -31,8 +31,7 @@ SCENES = ["ash", "birch", "cedar"]
 
 
 def paths(folder: Path) -> dict[str, Any]:
-    """Set the paths of the data: simulated scenes instead of the download, and a random network instead of the
-    backbone."""
+    """Set the data paths: simulated scenes instead of the download, a random network instead of the backbone."""
     simulated = {"seed": 1, "rooms": 1, "panoramas": 2, "image": {"height": 96, "width": 120}, "repetition": 0.3}
     dataset = {
         "raw": "results/raw/matterport3d",

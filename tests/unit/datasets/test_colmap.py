@@ -184,8 +184,7 @@ def test_photographs_that_the_model_does_not_place_are_skipped(raw):
 
 
 def write_scene(folder: Path, camera: pycolmap.Camera, poses, points, observed, photograph) -> Path:
-    """Write a scene `house` to ``folder``; ``observed[k][i]`` is the pixel at which image k observes point i (NaN:
-    none)."""
+    """Write a scene `house` to ``folder``; image k observes point i at pixel ``observed[k][i]`` (NaN: not)."""
     model = pycolmap.Reconstruction()
     model.add_camera_with_trivial_rig(camera)
     tracks = [pycolmap.Track() for _ in points]

@@ -66,8 +66,7 @@ def home(tmp_path_factory) -> SimpleNamespace:
 
 
 def test_instance_maps_are_the_renderers_in_every_image_of_a_panorama(home):
-    """The expected values are those of the renderer, which are never read from a file, so a drift between images would
-    be detected."""
+    """The expected values are the renderer's, never read from a file, so a drift between images would show."""
     assert len(home.instance) == 36
     pairs, counts = np.unique(np.stack([home.truth, home.instance]).reshape(2, -1), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -358,8 +357,7 @@ def look(tmp_path, monkeypatch):
 
 
 def test_rays_that_meet_nothing_or_no_object_are_void(look):
-    """Columns 0-1 show an object, 2-3 a triangle without an object, 4-5 nothing, 6-7 another object (x = z (u - 4) /
-    8)."""
+    """Columns 0-1 show an object, 2-3 a triangle without object, 4-5 nothing, 6-7 another object: x = z (u - 4) / 8."""
     with look([(-1, -0.5, 1), (-0.5, 0, -1), (0.5, 1, 0)], ["x", "y"], {"x": "chair", "y": "wall"}) as labels:
         instance, semantic = labels["instance"][0], labels["semantic"][0]
         np.testing.assert_array_equal(instance, np.tile([1, 1, -1, -1, -1, -1, 0, 0], (6, 1)))

@@ -106,8 +106,7 @@ def test_the_depth_camera_of_seven_scenes_lies_beside_the_colour_camera(pristine
 
 @formats
 def test_patches_lie_on_the_true_surface(format: str, pristine: Path, walk: Walk, photos: list[Photo]) -> None:
-    """Each point is within 1 mm of the intersection of the ray through the centre of the patch, although depth is
-    rounded."""
+    """Each point is within 1 mm of the intersection of the ray through the patch centre, although depth is rounded."""
     grid = (15, 20)
     caster = RayCaster(Mesh(walk.house.vertices, walk.house.triangles.astype(np.uint32)), threads=1)
     checked = 0
@@ -323,8 +322,7 @@ def test_lost_poses_are_skipped_and_counted(raw: Path) -> None:
 
 
 def numbered(folder: Path, names: list[str], rows: list[str | None], size: tuple[int, int] = SIZE) -> None:
-    """Write images in the order of ``names`` that encode their index, and rows of poses.txt that do so, each with or
-    without a name."""
+    """Write images that encode their index, in the order of ``names``, and such rows of poses.txt, named or not."""
     for kind in ("color", "depth"):
         (folder / kind).mkdir(parents=True)
     for k, name in enumerate(names):

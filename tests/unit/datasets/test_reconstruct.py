@@ -46,8 +46,7 @@ def test_neighbours_are_matched_only_in_an_unambiguous_order(tmp_path):
 
 
 def aligned(points: np.ndarray, onto: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``points`` and ``others``, mapped by the similarity that best aligns ``points`` with ``onto`` (Umeyama
-    1991)."""
+    """Map ``points`` and ``others`` by the similarity that best aligns ``points`` with ``onto`` (Umeyama 1991)."""
     middle, target = points.mean(axis=0), onto.mean(axis=0)
     u, s, vt = np.linalg.svd((onto - target).T @ (points - middle))
     flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])

@@ -76,8 +76,7 @@ def test_the_pose_takes_points_of_a_to_b(pristine):
 
 
 def disagreement(points: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) -> float:
-    """Return the median difference between the depth of points (camera frame) and of the image at their projections,
-    metres."""
+    """Return the median difference between the depth of points (camera frame) and of the image there, metres."""
     uv, z = project(points, intrinsics, np.eye(4))
     seen, smooth = sample_depth(depth, uv)
     return np.median(np.abs(seen - z)[smooth & (z > 0)])
@@ -276,8 +275,7 @@ def poses_of(scan: str) -> np.ndarray:
 
 
 def features_of_places(frames: Frames, path: Path) -> Features:
-    """A smooth unit feature, a function of the point where the ray of a pixel meets the simulated room, and of the
-    room."""
+    """Return a smooth unit feature of the room and of the point in it that a pixel shows."""
     n, (h, w) = len(frames), frames.size
     waves = np.random.default_rng(0).normal(0, 3, (3, 64))
     sizes = {"n": n, "h": h, "w": w, "c": 128}

@@ -341,8 +341,7 @@ for format, raw in json.loads(sys.argv[1]):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's rights")
 def test_unreadable_files_and_folders_are_problems(tmp_path_factory, pristine, request):
-    """Each as another user, who may not read the file: the message states the system's reason and does not advise a
-    download."""
+    """Each as a user who may not read the file: the message states the system's reason and advises no download."""
     base = Path(request.getfixturevalue("open_folder"))
     cases = []
     for k, (format, victim) in enumerate(

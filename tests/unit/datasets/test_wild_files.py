@@ -1,5 +1,4 @@
-"""Files as users have them: leftovers of systems, missing images, unusual spellings, other layouts. They are read
-alike, or named."""
+"""Files as users have them: leftovers of systems, missing images, unusual spellings, other layouts."""
 
 from __future__ import annotations
 
@@ -24,8 +23,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def content(format: str, raw: Path, scene: str = "s") -> tuple:
-    """Return names, poses, colours, depths and meshes of a scene, which must pass its check, and the notes of the
-    check."""
+    """Return names, poses, colours, depths and meshes of a scene, which must pass its check, and its notes."""
     manifest = check_scene(format, raw, scene, "all")
     assert manifest["ok"], manifest["problems"]
     opened = open_scene(format, raw, scene)

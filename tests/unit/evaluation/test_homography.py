@@ -24,8 +24,7 @@ def random_features(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def code(places: np.ndarray, reach: float) -> np.ndarray:
-    """Return unit vectors (..., 4) whose cosine falls with the distance, for positions (..., 2) up to ``reach`` apart
-    per axis."""
+    """Return unit vectors (..., 4), whose cosine falls with the distance of positions (..., 2), if at most ``reach``."""
     angles = places * (np.pi / reach)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1) / np.sqrt(2)
 
@@ -87,8 +86,7 @@ def test_equal_images_are_matched_perfectly_whatever_the_features(make_planes):
 
 
 def test_ceiling_of_perfect_features_at_a_shift_by_part_of_a_cell(make_planes):
-    """Cells are 8 raw pixels. After a shift by (2.4, 3.2), each is nearest to the same cell, 4 pixels away, and so is
-    the homography."""
+    """Cells are 8 raw pixels. After a shift by (2.4, 3.2), each matches the same cell, 4 pixels off."""
     settings = SETTINGS | {"thresholds": [3.99, 4.01]}
     items = evaluate([make_planes(shift(2.4, 3.2))], settings).items
     assert items["n_matches"] == [GRID[0] * GRID[1]]
@@ -126,8 +124,7 @@ def test_errors_are_in_pixels_of_the_raw_images(make_planes):
 
 
 def test_finer_keypoints_lift_the_ceiling(make_planes):
-    """Twice the number of cells per axis means 4 raw pixels apart: a shift by one pixel remains as an error, a shift by
-    4 does not."""
+    """Finer cells are 4 raw pixels apart: after a shift by (1, 1) an error remains, after (4, 4) none."""
     finer = SETTINGS | {"upsample": 2, "thresholds": [1, 1.42]}
     for offset, expected in (((1, 1), np.sqrt(2)), ((4, 4), 0)):
         scene = make_planes(shift(*offset), scene=f"v_{offset[0]}")

@@ -86,8 +86,7 @@ def unit(array):
 
 
 def random_room(make_scene, n=8, seed=0, repeats=1, **more):
-    """Patches in a cube of 0.8 m, some of them invalid, and weakly informative features on a grid ``repeats`` times as
-    fine."""
+    """Patches in a cube of 0.8 m, some invalid, and weak features on a grid ``repeats`` times as fine."""
     rng = np.random.default_rng(seed)
     points, valid = rng.random((n, 4, 5, 3)) * 0.8, rng.random((n, 4, 5)) < 0.8
     valid[-1] = False

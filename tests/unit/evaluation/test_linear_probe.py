@@ -293,8 +293,7 @@ def value(result, metric, condition=HELD_OUT):
 
 @pytest.fixture
 def labelled_scene(make_scene):
-    """Return a scene with the categories (n, rows, columns) of its patches, and features (n, h, w, c), from a moving
-    camera."""
+    """Return a scene of a moving camera with categories (n, rows, columns) of patches, and features (n, h, w, c)."""
 
     def make(patches, features, **given):
         semantic = np.repeat(np.repeat(patches, STRIDE, axis=1), STRIDE, axis=2).astype(np.uint8)

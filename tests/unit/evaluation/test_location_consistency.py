@@ -39,8 +39,7 @@ def average_precision(ranked_positive):
 
 
 def integrated(distances, ranking, radius):
-    """The mean of the average precision over thresholds, as a sum over the intervals between the distances of the
-    samples."""
+    """The mean of the average precision over thresholds, as a sum over intervals between the samples' distances."""
     edges = sorted({d for d in distances if d < radius} | {radius})
     total = sum(
         average_precision([distances[i] <= low for i in ranking]) * (high - low) for low, high in pairwise(edges)

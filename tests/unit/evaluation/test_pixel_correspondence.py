@@ -82,8 +82,7 @@ def test_features_of_the_place_find_the_place(make_scene, turned):
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_refined_positions_are_those_between_the_pixels(make_scene, turned, step):
-    """The mean error of a pixel is a quarter of a pixel along each axis, in the image and on the wall; the peak is not
-    refined."""
+    """The mean error is a quarter of a pixel along each axis, in the image and on the wall; peaks are not refined."""
     poses = [turned(0), turned(-20, centre=(0.9, 0.1, 0.3))]
     depth = np.stack([np.kron(wall_points(pose)[1], np.ones((step, step))) for pose in poses])
     big = {"depth": depth, "size": depth.shape[1:], "intrinsics": np.diag([step, step, 1]) @ INTRINSICS}
@@ -336,8 +335,7 @@ def test_recall_is_that_of_pairs_and_pooled_that_of_matches():
 
 
 def test_pairs_with_few_matches_weigh_as_much_as_others_unless_pooled(make_scene, turned):
-    """Three views of a wall. The third shows at other positions what the others show here, and has depth in one row
-    only."""
+    """Three views of a wall. The third shows other positions than the others, and has depth in one row only."""
     poses = [turned(0), turned(1), turned(2)]
     content = np.stack([encoding(wall_points(pose)[0]) for pose in poses])
     content[2] = content[2, ::-1]

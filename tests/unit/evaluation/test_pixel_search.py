@@ -91,8 +91,11 @@ def test_there_are_as_many_matches_as_points_to_choose_from():
 
 
 def test_features_are_read_at_pixel_centres_up_to_the_border():
-    """Features rotate with the column: a pixel has the feature of its centre, and in the outermost columns exactly that
-    of the outermost cells. A grid that is aligned with the corners would be off by up to half a pixel."""
+    """Features at pixel centres are exact, also in the outermost columns.
+
+    Features rotate with the column: a pixel has the feature of its centre, and in the outermost columns that of the
+    outermost cells. A grid that is aligned with the corners would be off by up to half a pixel.
+    """
     angle = (np.arange(12) + 0.5) / 12
     turning = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).expand(9, 12, 2)
     uv = np.stack([np.arange(48) + 0.5, np.full(48, 18.0)], axis=1)

@@ -49,8 +49,7 @@ def still(n):
 
 
 def places(count, images, seed=0):
-    """Return the place of each image, overlaps of 0.3 within a place and 0 between places, and features that
-    distinguish places."""
+    """Return the place of each image, overlaps of 0.3 within places and 0 between them, and distinctive features."""
     place = np.arange(count * images) % count
     overlap = np.where(place[:, None] == place, 0.3, 0.0)
     np.fill_diagonal(overlap, 1)

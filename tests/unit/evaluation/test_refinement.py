@@ -64,8 +64,11 @@ def test_soft_argmax_is_the_mean_under_the_softmax():
 
 
 def test_soft_argmax_of_a_paraboloid_is_its_peak():
-    """The softmax is a Gaussian. For a standard deviation of 0.7 cells, the sum over cells is its mean within 1e-4, and
-    a window of 9 contains all of it. A temperature near 0 returns the cell itself."""
+    """The softmax of parabolic similarities is a Gaussian, whose mean is the peak.
+
+    For a standard deviation of 0.7 cells, the sum over cells is its mean within 1e-4, and a window of 9 contains all of
+    it. A temperature near 0 returns the cell itself.
+    """
     peaks = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 2))
     windows = paraboloids(peaks, window=9, sharpness=(0.05, 0.05))
     spread = 0.7
@@ -104,8 +107,7 @@ def field(places: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("method", ["none", "parabola", "soft_argmax"])
 def test_translations_by_parts_of_a_cell_are_recovered(method):
-    """Cells of A are matched in B, which is shifted by a fraction of a cell: without refinement, the mean error is 0.25
-    cells."""
+    """Cells of A are matched in B, shifted by a fraction of a cell: the mean error is 0.25 cells without refinement."""
     grid = cells_around(21)
     errors = []
     for shift in np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2)):

@@ -143,8 +143,7 @@ def test_location_consistency_by_surface(room):
 
 
 def test_pixel_correspondence_by_surface(room):
-    """Features by which the left half of the wall is found at its location, and the right half at the mirrored
-    location."""
+    """Features that match the left half of the wall at its location, and the right half at the mirrored location."""
     settings = {"rotation_bins": [0, 180], "thresholds": [0.5], "matches": 64, "pairs_per_bin": 9}
     settings |= {"min_overlap": 0.9, "min_baseline": 0.0}
     plain = pixel_correspondence.evaluate([room], settings)

@@ -16,8 +16,7 @@ SIZE = (96, 128)
 
 
 def slanted_views() -> list[np.ndarray]:
-    """Return poses that look at the origin from a distance of two metres, at angles of up to 40 degrees, in an
-    arbitrary world frame."""
+    """Return poses that look at the origin from 2 m away, at angles of up to 40 degrees, in some world frame."""
     poses = []
     for slant in ([0, 0], [40, 0], [-30, 20], [10, -40]):
         pose = np.eye(4)

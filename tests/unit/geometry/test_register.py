@@ -30,8 +30,7 @@ ANYWHERE = moved((20, -130, 70), (4, -7, 2))
 
 @pytest.mark.parametrize("size", [(24, 30), (16, 20), (48, 60), (32, 37)])
 def test_one_camera_at_another_size_reads_its_own_pixels(size):
-    """Also if pixel centres coincide (a third of the size, or the same size): holes and edges of neighbours have no
-    effect."""
+    """Also if pixel centres coincide (a third of the size, or the same): adjacent holes and edges have no effect."""
     rng = np.random.default_rng(0)
     depth = rng.uniform(1, 4, SIZE).astype(np.float32)
     depth[rng.random(SIZE) < 0.3] = 0
@@ -47,8 +46,7 @@ def plane_depth(normal, distance, intrinsics, pose, size):
 
 
 def between_centres(z, color):
-    """Return the masks of pixels of depth ``z`` that are between the pixel centres of the depth camera, and outside its
-    image."""
+    """Return masks of pixels of depth ``z`` between the pixel centres of the depth camera, and outside its image."""
     points = color[:3, 3] + pixel_directions(COLOR_K, color, COLOR_SIZE) * z[..., None]
     uv, ahead = project(points, K, ANYWHERE)
     inside = (uv > 0.6) & (uv < np.array(SIZE[::-1]) - 0.6)

@@ -18,8 +18,7 @@ SCALES = {"rho": [0.2, 0.5, 0.3], "kappa": [0.5, 1.5, 0.8], "weights": [1.0, 0.3
 
 
 def dense_over(queries: torch.Tensor, options: dict, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return loss and gradient of the dense implementation for some queries, rows of the patches that can form pairs;
-    one scale."""
+    """Return loss and gradient of the dense implementation for some queries, among patches that can form pairs."""
     features = batch[0].clone().requires_grad_()
     dense = DenseSmoothAP(**options, ranking="query")
     ranked = dense._rank(select(normalize(features, dim=1), *batch[1:]).patches, dense.scales[0])

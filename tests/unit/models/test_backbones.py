@@ -150,8 +150,7 @@ def test_norm_is_that_of_the_model_and_by_default_of_the_last_layer_alone(models
 @pytest.mark.parametrize(("facet", "name"), [("query", "query"), ("key", "key"), ("value", "value")])
 @pytest.mark.parametrize("layer", [1, 3])
 def test_facets_are_the_projections_of_the_attention(models, kind, facet, name, layer):
-    """Compute the reference from the weights in the file, in double precision, and from the tokens that enter the
-    block."""
+    """Compute the reference in double precision from the weights in the file and the tokens that enter the block."""
     model, folder = models[kind]
     weights = {key: value.double() for key, value in load_file(folder / "model.safetensors").items()}
     ending = {"dinov3_vit": f"attention.{name[0]}_proj"}.get(kind, f"attention.attention.{name}")
@@ -189,8 +188,7 @@ def test_resnet_stages(models, layer):
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_a_cell_of_a_resnet_looks_at_its_own_patch(models, layer):
-    """With positive filters of even size, the mean position of the pixels on which a cell depends is the centre of its
-    patch."""
+    """With positive filters of even size, the mean position of the pixels that affect a cell is its patch centre."""
     backbone = build(models["resnet"][1], layer=layer, pretrained=False)
     for module in backbone.modules():
         if isinstance(module, torch.nn.Conv2d):

@@ -187,8 +187,7 @@ MODULES = frozenset(f"loco.models.{path.stem}" for path in (PACKAGE / "models").
 
 
 def imports(module: str) -> set[str]:
-    """Return the modules of this project that the source of a module imports, including imports in functions and for
-    type checking."""
+    """Return the modules of this project that a module imports, also in functions and for type checking."""
     path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
     if not path.is_file():
         path = path.with_suffix("") / "__init__.py"

@@ -148,8 +148,7 @@ def test_sines_are_interpolated_at_other_sizes(tmp_path):
 
 
 def test_rotation_tells_only_where_patches_are_to_each_other(file):
-    """In an image of equal patches except two, their features depend on the offset between them, not on their
-    positions."""
+    """In an image of equal patches except two, their features depend on the offset between them only."""
     backbone = build(file, layer=1)
     patch = torch.rand(3, PATCH, PATCH, generator=torch.Generator().manual_seed(3))
 

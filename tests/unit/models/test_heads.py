@@ -27,8 +27,7 @@ def seeing(network: ResidualCNN) -> ResidualCNN:
 @pytest.mark.parametrize(("aligned", "beside"), [(True, 0.0), (False, 3.5)])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_residual_network_is_read_at_the_centres_of_the_patches(stride, aligned, beside, axis):
-    """If the colour of the image is the position, the output is the position that was read: 3.5 pixels off in the
-    published one."""
+    """If the colour is the position, the output is the position that was read: 3.5 pixels off in the published form."""
     network = seeing(ResidualCNN(2, stride, **SMALL, aligned=aligned))
     grid = (12, 15)
     height, width = (side * stride for side in grid)

@@ -16,8 +16,7 @@ MEAN, STD = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([0.5, 0.6,
 
 
 class Net(nn.Module):
-    """Two outputs: a map at 1/8 of the resolution, which depends on neighbouring patches, and the same as tokens after
-    a class token."""
+    """Two outputs: a map at 1/8 that depends on neighbouring patches, and the same as tokens after a class token."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -45,8 +45,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture(scope="session")
 def sparse_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Return frames and correspondences of a simulated scene whose 3D points are those of a COLMAP model, without
-    depth."""
+    """Return frames and correspondences of a simulated scene with the 3D points of a COLMAP model, without depth."""
     folder = tmp_path_factory.mktemp("sparse")
     image = {"height": 96, "width": 128}
     simulate_scene(

@@ -1,5 +1,4 @@
-"""JSON documents: what is written is read; documents that are not strict JSON or do not match the schema are refused by
-name."""
+"""JSON documents: what is written is read; invalid JSON and violations of the schema are refused by name."""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ HOWS = ("image", "space", "coverage")
 
 
 def plane(normal, distance):
-    """Return points where a camera at the origin sees the plane normal . x = distance, and the area of each patch
-    there."""
+    """Return points where a camera at the origin sees the plane normal . x = distance, and the areas of the patches."""
     v, u = (np.indices(GRID) + 0.5) * STRIDE
     rays = np.stack([(u - GRID[1] * STRIDE / 2) / FOCAL, (v - GRID[0] * STRIDE / 2) / FOCAL, np.ones(GRID)], axis=-1)
     z = distance / (rays @ normal)
@@ -23,8 +22,7 @@ def plane(normal, distance):
 
 
 def slanted_wall():
-    """Return a wall seen at about 40 degrees, in a randomly rotated world: areas of patches differ by more than a
-    factor of 10."""
+    """Return a wall seen at about 40 degrees, in a random world frame; areas of patches differ by a factor above 10."""
     normal = np.array([0.6, -0.15, 0.77])
     points, areas = plane(normal / np.linalg.norm(normal), 1.5)
     return points @ Rotation.random(rng=1).as_matrix().T + [3.0, -2, 5], areas

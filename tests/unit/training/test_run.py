@@ -1,5 +1,4 @@
-"""Small training runs: what is learnt, what is written, and that an interrupted training ends like an uninterrupted
-one."""
+"""Small training runs: what is learnt and written; an interrupted training ends like an uninterrupted one."""
 
 import logging
 import os
