@@ -158,7 +158,7 @@ def _export_options(add: Callable[..., Any]) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    from loco.starter import write_starter  # needs the packages of the workflow
+    from loco.starter import write_starter  # requires the packages of the workflow
 
     write_starter(arguments.folder, arguments.out)
 
@@ -181,7 +181,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
             photo = read_photo(path, arguments.max_size)
-        except DataError as error:  # the others may be intact
+        except DataError as error:  # the other images may be intact
             broken.append(f"{path}: {error.problem}")
             continue
         features = features_of(model, photo, path).permute(1, 2, 0).half().cpu().numpy()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Photo(NamedTuple):
-    """A photograph (H, W, 3), and its scale: pixels of the file per pixel, (vertical, horizontal)."""
+    """A photograph (H, W, 3), and its scale: pixels of the file per pixel of the photograph, (vertical, horizontal)."""
 
     rgb: NDArray[np.uint8]
     scale: NDArray[np.float64]

@@ -13,7 +13,7 @@ from torch import Tensor
 from loco.losses.distributed import Group
 from loco.losses.exact import ExactSmoothAP
 from loco.losses.pairs import Ranking
-from loco.losses.tiles import Walk
+from loco.losses.tiles import Tiling
 
 _QUERIES, _REFERENCES = 0, 1  # scenes of the two sets
 _LARGEST_LABEL = 2**52  # larger integers are not exact in float64
@@ -88,7 +88,7 @@ class LabelSmoothAP(torch.nn.Module):
         return loss
 
 
-class _CrossWalk(Walk):
+class _CrossTiling(Tiling):
     """The pairs of a query and a reference."""
 
     def _forms_pairs(self, scene: int, others: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ class _CrossWalk(Walk):
 
 
 class _CrossSmoothAP(ExactSmoothAP):
-    walk_type = _CrossWalk
+    tiling_type = _CrossTiling
 
 
 def _points(labels: Tensor) -> Tensor:

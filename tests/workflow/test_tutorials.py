@@ -64,7 +64,7 @@ def _any_numbers(line: str) -> re.Pattern[str]:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which the tutorials are run one after the other, as a reader would."""
+    """Return a copy of the repository in which the tutorials are run one after the other, like a reader does."""
     return World.new(tmp_path_factory.mktemp("tutorials")).workflow
 
 
@@ -108,7 +108,7 @@ def test_reproduce_a_table(tmp_path: Path) -> None:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return two configurations laid over each other, as Snakemake does: maps are merged, lists are replaced."""
+    """Return two configurations merged like in Snakemake: maps are merged, lists are replaced."""
     both = {key: _merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
     return {**below, **above, **both}
 
