@@ -114,7 +114,7 @@ def _cells(
 
 def _array(parts: Iterator[Element], order: str) -> list[str] | NDArray[np.float64]:
     kind, shape = _head(parts, order)
-    next(parts)  # its name, which is empty
+    next(parts)  # the name of the array, which is empty
     element, content = next(parts)
     if kind == CHAR and element in TEXTS:
         text = _text(element, content, order)

@@ -41,7 +41,7 @@ SETTINGS = {
         "descriptors": [
             {"name": "vlad", "clusters": 4, "assignment": "hard", "vocabulary": "dataset", "samples": 100},
             {"name": "gem", "exponent": 3},
-            {"name": "class_token"},  # which the extractor of these scenes lacks
+            {"name": "class_token"},  # the extractor of these scenes has no class token
         ],
         "rerank": ["none", {"top": 5, "matching": "mutual", "score": "ransac"}],
         "ks": [1, 50],  # more than the number of images

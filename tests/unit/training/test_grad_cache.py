@@ -198,4 +198,4 @@ def test_batch_norms_that_are_trained_are_refused(experiment, tmp_path):
         RankingModule(experiment, 0, [], tmp_path)
     frozen = TinyViT()
     frozen.blocks.append(nn.BatchNorm1d(3).requires_grad_(False))
-    require_independent_images(Extractor(frozen))  # it stays in evaluation mode
+    require_independent_images(Extractor(frozen))  # a frozen encoder stays in evaluation mode
