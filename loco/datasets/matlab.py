@@ -1,4 +1,4 @@
-"""Read cells of texts and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
+"""Read cells of strings and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
 
 The format is MATLAB's "MAT-File Format", level 5. A header of 128 bytes ends with the byte order. Elements follow: a
 kind, a size, and this number of bytes, padded to 8; up to 4 bytes are stored in the second half of the tag. A matrix

@@ -208,8 +208,7 @@ def trajectory(count, step=0.5):
 
 
 def panoramas(count, dropped=()):
-    """Return camera centres of panoramas as in Matterport3D, and the panorama of each image; without the images
-    ``dropped``.
+    """Return camera centres and the panorama of each image, as in Matterport3D, without the images ``dropped``.
 
     Three cameras at heights 3.3 cm apart are rotated to six directions, on circles of 3 cm; panoramas are 1.5 m apart.
     """

@@ -69,8 +69,7 @@ BLIND = 1  # the image without depth of "one without depth"
 
 
 def draw(make_scene, gives, odd="plain", scene="room", dataset="test"):
-    """Return a scene of a wall, seen from cameras side by side, whose features distinguish its patches, except where it
-    is unusual.
+    """Return a scene of a wall, seen from cameras side by side, with distinctive features; ``odd`` is what is unusual.
 
     ``gives`` is what the benchmark reads: the locations of patches, labels, or the data of the dataset's own files.
     """
