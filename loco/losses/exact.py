@@ -46,6 +46,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     takes_half = True
     smallest_tau = histograms.SMALLEST_TAU
+    tiling_type = Tiling
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     def _tiling(self, patches: Patches) -> Tiling:
         tile = self.tile or (4096 if patches.features.is_cuda else 512)
-        return Tiling(patches, self.classes, tile, self.group)
+        return self.tiling_type(patches, self.classes, tile, self.group)
 
 
 class _MeanAP(torch.autograd.Function):

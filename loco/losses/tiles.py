@@ -79,7 +79,7 @@ class Tiling:
             low, high, scenes = self.low[a:], self.high[a:], self.scenes[a:]
             nearest = np.linalg.norm(np.maximum(0, np.maximum(low[0] - high, low - high[0])), axis=1)
             farthest = np.linalg.norm(np.maximum(high - low[0], high[0] - low), axis=1)
-            for k in np.flatnonzero((scenes == scenes[0]) & (nearest <= reach)):
+            for k in np.flatnonzero(self._forms_pairs(scenes[0], scenes) & (nearest <= reach)):
                 if count % self.world_size == self.rank:
                     yield Block(self.slices[a], self.slices[a + k], float(nearest[k]), float(farthest[k]))
                 count += 1
@@ -94,9 +94,13 @@ class Tiling:
             first, end = (tile.start + size * k // self.world_size for k in (self.rank, self.rank + 1))
             nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low - high, low - self.high)), axis=1)
             farthest = np.linalg.norm(np.maximum(self.high - low, high - self.low), axis=1)
-            near = np.flatnonzero((self.scenes == scene) & (nearest <= reach))
-            if first < end:
+            near = np.flatnonzero(self._forms_pairs(scene, self.scenes) & (nearest <= reach))
+            if first < end and len(near):
                 yield [Block(slice(first, end), self.slices[k], float(nearest[k]), float(farthest[k])) for k in near]
+
+    def _forms_pairs(self, scene: int, others: np.ndarray) -> np.ndarray:
+        """Return for tiles of the scenes ``others`` (m,) whether they form pairs with a tile of ``scene``."""
+        return others == scene
 
     def classes(self, block: Block) -> int | Tensor:
         """Return the common class of a block's pairs, or that of each, int32; beyond all radii for uncounted pairs."""

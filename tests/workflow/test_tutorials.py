@@ -87,6 +87,15 @@ def test_use_the_loss_in_your_own_loop(tmp_path: Path) -> None:
     assert unseen[-1] > 1.5 * unseen[0]
 
 
+def test_use_the_loss_with_class_labels(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "loco", tmp_path / "loco", ignore=shutil.ignore_patterns("__pycache__"))
+    said = run_tutorial("labels", tmp_path)
+    loss = [float(number) for number in re.findall(r"loss ([\d.]+)", said)]
+    assert loss[-1] < 0.5 * loss[0]
+    theirs, ours = re.findall(r"SmoothAP(?:Loss)? +([\d.]+)", said)
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-3)
+
+
 def test_reproduce_a_table(tmp_path: Path) -> None:
     folder = World.new(tmp_path).workflow
     shutil.copy(ROOT / "README.md", folder)

@@ -24,7 +24,7 @@ def random_features(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def code(places: np.ndarray, reach: float) -> np.ndarray:
-    """Return unit vectors (..., 4), whose cosine falls with the distance of positions (..., 2) within ``reach``."""
+    """Return unit vectors (..., 4), whose cosine falls with the distance of positions (..., 2) up to ``reach``."""
     angles = places * (np.pi / reach)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1) / np.sqrt(2)
 
