@@ -17,7 +17,7 @@ from loco.files import is_data
 PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is reconstructed from them
 MAX_LISTED = 10_000  # largest number of entries of a folder that are read
 DEEPEST = 2  # levels of folders between the given one and that of the scenes
-_FEWEST = 3  # photographs of a scene: a point is confirmed by a third one
+_FEWEST = 3  # smallest number of photographs of a scene, because a point is verified by a third image
 _HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
 
 # What `loco init` recognises, and an example of each layout.

@@ -34,7 +34,7 @@ def world(finished, tmp_path_factory):
     datasets = {
         name: {**TINY, "format": name, "raw": f"results/raw/{name}", "simulate": dict(SIMULATE)} for name in FORMATS
     }
-    for name in ("posed_rgbd", "colmap"):  # whose surfaces and points must be visible in several images
+    for name in ("posed_rgbd", "colmap"):  # their surfaces and points must be visible in several images
         datasets[name]["simulate"]["images"] = 24
     datasets["scannet"]["simulate"]["lost_poses"] = 2
     datasets["scannet"] |= LABELLED

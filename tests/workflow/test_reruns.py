@@ -92,7 +92,7 @@ def test_patches_concern_no_step_before_the_correspondences(view, patches):
     assert plan["correspondence"] >= 1
     assert plan["evaluate"] == 4
     assert not plan.keys() & {"simulate", "check_scene", "frames"}
-    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # which is done at the model's own stride
+    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # training uses the stride of the model
 
 
 def test_a_changed_setting_reruns_what_it_decides(view):
@@ -133,7 +133,7 @@ def test_a_new_split_runs_its_own_jobs(view):
 def test_a_new_experiment_runs_its_own_jobs(view):
     view.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift_fine"]}})
     plan = view.plan()
-    assert plan.pop("training_curve") == 1  # its colours are common to all experiments
+    assert plan.pop("training_curve") == 1  # the plot shows all experiments, in common colours
     assert plan == ONE_EXPERIMENT
 
 

@@ -511,7 +511,7 @@ def test_optional_files_of_a_plain_folder(raw: Path, walk: Walk, photos: list[Ph
 
 
 def test_registered_depth_may_be_scaled(raw: Path, walk: Walk) -> None:
-    """Its camera is the colour camera, for smaller images."""
+    """The camera of registered depth is the colour camera, scaled to the size of the depth image."""
     small = scale_intrinsics(walk.intrinsics, SIZE, (30, 40))
     for file, pose in zip(sorted((raw / "posed_rgbd" / "house" / "depth").iterdir()), walk.poses):
         put(np.round(walk.renderer.render(small, pose, (30, 40)).depth * 1000).astype(np.uint16))(file)

@@ -195,7 +195,7 @@ def test_a_concat_of_given_models_needs_them_no_more(trained: Path) -> None:
 def test_a_readme_of_others_is_left_alone(trained: Path, tmp_path: Path) -> None:
     model = loco.load(trained)
     save_pretrained(model, tmp_path / "mine")
-    save_pretrained(model, tmp_path / "mine")  # its own card is written again
+    save_pretrained(model, tmp_path / "mine")  # a card of this project is replaced
     (tmp_path / "mine" / "README.md").write_text("my notes")
     with pytest.raises(DataError, match=r"not a model card[\s\S]*README.md"):
         save_pretrained(model, tmp_path / "mine")
