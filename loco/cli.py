@@ -7,12 +7,14 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loco import __version__
+from loco.cli_explore import explore, explore_options
+from loco.cli_images import Photo, positive, read_photo, require_files, size_option
 from loco.cli_results import (
     clean_options,
     clean_results,
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "init": (_init, _init_options, "write a starter configuration for recordings, scans or photographs"),
         "extract": (_extract, _extract_options, "extract the features of images"),
         "match": (_match, _match_options, "find and draw correspondences between two images"),
+        "explore": (explore, explore_options, "write a page to compare the features of any patch with all others"),
         "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
         "info": (_info, _info_options, "print the configuration and provenance of a model as JSON"),
         "export": (_export, _export_options, "export a model to ONNX or to a folder for distribution"),
@@ -101,7 +104,7 @@ def _extract_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="also write the features as colours, by one PCA over all images (which are held in memory)",
     )
-    _size_option(add, None)
+    size_option(add, None)
 
 
 def _match_options(add: Callable[..., Any]) -> None:
@@ -109,14 +112,14 @@ def _match_options(add: Callable[..., Any]) -> None:
     add("b", type=Path, metavar="B")
     _model_option(add)
     add("--out", required=True, type=Path, metavar="PNG", help="output image")
-    add("--count", type=_positive, default=100, metavar="N", help="maximum number of matches (default: 100)")
+    add("--count", type=positive, default=100, metavar="N", help="maximum number of matches (default: 100)")
     add(
         "--matches",
         type=Path,
         metavar="CSV",
         help="also write the matches as CSV, in pixels of the image files after EXIF rotation",
     )
-    _size_option(add, 640)
+    size_option(add, 640)
 
 
 def _models_options(add: Callable[..., Any]) -> None:
@@ -145,7 +148,7 @@ def _export_options(add: Callable[..., Any]) -> None:
     add(
         "--size",
         nargs=2,
-        type=_positive,
+        type=positive,
         metavar=("H", "W"),
         help="height and width of the input images of the ONNX file",
     )
@@ -171,18 +174,6 @@ def _model_option(add: Callable[..., Any], name: str = "--model") -> None:
     add("--backbone", metavar="PATH", help="path of the backbone, if it differs from the path used during training")
 
 
-def _size_option(add: Callable[..., Any], default: int | None) -> None:
-    words = f"downscale images to N pixels along the longer side (default: {default or 'original size'})"
-    add("--max-size", type=_positive, default=default, metavar="N", help=words)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
 def _init(arguments: argparse.Namespace) -> None:
     from loco.starter import write_starter  # needs the packages of the workflow
 
@@ -197,13 +188,13 @@ def _extract(arguments: argparse.Namespace) -> None:
     stems = _stems(arguments.images)
     outputs = [arguments.out / f"{stem}.{arguments.format}" for stem in stems]
     pictures = [arguments.out / f"{stem}_pca.png" for stem in stems]
-    _require_files(arguments.images)
+    require_files(arguments.images)
     _require_other_files([*outputs, *pictures], arguments.images)
     model = _load(arguments)
     drawn, broken = [], []
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
-            photo = _read_photo(path, arguments.max_size)
+            photo = read_photo(path, arguments.max_size)
         except DataError as error:  # the others may be intact
             broken.append(f"{path}: {error.problem}")
             continue
@@ -225,9 +216,9 @@ def _match(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix.lower() != ".png":
         raise ConfigError(f"the output is written as PNG; --out must end in .png, found {arguments.out}")
     paths = [arguments.a, arguments.b]
-    _require_files(paths)
+    require_files(paths)
     _require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], paths)
-    a, b = photos = [_read_photo(path, arguments.max_size) for path in paths]
+    a, b = photos = [read_photo(path, arguments.max_size) for path in paths]
     model = _load(arguments)
     of_a, of_b = (_features(model, photo, path) for photo, path in zip(photos, paths))
     matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
@@ -287,39 +278,6 @@ def _export(arguments: argparse.Namespace) -> None:
         print(f"wrote {arguments.onnx}; maximum difference from the features of PyTorch: {difference:.1e}")
 
 
-class _Photo(NamedTuple):
-    """A photograph (H, W, 3), and its scale: pixels of the file per pixel, (vertical, horizontal)."""
-
-    rgb: NDArray[np.uint8]
-    scale: NDArray[np.float64]
-
-
-def _read_photo(path: Path, max_size: int | None) -> _Photo:
-    import cv2
-
-    from loco.datasets.files import read_bytes
-    from loco.datasets.images import decode_color
-
-    try:
-        rgb = decode_color(read_bytes(path), file=path, scene=None)
-    except DataError as error:
-        raise DataError(
-            error.problem, file=path, remedy="pass a JPEG, or a PNG or TIFF with 8 or 16 bits per channel"
-        ) from error
-    height, width = rgb.shape[:2]
-    shrink = min(1.0, max_size / max(height, width)) if max_size else 1.0
-    if shrink < 1:
-        size = max(1, round(width * shrink)), max(1, round(height * shrink))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-    return _Photo(rgb, np.array([height, width]) / rgb.shape[:2])
-
-
-def _require_files(paths: Sequence[Path]) -> None:
-    for path in paths:
-        if not path.is_file():
-            raise DataError("the image does not exist", file=path)
-
-
 def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Refuse outputs that would overwrite an input."""
     taken = {path.resolve() for path in inputs}
@@ -348,7 +306,7 @@ def _load(arguments: argparse.Namespace) -> Extractor:
     return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
 
 
-def _features(model: Extractor, photo: _Photo, path: Path) -> Tensor:
+def _features(model: Extractor, photo: Photo, path: Path) -> Tensor:
     """Return the features (c, h, w) of a photograph."""
     features = model.extract(photo.rgb)[0]
     if not features.isfinite().all():
