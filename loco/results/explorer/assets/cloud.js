@@ -37,6 +37,23 @@ class Orbit {
     return [right, cross(outward, right), outward];
   }
 
+  /** Centre the points (n, 3), and move back until all but a few outliers are in an image of this aspect ratio. */
+  fit(points, aspect) {
+    const axes = this.axes;
+    const tangent = Math.tan(FIELD / 2);
+    for (const axis of axes.slice(0, 2)) {
+      const places = Float64Array.from({ length: points.length / 3 }, (_, k) => dot(axis, points.subarray(3 * k, 3 * k + 3)));
+      const [low, high] = quantiles(places, [0.01, 0.99]);
+      const shift = (low + high) / 2 - dot(axis, this.target);
+      this.target = this.target.map((t, i) => t + shift * axis[i]);
+    }
+    const needed = Float64Array.from({ length: points.length / 3 }, (_, k) => {
+      const d = this.target.map((t, i) => points[3 * k + i] - t);
+      return Math.max(Math.abs(dot(axes[0], d)) / aspect, Math.abs(dot(axes[1], d))) / tangent + dot(axes[2], d);
+    });
+    this.distance = quantiles(needed, [0.99])[0] || 1;
+  }
+
   turn(yaw, pitch) {
     this.yaw += yaw;
     this.pitch = clamp(this.pitch + pitch, -1.5, 1.5);

@@ -44,7 +44,8 @@ function lengthText(length, unit) {
 
 function percentText(fraction) {
   const percent = 100 * fraction;
-  return `${percent >= 99.95 || percent < 10 ? percent.toPrecision(percent >= 99.95 ? 3 : 2) : percent.toFixed(1)} %`;
+  const digits = percent < 10 || (percent > 99 && percent < 100) ? 2 : 1;
+  return percent === 100 ? "100 %" : `${percent.toFixed(digits)} %`;
 }
 
 /** Return the state that a fragment such as `#view=3&patch=512` describes; what is missing or not a number is left out. */

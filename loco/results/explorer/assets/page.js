@@ -4,7 +4,7 @@
 
 const MODES = { similarity: "Similarity", photograph: "Photograph", pca: "Features" };
 const RADII = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2];
-const OPACITY = 0.82; // of the maps over the photographs
+const OPACITY = 0.7; // of the maps over the photographs
 const RANGE = [0.02, 0.999]; // quantiles of the similarities at the ends of the colour map
 const KEYS = [
   [["←", "→", "↑", "↓"], "move the patch; in the 3D view, orbit"],
@@ -215,8 +215,8 @@ class Explorer {
     const half = Math.max((((right - left) / view.grid[1]) * canvas.width) / view.size[0] / 2, 5);
     drawMark(canvas, view, "square", centreOf(view, this.patchInView), "#fff", half);
     const [row, column] = [Math.floor(this.patchInView / view.grid[1]), this.patchInView % view.grid[1]];
-    $("#place").textContent = `View ${this.view} (${view.name}), patch ${this.patchInView}: row ${row}, column ${column}` +
-      (this.geometry && !this.truth ? "; its 3D point is unknown" : "");
+    $("#place").textContent = `View ${this.view}, patch ${this.patchInView} (row ${row}, column ${column})`;
+    $("#place").title = view.name;
   }
 
   /** Report the similarity of the patch under the pointer. */
@@ -248,30 +248,33 @@ class Explorer {
   /** The splats of the clouds: positions, the cameras that saw them, and their radii, of patches with a place. */
   get splats() {
     const { points, intrinsics, poses } = this.geometry;
+    const neighbour = (p, q, end) => (q < end && this.valid[q] ? distance(pointAt(points, p), pointAt(points, q)) : 0);
     const patches = [...this.valid.keys()].filter((p) => this.valid[p]);
     const [positions, seenFrom] = [new Float32Array(3 * patches.length), new Float32Array(3 * patches.length)];
     const radii = patches.map((p, k) => {
       const [view, point] = [this.viewOf[p], pointAt(points, p)];
-      const { area, grid } = this.views[view];
+      const { area, grid, first, count } = this.views[view];
       const camera = [3, 7, 11].map((i) => poses[16 * view + i]);
       positions.set(point, 3 * k);
       seenFrom.set(camera, 3 * k);
-      return (0.65 * distance(point, camera) * (area[2] - area[0])) / grid[1] / intrinsics[9 * view];
+      const least = (0.6 * distance(point, camera) * (area[2] - area[0])) / grid[1] / intrinsics[9 * view];
+      const spacing = Math.max(neighbour(p, p + 1, first + count), neighbour(p, p + grid[1], first + count));
+      return clamp(0.55 * spacing, least, 2 * least); // larger on slanted surfaces, without gaps
     });
     return { positions, seenFrom, radii: Float32Array.from(radii), patches };
   }
 
   /** Return an orbit from which the whole scene is seen, from the side of the camera that sees the patch. */
-  newOrbit() {
+  newOrbit(aspect) {
     const { positions } = this.splats;
     const { points, poses } = this.geometry;
     const [low, high] = [0, 1].map((end) => [0, 1, 2].map((i) => quantiles(positions.filter((_, k) => k % 3 === i), [end ? 0.98 : 0.02])[0]));
     const centre = low.map((x, i) => (x + high[i]) / 2);
     const point = this.valid[this.state.patch] ? [...pointAt(points, this.state.patch)] : centre;
     const down = [0, 1, 2].map((row) => this.views.reduce((sum, _, k) => sum + poses[16 * k + 4 * row + 1], 0));
-    const target = centre.map((x, i) => 0.5 * x + 0.5 * point[i]);
-    const orbit = new Orbit(normalised(down).map((x) => -x), target, 0.9 * distance(low, high) || 1);
-    orbit.lookAlong(point.map((x, i) => x - poses[16 * this.view + 4 * i + 3]), 0.6);
+    const orbit = new Orbit(normalised(down).map((x) => -x), centre, 1);
+    orbit.lookAlong(point.map((x, i) => x - poses[16 * this.view + 4 * i + 3]), 0.7);
+    orbit.fit(positions, aspect);
     return orbit;
   }
 
@@ -310,12 +313,12 @@ class Column {
     this.addCloud();
     const { fidelity, channels } = this.extractor;
     $(".fidelity", this.element).textContent =
-      `${channels} of ${fidelity.channels} channels in 8 bits: ${percentText(fidelity.variance)} of the variance, rank correlation ${fidelity.rank_correlation.toFixed(3)}`;
+      `Stored: ${channels} of ${fidelity.channels} channels, ${percentText(fidelity.variance)} of variance, rank agreement ${fidelity.rank_correlation.toFixed(4)}`;
     $(".views-say", this.element).textContent = explorer.geometry
-      ? "Each view, coloured by similarity to the patch: the ring is the true place, the cross the best match."
-      : "Each view, coloured by similarity to the patch: the cross is the best match.";
+      ? "Views, coloured by similarity to the patch; click to select another."
+      : "Views, coloured by similarity to the patch; click to select another.";
     $(".scene-says", this.element).textContent = explorer.geometry
-      ? "The same colours on the scene: drag to orbit, scroll to zoom, shift-drag to move, click to select."
+      ? "The scene in the same colours; drag to orbit, scroll to zoom, click to select."
       : "";
   }
 
@@ -369,7 +372,7 @@ class Column {
     const { explorer } = this;
     scene.hidden = !explorer.geometry;
     if (!explorer.geometry) return;
-    explorer.orbit ??= explorer.newOrbit();
+    explorer.orbit ??= explorer.newOrbit(scene.clientWidth / scene.clientHeight);
     try {
       const shaders = JSON.parse($("#shaders").textContent);
       this.cloud = new Cloud($(".cloud", scene), shaders, explorer.splats, explorer.orbit);
@@ -515,7 +518,7 @@ class Column {
       const seen = this.scored.filter(Boolean).length;
       const found = this.scored.filter((scored, k) => scored && this.isCorrect(k)).length;
       const mean = landmarks ? meanOf(landmarks.precision, state.slots[this.slot], landmarks.patch.length) : NaN;
-      summary = `Finds <b>${found} of ${seen}</b> views within ${lengthText(state.rho, geometry.unit)}; average precision <b>${numberText(this.precision)}</b> ${landmarks ? ` (mean of ${landmarks.patch.length} patches: ${numberText(mean)})` : ""}`;
+      summary = `Correct in <b>${found} of ${seen}</b> views; average precision <b>${numberText(this.precision)}</b>${landmarks ? ` (mean ${numberText(mean)})` : ""}`;
     }
     $(".summary", this.element).innerHTML = summary;
   }
