@@ -37,21 +37,20 @@ class Orbit {
     return [right, cross(outward, right), outward];
   }
 
-  /** Centre the points (n, 3), and move back until all but a few outliers are in an image of this aspect ratio. */
+  /** Centre points, [x, y, z] each, in an image of this aspect ratio, such that all but a few outliers are in it. */
   fit(points, aspect) {
     const axes = this.axes;
     const tangent = Math.tan(FIELD / 2);
-    for (const axis of axes.slice(0, 2)) {
-      const places = Float64Array.from({ length: points.length / 3 }, (_, k) => dot(axis, points.subarray(3 * k, 3 * k + 3)));
-      const [low, high] = quantiles(places, [0.01, 0.99]);
-      const shift = (low + high) / 2 - dot(axis, this.target);
-      this.target = this.target.map((t, i) => t + shift * axis[i]);
+    const ends = [0.01, 0.99];
+    for (let round = 0; round < 4; round += 1) { // perspective: the centre of the image depends on the distance
+      const seen = points.map((point) => axes.map((axis) => dot(axis, point.map((x, i) => x - this.target[i]))));
+      const needed = seen.map(([x, y, z]) => Math.max(Math.abs(x) / aspect, Math.abs(y)) / tangent + z);
+      this.distance = quantiles(needed, [0.995])[0] || 1;
+      for (const k of [0, 1]) {
+        const [low, high] = quantiles(seen.map((place) => place[k] / Math.max(this.distance - place[2], 1e-9)), ends);
+        this.target = this.target.map((t, i) => t + ((low + high) / 2) * this.distance * axes[k][i]);
+      }
     }
-    const needed = Float64Array.from({ length: points.length / 3 }, (_, k) => {
-      const d = this.target.map((t, i) => points[3 * k + i] - t);
-      return Math.max(Math.abs(dot(axes[0], d)) / aspect, Math.abs(dot(axes[1], d))) / tangent + dot(axes[2], d);
-    });
-    this.distance = quantiles(needed, [0.99])[0] || 1;
   }
 
   turn(yaw, pitch) {

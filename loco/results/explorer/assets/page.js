@@ -266,7 +266,7 @@ class Explorer {
 
   /** Return an orbit from which the whole scene is seen, from the side of the camera that sees the patch. */
   newOrbit(aspect) {
-    const { positions } = this.splats;
+    const { positions, seenFrom, patches } = this.splats;
     const { points, poses } = this.geometry;
     const [low, high] = [0, 1].map((end) => [0, 1, 2].map((i) => quantiles(positions.filter((_, k) => k % 3 === i), [end ? 0.98 : 0.02])[0]));
     const centre = low.map((x, i) => (x + high[i]) / 2);
@@ -274,7 +274,8 @@ class Explorer {
     const down = [0, 1, 2].map((row) => this.views.reduce((sum, _, k) => sum + poses[16 * k + 4 * row + 1], 0));
     const orbit = new Orbit(normalised(down).map((x) => -x), centre, 1);
     orbit.lookAlong(point.map((x, i) => x - poses[16 * this.view + 4 * i + 3]), 0.7);
-    orbit.fit(positions, aspect);
+    const facing = (k) => dot(orbit.outward, pointAt(seenFrom, k)) > dot(orbit.outward, pointAt(positions, k));
+    orbit.fit(patches.map((_, k) => k).filter(facing).map((k) => [...pointAt(positions, k)]), aspect);
     return orbit;
   }
 
