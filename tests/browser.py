@@ -191,7 +191,10 @@ class Page:
 
     @property
     def problems(self) -> list[str]:
-        """Errors and warnings on the console, and uncaught exceptions."""
+        """Errors and warnings on the console, and uncaught exceptions.
+
+        Without those of the browser about itself: it warns of its own reading of WebGL canvases for a screenshot.
+        """
         found = []
         for event in self.events:
             parameters = event["params"]
@@ -201,7 +204,7 @@ class Page:
                 found.append(str(parameters["args"]))
             if event["method"] == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
                 found.append(str(parameters["entry"]["text"]))
-        return found
+        return [text for text in found if "GPU stall due to ReadPixels" not in text]
 
     @property
     def requests(self) -> list[str]:

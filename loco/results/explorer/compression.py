@@ -112,7 +112,7 @@ def _agreement(
 ) -> tuple[float, float]:
     """Return rank correlation and fraction of equal best matches, of similarities (q, p) of patches in views ``own``.
 
-    Both are 1 where there is a single view.
+    Both are 1 where there is nothing to compare.
     """
     correlations, same = [], []
     for similar, approximated, of_query in zip(exact, approximate, own):
@@ -120,8 +120,9 @@ def _agreement(
         if not others.any():
             continue
         similar, approximated = similar[others], approximated[others]
-        correlations.append(np.corrcoef(rankdata(similar), rankdata(approximated))[0, 1])
+        if np.ptp(similar) and np.ptp(approximated):  # equal similarities have no order to agree on
+            correlations.append(np.corrcoef(rankdata(similar), rankdata(approximated))[0, 1])
         starts = np.flatnonzero(np.diff(view[others], prepend=-1))[1:]
         parts = zip(np.split(similar, starts), np.split(approximated, starts))
         same.append(np.mean([part.argmax() == other.argmax() for part, other in parts]))
-    return (float(np.nanmean(correlations)), float(np.mean(same))) if same else (1.0, 1.0)
+    return float(np.mean(correlations or [1.0])), float(np.mean(same or [1.0]))

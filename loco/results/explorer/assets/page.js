@@ -116,16 +116,17 @@ class Explorer {
 
   /** Go to the landmark with the next higher (1) or lower (-1) average precision by the left extractor. */
   step(direction) {
-    if (!this.landmarks) return;
+    if (!this.landmarks) return null;
     const { patch } = this.landmarks;
     const count = patch.length;
     const precision = this.landmarks.precision.subarray(this.state.slots[0] * count, (this.state.slots[0] + 1) * count);
     const order = [...patch.keys()].sort((a, b) => precision[a] - precision[b] || a - b);
     const now = order.findIndex((k) => patch[k] === this.state.patch);
     const level = this.columns[0].precision;
+    if (now < 0 && !Number.isFinite(level)) return this.change({ patch: this.startState().patch });
     let next = now + direction;
     if (now < 0) next = direction > 0 ? order.findIndex((k) => precision[k] > level) : order.findLastIndex((k) => precision[k] < level);
-    if (next >= 0 && next < count) this.change({ patch: patch[order[next]] });
+    return next >= 0 && next < count ? this.change({ patch: patch[order[next]] }) : null;
   }
 
   /** Move the patch within its view. */
@@ -319,7 +320,7 @@ class Column {
       ? "Views, coloured by similarity to the patch; click to select another."
       : "Views, coloured by similarity to the patch; click to select another.";
     $(".scene-says", this.element).textContent = explorer.geometry
-      ? "The scene in the same colours; drag to orbit, scroll to zoom, click to select."
+      ? "The scene: drag to orbit, scroll to zoom, click to select."
       : "";
   }
 
