@@ -166,6 +166,7 @@ def _export_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="copy the files of the backbone to DIR, unless it is on the Hugging Face hub",
     )
+    add("--explorer", type=Path, metavar="HTML", help="copy a page of `loco explore` to DIR, and link it in the card")
 
 
 def _model_option(add: Callable[..., Any], name: str = "--model") -> None:
@@ -261,15 +262,22 @@ def _info(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from loco.models.pretrained import load, save_pretrained
 
-    if arguments.with_backbone and not arguments.pretrained:
-        raise ConfigError("--with-backbone requires --pretrained DIR")
+    for option in ("with_backbone", "explorer"):
+        if getattr(arguments, option) and not arguments.pretrained:
+            raise ConfigError(f"--{option.replace('_', '-')} requires --pretrained DIR")
     if not (arguments.onnx or arguments.pretrained):
         raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, or both")
     if arguments.onnx and not arguments.size:
         raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
     model = load(arguments.model, backbone=arguments.backbone)
     if arguments.pretrained:
-        save_pretrained(model, arguments.pretrained, arguments.metrics, with_backbone=arguments.with_backbone)
+        save_pretrained(
+            model,
+            arguments.pretrained,
+            arguments.metrics,
+            with_backbone=arguments.with_backbone,
+            explorer=arguments.explorer,
+        )
         print(f"wrote {arguments.pretrained}")
     if arguments.onnx:
         from loco.models.export import export_onnx
