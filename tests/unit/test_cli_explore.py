@@ -85,7 +85,8 @@ def test_points_of_the_patch_of_a_page(results, tmp_path, capsys) -> None:
 
 def test_photographs_without_geometry(tmp_path, capsys) -> None:
     model = tmp_path / "models" / "mine"
-    save_extractor(build_extractor({"name": "compact_cnn", "dim": 8}, 0), {}, model / "model.safetensors")
+    config = {"name": "compact_cnn", "dim": 8}
+    save_extractor(build_extractor(config, 0), config, model / "model.safetensors")
     images = []
     for k in range(5):
         images.append(tmp_path / f"photo{k}.png")

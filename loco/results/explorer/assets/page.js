@@ -594,13 +594,18 @@ function attachControls(explorer) {
   };
   photograph.addEventListener("click", (event) => explorer.select(explorer.view, at(event)));
   photograph.addEventListener("pointermove", (event) => explorer.pointAt(explorer.view, at(event)));
-  $("#open-about").addEventListener("click", () => $("#about").showModal());
+  $("#open-about").addEventListener("click", openAbout);
   document.addEventListener("keydown", (event) => onKey(explorer, restart, event));
   window.addEventListener("hashchange", () => explorer.open(stateOf(location.hash)));
   new ResizeObserver(oncePerFrame(() => {
     explorer.fit();
     explorer.draw();
   })).observe($("main"));
+}
+
+function openAbout() {
+  $("#about").showModal();
+  $("#about-heading").focus(); // the dialog is read from its beginning
 }
 
 function onKey(explorer, restart, event) {
@@ -622,7 +627,7 @@ function onKey(explorer, restart, event) {
     f: () => explorer.change({ mode: "pca" }),
     m: () => explorer.change({ map: names[(names.indexOf(map) + 1) % names.length] }),
     x: () => explorer.change({ slots: [...slots].reverse() }),
-    "?": () => $("#about").showModal(),
+    "?": openAbout,
   };
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (!(key in keys)) return;
