@@ -220,3 +220,7 @@ def test_pictures_of_a_scene_without_depth(world, tmp_path):
     picture = "results/figures/sparse/similarity_maps.png"
     world.run(picture)
     assert np.ptp(cv2.imread(str(world.directory / picture))) > 100
+    world.run("explorer")
+    page = (world.directory / "results/figures/sparse/explorer.html").read_text()
+    assert '"unit":"units"' in page  # COLMAP recovers no scale
+    assert str(world.directory) not in page

@@ -16,7 +16,7 @@ CORRESPONDENCE = {
     f"pixel_correspondence_{name}": 1 for name in ("recall_against_angle", "error_curves", "per_scene_spread")
 }
 SCORE_FIGURES = CONSISTENCY | CORRESPONDENCE
-ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1}
+ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1, "explorer": 1}
 SCENE_STEPS = ("simulate", "check_scene", "frames", "correspondence")
 
 
@@ -102,7 +102,7 @@ def test_a_changed_setting_reruns_what_it_decides(view):
 
 def test_a_title_reruns_tables_and_figures_alone(view):
     view.overlay({"experiments": {"quick": {"title": "another title"}}})
-    assert view.plan() == {**TABLES, **SCORE_FIGURES, "training_curve": 1, "pictures": 1}
+    assert view.plan() == {**TABLES, **SCORE_FIGURES, "training_curve": 1, "pictures": 1, "explorer": 1}
 
 
 def test_the_order_of_keys_reruns_nothing(world):
