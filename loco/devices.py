@@ -24,6 +24,8 @@ from typing import IO, NamedTuple
 from loco.errors import ConfigError, DataError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+# Set in a job of SLURM that was granted GPUs.
+SLURM_GPUS = ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_GPUS")
 MOST_JOBS = 64  # largest number of jobs that share a GPU
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,11 @@ def select_visible(listing: str, visible: str | None) -> Iterator[Gpu]:
             yield Gpu(name, match)
         else:
             return
+
+
+def gpus_granted_by_slurm() -> bool:
+    """Return whether this process is part of a job of SLURM that was granted GPUs."""
+    return any(os.environ.get(name) for name in SLURM_GPUS)
 
 
 @contextmanager

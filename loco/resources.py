@@ -1,8 +1,9 @@
-"""What the jobs of the workflow request: memory and GPUs, from what is known when a run is planned.
+"""What the jobs of the workflow request: memory, time and GPUs, from what is known when a run is planned.
 
-Memory is estimated from sizes of images, patches and channels, and numbers of images. For simulated scenes these are
-configured. For downloads the number of images of a scene is not known before its check; :data:`IMAGES` is assumed. No
-job requests less than :data:`LEAST`, and a job that is started again requests as many times as much as it was started.
+Memory and time are estimated from sizes of images, patches and channels, and numbers of images. For simulated scenes
+these are configured. For downloads the number of images of a scene is not known before its check; :data:`IMAGES` is
+assumed. No job requests less memory than :data:`LEAST` and less time than :data:`STARTING`, and a job that is started
+again requests as many times as much as it was started.
 """
 
 from __future__ import annotations
@@ -30,6 +31,25 @@ LEAST = {  # MB, of the steps whose memory depends on their settings
     "pairs": 3000,
     "train": 6000,
 }
+STARTING = 5  # minutes: three starts of Python with its libraries from a slow disk, and checks of the inputs
+# Seconds of an image of a scene, of frames of 128 x 160: about five times the times of one core and one GPU in
+# docs/clusters.md, which a shared disk and larger images may take. Seconds of a pair of images, of an item, of a step.
+SECONDS = {
+    "check_scene": 0.15,
+    "check_labels": 0.05,
+    "fuse": 0.3,
+    "frames": 0.25,
+    "label": 0.25,
+    "correspondence": 0.05,
+    "pairs": 0.1,
+    "encode": 0.5,
+    "extract": 1.0,
+    "fit_pca": 0.1,
+    "evaluate": 0.1,
+    "pair of images": 1.5e-5,
+    "probe": 0.018,
+}
+FRAME = 128 * 160  # pixels
 # Parts of the sums, MB. Python with PyTorch takes 500 MB, and about 2,400 more with CUDA (estimates).
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
 HELD = 1100  # of features that location consistency holds at a time (loco.evaluation.location_consistency.HELD)
@@ -118,6 +138,54 @@ class JobResources:
         cuda = CUDA if BENCHMARKS[benchmark].gpus else 0
         return math.ceil(max(floor, LIBRARIES + cuda + max(found)))
 
+    # Time, minutes
+
+    def check_scene_minutes(self, dataset: str) -> int:
+        """Every raw image is read, also those that are not selected."""
+        return self._minutes("check_scene", self._raw_images(dataset))
+
+    def check_labels_minutes(self, dataset: str) -> int:
+        return self._minutes("check_labels", self._raw_images(dataset))
+
+    def fuse_minutes(self, dataset: str) -> int:
+        return self._minutes("fuse", self._raw_images(dataset))
+
+    def frames_minutes(self, dataset: str) -> int:
+        """Videos are decoded in full, also for a selection of their frames."""
+        return self._minutes("frames", self._raw_images(dataset) * self._enlarged(dataset))
+
+    def correspondence_minutes(self, dataset: str) -> int:
+        """The overlap of every two images, and the points of each."""
+        overlap = SECONDS["pair of images"] * self._images(dataset) ** 2
+        return self._minutes("correspondence", self._images(dataset) * self._enlarged(dataset), overlap)
+
+    def pairs_minutes(self, dataset: str) -> int:
+        return self._minutes("pairs", self._images(dataset) * self._enlarged(dataset))
+
+    def label_minutes(self, dataset: str) -> int:
+        return self._minutes("label", self._images(dataset) * self._enlarged(dataset))
+
+    def encode_minutes(self, dataset: str) -> int:
+        return self._minutes("encode", self._images(dataset) * self._enlarged(dataset))
+
+    def extract_minutes(self, dataset: str) -> int:
+        return self._minutes("extract", self._images(dataset) * self._enlarged(dataset))
+
+    def fit_pca_minutes(self, split: str) -> int:
+        keys = scenes(self.config, split, "train")
+        return self._minutes("fit_pca", sum(self._images(name) * self._enlarged(name) for name, _ in keys))
+
+    def evaluate_minutes(self, benchmark: str, split: str) -> int:
+        """All test scenes, one after another; the probes of segmentation take the steps of their trainings."""
+        keys, settings = self.plan.test_scenes(benchmark, split), self.config["benchmarks"][benchmark]
+        images = sum(self._images(name) * self._enlarged(name) for name, _ in keys)
+        pairs = SECONDS["pair of images"] * sum(self._images(name) ** 2 for name, _ in keys)
+        steps = 0.0
+        if BENCHMARKS[benchmark].gpus:  # one probe for held-out images, and one for all
+            passes = settings["epochs"] * (1 + settings["train_fraction"])
+            steps = passes * sum(self._images(name) for name, _ in keys) / settings["batch"]
+        return self._minutes("evaluate", images, pairs + SECONDS["probe"] * steps)
+
     # Nodes and GPUs
 
     def train_nodes(self, experiment: str) -> int:
@@ -136,15 +204,21 @@ class JobResources:
         """None for what OpenCV computes."""
         return int(any(part["name"] != "dense_sift" for part in parts_of(self._model(experiment))))
 
-    def available(self, count: int, elsewhere: bool) -> int:
+    def train_tasks(self, experiment: str, gpus: int) -> int | None:
+        """Tasks that a training requests of SLURM: one per node. With ``gpus``, SLURM does so unasked, and the number
+        would be taken per GPU."""
+        nodes = self.train_nodes(experiment)
+        return nodes if nodes > 1 and not gpus else None
+
+    def available(self, count: int, granted: bool | None) -> int:
         """GPUs that a job requests of ``count`` that it would use.
 
         Args:
             count: number of GPUs.
-            elsewhere: whether jobs run on other machines than this one, whose GPUs are not known here. On this machine,
-                if it has none, jobs run on the CPU, and must not wait for each other.
+            granted: whether the scheduler of a cluster grants GPUs to jobs. None if jobs run on this machine: if it has
+                no GPUs, they run on the CPU, and must not wait for each other.
         """
-        return count if elsewhere or self.gpus() else 0
+        return count if (self.gpus() if granted is None else granted) else 0
 
     # What sizes depend on
 
@@ -153,6 +227,10 @@ class JobResources:
 
     def _at_least(self, step: str, megabytes: float) -> int:
         return math.ceil(max(LEAST[step], megabytes))
+
+    def _minutes(self, step: str, images: float, more: float = 0.0) -> int:
+        """Minutes of a step on a number of images, and ``more`` seconds."""
+        return STARTING + math.ceil((SECONDS[step] * images + more) / 60)
 
     def _network_mb(self, model: Mapping[str, Any], dataset: str) -> float:
         """Eight images and their maps, several times, beside the weights."""
@@ -168,12 +246,18 @@ class JobResources:
         frames = self.config["datasets"][dataset]["frames"]
         return math.ceil(frames["height"] / stride) * math.ceil(frames["width"] / stride)
 
+    def _enlarged(self, dataset: str) -> float:
+        """Pixels of a frame in units of :data:`FRAME`, one or more."""
+        return max(1.0, self._pixels(dataset) / FRAME)
+
+    def _raw_images(self, dataset: str) -> int:
+        """Raw images of the largest scene."""
+        simulated = self.config["datasets"][dataset].get("simulate", {})
+        return PANORAMA * simulated["panoramas"] if "panoramas" in simulated else simulated.get("images", IMAGES)
+
     def _images(self, dataset: str) -> int:
         """Images of the largest scene."""
-        setup = self.config["datasets"][dataset]
-        simulated = setup.get("simulate", {})
-        count = PANORAMA * simulated["panoramas"] if "panoramas" in simulated else simulated.get("images", IMAGES)
-        return math.ceil(count / setup["frames"].get("every", 1))
+        return math.ceil(self._raw_images(dataset) / self.config["datasets"][dataset]["frames"].get("every", 1))
 
     def _channels(self, model: Mapping[str, Any]) -> int:
         return sum(_channels_of(part) for part in parts_of(model))

@@ -15,6 +15,7 @@ rule check_scene:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=requested(resources_of.check_scene_minutes),
     params:
         own=own(plan.check_scene_recipe),
         recipe=of(plan.check_scene_recipe),

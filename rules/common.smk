@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 from loco import paths
 from loco.config import layers, load, read_files
 from loco.config_layers import DEFAULTS
+from loco.devices import gpus_granted_by_slurm
 from loco.errors import ConfigError
 from loco.plan import Plan
 from loco.resources import JobResources
@@ -46,19 +47,33 @@ own = partial(of, then=attrgetter("own"))
 hidden = partial(of, then=lambda value: SimpleNamespace(value=value))
 
 
-def memory(method):
-    """Return a resources function in megabytes, from a method of `resources_of`; restarted jobs request more."""
+def requested(method):
+    """Return a resources function of megabytes or minutes, from a method of `resources_of`; restarted jobs request
+    more."""
     wanted = signature(method).parameters
     return lambda wildcards, attempt: attempt * method(**{name: wildcards[name] for name in wanted})
 
 
+def gpus_are_granted():
+    """Return whether the scheduler of a cluster grants GPUs to jobs; None if jobs run on this machine.
+
+    A job of SLURM runs Snakemake again for its steps, which request of the job what it was granted. On a site without
+    GPUs the limit is 0: `resources: gpu: 0` in the profile.
+    """
+    if workflow.local_exec:
+        return None
+    if workflow.remote_exec:
+        return gpus_granted_by_slurm()
+    return workflow.global_resources["gpu"].value != 0 if "gpu" in workflow.global_resources else True
+
+
 def gpus(method):
-    """Return a resources function of GPUs, from a method of `resources_of` or a number; 0 if the machine has none."""
+    """Return a resources function of GPUs, from a method of `resources_of` or a number; 0 if there are none."""
     wanted = signature(method).parameters if callable(method) else ()
 
     def ask(wildcards):
         count = method(**{name: wildcards[name] for name in wanted}) if callable(method) else method
-        return resources_of.available(count, elsewhere=workflow.non_local_exec)
+        return resources_of.available(count, granted=gpus_are_granted())
 
     return ask
 

@@ -13,7 +13,8 @@ rule extract:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.extract_mb),
+        mem_mb=requested(resources_of.extract_mb),
+        runtime=requested(resources_of.extract_minutes),
         gpu=gpus(resources_of.extract_gpus),
     params:
         own=own(plan.extract_recipe),

@@ -14,7 +14,8 @@ rule frames:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.frames_mb),
+        mem_mb=requested(resources_of.frames_mb),
+        runtime=requested(resources_of.frames_minutes),
     params:
         own=own(plan.frames_recipe),
         recipe=of(plan.frames_recipe),

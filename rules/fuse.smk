@@ -16,6 +16,7 @@ rule fuse:
     threads: 1
     resources:
         mem_mb=4000,
+        runtime=requested(resources_of.fuse_minutes),
     params:
         own=own(plan.fuse_recipe),
         recipe=of(plan.fuse_recipe),

@@ -15,6 +15,7 @@ rule check_labels:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=requested(resources_of.check_labels_minutes),
     params:
         own=own(plan.check_labels_recipe),
         recipe=of(plan.check_labels_recipe),
@@ -45,6 +46,7 @@ rule label:
     threads: 1
     resources:
         mem_mb=4000,
+        runtime=requested(resources_of.label_minutes),
     params:
         own=own(plan.label_recipe),
         recipe=of(plan.label_recipe),

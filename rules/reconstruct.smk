@@ -15,6 +15,7 @@ rule reconstruct:
     threads: 4
     resources:
         mem_mb=4000,
+        runtime=480,
     params:
         own=own(plan.reconstruct_recipe),
         recipe=of(plan.reconstruct_recipe),
