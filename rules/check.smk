@@ -2,7 +2,7 @@ rule check_scene:
     """Check all raw files from which the frames of a scene are made. Problems are written to the manifest, so that a
     damaged scene does not stop the others."""
     input:
-        raw=of(plan.raw_files),
+        raw=of(plan.raw_files, then=in_place),
     output:
         manifest=paths.MANIFEST,
     log:

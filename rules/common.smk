@@ -54,6 +54,18 @@ def requested(method):
     return lambda wildcards, attempt: attempt * method(**{name: wildcards[name] for name in wanted})
 
 
+def in_place(files):
+    """Mark what users provide as local. Storage providers hold what the workflow makes: raw data, weights and tables of
+    labels stay where they are."""
+    if isinstance(files, dict):
+        return {
+            role: in_place(named) if role in ("weights", "init", "images") else named for role, named in files.items()
+        }
+    if isinstance(files, list):
+        return [in_place(file) for file in files]
+    return files if Path(files).is_relative_to("results") else local(files)
+
+
 def gpus_are_granted():
     """Return whether the scheduler of a cluster grants GPUs to jobs; None if jobs run on this machine.
 

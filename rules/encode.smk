@@ -1,7 +1,7 @@
 rule encode:
     """Compute the features of the frozen part of a model, once for all experiments that share it."""
     input:
-        unpack(of(plan.encode_inputs)),
+        unpack(of(plan.encode_inputs, then=in_place)),
     output:
         encoded=paths.ENCODED,
     log:

@@ -2,7 +2,7 @@ rule extract:
     """Extract the feature maps of all frames of a scene. Their names depend only on their recipe: a deterministic
     extractor is run once for all splits and seeds."""
     input:
-        unpack(of(plan.extract_inputs)),
+        unpack(of(plan.extract_inputs, then=in_place)),
     output:
         features=paths.FEATURES,
     log:

@@ -3,7 +3,7 @@ rule frames:
     input:
         unpack(of(plan.frames_inputs)),
         # The manifest contains a digest of the raw files, so that a new time stamp alone causes no rerun.
-        raw=ancient(of(plan.raw_files)),
+        raw=ancient(of(plan.raw_files, then=in_place)),
     output:
         frames=paths.FRAMES,
     log:

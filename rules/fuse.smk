@@ -2,7 +2,7 @@ rule fuse:
     """Fuse the depth images of a scene to a mesh, which fills their holes if the dataset has no mesh."""
     input:
         manifest=paths.MANIFEST,
-        raw=ancient(of(plan.raw_files)),
+        raw=ancient(of(plan.raw_files, then=in_place)),
     output:
         mesh=paths.MESH,
     log:

@@ -1,7 +1,7 @@
 rule reconstruct:
     """Reconstruct a COLMAP model from a folder of photographs: the raw scene of a dataset without poses."""
     input:
-        unpack(of(plan.reconstruct_inputs)),
+        unpack(of(plan.reconstruct_inputs, then=in_place)),
     output:
         scene=directory(paths.RAW),
     log:

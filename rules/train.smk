@@ -5,7 +5,7 @@ rule train:
     folder named after a digest of the recipe and the input files.
     """
     input:
-        unpack(of(plan.train_inputs)),
+        unpack(of(plan.train_inputs, then=in_place)),
     output:
         model=paths.MODEL,
         curve=paths.CURVE,
@@ -25,9 +25,7 @@ rule train:
         # The job of SLURM has all nodes and GPUs. The step that Snakemake starts in it has the first node.
         gpu=gpus(resources_of.ranks_per_node if workflow.remote_exec else resources_of.train_gpus),
         nodes=lambda wildcards: 1 if workflow.remote_exec else resources_of.train_nodes(wildcards.experiment),
-        tasks=lambda wildcards: resources_of.train_tasks(
-            wildcards.experiment, gpus(resources_of.train_gpus)(wildcards)
-        ),
+        tasks=lambda wildcards: resources_of.train_tasks(wildcards.experiment, gpus(resources_of.train_gpus)(wildcards)),
         cpus_per_gpu=8,
     params:
         own=own(plan.train_recipe),
@@ -39,7 +37,7 @@ rule train:
 rule fit_pca:
     """Fit the principal components of a backbone's features on the scenes of a split, instead of training a network."""
     input:
-        unpack(of(plan.fit_pca_inputs)),
+        unpack(of(plan.fit_pca_inputs, then=in_place)),
     output:
         model=paths.MODEL,
     log:

@@ -43,6 +43,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 ReturnToService=2
 MpiDefault=none
+MinJobAge=86400
 KillWait=60
 GresTypes=gpu
 {nodes}
