@@ -28,6 +28,11 @@ summary = Summary(plan := Plan(config, workflow.basedir))
 resources_of = JobResources(plan)
 
 
+if "container" in plan.run:
+
+    container: plan.run["container"]
+
+
 def of(method, then=lambda value: value, **fixed):
     """Return an input or params function that calls a method of the plan with the wildcards that are its parameters."""
     wanted = [name for name in signature(method).parameters if name not in fixed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from loco.cli import main
 from loco.simulate import simulate_scene
 from tests.cluster.conftest import on_the_cluster
 from tests.cluster.slurm import Cluster
@@ -82,6 +84,20 @@ def test_tables_are_those_of_a_local_run(run: World, tmp_path: Path) -> None:
     local.run("tables", "check_table", cores=2)
     for table in TABLES:
         assert local.read(f"results/tables/{table}") == run.read(f"results/tables/{table}")
+
+
+def test_tables_are_those_of_a_run_on_a_storage_provider(run: World, tmp_path: Path) -> None:
+    """A folder in the place of a bucket: jobs read and write copies, not files of the working directory."""
+    world, store = World.new(tmp_path / "world"), tmp_path / "store"
+    world.overlay(SMALL)
+    provider = ("--default-storage-provider", "fs", "--default-storage-prefix", str(store))
+    world.run(*provider, "--", "tables", "check_table", cores=2)
+    for table in TABLES:
+        assert (store / "results/tables" / table).read_text() == run.read(f"results/tables/{table}")
+    assert not (world.directory / "results").exists()
+    metrics = json.loads((store / "results/metrics/location_consistency/tiny/quick/tiny-seed0.json").read_text())
+    assert "results/frames/tiny/cedar.h5" in metrics["record"]["inputs"]
+    assert main(["verify", str(store / "results"), "--configfile", *map(str, world.configs)]) == 0
 
 
 def test_two_nodes_train_as_one(run: World, cluster: Cluster) -> None:
