@@ -54,7 +54,7 @@ demo-full: env
 QUICK := $(patsubst %,tests/unit/%.py, \
 	datasets/test_calibration datasets/test_distortion datasets/test_orientation datasets/test_ply \
 	evaluation/test_catalogue evaluation/test_refinement geometry/test_cameras geometry/test_patches \
-	losses/test_contrastive losses/test_triplet models/test_heads \
+	losses/test_contrastive losses/test_triplet matching/test_pairs models/test_heads \
 	results/test_report results/tables/test_checks results/tables/test_labels results/tables/test_markup \
 	simulate/test_house steps/test_conventions storage/test_content_id storage/test_json_file storage/test_manifest \
 	training/test_optimiser training/test_phases test_environment test_records test_structure)

@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 SIZE = (24, 32)
 K = np.array([[30.0, 0, 15.5], [0, 30, 11.5], [0, 0, 1]])
-UNFORESEEN = "report the traceback"  # of a problem that no reader foresaw
+UNFORESEEN = "report the traceback"  # messages of problems that no reader foresaw
 NO_MEMORY = "does not fit into memory"
 
 
@@ -61,7 +61,7 @@ def depth() -> bytes:
 
 def pose(number: int) -> np.ndarray:
     moved = np.eye(4)
-    moved[0, 3] = 0.001 * number  # so little that the frames agree whatever their depth is
+    moved[0, 3] = 0.001 * number  # so little that the frames are consistent for any depth
     return moved
 
 
@@ -422,7 +422,7 @@ def read_models(folder: Path) -> None:
 
     yield_errors(lambda: load(folder / "model.safetensors"))
     yield_errors(lambda: croco._read(folder / "published.ckpt"))
-    published.read_weights(folder / "published.ckpt")  # to build a model of it takes its backbone
+    published.read_weights(folder / "published.ckpt")  # building a model from it requires its backbone
 
 
 # --- broken targets, by which the fuzzer itself is tested -------------------------------------------------------------

@@ -35,7 +35,7 @@ def verify_options(add: Callable[..., Any]) -> None:
         "(default: config/config.yaml)",
     )
     add("--jobs", type=int, default=None, metavar="N", help="number of processes (default: one per CPU core)")
-    add("--files-only", action="store_true", help="verify the files alone, without comparing them with a configuration")
+    add("--files-only", action="store_true", help="verify only the files, without comparing them with a configuration")
 
 
 def verify_results(arguments: argparse.Namespace) -> None:
@@ -149,7 +149,7 @@ def _results_folder(folder: Path) -> Path:
 
 
 def _plan(configs: list[Path]) -> Any:
-    """Return the plan of configuration files, as by ``snakemake --configfile``; of the demo if there are none."""
+    """Return the plan of the given configuration files, as ``snakemake --configfile`` does; by default of the demo."""
     from loco.config import load, read_files
     from loco.config_layers import workflow_folder
     from loco.plan import Plan

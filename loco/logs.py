@@ -1,4 +1,4 @@
-"""Context of a job of the workflow: its log file, its threads, its errors, and its termination."""
+"""The context in which a job of the workflow runs: its log file, threads, errors and termination."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def unfinished_logs(directory: Path) -> dict[Path, str]:
 
 
 class _Printable(logging.Formatter):
-    """Escapes control characters, which names of files and messages of libraries may hold."""
+    """Escapes control characters, which names of files and messages of libraries may contain."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))

@@ -33,11 +33,11 @@ def read_cells(content: bytes, name: str, count: int, limit: int) -> list[list[s
         count: number of cells to read.
         limit: largest size in bytes of the decompressed variables.
 
-        Returns:
-            For each cell, its rows as texts, or its numbers as float64 in its original shape.
+    Returns:
+        For each cell, its rows as texts, or its numbers as float64 in its original shape.
 
-        Raises:
-            ValueError: the file does not have this format, exceeds ``limit`` bytes, or lacks such a variable.
+    Raises:
+        ValueError: the file does not have this format, exceeds ``limit`` bytes, or lacks such a variable.
     """
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:

@@ -15,7 +15,7 @@ from loco.errors import LocoError
 from loco.files import is_data
 
 PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is reconstructed from them
-MOST_LISTED = 10_000  # largest number of entries of a folder that are read
+MAX_LISTED = 10_000  # largest number of entries of a folder that are read
 DEEPEST = 2  # levels of folders between the given one and that of the scenes
 _FEWEST = 3  # photographs of a scene: a point is confirmed by a third one
 _HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
@@ -94,7 +94,7 @@ def _roots(folder: Path) -> Iterator[Path]:
     level = [folder]
     for _ in range(DEEPEST + 1):
         yield from level
-        level = [below / name for below in level for name in _names(below)][:MOST_LISTED]
+        level = [below / name for below in level for name in _names(below)][:MAX_LISTED]
 
 
 def _format(folder: Path, name: str) -> str | None:
@@ -180,6 +180,6 @@ def _files(folder: Path) -> list[str]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in islice(entries, MOST_LISTED) if is_data(entry.name)]
+            return [entry for entry in islice(entries, MAX_LISTED) if is_data(entry.name)]
     except OSError:
         return []

@@ -1,7 +1,7 @@
 """Sub-cell refinement of match positions, identical for all extractors.
 
 A match pairs a position in image A with the most similar cell of a grid in image B, so its position in B is off by up
-to half a cell in each direction, whatever the features. The position of the peak between cells is estimated from the
+to half a cell in each direction, for any features. The position of the peak between cells is estimated from the
 similarities of the neighbouring cells. Two estimators, each limited to the matched cell:
 
 - ``parabola``: the vertex of the parabola through the peak and its two neighbours, along each axis. It is invariant to

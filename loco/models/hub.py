@@ -44,7 +44,7 @@ _UNREADABLE = (
     *(SafetensorError, StrictDataclassError),
 )
 _LARGEST_JSON = 1 << 24  # bytes of a configuration; on the hub they have a few kilobytes
-_MOST_BLOCKS = 1000
+_MAX_BLOCKS = 1000
 _LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
 _FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
 _UNUSED = re.compile(r"(.*\.)?(mask_token|inv_freq|pooler\..+)")  # weights that do not affect the features
@@ -142,7 +142,7 @@ class VisionTransformer(Backbone):
         interpolate_offset: float = 0.0,
         concat_class_token: bool = False,
     ) -> None:
-        """See :func:`load_hub`; modules of ``model`` become modules of this one."""
+        """Register the modules of a loaded ``model``; see :func:`load_hub` for the arguments."""
         super().__init__(mean, std)
         config = model.config
         names = _TRANSFORMERS[config.model_type]
@@ -337,8 +337,8 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         if config.hidden_act not in ACT2FN:
             raise ValueError(f"unknown activation `hidden_act` {config.hidden_act!r}")
         blocks = sum(config.depths) if kind == "resnet" else config.num_hidden_layers
-        if not 1 <= blocks <= _MOST_BLOCKS:
-            raise ValueError(f"it must have 1 to {_MOST_BLOCKS} blocks, found {blocks}")
+        if not 1 <= blocks <= _MAX_BLOCKS:
+            raise ValueError(f"it must have 1 to {_MAX_BLOCKS} blocks, found {blocks}")
     except (AttributeError, *_UNREADABLE) as error:
         raise DataError(
             f"the file cannot be read as the configuration of a model: {error}",
@@ -347,7 +347,7 @@ def _read_config(folder: Path) -> PreTrainedConfig:
         ) from error
     if hasattr(config, "patch_size"):
         config.patch_size = _square(config.patch_size, file)
-    # Random shifts of the positions in training would make a step depend on more than its batch and seed.
+    # Disable random shifts of the positions in training: a step must depend only on its batch and seed.
     for name in ("pos_embed_shift", "pos_embed_jitter", "pos_embed_rescale"):
         if hasattr(config, name):
             setattr(config, name, None)
@@ -382,11 +382,11 @@ def _read_colours(folder: Path, notice: bool) -> tuple[Sequence[float], Sequence
         mean, std = settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
         if not settings.get("do_normalize", True):
             mean, std = (0.0,) * 3, (1.0,) * 3
-        most = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
-        finite = all(map(math.isfinite, [*mean, *std, most]))
-        if not (finite and len(mean) == len(std) == 3 and min(std) > 0 and most > 0):
+        scale = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
+        finite = all(map(math.isfinite, [*mean, *std, scale]))
+        if not (finite and len(mean) == len(std) == 3 and min(std) > 0 and scale > 0):
             raise ValueError(f"image_mean {mean}, image_std {std}, rescale_factor {settings.get('rescale_factor')}")
-        return tuple(value / most for value in mean), tuple(value / most for value in std)
+        return tuple(value / scale for value in mean), tuple(value / scale for value in std)
     except (OverflowError, TypeError, ValueError) as error:
         raise _no_preprocessor(file, error) from error
 

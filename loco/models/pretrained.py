@@ -1,4 +1,4 @@
-"""Loading trained models by name or path, and publishing them with a model card."""
+"""Load trained models by name or path, and write them with a model card for publication."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
 
     Raises:
         DataError: the model does not exist, its file is damaged, or its backbone is missing.
-        ConfigError: the kind of the model is unknown, or a backbone is given but the model has none.
+        ConfigError: the kind of the model is unknown, or a backbone is passed but the model has none.
     """
     origin = find(model)
     if origin.file:

@@ -39,8 +39,8 @@ def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE
         scene: the scene that it belongs to.
         remedy: how to fix a file with invalid content.
 
-        Raises:
-            DataError: with ``remedy`` if the content is invalid, or with how to fix the error of the system.
+    Raises:
+        DataError: with ``remedy`` if the content is invalid, or with how to fix the error of the system.
     """
     try:
         yield

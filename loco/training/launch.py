@@ -60,13 +60,13 @@ class Ranks(NamedTuple):
 def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> None:
     """Run the ranks of a distributed training and wait for them.
 
-    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit; through srun as SIGUSR1
-    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The launched process also holds the ``lock`` of the
-    training, because it may outlive this one.
+    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit. Through srun it is
+    forwarded as SIGUSR1 (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The launched process also
+    holds the ``lock`` of the training, because it may outlive this one.
 
     Args:
         job: arguments of the training, JSON; a rank that fails writes its message beside it.
-        processes: number of ranks in all.
+        processes: number of ranks on all nodes.
         nodes: number of machines, with equal numbers of ranks; more than one only within a SLURM job of as many nodes,
             to all of which the folder of ``job`` is visible under its path.
         threads: CPU threads of each rank.
@@ -130,7 +130,7 @@ def _hosts(nodes: int) -> list[str]:
     ``SLURM_JOB_NODELIST`` lists those of the step that this process is part of, which may be the first one alone.
 
     Raises:
-        ConfigError: this is no SLURM job, or one of another number of nodes.
+        ConfigError: this process is not part of a SLURM job, or the job has another number of nodes.
         DataError: SLURM does not answer.
     """
     job = os.environ.get("SLURM_JOB_ID")

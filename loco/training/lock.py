@@ -122,7 +122,7 @@ def _claim(folder: Path) -> Path:
             for number in _numbers(folder) - {latest + 1}:
                 _held(folder, number).unlink(missing_ok=True)
             return path
-        path.unlink()  # this process was slow: the number had been used before
+        path.unlink()  # this process was slow: the the number had been used before
     raise _at_work(path)
 
 

@@ -1,4 +1,4 @@
-"""GPUs of a machine that has none: the listing is given, and processes compete for the locks of their system."""
+"""GPUs, on a machine without any: the list of GPUs is simulated, and processes compete for real locks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stated about the project outside of its code agrees: packages and their versions, citation, security."""
+"""Statements about the project outside its code agree: packages and their versions, citation, security."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def constraints() -> dict[str, str]:
 
 
 def conda_pins() -> dict[str, str]:
-    """Pinned packages by their PyPI name; system libraries are not pinned."""
+    """Return pinned packages by their PyPI name; system libraries are not pinned."""
     *conda, pip = ENVIRONMENT
     pins = [line.split("=", 1) for line in conda if "=" in line] + [line.split("==") for line in pip["pip"]]
     return {CONDA_NAMES.get(name, name): version for name, version in pins if name != "python"}

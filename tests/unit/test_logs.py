@@ -1,4 +1,4 @@
-"""The frame around a job: what it leaves in the log, and how it ends. Each runs in a process of its own."""
+"""The wrapper of a job: what it writes to the log, and how it ends. Each test runs in a separate process."""
 
 from __future__ import annotations
 
