@@ -28,7 +28,9 @@ from loco.cli_matching import keypoint_options, match, match_options, write_hloc
 from loco.cli_results import (
     clean_options,
     clean_results,
+    failed_options,
     progress_options,
+    show_failed,
     show_progress,
     verify_options,
     verify_results,
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
             verify_options,
             "verify the content and provenance of all files in a results folder",
         ),
+        "failed": (show_failed, failed_options, "print the last lines of the logs of jobs that failed or still run"),
         "progress": (show_progress, progress_options, "print the progress of the trainings in a results folder"),
         "clean": (clean_results, clean_options, "list or remove files left by interrupted trainings and killed jobs"),
     }

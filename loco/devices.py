@@ -24,6 +24,8 @@ from typing import IO, NamedTuple
 from loco.errors import ConfigError, DataError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+# Variables that are set in a SLURM job to which GPUs were allocated.
+SLURM_GPUS = ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_GPUS")
 MAX_JOBS = 64  # maximum number of jobs that share a GPU
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,11 @@ def select_visible(listing: str, visible: str | None) -> Iterator[Gpu]:
             yield Gpu(name, match)
         else:
             return
+
+
+def gpus_granted_by_slurm() -> bool:
+    """Return whether this process is part of a job of SLURM that was granted GPUs."""
+    return any(os.environ.get(name) for name in SLURM_GPUS)
 
 
 @contextmanager

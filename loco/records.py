@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from loco import __version__
 from loco.errors import DataError
 from loco.fingerprints import settings_fingerprint
+from loco.local_files import planned_name
 
 _COMPUTING = {"torch": "torch", "numpy": "numpy", "opencv": "opencv-python"}
 _SHOWN = 8  # differences that an error message lists
@@ -114,7 +115,9 @@ def new_record(recipe: Recipe, subject: Mapping[str, str], inputs: Mapping[Path,
         subject: identity of the file, as in :class:`Record`.
         inputs: path -> content id of every file that it is made from.
     """
-    return Record(recipe, dict(subject), {str(path): id for path, id in inputs.items()}, _versions(), _device())
+    return Record(
+        recipe, dict(subject), {planned_name(path): id for path, id in inputs.items()}, _versions(), _device()
+    )
 
 
 class SceneInput(Protocol):

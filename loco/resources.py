@@ -1,8 +1,9 @@
-"""Estimate the memory and GPUs that each job of the workflow requests, before the run starts.
+"""Estimate the memory, time and GPUs that each job of the workflow requests, before the run starts.
 
-Memory is estimated from the sizes of images, patches and channels and from the numbers of images. For simulated scenes,
-these are configured. For downloads, the number of images of a scene is unknown before its check, and :data:`IMAGES` is
-assumed. Every job requests at least :data:`MIN_MB`, and the n-th attempt of a job requests n times as much.
+Memory and time are estimated from the sizes of images, patches and channels and from the numbers of images. For
+simulated scenes, these are configured. For downloads, the number of images of a scene is unknown before its check, and
+:data:`IMAGES` is assumed. Every job requests at least :data:`MIN_MB` and :data:`MIN_MINUTES`, and the n-th attempt of a
+job requests n times as much.
 """
 
 from __future__ import annotations
@@ -30,6 +31,25 @@ MIN_MB = {  # minimum of the steps whose memory depends on their settings
     "pairs": 3000,
     "train": 6000,
 }
+MIN_MINUTES = 5  # the start of Snakemake and of the step from a slow disk, and the checks of the inputs
+# Seconds per image of a scene, with frames of 128 x 160; per pair of images, for overlaps; and per training step of a
+# probe. They are about five times those of docs/clusters.md, for slow disks and large images.
+SECONDS = {
+    "check_scene": 0.15,
+    "check_labels": 0.05,
+    "fuse": 0.3,
+    "frames": 0.25,
+    "label": 0.25,
+    "correspondence": 0.05,
+    "pairs": 0.1,
+    "encode": 0.5,
+    "extract": 1.0,
+    "fit_pca": 0.1,
+    "evaluate": 0.1,
+    "pair of images": 1.5e-5,
+    "probe": 0.018,
+}
+FRAME = 128 * 160  # pixels
 # Terms of the estimates, MB: Python with PyTorch takes about 500 MB, and about 2,400 MB more with CUDA.
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
 HELD = 1100  # features that location consistency holds in memory (loco.evaluation.location_consistency.HELD)
@@ -118,6 +138,61 @@ class JobResources:
         cuda = CUDA if BENCHMARKS[benchmark].gpus else 0
         return math.ceil(max(floor, LIBRARIES + cuda + max(found)))
 
+    # Time, minutes
+
+    def check_scene_minutes(self, dataset: str) -> int:
+        """Return the time of a check: every raw image is read, including those that are not selected."""
+        return self._minutes("check_scene", self._raw_images(dataset))
+
+    def check_labels_minutes(self, dataset: str) -> int:
+        """Return the time of a check of label files."""
+        return self._minutes("check_labels", self._raw_images(dataset))
+
+    def fuse_minutes(self, dataset: str) -> int:
+        """Return the time of a fusion of all depth images."""
+        return self._minutes("fuse", self._raw_images(dataset))
+
+    def frames_minutes(self, dataset: str) -> int:
+        """Return the time of a preparation: videos are decoded in full, even if few of their frames are selected."""
+        return self._minutes("frames", self._raw_images(dataset) * self._enlarged(dataset))
+
+    def correspondence_minutes(self, dataset: str) -> int:
+        """Return the time for the overlap of every two images, and for the points of each."""
+        overlap = SECONDS["pair of images"] * self._images(dataset) ** 2
+        return self._minutes("correspondence", self._images(dataset) * self._enlarged(dataset), overlap)
+
+    def pairs_minutes(self, dataset: str) -> int:
+        """Return the time to index positive pairs."""
+        return self._minutes("pairs", self._images(dataset) * self._enlarged(dataset))
+
+    def label_minutes(self, dataset: str) -> int:
+        """Return the time to label all images."""
+        return self._minutes("label", self._images(dataset) * self._enlarged(dataset))
+
+    def encode_minutes(self, dataset: str) -> int:
+        """Return the time to encode all images on a GPU."""
+        return self._minutes("encode", self._images(dataset) * self._enlarged(dataset))
+
+    def extract_minutes(self, dataset: str) -> int:
+        """Return the time to extract the features of all images, also by OpenCV."""
+        return self._minutes("extract", self._images(dataset) * self._enlarged(dataset))
+
+    def fit_pca_minutes(self, split: str) -> int:
+        """Return the time to compute the features of all training images."""
+        keys = scenes(self.config, split, "train")
+        return self._minutes("fit_pca", sum(self._images(name) * self._enlarged(name) for name, _ in keys))
+
+    def evaluate_minutes(self, benchmark: str, split: str) -> int:
+        """Return the time to evaluate all test scenes in turn; for segmentation, including the training of probes."""
+        keys, settings = self.plan.test_scenes(benchmark, split), self.config["benchmarks"][benchmark]
+        images = sum(self._images(name) * self._enlarged(name) for name, _ in keys)
+        pairs = SECONDS["pair of images"] * sum(self._images(name) ** 2 for name, _ in keys)
+        steps = 0.0
+        if BENCHMARKS[benchmark].gpus:  # one probe for held-out images, and one for all
+            passes = settings["epochs"] * (1 + settings["train_fraction"])
+            steps = passes * sum(self._images(name) for name, _ in keys) / settings["batch"]
+        return self._minutes("evaluate", images, pairs + SECONDS["probe"] * steps)
+
     # Nodes and GPUs
 
     def train_nodes(self, experiment: str) -> int:
@@ -136,15 +211,23 @@ class JobResources:
         """Return the number of GPUs of an extraction: 0 for features that OpenCV computes, else 1."""
         return int(any(part["name"] != "dense_sift" for part in parts_of(self._model(experiment))))
 
-    def available(self, count: int, elsewhere: bool) -> int:
+    def train_tasks(self, experiment: str, gpus: int) -> int | None:
+        """Return the number of SLURM tasks of a training: one per node if it has several and no GPUs, else None.
+
+        If GPUs are requested, SLURM starts one task per node by default, and the number would be interpreted per GPU.
+        """
+        nodes = self.train_nodes(experiment)
+        return nodes if nodes > 1 and not gpus else None
+
+    def available(self, count: int, granted: bool | None) -> int:
         """Return the number of GPUs that a job requests, which can use ``count``.
 
         Args:
             count: number of GPUs that the job can use.
-            elsewhere: whether jobs run on other machines, whose GPUs are unknown here. If this machine has no GPU, jobs
-                run on the CPU and request none, so that they do not wait for each other.
+            granted: whether the scheduler of a cluster allocates GPUs to jobs; None if jobs run on this machine. If it
+                has no GPU, jobs run on the CPU and request none, so that they do not wait for each other.
         """
-        return count if elsewhere or self.gpus() else 0
+        return count if (self.gpus() if granted is None else granted) else 0
 
     # Sizes of models and datasets
 
@@ -153,6 +236,10 @@ class JobResources:
 
     def _at_least(self, step: str, megabytes: float) -> int:
         return math.ceil(max(MIN_MB[step], megabytes))
+
+    def _minutes(self, step: str, images: float, more: float = 0.0) -> int:
+        """Return the time of a step on a number of images, plus ``more`` seconds."""
+        return MIN_MINUTES + math.ceil((SECONDS[step] * images + more) / 60)
 
     def _network_mb(self, model: Mapping[str, Any], dataset: str) -> float:
         """Return the memory of a network in evaluation: libraries, eight images, and several copies of their maps."""
@@ -168,12 +255,18 @@ class JobResources:
         frames = self.config["datasets"][dataset]["frames"]
         return math.ceil(frames["height"] / stride) * math.ceil(frames["width"] / stride)
 
+    def _enlarged(self, dataset: str) -> float:
+        """Return the number of pixels of a frame in units of :data:`FRAME`, at least 1."""
+        return max(1.0, self._pixels(dataset) / FRAME)
+
+    def _raw_images(self, dataset: str) -> int:
+        """Return the number of raw images of the largest scene of a dataset."""
+        simulated = self.config["datasets"][dataset].get("simulate", {})
+        return PANORAMA * simulated["panoramas"] if "panoramas" in simulated else simulated.get("images", IMAGES)
+
     def _images(self, dataset: str) -> int:
         """Return the number of images of the largest scene of a dataset."""
-        setup = self.config["datasets"][dataset]
-        simulated = setup.get("simulate", {})
-        count = PANORAMA * simulated["panoramas"] if "panoramas" in simulated else simulated.get("images", IMAGES)
-        return math.ceil(count / setup["frames"].get("every", 1))
+        return math.ceil(self._raw_images(dataset) / self.config["datasets"][dataset]["frames"].get("every", 1))
 
     def _channels(self, model: Mapping[str, Any]) -> int:
         return sum(_channels_of(part) for part in parts_of(model))

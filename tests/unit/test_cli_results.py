@@ -339,3 +339,23 @@ def test_clean_needs_no_pytorch(results: Path) -> None:
         check=True,
     )
     assert done.stdout == "nothing to remove\nFalse\n"
+
+
+def test_failed_jobs_are_printed_with_the_end_of_their_logs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    results = tmp_path / "results"
+    for name, lines in (("good", ["INFO started", "INFO finished"]), ("bad", [f"INFO {k}" for k in range(20)])):
+        (results / "logs/train").mkdir(parents=True, exist_ok=True)
+        text = "".join(f"2026-11-29 12:00:00,000 {line}\n" for line in lines)
+        (results / f"logs/train/{name}.log").write_text(text)
+    with (results / "logs/train/bad.log").open("a") as log:
+        log.write("2026-11-29 12:00:01,000 ERROR is missing\n  file: a\x1bb.zip\n")
+    assert main(["failed", str(results), "--lines", "3"]) == 0
+    assert capsys.readouterr().out == (
+        "results/logs/train/bad.log: failed\n"
+        "    2026-11-29 12:00:00,000 INFO 19\n"
+        "    2026-11-29 12:00:01,000 ERROR is missing\n"
+        "      file: a\\x1bb.zip\n\n"
+    )
+    (results / "logs/train/bad.log").unlink()
+    assert main(["failed", str(results)]) == 0
+    assert capsys.readouterr().out == "no log of a failed or running job: all jobs of the last runs finished\n"

@@ -81,3 +81,12 @@ def test_the_quick_selection_covers_every_package() -> None:
     assert [name for name in names if not (tests / f"{name}.py").is_file()] == []
     packages = {path.parent.name for path in tests.glob("*/test_*.py")}
     assert {name.split("/")[0] for name in names if "/" in name} == packages
+
+
+def test_the_image_has_the_libraries_of_the_makefile_and_the_python_of_conda() -> None:
+    makefile, image = (ROOT / "Makefile").read_text(), (ROOT / "Dockerfile").read_text()
+    libraries = set(re.search(r"^SYSTEM_LIBRARIES := (.*)$", makefile, re.MULTILINE)[1].split())
+    installed = re.search(r"apt-get install .*?\n(.*?)&&", image, re.DOTALL)[1]
+    assert set(installed.replace("\\", "").split()) == libraries
+    (python,) = (line for line in ENVIRONMENT if isinstance(line, str) and line.startswith("python="))
+    assert f"FROM python:{python.removeprefix('python=')}-" in image

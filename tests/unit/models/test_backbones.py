@@ -397,8 +397,11 @@ def test_a_path_that_is_missing_is_never_asked_for_on_the_hub(path, says, monkey
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("stated", [False, True])
 @pytest.mark.parametrize("path", ["dino_vits8", "hub:nobody/nothing"])
-def test_neither_here_nor_on_the_hub(offline, path):
+def test_neither_here_nor_on_the_hub(offline, path, stated, monkeypatch):
+    """Without a network; ``HF_HUB_OFFLINE=1`` states it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", stated)
     with pytest.raises(DataError) as caught:
         build(path)
     name = KNOWN[path].hub if path in KNOWN else "nobody/nothing"
@@ -406,8 +409,10 @@ def test_neither_here_nor_on_the_hub(offline, path):
     assert f"hf download {name}" in str(caught.value)
 
 
-def test_what_is_cached_needs_no_network(offline, models, monkeypatch):
+@pytest.mark.parametrize("stated", [False, True])
+def test_what_is_cached_needs_no_network(offline, models, monkeypatch, stated):
     """The layout of the hub's cache: a reference names the commit, whose snapshot contains the files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", stated)
     model, folder = models["dinov2"]
     place = offline / "models--facebook--dinov2-small"
     snapshot = place / "snapshots" / "0123456789abcdef"

@@ -48,7 +48,7 @@ def experiment():
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """Simulate a SLURM job of two nodes, both of which are this machine: `srun` and `scontrol` are on the path.
+    """Simulate a SLURM job of two nodes, both of which are this machine, with `srun`, `scontrol` and `squeue`.
 
     Within a real job of two nodes (``sbatch --nodes 2 --wrap 'pytest ...'``), that job is used.
     """
@@ -58,8 +58,9 @@ def slurm(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "srun").write_text(f"#!{sys.executable}\n{SRUN}")
     (folder / "scontrol").write_text("#!/bin/sh\nprintf 'localhost\\nlocalhost\\n'\n")
+    (folder / "squeue").write_text("#!/bin/sh\necho 'n[1-2]'\n")
     for program in folder.iterdir():
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    for name, value in {"JOB_ID": "4711", "JOB_NODELIST": "n[1-2]", "NTASKS": "1", "STEP_ID": "0"}.items():
+    for name, value in {"JOB_ID": "4711", "JOB_NODELIST": "n1", "NTASKS": "1", "STEP_ID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)

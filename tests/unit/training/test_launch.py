@@ -76,7 +76,7 @@ def test_nodes_are_one_step_of_the_job(recorded, monkeypatch):
     assert 10_000 <= int(address.rpartition(":")[2]) < 30_000
     assert "--rdzv-id=4711-state-0123" in agent
     left = {name for name in environment if name.startswith("SLURM_")}
-    assert left == {"SLURM_JOB_ID", "SLURM_JOB_NODELIST"}
+    assert left == {"SLURM_JOB_ID"}
 
 
 def test_without_gpus_none_are_requested(recorded):
@@ -108,9 +108,10 @@ def test_a_job_of_another_number_of_nodes_is_refused(recorded):
 
 
 def test_a_scheduler_that_does_not_answer_is_reported(recorded, tmp_path):
-    (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\necho slurm is down >&2; exit 1\n")
-    with pytest.raises(DataError, match="slurm is down"):
-        recorded(2, 2)
+    for name in ("scontrol", "squeue"):  # the second is asked first
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\necho {name} is down >&2; exit 1\n")
+        with pytest.raises(DataError, match=f"{name} is down"):
+            recorded(2, 2)
 
 
 def test_what_a_rank_reports_is_raised(recorded, tmp_path):
