@@ -126,8 +126,8 @@ def test_two_nodes_without_gpus(run: World, cluster: Cluster, tmp_path: Path) ->
 
 def test_a_cancelled_training_resumes(run: World, cluster: Cluster, tmp_path: Path) -> None:
     world = run.clone(tmp_path)
-    steps = 1500
-    world.overlay({"experiments": {"quick": {"train": {"steps": steps, "validate_every": steps, "save_every": 5}}}})
+    steps = 150
+    world.overlay({"experiments": {"quick": {"train": {"steps": steps, "validate_every": steps, "save_every": 10}}}})
     with (tmp_path / "output").open("w") as output:
         snakemake = subprocess.Popen(
             world.command(*profile_of(world), "--", MODEL),
@@ -141,7 +141,7 @@ def test_a_cancelled_training_resumes(run: World, cluster: Cluster, tmp_path: Pa
         running = [job for job in cluster.jobs_of("rule_train") if job["JobState"] == "RUNNING"]
         assert len(running) == 1
         cluster.command("scancel", running[0]["JobId"])
-        assert snakemake.wait(timeout=600) == 0, (tmp_path / "output").read_text()
+        assert snakemake.wait(timeout=1200) == 0, (tmp_path / "output").read_text()
     finally:
         snakemake.kill()
         snakemake.wait()
