@@ -1,6 +1,7 @@
 """Pretrained backbones: their base class, short names, and :func:`build_backbone`.
 
-The kinds are in :mod:`loco.models.hub` (transformers), :mod:`loco.models.croco` and :mod:`loco.models.onnx_backbone`.
+The kinds are in :mod:`loco.models.transformers_backbone`, :mod:`loco.models.croco` and
+:mod:`loco.models.onnx_backbone`.
 """
 
 from __future__ import annotations
@@ -56,10 +57,14 @@ class Backbone(Encoder):
     ``blocks`` are the transformer blocks that are run, first to last, and ``embedding`` the modules before them; they
     determine what is frozen, adapted or trained. The linear layers of a block are those of its attention and its MLP.
     ``blocks`` is empty for a network without such blocks.
+
+    Attributes:
+        trainable: whether the weights can be trained.
     """
 
     mean: Tensor
     std: Tensor
+    trainable: bool = True
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         """
@@ -81,12 +86,13 @@ class Backbone(Encoder):
         """Normalise RGB colours (b, 3, H, W) in [0, 1] with the mean and standard deviation used in pretraining.
 
         Raises:
-            ValueError: wrong shape; H and W must be multiples of ``stride``.
+            ValueError: wrong shape; H and W must be multiples of ``cells * stride``.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or any(side % self.stride for side in images.shape[2:]):
+        multiple = self.cells * self.stride
+        if images.ndim != 4 or images.shape[1] != 3 or any(side % multiple for side in images.shape[2:]):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W), H and W multiples of "
-                f"{self.stride}"
+                f"{multiple}"
             )
         return (images - self.mean) / self.std
 
@@ -94,8 +100,8 @@ class Backbone(Encoder):
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     """Build the backbone of a configuration (``name``, the kind, and its options), in evaluation mode.
 
-    The kinds are ``transformers`` (:func:`loco.models.hub.load_hub`), ``croco`` (:func:`loco.models.croco.load_croco`)
-    and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
+    The kinds are ``transformers`` (:func:`loco.models.transformers_backbone.load_transformers`), ``croco``
+    (:func:`loco.models.croco.load_croco`) and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
 
     Raises:
         ConfigError: unknown kind, option, layer or facet.

@@ -44,7 +44,7 @@ MODELS = {
 BACKBONES = {
     "croco": Entry("croco", "load_croco"),
     "onnx": Entry("onnx_backbone", "OnnxBackbone"),
-    "transformers": Entry("hub", "load_hub"),
+    "transformers": Entry("transformers_backbone", "load_transformers"),
 }
 STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # models allowed in the configuration of a model file
 KEYPOINTS = ("sift_keypoints",)  # no feature maps: benchmarks that match keypoints detect them in the images
