@@ -239,12 +239,19 @@ def _match(arguments: argparse.Namespace) -> None:
 
 def _models(arguments: argparse.Namespace) -> None:
     from loco.models.backbones import KNOWN
+    from loco.models.model_folder import backbone_types
+    from loco.models.model_types import supported
     from loco.models.pretrained import read_origin
 
     _print_table(
         ("name", "stride", "dim", "licence", "on the hub"),
         [(name, known.stride, known.dim, known.licence, known.hub) for name, known in KNOWN.items()],
     )
+    print()
+    _print_table(
+        ("model type", "image encoder of", "layer", "LoRA, last", "facets", "class token", "size"), supported()
+    )
+    print(f"\nother model types, frozen only: {', '.join(backbone_types())}")
     origins = []
     for path in sorted(arguments.folder.rglob("*.safetensors")):
         try:

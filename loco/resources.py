@@ -20,6 +20,7 @@ from loco.plan import Plan
 IMAGES = 2500  # of a scene whose number is not configured; the largest of Matterport3D have about as many
 CHANNELS = 1024  # of a backbone, whose configuration is not read; of ViT-L
 PANORAMA = 18  # images
+WITHOUT_NETWORK = ("dense_sift", "features")  # models
 LEAST = {  # MB, of the steps whose memory depends on their settings
     "correspondence": 3000,
     "encode": 4000,
@@ -133,8 +134,8 @@ class JobResources:
         return BENCHMARKS[benchmark].gpus
 
     def extract_gpus(self, experiment: str) -> int:
-        """None for what OpenCV computes."""
-        return int(any(part["name"] != "dense_sift" for part in parts_of(self._model(experiment))))
+        """None for what is computed without a network."""
+        return int(any(part["name"] not in WITHOUT_NETWORK for part in parts_of(self._model(experiment))))
 
     def available(self, count: int, elsewhere: bool) -> int:
         """GPUs that a job requests of ``count`` that it would use.
@@ -157,7 +158,7 @@ class JobResources:
     def _network_mb(self, model: Mapping[str, Any], dataset: str) -> float:
         """Eight images and their maps, several times, beside the weights."""
         maps = self._channels(model) * self._patches(dataset, stride_of(model))
-        cuda = CUDA if any(part["name"] != "dense_sift" for part in parts_of(model)) else 0
+        cuda = CUDA if any(part["name"] not in WITHOUT_NETWORK for part in parts_of(model)) else 0
         return LIBRARIES + cuda + 4 * 8 * (3 * self._pixels(dataset) + 4 * maps) / 1e6
 
     def _pixels(self, dataset: str) -> int:

@@ -32,7 +32,8 @@ class Known:
 
 
 # DINO: Caron et al. (ICCV 2021). DINOv2: Oquab et al. (TMLR 2024); registers: Darcet et al. (ICLR 2024). DINOv3:
-# Simeoni et al. (arXiv:2508.10104); its licence must be accepted on the hub first. ResNet: He et al. (CVPR 2016).
+# Simeoni et al. (arXiv:2508.10104); its licence must be accepted on the hub first. C-RADIOv4: arXiv:2601.17237.
+# SigLIP 2: Tschannen et al. (arXiv:2502.14786). TIPSv2: Cao et al. (CVPR 2026). ResNet: He et al. (CVPR 2016).
 KNOWN: dict[str, Known] = {
     "dino_vits8": Known("facebook/dino-vits8", 8, 384, "Apache-2.0"),
     "dino_vitb8": Known("facebook/dino-vitb8", 8, 768, "Apache-2.0"),
@@ -47,6 +48,15 @@ KNOWN: dict[str, Known] = {
     "dinov3_vits16": Known("facebook/dinov3-vits16-pretrain-lvd1689m", 16, 384, "DINOv3 (gated)"),
     "dinov3_vitb16": Known("facebook/dinov3-vitb16-pretrain-lvd1689m", 16, 768, "DINOv3 (gated)"),
     "dinov3_vitl16": Known("facebook/dinov3-vitl16-pretrain-lvd1689m", 16, 1024, "DINOv3 (gated)"),
+    "cradiov4_so400m16": Known("nvidia/C-RADIOv4-SO400M", 16, 1152, "NVIDIA Open Model"),
+    "cradiov4_vith16": Known("nvidia/C-RADIOv4-H", 16, 1280, "NVIDIA Open Model"),
+    "siglip2_vitb16": Known("google/siglip2-base-patch16-512", 16, 768, "Apache-2.0"),
+    "siglip2_vitl16": Known("google/siglip2-large-patch16-512", 16, 1024, "Apache-2.0"),
+    "siglip2_so400m16": Known("google/siglip2-so400m-patch16-512", 16, 1152, "Apache-2.0"),
+    "tipsv2_vitb14": Known("google/tipsv2-b14", 14, 768, "Apache-2.0"),
+    "tipsv2_vitl14": Known("google/tipsv2-l14", 14, 1024, "Apache-2.0"),
+    "tipsv2_so400m14": Known("google/tipsv2-so400m14", 14, 1152, "Apache-2.0"),
+    "tipsv2_vitg14": Known("google/tipsv2-g14", 14, 1536, "Apache-2.0"),
     "resnet50": Known("microsoft/resnet-50", 32, 2048, "Apache-2.0"),
 }
 

@@ -19,7 +19,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoBackbone, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
@@ -38,7 +38,10 @@ _MOST_BLOCKS = 1000
 _LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
 _FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
 _INTEGERS = ("num_batches_tracked", "summary_idxs")  # buffers that are counters or indices
-_UNUSED = re.compile(r"(.*\.)?(mask_token|inv_freq|pooler\..+)")  # weights that do not affect the features
+# Weights that do not affect the features, or that belong to other stages than the requested one.
+_UNUSED = re.compile(r"(.*\.)?(mask_token|inv_freq|(pooler|hidden_states_norms)\..+)")
+# Norms that AutoBackbone adds to a network that was trained without them: they start as 1 and 0, not at random.
+_ADDED = "hidden_states_norms."
 # Other names of parts of a network in files of other releases and code.
 _NAMES = ("blocks", "embedder", "embeddings", "encoder", "layer", "layernorm", "layers", "norm", "patch_embed")
 # Types of AutoBackbone whose networks are not those of transformers.
@@ -130,6 +133,8 @@ def _image_encoder(settings: Mapping[str, Any], file: Path) -> tuple[str, dict[s
             raise ConfigError(f"{file}: model type {kind!r} is not supported; supported are: {known}")
         return kind, dict(settings), ""
     part, own = PARTS[kind], settings
+    if part.path[0] not in settings:
+        raise ValueError(f"it has no `{part.path[0]}`; it may be that of a model with code of its own")
     for name in part.path:
         own = own.get(name, {})
         if not isinstance(own, dict):
@@ -294,7 +299,7 @@ def load_network(folder: Path, found: Description, pretrained: bool = True) -> P
             file=folder,
             remedy="download the folder again, or check the program that wrote it",
         ) from error
-    unused = ("pooler.", *(f"{name}." for name in (found.type.unused if found.type else ())))
+    unused = ("pooler.", *([f"{name}." for name in found.type.unused] if found.type else [_ADDED]))
     _require_shapes([key for key in report["mismatched_keys"] if not key[0].startswith(unused)], folder)
     own = {name for name, _ in model.named_children()} | {model.base_model_prefix, *_NAMES}
     unexpected = [key for key in report["unexpected_keys"] if key.partition(".")[0] in own]
@@ -313,28 +318,23 @@ def load_network(folder: Path, found: Description, pretrained: bool = True) -> P
 
 
 def _class_of(found: Description) -> Any:
-    """Return the class that loads a network: AutoModel, AutoBackbone, or one that AutoModel does not know."""
+    """Return the class of a network; AutoBackbone would ask the hub whether a folder is the name of a model there."""
     if found.type is None:
-        return AutoBackbone
-    return getattr(transformers, found.type.architecture) if found.type.architecture else AutoModel
+        return MODEL_FOR_BACKBONE_MAPPING[type(found.config)]
+    if found.type.architecture:
+        return getattr(transformers, found.type.architecture)
+    return MODEL_MAPPING[type(found.config)]
 
 
 def _build(found: Description) -> PreTrainedModel:
     """Build a network with random weights."""
-    owner = _class_of(found)
-    build = owner.from_config if owner in (AutoModel, AutoBackbone) else owner._from_config
-    return build(found.config, **_settings(found))
+    return _class_of(found)._from_config(found.config, **_settings(found))
 
 
 def _settings(found: Description) -> dict[str, Any]:
     """Return the precision and the attention of a network: that of PyTorch if the network supports it."""
-    if found.type is None:
-        network = MODEL_FOR_BACKBONE_MAPPING[type(found.config)]
-    elif found.type.architecture:
-        network = getattr(transformers, found.type.architecture)
-    else:
-        network = MODEL_MAPPING[type(found.config)]
-    return {"dtype": torch.float32, "attn_implementation": "sdpa" if network._supports_sdpa else "eager"}
+    sdpa = _class_of(found)._supports_sdpa
+    return {"dtype": torch.float32, "attn_implementation": "sdpa" if sdpa else "eager"}
 
 
 def _implied_size(folder: Path, found: Description) -> int:

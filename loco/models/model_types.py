@@ -75,7 +75,7 @@ class ModelType:
     patch: str | None = "patch_size"
     """setting with the side of the patches, which must be square; None if the type has no such setting"""
     architecture: str | None = None
-    """name of the class in transformers; None for that of AutoModel"""
+    """name of the class in transformers; None for that of AutoModel, which does not know all"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,21 @@ class HierarchyType(ModelType):
     """whether cells are centred at the corners of their patches (see :class:`loco.models.transformers_backbone`)"""
 
 
+class Support(NamedTuple):
+    """What is supported for a type of model, for people: a row of the table of :func:`supported`."""
+
+    kind: str
+    within: str
+    """larger models whose image encoder it is"""
+    layer: str
+    blocks: str
+    """whether blocks can be trained alone, or with low-rank adapters"""
+    facets: str
+    class_token: str
+    size: str
+    """which image sizes are supported"""
+
+
 class Part(NamedTuple):
     """The image encoder within a larger model: its type, its path in the configuration, the prefix of its weights."""
 
@@ -134,6 +149,10 @@ def _registers(config: Config) -> int:
 
 def _none(config: Config) -> int:
     return 0
+
+
+def _always(config: Config) -> bool:
+    return True
 
 
 _VIT = ("layernorm_before", "attention")
@@ -210,7 +229,7 @@ VISION_TRANSFORMERS: dict[str, VisionTransformerType] = {
         facets=(*_CLIP[:1], "attention"),
         prefix=_none,
         class_tokens=_none,
-        fixed=lambda config: True,
+        fixed=_always,
         colours=CENTRED,
     ),
     "sam_vision_model": VisionTransformerType(
@@ -219,7 +238,7 @@ VISION_TRANSFORMERS: dict[str, VisionTransformerType] = {
         facets=None,
         prefix=_none,
         class_tokens=_none,
-        fixed=lambda config: True,
+        fixed=_always,
         has_neck=True,
     ),
     "siglip2_vision_model": VisionTransformerType(
@@ -344,3 +363,18 @@ PARTS: dict[str, Part] = {
     "siglip2": Part("siglip2_vision_model", ("vision_config",), "vision_model."),
     "tipsv2": Part("tipsv2_vision_model", ("vision_config",), ""),
 }
+
+
+def supported() -> list[Support]:
+    """Return what is supported for each type of model."""
+    return [_support(kind, row) for kind, row in sorted(TYPES.items())]
+
+
+def _support(kind: str, row: VisionTransformerType | HierarchyType) -> Support:
+    within = ", ".join(name for name, part in PARTS.items() if part.kind == kind) or "-"
+    if isinstance(row, HierarchyType):
+        layer = "last stage" if row.last_only else "stage"
+        return Support(kind, within, layer, "yes" if row.has_blocks else "no", "no", "no", "any")
+    size = {"aimv2_vision_model": "fixed, unless `is_native`"}.get(kind, "fixed" if row.fixed is _always else "any")
+    class_token = "no" if row.class_tokens is _none else "yes"
+    return Support(kind, within, "block", "yes", "yes" if row.facets else "no", class_token, size)

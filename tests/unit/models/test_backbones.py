@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -274,9 +275,12 @@ def test_sides_must_be_whole_patches(models):
 
 def test_known_names_fit_their_hub_names():
     for name, known in KNOWN.items():
-        stride = {"resnet50": 32}.get(name) or int(name.split("_")[1].removeprefix("vit")[1:])
-        assert stride == known.stride
-        assert math.isclose(known.dim, {"s": 384, "b": 768, "l": 1024}.get(name.split("_")[-1][3:4], known.dim))
+        if name == "resnet50":
+            assert (known.stride, known.dim) == (32, 2048)
+            continue
+        size, stride = re.fullmatch(r"[a-z0-9]+_(?:vit)?([a-z]+|so400m)(\d+)(?:_reg)?", name).groups()
+        assert int(stride) == known.stride
+        assert known.dim == {"s": 384, "b": 768, "l": 1024, "so400m": 1152, "h": 1280, "g": 1536}[size]
         assert ("registers" in known.hub) == name.endswith("_reg")
 
 

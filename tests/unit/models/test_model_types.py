@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from loco.errors import ConfigError, DataError
 from loco.models.adapted import set_trained
 from loco.models.backbones import build_backbone
 from loco.models.extractor import Extractor
-from loco.models.model_types import PARTS, TYPES
+from loco.models.model_folder import backbone_types
+from loco.models.model_types import PARTS, TYPES, supported
 
 VIT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 40}
 SMALL = {**VIT, "image_size": 32, "patch_size": 8}
@@ -434,3 +436,65 @@ def test_another_image_encoder_within_a_model_is_refused(models, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "sam2", "vision_config": {"backbone_config": 3}}')
     with pytest.raises(DataError, match="`backbone_config` must be an object"):
         build(tmp_path, pretrained=False)
+
+
+SWIN_CONFIG = {"embed_dim": 8, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 2, 4], "window_size": 4, "image_size": 64}
+
+
+@pytest.fixture(scope="module")
+def swin(tmp_path_factory):
+    """A network of AutoBackbone that has no row, and its folder."""
+    folder = tmp_path_factory.mktemp("swin")
+    torch.manual_seed(0)
+    model = transformers.SwinBackbone(transformers.SwinConfig(**SWIN_CONFIG, out_features=["stage1", "stage4"])).eval()
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(COLOURS))
+    return model, folder
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96), (32, 32)])
+def test_other_types_are_run_by_autobackbone(swin, size):
+    model, folder = swin
+    x = images(*size)
+    with torch.no_grad():
+        stages = model((x - MEAN) / STD).feature_maps
+    for options, expected, stride in (({"layer": 1}, stages[0], 4), ({}, stages[1], 32)):
+        backbone = build(folder, **options)
+        assert (backbone.stride, backbone.dim) == (stride, expected.shape[1])
+        assert_near(backbone(x).maps, expected)
+
+
+def test_norms_of_stages_that_a_checkpoint_lacks_have_no_scale(swin, tmp_path):
+    """As transformers initialises them: checkpoints of classifiers do not contain them."""
+    model = copy.deepcopy(swin[0])
+    for norm in model.hidden_states_norms.values():
+        torch.nn.init.ones_(norm.weight)
+        torch.nn.init.zeros_(norm.bias)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(COLOURS))
+    file = tmp_path / "model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "hidden_states_norms" not in k}, file, {"format": "pt"})
+    x = images(64, 64)
+    with torch.no_grad():
+        assert_near(build(tmp_path)(x).maps, model((x - MEAN) / STD).feature_maps[1])
+
+
+def test_other_types_are_frozen_and_have_no_options(swin):
+    backbone = build(swin[1])
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    for train in ("all", {"last": 1}, {"lora": {"rank": 2, "last": 1}}):
+        with pytest.raises(ConfigError, match="this backbone cannot be trained"):
+            set_trained(backbone, train)
+    for options in ({"facet": "key"}, {"norm": True}, {"interpolate_offset": 0.1}, {"concat_class_token": True}):
+        with pytest.raises(ConfigError, match=r"found the model type 'swin'; remove"):
+            build(swin[1], **options)
+    with pytest.raises(ConfigError, match="no layer 5: its layers are 1 to 4"):
+        build(swin[1], layer=5)
+
+
+def test_the_table_of_the_documents_is_that_of_the_code():
+    text = (Path(__file__).parents[3] / "docs/models.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" `") for cell in line.strip("|\n").split("|")] for line in text.splitlines()]
+    found = [row[:7] for row in rows if row[0] in TYPES]
+    assert found == [[cell.replace("`", "") for cell in row] for row in supported()]
+    assert all(kind in text for kind in backbone_types())
