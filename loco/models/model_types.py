@@ -44,14 +44,13 @@ def in_order(config: Config, images: Tensor) -> dict[str, Any]:
 
 
 def flattened(config: Config, images: Tensor) -> dict[str, Any]:
-    """Return the arguments of a network for images of different sizes: patches (b, n, values), mask and grid sizes."""
+    """Return the arguments of a network for images of different sizes: patches (b, n, values), no mask, grid sizes."""
     patch = config.patch_size
     height, width = (side // patch for side in images.shape[2:])
     cut = images.unflatten(3, (width, patch)).unflatten(2, (height, patch))  # (b, c, height, patch, width, patch)
     patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-    mask = torch.ones(patches.shape[:2], dtype=torch.long, device=images.device)
     shapes = torch.tensor([[height, width]] * len(images))
-    return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shapes}
+    return {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
 
 
 @dataclass(frozen=True, kw_only=True)

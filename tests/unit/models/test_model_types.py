@@ -20,6 +20,7 @@ from loco.models.backbones import build_backbone
 from loco.models.extractor import Extractor
 from loco.models.model_folder import backbone_types
 from loco.models.model_types import PARTS, TYPES, supported
+from loco.training.checkpointing import checkpoint_blocks
 
 VIT = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 40}
 SMALL = {**VIT, "image_size": 32, "patch_size": 8}
@@ -215,6 +216,39 @@ def test_a_batch_gives_what_single_images_give(models, kind):
         assert (alone.token is None) == (backbone.token_dim == 0)
         if alone.token is not None:
             assert_near(alone.token, both.token[number : number + 1])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_size_of_earlier_images_does_not_matter(models, kind):
+    backbone, stride = build(models[kind][1]), STRIDES[kind]
+    x = images(2 * stride, 3 * stride)
+    expected = backbone(x).maps
+    backbone(images(stride, stride))
+    torch.testing.assert_close(backbone(x).maps, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_whole_network_moves_to_another_device(models, kind):
+    """The device without values stands for any other: a tensor that stays behind fails in the forward pass."""
+    backbone, stride = build(models[kind][1]).to("meta"), STRIDES[kind]
+    assert {tensor.device.type for tensor in backbone._network[0].state_dict().values()} == {"meta"}
+    maps = backbone(torch.zeros(2, 3, stride, 2 * stride, device="meta")).maps
+    assert (maps.device.type, maps.shape) == ("meta", (2, backbone.dim, 1, 2))
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_activation_checkpointing_changes_no_gradient(models, kind):
+    """Blocks are called by transformers, so it must respect the replaced forward method."""
+    gradients = []
+    for checkpointed in (False, True):
+        backbone = build(models[kind][1])
+        if checkpointed:
+            assert checkpoint_blocks(backbone) == len(backbone.blocks)
+        backbone.train()(images(STRIDES[kind], 2 * STRIDES[kind])).maps.square().sum().backward()
+        gradients.append({name: p.grad for name, p in backbone.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
