@@ -239,7 +239,6 @@ def _match(arguments: argparse.Namespace) -> None:
 
 def _models(arguments: argparse.Namespace) -> None:
     from loco.models.backbones import KNOWN
-    from loco.models.model_folder import backbone_types
     from loco.models.model_types import supported
     from loco.models.pretrained import read_origin
 
@@ -251,7 +250,7 @@ def _models(arguments: argparse.Namespace) -> None:
     _print_table(
         ("model type", "image encoder of", "layer", "LoRA, last", "facets", "class token", "size"), supported()
     )
-    print(f"\nother model types, frozen only: {', '.join(backbone_types())}")
+    print("other types that AutoBackbone of transformers supports work frozen")
     origins = []
     for path in sorted(arguments.folder.rglob("*.safetensors")):
         try:

@@ -117,8 +117,9 @@ def read_description(folder: Path) -> Description:
     for name, value in row.requires.items():
         if (stated := getattr(config, name, value)) != value:
             raise ConfigError(f"{file}: a {kind!r} model is supported with `{name}` {value} only, found {stated}")
-    if row.patch:
-        setattr(config, row.patch, _square(getattr(config, row.patch), file))
+    has_fixed_size = isinstance(row, VisionTransformerType) and row.fixed(config)
+    for name in (*([row.patch] if row.patch else []), *(["image_size"] if has_fixed_size else [])):
+        setattr(config, name, _square(name, getattr(config, name), file))
     for name, value in row.overrides.items():
         setattr(config, name, value)
     return Description(kind, row, config, prefix)
@@ -162,12 +163,12 @@ def _count_blocks(config: PreTrainedConfig) -> int:
     return getattr(config, "num_hidden_layers", 1)
 
 
-def _square(patch: int | Sequence[int], file: Path) -> int:
-    """Return the side of a square patch, which may be stated as a number or as height and width."""
-    sides = set(patch) if isinstance(patch, list | tuple) else {patch}
+def _square(name: str, size: int | Sequence[int], file: Path) -> int:
+    """Return the side of a square, which may be stated as a number or as height and width."""
+    sides = set(size) if isinstance(size, list | tuple) else {size}
     side = sides.pop() if sides else None
     if sides or not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise ConfigError(f"{file}: `patch_size` must be a single number (square patches), found {patch}")
+        raise ConfigError(f"{file}: `{name}` must be a single number (a square), found {size}")
     return side
 
 

@@ -55,83 +55,96 @@ def flattened(config: Config, images: Tensor) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelType:
-    """What the types have in common."""
+    """What the types have in common.
+
+    Attributes:
+        layers: path of the list of transformer blocks, or of stages.
+        norm: path of the last normalisation of all tokens; None if there is none.
+        inputs: the arguments of the forward method for normalised images.
+        unused: modules that do not affect the features: they are removed, and their weights may be missing.
+        overrides: settings of the configuration that are replaced.
+        requires: settings that must have these values.
+        colours: mean and standard deviation of the inputs if the folder states none.
+        patch: setting with the side of the patches, which must be square; None if the type has no such setting.
+        architecture: name of the class in transformers; None for that of AutoModel, which does not know all.
+    """
 
     layers: str
-    """path of the list of transformer blocks, or of stages"""
     norm: str | None
-    """path of the last normalisation of all tokens; None if there is none"""
     inputs: Inputs = plain
-    """the arguments of the forward method for normalised images"""
     unused: Sequence[str] = ()
-    """modules that do not affect the features: they are removed, and their weights may be missing"""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """settings of the configuration that are replaced"""
     requires: Mapping[str, Any] = field(default_factory=dict)
-    """settings that must have these values"""
     colours: Colours = IMAGENET
-    """mean and standard deviation of the inputs if the folder states none"""
     patch: str | None = "patch_size"
-    """setting with the side of the patches, which must be square; None if the type has no such setting"""
     architecture: str | None = None
-    """name of the class in transformers; None for that of AutoModel, which does not know all"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionTransformerType(ModelType):
-    """A vision transformer: all blocks have one width and one grid of patches."""
+    """A vision transformer: all blocks have one width and one grid of patches.
+
+    Attributes:
+        facets: attributes of a block: the norm before the attention, and the attention, with q_proj, k_proj and v_proj.
+        prefix: number of tokens before those of the patches.
+        class_tokens: number of class tokens, the first ones; their mean is the class token.
+        fixed: whether images must have the size of the pretraining; smaller images are padded.
+        has_neck: whether ``norm`` is a convolutional network with other channels.
+        is_dino: whether position embeddings are interpolated as in DINO, so that an offset can be added.
+    """
 
     facets: tuple[str, str] | None
-    """attributes of a block: the norm before the attention, and the attention, with q_proj, k_proj and v_proj"""
     prefix: Callable[[Config], int] = lambda config: 1
-    """number of tokens before those of the patches"""
     class_tokens: Callable[[Config], int] = lambda config: 1
-    """number of class tokens, the first ones; their mean is the class token"""
     fixed: Callable[[Config], bool] = lambda config: False
-    """whether images must have the size of the pretraining; smaller images are padded"""
     has_neck: bool = False
-    """whether ``norm`` is a convolutional network with other channels"""
     is_dino: bool = False
-    """whether position embeddings are interpolated as in DINO, so that an offset can be added"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HierarchyType(ModelType):
-    """A network in stages, each with a coarser grid. A layer is a stage."""
+    """A network in stages, each with a coarser grid. A layer is a stage.
+
+    Attributes:
+        widths: channels of each stage.
+        stride: pixels per cell of a stage, counted from 1.
+        ends: number of entries of ``layers`` up to the end of each stage; None if the entries are the stages.
+        has_blocks: whether the entries of ``layers`` are transformer blocks.
+        merge: attribute of a stage that merges its cells for the next stage.
+        last_only: whether only the last stage is in the order of the image.
+        prefix: number of tokens before those of the cells.
+        multiple: the sides of images are multiples of this number of pixels.
+        is_shifted: whether cells are centred at the corners of their patches (see
+            :class:`loco.models.transformers_backbone`).
+    """
 
     widths: Callable[[Config], Sequence[int]]
-    """channels of each stage"""
     stride: Callable[[Config, int], int]
-    """pixels per cell of a stage, counted from 1"""
     ends: Callable[[Config], Sequence[int]] | None = None
-    """number of entries of ``layers`` up to the end of each stage; None if the entries are the stages"""
     has_blocks: bool = False
-    """whether the entries of ``layers`` are transformer blocks"""
     merge: str | None = None
-    """attribute of a stage that merges its cells for the next stage"""
     last_only: bool = False
-    """whether only the last stage is in the order of the image"""
     prefix: int = 0
-    """number of tokens before those of the cells"""
     multiple: Callable[[Config], int] = lambda config: 1
-    """the sides of images are multiples of this number of pixels"""
     is_shifted: bool = False
-    """whether cells are centred at the corners of their patches (see :class:`loco.models.transformers_backbone`)"""
 
 
 class Support(NamedTuple):
-    """What is supported for a type of model, for people: a row of the table of :func:`supported`."""
+    """What is supported for a type of model, for people: a row of the table of :func:`supported`.
+
+    Attributes:
+        within: larger models whose image encoder it is.
+        blocks: whether blocks can be trained alone, or with low-rank adapters.
+        size: which image sizes are supported.
+    """
 
     kind: str
     within: str
-    """larger models whose image encoder it is"""
     layer: str
     blocks: str
-    """whether blocks can be trained alone, or with low-rank adapters"""
     facets: str
     class_token: str
     size: str
-    """which image sizes are supported"""
 
 
 class Part(NamedTuple):
@@ -273,6 +286,11 @@ VISION_TRANSFORMERS: dict[str, VisionTransformerType] = {
 }
 
 
+def _side(size: int | Sequence[int]) -> int:
+    """Return the height of a size, which may be stated as a number or as height and width."""
+    return size if isinstance(size, int) else size[0]
+
+
 def _hidden_sizes(config: Config) -> Sequence[int]:
     return config.hidden_sizes
 
@@ -304,8 +322,8 @@ HIERARCHIES: dict[str, HierarchyType] = {
         widths=lambda config: [
             int(config.embed_dim * config.embed_dim_multiplier**stage) for stage in range(len(config.depths))
         ],
-        stride=lambda config, stage: config.patch_stride[0] * config.query_stride[0] ** (stage - 1),
-        multiple=lambda config: config.patch_stride[0] * config.masked_unit_size[0],
+        stride=lambda config, stage: _side(config.patch_stride) * _side(config.query_stride) ** (stage - 1),
+        multiple=lambda config: _side(config.patch_stride) * _side(config.masked_unit_size),
         inputs=interpolated,
         last_only=True,  # the cells of the others are in the order of its attention
     ),
@@ -323,12 +341,12 @@ HIERARCHIES: dict[str, HierarchyType] = {
         patch=None,
         norm=None,
         widths=lambda config: config.embed_dim_per_stage,
-        stride=lambda config, stage: config.patch_stride[0] * config.query_stride[0] ** (stage - 1),
+        stride=lambda config, stage: _side(config.patch_stride) * _side(config.query_stride) ** (stage - 1),
         ends=lambda config: [
             sum(config.blocks_per_stage[: stage + 1]) for stage in range(len(config.blocks_per_stage))
         ],
         has_blocks=True,
-        multiple=lambda config: config.patch_stride[0] * config.window_size_per_stage[0],
+        multiple=lambda config: _side(config.patch_stride) * config.window_size_per_stage[0],
     ),
     "swinv2": HierarchyType(
         unused=("pooler",),
