@@ -15,8 +15,8 @@ from typing import Any
 from loco.files import is_data
 from loco.own_code import class_problem
 
-WEIGHTS = "model.safetensors"  # the name of a model file in a folder of its own
-RESULTS = "results"  # below the working directory: what is missing there is an output of this workflow
+WEIGHTS = "model.safetensors"  # name of the model file in the folder of a model
+RESULTS = "results"  # below the working directory; files that are missing there are outputs of this workflow
 # Short names of backbones on the hub, the keys of loco.models.backbones.KNOWN (not imported here: torch is slow).
 SHORT_NAMES = (
     *("dino_vits8", "dino_vitb8", "dino_vits16", "dino_vitb16"),

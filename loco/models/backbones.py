@@ -101,8 +101,8 @@ class Backbone(Encoder):
         multiple = self.cells * self.stride
         if images.ndim != 4 or images.shape[1] != 3 or any(side % multiple for side in images.shape[2:]):
             raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W), H and W multiples of "
-                f"{multiple}"
+                f"images must have the shape (b, 3, H, W), with H and W multiples of {multiple}; found "
+                f"{tuple(images.shape)}"
             )
         return (images - self.mean) / self.std
 
@@ -134,5 +134,5 @@ def check_layer(layer: int | None, count: int, what: str) -> int:
 
 
 def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Return reshape tokens (b, height * width, c) in row-major order to maps (b, c, height, width)."""
+    """Reshape tokens (b, height * width, c), in row-major order, to maps (b, c, height, width)."""
     return tokens.transpose(1, 2).unflatten(2, (height, width))

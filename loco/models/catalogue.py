@@ -1,7 +1,7 @@
 """The catalogue of models: their modules, and the properties implied by a configuration. Imports no PyTorch.
 
 The modules of models and backbones are imported on use, so that planning a workflow is quick, and so that a module that
-builds members by name (``concat``) or reads model files (``given``) causes no circular import.
+builds members by name (``concat``) or reads model files (``from_file``) causes no circular import.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
             return getattr(import_module(f"loco.models.{self.module}"), self.constructor)
 
 
-# Constructors take the options of the configuration and return an encoder or a whole extractor.
+# Constructors take the options of the configuration and return an encoder or an extractor.
 MODELS = {
     "backbone": Entry("adapted", "adapted_backbone"),
     "compact_cnn": Entry("compact_cnn", "compact_cnn"),
@@ -71,7 +71,7 @@ def find(table: Mapping[str, Entry], name: object, kind: str) -> Entry:
 
 
 def parts_of(model: Config) -> Iterator[Config]:
-    """Yield the configurations of the models that ``concat`` joins, at any depth; of any other model, itself."""
+    """Yield the configurations of the members of ``concat``, at any depth; of any other model, its configuration."""
     if model["name"] == "concat":
         for member in model["models"]:
             yield from parts_of(member)

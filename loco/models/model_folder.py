@@ -34,7 +34,7 @@ _UNREADABLE = (
     *(SafetensorError, StrictDataclassError),
 )
 _LARGEST_JSON = 1 << 24  # bytes of a configuration; on the hub they have a few kilobytes
-_MOST_BLOCKS = 1000
+_MAX_BLOCKS = 1000
 _LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
 _FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
 _INTEGERS = ("num_batches_tracked", "summary_idxs")  # buffers that are counters or indices
@@ -102,8 +102,8 @@ def read_description(folder: Path) -> Description:
         config = transformers.AutoConfig.for_model(kind).from_dict({**own, **_OUTPUTS})
         if getattr(config, "hidden_act", "gelu") not in ACT2FN:
             raise ValueError(f"unknown activation `hidden_act` {config.hidden_act!r}")
-        if not 1 <= (blocks := _count_blocks(config)) <= _MOST_BLOCKS:
-            raise ValueError(f"it must have 1 to {_MOST_BLOCKS} blocks, found {blocks}")
+        if not 1 <= (blocks := _count_blocks(config)) <= _MAX_BLOCKS:
+            raise ValueError(f"it must have 1 to {_MAX_BLOCKS} blocks, found {blocks}")
     except (AttributeError, *_UNREADABLE) as error:
         raise DataError(
             f"the file cannot be read as the configuration of a model: {error}",
@@ -200,17 +200,17 @@ def read_colours(folder: Path, default: Colours = IMAGENET, notice: bool = True)
         mean, std = settings.get("image_mean", default[0]), settings.get("image_std", default[1])
         if not settings.get("do_normalize", True):
             mean, std = (0.0,) * 3, (1.0,) * 3
-        most = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
-        finite = all(map(math.isfinite, [*mean, *std, most]))
-        if not (finite and len(mean) == len(std) == 3 and min(std) > 0 and most > 0):
+        scale = 255 * (settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1)
+        finite = all(map(math.isfinite, [*mean, *std, scale]))
+        if not (finite and len(mean) == len(std) == 3 and min(std) > 0 and scale > 0):
             raise ValueError(f"image_mean {mean}, image_std {std}, rescale_factor {settings.get('rescale_factor')}")
-        return _scaled(mean, most), _scaled(std, most)
+        return _scaled(mean, scale), _scaled(std, scale)
     except (OverflowError, TypeError, ValueError) as error:
         raise _no_preprocessor(file, error) from error
 
 
-def _scaled(colour: Sequence[float], most: float) -> tuple[float, float, float]:
-    red, green, blue = (value / most for value in colour)
+def _scaled(colour: Sequence[float], scale: float) -> tuple[float, float, float]:
+    red, green, blue = (value / scale for value in colour)
     return red, green, blue
 
 
@@ -343,7 +343,7 @@ def _implied_size(folder: Path, found: Description) -> int:
     try:
         with _quiet(), torch.device("meta"):
             return sum(tensor.numel() for tensor in _build(found).state_dict().values())
-    except Exception as error:  # the type depends on the wrong setting
+    except Exception as error:  # its type depends on the setting that is wrong
         raise DataError(
             f"the model cannot be built with these settings: {type(error).__name__}: {error}",
             file=folder / "config.json",

@@ -1,4 +1,4 @@
-"""The catalogue of models, against the models that are really built."""
+"""The catalogue of models agrees with the models as they are built."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pool(torch.nn.AvgPool2d):
 
 @pytest.fixture(scope="module")
 def files(tiny, tmp_path_factory):
-    """Paths of a CroCo encoder, an ONNX encoder, a stored model and a published one."""
+    """Return paths of a CroCo encoder, an ONNX encoder, a stored model and a published one."""
     folder = tmp_path_factory.mktemp("files")
     torch.save(published_croco("RoPE100"), folder / "croco.pth")
     pool = onnx.helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[8, 8], strides=[8, 8])
@@ -125,13 +125,13 @@ def test_parts_are_the_members_at_any_depth(models):
 
 
 def test_the_modules_are_those_that_building_imports(models):
-    """Every module that a model's building adds to ``sys.modules`` is listed, or imported by one that is."""
+    """Every module that building a model adds to ``sys.modules`` is listed, or imported by a listed one."""
     kinds = ("compact_cnn", "dense_sift", "transformers", "croco", "onnx", "pretrained", "published", "concat")
     program = (
         "import json, os, sys; import loco.models.build\n"
         "print(json.dumps(sorted(sys.modules)), flush=True)\n"
         "for model in json.loads(sys.argv[1]):\n"
-        "    if os.fork() == 0:\n"  # each is built in a process that has built nothing
+        "    if os.fork() == 0:\n"  # each is built in a process that has built no model before
         "        loco.models.build.build_extractor(model)\n"
         "        print(json.dumps(sorted(sys.modules)), flush=True)\n"
         "        os._exit(0)\n"
@@ -148,7 +148,7 @@ def test_the_modules_are_those_that_building_imports(models):
         missing = {f"loco.models.{module}" for module in modules} - set(after)
         assert added
         assert added <= listed, name
-        if name != "pretrained":  # whose list covers all that a model file can require
+        if name != "pretrained":  # its list contains all modules that a model file can require
             assert not missing, name
 
 
@@ -200,7 +200,7 @@ MODULES = frozenset(f"loco.models.{path.stem}" for path in (PACKAGE / "models").
 
 
 def imports(module: str) -> set[str]:
-    """Modules of this project that a module's source imports, inside functions and for type checking, too."""
+    """Return the modules of this project that a module imports, also in functions and for type checking."""
     path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
     if not path.is_file():
         path = path.with_suffix("") / "__init__.py"
@@ -220,7 +220,7 @@ def is_module(name: str) -> bool:
 
 
 def closure(modules: set[str]) -> set[str]:
-    """The modules, and all of this project that they import directly or by way of others."""
+    """Return the modules, and all modules of this project that they import directly or indirectly."""
     reached, waiting = set(), [*modules]
     while waiting:
         module = waiting.pop()

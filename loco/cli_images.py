@@ -1,0 +1,99 @@
+"""Options and photographs that several commands of ``loco`` read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loco.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loco.models.extractor import Extractor
+
+
+class Photo(NamedTuple):
+    """A photograph (H, W, 3), and its scale: pixels of the file per pixel of the photograph, (vertical, horizontal)."""
+
+    rgb: NDArray[np.uint8]
+    scale: NDArray[np.float64]
+
+
+def read_photo(path: Path, max_size: int | None) -> Photo:
+    """Read a photograph, and shrink it such that its longer side is at most ``max_size`` pixels.
+
+    Raises:
+        DataError: the file cannot be decoded.
+    """
+    import cv2
+
+    from loco.datasets.files import read_bytes
+    from loco.datasets.images import decode_color
+
+    try:
+        rgb = decode_color(read_bytes(path), file=path, scene=None)
+    except DataError as error:
+        raise DataError(
+            error.problem, file=path, remedy="pass a JPEG, or a PNG or TIFF with 8 or 16 bits per channel"
+        ) from error
+    height, width = rgb.shape[:2]
+    shrink = min(1.0, max_size / max(height, width)) if max_size else 1.0
+    if shrink < 1:
+        size = max(1, round(width * shrink)), max(1, round(height * shrink))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    return Photo(rgb, np.array([height, width]) / rgb.shape[:2])
+
+
+def require_files(paths: Sequence[Path]) -> None:
+    """Refuse images that do not exist."""
+    for path in paths:
+        if not path.is_file():
+            raise DataError("the image does not exist", file=path)
+
+
+def size_option(add: Callable[..., Any], default: int | None, others: str = "") -> None:
+    words = f"downscale images to N pixels along the longer side (default: {default or 'original size'}{others})"
+    add("--max-size", type=positive, default=default, metavar="N", help=words)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def model_option(add: Callable[..., Any], name: str = "--model") -> None:
+    required = {"required": True} if name.startswith("-") else {}
+    add(name, metavar="MODEL", help="a model file, a folder that contains one, or a known backbone", **required)
+    add("--backbone", metavar="PATH", help="path of the backbone, if it differs from the path used during training")
+
+
+def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse outputs that would overwrite an input."""
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is an input image and would be overwritten: pass another output path")
+
+
+def load_model(arguments: argparse.Namespace) -> Extractor:
+    import torch
+
+    from loco.models.pretrained import load
+
+    return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
+
+
+def features_of(model: Extractor, photo: Photo, path: Path) -> Tensor:
+    """Return the features (c, h, w) of a photograph."""
+    features = model.extract(photo.rgb)[0]
+    if not features.isfinite().all():
+        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=path)
+    return features
