@@ -161,6 +161,12 @@ def _export_options(add: Callable[..., Any]) -> None:
         help="copy the files of the backbone to DIR, unless it is on the Hugging Face hub",
     )
     add("--explorer", type=Path, metavar="HTML", help="copy a page of `loco explore` to DIR, and link it in the card")
+    add(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload the files of --pretrained to this repository on the Hugging Face hub",
+    )
+    add("--private", action="store_true", help="make a new repository private (with --push)")
 
 
 def _init(arguments: argparse.Namespace) -> None:
@@ -239,25 +245,28 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from loco.models.pretrained import load, save_pretrained
+    from loco.models.pretrained import load, push_to_hub, save_pretrained
 
     for option in ("with_backbone", "explorer"):
-        if getattr(arguments, option) and not arguments.pretrained:
-            raise ConfigError(f"--{option.replace('_', '-')} requires --pretrained DIR")
-    if not (arguments.onnx or arguments.pretrained):
-        raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, or both")
+        if getattr(arguments, option) and not (arguments.pretrained or arguments.push):
+            raise ConfigError(f"--{option.replace('_', '-')} requires --pretrained DIR or --push OWNER/NAME")
+    if arguments.private and not arguments.push:
+        raise ConfigError("--private requires --push OWNER/NAME")
+    if not (arguments.onnx or arguments.pretrained or arguments.push):
+        raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, --push OWNER/NAME, or several of them")
     if arguments.onnx and not arguments.size:
         raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
     model = load(arguments.model, backbone=arguments.backbone)
+    card = {
+        "metrics": arguments.metrics,
+        "with_backbone": arguments.with_backbone,
+        "explorer": arguments.explorer,
+    }
     if arguments.pretrained:
-        save_pretrained(
-            model,
-            arguments.pretrained,
-            arguments.metrics,
-            with_backbone=arguments.with_backbone,
-            explorer=arguments.explorer,
-        )
+        save_pretrained(model, arguments.pretrained, **card, repository=arguments.push)
         print(f"wrote {arguments.pretrained}")
+    if arguments.push:
+        print(f"published {push_to_hub(model, arguments.push, **card, private=arguments.private)}")
     if arguments.onnx:
         from loco.models.export import export_onnx
 

@@ -16,6 +16,7 @@ from loco.files import is_data
 from loco.own_code import class_problem
 
 WEIGHTS = "model.safetensors"  # name of the model file in the folder of a model
+COPIED_BACKBONE = "backbone-"  # begin of the names of backbones that are copied beside a model
 RESULTS = "results"  # below the working directory; files that are missing there are outputs of this workflow
 # Short names of backbones on the hub, the keys of loco.models.backbones.KNOWN (not imported here: torch is slow).
 SHORT_NAMES = (

@@ -1,19 +1,23 @@
-"""Find the folder of a pretrained model: a local folder, or a folder in the cache of the Hugging Face hub."""
+"""Find the folder of a pretrained model, local or in the cache of the Hugging Face hub, and publish one on the hub."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
 from loco.errors import ConfigError, DataError
 from loco.models.backbones import KNOWN
-from loco.weights import HUB, adapter_problem, hub_name
+from loco.weights import COPIED_BACKBONE, HUB, WEIGHTS, adapter_problem, hub_name
+
+_HttpError = HfHubHTTPError.__mro__[1]  # of the HTTP library, which differs between versions: also without a connection
 
 HERE = "for a trained model, pass `backbone=` to `loco.load`, or `--backbone` to the command"
 _FILES = ["config.json", "preprocessor_config.json", "processor_config.json"]
+# A model of this project may have the files of its backbone beside it.
+_WEIGHT_FILES = ["model*.safetensors", "model.safetensors.index.json", f"{COPIED_BACKBONE}*"]
 
 
 def find_folder(path: str, revision: str | None = None, weights: bool = True) -> Path:
@@ -31,7 +35,7 @@ def find_folder(path: str, revision: str | None = None, weights: bool = True) ->
     name = KNOWN[path].hub if path in KNOWN else hub_name(path)
     if name is None:
         return _local_folder(path, revision)
-    files = [*_FILES, *(["model*.safetensors", "model.safetensors.index.json"] if weights else [])]
+    files = [*_FILES, *(_WEIGHT_FILES if weights else [])]
     for offline in (True, False):
         try:
             place = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline)
@@ -44,7 +48,7 @@ def find_folder(path: str, revision: str | None = None, weights: bool = True) ->
         except (OSError, ValueError, HfHubHTTPError) as error:
             problem = error
             continue
-        if not offline or ((folder / "config.json").is_file() and (any(folder.glob("*.safetensors")) or not weights)):
+        if not offline or _is_complete(folder, weights):
             return folder
     pinned = f" --revision {revision}" if revision else ""
     raise DataError(
@@ -55,6 +59,44 @@ def find_folder(path: str, revision: str | None = None, weights: bool = True) ->
         "'model*.safetensors'`; or set "
         f"the path to a folder with config.json and model.safetensors ({HERE})",
     ) from problem
+
+
+def upload_folder(folder: Path, name: str, private: bool = False) -> str:
+    """Upload the files of a folder to a repository on the hub, which is created if it does not exist.
+
+    Args:
+        folder: the files; others that are in the repository stay.
+        name: ``owner/name``, with or without ``hub:``.
+        private: whether a new repository is private.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ConfigError: the name is not of the form owner/name.
+        DataError: the hub refuses the upload or cannot be reached.
+    """
+    repository = hub_name(f"{HUB}{name.removeprefix(HUB)}")
+    if repository is None:
+        raise ConfigError(f"expected the name of a repository on the hub, owner/name, found {name!r}")
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a model of loco")
+    except (OSError, ValueError, _HttpError) as error:
+        raise DataError(
+            f"the model cannot be uploaded to {repository!r}",
+            found=str(error).partition("\n")[0],
+            remedy="run `hf auth login` with a token that may write to this repository, and check the network",
+        ) from error
+    return str(address)
+
+
+def _is_complete(folder: Path, weights: bool) -> bool:
+    """Return whether a folder in the cache has all that is needed: a model of this project has no ``config.json``."""
+    if weights and not any(folder.glob("*.safetensors")):
+        return False
+    return (folder / "config.json").is_file() or (weights and (folder / WEIGHTS).is_file())
 
 
 def _local_folder(path: str, revision: str | None) -> Path:
