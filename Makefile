@@ -93,6 +93,8 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check .
+	mkdir -p build && cat loco/results/explorer/assets/*.js > build/explorer.js # one script in the page
+	$(BIN)/oxlint --quiet --config .oxlintrc.json build/explorer.js
 	$(BIN)/snakemake --lint
 
 clean:

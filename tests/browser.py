@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,13 +77,24 @@ class Page:
         )
         for descriptor in (command_in, answer_out, silent):
             os.close(descriptor)
+        page = cls(pid, command_out, answer_in)
         try:
-            yield cls(pid, command_out, answer_in)
+            yield page
         finally:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            page.quit()
             os.close(command_out)
             os.close(answer_in)
+
+    def quit(self) -> None:
+        """End the browser, if need be by a signal to all its processes."""
+        self._session = None
+        with suppress(BrowserError, OSError):
+            self.call("Browser.close")
+        deadline = time.monotonic() + 5
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.killpg(self.pid, signal.SIGKILL)
+            time.sleep(0.02)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result."""

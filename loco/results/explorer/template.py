@@ -10,7 +10,9 @@ from typing import Any
 from loco.fingerprints import file_fingerprint, settings_fingerprint
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("decode.js", "similarity.js", "layout.js", "drawing.js", "cloud.js", "page.js")  # in this order
+# Parts of one script, from arithmetic to the page.
+NAMES = ("decode", "similarity", "layout", "drawing", "cloud", "explorer", "column", "about", "page")
+SCRIPTS = tuple(f"{name}.js" for name in NAMES)
 
 
 def fill_template(title: str, header: dict[str, Any], payload: str) -> str:

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The patches in 3D: splats drawn by WebGL2, seen by a camera on an orbit that all clouds of the page share. */
 
 const FIELD = 0.9; // vertical field of view, radians
@@ -42,12 +40,23 @@ class Orbit {
     const axes = this.axes;
     const tangent = Math.tan(FIELD / 2);
     const ends = [0.01, 0.99];
-    for (let round = 0; round < 4; round += 1) { // perspective: the centre of the image depends on the distance
-      const seen = points.map((point) => axes.map((axis) => dot(axis, point.map((x, i) => x - this.target[i]))));
+    for (let round = 0; round < 4; round += 1) {
+      // perspective: the centre of the image depends on the distance
+      const seen = points.map((point) =>
+        axes.map((axis) =>
+          dot(
+            axis,
+            point.map((x, i) => x - this.target[i]),
+          ),
+        ),
+      );
       const needed = seen.map(([x, y, z]) => Math.max(Math.abs(x) / aspect, Math.abs(y)) / tangent + z);
       this.distance = quantiles(needed, [0.995])[0] || 1;
       for (const k of [0, 1]) {
-        const [low, high] = quantiles(seen.map((place) => place[k] / Math.max(this.distance - place[2], 1e-9)), ends);
+        const [low, high] = quantiles(
+          seen.map((place) => place[k] / Math.max(this.distance - place[2], 1e-9)),
+          ends,
+        );
         this.target = this.target.map((t, i) => t + ((low + high) / 2) * this.distance * axes[k][i]);
       }
     }
@@ -106,7 +115,12 @@ class Cloud {
     const array = gl.createVertexArray();
     gl.bindVertexArray(array);
     const buffers = {};
-    for (const [name, size, type] of [["position", 3, gl.FLOAT], ["seenFrom", 3, gl.FLOAT], ["radius", 1, gl.FLOAT], ["colour", 4, gl.UNSIGNED_BYTE]]) {
+    for (const [name, size, type] of [
+      ["position", 3, gl.FLOAT],
+      ["seenFrom", 3, gl.FLOAT],
+      ["radius", 1, gl.FLOAT],
+      ["colour", 4, gl.UNSIGNED_BYTE],
+    ]) {
       const location = gl.getAttribLocation(this.program, name);
       buffers[name] = gl.createBuffer();
       gl.bindBuffer(gl.ARRAY_BUFFER, buffers[name]);
@@ -136,8 +150,13 @@ class Cloud {
   setMarkers(markers) {
     const ratio = this.canvas.width / Math.max(1, this.canvas.clientWidth);
     const points = Float32Array.from(markers.flatMap(({ point }) => [...point]));
-    this.fill(this.markers, points, points, Float32Array.from(markers, ({ size }) => -size * ratio),
-      Uint8Array.from(markers.flatMap(({ colour }) => [...colour, 255])));
+    this.fill(
+      this.markers,
+      points,
+      points,
+      Float32Array.from(markers, ({ size }) => -size * ratio),
+      Uint8Array.from(markers.flatMap(({ colour }) => [...colour, 255])),
+    );
     this.count = markers.length;
   }
 
@@ -174,7 +193,10 @@ class Cloud {
       const [p, q, r] = [positions[3 * k], positions[3 * k + 1], positions[3 * k + 2]];
       const w = m[3] * p + m[7] * q + m[11] * r + m[15];
       if (w <= 0 || w >= nearest) continue;
-      const facing = (eye[0] - p) * (seenFrom[3 * k] - p) + (eye[1] - q) * (seenFrom[3 * k + 1] - q) + (eye[2] - r) * (seenFrom[3 * k + 2] - r);
+      const facing =
+        (eye[0] - p) * (seenFrom[3 * k] - p) +
+        (eye[1] - q) * (seenFrom[3 * k + 1] - q) +
+        (eye[2] - r) * (seenFrom[3 * k + 2] - r);
       if (this.throughWalls && facing < 0) continue;
       const dx = ((m[0] * p + m[4] * q + m[8] * r + m[12]) / w / 2 + 0.5 - x) * canvas.width;
       const dy = (0.5 - (m[1] * p + m[5] * q + m[9] * r + m[13]) / w / 2 - y) * canvas.height;
@@ -185,7 +207,7 @@ class Cloud {
   }
 }
 
-/** Orbit, pan, zoom and pick by mouse, touch and keyboard. `changed` redraws; `picked` is called with x, y (fractions). */
+/** Orbit, pan, zoom and pick by mouse, touch and keys. `changed` redraws; `picked` is called with x, y (fractions). */
 function attachOrbit(canvas, orbit, changed, picked) {
   const pointers = new Map();
   let moved = 0;
@@ -218,11 +240,15 @@ function attachOrbit(canvas, orbit, changed, picked) {
   canvas.addEventListener("pointerup", end);
   canvas.addEventListener("pointercancel", end);
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    orbit.zoom(Math.exp(clamp(event.deltaY, -200, 200) / 500));
-    changed();
-  }, { passive: false });
+  canvas.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      orbit.zoom(Math.exp(clamp(event.deltaY, -200, 200) / 500));
+      changed();
+    },
+    { passive: false },
+  );
   const keys = {
     ArrowLeft: () => orbit.turn(0.1, 0),
     ArrowRight: () => orbit.turn(-0.1, 0),
@@ -242,7 +268,10 @@ function attachOrbit(canvas, orbit, changed, picked) {
 
 function linked(gl, { vert, frag }) {
   const program = gl.createProgram();
-  for (const [type, source] of [[gl.VERTEX_SHADER, vert], [gl.FRAGMENT_SHADER, frag]]) {
+  for (const [type, source] of [
+    [gl.VERTEX_SHADER, vert],
+    [gl.FRAGMENT_SHADER, frag],
+  ]) {
     const shader = gl.createShader(type);
     gl.shaderSource(shader, source);
     gl.compileShader(shader);

@@ -1,5 +1,3 @@
-"use strict";
-
 /* Decode the data of the page: a zlib stream in base64, whose arrays the header describes. */
 
 const ARRAYS = {
@@ -24,6 +22,12 @@ async function decodeBlock(header, text) {
 function arrayOf(block, { type, shape, offset }) {
   const length = shape.reduce((product, size) => product * size, 1);
   return new ARRAYS[type](block, offset, length);
+}
+
+/** Return a part of the header with its arrays in place of their descriptions; null stays null. */
+function withArrays(block, part) {
+  const arrays = Object.entries(part ?? {}).map(([name, value]) => [name, value?.type ? arrayOf(block, value) : value]);
+  return part && Object.fromEntries(arrays);
 }
 
 function decodeBase64(text) {

@@ -1,12 +1,12 @@
-"use strict";
-
 /* Draw views: a photograph, a map over it, and marks. */
 
-const CORRECT = "#35d0a5";
-const WRONG = "#ff9566";
-const NEUTRAL = "#7cc0ff";
+// Colours of marks, also to readers who confuse red and green: a bluish green, an orange, a blue.
+const CORRECT = [53, 208, 165];
+const WRONG = [255, 149, 102];
+const NEUTRAL = [124, 192, 255];
+const WHITE = [255, 255, 255];
 
-/** Return a small canvas of one pixel per patch, for `colourMapOf`. */
+/** Return a small canvas of one pixel per patch, to be filled by `fillMap`. */
 function newMap(view) {
   const map = document.createElement("canvas");
   [map.height, map.width] = view.grid;
@@ -48,11 +48,19 @@ function drawMark(canvas, view, shape, [u, v], colour, size) {
       context.lineTo(x + size, y + slope * size);
     }
   }
-  for (const [style, width] of [["#000", 0.85], [colour, 0.42]]) {
+  const strokes = [
+    ["#000", Math.max(0.85 * size, 3)],
+    [cssColour(colour), Math.max(0.42 * size, 1.5)],
+  ];
+  for (const [style, width] of strokes) {
     context.strokeStyle = style;
-    context.lineWidth = Math.max(width * size, style === "#000" ? 3 : 1.5);
+    context.lineWidth = width;
     context.stroke();
   }
+}
+
+function cssColour([red, green, blue]) {
+  return `rgb(${red} ${green} ${blue})`;
 }
 
 /** Write a word into a corner of a view: the number at the `top`, the error or the similarity at the `bottom`. */
@@ -64,7 +72,22 @@ function drawWord(canvas, word, corner, colour, ratio) {
   const y = corner === "top" ? 0 : canvas.height - 1.25 * height;
   context.fillStyle = "rgb(8 12 16 / 82%)";
   context.fillRect(0, y, width, 1.25 * height);
-  context.fillStyle = colour;
+  context.fillStyle = cssColour(colour);
   context.textBaseline = "middle";
   context.fillText(word, 0.25 * height, y + 0.66 * height);
+}
+
+/** Return colours (n, 3) as Uint32 RGBA in memory. */
+function opaque(rgb) {
+  const colours = new Uint8Array((rgb.length / 3) * 4).fill(255);
+  for (let k = 0; 3 * k < rgb.length; k += 1) colours.set(rgb.subarray(3 * k, 3 * k + 3), 4 * k);
+  return new Uint32Array(colours.buffer);
+}
+
+/** Draw a colour map, from its first to its last colour, into a canvas of one row. */
+function drawBar(canvas, steps) {
+  fillMap(
+    canvas,
+    Uint32Array.from({ length: canvas.width }, (_, x) => steps[Math.round((255 * x) / (canvas.width - 1))]),
+  );
 }

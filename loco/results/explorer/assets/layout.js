@@ -1,5 +1,3 @@
-"use strict";
-
 /* Sizes, places and words. Nothing here reads the page. */
 
 /** Return {columns, width, height} of the largest cells of an aspect ratio (width / height), `count` of which fit. */
@@ -48,7 +46,7 @@ function percentText(fraction) {
   return percent === 100 ? "100 %" : `${percent.toFixed(digits)} %`;
 }
 
-/** Return the state that a fragment such as `#view=3&patch=512` describes; what is missing or not a number is left out. */
+/** Return the state that a fragment such as `#view=3&patch=512` describes, without what is not a number. */
 function stateOf(fragment) {
   const state = {};
   for (const [key, value] of new URLSearchParams(fragment.replace(/^#/, ""))) {
@@ -62,4 +60,13 @@ function stateOf(fragment) {
 /** Return the fragment of a state. */
 function fragmentOf(state) {
   return `#${new URLSearchParams(state)}`;
+}
+
+/** Return the index of the value that is nearest to another. */
+function nearestIndex(values, value) {
+  return values.reduce((best, one, k) => (Math.abs(one - value) < Math.abs(values[best] - value) ? k : best), 0);
+}
+
+function numberText(value) {
+  return Number.isFinite(value) ? value.toFixed(2) : "–";
 }

@@ -1,5 +1,3 @@
-"use strict";
-
 /* Arithmetic on features and cameras. Nothing here reads the page. */
 
 /** Write the similarities of one patch to all patches to `out`, a Float64Array. Sums of codes are exact. */
@@ -23,8 +21,8 @@ function bestPatch(values, allowed, first, end) {
 }
 
 /**
- * Return the average precision of the patches that `positive` marks, in the ranking by value of those that `ranked` marks;
- * NaN without a positive.
+ * Return the average precision of the patches that `positive` marks, in the ranking by value of those that `ranked`
+ * marks; NaN without a positive.
  *
  * Equal values count as their mean over all orders: of t equal values, p of them positive, below `above` others with
  * P positives, the k-th adds p / t (P + 1 + (k - 1) (p - 1) / (t - 1)) / (above + k).
@@ -97,4 +95,9 @@ function pointAt(points, index) {
 
 function distance(a, b) {
   return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+}
+
+/** Return the mean of a row of an array (n, length). */
+function meanOf(values, row, length) {
+  return values.subarray(row * length, (row + 1) * length).reduce((sum, value) => sum + value, 0) / length;
 }
