@@ -126,8 +126,8 @@ def test_two_nodes_without_gpus(run: World, cluster: Cluster, tmp_path: Path) ->
 
 def test_a_cancelled_training_resumes(run: World, cluster: Cluster, tmp_path: Path) -> None:
     world = run.clone(tmp_path)
-    steps = 150
-    world.overlay({"experiments": {"quick": {"train": {"steps": steps, "validate_every": steps, "save_every": 10}}}})
+    steps = 40
+    world.overlay({"experiments": {"quick": {"train": {"steps": steps, "validate_every": steps, "save_every": 1}}}})
     with (tmp_path / "output").open("w") as output:
         snakemake = subprocess.Popen(
             world.command(*profile_of(world), "--", MODEL),
