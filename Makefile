@@ -14,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-full quick test test-all test-cluster cluster-packages docs lint clean
+.PHONY: help env browser demo demo-full quick test test-all test-cluster cluster-packages docs lint clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -64,11 +64,17 @@ PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder t
 quick: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(QUICK)
 
-test: lint
+test: lint browser
 	$(PYTEST) -m "not long"
 
-test-all: lint
+test-all: lint browser
 	$(PYTEST)
+
+# Tests of HTML pages need a browser, and are skipped without one. The package of Ubuntu is a snap, which containers cannot run.
+browser:
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
+		|| (grep -qsx 'ID=debian' /etc/os-release && $(call apt_install,chromium)) \
+		|| echo 'note: no Chromium is installed, so the tests of HTML pages are skipped' >&2
 
 test-cluster: env cluster-packages
 	$(BIN)/pytest tests/cluster --durations 0 --verbose

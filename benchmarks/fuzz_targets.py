@@ -177,6 +177,17 @@ def tum_rgbd(folder: Path) -> list[Path]:
     return put(folder / "s", files)
 
 
+def nerfstudio(folder: Path) -> list[Path]:
+    camera = {"w": 32, "h": 24, "fl_x": K[0, 0], "fl_y": K[1, 1], "cx": 16.0, "cy": 12.0, "k1": 0.01}
+    files = {f"images/{k}.png": image(number=k) for k in range(2)} | {f"depth/{k}.png": depth() for k in range(2)}
+    frames = [
+        {"file_path": f"images/{k}.png", "depth_file_path": f"depth/{k}.png", "transform_matrix": pose(k).tolist()}
+        for k in range(2)
+    ]
+    content = json.dumps({**camera, "frames": frames}, indent=1).encode()
+    return put(folder / "s", {**files, "transforms.json": content, "depth_scale.txt": b"1000\n"})
+
+
 def colmap(folder: Path, kind: str) -> list[Path]:
     import pycolmap
 
@@ -458,6 +469,7 @@ TARGETS = {
     "posed_rgbd": _raw(posed_rgbd, "posed_rgbd"),
     "seven_scenes": _raw(seven_scenes, "seven_scenes"),
     "tum_rgbd": _raw(tum_rgbd, "tum_rgbd"),
+    "nerfstudio": _raw(nerfstudio, "nerfstudio"),
     "colmap binary": _raw(partial(colmap, kind="binary"), "colmap"),
     "colmap text": _raw(partial(colmap, kind="text"), "colmap"),
     "hpatches": _raw(hpatches, "hpatches", "v_s"),

@@ -28,7 +28,7 @@ LOSSES = ("ours", "pytorch-metric-learning")
 
 
 def batch(n: int) -> tuple[Tensor, Tensor]:
-    """Embeddings (n, DIM) around the centres of their classes, and labels (n,)."""
+    """Return embeddings (n, DIM) around the centres of their classes, and labels (n,)."""
     generator = torch.Generator().manual_seed(0)
     side = math.isqrt(n)
     labels = torch.arange(side).repeat_interleave(side)
@@ -37,7 +37,7 @@ def batch(n: int) -> tuple[Tensor, Tensor]:
 
 
 def measure(loss: str, n: int, gigabytes: float) -> dict[str, Any]:
-    """Time and growth of the peak memory of one call, forward and backward, on one thread."""
+    """Measure time and growth of the peak memory of one call, forward and backward, on one thread."""
     torch.set_num_threads(1)
     if loss == "ours":
         criterion: Any = LabelSmoothAP(TAU, self_match=True)
@@ -46,7 +46,7 @@ def measure(loss: str, n: int, gigabytes: float) -> dict[str, Any]:
 
         criterion = SmoothAPLoss(TAU)
     embeddings, labels = batch(n)
-    criterion(batch(16)[0].requires_grad_(), batch(16)[1]).backward()  # what is loaded at the first call
+    criterion(batch(16)[0].requires_grad_(), batch(16)[1]).backward()  # loads what the first call needs
     embeddings.requires_grad_()
     resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 1e9),) * 2)
     before, began = _peak_mb(), time.process_time()
@@ -62,7 +62,7 @@ def _peak_mb() -> float:
 
 
 def in_process(loss: str, n: int, gigabytes: float) -> dict[str, Any] | None:
-    """Measure in a new process; None if its memory does not suffice."""
+    """Measure in a new process; return None if its memory does not suffice."""
     command = [sys.executable, "-m", "benchmarks.label_losses", "--measure", loss, "--sizes", str(n)]
     done = subprocess.run([*command, "--gigabytes", str(gigabytes)], capture_output=True, text=True)
     if done.returncode and "allocate" not in done.stderr and "MemoryError" not in done.stderr:
@@ -71,7 +71,7 @@ def in_process(loss: str, n: int, gigabytes: float) -> dict[str, Any] | None:
 
 
 def row(n: int, gigabytes: float) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     ours = in_process(LOSSES[0], n, gigabytes)
     theirs = in_process(LOSSES[1], n, gigabytes) if find_spec("pytorch_metric_learning") else None
     cells = [f"{math.isqrt(n) ** 2:,}"]

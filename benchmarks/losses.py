@@ -59,8 +59,8 @@ GATHER_ANCHORS = 16
 def simulate(patches: int, dim: int, rooms: int = 1) -> tuple[Tensor, Tensor]:
     """Return features (n, d) and points (n, 3) of images taken in a room, and in copies of it 7 m apart.
 
-    A feature is a random smooth function of the place plus noise, so that scores overlap as they do in training. In
-    all dimensions they are the same vectors of CODE numbers, rotated into that space: the scores do not depend on it.
+    A feature is a random smooth function of the position plus noise, so that scores overlap as in training. In
+    all dimensions they are the same vectors of CODE numbers, rotated: scores do not depend on the dimension.
     """
     rng = np.random.default_rng(patches // rooms)
     images = [photograph(rng) for _ in range(-(-patches // (GRID[0] * GRID[1] * rooms)))]

@@ -18,7 +18,7 @@ from loco.simulate.house import build_house, scene_seed
 from loco.simulate.lighting import ray_scene
 from loco.simulate.panoramas import camera_intrinsics, choose_panoramas, shots
 
-GRID, SIZE = (32, 40), (128, 160)  # patches and depth images
+GRID, SIZE = (32, 40), (128, 160)  # of patches, and of depth images, pixels
 TOLERANCE = 0.05  # metres
 
 

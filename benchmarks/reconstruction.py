@@ -26,7 +26,7 @@ from loco.errors import DataError
 from loco.simulate.handheld import Walk
 
 HOUSE = {"rooms": 1, "repetition": 0.3, "image": {"height": 240, "width": 320}}
-TOLERANCE = 0.1  # metres, of the alignment by RANSAC
+TOLERANCE = 0.1  # inlier threshold of the alignment by RANSAC, metres
 
 Poses: TypeAlias = Mapping[str, NDArray[np.float64]]  # image name -> camera-to-world, 4 x 4, metres
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loco import __version__
+from loco.cli_explore import explore, explore_options
 from loco.cli_images import (
     features_of,
     load_model,
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "init": (_init, _init_options, "write a starter configuration for recordings, scans or photographs"),
         "extract": (_extract, _extract_options, "extract the features of images"),
         "match": (match, match_options, "match images: a picture of two, or files for hloc and COLMAP"),
+        "explore": (explore, explore_options, "write a page to compare the features of any patch with all others"),
         "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
         "info": (_info, _info_options, "print the configuration and provenance of a model as JSON"),
         "export": (_export, _export_options, "export a model to ONNX or to a folder for distribution"),
@@ -158,6 +160,7 @@ def _export_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="copy the files of the backbone to DIR, unless it is on the Hugging Face hub",
     )
+    add("--explorer", type=Path, metavar="HTML", help="copy a page of `loco explore` to DIR, and link it in the card")
 
 
 def _init(arguments: argparse.Namespace) -> None:
@@ -232,15 +235,22 @@ def _info(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from loco.models.pretrained import load, save_pretrained
 
-    if arguments.with_backbone and not arguments.pretrained:
-        raise ConfigError("--with-backbone requires --pretrained DIR")
+    for option in ("with_backbone", "explorer"):
+        if getattr(arguments, option) and not arguments.pretrained:
+            raise ConfigError(f"--{option.replace('_', '-')} requires --pretrained DIR")
     if not (arguments.onnx or arguments.pretrained):
         raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, or both")
     if arguments.onnx and not arguments.size:
         raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
     model = load(arguments.model, backbone=arguments.backbone)
     if arguments.pretrained:
-        save_pretrained(model, arguments.pretrained, arguments.metrics, with_backbone=arguments.with_backbone)
+        save_pretrained(
+            model,
+            arguments.pretrained,
+            arguments.metrics,
+            with_backbone=arguments.with_backbone,
+            explorer=arguments.explorer,
+        )
         print(f"wrote {arguments.pretrained}")
     if arguments.onnx:
         from loco.models.export import export_onnx

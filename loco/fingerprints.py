@@ -241,7 +241,7 @@ def _defined_name(node: ast.stmt) -> str | None:
 
 
 def _message_texts(tree: ast.Module) -> frozenset[str]:
-    """Return the private names of a module that denote texts; they are ignored if only messages use them."""
+    """Return the private names of a module that denote strings; they are ignored if only messages use them."""
     texts: frozenset[str] = frozenset()
     for node in tree.body:
         texts |= {_text_name(node, texts)} - {None}
@@ -390,7 +390,7 @@ class _Writer:
         self.parts.append(f"MatchSingleton({_literal(node.value)})")
 
     def _write_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Write an f-string with adjacent texts merged, because versions of Python divide them differently."""
+        """Write an f-string with adjacent literals merged, because versions of Python divide them differently."""
         pieces: list[str | ast.AST] = []
         text = ""
         for value in node.values:
@@ -495,7 +495,7 @@ class _Writer:
             self._write_fields(node)
 
     def _write_message(self, node: ast.Call) -> None:
-        """Write a call without the arguments that are texts."""
+        """Write a call without its string arguments."""
         outer, self._in_message = self._in_message, True
         texts: list[ast.AST] = [each for each in node.args if _is_text(each, self.texts)]
         texts += [each for each in node.keywords if _is_text(each.value, self.texts)]
@@ -556,7 +556,7 @@ def _is_report(node: ast.Call) -> bool:
 
 
 def _is_text(node: ast.AST, names: frozenset[str]) -> bool:
-    """Return whether an expression is a literal text: a constant, an f-string, or an expression of such texts."""
+    """Return whether an expression is a literal string: a constant, an f-string, or an expression of such strings."""
     match node:
         case ast.Constant(value=value):
             return isinstance(value, str)

@@ -22,7 +22,7 @@ LONGER_SIDE = 320  # pixels of the prepared images, as in the experiments of the
 MULTIPLE = 16  # the sides are multiples of this number of pixels, and thereby of the usual strides
 DEFAULT_SIZE = (240, 320)
 LINE = 120  # characters
-WITH_FUSED_MESH = ("seven_scenes", "tum_rgbd", "posed_rgbd")
+WITH_FUSED_MESH = ("seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio")
 VIDEOS = ("scannet", *WITH_FUSED_MESH)
 _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # text that YAML reads as something else
 
@@ -173,7 +173,7 @@ def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list
         ]
     else:
         lines += [f"raw: {_quoted(str(found.raw))} # {where}", *_listed("scenes: ", found.scenes)]
-    if found.format in ("posed_rgbd", "tum_rgbd", "seven_scenes"):
+    if found.format in WITH_FUSED_MESH:
         units = 5000 if found.format == "tum_rgbd" else 1000
         lines.append(f"# depth_scale: {units} # units of the depth images per metre, if not the default of {units}")
     if found.format in WITH_FUSED_MESH and not all(

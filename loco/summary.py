@@ -22,6 +22,7 @@ from loco.fingerprints import file_fingerprint
 from loco.models.catalogue import has_maps
 from loco.plan import Files, Plan
 from loco.records import Recipe
+from loco.results.explorer.template import template_fingerprint
 
 Run = tuple[str, str, int]  # (split, experiment, seed)
 Rows = dict[str, list[tuple[str, str]]]  # metric file -> (split, name) of each table row that shows it
@@ -43,6 +44,13 @@ class Summary:
     def pictures(self) -> dict[str, str]:
         """The ``split``, ``dataset`` and ``scene`` that the pictures show; empty if no pictures are requested."""
         return dict(zip(("split", "dataset", "scene"), figure_scene(self.config) or ()))
+
+    @cached_property
+    def mapped_titles(self) -> dict[str, str]:
+        """Those of the experiments that have feature maps, which pictures can show."""
+        return {
+            name: title for name, title in self.titles.items() if has_maps(self.config["experiments"][name]["model"])
+        }
 
     @cached_property
     def figures(self) -> list[tuple[str, str]]:
@@ -165,8 +173,7 @@ class Summary:
     def pictures_inputs(self) -> Files:
         split, key = self.pictures["split"], (self.pictures["dataset"], self.pictures["scene"])
         stride = self.config["datasets"][key[0]]["patches"]["stride"]
-        mapped = [name for name in self.run["experiments"] if has_maps(self.config["experiments"][name]["model"])]
-        names = [(name, self.plan.checkpoint(name, split, self.run["seeds"][0])) for name in mapped]
+        names = [(name, self.plan.checkpoint(name, split, self.run["seeds"][0])) for name in self.mapped_titles]
         return {
             "frames": self.plan.frames_of([key]),
             "correspondences": self.plan.correspondences_of([key], stride),
@@ -175,6 +182,11 @@ class Summary:
                 for experiment, checkpoint in names
             ],
         }
+
+    @cached_property
+    def explorer_template(self) -> str:
+        """Digest of the files that the page of the explorer is filled into."""
+        return template_fingerprint()
 
     def pictures_recipes(self) -> dict[str, Recipe]:
         """Return a map from each input of the pictures to its recipe."""

@@ -164,7 +164,7 @@ def _misplaced(verified: Verified, name: str) -> Iterator[Finding]:
 
 def _outdated(verified: Verified, ids: dict[str, str], bad: set[str], working_directory: Path) -> Iterator[Finding]:
     for path, id in verified.record.inputs.items() if verified.record else ():
-        if path in bad:  # it has a finding itself; files that were made from it may be correct
+        if path in bad:  # the file itself has a finding; files that were made from it may be correct
             continue
         outside = working_directory / path  # weights, which may have been removed since
         if ids.get(path, id) != id or (path not in ids and outside.is_file() and weights_ids([outside])[outside] != id):

@@ -1,4 +1,4 @@
-# No rules: the configuration, the plan of the run, and the allowed values of wildcards.
+# The configuration, the plan of the run, and the allowed values of wildcards. It defines no rules.
 import re
 import sys
 from functools import partial

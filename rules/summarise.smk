@@ -175,11 +175,40 @@ if summary.pictures:
             mem_mb=2000,
         params:
             code=plan.step_code("pictures"),
-            titles=summary.titles,
+            titles=summary.mapped_titles,
             views=config["figures"]["views"],
             recipes=hidden(summary.pictures_recipes),
         script:
             "../workflow_scripts/pictures.py"
+
+    rule explorer:
+        """Write a page that compares the features of any patch of a scene with those of all other patches."""
+        input:
+            **summary.pictures_inputs(),
+        output:
+            report(
+                f"results/figures/{summary.pictures['split']}/explorer.html",
+                caption="../report/explorer.rst",
+                category="Pictures",
+                labels={"shows": "explorer: similarity to any patch"},
+            ),
+        log:
+            "results/logs/explorer.log",
+        benchmark:
+            "results/benchmarks/explorer.tsv"
+        conda:
+            "../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+        params:
+            code=plan.step_code("explorer"),
+            template=summary.explorer_template,
+            titles=summary.mapped_titles,
+            views=config["figures"]["explorer_views"],
+            recipes=hidden(summary.pictures_recipes),
+        script:
+            "../workflow_scripts/explorer.py"
 
 
 rule tables:
@@ -201,4 +230,4 @@ rule figures:
             for benchmark, figure in summary.figures
             for split in summary.evaluated_splits(benchmark)
         ],
-        rules.pictures.output if summary.pictures else [],
+        [rules.pictures.output, rules.explorer.output] if summary.pictures else [],

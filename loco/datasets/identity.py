@@ -139,7 +139,7 @@ def _state(status: os.stat_result) -> list[int]:
 
 def _name(path: str | Path, root: str | Path) -> str:
     text, within = os.fspath(path), f"{os.fspath(root)}{os.sep}"
-    name = text[len(within) :] if text.startswith(within) else os.path.relpath(path, root)  # which is slow
+    name = text[len(within) :] if text.startswith(within) else os.path.relpath(path, root)  # relpath is slow
     return name.replace(os.sep, "/")
 
 

@@ -1,4 +1,4 @@
-"""Read cells of texts and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
+"""Read cells of strings and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
 
 The format is MATLAB's "MAT-File Format", level 5. A header of 128 bytes ends with the byte order. Elements follow: a
 kind, a size, and this number of bytes, padded to 8; up to 4 bytes are stored in the second half of the tag. A matrix
@@ -114,7 +114,7 @@ def _cells(
 
 def _array(parts: Iterator[Element], order: str) -> list[str] | NDArray[np.float64]:
     kind, shape = _head(parts, order)
-    next(parts)  # its name, which is empty
+    next(parts)  # the name of the array, which is empty
     element, content = next(parts)
     if kind == CHAR and element in TEXTS:
         text = _text(element, content, order)

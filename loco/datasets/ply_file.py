@@ -72,7 +72,7 @@ def parse_ply(data: bytes | bytearray) -> Polygons:
         if element.name == "face" and found is not None and found.lengths is not None:
             lengths, corners = found.lengths, _whole(content.values(found))
         if vertices is not None and len(lengths):
-            break  # what follows is not needed
+            break  # the elements that follow are not needed
     if vertices is None:
         raise ValueError("it has no vertices")
     return Polygons(vertices, lengths, corners)

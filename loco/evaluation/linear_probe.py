@@ -118,7 +118,7 @@ def evaluate(
         classes_of: returns the classes of the labels of a scene.
 
     Returns:
-        Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a probe of its own,
+        Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a separate probe,
         trained on all images), for all classes, for things and for stuff (:func:`samples`). With ``patch_centres``
         also "mAP of patch centres", which ranks patches by the class at their centre, as published, whereas "mAP" ranks
         pixels. Items: the classes of each scene that occur in the training or the scored images. ``trained`` states

@@ -1,7 +1,7 @@
 """The exact ranking loss for embeddings with class labels, with the interface of pytorch-metric-learning.
 
-Each label is given a point of its own, so that :class:`loco.losses.exact.ExactSmoothAP` can rank the pairs: embeddings
-of one class have a distance of 0, all others of at least 1.
+Each label is mapped to a separate point, so that :class:`loco.losses.exact.ExactSmoothAP` can rank the pairs:
+embeddings of one class have a distance of 0, all others of at least 1.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class RowGrid:
         self.sigmoid, self.slope = sigmoid.to(like), (sigmoid * (1 - sigmoid) / tau).to(like)
 
     def spanning(self, lowest: float, highest: float) -> RowGrid:
-        """Return the part of the grid for scores between these two."""
+        """Return the part of the grid for scores from ``lowest`` to ``highest``."""
         part = copy(self)
         below, above = (int((score - self.first) / self.width) for score in (lowest, highest))
         start, part.nodes = max(0, below - 1), min(self.nodes, above + 4) - max(0, below - 1)

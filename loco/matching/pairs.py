@@ -18,7 +18,7 @@ def select_pairs(selection: str, descriptors: Tensor, neighbours: int) -> list[P
         selection: ``exhaustive``, every pair; ``sequential``, each image with the ``neighbours`` images that follow it;
             ``retrieval``, each with the ``neighbours`` images of the most similar descriptors.
         descriptors: (n, c), L2-normalised global descriptors in the order of the images.
-        neighbours: see above.
+        neighbours: number of images with which an image is matched, for ``sequential`` and ``retrieval``.
     """
     count = len(descriptors)
     if selection == "exhaustive":

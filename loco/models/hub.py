@@ -487,7 +487,7 @@ def _implied_size(folder: Path, config: PreTrainedConfig, settings: dict[str, An
     try:
         with _quiet(), torch.device("meta"):
             return sum(tensor.numel() for tensor in AutoModel.from_config(config, **settings).state_dict().values())
-    except Exception as error:  # the type depends on the wrong setting
+    except Exception as error:  # its type depends on the setting that is wrong
         raise DataError(
             f"the model cannot be built with these settings: {type(error).__name__}: {error}",
             file=folder / "config.json",

@@ -19,6 +19,7 @@ from loco.storage import atomic_path, write_text
 from loco.weights import WEIGHTS, adapter_problem, hub_name
 
 CARD = "README.md"
+EXPLORER = "explorer.html"
 
 
 class Origin(NamedTuple):
@@ -98,6 +99,7 @@ def save_pretrained(
     metrics: Iterable[str | Path] = (),
     facts: Mapping[str, Any] | None = None,
     with_backbone: bool = False,
+    explorer: str | Path | None = None,
 ) -> None:
     """Write a model for publication: ``model.safetensors`` and a model card, ``README.md``.
 
@@ -110,8 +112,10 @@ def save_pretrained(
         metrics: metric files of this model, whose numbers the card lists.
         facts: facts about its training (data, split, seed, loss); None for those of its file.
         with_backbone: whether to copy local backbones into ``folder``. Their licences apply.
+        explorer: a page of the command ``loco explore`` to copy into ``folder``, to which the card links.
 
     Raises:
+        DataError: the page does not exist.
         DataError: a metric file is damaged, or belongs to another run than the model; the folder has another README.md.
     """
     # loco.results depends on loco.models: import it only here, where a card is written.
@@ -126,13 +130,19 @@ def save_pretrained(
             remedy="choose another output folder",
         )
     config, facts = extractor.config, extractor.facts if facts is None else facts
+    if explorer is not None and not Path(explorer).is_file():
+        raise DataError("the explorer page does not exist", file=explorer, remedy="write it with `loco explore`")
     scores = [read_metrics(path) for path in metrics]
     sizes = {"dim": extractor.dim, "stride": extractor.stride, **stored.describe(extractor)}
     licence = ", ".join(sorted(set(_licences(config)))) or None
     if with_backbone:
         config = _with_backbones(config, folder)
-    card = model_card(folder.name, config, sizes, facts, scores, licence, stored.backbones_of(extractor, config))
+    backbones, page = stored.backbones_of(extractor, config), EXPLORER if explorer is not None else None
+    card = model_card(folder.name, config, sizes, facts, scores, licence, backbones, page)
     stored.save_extractor(extractor, config, folder / WEIGHTS, facts)
+    if explorer is not None:
+        with atomic_path(folder / EXPLORER) as temporary:
+            shutil.copyfile(explorer, temporary)
     write_text(folder / CARD, f"{card}\nSHA-256 of `{WEIGHTS}`: `{file_fingerprint(folder / WEIGHTS)}`\n")
 
 

@@ -31,6 +31,12 @@ model = loco.load("path/of/this/folder")
 features = model.extract(images)  # 8-bit RGB (b, H, W, 3) -> L2-normalised features (b, {dim}, h, w)
 ```
 """
+EXPLORE = """\
+## Explore
+
+[{path}]({path}) compares the features of any patch of a test scene with those of all its views. Download the file and
+open it in a browser; it needs no network.
+"""
 
 
 def model_card(
@@ -41,6 +47,7 @@ def model_card(
     metrics: Iterable[Metrics] = (),
     licence: str | None = None,
     backbones: Mapping[str, str] | None = None,
+    explorer: str | None = None,
 ) -> str:
     """Return the card of a model, as Markdown.
 
@@ -52,6 +59,7 @@ def model_card(
         metrics: its metric files.
         licence: licence of its backbone.
         backbones: paths of the backbones that are not in its file -> SHA-256 of their weights.
+        explorer: path of an explorer page beside the card.
 
     Raises:
         DataError: a metric file belongs to another run (its split, experiment or seed differs from that of the model),
@@ -70,6 +78,7 @@ def model_card(
         "## Use\n",
         USE.format(dim=dim),
         *(_backbone_section(path, digest) for path, digest in (backbones or {}).items()),
+        *([EXPLORE.format(path=explorer)] if explorer else []),
         "## Model\n",
         _table(("", ""), _flat({"model": model, "sizes": sizes})),
         "## Training\n",

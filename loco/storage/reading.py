@@ -63,7 +63,7 @@ def is_refused_by_system(error: BaseException) -> bool:
 
 
 def error_number(error: BaseException) -> int | None:
-    """Return the system's error number of an error; HDF5 states it only in the text of the error."""
+    """Return the system error number of an OSError, which HDF5 states in the text of the message only."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     in_text = re.search(r"errno = (\d+)", str(error))

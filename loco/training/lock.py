@@ -145,7 +145,7 @@ def _is_free(path: Path) -> bool:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except FileNotFoundError:  # it has a successor
+    except FileNotFoundError:  # another process replaced the lock by a successor
         return RELEASED
 
 

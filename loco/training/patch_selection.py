@@ -116,7 +116,7 @@ def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> ND
     """
     descending = np.sort(weights)[::-1]
     rest = np.cumsum(descending[::-1])[::-1]
-    certain = int(np.argmax(descending * (count - np.arange(len(weights))) < rest))  # as many have probability 1
+    certain = int(np.argmax(descending * (count - np.arange(len(weights))) < rest))  # number with probability 1
     probability = np.minimum(1, (count - certain) / rest[certain] * weights)
     return np.flatnonzero(np.diff(np.floor(np.cumsum(probability) + rng.uniform()), prepend=0))
 

@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four photographs of one texture, each moved by 8 pixels, one of them in a subfolder."""
+    """Write four photographs of one texture, each shifted by 8 pixels, one of them in a subfolder."""
     noise = np.random.default_rng(4).integers(0, 255, (SIZE[0], SIZE[1] + 24, 3), np.uint8)
     texture = cv2.GaussianBlur(noise, (0, 0), 1.5)
     for k, name in enumerate(("a.png", "b.png", "c.png", "sub/d.png")):

@@ -118,7 +118,7 @@ def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
     config = load(elsewhere(), ROOT)
     houses = scenes(config, "houses", "test")
     assert benchmark_scenes(config, "houses", "location_consistency") == houses
-    assert benchmark_scenes(config, "houses", "panoptic_segmentation") == houses  # they have a `labels` block
+    assert benchmark_scenes(config, "houses", "panoptic_segmentation") == houses  # the houses have a `labels` block
     assert benchmark_scenes(config, "houses", "homography") == []
     assert benchmark_scenes(config, "elsewhere", "location_consistency") == []  # pairs share no world frame
     assert benchmark_scenes(config, "elsewhere", "pixel_correspondence") == [("flats", "a")]

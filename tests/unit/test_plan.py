@@ -30,7 +30,7 @@ def make(tmp_path, monkeypatch):
 
     def plan(replaced_batch: bool = False, **changes) -> Plan:
         config = copy.deepcopy(base)
-        if replaced_batch:  # the changes have another one; the two kinds share no keys
+        if replaced_batch:  # `changes` contains another kind of batch, which shares no keys with this one
             del config["experiments"]["quick"]["train"]["batch"]
         update_config(config, copy.deepcopy(changes))
         return Plan(load(config, ROOT), ROOT)

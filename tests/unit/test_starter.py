@@ -21,7 +21,7 @@ from loco.starter import frame_size, split
 
 ROOT = Path(__file__).parents[2]
 HOUSE: dict[str, Any] = {"seed": 1, "rooms": 1, "repetition": 0.3, "image": {"height": 48, "width": 64}}
-SIMULATED = ("matterport3d", "scannet", "seven_scenes", "tum_rgbd", "posed_rgbd", "colmap")
+SIMULATED = ("matterport3d", "scannet", "seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio", "colmap")
 
 
 def write_photographs(folder: Path, count: int = 3, size: tuple[int, int] = (600, 800)) -> None:

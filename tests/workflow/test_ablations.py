@@ -15,7 +15,7 @@ def test_an_ablation_ends_in_tables_and_a_plot(world):
     variants = [{"name": "0.02"}, {"name": "0.2", "train": {"loss": {"tau": 0.2}}}]
     ablation = {"title": "tau", "experiment": "quick", "split": "tiny", "seeds": [0, 1], "variants": variants}
     world.overlay({"ablations": {"tau": ablation}})
-    assert world.plan("all") == {}  # it is not a part of the run
+    assert world.plan("all") == {}  # an ablation is not a part of `all`
     world.run("ablation_tau")
     folder = world.directory / "results/ablations/tau"
     table = pd.read_csv(folder / "location_consistency.csv", dtype={"title": str})

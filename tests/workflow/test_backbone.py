@@ -49,7 +49,7 @@ def test_stored_features_give_the_same_training(world):
     stored, computed = (
         pd.read_csv(world.directory / f"results/train/tiny/{name}/seed0/log.csv") for name in ("stored", "computed")
     )
-    np.testing.assert_allclose(stored["loss"], computed["loss"], atol=5e-3)  # they are stored in half precision
+    np.testing.assert_allclose(stored["loss"], computed["loss"], atol=5e-3)  # maps are stored in half precision
     np.testing.assert_allclose(stored["mean_ap"], computed["mean_ap"], atol=5e-3)
 
 

@@ -34,7 +34,7 @@ def world(finished, tmp_path_factory):
     datasets = {
         name: {**TINY, "format": name, "raw": f"results/raw/{name}", "simulate": dict(SIMULATE)} for name in FORMATS
     }
-    for name in ("posed_rgbd", "colmap"):  # whose surfaces and points must be visible in several images
+    for name in ("posed_rgbd", "colmap"):  # their surfaces and points must be visible in several images
         datasets[name]["simulate"]["images"] = 24
     datasets["scannet"]["simulate"]["lost_poses"] = 2
     datasets["scannet"] |= LABELLED
@@ -220,3 +220,7 @@ def test_pictures_of_a_scene_without_depth(world, tmp_path):
     picture = "results/figures/sparse/similarity_maps.png"
     world.run(picture)
     assert np.ptp(cv2.imread(str(world.directory / picture))) > 100
+    world.run("explorer")
+    page = (world.directory / "results/figures/sparse/explorer.html").read_text()
+    assert '"unit":"units"' in page  # COLMAP recovers no scale
+    assert str(world.directory) not in page

@@ -93,7 +93,7 @@ def test_a_training_without_its_snakemake_ends_and_the_next_run_has_its_own_sett
     snakemake = start(world, "--", METRICS)
     state = world.directory / Path(MODEL).parent
     wait_for(lambda: list(state.glob("state-*/*.ckpt")))
-    snakemake.kill()  # it alone
+    snakemake.kill()  # only Snakemake, not its jobs
     snakemake.wait()
     assert processes(world)
     wait_for(lambda: not processes(world), seconds=180)
@@ -120,7 +120,7 @@ def test_more_steps_continue_a_finished_training_with_a_constant_rate(world):
 
 @pytest.mark.long
 def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(world):
-    """Its settings are the former ones, so what it writes would have them as well."""
+    """The job has the former settings, so its output would have them, too."""
     world.overlay(LARGE)
     snakemake = start(world, "--", FRAMES)
     job = writer(world)
@@ -135,7 +135,7 @@ def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(
     made = (world.directory / FRAMES).read_bytes()
     with Frames(world.directory / FRAMES) as frames:
         assert frames.size == (48, 64)
-    assert before.exists()  # its writer is alive
+    assert before.exists()  # the writer of the file is alive
     os.kill(job, signal.SIGCONT)
     wait_for(lambda: not alive(job), seconds=180)
     assert (world.directory / FRAMES).read_bytes() == made

@@ -16,7 +16,7 @@ CORRESPONDENCE = {
     f"pixel_correspondence_{name}": 1 for name in ("recall_against_angle", "error_curves", "per_scene_spread")
 }
 SCORE_FIGURES = CONSISTENCY | CORRESPONDENCE
-ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1}
+ONE_EXPERIMENT = {"extract": 1, "evaluate": 2, **TABLES, **SCORE_FIGURES, "pictures": 1, "explorer": 1}
 SCENE_STEPS = ("simulate", "check_scene", "frames", "correspondence")
 
 
@@ -92,7 +92,7 @@ def test_patches_concern_no_step_before_the_correspondences(view, patches):
     assert plan["correspondence"] >= 1
     assert plan["evaluate"] == 4
     assert not plan.keys() & {"simulate", "check_scene", "frames"}
-    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # which is done at the model's own stride
+    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # training uses the stride of the model
 
 
 def test_a_changed_setting_reruns_what_it_decides(view):
@@ -102,7 +102,7 @@ def test_a_changed_setting_reruns_what_it_decides(view):
 
 def test_a_title_reruns_tables_and_figures_alone(view):
     view.overlay({"experiments": {"quick": {"title": "another title"}}})
-    assert view.plan() == {**TABLES, **SCORE_FIGURES, "training_curve": 1, "pictures": 1}
+    assert view.plan() == {**TABLES, **SCORE_FIGURES, "training_curve": 1, "pictures": 1, "explorer": 1}
 
 
 def test_the_order_of_keys_reruns_nothing(world):
@@ -133,7 +133,7 @@ def test_a_new_split_runs_its_own_jobs(view):
 def test_a_new_experiment_runs_its_own_jobs(view):
     view.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift_fine"]}})
     plan = view.plan()
-    assert plan.pop("training_curve") == 1  # its colours are common to all experiments
+    assert plan.pop("training_curve") == 1  # the plot shows all experiments, in common colours
     assert plan == ONE_EXPERIMENT
 
 

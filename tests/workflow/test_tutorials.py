@@ -76,6 +76,9 @@ def test_train_on_your_own_recording_and_then_add_a_backbone(repository: Path) -
     assert "my network, with a head" in said
     model = json.loads(_loco(repository, "info", "results/train/mine/head/seed0"))
     assert "my_net" in json.dumps(model)  # of the last part
+    run_tutorial("explorer", repository)
+    assert '"title":"recordings / second"' in (repository / "explorer.html").read_text()
+    assert "[explorer.html](explorer.html)" in (repository / "release/README.md").read_text()
 
 
 def test_use_the_loss_in_your_own_loop(tmp_path: Path) -> None:

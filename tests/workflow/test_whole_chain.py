@@ -18,7 +18,7 @@ def test_all_results_are_there(finished):
     figures = {"training_curve", "similarity_maps", "pca_colours"}
     figures |= {f"location_consistency/{name}" for name in ("dots", "per_scene_spread")}
     figures |= {f"pixel_correspondence/{name}" for name in ("recall_against_angle", "error_curves", "per_scene_spread")}
-    names = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
+    names = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")} | {"explorer.html"}
     folder = results / "figures/tiny"
     assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == names
 
@@ -63,7 +63,13 @@ def test_two_runs_give_identical_tables(world, finished):
 def test_report_is_built(world):
     world.run("--report", "report.html")
     report = world.read("report.html")
-    for words in ("location_consistency.html", "similarity_maps.png", "training_curve.svg", "checks.html"):
+    for words in (
+        "location_consistency.html",
+        "similarity_maps.png",
+        "training_curve.svg",
+        "checks.html",
+        "explorer.html",
+    ):
         assert words in report
 
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from loco.errors import DataError
-from loco.geometry.cameras import project
-from loco.geometry.patches import patch_centres, sample_depth
-from loco.geometry.tracks import NONE, patch_tracks
+from loco.geometry.patches import patch_centres
+from loco.results.pictures.visibility import Points, Visibility
 from loco.storage import Correspondences, Frames
 
 Floats = NDArray[np.floating]
@@ -74,8 +73,8 @@ def choose_views(
     np.fill_diagonal(mutual, 0)
     rng = np.random.default_rng([seed])
     candidates = [i for i in rng.permutation(len(frames)) if (mutual[i] >= MIN_OVERLAP).any()][:QUERY_IMAGES]
-    visibility = _Visibility(frames, correspondences)
-    best: tuple[tuple[int, float], _Points, list[int]] | None = None
+    visibility = Visibility(frames, correspondences)
+    best: tuple[tuple[int, float], Points, list[int]] | None = None
     for image in candidates:
         others = np.flatnonzero(mutual[image] >= MIN_OVERLAP)
         for score, point, chosen in _options(correspondences, visibility, image, others, n, rng):
@@ -98,62 +97,7 @@ def choose_views(
     return views, _query(visibility, point, chosen)
 
 
-@dataclass(frozen=True)
-class _Points:
-    """World points ``xyz`` (m, 3), metres, and ``track`` (m,), their numbers in a sparse model; None with depth."""
-
-    xyz: Floats
-    track: NDArray[np.integer] | None = None
-
-    def __getitem__(self, chosen: NDArray | slice) -> _Points:
-        return _Points(self.xyz[chosen], None if self.track is None else self.track[chosen])
-
-
-class _Visibility:
-    """Visibility of points in images, from depth images or from the observations of a sparse model.
-
-    A sparse model has no surface that could occlude a point, so an image sees exactly the points that it observes, as
-    in :func:`loco.geometry.tracks.track_overlap`.
-    """
-
-    def __init__(self, frames: Frames, correspondences: Correspondences) -> None:
-        self.frames, self.correspondences = frames, correspondences
-        self.poses = frames["pose"][:]
-        self._ends = self._track = self._uv = None
-        if frames.sparse:
-            observing = frames["observation_frame"][:]  # in ascending order
-            self._ends = np.searchsorted(observing, np.arange(len(frames) + 1))
-            self._track, self._uv = frames["observation_track"][:], frames["observation_uv"][:]
-
-    def points(self, image: int) -> _Points:
-        """Return the points of the patches of ``image`` (h * w); zeros, and track -1, for invalid patches."""
-        if self._track is None:
-            return _Points(self.correspondences["points"][image].reshape(-1, 3).astype(np.float64))
-        observed = self._observations(image)
-        grid, extent = self.correspondences.grid, self.correspondences.extent
-        track = patch_tracks(self._uv[observed], self._track[observed], grid, extent).ravel()
-        known = track != NONE
-        return _Points(np.where(known[:, None], self.frames["track"][:][track], 0.0), track)
-
-    def see(self, image: int, points: _Points, margin: float = 0.0) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the projections of the points in ``image``, pixels (m, 2), and their visibility (m,).
-
-        ``margin`` is the fraction of the image on each side in which points do not count as visible.
-        """
-        size = np.array(self.frames.size[::-1])
-        uv, z = project(points.xyz, self.frames["intrinsics"][image], self.poses[image])
-        with np.errstate(invalid="ignore"):
-            inside = (z > 0) & (uv >= margin * size).all(axis=-1) & (uv < (1 - margin) * size).all(axis=-1)
-        if points.track is not None:
-            return uv, inside & np.isin(points.track, self._track[self._observations(image)])
-        depth, _ = sample_depth(self.frames["depth"][image], np.where(inside[:, None], uv, -1.0))
-        return uv, inside & (depth > 0) & (np.abs(depth - z) <= self.correspondences.facts["overlap_tolerance"])
-
-    def _observations(self, image: int) -> slice:
-        return slice(*self._ends[image : image + 2])
-
-
-def _query(visibility: _Visibility, point: _Points, images: Sequence[int]) -> Query:
+def _query(visibility: Visibility, point: Points, images: Sequence[int]) -> Query:
     seen = [visibility.see(image, point) for image in images]
     sight = visibility.poses[images, :3, 3] - point.xyz
     distance = np.linalg.norm(sight, axis=1)
@@ -169,12 +113,12 @@ def _query(visibility: _Visibility, point: _Points, images: Sequence[int]) -> Qu
 
 def _options(
     correspondences: Correspondences,
-    visibility: _Visibility,
+    visibility: Visibility,
     image: int,
     others: NDArray,
     n: int,
     rng: np.random.Generator,
-) -> list[tuple[tuple[int, float], _Points, list[int]]]:
+) -> list[tuple[tuple[int, float], Points, list[int]]]:
     """Return per candidate patch: (number of views that see it, spread of their directions), its point, the views."""
     valid = correspondences["valid"][image]
     texture = _texture(visibility.frames["rgb"][image], valid.shape, correspondences.extent)

@@ -18,7 +18,7 @@ from loco.simulate.rewrite import reorder_poses, reverse_axes, rewrite_depth, re
 IMAGE = {"height": 48, "width": 64}
 WALK = {"seed": 4, "rooms": 1, "repetition": 0.5, "images": 20, "image": IMAGE}
 PANORAMA = {"seed": 4, "rooms": 1, "repetition": 0.5, "panoramas": 2, "image": IMAGE}
-FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "scannet", "matterport3d", "colmap")
+FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "nerfstudio", "scannet", "matterport3d", "colmap")
 FAULTS = {
     "-to-": lambda f, folder: rewrite_poses(f, folder, "house", np.linalg.inv),
     "camera axes": lambda f, folder: reverse_axes(f, folder, "house"),

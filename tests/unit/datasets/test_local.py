@@ -32,7 +32,7 @@ PHOTOGRAPHS = WALK | {"images": 16, "image": {"height": 96, "width": 128}}
 FRAMES = {"height": 24, "width": 32, "images": "all", "max_hole_fraction": 1.0}
 PATCHES = {"stride": 4, "overlap_tolerance": 0.05}
 UTM, ECEF = np.array([500_000.0, 5_400_000.0, 512.3]), np.array([4_027_894.0, 307_045.6, 4_919_474.9])
-FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "scannet", "matterport3d", "colmap")
+FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "nerfstudio", "scannet", "matterport3d", "colmap")
 MAPPING = Path(__file__).parents[3] / "config/labels/simulated.tsv"
 
 

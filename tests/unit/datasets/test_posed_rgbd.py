@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from loco.datasets.nerfstudio import NerfstudioScene
 from loco.datasets.posed_rgbd import PosedRgbdScene
 from loco.datasets.seven_scenes import SevenScenesScene
 from loco.datasets.tum_rgbd import Trajectory, TumRgbdScene, associate
@@ -24,7 +25,12 @@ from loco.geometry.mesh import Mesh
 from loco.geometry.patches import patch_points
 from loco.geometry.raycast import RayCaster
 from loco.simulate.handheld import Photo, Walk
-from loco.simulate.raw_posed_rgbd import simulate_posed_rgbd, simulate_seven_scenes, simulate_tum_rgbd
+from loco.simulate.raw_posed_rgbd import (
+    simulate_nerfstudio,
+    simulate_posed_rgbd,
+    simulate_seven_scenes,
+    simulate_tum_rgbd,
+)
 from loco.steps.frames import prepare_frame
 from tests.unit.datasets.oriented import oriented
 
@@ -37,9 +43,19 @@ SETTINGS: dict[str, Any] = {
     "repetition": 0.5,
     "exact_depth": True,
 }
-SCENES = {"seven_scenes": SevenScenesScene, "tum_rgbd": TumRgbdScene, "posed_rgbd": PosedRgbdScene}
-WRITERS = {"seven_scenes": simulate_seven_scenes, "tum_rgbd": simulate_tum_rgbd, "posed_rgbd": simulate_posed_rgbd}
-UNIT = {"seven_scenes": 1e-3, "tum_rgbd": 0.2e-3, "posed_rgbd": 1e-3}  # of depth, metres
+SCENES = {
+    "seven_scenes": SevenScenesScene,
+    "tum_rgbd": TumRgbdScene,
+    "posed_rgbd": PosedRgbdScene,
+    "nerfstudio": NerfstudioScene,
+}
+WRITERS = {
+    "seven_scenes": simulate_seven_scenes,
+    "tum_rgbd": simulate_tum_rgbd,
+    "posed_rgbd": simulate_posed_rgbd,
+    "nerfstudio": simulate_nerfstudio,
+}
+UNIT = {"seven_scenes": 1e-3, "tum_rgbd": 0.2e-3, "posed_rgbd": 1e-3, "nerfstudio": 1e-3}  # of depth, metres
 formats = pytest.mark.parametrize("format", list(SCENES))
 
 
@@ -165,7 +181,7 @@ def test_manifest_of_a_whole_scene(format: str, pristine: Path) -> None:
     assert (manifest["images"], manifest["lost"]) == (11, 0)
     images = list((pristine / format).rglob("*.png"))
     assert sum(f["bytes"] for f in manifest["files"] if f.get("files")) >= sum(f.stat().st_size for f in images)
-    texts = {f.name for f in (pristine / format / "house").glob("*.txt")}
+    texts = {f.name for f in (pristine / format / "house").iterdir() if f.suffix in (".txt", ".json")}
     assert {f["name"] for f in manifest["files"] if "files" not in f} == texts
     scene = SCENES[format](pristine / format, "house")
     assert scene.mesh() is scene.labelled_mesh() is scene.tracks() is None
@@ -179,6 +195,7 @@ FIRST = {  # colour and depth image of the first frame
     "seven_scenes": ("seq-01/frame-000000.color.png", "seq-01/frame-000000.depth.png"),
     "tum_rgbd": ("rgb/*.png", "depth/*.png"),
     "posed_rgbd": ("color/00000.png", "depth/00000.png"),
+    "nerfstudio": ("images/frame_00001.png", "depth/frame_00001.png"),
 }
 
 
@@ -198,7 +215,11 @@ def put(image: np.ndarray) -> Callable[[Path], Any]:
         (1, lambda file: file.write_bytes(b"no png"), r"\S+png' cannot be decoded"),
         (1, put(np.ones(SIZE, np.uint8)), r"not a 16-bit image with one channel[\s\S]*found: uint8"),
         (1, put(np.ones((10, 10), np.uint16)), r"unexpected size[\s\S]*found: \(10, 10\)|another size[\s\S]*10 x 10"),
-        (0, put(np.ones((30, 40, 3), np.uint8)), r"K.txt belongs to images of another size[\s\S]*40 x 30"),
+        (
+            0,
+            put(np.ones((30, 40, 3), np.uint8)),
+            r"K.txt belongs to images of another size[\s\S]*40 x 30|json states",
+        ),
     ],
 )
 def test_broken_images_are_named(format: str, kind: int, damage: Any, message: str, raw: Path) -> None:
@@ -490,7 +511,7 @@ def test_optional_files_of_a_plain_folder(raw: Path, walk: Walk, photos: list[Ph
 
 
 def test_registered_depth_may_be_scaled(raw: Path, walk: Walk) -> None:
-    """Its camera is the colour camera, for smaller images."""
+    """The camera of registered depth is the colour camera, scaled to the size of the depth image."""
     small = scale_intrinsics(walk.intrinsics, SIZE, (30, 40))
     for file, pose in zip(sorted((raw / "posed_rgbd" / "house" / "depth").iterdir()), walk.poses):
         put(np.round(walk.renderer.render(small, pose, (30, 40)).depth * 1000).astype(np.uint16))(file)

@@ -186,7 +186,7 @@ def test_meaningless_features_score_chance(make_scene):
     _, points = places(20, rng)
     wanted = SETTINGS | {"landmarks": 300}
     constant = landmark_retrieval.evaluate([room(make_scene, points, np.ones((20, 4, 5, 3)) / 3**0.5)], wanted).rows
-    k, n, p = np.arange(1, 381), 380, 19  # one place in 20
+    k, n, p = np.arange(1, 381), 380, 19  # one of 20 places
     chance = np.mean((1 + (k - 1) * (p - 1) / (n - 1)) / k)
     assert chance == pytest.approx(p / n, abs=0.02)
     assert constant[0].value == pytest.approx(chance, rel=1e-9)

@@ -100,7 +100,7 @@ def noisy_images(n=6, patches=40, k=5, area=9, seed=0, skill=2.0):
 
 
 def contents_of(classes):
-    """Return (patches, area) of one image."""
+    """Count the pixels of each class in each patch of an image, from classes (patches, area)."""
     patch, shown = np.nonzero(classes != VOID)[0], classes[classes != VOID]
     pairs, pixels = np.unique(np.stack([patch, shown]), axis=1, return_counts=True)
     return Contents(*pairs, pixels)
@@ -208,8 +208,7 @@ def trajectory(count, step=0.5):
 
 
 def panoramas(count, dropped=()):
-    """Return camera centres of panoramas as in Matterport3D, and the panorama of each image; without the images
-    ``dropped``.
+    """Return camera centres and the panorama of each image, as in Matterport3D, without the images ``dropped``.
 
     Three cameras at heights 3.3 cm apart are rotated to six directions, on circles of 3 cm; panoramas are 1.5 m apart.
     """

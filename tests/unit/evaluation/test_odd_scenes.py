@@ -41,7 +41,7 @@ SETTINGS = {
         "descriptors": [
             {"name": "vlad", "clusters": 4, "assignment": "hard", "vocabulary": "dataset", "samples": 100},
             {"name": "gem", "exponent": 3},
-            {"name": "class_token"},  # which the extractor of these scenes lacks
+            {"name": "class_token"},  # the extractor of these scenes has no class token
         ],
         "rerank": ["none", {"top": 5, "matching": "mutual", "score": "ransac"}],
         "ks": [1, 50],  # more than the number of images
@@ -69,8 +69,7 @@ BLIND = 1  # the image without depth of "one without depth"
 
 
 def draw(make_scene, gives, odd="plain", scene="room", dataset="test"):
-    """Return a scene of a wall, seen from cameras side by side, whose features distinguish its patches, except where it
-    is unusual.
+    """Return a scene of a wall, seen from cameras side by side, with distinctive features; ``odd`` is what is unusual.
 
     ``gives`` is what the benchmark reads: the locations of patches, labels, or the data of the dataset's own files.
     """

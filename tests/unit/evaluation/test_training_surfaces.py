@@ -110,7 +110,7 @@ def test_fractions_of_images_and_of_what_two_share(room):
     found = training_surfaces(room, REPORT)
     assert image_fractions(room, found, 0) == (0.5, 7 / 16)  # the column at 1/16 is neither seen nor unseen
     assert image_fractions(room, found, 2) == (1.0, 0.0)
-    assert pair_fractions(room, found, (0, 2), 0.05) == (1.0, 0.0)  # they share the left half of image 0
+    assert pair_fractions(room, found, (0, 2), 0.05) == (1.0, 0.0)  # both images show the left half of image 0
     assert pair_fractions(room, found, (0, 3), 0.05) == (0.0, 7 / 8)
     assert pair_fractions(room, found, (2, 3), 0.05) == (None, None)
     assert image_fractions(room, None, 0) == pair_fractions(room, None, (0, 1), 0.05) == (None, None)

@@ -27,7 +27,7 @@ def slanted_views() -> list[np.ndarray]:
 
 
 def test_a_plane_seen_at_slants_is_fused_without_bias():
-    """An offset of half a pixel would shift it by a centimetre: pixels are 2.2 cm wide there."""
+    """An offset of half a pixel would shift the surface by a centimetre, because pixels are 2.2 cm wide there."""
     plane = trimesh.creation.box((40, 40, 0.1)).apply_translation([0, 0, 0.05])
     caster = RayCaster(Mesh(plane.vertices.astype(np.float32), plane.faces.astype(np.uint32)))
     for poses in (slanted_views(), slanted_views()[1:2] * 2):

@@ -52,8 +52,7 @@ def test_an_image_sees_exactly_all_of_itself():
 
 
 def depth_span(depth, uv):
-    """Return the smallest and largest depth of the four pixels around positions (k, 2); 0 outside, or if one of them
-    has none.
+    """Return the smallest and largest depth of the four pixels around positions (k, 2); 0 if one has none.
 
     Between the border and the outermost pixel centres, the outermost pixels are repeated.
     """

@@ -44,7 +44,7 @@ def test_points_that_are_not_finite_form_no_pairs(name, value, rows):
     valid[rows] = False
     expected = value_and_gradient(loss(name), features, points, None, valid)
     points[rows, torch.arange(len(rows)) % 3] = value
-    features[rows] = math.nan  # nor do the features of such patches matter
+    features[rows] = math.nan  # features of patches without a point have no effect
     found = value_and_gradient(loss(name), features, points)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
@@ -58,7 +58,7 @@ def test_points_of_any_type(name, kind):
     scale = 10 if "int" in kind else 1  # decimetres
     typed = (points * scale).float().numpy() if kind == "array" else (points * scale).to(getattr(torch, kind))
     _, log = loss(name, rho=RHO * scale, kappa=KAPPA * scale)(features, typed)
-    both = 2 if name == "info_nce" else 1  # which counts a pair for each of its patches
+    both = 2 if name == "info_nce" else 1  # InfoNCE counts a pair for each of its patches
     exact = torch.as_tensor(typed).double()
     assert counts(log) == tuple(both * count for count in brute_force(exact, RHO * scale, KAPPA * scale))
 

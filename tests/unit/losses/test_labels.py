@@ -1,4 +1,4 @@
-"""The loss of embeddings with labels, against its definition in loops."""
+"""The loss of embeddings with labels, against its definition as loops."""
 
 import math
 
@@ -13,14 +13,14 @@ TAU = 0.05
 
 
 def draw(rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Embeddings (rows, 8) float64 and labels (rows,), some of them negative; class sizes differ."""
+    """Return embeddings (rows, 8) float64 and labels (rows,), some of them negative; class sizes differ."""
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(rows, 8, dtype=torch.float64, generator=generator)
     return embeddings.requires_grad_(), torch.randint(-2, classes - 2, (rows,), generator=generator)
 
 
 def of_queries(embeddings: Tensor, labels: Tensor, references: Tensor, ref_labels: Tensor, itself: bool) -> Tensor:
-    """1 - mean AP of the queries by the definition; ``itself``: reference i counts for query i."""
+    """Return 1 - mean AP of the queries by the definition; with ``itself``, reference i counts for query i."""
     scores, ap = normalize(embeddings, dim=1) @ normalize(references, dim=1).T, []
     for i, label in enumerate(labels.tolist()):
         used = [j for j in range(len(references)) if itself or j != i]
@@ -55,7 +55,7 @@ def test_an_embedding_may_also_rank_itself():
     assert_same(loss, of_queries(embeddings, labels, embeddings, labels, itself=True), embeddings)
 
 
-@pytest.mark.parametrize("ref_classes", [5, 12])  # with classes that occur on one side only
+@pytest.mark.parametrize("ref_classes", [5, 12])  # some classes occur on one side only
 def test_references_are_ranked_instead(ref_classes):
     (embeddings, labels), (references, ref_labels) = draw(20, classes=8), draw(50, ref_classes, seed=1)
     loss = LabelSmoothAP(TAU, self_match=True)(embeddings, labels, ref_emb=references, ref_labels=ref_labels)

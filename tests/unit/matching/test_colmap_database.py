@@ -14,7 +14,7 @@ SIZE, FOCAL, COUNT = (120, 160), 150.0, 6
 
 
 def rotations_and_centres():
-    """World-to-camera rotations and camera centres on an arc around the points."""
+    """Return world-to-camera rotations and camera centres on an arc around the points."""
     for angle in np.linspace(-0.5, 0.5, COUNT):
         turned = cv2.Rodrigues(np.array([0, -angle, 0]))[0]
         yield turned, turned.T @ np.array([0, 0, -4.0])
@@ -22,7 +22,7 @@ def rotations_and_centres():
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """Images without content, and files of hloc with the exact projections of 300 points; their names and pairs."""
+    """Write blank images, and hloc files with the exact projections of 300 points; return names and pairs."""
     folder = tmp_path_factory.mktemp("scene")
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The files of hloc: layout, pixel convention, and what is read back."""
+"""The files of hloc: layout, pixel convention, and reading them back."""
 
 import h5py
 import numpy as np
@@ -11,7 +11,7 @@ from loco.matching.keypoints import Keypoints
 
 @pytest.fixture
 def folder(tmp_path):
-    """Features of two images, one of them in a subfolder, whose keypoints match in reverse order."""
+    """Write features of two images, one of them in a subfolder, whose keypoints match in reverse order."""
     descriptors = np.eye(4, dtype=np.float32)
     positions = np.array([[0.5, 0.5], [4.0, 8.0], [79.5, 59.5], [10.25, 20.75]], np.float32)
     images = [

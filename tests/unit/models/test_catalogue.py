@@ -135,7 +135,7 @@ def test_the_modules_are_those_that_building_imports(models):
         missing = {f"loco.models.{module}" for module in modules} - set(after)
         assert added
         assert added <= listed, name
-        if name != "pretrained":  # whose list contains all modules that a model file can require
+        if name != "pretrained":  # its list contains all modules that a model file can require
             assert not missing, name
 
 

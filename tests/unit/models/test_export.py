@@ -28,7 +28,7 @@ def test_an_exported_model_gives_the_same_features(tmp_path: Path) -> None:
     extractor = build_extractor(COMPACT)
     path, size = tmp_path / "model.onnx", (21, 35)  # not a multiple of the patch size
     difference = export_onnx(extractor, path, size)
-    assert extractor.training  # as it was
+    assert extractor.training  # the mode is unchanged
     images = np.random.default_rng([7]).random((4, 3, *size), np.float32)
     with torch.inference_mode():
         expected = extractor.eval()(torch.from_numpy(images)).numpy()

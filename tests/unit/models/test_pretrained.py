@@ -195,8 +195,21 @@ def test_a_concat_of_given_models_needs_them_no_more(trained: Path) -> None:
 def test_a_readme_of_others_is_left_alone(trained: Path, tmp_path: Path) -> None:
     model = loco.load(trained)
     save_pretrained(model, tmp_path / "mine")
-    save_pretrained(model, tmp_path / "mine")  # its own card is written again
+    save_pretrained(model, tmp_path / "mine")  # a card of this project is replaced
     (tmp_path / "mine" / "README.md").write_text("my notes")
     with pytest.raises(DataError, match=r"not a model card[\s\S]*README.md"):
         save_pretrained(model, tmp_path / "mine")
     assert (tmp_path / "mine" / "README.md").read_text() == "my notes"
+
+
+def test_the_explorer_page_is_copied_and_linked(tmp_path):
+    extractor = build_extractor({"name": "compact_cnn", "dim": 8}, 0)
+    page = tmp_path / "house09.html"
+    with pytest.raises(DataError, match="explorer page does not exist"):
+        save_pretrained(extractor, tmp_path / "public", explorer=page)
+    page.write_text("a page")
+    save_pretrained(extractor, tmp_path / "public", explorer=page)
+    assert (tmp_path / "public/explorer.html").read_text() == "a page"
+    assert "[explorer.html](explorer.html)" in (tmp_path / "public/README.md").read_text()
+    save_pretrained(extractor, tmp_path / "plain")
+    assert "explorer" not in (tmp_path / "plain/README.md").read_text()

@@ -171,7 +171,7 @@ def test_damage_under_a_valid_content_id_is_read_or_refused_with_the_name_of_the
 
 
 def test_a_file_of_version_1_is_refused(file: Path) -> None:
-    """Those had a `passport`, and no content id."""
+    """Files of version 1 had a `passport`, and no content id."""
     file.write_text(json.dumps({"format": FORMAT, "version": 1, "passport": {}, **content_of(file)}))
     with pytest.raises(DataError, match=r"(?s)earlier version.*seed3\.json"):
         read_metrics(file)

@@ -119,7 +119,7 @@ def toyed(
 
 @pytest.mark.usefixtures("toy")
 def test_medians_differ_by_the_median_of_the_differences() -> None:
-    """It is not the difference of the medians, which is 2 here."""
+    """The median of the differences is not the difference of the medians, which is 2 here."""
     one = differences([toyed("exact", [1, 5, 9]), toyed("sift", [0, 3, 12])], TITLES, [("exact", "sift")]).iloc[0]
     assert (one["value"], one["unit"], one["n"]) == (1, "m", 3)
 

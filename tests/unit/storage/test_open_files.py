@@ -106,7 +106,7 @@ def test_a_forked_process_opens_its_own_files(tmp_path):
     process.start()
     found = queue.get(timeout=60)
     process.join(timeout=60)
-    assert found == (True, False, 7)  # it closes inherited files, because HDF5 would take them for its own
+    assert found == (True, False, 7)  # a fork closes inherited files
     assert before["rgb"][1].max() == 7  # the parent's file stays open
 
 

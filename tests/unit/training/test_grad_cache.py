@@ -88,7 +88,7 @@ def test_the_second_pass_runs_under_the_autocast_of_the_first():
         plain = direct(network, images, 2, None)
     assert torch.equal(features, plain)
     weights = torch.rand(features.shape, generator=torch.Generator().manual_seed(0))
-    found = torch.autograd.grad((weights * features).sum(), list(network.parameters()))  # outside of autocast
+    found = torch.autograd.grad((weights * features).sum(), list(network.parameters()))  # outside autocast
     expected = torch.autograd.grad((weights * plain).sum(), list(network.parameters()))
     for one, other in zip(found, expected):
         assert (one - other).norm() <= 0.02 * other.norm()
@@ -198,4 +198,4 @@ def test_batch_norms_that_are_trained_are_refused(experiment, tmp_path):
         RankingModule(experiment, 0, [], tmp_path)
     frozen = TinyViT()
     frozen.blocks.append(nn.BatchNorm1d(3).requires_grad_(False))
-    require_independent_images(Extractor(frozen))  # it stays in evaluation mode
+    require_independent_images(Extractor(frozen))  # a frozen encoder stays in evaluation mode

@@ -120,7 +120,7 @@ def test_an_incomplete_file_may_belong_to_a_training_that_begins(monkeypatch, tm
 
 
 def test_a_process_that_was_slow_to_take_a_lock_takes_none_that_others_hold(monkeypatch, tmp_path):
-    """It saw the file 1, and files 2 and 3 were created and removed, or created, before it created file 2."""
+    """The process saw file 1; others created files 2 and 3, and perhaps removed them, before it created file 2."""
     without_locks(monkeypatch, errno.ENOLCK)
     (tmp_path / HELD).write_text(f"{ended_process()}\n")
     real, looks = module._numbers, []

@@ -82,7 +82,7 @@ def test_pairs_within_an_image_do_not_count(tmp_path):
     assert found.keys() <= pairs.keys()
     weights = np.array(list(pairs.values()))
     assert weights.max() > 20 * weights.min()
-    often = weights * 10000 / weights.sum() > 5  # all others in one class
+    often = weights * 10000 / weights.sum() > 5  # the rarer pairs form one class
     counts = np.array([found[pair] for pair in pairs])
     classes = [np.append(x[often], x[~often].sum() + 1e-9) for x in (counts, weights * 10000 / weights.sum())]
     assert chisquare(*classes, sum_check=False).pvalue > 1e-3

@@ -206,8 +206,8 @@ def test_each_phase_has_its_loss_rate_and_temperature(experiment, walls, tmp_pat
     # A warm-up of one step, then a cosine over three steps; a linear schedule over three.
     np.testing.assert_allclose(log["lr"], [1e-3, 2e-3, 1.5e-3, 5e-4, 1e-3, 2e-3 / 3, 1e-3 / 3])
     np.testing.assert_allclose(log["tau"], [0.1] * 4 + [0.1, 0.05 * 2**0.5, 0.05])
-    assert log["loss"][:4].min() > 1  # a cross entropy
-    assert log["loss"][4:].max() < 1  # that of an average precision
+    assert log["loss"][:4].min() > 1  # the loss is a cross entropy
+    assert log["loss"][4:].max() < 1  # the loss of an average precision
     first, second = model.facts["phases"]
     assert (first["loss"], second["loss"], second["optimiser"]["clip"]) == (CONTRASTIVE, loss, 1.0)
     assert second["fraction_of_learning_rate"] == pytest.approx(2 / (2 + 5), rel=1e-5)
@@ -311,7 +311,7 @@ def test_a_finished_training_continues_to_more_steps_bit_for_bit(constant_rate, 
     caplog.set_level(logging.INFO, "loco")
     constant_rate["train"] |= {"ema": 0.7, "keep": "best", "steps": 9}
     whole, whole_log = run(constant_rate, walls, tmp_path / "whole")
-    constant_rate["train"]["steps"] = 5  # neither a step that is saved nor one that is validated
+    constant_rate["train"]["steps"] = 5  # at this step, nothing is saved or validated
     run(constant_rate, walls, tmp_path / "continued")
     state = state_folder(tmp_path / "continued", FINGERPRINT)
     assert is_final(state)
@@ -421,7 +421,7 @@ def test_states_of_other_settings_are_not_used_but_kept_and_named(experiment, wa
     (message,) = [record.getMessage() for record in caplog.records if record.name == "loco.training.run"]
     assert f"{foreign} (2.5 MB)" in message
     assert "loco clean" in message
-    assert not (tmp_path / f"state-{FINGERPRINT[:16]}").exists()  # its own, after it has ended
+    assert not (tmp_path / f"state-{FINGERPRINT[:16]}").exists()  # its own state is removed when it has ended
 
 
 def test_a_broken_state_is_named(experiment, walls, tmp_path):

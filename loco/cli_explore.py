@@ -1,0 +1,214 @@
+"""The command ``loco explore``: write explorer pages of the scenes of a run, or of photographs."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from loco import paths
+from loco.cli_images import positive, read_photo, require_files
+from loco.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loco.results.explorer.content import Content
+    from loco.storage import Correspondences, Features
+
+VIEWS = 20
+MEGABYTE = 1e6
+
+
+class SceneFiles(NamedTuple):
+    """Files of a scene in a results folder: ``features`` maps the names of extractors to their files."""
+
+    dataset: str
+    scene: str
+    frames: Path
+    correspondences: Path
+    features: dict[str, Path]
+
+
+def explore_options(add: Callable[..., Any]) -> None:
+    add(
+        "results",
+        nargs="*",
+        type=Path,
+        metavar="RESULTS_OR_FEATURES",
+        help="a results folder, or files of features of one scene in it; the first two are shown when the page opens",
+    )
+    add("--out", required=True, type=Path, metavar="HTML_OR_DIR", help="page to write, or a folder for several scenes")
+    add("--scene", metavar="SCENE", help="the scene, if the folder has several (default: all, one page each)")
+    add("--experiments", nargs="+", metavar="NAME", help="experiments to show, in this order (default: all)")
+    add("--views", type=positive, default=VIEWS, metavar="N", help=f"largest number of views (default: {VIEWS})")
+    add("--ply", type=Path, metavar="DIR", help="also write the points in the colours of the similarity, one PLY each")
+    add(
+        "--at",
+        nargs=2,
+        type=int,
+        metavar=("VIEW", "PATCH"),
+        help="the patch of --ply, by its numbers in the page (default: the patch at which the page opens)",
+    )
+    add("--images", nargs="+", type=Path, metavar="IMAGE", help="photographs without poses, instead of results")
+    add(
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="models for --images: files, folders, or known backbones",
+    )
+    add("--max-size", type=positive, default=640, metavar="N", help="longer side of --images, pixels (default: 640)")
+
+
+def explore(arguments: argparse.Namespace) -> None:
+    """Write the pages."""
+    if bool(arguments.images) == bool(arguments.results):
+        raise ConfigError("pass either a results folder or files of features, or --images with --model")
+    if arguments.images:
+        _explore_photographs(arguments)
+        return
+    scenes = [s for s in find_scenes(arguments.results, arguments.experiments) if arguments.scene in (None, s.scene)]
+    if not scenes:
+        raise ConfigError(f"the results contain no features of scene {arguments.scene}: correct --scene")
+    if arguments.out.suffix == ".html":
+        if len(scenes) > 1:
+            names = ", ".join(files.scene for files in scenes)
+            raise ConfigError(f"there are {len(scenes)} scenes ({names}): pass --scene, or a folder as --out")
+        _explore_scene(scenes[0], arguments, arguments.out)
+        return
+    for files in scenes:
+        _explore_scene(files, arguments, arguments.out / files.dataset / f"{files.scene}.html")
+
+
+def find_scenes(given: Sequence[Path], experiments: Sequence[str] | None = None) -> list[SceneFiles]:
+    """Return the files of each scene that has features, by the paths of a results folder.
+
+    Args:
+        given: a results folder, or files of features in one, in the order in which they are to be shown.
+        experiments: the experiments to show, in this order; None shows all.
+
+    Raises:
+        ConfigError: there are no features, they are not in a results folder, or an experiment has none.
+    """
+    found: dict[tuple[Path, str, str], list[dict[str, str]]] = defaultdict(list)
+    for path in given:
+        for file in sorted(path.glob("features/*/*/*/*.h5")) if path.is_dir() else [path]:
+            root = file.parents[4] if len(file.parents) > 4 else Path()
+            fields = paths.fields_of(paths.FEATURES, f"results/{file.relative_to(root)}")
+            if fields is None:
+                raise ConfigError(f"{file} is not a file of features in a results folder: expected {paths.FEATURES}")
+            found[root, fields["dataset"], fields["scene"]].append(fields)
+    if not found:
+        raise ConfigError(f"{given[0]} contains no features (features/<experiment>/<checkpoint>/<dataset>/<scene>.h5)")
+    return [_scene_files(*key, files, experiments) for key, files in found.items()]
+
+
+def _scene_files(
+    root: Path, dataset: str, scene: str, features: list[dict[str, str]], experiments: Sequence[str] | None
+) -> SceneFiles:
+    if experiments is not None:
+        present = {fields["experiment"] for fields in features}
+        if missing := [name for name in experiments if name not in present]:
+            found = ", ".join(sorted(present))
+            raise ConfigError(f"scene {scene} has no features of {', '.join(missing)}; its experiments are {found}")
+        features = [fields for name in experiments for fields in features if fields["experiment"] == name]
+    times = Counter(fields["experiment"] for fields in features)
+
+    def located(pattern: str, **fields: str) -> Path:
+        return root / Path(pattern.format(**fields)).relative_to("results")
+
+    names = {"dataset": dataset, "scene": scene}
+    strides = [
+        int(path.parent.name.removeprefix("stride"))
+        for path in root.glob(f"correspondences/{dataset}/stride*/{scene}.h5")
+    ]
+    if not strides:
+        raise ConfigError(f"{root} has no correspondences of scene {scene}: run the workflow to make them")
+    return SceneFiles(
+        dataset,
+        scene,
+        located(paths.FRAMES, **names),
+        located(paths.CORRESPONDENCES, **names, stride=str(min(strides))),
+        {
+            f["experiment"] if times[f["experiment"]] == 1 else f"{f['experiment']}/{f['checkpoint']}": located(
+                paths.FEATURES, **f
+            )
+            for f in features
+        },
+    )
+
+
+def _explore_scene(files: SceneFiles, arguments: argparse.Namespace, out: Path) -> None:
+    from loco.results.explorer.page import write_page
+    from loco.results.explorer.scene import scene_content
+    from loco.storage import Correspondences, Features, Frames
+
+    with ExitStack() as opened:
+        frames = opened.enter_context(Frames(files.frames))
+        correspondences = opened.enter_context(Correspondences(files.correspondences))
+        features = {name: opened.enter_context(Features(path)) for name, path in files.features.items()}
+        content = scene_content(frames, correspondences, features, {name: name for name in features}, arguments.views)
+        _report(out, write_page(content, out), content)
+        if arguments.ply:
+            _write_points(content, correspondences, features, arguments)
+
+
+def _write_points(
+    content: Content, correspondences: Correspondences, features: Mapping[str, Features], arguments: argparse.Namespace
+) -> None:
+    from loco.results.explorer.points_file import write_similarity_points
+
+    view, patch = arguments.at or content.start
+    if not 0 <= view < len(content.views):
+        raise ConfigError(f"--at: the page has the views 0 to {len(content.views) - 1}, found {view}")
+    rows, columns = content.views[view].grid
+    if not 0 <= patch < rows * columns:
+        raise ConfigError(f"--at: view {view} has the patches 0 to {rows * columns - 1}, found {patch}")
+    for name, file in features.items():
+        out = arguments.ply / file.scene / f"{name.replace('/', '-')}.ply"
+        count = write_similarity_points(correspondences, file, content.views[view], patch, name, out)
+        print(f"{out}: {count} points in the colours of their similarity to patch {patch} of view {view}")
+
+
+def _explore_photographs(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from loco.models.pretrained import load
+    from loco.results.explorer.page import write_page
+    from loco.results.explorer.photographs import photographs_content
+
+    if not arguments.model:
+        raise ConfigError("--images requires --model")
+    if arguments.out.suffix != ".html":
+        raise ConfigError(f"--out must end in .html, found {arguments.out}")
+    require_files(arguments.images)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    titles = _titles(arguments.model)
+    models = {title: load(name, device) for title, name in zip(titles, arguments.model)}
+    count = len(arguments.images)
+    chosen = sorted(set(np.linspace(0, count - 1, min(arguments.views, count)).round().astype(int).tolist()))
+    photographs = {arguments.images[k].name: read_photo(arguments.images[k], arguments.max_size).rgb for k in chosen}
+    content = photographs_content("photographs", photographs, models, count)
+    _report(arguments.out, write_page(content, arguments.out), content)
+
+
+def _titles(models: Sequence[str]) -> list[str]:
+    """Return the titles of models: the last parts of their paths, as many as tell them apart.
+
+    Whoever gets the page does not see the folders of this machine.
+    """
+    for length in range(1, max(len(Path(model).parts) for model in models) + 1):
+        titles = ["/".join(Path(model).parts[-length:]) for model in models]
+        if len(set(titles)) == len(models):
+            return titles
+    raise ConfigError("--model names a model twice")
+
+
+def _report(out: Path, size: int, content: Content) -> None:
+    views = f"{len(content.views)} of {content.available} views"
+    titles = ", ".join(extractor.title for extractor in content.extractors)
+    print(f"{out}: {size / MEGABYTE:.1f} MB, {views}, {titles}")
