@@ -204,12 +204,18 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 def _models(arguments: argparse.Namespace) -> None:
     from loco.models.backbones import KNOWN
+    from loco.models.model_types import supported
     from loco.models.pretrained import read_origin
 
     _print_table(
         ("name", "stride", "dim", "licence", "on the hub"),
         [(name, known.stride, known.dim, known.licence, known.hub) for name, known in KNOWN.items()],
     )
+    print()
+    _print_table(
+        ("model type", "image encoder of", "layer", "LoRA, last", "facets", "class token", "size"), supported()
+    )
+    print("other types that AutoBackbone of transformers supports work frozen")
     origins = []
     for path in sorted(arguments.folder.rglob("*.safetensors")):
         try:

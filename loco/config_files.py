@@ -229,9 +229,9 @@ def _is_name(name: str, pattern: str) -> bool:
 def missing_files(config: Mapping[str, Any], experiment: str) -> list[str]:
     """Return a problem for every missing weight file of an experiment.
 
-    Only the existence of local backbones, of models of the kinds ``pretrained`` and ``published`` and of ``train.init``
-    is checked, also inside ``concat``. Files below ``results/`` may be missing, because the workflow may write them,
-    and names on the Hugging Face hub are not looked up. Raw scenes and photographs
+    Only the existence of local backbones, of models of the kinds ``pretrained``, ``published``, ``python`` and
+    ``features`` and of ``train.init`` is checked, also inside ``concat``. Files below ``results/`` may be missing,
+    because the workflow may write them, and names on the Hugging Face hub are not looked up. Raw scenes and photographs
     (``reconstruct.images``) are not checked here, because the check of each scene reports missing files.
     """
     setup = config["experiments"][experiment]
@@ -248,6 +248,8 @@ def _weights_of(where: str, model: Mapping[str, Any]) -> Iterator[tuple[str, str
         yield from _weights_of(f"{where}.models.{number}", member)
     if "path" in model:
         yield f"{where}.path", model["name"], model["path"], True
+    if "class" in model:
+        yield f"{where}.class", model["name"], model["class"], True
     if "backbone" in model:
         backbone = model["backbone"]
         yield f"{where}.backbone.path", backbone["name"], backbone["path"], backbone.get("pretrained", True)

@@ -90,7 +90,7 @@ def _trained_parts(model: Mapping[str, Any]) -> set[str]:
             trained = model.get("train", "none")
             encoder = set() if trained == "none" else {"lora"} if "lora" in trained else {"backbone"}
             return encoder | ({"head"} if model.get("head") else set())
-        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
+        case "dense_sift" | "features" | "pretrained" | "published" | "python" | "sift_keypoints":
             return set()
     return {"backbone"}
 

@@ -26,7 +26,7 @@ from loco.datasets.catalogue import FORMATS
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
-from loco.models.catalogue import has_maps, stride_of
+from loco.models.catalogue import COMPUTED, has_maps, stride_of
 
 PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # keys of files and folders that are inputs of rules
 
@@ -284,6 +284,8 @@ def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
             if not has_maps(member):
                 yield f"{where}.models.{number}: `{member['name']}` has no feature maps to concatenate; remove it"
                 continue
+            if member["name"] == COMPUTED:
+                yield f"{where}.models.{number}: features that another program computed cannot be joined; remove it"
             yield from _model_problems(f"{where}.models.{number}", member)
             if stride_of(member) != model["stride"]:
                 yield (
@@ -298,7 +300,7 @@ def _is_frozen_backbone(model: dict[str, Any]) -> bool:
 
 def _has_weights_to_train(model: dict[str, Any]) -> bool:
     match model["name"]:
-        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
+        case "dense_sift" | "features" | "pretrained" | "published" | "python" | "sift_keypoints":
             return False
         case "backbone":
             return not _is_frozen_backbone(model) or model.get("head") is not None

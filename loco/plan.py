@@ -28,10 +28,11 @@ from loco.datasets.catalogue import FORMATS
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.fingerprints import code_fingerprint, file_fingerprint, settings_fingerprint
-from loco.models.catalogue import has_maps, is_deterministic, modules_of, stride_of
+from loco.models.catalogue import COMPUTED, has_maps, is_deterministic, modules_of, stride_of
+from loco.own_code import source_files
 from loco.records import Recipe
 from loco.simulate.catalogue import WRITERS
-from loco.weights import model_file, weight_files
+from loco.weights import computed_files, model_file, weight_files
 
 DETERMINISTIC = "deterministic"  # replaces `seed<n>` in names of runs that do not depend on the seed
 _CACHED = (
@@ -312,7 +313,7 @@ class Plan:
         return {
             "frames": paths.FRAMES.format(dataset=dataset, scene=scene),
             "checkpoint": model,
-            "weights": self._weights_of(experiment),
+            "weights": self._weights_of(experiment) + self._computed_of(experiment, dataset, scene),
             "encoded": self._encoded_of(experiment, [(dataset, scene)]),
         }
 
@@ -563,6 +564,11 @@ class Plan:
     def _weights_of(self, experiment: str) -> list[str]:
         return self._present(weight_files(self.config["experiments"][experiment]["model"]))
 
+    def _computed_of(self, experiment: str, dataset: str, scene: str) -> list[str]:
+        """The files with the features of a scene, where another program computed them."""
+        model = self.config["experiments"][experiment]["model"]
+        return self._present(computed_files(model["path"], dataset, scene)) if model["name"] == COMPUTED else []
+
     def _present(self, files: Iterable[Path]) -> list[str]:
         """Return the paths of weight files, which must exist or be made by the workflow.
 
@@ -588,16 +594,27 @@ class Plan:
 
     def _model_code(self, step: str, model: Mapping[str, Any]) -> str:
         """Return the code fingerprint of a step that builds a model, with the modules that are imported by name."""
-        return self.step_code(step, *(f"models/{module}" for module in modules_of(model)))
+        return self.step_code(step, *(f"models/{module}" for module in modules_of(model)), own=source_files(model))
 
-    def step_code(self, step: str, *modules: str) -> str:
+    def step_code(self, step: str, *modules: str, own: Iterable[Path] = ()) -> str:
         """Return the fingerprint of the code that a step runs.
 
         It replaces the rerun trigger `code` of Snakemake, which ignores the modules that a script imports, and reruns a
         step when only a comment or a time stamp has changed.
+
+        Args:
+            step: the step.
+            modules: paths of further modules of ``loco``, without suffix.
+            own: source files of a user's extractor.
+
+        Raises:
+            ConfigError: a source file of the user is not valid Python.
         """
         files = [self.base / "workflow_scripts" / f"{step}.py", *(self.base / "loco" / f"{m}.py" for m in modules)]
-        return code_fingerprint(*files)
+        try:
+            return code_fingerprint(*files, *own)
+        except SyntaxError as error:
+            raise ConfigError(f"{error.filename}: this file is not valid Python: {error}") from error
 
 
 def _seed_of(name: str) -> int | None:

@@ -21,6 +21,7 @@ from loco.plan import Plan
 IMAGES = 2500  # assumed number of images of a downloaded scene, about that of the largest scenes of Matterport3D
 CHANNELS = 1024  # assumed number of channels of a backbone, that of ViT-L; its configuration is not read
 PANORAMA = 18  # number of images of a panorama
+WITHOUT_NETWORK = ("dense_sift", "features")  # models that run no network
 MIN_MB = {  # minimum of the steps whose memory depends on their settings
     "correspondence": 3000,
     "encode": 4000,
@@ -208,8 +209,8 @@ class JobResources:
         return BENCHMARKS[benchmark].gpus
 
     def extract_gpus(self, experiment: str) -> int:
-        """Return the number of GPUs of an extraction: 0 for features that OpenCV computes, else 1."""
-        return int(any(part["name"] != "dense_sift" for part in parts_of(self._model(experiment))))
+        """Return the number of GPUs of an extraction: 0 if no network is run, else 1."""
+        return int(any(part["name"] not in WITHOUT_NETWORK for part in parts_of(self._model(experiment))))
 
     def train_tasks(self, experiment: str, gpus: int) -> int | None:
         """Return the number of SLURM tasks of a training: one per node if it has several and no GPUs, else None.
@@ -244,7 +245,7 @@ class JobResources:
     def _network_mb(self, model: Mapping[str, Any], dataset: str) -> float:
         """Return the memory of a network in evaluation: libraries, eight images, and several copies of their maps."""
         maps = self._channels(model) * self._patches(dataset, stride_of(model))
-        cuda = CUDA if any(part["name"] != "dense_sift" for part in parts_of(model)) else 0
+        cuda = CUDA if any(part["name"] not in WITHOUT_NETWORK for part in parts_of(model)) else 0
         return LIBRARIES + cuda + 4 * 8 * (3 * self._pixels(dataset) + 4 * maps) / 1e6
 
     def _pixels(self, dataset: str) -> int:

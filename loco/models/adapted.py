@@ -51,7 +51,7 @@ def set_trained(backbone: Backbone, train: Train) -> None:
     Raises:
         ConfigError: the backbone has fewer blocks, or no trainable parameters.
     """
-    if train != "none" and not any(True for _ in backbone.parameters()):
+    if train != "none" and not (backbone.trainable and any(True for _ in backbone.parameters())):
         raise ConfigError(f"this backbone cannot be trained: set `train: none`, found {train!r}")
     backbone.requires_grad_(train != "none")
     match train:

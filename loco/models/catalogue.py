@@ -38,15 +38,18 @@ MODELS = {
     "compact_cnn": Entry("compact_cnn", "compact_cnn"),
     "concat": Entry("concat", "concat"),
     "dense_sift": Entry("dense_sift", "DenseSIFT"),
+    "features": Entry("computed", "no_network"),
     "pretrained": Entry("from_file", "pretrained"),
     "published": Entry("from_file", "published"),
+    "python": Entry("python_class", "python_class"),
 }
 BACKBONES = {
     "croco": Entry("croco", "load_croco"),
     "onnx": Entry("onnx_backbone", "OnnxBackbone"),
-    "transformers": Entry("hub", "load_hub"),
+    "transformers": Entry("transformers_backbone", "load_transformers"),
 }
 STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # models allowed in the configuration of a model file
+COMPUTED = "features"  # no network: another program computed the features
 KEYPOINTS = ("sift_keypoints",)  # no feature maps: benchmarks that match keypoints detect them in the images
 FIXED_STRIDES = {"compact_cnn": 4}  # pixels; other models have the option `stride`
 
@@ -93,7 +96,7 @@ def is_deterministic(model: Config) -> bool:
     head with a random projection depends on the seed.
     """
     match model["name"]:
-        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
+        case "dense_sift" | "features" | "pretrained" | "published" | "python" | "sift_keypoints":
             return True
         case "concat":
             return all(map(is_deterministic, model["models"]))

@@ -125,6 +125,8 @@ def test_models_lists_what_is_known_and_what_is_there(
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
     assert ["dinov2_vitb14", "14", "768", "Apache-2.0", "facebook/dinov2-base"] in lines
+    assert ["tipsv2_vitg14", "14", "1536", "Apache-2.0", "google/tipsv2-g14"] in lines
+    assert ["sam_vision_model", "sam", "block", "yes", "no", "no", "fixed"] in lines
     assert [model, "compact_cnn"] in [line[:2] for line in lines]
     assert str(broken) in printed.err
     assert str(broken) not in printed.out

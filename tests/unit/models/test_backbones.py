@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -274,9 +275,12 @@ def test_sides_must_be_whole_patches(models):
 
 def test_known_names_fit_their_hub_names():
     for name, known in KNOWN.items():
-        stride = {"resnet50": 32}.get(name) or int(name.split("_")[1].removeprefix("vit")[1:])
-        assert stride == known.stride
-        assert math.isclose(known.dim, {"s": 384, "b": 768, "l": 1024}.get(name.split("_")[-1][3:4], known.dim))
+        if name == "resnet50":
+            assert (known.stride, known.dim) == (32, 2048)
+            continue
+        size, stride = re.fullmatch(r"[a-z0-9]+_(?:vit)?([a-z]+|so400m)(\d+)(?:_reg)?", name).groups()
+        assert int(stride) == known.stride
+        assert known.dim == {"s": 384, "b": 768, "l": 1024, "so400m": 1152, "h": 1280, "g": 1536}[size]
         assert ("registers" in known.hub) == name.endswith("_reg")
 
 
@@ -294,8 +298,12 @@ def test_wrong_options(models):
     ]:
         with pytest.raises(ConfigError, match=message):
             build(folder, **options)
-    for options in ({"facet": "key"}, {"norm": True}):
-        with pytest.raises(ConfigError, match="neither facets nor"):
+    for options, message in [
+        ({"facet": "key"}, "`facet`: this model has no facets"),
+        ({"norm": True}, "`norm`: this model has no final normalisation"),
+        ({"concat_class_token": True}, "`concat_class_token`: this model has no class token"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
             build(models["resnet"][1], **options)
     with pytest.raises(ConfigError, match="no layer 5: its layers are 1 to 4"):
         build(models["resnet"][1], layer=5)
@@ -307,8 +315,8 @@ def test_wrong_options(models):
 
 def test_unsupported_or_broken_configurations(models, tmp_path):
     file = tmp_path / "config.json"
-    file.write_text('{"model_type": "clip"}')
-    with pytest.raises(ConfigError, match=r"'clip' is not supported; supported are: vit, .*resnet"):
+    file.write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match=r"'bert' is not supported; supported are: aimv2, .*resnet.*vit"):
         build(tmp_path)
     for text in ("{", "[]", '{"model_type": "dinov2", "hidden_size": "many"}'):
         file.write_text(text)
@@ -602,7 +610,8 @@ def test_positions_are_interpolated_as_in_the_code_of_dino(models, kind, shape):
         assert torch.equal(backbone(x).maps, plain(x).maps)
         return
     patches = model.embeddings.patch_embeddings((x - MEAN) / STD).detach()
-    found = backbone._embedded(backbone.normalised(x))[:, 1:] - patches
+    extra = {"interpolate_pos_encoding": True} if kind == "vit" else {}
+    found = backbone.embeddings(backbone.normalised(x), **extra)[:, 1:] - patches
     expected = dino_positions(table, *shape).reshape(1, shape[0] * shape[1], -1)
     np.testing.assert_allclose(found.detach().numpy(), np.broadcast_to(expected, found.shape), atol=1e-5)
     difference = (backbone(x).maps - plain(x).maps).norm() / plain(x).maps.norm()
@@ -611,7 +620,7 @@ def test_positions_are_interpolated_as_in_the_code_of_dino(models, kind, shape):
 
 @pytest.mark.parametrize("kind", ["dinov2_with_registers", "dinov3_vit", "resnet"])
 def test_other_models_have_no_such_positions(models, kind):
-    with pytest.raises(ConfigError, match=r"interpolate_offset|remove these options"):
+    with pytest.raises(ConfigError, match="interpolate_offset"):
         build(models[kind][1], interpolate_offset=0.1)
 
 

@@ -16,7 +16,7 @@ import torch
 import loco
 from loco.errors import ConfigError
 from loco.models import build_extractor, save_extractor
-from loco.models.catalogue import BACKBONES, MODELS, is_deterministic, modules_of, parts_of, stride_of
+from loco.models.catalogue import BACKBONES, COMPUTED, MODELS, is_deterministic, modules_of, parts_of, stride_of
 from loco.models.heads import HEADS
 from tests.unit.models.test_croco import published as published_croco
 from tests.unit.models.test_published import published_head, published_transformer
@@ -24,6 +24,15 @@ from tests.unit.models.test_published import published_head, published_transform
 PACKAGE = Path(loco.__file__).parent
 CNN = {"name": "compact_cnn", "dim": 8, "widths": [8, 8], "blocks": 1}
 SIFT = {"name": "dense_sift", "stride": 8, "keypoint_size": 4}
+POOL = """
+import torch
+
+class Pool(torch.nn.AvgPool2d):
+    dim, stride = 3, 8
+
+    def __init__(self):
+        super().__init__(8)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,10 @@ def files(tiny, tmp_path_factory):
     head = {f"trainable_head.{key}": value for key, value in published_head().items()}
     transformer = {f"dino_model.{key}": value for key, value in published_transformer(tiny["vit"], 2).items()}
     torch.save({"model": head | transformer}, folder / "locus.pth")
-    return folder
+    (folder / "pool_of_catalogue.py").write_text(POOL)
+    sys.path.append(str(folder))
+    yield folder
+    sys.path.remove(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,7 @@ def models(tiny, files):
         "residual_mlp_dim": {**vit, "head": {"name": "residual_mlp", "hidden": 4, "dim": 16}},
         "linear": {**vit, "head": {"name": "linear", "dim": 5}},
         "locus": {**vit, "head": {"name": "locus", "dim": 5, "width": 8}},
+        "python": {"name": "python", "class": "pool_of_catalogue.Pool", "stride": 8},
         "pretrained": {"name": "pretrained", "path": str(files), "stride": 4},
         "published": {
             "name": "published",
@@ -86,7 +99,7 @@ def models(tiny, files):
 
 def test_all_kinds_are_tested(models):
     parts = [part for model in models.values() for part in parts_of(model)]
-    assert {model["name"] for model in models.values()} == MODELS.keys()
+    assert {model["name"] for model in models.values()} == MODELS.keys() - {COMPUTED}  # which is not a network
     assert {part["backbone"]["name"] for part in parts if part["name"] == "backbone"} == BACKBONES.keys()
     assert {part["head"]["name"] for part in parts if "head" in part} == HEADS.keys()
 
@@ -140,7 +153,7 @@ def test_the_modules_are_those_that_building_imports(models):
 
 
 def test_a_pretrained_model_may_require_what_any_stored_model_requires(models):
-    stored = [model for name, model in models.items() if model["name"] not in ("pretrained", "published")]
+    stored = [model for name, model in models.items() if model["name"] not in ("pretrained", "published", "python")]
     for model in stored:
         assert set(modules_of(model)) < set(modules_of(models["pretrained"]))
 
