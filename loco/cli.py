@@ -204,6 +204,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     if drawn:
         maps, sizes, paths = zip(*drawn)
         _write_pca(maps, sizes, paths, model.stride)
+    print(f"features of {len(stems) - len(broken)} images written to {arguments.out}")
     if broken:
         raise DataError("\n".join([f"{len(broken)} of {len(stems)} images could not be processed:", *broken]))
 

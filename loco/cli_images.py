@@ -53,6 +53,8 @@ def read_photo(path: Path, max_size: int | None) -> Photo:
 def require_files(paths: Sequence[Path]) -> None:
     """Refuse images that do not exist."""
     for path in paths:
+        if path.is_dir():
+            raise DataError("this is a folder, not an image", file=path, remedy=f"pass its images: {path}/*")
         if not path.is_file():
             raise DataError("the image does not exist", file=path)
 

@@ -64,7 +64,7 @@ def match_options(add: Callable[..., Any]) -> None:
         "--pairs",
         choices=("exhaustive", "sequential", "retrieval"),
         default="exhaustive",
-        help="pairs to match: all, each image with those that follow it, or each with the most similar (default: all)",
+        help="pairs to match: all (default), each image with those that follow it, or each with the most similar",
     )
     add(
         "--neighbours",
@@ -151,6 +151,7 @@ def _match_folder(arguments: argparse.Namespace) -> None:
         database = out / "database.db"
         inliers = write_database(root, names, pairs, out, database, not arguments.several_cameras)
         print(f"{inliers} matches agree with the two-view geometry of their pair: {database}")
+        print(f"next: colmap mapper --database_path {database} --image_path {root} --output_path FOLDER")
 
 
 def _named(paths: Sequence[Path]) -> tuple[Path, list[str]]:
@@ -158,7 +159,7 @@ def _named(paths: Sequence[Path]) -> tuple[Path, list[str]]:
     from loco.datasets.colmap import photographs
 
     if len(paths) == 1 and paths[0].is_dir():
-        files, root = photographs(paths[0]), paths[0]
+        files, root = photographs(paths[0]), Path(os.path.normpath(paths[0]))
         if not files:
             raise DataError("the folder contains no images", file=root)
     else:

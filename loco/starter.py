@@ -37,10 +37,10 @@ def write_starter(folder: Path, out: Path) -> None:
     Raises:
         ConfigError: the file exists, the folder does not, or nothing in it is recognised.
     """
+    found, unnamed = _find(folder)
     if os.path.lexists(out):
         raise ConfigError(f"{out} exists and is not overwritten; name another file with --out, or remove it")
-    found, unnamed = _find(folder)
-    command = f"snakemake{_snakefile()} --configfile {shlex.quote(str(out))} --cores all"
+    command = f"snakemake{_snakefile()} --configfile {shlex.quote(str(out))} --cores {os.cpu_count() or 1}"
     text = configuration(found, image_size(found), command)
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "x", encoding="utf-8") as file:
@@ -50,6 +50,8 @@ def write_starter(folder: Path, out: Path) -> None:
         print(f"left out, because these are no names of scenes (rename the folders): {', '.join(map(repr, unnamed))}")
     if found.others:
         print(f"left out, because they are not of this format: {', '.join(found.others)}")
+    if "train" not in split(found.scenes, found.format):
+        print(f"nothing is trained with the scenes of one place: see `splits` in {out}")
     print(f"next: {command} check_all")
 
 
@@ -75,7 +77,7 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str)
         "",
         "run: # the selection of what is run; each name is defined below",
         f"  splits: [{name}]",
-        f"  experiments: [{', '.join(experiments)}]{'' if trained else ' # add `trained` to train'}",
+        f"  experiments: [{', '.join(experiments)}]{'' if trained else ' # see `splits`: nothing is trained'}",
         f"  benchmarks: [{', '.join(benchmarks)}] # config/README.md lists the other benchmarks",
         "  seeds: [0] # with more seeds, tables show the variation between runs",
         "",
@@ -182,13 +184,18 @@ def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list
         lines.append(
             "fuse: { voxel: 0.03, max_depth: 5.0 } # in metres; fuses a mesh, from which missing depth is filled"
         )
+    lines.append("check: { decode: all } # read every image; `sample` is faster, and decodes some of them")
     lines += ["frames: # preparation of the images", f"  height: {height} # in pixels; {raw_size}", f"  width: {width}"]
     if found.format in VIDEOS:
         lines.append(
             "  max_overlap: 0.8 # keyframe selection: leave out a frame that overlaps more with an earlier one"
         )
     if found.format in (PHOTOGRAPHS, "colmap"):
-        lines.append("  scale: 1.0 # metres per model unit; measure a distance in the scene and in the model")
+        lines += [
+            "  # Metres per unit of the model. Radii of losses and benchmarks are in metres, so scores mean nothing",
+            "  # until it is set: measure a distance in the scene, and the same distance in the model with COLMAP.",
+            "  scale: 1.0",
+        ]
     lines.append("patches: { stride: 4 } # pixels between the locations at which features are evaluated")
     if found.format in ("matterport3d", "scannet"):
         lines.append(
@@ -203,8 +210,9 @@ def _split(name: str, parts: dict[str, list[str]], scenes: Sequence[str]) -> lis
         reason = "all scans show one room" if len(scenes) > 1 else "there is only one scene"
         lines = [
             f"# Nothing is trained yet: {reason}, and a model cannot be tested on the scene that it was trained on.",
-            "# To train, record another scene, add its name to `scenes` above and to a part `train` here, and add",
-            f"# `trained` to `run.experiments`: train: {{ {name}: [...] }}",
+            "# To train, record another scene (or cut a long recording into two folders, which then share surfaces),",
+            "# add its name to `scenes` above and to a part `train` here, and add `trained` to",
+            f"# `run.experiments`: train: {{ {name}: [...] }}",
         ]
     for part, members in parts.items():
         lines += _listed(f"{part}: {{ {name}: ", members, " }")
@@ -227,7 +235,7 @@ experiments:
         kappa: [5.0, 5.0, 5.0]
         weights: [1.0, 0.3, 0.2]
         tau: 0.05
-      steps: 400
+      steps: 400 # several minutes on two cores; for a first test 30, which must exceed `warmup_steps`
       batch: { scenes: 1, images_per_scene: 8, patches_per_image: 320 }
       optimiser: { lr: 3.0e-3, weight_decay: 0.05, warmup_steps: 20 }
       augment: { brightness: 0.3, contrast: 0.3, colour: 0.1 }

@@ -52,9 +52,9 @@ class Recognised(NamedTuple):
 def recognise(folder: Path) -> Recognised | None:
     """Return the scenes of a folder, or None if there are none.
 
-    The folder may be a scene itself, contain the scenes, or contain the folder of the scenes up to two levels below.
-    Folders of photographs are recognised only directly in it. If there are scenes of several formats, the format with
-    the most scenes is returned.
+    The folder may be a scene itself or a folder in it, contain the scenes, or contain the folder of the scenes up to
+    two levels below. Folders of photographs are recognised only directly in it. If there are scenes of several formats,
+    the format with the most scenes is returned.
     """
     if (format := _format(folder, folder.name)) is not None:
         return Recognised(format, folder.parent, [folder.name], [])
@@ -64,6 +64,8 @@ def recognise(folder: Path) -> Recognised | None:
         if found := [format for format in formats.values() if format]:
             format = max(EXAMPLES, key=found.count)
             return _recognised(format, root, names, [name for name in names if formats[name] == format])
+    if (format := _format(folder.parent, folder.parent.name)) is not None:  # its folder of colour images, for example
+        return Recognised(format, folder.parent.parent, [folder.parent.name], [])
     names = _names(folder)
     if photographed := [name for name in names if _has_photographs(folder / name)]:
         return _recognised(PHOTOGRAPHS, folder, names, photographed)
