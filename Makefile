@@ -4,6 +4,7 @@
 # make quick       set up, then lint and run a fast selection of the tests, before a commit
 # make test        set up, then lint and run the tests
 # make test-all    the same, with the long tests: every shipped configuration from raw files to tables, for example
+# make test-cluster   set up, then run the workflow on a SLURM cluster on this machine, which it installs (Debian, root)
 # make docs        set up, then build the documentation site: build/site/index.html
 # make env         only set up: .venv from constraints.txt
 # make lint        check style, types and the Snakefile
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env browser demo demo-full quick test test-all docs lint clean
+.PHONY: help env browser demo demo-full quick test test-all test-cluster cluster-packages docs lint clean
 
 PYTHON ?= python3
 CORES ?= $(shell nproc)
@@ -21,6 +22,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 # Debian and Ubuntu packages of the libraries that open3d and opencv link against.
 SYSTEM_LIBRARIES := libusb-1.0-0 libgl1 libegl1 libx11-6 libgomp1 libglib2.0-0
+
+# Debian packages of the tests on SLURM and on a storage provider.
+CLUSTER := munge rsync slurm-client slurmctld slurmd
 
 # The comment at the top of this file.
 help:
@@ -50,7 +54,7 @@ demo-full: env
 QUICK := $(patsubst %,tests/unit/%.py, \
 	datasets/test_calibration datasets/test_distortion datasets/test_orientation datasets/test_ply \
 	evaluation/test_catalogue evaluation/test_refinement geometry/test_cameras geometry/test_patches \
-	losses/test_contrastive losses/test_triplet models/test_heads \
+	losses/test_contrastive losses/test_triplet matching/test_pairs models/test_heads \
 	results/test_report results/tables/test_checks results/tables/test_labels results/tables/test_markup \
 	simulate/test_house steps/test_conventions storage/test_content_id storage/test_json_file storage/test_manifest \
 	training/test_optimiser training/test_phases test_environment test_records test_structure)
@@ -71,6 +75,13 @@ browser:
 	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null \
 		|| (grep -qsx 'ID=debian' /etc/os-release && $(call apt_install,chromium)) \
 		|| echo 'note: no Chromium is installed, so the tests of HTML pages are skipped' >&2
+
+test-cluster: env cluster-packages
+	$(BIN)/pytest tests/cluster --durations 0 --verbose
+
+cluster-packages:
+	@(for program in munged slurmctld slurmd sbatch rsync; do command -v $$program; done) | wc -l | grep -qx 5 \
+		|| $(call apt_install,$(CLUSTER))
 
 # Without links that lead nowhere. The variable silences an advertisement of the theme.
 docs: env

@@ -75,7 +75,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         torch.manual_seed(0)
-        # The size of DINOv2 S/14, random weights: what a step costs does not depend on their values.
+        # The size of DINOv2 S/14 with random weights, because the cost of a step does not depend on their values.
         config = Dinov2Config(
             hidden_size=384, num_hidden_layers=12, num_attention_heads=6, patch_size=14, image_size=518
         )
@@ -90,8 +90,8 @@ def main() -> None:
         computed = run(model, [frames, correspondences], arguments.steps, folder)
         stored = run(model, [frames, correspondences, encoded], arguments.steps, folder)
     print("| features of the backbone | images per second | fraction of loading |\n| :-- | --: | --: |")
-    for title, (rate, share, _) in (("computed at each step", computed), ("stored", stored)):
-        print(f"| {title} | {rate:.1f} | {100 * share:.0f} % |")
+    for title, (rate, loading, _) in (("computed at each step", computed), ("stored", stored)):
+        print(f"| {title} | {rate:.1f} | {100 * loading:.0f} % |")
     apart = np.abs(np.subtract(computed[2], stored[2])).max()
     print(f"\n{stored[0] / computed[0]:.1f} times the images per second; losses differ by at most {apart:.1e}")
 

@@ -58,13 +58,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_scene(Path(folder), arguments.pairs)
-        # Fresh processes, so that nothing else counts.
+        # New processes, so that only the memory of the search is measured.
         command = [sys.executable, "-m", "benchmarks.correspondences", "--threads", str(arguments.threads), "--run"]
         runs = {
             form: json.loads(subprocess.run([*command, form, folder], check=True, capture_output=True).stdout)
             for form in ("plain", "shared")
         }
-    print("| search | s a pair | memory, MB | recall@10px of the four settings, % |\n| :-- | --: | --: | :-- |")
+    print("| search | s per pair | memory, MB | recall@10px of the four settings, % |\n| :-- | --: | --: | :-- |")
     for title, (seconds, megabytes, recalls) in runs.items():
         shown = ", ".join(f"{100 * recall:.1f}" for recall in recalls)
         print(f"| {title} | {seconds / arguments.pairs:.2f} | {megabytes:.0f} | {shown} |")
@@ -147,7 +147,7 @@ def plain_errors(scene: EvaluatedScene, count: int, filter: str, visible_only: b
 
 
 def memory(entry: str) -> float:
-    """Of this process, MB: ``VmRSS`` is what it holds now, ``VmHWM`` the most that it held."""
+    """Return a memory value of this process, MB: ``VmRSS``, its current memory, or ``VmHWM``, its peak."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(entry)) / 1000
 

@@ -22,14 +22,14 @@ from scipy.special import ndtr
 from loco.evaluation.intervals import FRACTION, LEVELS, Design, Item, Level
 
 KINDS = ("mean", "weighted mean", "difference", "fraction", "median", "median difference")
-OFFSET = -1.5  # of a score before it becomes a fraction: some are near 0
+OFFSET = -1.5  # added to scores before they are mapped to fractions, so that some fractions are near 0
 
 
 class Effects(NamedTuple):
     """Variances of the effects on the score of a pair."""
 
     scene: float
-    image: float  # of both images together
+    image: float  # sum over both images
     pair: float
     seed: float = 0.0
     seed_scene: float = 0.0
@@ -41,7 +41,7 @@ SEEDS = Effects(0.2, 0.2, 0.2, 0.05, 0.05, 0.3)
 
 
 class Trials:
-    """Repeated draws of scores, of one size."""
+    """Repeated draws of the scores of a dataset of fixed size."""
 
     def __init__(self, scenes: int, images: int, pairs: int, effects: Effects, seeds: int = 1, seed: int = 0) -> None:
         """``images`` and ``pairs`` are numbers per scene."""
@@ -55,7 +55,7 @@ class Trials:
         self.weights = self.rng.gamma(2.0, size=len(self.items))
 
     def draw(self, level: Level) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """Scores (s, m), the mean of the population in each scene (scenes, n), and the variance around these means.
+        """Draw scores (s, m); also return the population mean of each scene (scenes, n), and the variance around it.
 
         New pairs of the same images are drawn from all pairs, with replacement.
         """
@@ -112,7 +112,7 @@ def coverage(trials: Trials, level: Level, kind: str, count: int, resamples: int
 
 
 def _median(means: NDArray[np.float64], variance: float) -> float:
-    """Median of a mixture of normal distributions of one variance."""
+    """Return the median of a mixture of normal distributions with equal variance."""
     return brentq(lambda x: ndtr((x - means) / np.sqrt(variance)).mean() - 0.5, -10, 10)
 
 
@@ -142,8 +142,8 @@ def percentile_bootstrap(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--scenes", type=int, nargs="+", default=[3, 6, 12], help="numbers of scenes")
-    parser.add_argument("--trials", type=int, default=1000, help="intervals per number")
-    parser.add_argument("--resamples", type=int, default=300, help="of the percentile bootstrap")
+    parser.add_argument("--trials", type=int, default=1000, help="number of intervals per number of scenes")
+    parser.add_argument("--resamples", type=int, default=300, help="number of resamples of the percentile bootstrap")
     options = parser.parse_args()
     print(f"| scenes | seeds | new | {' | '.join(KINDS)} | percentile bootstrap of means |")
     print("| --: | --: | :-- |" + " --: |" * (len(KINDS) + 1))

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from benchmarks.fuzz_targets import BROKEN, ROOT, TARGETS, Target
 
-MEMORY = 1 << 30  # bytes above what a worker takes before it reads anything
+MEMORY = 1 << 30  # bytes in addition to the memory of a worker before it reads anything
 EXTREME = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1)
 WORDS = (
     *(b"nan", b"-1.#IND", b"inf", b"1e308", b"-1", b"0", b"99999999999999999999", b"9" * 5000, b"1_0", b"0x10"),
@@ -65,7 +65,7 @@ def _once(data: bytes, rng: random.Random) -> bytes:
             return data[:at] + number.to_bytes(width, rng.choice(("little", "big"))) + data[at + width :]
         case 5:
             return data[:at]
-        case 6:  # a number or a word of a text
+        case 6:  # replace a number or a word of a text
             words = list(re.finditer(rb"[-+.\w]+", data[:4096]))
             if words:
                 word = rng.choice(words)
@@ -101,7 +101,7 @@ def reseal(file: Path) -> None:
     found = re.search(rb"content_id\W{1,8}([0-9a-f]{64})", data[:HEAD])
     if found and found.end() <= HEAD:
         file.write_bytes(data[: found.start(1)] + BLANK.encode() + data[found.end(1) :])
-        with suppress(ValueError):  # what is around the id is damaged, so it cannot be renewed
+        with suppress(ValueError):  # the bytes around the id are damaged, so it cannot be renewed
             seal(file)
 
 
@@ -109,7 +109,7 @@ def reseal(file: Path) -> None:
 
 
 def work(name: str, target: Target, seed: int, first: int, last: int, seconds: float) -> None:
-    """Read mutations ``first`` to ``last`` - 1; report the number of each before, and its outcome after it."""
+    """Read mutations ``first`` to ``last`` - 1; report the number of each before reading it, and then the outcome."""
     from loco.errors import LocoError
 
     logging.disable(logging.CRITICAL)
@@ -117,7 +117,7 @@ def work(name: str, target: Target, seed: int, first: int, last: int, seconds: f
         folder = Path(temporary, "raw")
         files = {file: file.read_bytes() for file in target.write(folder)}
         if target not in BROKEN.values():
-            target.read(folder)  # whole; and what is imported counts as the baseline
+            target.read(folder)  # the intact files: includes all imports in the baseline
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -128,7 +128,7 @@ def work(name: str, target: Target, seed: int, first: int, last: int, seconds: f
             if rng.random() < 0.5:
                 reseal(file)
             _report(number=number, file=file.name)
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # whose signal ends the process, whatever it is in
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal ends the process, even inside C code
             try:
                 target.read(folder)
                 outcome, text = "read", ""
@@ -178,7 +178,7 @@ def campaign(name: str, seed: int, first: int, last: int, seconds: float) -> tup
                 [*command, "--from", str(first), "--to", str(last)], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors
             )
             errors.seek(0)
-            said = errors.read()[-2000:].decode(errors="replace")
+            message = errors.read()[-2000:].decode(errors="replace")
         begun = None
         for line in worker.stdout.splitlines():
             fact = json.loads(line) if line.startswith(b"{") and line.endswith(b"}") else {}
@@ -192,11 +192,11 @@ def campaign(name: str, seed: int, first: int, last: int, seconds: float) -> tup
             if fact["outcome"].isupper():
                 faults.append(f"{name} {fact['number']}: {fact['outcome']}\n{fact['text']}")
         if begun is None and worker.returncode:
-            raise SystemExit(f"the worker of {name} failed before it read anything:\n{said}")
+            raise SystemExit(f"the worker of {name} failed before it read anything:\n{message}")
         if begun is not None:
             outcome = "HANG" if worker.returncode == -signal.SIGPROF else "CRASH"
             outcomes[outcome] += 1
-            faults.append(f"{name} {begun}: {outcome} (exit status {worker.returncode})\n{said}")
+            faults.append(f"{name} {begun}: {outcome} (exit status {worker.returncode})\n{message}")
             first = begun + 1
     return outcomes, peak, faults
 

@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 SIZE = (24, 32)
 K = np.array([[30.0, 0, 15.5], [0, 30, 11.5], [0, 0, 1]])
-UNFORESEEN = "report the traceback"  # of a problem that no reader foresaw
+UNFORESEEN = "report the traceback"  # messages of problems that no reader foresaw
 NO_MEMORY = "does not fit into memory"
 
 
@@ -61,7 +61,7 @@ def depth() -> bytes:
 
 def pose(number: int) -> np.ndarray:
     moved = np.eye(4)
-    moved[0, 3] = 0.001 * number  # so little that the frames agree whatever their depth is
+    moved[0, 3] = 0.001 * number  # so little that the frames are consistent for any depth
     return moved
 
 
@@ -175,6 +175,17 @@ def tum_rgbd(folder: Path) -> list[Path]:
         files[f"{kind}.txt"] = b"# time file\n" + b"".join(f"{k}.0 {kind}/{k}.png\n".encode() for k in range(2))
     files["groundtruth.txt"] = b"# poses\n" + b"".join(f"{k / 100} 0 0 0 0 0 0 1\n".encode() for k in range(-5, 110))
     return put(folder / "s", files)
+
+
+def nerfstudio(folder: Path) -> list[Path]:
+    camera = {"w": 32, "h": 24, "fl_x": K[0, 0], "fl_y": K[1, 1], "cx": 16.0, "cy": 12.0, "k1": 0.01}
+    files = {f"images/{k}.png": image(number=k) for k in range(2)} | {f"depth/{k}.png": depth() for k in range(2)}
+    frames = [
+        {"file_path": f"images/{k}.png", "depth_file_path": f"depth/{k}.png", "transform_matrix": pose(k).tolist()}
+        for k in range(2)
+    ]
+    content = json.dumps({**camera, "frames": frames}, indent=1).encode()
+    return put(folder / "s", {**files, "transforms.json": content, "depth_scale.txt": b"1000\n"})
 
 
 def colmap(folder: Path, kind: str) -> list[Path]:
@@ -422,7 +433,7 @@ def read_models(folder: Path) -> None:
 
     yield_errors(lambda: load(folder / "model.safetensors"))
     yield_errors(lambda: croco._read(folder / "published.ckpt"))
-    published.read_weights(folder / "published.ckpt")  # to build a model of it takes its backbone
+    published.read_weights(folder / "published.ckpt")  # building a model from it requires its backbone
 
 
 # --- broken targets, by which the fuzzer itself is tested -------------------------------------------------------------
@@ -458,6 +469,7 @@ TARGETS = {
     "posed_rgbd": _raw(posed_rgbd, "posed_rgbd"),
     "seven_scenes": _raw(seven_scenes, "seven_scenes"),
     "tum_rgbd": _raw(tum_rgbd, "tum_rgbd"),
+    "nerfstudio": _raw(nerfstudio, "nerfstudio"),
     "colmap binary": _raw(partial(colmap, kind="binary"), "colmap"),
     "colmap text": _raw(partial(colmap, kind="text"), "colmap"),
     "hpatches": _raw(hpatches, "hpatches", "v_s"),

@@ -33,9 +33,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "matterport3d": {"rooms": 2, "repetition": 0.5, "panoramas": 2, "image": {"height": 48, "width": 60}},
 }
 Damage = Callable[[str, Path, str], None]
-RESIZED = re.compile("the intrinsics appear|belongs? to images of another size")  # or by the principal point alone
-INVERTED = re.compile("poses appear to be (world-to-camera|camera-to-world)")  # COLMAP's are world-to-camera
-# Fault -> what the check should call it (None: nothing), and how to make it.
+RESIZED = re.compile("the intrinsics appear|belongs? to images of another size")  # or only by the principal point
+INVERTED = re.compile("poses appear to be (world-to-camera|camera-to-world)")  # the poses of COLMAP are world-to-camera
+# Fault -> expected message of the check (None: no message), and the function that causes it.
 FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
     "none": (None, lambda *_: None),
     "inverted poses": (INVERTED, lambda f, path, scene: rewrite_poses(f, path, scene, np.linalg.inv)),
@@ -66,7 +66,7 @@ def problems_of(format: str, source: Path, scene: str, damage: Damage) -> list[s
 
 def write_scene(format: str, folder: Path, scene: str, seed: int) -> None:
     simulate_scene(format, folder / scene, scene, SETTINGS[format] | {"seed": seed})
-    if format == "scannet":  # the poses of an export are text
+    if format == "scannet":  # an export stores poses as text
         export_scannet(folder / scene / f"{scene}.sens", folder / scene)
         (folder / scene / f"{scene}.sens").unlink()
 

@@ -35,8 +35,8 @@ from loco.training.phases import phases_of
 PAIRS = {"rho": 0.1, "kappa": 5.0, "tau": 0.05}
 ONE_LIST = {"name": "exact", **PAIRS}
 PER_QUERY = {"name": "exact", "ranking": "query", **PAIRS}
-CAPS = {"max_positives": 6000, "max_negatives": 30000}  # of LoCo's release
-ESTIMATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name -> the estimate, and what it estimates
+CAPS = {"max_positives": 6000, "max_negatives": 30000}  # as in LoCo's release
+ESTIMATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name -> (estimate, exact loss)
     "one list": (ONE_LIST, ONE_LIST),
     "sampled, 16 anchors": ({"name": "sampled", "anchors": 16, **CAPS, **PAIRS}, ONE_LIST),
     "sampled, 64 anchors": ({"name": "sampled", "anchors": 64, **CAPS, **PAIRS}, ONE_LIST),
@@ -45,11 +45,11 @@ ESTIMATES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # name -> the e
     "per query, 256 queries": ({**PER_QUERY, "queries": 256}, PER_QUERY),
     "per query, 1,024 queries": ({**PER_QUERY, "queries": 1024}, PER_QUERY),
 }
-WARM_STEPS = 30  # of training before the gradients are compared: at the start, all batches pull the same way
+WARM_STEPS = 30  # training steps before the comparison: at the start, the gradients of all batches are similar
 
 
 def gradient(extractor: nn.Module, batch: Batch, criterion: RankingLoss) -> tuple[Tensor, float]:
-    """Gradient of the loss of a batch by all trained parameters (p,), and CPU seconds of the loss and its gradient."""
+    """Return the gradient of the loss of a batch (p,) over all trained parameters, and its CPU seconds."""
     features = patch_features(extractor, batch)
     leaf = features.detach().requires_grad_()
     began = time.process_time()
@@ -61,23 +61,28 @@ def gradient(extractor: nn.Module, batch: Batch, criterion: RankingLoss) -> tupl
 
 
 def study(extractor: nn.Module, batches: Sequence[Batch], draws: int) -> dict[str, tuple[float, float, float]]:
-    """Return the cosines of each estimate with the exact gradient and with the mean one of other batches; CPU s."""
+    """Compare the gradients of all estimates.
+
+    Returns:
+        For each estimate, the mean cosine with the exact gradient of the same batch, the mean cosine with the mean
+        exact gradient of the other batches, and the mean CPU seconds.
+    """
     exact = {
         str(of): [gradient(extractor, batch, build_loss(**of, normalise=False)) for batch in batches]
         for of in (ONE_LIST, PER_QUERY)
     }
     found = {}
     for name, (loss, of) in ESTIMATES.items():
-        own, agreed, seconds = [], [], []
-        whole = torch.stack([vector for vector, _ in exact[str(of)]])
+        same, other, seconds = [], [], []
+        gradients = torch.stack([vector for vector, _ in exact[str(of)]])
         for number, batch in enumerate(batches):
-            others = whole[torch.arange(len(batches)) != number].mean(dim=0)
+            mean_of_others = gradients[torch.arange(len(batches)) != number].mean(dim=0)
             for draw in range(1 if loss == of else draws):
                 estimate, cost = gradient(extractor, batch, build_loss(**loss, seed=draw, normalise=False))
-                own.append(cosine_similarity(estimate, whole[number], dim=0).item())
-                agreed.append(cosine_similarity(estimate, others, dim=0).item())
+                same.append(cosine_similarity(estimate, gradients[number], dim=0).item())
+                other.append(cosine_similarity(estimate, mean_of_others, dim=0).item())
                 seconds.append(cost)
-        found[name] = tuple(float(torch.tensor(values).mean()) for values in (own, agreed, seconds))
+        found[name] = tuple(float(torch.tensor(values).mean()) for values in (same, other, seconds))
     return found
 
 
@@ -99,12 +104,12 @@ def warmed(experiment: Mapping[str, Any], batches: Batches) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", nargs="+", required=True, help="configuration files, as of the run")
-    parser.add_argument("--experiment", required=True, help="with `cache: true`")
+    parser.add_argument("--config", nargs="+", required=True, help="configuration files of the run")
+    parser.add_argument("--experiment", required=True, help="an experiment with `cache: true`")
     parser.add_argument("--split", required=True)
-    parser.add_argument("--patches", type=int, nargs="+", default=[100, 200, 400, 800], help="per image")
+    parser.add_argument("--patches", type=int, nargs="+", default=[100, 200, 400, 800], help="patches per image")
     parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--draws", type=int, default=2, help="of each estimate for each batch")
+    parser.add_argument("--draws", type=int, default=2, help="number of draws of each estimate per batch")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -118,10 +123,10 @@ def main() -> None:
         batches = [source.draw(step) for step in range(options.batches)]
         found = study(extractor, batches, options.draws)
         size = round(sum(len(batch.rows) for batch in batches) / len(batches))
-        for name, (own, agreed, seconds) in found.items():
-            whole = found["one list" if ESTIMATES[name][1] is ONE_LIST else "per query"][2]
+        for name, (same, other, seconds) in found.items():
+            exact = found["one list" if ESTIMATES[name][1] is ONE_LIST else "per query"][2]
             print(
-                f"| {size:,} | {name} | {own:.3f} | {agreed:.3f} | {seconds:.3f} | {seconds / whole:.2f} |", flush=True
+                f"| {size:,} | {name} | {same:.3f} | {other:.3f} | {seconds:.3f} | {seconds / exact:.2f} |", flush=True
             )
 
 

@@ -15,8 +15,8 @@ from scipy.sparse.linalg import spsolve
 from loco.geometry.inpaint import inpaint_depth
 from loco.simulate.handheld import Walk
 
-LEAST_VARIANCE = 2.2e-6
-MOST_HOLES = 0.2  # frames with more are dropped, not filled
+MIN_VARIANCE = 2.2e-6
+MAX_HOLES = 0.2  # largest fraction of missing pixels; frames with more are dropped
 REPEATS = 3
 
 
@@ -32,7 +32,7 @@ def solve_whole_image(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> ND
     around = np.stack([held[dy : dy + height, dx : dx + width] for dy, dx in offsets])
     squared = (around - gray) ** 2
     variance = 0.6 * np.nanvar(np.concatenate([around, gray[None]]), axis=0)
-    variance = np.maximum(np.maximum(variance, -np.nanmin(squared, axis=0) / np.log(0.01)), LEAST_VARIANCE)
+    variance = np.maximum(np.maximum(variance, -np.nanmin(squared, axis=0) / np.log(0.01)), MIN_VARIANCE)
     weights = np.nan_to_num(np.exp(-squared / variance))
     weights *= (depth <= 0) / weights.sum(axis=0)
 
@@ -58,18 +58,18 @@ def main() -> None:
     totals = np.zeros(2)
     for number, photo in enumerate(Walk("benchmark", settings).photos()):
         holes = np.mean(photo.depth == 0)
-        if holes > MOST_HOLES:
+        if holes > MAX_HOLES:
             continue
-        whole, whole_time = timed(solve_whole_image, photo.depth, photo.rgb)
+        reference, whole_time = timed(solve_whole_image, photo.depth, photo.rgb)
         ours, our_time = timed(inpaint_depth, photo.depth, photo.rgb)
-        np.testing.assert_allclose(ours, whole, rtol=1e-5)
+        np.testing.assert_allclose(ours, reference, rtol=1e-5)
         totals += whole_time, our_time
         print(row(f"{number} | {holes:.1%}", whole_time, our_time), flush=True)
     print(row("all | ", *totals))
 
 
 def timed(fill: Callable, depth: NDArray, rgb: NDArray) -> tuple[NDArray, float]:
-    """Return the result of a call, and its shortest time in seconds."""
+    """Return the result of a call, and the shortest time of several calls in seconds."""
     filled = fill(depth, rgb)
     return filled, min(timeit.repeat(lambda: fill(depth, rgb), number=1, repeat=REPEATS))
 

@@ -30,13 +30,13 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-# Times, states that are kept, and locks: a lock lists a process, and a killed one cannot clear it.
+# Files that differ between equal runs: times, saved states, and locks, which a killed process does not remove.
 LEFT_OUT = ("results/logs/", "results/benchmarks/", "tensorboard", "events.out.", "/state-", "/.lock")
 TIMES = re.compile("second|time|share|fraction|gb")  # columns of `log.csv` that hold times and memory
 KINDS = ("all processes", "Snakemake alone", "one job alone")
-TRAINING = {"steps": 12, "validate_every": 4, "save_every": 3}  # long enough to be killed in it
-PATIENCE = 1800  # seconds that a run may take
-VARIANTS: tuple[dict[str, Any], ...] = (  # what is changed: nothing, training, frames and all below, scores
+TRAINING = {"steps": 12, "validate_every": 4, "save_every": 3}  # long enough that a kill can happen during training
+PATIENCE = 1800  # longest duration of a run, seconds
+VARIANTS: tuple[dict[str, Any], ...] = (  # changes of: nothing, the training, the frames and all later steps, scores
     {},
     {"experiments": {"quick": {"train": {"steps": 9}}}},
     {"datasets": {"tiny": {"frames": {"max_hole_fraction": 0.5}}}},
@@ -52,14 +52,14 @@ class Chain:
     cores: int
     variant: int = 0
     changed: bool = False
-    kills: list[tuple[str, str]] = field(default_factory=list)  # (kind, what ran)
-    unlocks: Counter[str] = field(default_factory=Counter)  # by the kind of kill before
+    kills: list[tuple[str, str]] = field(default_factory=list)  # (kind, rules of the jobs that ran)
+    unlocks: Counter[str] = field(default_factory=Counter)  # number of unlocks by the kind of the previous kill
     faults: list[str] = field(default_factory=list)
     starts: int = 0
-    mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # in the environment of all processes, orphans too
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)  # in the environment of all processes, also of orphans
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start Snakemake in a session of its own."""
+        """Start Snakemake in a separate session."""
         self.starts += 1
         self.folder.mkdir(parents=True, exist_ok=True)
         configs = [ROOT / "tests/workflow/tiny.yaml", self.folder / "training.yaml", self.folder / "variant.yaml"]
@@ -80,7 +80,7 @@ class Chain:
             )
 
     def output(self) -> Path:
-        """Return the file that the last run printed to."""
+        """Return the file that contains the output of the last run."""
         return self.folder / f"output{self.starts}.txt"
 
     def processes(self) -> dict[int, str]:
@@ -91,7 +91,7 @@ class Chain:
                 try:
                     if f"KILL_CAMPAIGN={self.mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                         found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                except OSError:  # has ended, or is another user's
+                except OSError:  # the process has ended or belongs to another user
                     continue
         return {pid: command for pid, command in found.items() if command}  # a zombie has no command line
 
@@ -109,7 +109,7 @@ class Chain:
             time.sleep(0.1)
 
     def disturb(self, run: subprocess.Popen[bytes], kind: str, delay: float, rng: random.Random) -> bool:
-        """Kill a run after ``delay`` seconds. Returns whether it had not ended before."""
+        """Kill a run after ``delay`` seconds; return whether it was still running."""
         try:
             run.wait(delay)
         except subprocess.TimeoutExpired:
@@ -132,8 +132,8 @@ class Chain:
 
     def recover(self) -> None:
         """Unlock the folder if the last run reported a lock; record any other failure."""
-        said = self.output().read_text(errors="replace")
-        if "--unlock" in said:
+        output = self.output().read_text(errors="replace")
+        if "--unlock" in output:
             self.unlocks[self.kills[-1][0] if self.kills else "no kill"] += 1
             self.start("--unlock").wait(PATIENCE)
         else:
@@ -141,13 +141,13 @@ class Chain:
             self.wait_for_orphans()
 
     def wait_for_orphans(self) -> None:
-        """Wait for jobs that outlived their Snakemake, as they may still write."""
+        """Wait for jobs that outlived their Snakemake process, because they may still write."""
         end = time.monotonic() + PATIENCE
         while self.processes() and time.monotonic() < end:
             time.sleep(0.2)
 
     def run(self, rng: random.Random, kills: int, longest: float) -> None:
-        """Run the workflow until it is complete, with up to so many kills, each within ``longest`` seconds."""
+        """Run the workflow until it is complete, with at most this number of kills, each within ``longest`` seconds."""
         while len(self.faults) < 5:
             process, kind, delay = self.start(), rng.choice(KINDS), rng.uniform(0, longest)
             if len(self.kills) < kills and self.disturb(process, kind, delay, rng):
@@ -171,12 +171,12 @@ class Chain:
         }
 
     def compare(self, undisturbed: Chain) -> int:
-        """Compare with an undisturbed run and record the differences. Returns the number of compared files."""
+        """Compare the files with an undisturbed run, and record differences; return the number of compared files."""
         found, expected = self.results(), undisturbed.results()
         extra = set() if self.changed else found.keys() - expected.keys()  # files of other settings may stay
         self.faults += [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
         self.faults += [f"{name} differs" for name in sorted(expected) if found.get(name, b"") != expected[name]]
-        self.faults += [f"{name} is in no undisturbed run" for name in sorted(extra)]
+        self.faults += [f"{name} does not exist in any undisturbed run" for name in sorted(extra)]
         self.faults += [f"{path} was left over" for path in sorted(self.folder.rglob("*.part*"))]
         return len(expected)
 
@@ -194,7 +194,7 @@ def _without_times(path: Path) -> bytes:
 
 
 def campaign(folder: Path, kills: int, seed: int, cores: int) -> bool:
-    """Run chains until the number of kills is reached, and print the results. Returns whether there was no fault."""
+    """Run chains until the number of kills is reached, and print the results; return whether there was no fault."""
     rng, chains, undisturbed = random.Random(seed), [], {}
 
     def reference(variant: int) -> Chain:
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0, help="seed of the times, kinds and settings")
     parser.add_argument("--cores", type=int, default=2, help="cores of each Snakemake process")
-    parser.add_argument("--directory", type=Path, help="folder to run in, which is kept (default: a temporary one)")
+    parser.add_argument("--directory", type=Path, help="working directory, which is kept (default: a temporary folder)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = (arguments.directory or Path(temporary)).absolute()

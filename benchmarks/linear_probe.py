@@ -22,7 +22,7 @@ from torchmetrics.classification import BinaryAveragePrecision
 from loco.evaluation.linear_probe import Contents, average_precision, score_probe
 
 SIZE, GRID, CHANNELS, CLASSES = (256, 320), (32, 40), 768, 600
-BATCH = 4  # images that the plain form brings to pixels at a time (the published one: 32)
+BATCH = 4  # images whose logits the form `all pixels` upsamples together (32 in the published code)
 
 
 def probe() -> nn.Linear:
@@ -31,10 +31,10 @@ def probe() -> nn.Linear:
 
 
 def image(i: int) -> tuple[Tensor, Tensor]:
-    """Features (32, 40, 768), half precision, and class map (256, 320) of about 40 classes per image, in rectangles."""
+    """Return features (32, 40, 768), half precision, and a class map (256, 320) of about 40 classes in rectangles."""
     rng = np.random.default_rng(i)
     classes = rng.choice(CLASSES, 40)[rng.integers(0, 40, (16, 20))].repeat(16, axis=0).repeat(16, axis=1)
-    classes = torch.from_numpy(np.roll(classes, 3, axis=(0, 1)).copy())  # patches at their borders show two
+    classes = torch.from_numpy(np.roll(classes, 3, axis=(0, 1)).copy())  # so that patches at borders show two classes
     at_centres = classes[4::8, 4::8]
     noise = torch.randn(*GRID, CHANNELS, generator=torch.Generator().manual_seed(i))
     return (10 * F.normalize(noise + 10 * probe().weight.detach()[at_centres], dim=2)).half(), classes
@@ -87,7 +87,7 @@ FORMS = {"all pixels": all_pixels, "patch by patch": patch_by_patch}
 
 
 def peak() -> float:
-    """Peak memory of this process, MB: of this program's, where ``ru_maxrss`` would count its parent's too."""
+    """Return the peak memory of this process, MB; ``ru_maxrss`` would include the memory of the parent process."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1000
 
@@ -133,7 +133,7 @@ def main() -> None:
     print(f"\n{times:.1f} times faster, {sizes:.1f} times less memory")
     print(f"mAP {np.nanmean(plain[3]):.4f} and {np.nanmean(lean[3]):.4f};", end=" ")
     bound = bounds[~np.isnan(plain[3])].mean()
-    print(f"an AP differs by {np.nanmean(differences):.1e} in the mean, by {bound:.1e} at most as stated")
+    print(f"the mean difference of AP is {np.nanmean(differences):.1e}; the stated bound is {bound:.1e}")
 
 
 if __name__ == "__main__":

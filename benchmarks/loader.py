@@ -32,9 +32,9 @@ from loco.training.jitter import colours, draw_factors
 from loco.training.scene_files import SceneFiles
 
 SIZE, PATCHES, RADIUS = (256, 320), 400, 0.2
-REPEATED = 4  # times that each image is stored: more images than HDF5 keeps in memory
+REPEATED = 4  # copies of each image in the file, so that not all images fit into the cache of HDF5
 JITTER = {"brightness": 0.3, "contrast": 0.3, "colour": 0.1}
-GOAL = 250  # images per second and core: 2,000 for a GPU with eight cores
+GOAL = 250  # images per second and core, for a GPU that processes 2,000 images per second and has eight cores
 
 
 class GzippedFrames(Frames):
@@ -54,7 +54,7 @@ class GzippedCorrespondences(Correspondences):
 
 
 def simulate(panoramas: int) -> dict[str, Any]:
-    """Arrays of the frames of a simulated house; its photographs are compressed as JPEG, like downloads."""
+    """Return the arrays of the frames of a simulated scene; its photographs are compressed as JPEG, like downloads."""
     house = build_house(scene_seed(0, "benchmark"), {"rooms": 3, "repetition": 0.3})
     renderer, rng = Renderer(house), np.random.default_rng(0)
     cameras = camera_intrinsics(SIZE, rng)
@@ -124,7 +124,7 @@ def milliseconds(call: Callable[[int], object], seconds: float = 0.5) -> float:
 
 
 def farthest(points: NDArray, count: int) -> NDArray[np.int64]:
-    """The former choice of patches for coverage: one pass over all points for each."""
+    """Select patches for coverage by the former code: one pass over all points per patch."""
     axes = np.ascontiguousarray(points.T)
     chosen = np.zeros(count, dtype=np.int64)
     distance = np.full(len(points), np.inf)
@@ -137,7 +137,7 @@ def farthest(points: NDArray, count: int) -> NDArray[np.int64]:
 
 
 def areas(points: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The former areas of patches, with vectors along the last axis: the same numbers."""
+    """Return the areas of patches by the former code, with vectors along the last axis; the values are equal."""
 
     def steps(axis: int) -> NDArray:
         moved, seen = (np.moveaxis(array, axis, 0) for array in (points.astype(np.float64), valid))
@@ -162,7 +162,7 @@ def areas(points: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 @contextmanager
 def former_code() -> Iterator[None]:
-    """Replace the selection of patches of the library by the former one."""
+    """Replace the selection of patches of the library by the former code."""
     with (
         mock.patch.object(patch_selection, "_farthest", farthest),
         mock.patch.object(patch_selection, "patch_areas", areas),
@@ -171,7 +171,7 @@ def former_code() -> Iterator[None]:
 
 
 def rate(scene: SceneFiles, sampler: str, patches_by: str) -> float:
-    """Images per second of CPU time of one thread."""
+    """Return the number of images per second of CPU time of one thread."""
     drawn = {"scenes": 1, "images_per_scene": 16, "min_overlap": 0.1, "min_baseline": 0.1}
     if sampler == "pairs":
         drawn = {"radius": RADIUS, "images": 16, "scenes_by": "equal"}
@@ -182,7 +182,7 @@ def rate(scene: SceneFiles, sampler: str, patches_by: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--panoramas", type=int, default=2, help="of 18 images each (default: %(default)s)")
+    parser.add_argument("--panoramas", type=int, default=2, help="panoramas of 18 images each (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -19,7 +19,7 @@ RADIUS = 2.0
 
 
 def written_out(distances: NDArray, similarities: NDArray, radius: float) -> NDArray:
-    """The mAP (q,) as published: for each sample as the threshold, the precision at every positive's rank.
+    """Return the mAP (q,) by the published form: for each sample as threshold, the precision at every positive's rank.
 
     Sorted by similarity, the samples are compared with all thresholds at once: arrays of q x n x n.
     """
@@ -51,17 +51,17 @@ def measure(form: str, queries: int, samples: int) -> dict[str, float | list[flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--queries", type=int, default=100, help="default: %(default)s")
+    parser.add_argument("--queries", type=int, default=100, help="number of queries (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=1000, help="samples per query (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: %(default)s)")
-    parser.add_argument("--form", choices=["written out", "sorted"], help="measure one in this process; print JSON")
+    parser.add_argument("--form", choices=["written out", "sorted"], help="measure one form here, print JSON")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.form:
         print(json.dumps(measure(options.form, options.queries, options.samples)))
         return
     found = {}
-    for form in ("written out", "sorted"):  # each in a process of its own: the peak of memory is a process's
+    for form in ("written out", "sorted"):  # in separate processes, because peak memory is measured per process
         command = [sys.executable, "-m", "benchmarks.location_consistency", *sys.argv[1:], "--form", form]
         found[form] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     apart = np.abs(np.subtract(found["written out"]["scores"], found["sorted"]["scores"])).max()

@@ -1,8 +1,8 @@
 """Variants of the ranking loss on stored features: a head is trained with each, and evaluated on the test scenes.
 
-For questions that come before an implementation ("would a radius in patch footprints help?"). Every variant is written
-out over (queries, patches) matrices of a batch, in autograd, and shares the model, the batches, the optimiser and the
-number of steps of an experiment. The files are those of a run of the workflow, which are read without their records:
+This tests ideas before they are implemented in the library, such as a radius in patch footprints. Every variant is
+computed by autograd over (queries, patches) matrices of a batch, and uses the model, batches, optimiser and number of
+steps of an experiment. The input files are those of a run of the workflow, which are read without their records:
 
     snakemake --configfile config/office.yaml config/losses_office.yaml --cores N ablation_search
     python -m benchmarks.loss_variants --config config/office.yaml config/losses_office.yaml --experiment head_query \\
@@ -48,12 +48,12 @@ KAPPA, TAU = 5.0, 0.05
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of the drawn queries with all patches of a batch, (q, n) each.
+    """Pairs of the drawn queries with all patches of a batch, (q, n) each.
 
     Attributes:
         scores: similarities of the trained features.
         frozen: similarities of the frozen features.
-        distance: metres.
+        distance: distances of the points of the two patches, metres.
         elsewhere: whether the two patches are of different images.
         footprint: side of the surface that a patch shows, metres: the larger of the two.
     """
@@ -71,7 +71,7 @@ Loss = Callable[[Pairs], Tensor]
 def per_query(
     pairs: Pairs, rho: Tensor | float, tau: float = TAU, trust: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """1 - mean AP per query. ``trust`` weights the queries by their AP, as a constant; None weights them equally."""
+    """Return 1 - mean AP per query; ``trust`` weights queries by their detached AP, None weights them equally."""
     positive = (pairs.distance <= rho) & pairs.elsewhere
     negative = (pairs.distance > rho) & (pairs.distance <= KAPPA)
     query, other = _drawn(positive)
@@ -85,18 +85,18 @@ def per_query(
 
 
 def per_query_of_radii(pairs: Pairs, radii: Mapping[float, tuple[float, float]]) -> Tensor:
-    """Weighted mean over radii; ``radii`` maps each to its weight and temperature."""
+    """Return the weighted mean of the losses of several radii; ``radii`` maps a radius to weight and temperature."""
     losses = [weight * per_query(pairs, rho, tau) for rho, (weight, tau) in radii.items()]
     return torch.stack(losses).sum() / sum(weight for weight, _ in radii.values())
 
 
 def in_footprints(pairs: Pairs, patches: float) -> Tensor:
-    """The radius of a pair is a number of patches at its depth, and 3 cm at least, the noise of depth and poses."""
+    """Return the loss with a radius in patch footprints, at least 3 cm, the noise of depth and poses."""
     return per_query(pairs, (patches * pairs.footprint).clamp(min=0.03))
 
 
 def nearest_first(pairs: Pairs, rho: float) -> Tensor:
-    """Graded relevance: each positive is to rank above all patches that are farther from the query than it is."""
+    """Return the loss with graded relevance: a positive should rank above all patches farther from the query."""
     query, other = _drawn((pairs.distance <= rho) & pairs.elsewhere)
     own, distance = pairs.scores[query, other, None], pairs.distance[query, other, None]
     rank = torch.sigmoid((pairs.scores[query] - own) / TAU)
@@ -109,7 +109,7 @@ def nearest_first(pairs: Pairs, rho: float) -> Tensor:
 
 
 def distilled(pairs: Pairs, loss: Loss, weight: float, temperature: float = 0.1) -> Tensor:
-    """Keep the neighbourhoods of the frozen features: divergence of the softmax over the patches of other images."""
+    """Return the divergence from the frozen features of the softmax over the patches of other images."""
     target, trained = (
         log_softmax(scores.masked_fill(~pairs.elsewhere, -torch.inf) / temperature, dim=1)
         for scores in (pairs.frozen, pairs.scores)
@@ -136,7 +136,7 @@ VARIANTS: dict[str, Loss] = {
     ),
 }
 _QUERY = {"name": "exact", "ranking": "query", "kappa": KAPPA}
-LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, for comparison
+LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, as baselines
     "global, 0.1 m": {"name": "exact", "rho": 0.1, "kappa": KAPPA, "tau": TAU},
     "global, 0.2 m, tau 0.03": {"name": "exact", "rho": 0.2, "kappa": KAPPA, "tau": 0.03},
     "query, 0.1 m": {**_QUERY, "rho": 0.1, "tau": TAU},
@@ -158,7 +158,7 @@ LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, for comparison
 
 
 def _drawn(positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the positive pairs that are ranked."""
+    """Return the rows and columns of the positive pairs that are ranked."""
     query, other = positive.nonzero(as_tuple=True)
     if len(query) > POSITIVES:
         kept = torch.randperm(len(query))[:POSITIVES]
@@ -167,7 +167,7 @@ def _drawn(positive: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_by_query(values: Tensor, query: Tensor, queries: int) -> tuple[Tensor, Tensor]:
-    """Mean of the values of each query, 0 where it has none, and where it has some."""
+    """Return the mean of the values of each query (0 without values), and the mask of queries with values."""
     count = torch.bincount(query, minlength=queries)
     return torch.zeros(queries).index_add_(0, query, values) / count.clamp(min=1), count > 0
 
@@ -176,7 +176,7 @@ def _mean_by_query(values: Tensor, query: Tensor, queries: int) -> tuple[Tensor,
 
 
 def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: str) -> nn.Module:
-    """A model trained with a variant, by the settings of an experiment of one phase."""
+    """Train a model with a variant, by the settings of an experiment with one phase."""
     torch.manual_seed(seed)
     extractor = build_extractor(experiment["model"], seed).train()
     (phase,) = phases_of(experiment["train"])
@@ -198,12 +198,12 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
 
 
 def patch_features(extractor: nn.Module, batch: Batch) -> Tensor:
-    """Return the features of the patches of a batch that take part in the loss (m, d), from its stored encodings."""
+    """Return the features (m, d) of the patches of a batch that enter the loss, from its stored encodings."""
     return extractor(None, batch.encoded).permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
 
 
 def similarity_loss(criterion: RankingLoss, batch: Batch, features: Tensor) -> Tensor:
-    """A loss of the library, of the features of the patches of a batch that take part (m, d)."""
+    """Return a loss of the library from the features (m, d) of the patches of a batch that enter the loss."""
     image = batch.rows // batch.use[0].numel()
     loss, _ = criterion(features, batch.points.flatten(0, 2)[batch.rows], batch.scene[image], image_ids=image)
     return loss
@@ -225,7 +225,7 @@ def _pairs(batches: Batches, batch: Batch, step: int, features: Tensor) -> Pairs
 
 
 def _footprints(batches: Batches, batch: Batch, step: int) -> np.ndarray:
-    """Depth of each patch times its side in pixels over the focal length, metres, (b, h, w) float32."""
+    """Return the footprint of each patch, its depth times its side over the focal length: (b, h, w), metres."""
     sides = []
     for (number, frame), points in zip(batches.sampler.draw(step), batch.points.numpy(), strict=True):
         scene = batches.scenes[number]
@@ -237,7 +237,7 @@ def _footprints(batches: Batches, batch: Batch, step: int) -> np.ndarray:
 
 
 def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> list[Row]:
-    """Rows of the benchmarks of the run on the test scenes of a split."""
+    """Return the scores of the benchmarks of the run on the test scenes of a split."""
     model = plan.config["experiments"][options.experiment]["model"]
     encoder, rows = plan.encoder(options.experiment), []
     with tempfile.TemporaryDirectory() as folder:
@@ -260,7 +260,7 @@ def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> l
 
 
 def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[SceneFiles]]:
-    """The plan of the configurations ``config``, its ``experiment``, and the training scenes of the ``split``."""
+    """Return the plan of the configuration files, the experiment, and the training scenes of the split."""
     root = Path(__file__).parents[1]
     plan = Plan(load(read_files(options.config, root), root), root)
     files = plan.train_inputs(options.split, options.experiment)
@@ -270,7 +270,7 @@ def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[Sc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", nargs="+", required=True, help="configuration files, as of the run")
+    parser.add_argument("--config", nargs="+", required=True, help="configuration files of the run")
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--split", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])

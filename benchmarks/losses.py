@@ -1,7 +1,7 @@
 """Time, peak memory and gradient error of the ranking losses over the patches of a simulated room.
 
-Every measurement is a process of its own, so that its peak memory is that of one loss. On the CPU it is the growth of
-the peak resident set beyond a process that holds the inputs and their gradient; on a GPU, of the allocated memory.
+Every measurement runs in a separate process, so that its peak memory is that of one loss. On the CPU, memory is the
+growth of the peak resident set beyond that of the inputs and their gradient; on a GPU, that of the allocated memory.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from loco.losses import build_loss
 from loco.losses.patches import Patches
 from loco.losses.sampled import SampledSmoothAP, draw_pools
 
-GRID = (32, 40)  # patches of an image
+GRID = (32, 40)  # rows and columns of the patches of an image
 ROOM = (6.0, 5.0, 2.5)  # metres
-BOXES = [  # low and high corners of the furniture, metres
+BOXES = [  # lowest and highest corner of each piece of furniture, metres
     ((0.0, 0.0, 0.0), (0.6, 2.0, 2.0)),
     ((4.0, 4.1, 0.0), (6.0, 5.0, 0.9)),
     ((2.2, 1.8, 0.0), (3.8, 2.8, 0.75)),
     ((5.4, 0.0, 0.0), (6.0, 1.2, 1.4)),
     ((1.5, 4.5, 0.0), (2.5, 5.0, 1.2)),
 ]
-CODE = 64  # least dimension of the features
+CODE = 64  # dimension of the codes, at most that of the features
 RHO, TAU = 0.2, 0.01
-OPTIONS: dict[str, dict[str, Any]] = {  # by the name in the tables
+OPTIONS: dict[str, dict[str, Any]] = {  # name in the tables -> options
     "exact": {},
     "per query": {"name": "exact", "ranking": "query"},
     "1,024 queries": {"name": "exact", "ranking": "query", "queries": 1024},
-    "sampled": {},  # at the caps of LoCo's release
+    "sampled": {},  # with the maximum numbers of pairs of LoCo's release
     "info_nce": {"queries": 256, "positives": 128, "negatives": 384, "beta": 0.1},
     "InfoNCE of all": {"name": "info_nce", "queries": None, "tau": 0.07},
     "dense": {},
 }
-REFERENCE = {"sampled": "exact", "dense": "exact", "1,024 queries": "per query"}  # which estimate of a loss is of which
-DENSE_BYTES = 20  # of a float32 dense loss with its gradient, for each (positive, pair); measured
-MOST_COMPARISONS = 3e9  # of dense in float64: a minute
+REFERENCE = {"sampled": "exact", "dense": "exact", "1,024 queries": "per query"}  # estimate -> exact loss
+DENSE_BYTES = 20  # measured bytes per (positive, pair) of a float32 dense loss with its gradient
+MAX_COMPARISONS = 3e9  # comparisons of `dense` in float64, which take a minute
 GATHER_ANCHORS = 16
 
 
@@ -57,10 +57,10 @@ GATHER_ANCHORS = 16
 
 
 def simulate(patches: int, dim: int, rooms: int = 1) -> tuple[Tensor, Tensor]:
-    """Features (n, d) and points (n, 3) of images taken in a room, and in copies of it 7 m apart.
+    """Return features (n, d) and points (n, 3) of images taken in a room, and in copies of it 7 m apart.
 
-    A feature is a random smooth function of the place plus noise, so that scores overlap as they do in training. In
-    all dimensions they are the same vectors of CODE numbers, rotated into that space: the scores do not depend on it.
+    A feature is a random smooth function of the position plus noise, so that scores overlap as in training. In
+    all dimensions they are the same vectors of CODE numbers, rotated: scores do not depend on the dimension.
     """
     rng = np.random.default_rng(patches // rooms)
     images = [photograph(rng) for _ in range(-(-patches // (GRID[0] * GRID[1] * rooms)))]
@@ -102,11 +102,11 @@ def first_hit(place: NDArray, rays: NDArray, lows: NDArray, highs: NDArray) -> N
     return np.minimum(walls.min(axis=1), boxes.min(axis=0))
 
 
-# One measurement, in a process of its own -----------------------------------------------------------------------------
+# One measurement, in a separate process -------------------------------------------------------------------------------
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Time and peak memory of a loss, forward and backward, and its gradient as a file if ``gradient`` names one."""
+    """Measure time and peak memory of a loss, forward and backward; write its gradient to ``gradient``, if any."""
     torch.set_num_threads(task["threads"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stored = np.load(task["inputs"])
@@ -136,14 +136,14 @@ def runner(task: dict[str, Any], features: Tensor, points: Tensor) -> Callable[[
     patches = Patches(features, points, torch.zeros(len(features), dtype=torch.int64), torch.arange(len(features)))
 
     def run() -> tuple[Tensor, dict[str, Any]]:
-        criterion.load_state_dict(state)  # every call draws the same
+        criterion.load_state_dict(state)  # so that every call makes the same draws
         return gathered(criterion, patches) if task.get("gathered") else criterion(features, points)
 
     return run
 
 
 def by_blocks(features: Tensor, points: Tensor, kappa: float, entries: int = 2**23) -> tuple[Tensor, dict[str, Any]]:
-    """The dense loss, a few positives at a time, for batches in which it does not fit."""
+    """The dense loss, computed for a few positives at a time, for batches for which it does not fit into memory."""
     i, j = torch.triu_indices(len(features), len(features), 1, device=features.device)
     distance, scores = (points[i] - points[j]).norm(dim=1), (features @ features.T)[i, j]
     classes = scores[distance <= RHO], scores[(distance > RHO) & (distance <= kappa)]
@@ -160,7 +160,7 @@ def by_blocks(features: Tensor, points: Tensor, kappa: float, entries: int = 2**
 
 
 def gathered(criterion: SampledSmoothAP, patches: Patches) -> tuple[Tensor, dict[str, Any]]:
-    """The sampled loss as it was published, with the same draws: features are gathered for each (anchor, pair)."""
+    """The sampled loss in the published form, with the same draws: features are gathered for each (anchor, pair)."""
     rng = np.random.default_rng([criterion.seed, int(criterion.calls)])
     pairs = draw_pools(patches, criterion.rho, criterion.kappa, criterion.pool, rng)
 
@@ -178,7 +178,7 @@ def gathered(criterion: SampledSmoothAP, patches: Patches) -> tuple[Tensor, dict
 
 
 def timed(run: Callable, features: Tensor, device: str) -> tuple[float, float, dict[str, Any]]:
-    """Shortest time of up to five calls with their backward passes, and the loss and log of the last."""
+    """Return the shortest time of up to five calls with their backward passes, and the last loss and log."""
     times = []
     while not times or (len(times) < 5 and sum(times) < 2):
         features.grad = None
@@ -190,7 +190,7 @@ def timed(run: Callable, features: Tensor, device: str) -> tuple[float, float, d
 
 
 def time_products(features: Tensor, device: str, rows: int = 1024, enough: float = 8.0) -> float:
-    """Seconds of three products of n x n x d, by blocks of rows; after ``enough`` of them, scaled up to all rows."""
+    """Return the seconds of three products of n x n x d by blocks of rows, extrapolated after ``enough`` seconds."""
     out, done, start = torch.zeros_like(features), 0, clock(device)
     for block in features.split(rows):
         product = block @ features.T
@@ -216,15 +216,15 @@ def fresh_peak(device: str) -> float:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # else the start of the process may hide what follows
+        Path("/proc/self/clear_refs").write_text("5")  # otherwise the peak at the start of the process may persist
     return peak(device)
 
 
 def peak(device: str) -> float:
-    """Largest memory of this process so far, bytes."""
+    """Return the peak memory of this process, bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    # Not getrusage: its ru_maxrss starts from the resident set of the process that started this one.
+    # Not by getrusage, whose ru_maxrss includes the resident set of the parent process.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(status["VmHWM"].split()[0])
 
@@ -302,7 +302,7 @@ def sizes(
 
 
 def agreement(bench: Bench, patches: list[int], dims: list[int], kappas: list[float], most: float) -> Iterator[dict]:
-    """Exact, in float64 and float32, against dense in float64, up to ``most`` comparisons of two pairs."""
+    """Compare `exact`, in float64 and float32, with `dense` in float64, up to ``most`` comparisons of two pairs."""
     dense, exact = bench.folder / "dense.npy", bench.folder / "exact.npy"
     for n in patches:
         for kappa in kappas:
@@ -310,7 +310,7 @@ def agreement(bench: Bench, patches: list[int], dims: list[int], kappas: list[fl
                 row = bench.run("agreement", "exact", n, d, kappa, dtype="float64", gradient=str(exact))
                 comparisons = row["positives"] * (row["positives"] + row["negatives"])
                 if comparisons > most:
-                    row["left_out"] = f"dense would make {comparisons / 1e9:,.0f} G comparisons"
+                    row["left_out"] = f"dense requires {comparisons / 1e9:,.0f} G comparisons"
                     yield row
                     continue
                 task = {"dtype": "float64", "blocks": True, "gradient": str(dense)}
@@ -331,7 +331,7 @@ def area(bench: Bench, n: int, dims: list[int]) -> Iterator[dict]:
 
 
 def gathering(bench: Bench, n: int, d: int, options: dict[str, int]) -> Iterator[dict]:
-    """The sampled loss against the published form of it, with the same draws."""
+    """Compare the sampled loss with its published form, with the same draws."""
     ours = bench.run("gathering", "sampled", n, d, 5.0, options=options)
     plain = bench.run("gathering", "sampled", n, d, 5.0, options=options, gathered=True)
     plain["loss_error"] = abs(plain["value"] - ours["value"])
@@ -345,7 +345,7 @@ def compare(row: dict[str, Any], truth: dict[str, Any], gradient: Path, true_gra
 
 
 def difference(path: Path, reference: Path) -> float:
-    """Relative L2 difference of two stored gradients."""
+    """Return the relative L2 difference of two stored gradients."""
     a, b = np.load(path).astype(np.float64), np.load(reference).astype(np.float64)
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
@@ -379,7 +379,7 @@ def write(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time and memory over the number of patches: a column for each radius, dashed for all but the most dimensions."""
+    """Plot time and memory over the number of patches: one column per radius, solid lines for the largest dimension."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -424,9 +424,9 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[64, 768], metavar="D")
     parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="metres", metavar="M")
     parser.add_argument("--limit", type=float, default=60, help="maximum seconds per call (default: %(default)s)")
-    parser.add_argument("--dense-gb", type=float, default=4, help="memory for the dense loss (default: %(default)s)")
+    parser.add_argument("--dense-gb", type=float, default=4, help="GB for the dense loss (default: %(default)s)")
     parser.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the features"
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="type of the features"
     )
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--csv", type=Path, default=Path("results/benchmarks/losses.csv"), help="default: %(default)s")
@@ -445,10 +445,10 @@ def main() -> None:
         columns = ["positives", "negatives", "mean_ap", "s", "mb", "products_s", "ratio", "gradient_error"]
         rows = sizes(bench, options.losses, patches, options.dims, options.kappas, options.dense_gb)
         print_table("Sizes", rows, columns)
-        write(bench.rows, options.csv)  # what follows may be stopped
+        write(bench.rows, options.csv)  # the following measurements may be interrupted
         if options.sizes_only:
             return
-        rows = agreement(bench, few, options.dims[:1], options.kappas, MOST_COMPARISONS)
+        rows = agreement(bench, few, options.dims[:1], options.kappas, MAX_COMPARISONS)
         columns = ["positives", "negatives", "s", "mb", "loss_error", "gradient_error"]
         print_table("Against dense in float64", rows, columns)
         n = 2560 if options.quick else 20480

@@ -18,18 +18,18 @@ from loco.simulate.house import build_house, scene_seed
 from loco.simulate.lighting import ray_scene
 from loco.simulate.panoramas import camera_intrinsics, choose_panoramas, shots
 
-GRID, SIZE = (32, 40), (128, 160)  # patches and depth images
+GRID, SIZE = (32, 40), (128, 160)  # of patches, and of depth images, pixels
 TOLERANCE = 0.05  # metres
 
 
 def row_by_row(
     points: NDArray, depth: NDArray, intrinsics: NDArray, poses: NDArray, tolerance: float
 ) -> NDArray[np.float32]:
-    """The overlaps as they were published: row i of the matrix at once, by all points of image i in all images.
+    """Return the overlaps by the published form: one row i of the matrix at a time, from all points of image i.
 
-    Image j sees a point if it falls on a patch of j, before the camera, and not farther behind that patch's depth than
-    ``tolerance``. The patch is found by rounding. ``depth`` (n, h, w) has one pixel per patch, and ``intrinsics`` are
-    those of that size.
+    Image j sees a point if the point projects to a patch of j, in front of the camera, and is at most ``tolerance``
+    behind the depth of that patch, which is found by rounding. ``depth`` (n, h, w) has one pixel per patch, and
+    ``intrinsics`` refer to this size.
     """
     n, h, w = depth.shape
     points, depth, intrinsics, to_camera = (
@@ -65,11 +65,11 @@ def simulate(images: int, rooms: int) -> tuple[NDArray, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[500, 1000], help="default: %(default)s")
-    parser.add_argument("--rooms", type=int, default=8, help="of the house (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="of both forms (default: %(default)s)")
+    parser.add_argument("--rooms", type=int, default=8, help="number of rooms of the scene (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads of both forms (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| images | pairs that meet | row by row, s | culled, s | ratio |\n|---|---|---|---|---|")
+    print("| images | overlapping pairs | row by row, s | culled, s | ratio |\n|---|---|---|---|---|")
     for images in options.images:
         points, valid, depth, intrinsics, poses = simulate(images, options.rooms)
         step = SIZE[0] // GRID[0]
@@ -79,7 +79,8 @@ def main() -> None:
         middle = time.perf_counter()
         ours = overlap_matrix(points, valid, depth, intrinsics, poses, TOLERANCE, options.threads)
         end = time.perf_counter()
-        # Not equal: rounding finds the wrong patch for most points, and ours also asks what lies before the point.
+        # The results differ: rounding finds the wrong patch for most points, and the library also requires that the
+        # point is not in front of the observed surface.
         assert np.corrcoef(published.ravel(), ours.ravel())[0, 1] > 0.9
         times = middle - start, end - middle
         meet = np.mean(ours > 0)

@@ -28,12 +28,12 @@ BATCH = 64
 
 
 class FormerPairs:
-    """The pairs of a scene as they were found before: a tree and counts, in the memory of each process."""
+    """The pairs of a scene by the former code: a k-d tree and counts, in the memory of each process."""
 
     def __init__(self, points: NDArray, images: NDArray, radius: float) -> None:
         self.tree, self.images, self.radius = cKDTree(points), images.astype(np.int32), radius
         ends = np.searchsorted(images, np.arange(images.max() + 1), side="right")
-        counts = [self._count(own) for own in np.split(points, ends[:-1])]
+        counts = [self._count(part) for part in np.split(points, ends[:-1])]
         self.last = np.cumsum(np.concatenate(counts), dtype=np.int64)
 
     def _count(self, own: NDArray) -> NDArray[np.int64]:
@@ -54,7 +54,7 @@ def memory() -> dict[str, float]:
 
 
 def write_scene(folder: Path) -> tuple[SceneFiles, NDArray, NDArray]:
-    """Return a synthetic scene: images that each show some square metres of a surface, about as in a house."""
+    """Return a synthetic scene: images that each show some square metres of a surface, similar to an indoor scene."""
     rng = np.random.default_rng(0)
     side = np.sqrt(AREA)
     places, extents = rng.uniform(0, side, (IMAGES, 1, 2)), rng.lognormal(0.3, 0.5, (IMAGES, 1, 1))
@@ -70,7 +70,7 @@ def write_scene(folder: Path) -> tuple[SceneFiles, NDArray, NDArray]:
 
 
 def measure_former(points: NDArray, images: NDArray) -> tuple[float, float]:
-    """CPU seconds and MB of the former pairs of one scene."""
+    """Return the CPU seconds and MB of the former code for one scene."""
     before, start = memory()["anonymous"], time.process_time()
     pairs = FormerPairs(points, images, RADIUS)
     seconds, mb = time.process_time() - start, memory()["anonymous"] - before
@@ -112,9 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=59, help="default: %(default)s")
     parser.add_argument("--ranks", type=int, default=8, help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=4, help="of each rank (default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=20, help="that each worker draws (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # of a rank
+    parser.add_argument("--workers", type=int, default=4, help="number of workers per rank (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=20, help="batches drawn per worker (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # for a rank
     options = parser.parse_args()
     if options.folder:
         rank(options.folder, options.workers, options.batches)
@@ -128,7 +128,7 @@ def main() -> None:
         building = time.process_time() - start
         pairs = SceneFiles(scene.frames_path, scene.correspondences_path, pairs_path=folder / "pairs000.h5").pair_index
         partners = pairs.bounds[-1] / len(points)
-        for number in range(1, options.scenes):  # other files, so other pages
+        for number in range(1, options.scenes):  # copies of the file, so that no pages are shared
             shutil.copyfile(folder / "pairs000.h5", folder / f"pairs{number:03}.h5")
         size = sum(path.stat().st_size for path in folder.glob("pairs*.h5")) / 1e9
         seconds, mb = measure_former(points, images)

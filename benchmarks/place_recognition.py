@@ -1,8 +1,8 @@
 """Memory of place recognition at LoCo's size: features are read image by image, VLADs are stored as float16.
 
-The features are simulated when they are read: few patches per image, as otherwise this would take hours, but 768
-channels, and as many images as LoCo's database and queries from Matterport3D have. The descriptor of an image, which is
-stored, does not depend on the number of patches.
+The features are simulated when they are read. Images have few patches, because otherwise this would take hours, but 768
+channels, and there are as many images as in LoCo's database and queries from Matterport3D. The size of the stored
+descriptor of an image does not depend on the number of patches.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from loco.evaluation.place_recognition import evaluate
 
 DATABASE, QUERIES = 8637, 2194
 CHANNELS, CLUSTERS = 768, 128
-PUBLISHED = 32 * 40 * CHANNELS * 4  # bytes that the published form keeps of an image: all patches, single precision
+PUBLISHED = 32 * 40 * CHANNELS * 4  # bytes per image that the published form stores: all patches in single precision
 
 
 class SimulatedMaps:
@@ -64,7 +64,7 @@ def main() -> None:
     kept, published = sum(options.images) * CHANNELS * CLUSTERS * 2, options.images[0] * PUBLISHED
     assert row.value > 0.99
     print(
-        "| database | queries | numbers a VLAD | all VLADs, GB | peak, GB | all patches of the database, GB | CPU s |"
+        "| database | queries | numbers per VLAD | all VLADs, GB | peak, GB | all patches of the database, GB | CPU s |"
     )
     print("|---|---|---|---|---|---|---|")
     numbers = f"{options.images[0]} | {options.images[1]} | {CHANNELS * CLUSTERS}"

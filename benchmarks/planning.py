@@ -1,9 +1,9 @@
 """Time of planning a full-size run: ``python -m benchmarks.planning [matterport3d|scannet ...]``.
 
 No data are required, because planning reads only names. Matterport3D has the published split; ScanNet has its 1,513
-scans, in lists of names alone. Each is planned by ``snakemake -n`` with six experiments, three seeds and all benchmarks
-that apply. A second run samples the stack of the process at 100 Hz of its CPU time and counts the samples that are in a
-function of this project, or in what it calls.
+scans. Each is planned by ``snakemake -n`` with six experiments, three seeds and all benchmarks that apply. A second run
+samples the stack of the process at 100 Hz of its CPU time, and counts the samples within functions of this project and
+the functions that they call.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 
 from loco.datasets.sens import SensFile, SensHeader
 
-LENGTHS = (0, 50, 150, 450)  # frames; the first shows what the process takes by itself
+LENGTHS = (0, 50, 150, 450)  # numbers of frames; the first shows the memory of the process itself
 COLOR, DEPTH = (968, 1296), (480, 640)
 STOCK = 8  # different frames
 ASKED = 40  # frames read in random order
@@ -29,7 +29,7 @@ def main() -> None:
         for length in LENGTHS:
             path = Path(folder) / "scan.sens"
             write_file(path, length)
-            # A fresh process, so that nothing else counts.
+            # A new process, so that only its memory is measured.
             command = [sys.executable, "-m", "benchmarks.sens", str(path)]
             peak, seconds = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
             print(f"{length:8d} {path.stat().st_size / 1e6:8.1f} {float(peak):8.1f} {1e3 * float(seconds):10.1f}")
@@ -42,8 +42,8 @@ def main() -> None:
 
 
 def write_file(path: Path, length: int) -> None:
-    """A .sens file of ``length`` frames: smooth images with noise, that compress about as real ones do."""
-    # Not above: the simulator is large, and the process that is measured needs none of it.
+    """Write a .sens file of ``length`` frames: smooth images with noise, whose compression ratio is about real."""
+    # Imported here, because the measured process must not load the simulator.
     from loco.simulate.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
 
     k = np.array([[1170.0, 0, 647.5, 0], [0, 1170, 483.5, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -66,7 +66,7 @@ def stream(path: Path) -> tuple[float, float]:
     for k in range(len(file)):
         file.color(k), file.depth(k)
     seconds = (perf_counter() - began) / max(len(file), 1)
-    # Of the memory that this program made: `ru_maxrss` would count what its parent held when it was started.
+    # `ru_maxrss` would include the memory of the parent process when this one was started.
     status = Path("/proc/self/status").read_text()
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
     return peak / 1000, seconds

@@ -1,6 +1,6 @@
 """Training steps on random images or random stored features: images per second, waiting for batches, memory.
 
-The whole step of a training: loading, transfer, colours, network, exact loss, backward pass, optimiser.
+A step consists of loading, transfer, colour augmentation, network, exact loss, backward pass and optimiser.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from loco.training.jitter import draw_factors
 from loco.training.module import RankingModule, peak_memory
 from loco.training.precision import HALF, matmul_precision
 
-DIM, BLOCKS, HEADS, STRIDE = 384, 12, 6, 14  # of DINOv2's ViT-S/14
+DIM, BLOCKS, HEADS, STRIDE = 384, 12, 6, 14  # as in ViT-S/14 of DINOv2
 AMOUNT = {"brightness": 0.3, "contrast": 0.3, "colour": 0.1}
 LOSS = {"name": "exact", "rho": 0.2, "kappa": 5.0, "tau": 0.05}
 
 
 class MadeUp(IterableDataset):
-    """Batches of random images, or of random stored features, whose patches lie on the walls of a room."""
+    """Batches of random images, or of random stored features, whose patches are on the walls of a room."""
 
     def __init__(self, images: int, size: int, patches: int, stored: bool) -> None:
         self.images, self.size, self.patches, self.stored = images, size, patches, stored
@@ -122,13 +122,13 @@ def main() -> None:
     parser.add_argument(
         "--model", choices=["vit", "stored"], default="vit", help="ViT-S/14 with LoRA, or a head on maps"
     )
-    parser.add_argument("--images", type=int, default=32, help="of a batch (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=32, help="number of images per batch (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of an image, pixels (default: %(default)s)")
-    parser.add_argument("--patches", type=int, default=200, help="of an image in the loss (default: %(default)s)")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of the transformer (default: %(default)s)")
+    parser.add_argument("--patches", type=int, default=200, help="patches per image in the loss (default: %(default)s)")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="transformer blocks (default: %(default)s)")
     parser.add_argument("--precision", choices=["float32", *HALF], default="float32")
     parser.add_argument("--matmul", choices=["highest", "high", "medium"], default="highest")
-    parser.add_argument("--workers", type=int, default=0, help="that load batches (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load batches (default: %(default)s)")
     parser.add_argument("--grad-cache", type=int, help="images that pass through the network together")
     parser.add_argument("--checkpoint", action="store_true", help="activation checkpointing")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the network")

@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-# Documents outside of docs/ -> their pages on the site.
+# Documents outside docs/ -> their pages on the site.
 DOCUMENTS = {
     "README.md": "index.md",
     "config/README.md": "configuration.md",
@@ -50,7 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the documents outside of ``docs/`` and the pages of the reference."""
+    """Add the documents outside ``docs/`` and the pages of the reference."""
     for source, page in DOCUMENTS.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     for name, page in public_modules().items():

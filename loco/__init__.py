@@ -14,7 +14,8 @@ Conventions of the whole package:
   at ``i + 0.5``. A pixel is looked up by ``floor``; resizing an image scales its intrinsics.
 - Arrays are (n, h, w, channels) in files and NumPy, (n, channels, h, w) in PyTorch.
 
-For users of trained models: ``loco.load`` (or ``loco.from_pretrained``) and ``loco.save_pretrained``; see
+For users of trained models: ``loco.load`` (or ``loco.from_pretrained``), ``loco.save_pretrained`` and
+``loco.push_to_hub``; see
 :mod:`loco.models.pretrained`.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_API = dict.fromkeys(("load", "from_pretrained", "save_pretrained"), "loco.models.pretrained")
+_API = dict.fromkeys(("load", "from_pretrained", "save_pretrained", "push_to_hub"), "loco.models.pretrained")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,29 +7,36 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loco import __version__
 from loco.cli_explore import explore, explore_options
-from loco.cli_images import Photo, positive, read_photo, require_files, size_option
+from loco.cli_images import (
+    features_of,
+    load_model,
+    model_option,
+    positive,
+    read_photo,
+    require_files,
+    require_other_files,
+    size_option,
+)
+from loco.cli_matching import keypoint_options, match, match_options, write_hloc
 from loco.cli_results import (
     clean_options,
     clean_results,
+    failed_options,
     progress_options,
+    show_failed,
     show_progress,
     verify_options,
     verify_results,
 )
 from loco.errors import ConfigError, DataError, LocoError, printable_lines
 from loco.extras import named_extras
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from loco.models.extractor import Extractor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parts = {
         "init": (_init, _init_options, "write a starter configuration for recordings, scans or photographs"),
         "extract": (_extract, _extract_options, "extract the features of images"),
-        "match": (_match, _match_options, "find and draw correspondences between two images"),
+        "match": (match, match_options, "match images: a picture of two, or files for hloc and COLMAP"),
         "explore": (explore, explore_options, "write a page to compare the features of any patch with all others"),
         "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
         "info": (_info, _info_options, "print the configuration and provenance of a model as JSON"),
@@ -65,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
             verify_options,
             "verify the content and provenance of all files in a results folder",
         ),
+        "failed": (show_failed, failed_options, "print the last lines of the logs of jobs that failed or still run"),
         "progress": (show_progress, progress_options, "print the progress of the trainings in a results folder"),
         "clean": (clean_results, clean_options, "list or remove files left by interrupted trainings and killed jobs"),
     }
@@ -82,21 +90,21 @@ def _init_options(add: Callable[..., Any]) -> None:
 
 def _extract_options(add: Callable[..., Any]) -> None:
     add("images", nargs="+", type=Path, metavar="IMAGE")
-    _model_option(add)
+    model_option(add)
     add(
         "--out",
         required=True,
         type=Path,
         metavar="DIR",
-        help="output folder: one file per image with L2-normalised features (h, w, c), float16",
+        help="output folder: one file per image with L2-normalised features (h, w, c), float16; or features.h5 (hloc)",
     )
     add(
         "--format",
-        choices=("npy", "safetensors"),
+        choices=("npy", "safetensors", "hloc"),
         default="npy",
         help=(
             "file format (default: npy); safetensors files also contain `extent`, the (height, width) in pixels that "
-            "the grid covers"
+            "the grid covers; hloc: keypoints and descriptors of all images in one HDF5 file"
         ),
     )
     add(
@@ -104,22 +112,8 @@ def _extract_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="also write the features as colours, by one PCA over all images (which are held in memory)",
     )
+    keypoint_options(add)
     size_option(add, None)
-
-
-def _match_options(add: Callable[..., Any]) -> None:
-    add("a", type=Path, metavar="A")
-    add("b", type=Path, metavar="B")
-    _model_option(add)
-    add("--out", required=True, type=Path, metavar="PNG", help="output image")
-    add("--count", type=positive, default=100, metavar="N", help="maximum number of matches (default: 100)")
-    add(
-        "--matches",
-        type=Path,
-        metavar="CSV",
-        help="also write the matches as CSV, in pixels of the image files after EXIF rotation",
-    )
-    size_option(add, 640)
 
 
 def _models_options(add: Callable[..., Any]) -> None:
@@ -134,11 +128,11 @@ def _models_options(add: Callable[..., Any]) -> None:
 
 
 def _info_options(add: Callable[..., Any]) -> None:
-    _model_option(add, "model")
+    model_option(add, "model")
 
 
 def _export_options(add: Callable[..., Any]) -> None:
-    _model_option(add, "model")
+    model_option(add, "model")
     add(
         "--onnx",
         type=Path,
@@ -167,21 +161,24 @@ def _export_options(add: Callable[..., Any]) -> None:
         help="copy the files of the backbone to DIR, unless it is on the Hugging Face hub",
     )
     add("--explorer", type=Path, metavar="HTML", help="copy a page of `loco explore` to DIR, and link it in the card")
-
-
-def _model_option(add: Callable[..., Any], name: str = "--model") -> None:
-    required = {"required": True} if name.startswith("-") else {}
-    add(name, metavar="MODEL", help="a model file, a folder that contains one, or a known backbone", **required)
-    add("--backbone", metavar="PATH", help="path of the backbone, if it differs from the path used during training")
+    add(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload the files of --pretrained to this repository on the Hugging Face hub",
+    )
+    add("--private", action="store_true", help="make a new repository private (with --push)")
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    from loco.starter import write_starter  # needs the packages of the workflow
+    from loco.starter import write_starter  # requires the packages of the workflow
 
     write_starter(arguments.folder, arguments.out)
 
 
 def _extract(arguments: argparse.Namespace) -> None:
+    if arguments.format == "hloc":
+        write_hloc(arguments)
+        return
     from tqdm import tqdm
 
     from loco.geometry.patches import extent_of
@@ -190,16 +187,16 @@ def _extract(arguments: argparse.Namespace) -> None:
     outputs = [arguments.out / f"{stem}.{arguments.format}" for stem in stems]
     pictures = [arguments.out / f"{stem}_pca.png" for stem in stems]
     require_files(arguments.images)
-    _require_other_files([*outputs, *pictures], arguments.images)
-    model = _load(arguments)
+    require_other_files([*outputs, *pictures], arguments.images)
+    model = load_model(arguments)
     drawn, broken = [], []
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
             photo = read_photo(path, arguments.max_size)
-        except DataError as error:  # the others may be intact
+        except DataError as error:  # the other images may be intact
             broken.append(f"{path}: {error.problem}")
             continue
-        features = _features(model, photo, path).permute(1, 2, 0).half().cpu().numpy()
+        features = features_of(model, photo, path).permute(1, 2, 0).half().cpu().numpy()
         extent = np.array(extent_of(features.shape[:2], model.stride)) * photo.scale
         _write_features(features, extent.tolist(), output)
         if arguments.pca:
@@ -211,32 +208,20 @@ def _extract(arguments: argparse.Namespace) -> None:
         raise DataError("\n".join([f"{len(broken)} of {len(stems)} images could not be processed:", *broken]))
 
 
-def _match(arguments: argparse.Namespace) -> None:
-    from loco.results.pictures.matches import draw_matches, find_matches, write_matches
-
-    if arguments.out.suffix.lower() != ".png":
-        raise ConfigError(f"the output is written as PNG; --out must end in .png, found {arguments.out}")
-    paths = [arguments.a, arguments.b]
-    require_files(paths)
-    _require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], paths)
-    a, b = photos = [read_photo(path, arguments.max_size) for path in paths]
-    model = _load(arguments)
-    of_a, of_b = (_features(model, photo, path) for photo, path in zip(photos, paths))
-    matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
-    draw_matches((a.rgb, b.rgb), matches, arguments.out)
-    if arguments.matches:
-        write_matches(matches.scaled(a.scale, b.scale), arguments.matches)
-    print(f"{len(matches)} matches written to {arguments.out}")
-
-
 def _models(arguments: argparse.Namespace) -> None:
     from loco.models.backbones import KNOWN
+    from loco.models.model_types import supported
     from loco.models.pretrained import read_origin
 
     _print_table(
         ("name", "stride", "dim", "licence", "on the hub"),
         [(name, known.stride, known.dim, known.licence, known.hub) for name, known in KNOWN.items()],
     )
+    print()
+    _print_table(
+        ("model type", "image encoder of", "layer", "LoRA, last", "facets", "class token", "size"), supported()
+    )
+    print("other types that AutoBackbone of transformers supports work frozen")
     origins = []
     for path in sorted(arguments.folder.rglob("*.safetensors")):
         try:
@@ -254,44 +239,39 @@ def _models(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from loco.models.stored import describe
 
-    model = _load(arguments)
+    model = load_model(arguments)
     sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
     print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from loco.models.pretrained import load, save_pretrained
+    from loco.models.pretrained import load, push_to_hub, save_pretrained
 
     for option in ("with_backbone", "explorer"):
-        if getattr(arguments, option) and not arguments.pretrained:
-            raise ConfigError(f"--{option.replace('_', '-')} requires --pretrained DIR")
-    if not (arguments.onnx or arguments.pretrained):
-        raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, or both")
+        if getattr(arguments, option) and not (arguments.pretrained or arguments.push):
+            raise ConfigError(f"--{option.replace('_', '-')} requires --pretrained DIR or --push OWNER/NAME")
+    if arguments.private and not arguments.push:
+        raise ConfigError("--private requires --push OWNER/NAME")
+    if not (arguments.onnx or arguments.pretrained or arguments.push):
+        raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, --push OWNER/NAME, or several of them")
     if arguments.onnx and not arguments.size:
         raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
     model = load(arguments.model, backbone=arguments.backbone)
+    card = {
+        "metrics": arguments.metrics,
+        "with_backbone": arguments.with_backbone,
+        "explorer": arguments.explorer,
+    }
     if arguments.pretrained:
-        save_pretrained(
-            model,
-            arguments.pretrained,
-            arguments.metrics,
-            with_backbone=arguments.with_backbone,
-            explorer=arguments.explorer,
-        )
+        save_pretrained(model, arguments.pretrained, **card, repository=arguments.push)
         print(f"wrote {arguments.pretrained}")
+    if arguments.push:
+        print(f"published {push_to_hub(model, arguments.push, **card, private=arguments.private)}")
     if arguments.onnx:
         from loco.models.export import export_onnx
 
         difference = export_onnx(model, arguments.onnx, tuple(arguments.size))
         print(f"wrote {arguments.onnx}; maximum difference from the features of PyTorch: {difference:.1e}")
-
-
-def _require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Refuse outputs that would overwrite an input."""
-    taken = {path.resolve() for path in inputs}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise ConfigError(f"{path} is an input image and would be overwritten: pass another output path")
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
@@ -304,22 +284,6 @@ def _stems(paths: Sequence[Path]) -> list[str]:
             )
         first[path.stem] = path
     return list(first)
-
-
-def _load(arguments: argparse.Namespace) -> Extractor:
-    import torch
-
-    from loco.models.pretrained import load
-
-    return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
-
-
-def _features(model: Extractor, photo: Photo, path: Path) -> Tensor:
-    """Return the features (c, h, w) of a photograph."""
-    features = model.extract(photo.rgb)[0]
-    if not features.isfinite().all():
-        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=path)
-    return features
 
 
 def _write_features(features: NDArray[np.float16], extent: list[float], path: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loco.errors import DataError
+from loco.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from loco.models.extractor import Extractor
 
 
 class Photo(NamedTuple):
-    """A photograph (H, W, 3), and its scale: pixels of the file per pixel, (vertical, horizontal)."""
+    """A photograph (H, W, 3), and its scale: pixels of the file per pixel of the photograph, (vertical, horizontal)."""
 
     rgb: NDArray[np.uint8]
     scale: NDArray[np.float64]
@@ -52,8 +57,8 @@ def require_files(paths: Sequence[Path]) -> None:
             raise DataError("the image does not exist", file=path)
 
 
-def size_option(add: Callable[..., Any], default: int | None) -> None:
-    words = f"downscale images to N pixels along the longer side (default: {default or 'original size'})"
+def size_option(add: Callable[..., Any], default: int | None, others: str = "") -> None:
+    words = f"downscale images to N pixels along the longer side (default: {default or 'original size'}{others})"
     add("--max-size", type=positive, default=default, metavar="N", help=words)
 
 
@@ -62,3 +67,33 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def model_option(add: Callable[..., Any], name: str = "--model") -> None:
+    required = {"required": True} if name.startswith("-") else {}
+    add(name, metavar="MODEL", help="a model file, a folder that contains one, or a known backbone", **required)
+    add("--backbone", metavar="PATH", help="path of the backbone, if it differs from the path used during training")
+
+
+def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuse outputs that would overwrite an input."""
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is an input image and would be overwritten: pass another output path")
+
+
+def load_model(arguments: argparse.Namespace) -> Extractor:
+    import torch
+
+    from loco.models.pretrained import load
+
+    return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
+
+
+def features_of(model: Extractor, photo: Photo, path: Path) -> Tensor:
+    """Return the features (c, h, w) of a photograph."""
+    features = model.extract(photo.rgb)[0]
+    if not features.isfinite().all():
+        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=path)
+    return features

@@ -1,4 +1,4 @@
-"""The commands of ``loco`` for a results folder: verify files, and remove the states of killed trainings."""
+"""The commands of ``loco`` for a results folder: verify files, list failed jobs, remove what killed ones left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from loco.errors import ConfigError, DataError
+from loco.errors import ConfigError, DataError, printable_lines
 
 _DELETE = "delete the damaged, misplaced and outdated files and run the workflow again"
 _REMEDIES = {
@@ -35,7 +35,7 @@ def verify_options(add: Callable[..., Any]) -> None:
         "(default: config/config.yaml)",
     )
     add("--jobs", type=int, default=None, metavar="N", help="number of processes (default: one per CPU core)")
-    add("--files-only", action="store_true", help="verify the files alone, without comparing them with a configuration")
+    add("--files-only", action="store_true", help="verify only the files, without comparing them with a configuration")
 
 
 def verify_results(arguments: argparse.Namespace) -> None:
@@ -112,6 +112,25 @@ def show_progress(arguments: argparse.Namespace) -> None:
         print("no training has a saved state: none is running and none was interrupted")
 
 
+def failed_options(add: Callable[..., Any]) -> None:
+    _results_option(add)
+    add("--lines", type=int, default=10, metavar="N", help="number of lines to print of each log (default: 10)")
+
+
+def show_failed(arguments: argparse.Namespace) -> None:
+    """Print the last lines of the logs of jobs that have not finished."""
+    from loco.logs import unfinished_logs
+
+    results = _results_folder(arguments.results)
+    found = unfinished_logs(results.parent)
+    for log, state in found.items():
+        print(f"{log.relative_to(results.parent)}: {state}")
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-arguments.lines :]
+        print("".join(f"    {printable_lines(line)}\n" for line in lines))
+    if not found:
+        print("no log of a failed or running job: all jobs of the last runs finished")
+
+
 def _results_option(add: Callable[..., Any]) -> None:
     add(
         "results",
@@ -130,7 +149,7 @@ def _results_folder(folder: Path) -> Path:
 
 
 def _plan(configs: list[Path]) -> Any:
-    """Return the plan of configuration files, as by ``snakemake --configfile``; of the demo if there are none."""
+    """Return the plan of the given configuration files, as ``snakemake --configfile`` does; by default of the demo."""
     from loco.config import load, read_files
     from loco.config_layers import workflow_folder
     from loco.plan import Plan

@@ -60,10 +60,10 @@ __all__ = [
 
 
 def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
-    """Lay a configuration over the defaults, check it, and read the scene lists that it refers to.
+    """Add the defaults to a configuration, check it, and read the scene lists that it refers to.
 
     Files of weights and tables of labels that the run requires must exist (:func:`missing_files`); they are not opened.
-    Raw scenes are not checked here, because they have a separate check.
+    Raw scenes are not checked here, but by the check of each scene.
 
     Args:
         config: as read from YAML (:func:`read_files`); every key is described in ``config/README.md``.
@@ -71,8 +71,8 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
             the working directory are searched for there (:func:`resolve`).
 
     Returns:
-        A copy of plain dicts in the order of their keys: every scene list is a list of names, every integer is an int,
-        the variants of ablations are experiments, and "no limit" is null.
+        A copy that consists of plain dicts with sorted keys: every scene list is a list of names, every integer is an
+        int, the variants of ablations are experiments, and "no limit" is None.
 
     Raises:
         ConfigError: lists all problems, each with its key.
@@ -86,9 +86,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     if not problems:
         problems = _problems(plain, base)
     if problems:
-        raise ConfigError(
-            "\n".join(["the configuration cannot be used as it stands:", *(f"  - {p}" for p in problems)])
-        )
+        raise ConfigError("\n".join(["the configuration is not valid:", *(f"  - {p}" for p in problems)]))
     return json.loads(json.dumps(infinity_to_null(plain), sort_keys=True, allow_nan=False))
 
 
@@ -127,7 +125,7 @@ def _variants(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _laid_over(base: Any, changes: Any) -> Any:
-    """Return ``base`` with ``changes``: maps are merged unless their `name` differs, and null removes a key."""
+    """Merge ``changes`` into ``base``: maps are merged unless their `name` differs, and null removes a key."""
     mergeable = isinstance(base, dict) and isinstance(changes, dict)
     if not mergeable or changes.get("name", base.get("name")) != base.get("name"):
         return changes

@@ -27,8 +27,8 @@ VALUES = {"benchmarks.pixel_correspondence.interpolate": {"unit": "normalised"}}
 def replace_deprecated(config: dict[str, Any]) -> None:
     """Replace deprecated keys and values of a configuration in place, with a warning that states the new name.
 
-    If both names of a key are set, the value of the old name is used: the new name can be inherited from a shipped
-    file, while the old name can only come from a file of the user.
+    If both names of a key are set, the value of the old name is used: the new name may be inherited from a shipped
+    file, but the old name can only be set by the user.
 
     Args:
         config: plain dicts and lists; may violate the schema.

@@ -18,12 +18,12 @@ from yaml.cyaml import CParser
 from yaml.resolver import Resolver
 
 from loco.config_queries import PARTS
-from loco.config_schema import MOST_LEVELS, MOST_VALUES, name_problem
+from loco.config_schema import MAX_LEVELS, MAX_VALUES, name_problem
 from loco.errors import ConfigError
 from loco.weights import is_product, weights_problem
 
 LARGEST_FILE = 4 << 20  # bytes of a YAML file or a scene list; the list of all 1,513 scans of ScanNet has 20 kB
-MOST_SHOWN = 5  # largest number of reported problems per scene list
+MAX_SHOWN = 5  # largest number of reported problems per scene list
 SCANNET_FORMATS = ("scannet", "scannet_pairs")
 _SCAN = re.compile(r"(scene\d{4})_\d{2}")  # ScanNet's name of a scan: number of the room, number of the scan
 
@@ -52,9 +52,9 @@ def read_text(path: Path) -> str:
     try:
         found = os.stat(path)  # before opening: a pipe would block, and /dev/zero never ends
         if not stat.S_ISREG(found.st_mode):
-            raise ConfigError("is no regular file; write its content to a file")
+            raise ConfigError("is not a regular file; write its content to a file")
         if found.st_size > LARGEST_FILE:
-            raise ConfigError(f"has {found.st_size:,} bytes, expected {LARGEST_FILE:,} at most; is it the right file?")
+            raise ConfigError(f"has {found.st_size:,} bytes, expected {LARGEST_FILE:,} at most; correct the path")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -98,9 +98,9 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.levels += 1
-        if self.levels > MOST_LEVELS:
+        if self.levels > MAX_LEVELS:
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem=f"nested in more than {MOST_LEVELS} levels", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=f"nested in more than {MAX_LEVELS} levels", problem_mark=mark)
         node = super().compose_node(parent, index)
         self.levels -= 1
         return node
@@ -119,8 +119,8 @@ def _yaml_problems(text: str) -> list[str]:
             return ["expected a map of keys at the top level"]
         sizes: dict[yaml.Node, int | None] = {}
         problems = list(_node_problems(loader, root, "", sizes))
-        if (size := sizes[root]) and size > MOST_VALUES:
-            problems.append(f"its aliases (`*`) expand to more than {MOST_VALUES:,} values")
+        if (size := sizes[root]) and size > MAX_VALUES:
+            problems.append(f"its aliases (`*`) expand to more than {MAX_VALUES:,} values; remove some of them")
         if not problems:
             loader.construct_document(root)
         return problems
@@ -140,7 +140,7 @@ def _node_problems(loader: _Loader, node: yaml.Node, where: str, sizes: dict[yam
     """
     if node in sizes:
         if sizes[node] is None:
-            yield f"`{where}` is an alias of what contains it, which begins in line {node.start_mark.line + 1}"
+            yield f"`{where}` is an alias of a value that contains it (line {node.start_mark.line + 1}); remove it"
         return
     sizes[node] = None
     children: list[tuple[str, yaml.Node]] = []
@@ -161,7 +161,7 @@ def _key_problems(loader: _Loader, node: yaml.MappingNode, where: str) -> Iterat
         line = key.start_mark.line + 1
         path = f"{where}.{key.value}".lstrip(".")
         if not isinstance(key, yaml.ScalarNode):
-            yield f"line {line}: a key of `{where or 'the top level'}` is no text"
+            yield f"line {line}: a key of `{where or 'the top level'}` is not text; write a name"
             continue
         merge = key.tag == "tag:yaml.org,2002:merge"
         value = ("<<",) if merge else loader.construct_object(key)
@@ -177,15 +177,15 @@ def _key_problems(loader: _Loader, node: yaml.MappingNode, where: str) -> Iterat
 
 
 def read_scene_lists(config: dict[str, Any], base: Path, pattern: str) -> list[str]:
-    """Replace every path of a scene list by the names in it.
+    """Replace every path of a scene list with the names that the list contains.
 
     Args:
         config: changed in place.
         base: folder of the workflow (:func:`resolve`).
         pattern: regular expression that every name must match completely.
 
-        Returns:
-            Problems: lists that cannot be read or are empty, lines that are not names. Their paths are not replaced.
+    Returns:
+        Problems: lists that cannot be read or are empty, and lines that are not names. Their paths are not replaced.
     """
     lists = [(f"datasets.{name}", dataset, "scenes") for name, dataset in config["datasets"].items()]
     lists += [
@@ -212,10 +212,10 @@ def _scene_names(text: str, pattern: str) -> list[str]:
     names = [(number, name) for number, name in lines if name]
     wrong = [f"line {number}: {name_problem(name[:100])}" for number, name in names if not _is_name(name, pattern)]
     if wrong:
-        more = [f"has {len(wrong) - MOST_SHOWN} more lines that are no names"] if len(wrong) > MOST_SHOWN else []
-        raise ConfigError("\n".join([*wrong[:MOST_SHOWN], *more]))
+        more = [f"has {len(wrong) - MAX_SHOWN} more invalid lines"] if len(wrong) > MAX_SHOWN else []
+        raise ConfigError("\n".join([*wrong[:MAX_SHOWN], *more]))
     if not names:
-        raise ConfigError("names no scene; write one name per line")
+        raise ConfigError("contains no scene; write one name per line")
     return [name for _, name in names]
 
 
@@ -229,9 +229,9 @@ def _is_name(name: str, pattern: str) -> bool:
 def missing_files(config: Mapping[str, Any], experiment: str) -> list[str]:
     """Return a problem for every missing weight file of an experiment.
 
-    The function checks local backbones, models of the kinds ``pretrained`` and ``published``, ``train.init``, and all
-    of these inside ``concat``, only for existence. Files below ``results/`` may be missing, because the workflow may
-    write them, and names on the Hugging Face hub are not looked up. Raw scenes and photographs
+    Only the existence of local backbones, of models of the kinds ``pretrained``, ``published``, ``python`` and
+    ``features`` and of ``train.init`` is checked, also inside ``concat``. Files below ``results/`` may be missing,
+    because the workflow may write them, and names on the Hugging Face hub are not looked up. Raw scenes and photographs
     (``reconstruct.images``) are not checked here, because the check of each scene reports missing files.
     """
     setup = config["experiments"][experiment]
@@ -248,6 +248,8 @@ def _weights_of(where: str, model: Mapping[str, Any]) -> Iterator[tuple[str, str
         yield from _weights_of(f"{where}.models.{number}", member)
     if "path" in model:
         yield f"{where}.path", model["name"], model["path"], True
+    if "class" in model:
+        yield f"{where}.class", model["name"], model["class"], True
     if "backbone" in model:
         backbone = model["backbone"]
         yield f"{where}.backbone.path", backbone["name"], backbone["path"], backbone.get("pretrained", True)
@@ -270,9 +272,9 @@ def missing_tables(config: Mapping[str, Any], splits: Iterable[str], base: Path)
 
 
 def scene_identity(config: Mapping[str, Any], dataset: str, scene: str) -> frozenset[str]:
-    """Return the sources of a scene. Two scenes whose sets share an entry contain the same data.
+    """Return identifiers of the data of a scene; two scenes with a common identifier contain the same data.
 
-    The entries are the path of its raw folder, with links resolved; for a simulated scene its seed and name, which
+    The identifiers are the path of its raw folder, with links resolved; for a simulated scene its seed and name, which
     determine its content; for a reconstructed scene the real path of its photographs; and for ScanNet the names of its
     scans, which are the same in every copy of the dataset.
     """
@@ -307,9 +309,9 @@ def room_of(scan: str) -> str:
 
 
 def _makers(datasets: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return real path of a raw folder -> the dataset that writes its scenes."""
-    made = (dataset for dataset in datasets.values() if "simulate" in dataset or "reconstruct" in dataset)
-    return {os.path.realpath(dataset["raw"]): dataset for dataset in made}
+    """Return a map from the real path of a raw folder to the dataset that writes its scenes."""
+    makers = (dataset for dataset in datasets.values() if "simulate" in dataset or "reconstruct" in dataset)
+    return {os.path.realpath(dataset["raw"]): dataset for dataset in makers}
 
 
 def _identity(
@@ -320,9 +322,9 @@ def _identity(
     # Another dataset may read what a simulated or reconstructed one writes.
     folder, original = os.path.split(path)
     maker = makers.get(folder, {})
-    made = set()
+    origins = set()
     if "simulate" in maker:
-        made.add(f"the simulated scene `{original}` of seed {maker['simulate']['seed']}")
+        origins.add(f"the simulated scene `{original}` of seed {maker['simulate']['seed']}")
     if "reconstruct" in maker:
-        made.add(os.path.realpath(os.path.join(maker["reconstruct"]["images"], original)))
-    return frozenset({path, *made, *(f"ScanNet's {scan}" for scan in scans_of(dataset, scene))})
+        origins.add(os.path.realpath(os.path.join(maker["reconstruct"]["images"], original)))
+    return frozenset({path, *origins, *(f"ScanNet's {scan}" for scan in scans_of(dataset, scene))})

@@ -1,4 +1,4 @@
-"""Merge the layers of a configuration: defaults, the files that a file extends, the given files, the command line."""
+"""Merge the layers of a configuration: defaults, extended files, the files of ``--configfile``, the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY = "*"  # key of `datasets` and `experiments`: values of every entry that d
 
 
 def workflow_folder() -> Path | None:
-    """Return the folder of the workflow: the working directory, or else that of this installation; None without."""
+    """Return the folder with the Snakefile: the working directory, else that of this installation, else None."""
     candidates = (Path.cwd(), Path(__file__).parents[1])
     return next((folder for folder in candidates if (folder / "Snakefile").is_file()), None)
 
@@ -31,8 +31,8 @@ def read_files(
     Args:
         paths: files in the order of ``--configfile``; the demo if there are none.
         base: folder of the workflow.
-        overrides: values of ``--config``, laid over all files. Snakemake reads nested numbers as text; they are
-            converted.
+        overrides: values of ``--config``, which replace those of all files. Snakemake reads nested numbers as text;
+            they are converted.
 
     Returns:
         The configuration without defaults, which :func:`loco.config.load` adds and checks.
@@ -50,38 +50,38 @@ def read_files(
 def layers(paths: Iterable[str | Path], base: str | Path) -> list[Path]:
     """Return the files that a configuration consists of, the lowest first.
 
-    The files that are extended are below all given files, so an inherited value never overrides a file of the command
-    line. Every file is included once, at its first position.
+    Extended files are below all files of the command line, so an inherited value never overrides one of these. Every
+    file is included once, at its first position.
 
     Args:
-        paths: as of :func:`read_files`.
+        paths: as in :func:`read_files`.
         base: folder of the workflow.
 
     Raises:
         ConfigError: a file cannot be read, is not valid (:func:`loco.config.check_files`), or extends itself or a file
             that does not exist.
     """
-    given = [Path(path) for path in paths] or [Path(base, DEMO)]
-    check_files(given)
-    extended = [file for path in given for file in reversed(_extended(path, Path(base)))]
-    found: dict[str, Path] = {}  # real path -> path as given
-    for file in [*extended, *given]:
+    named = [Path(path) for path in paths] or [Path(base, DEMO)]
+    check_files(named)
+    extended = [file for path in named for file in reversed(_extended(path, Path(base)))]
+    found: dict[str, Path] = {}  # real path -> path as passed
+    for file in [*extended, *named]:
         found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
 
 def laid_over(lower: Any, upper: Any) -> Any:
-    """Return ``upper`` laid over ``lower``: maps are merged, everything else is replaced. Arguments are not changed."""
+    """Merge ``upper`` into ``lower``: maps are merged, everything else is replaced. Arguments are not changed."""
     if not (isinstance(lower, Mapping) and isinstance(upper, Mapping)):
         return upper
     return {**lower, **{key: laid_over(lower.get(key), value) for key, value in upper.items()}}
 
 
 def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
-    """Return a configuration laid over ``config/defaults.yaml``.
+    """Return a configuration completed with the values of ``config/defaults.yaml``.
 
-    The entry ``*`` of ``datasets`` and ``experiments`` is laid under every other entry. The defaults of ``train`` apply
-    to experiments that are trained, and those of its ``batch`` only if the batch is of the same kind.
+    The entry ``*`` of ``datasets`` and ``experiments`` provides the defaults of all other entries. The defaults of
+    ``train`` apply to experiments that are trained, and those of its ``batch`` only if the batch is of the same kind.
 
     Args:
         config: plain dicts (:func:`loco.config_schema.plain_copy`); may violate the schema.
@@ -103,7 +103,7 @@ def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]
 
 
 def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:
-    """Return an experiment laid over the defaults of every experiment, as far as they apply to it."""
+    """Return an experiment completed with the defaults of all experiments that apply to it."""
     if not (isinstance(defaults, dict) and isinstance(experiment, dict)):
         return experiment
     used = dict(defaults)

@@ -21,15 +21,15 @@ def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterat
     if missing := list(_missing_keys(train, phases)):
         yield from missing
         return
-    own = train.get("phases") or [{}]
-    found = (_problems_of(*of_one, _trained_parts(model)) for of_one in zip(_names(train), own, phases, strict=True))
+    stated = train.get("phases") or [{}]
+    found = (_problems_of(*phase, _trained_parts(model)) for phase in zip(_names(train), stated, phases, strict=True))
     yield from dict.fromkeys(problem for problems in found for problem in problems)  # defaults are reported once
     total = sum(phase["steps"] for phase in phases)
     if train.get("steps", total) != total:
         yield f"train.steps ({train['steps']}) is not the sum of the steps of its phases ({total}); remove it"
     if train["validate_every"] > total and (train.get("keep") == "best" or "early_stop" in train):
         every = f"train.validate_every ({train['validate_every']}) is more than the steps of the training ({total})"
-        yield f"{every}: no validation would tell which weights are the best"
+        yield f"{every}: there is no validation by which the best weights could be selected; reduce it"
 
 
 def _missing_keys(train: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -38,11 +38,18 @@ def _missing_keys(train: Mapping[str, Any], phases: Sequence[Mapping[str, Any]])
         yield from (f"{where} lacks the key `{key}`" for key in ("loss", "steps") if key not in phase)
 
 
-def _problems_of(where: str, own: Mapping[str, Any], phase: Mapping[str, Any], parts: set[str]) -> Iterator[str]:
-    """Yield problems of one phase, with defaults, for a model with these trained parts; ``own`` are its own keys."""
-    yield from _radii_problems(f"{where if 'loss' in own else 'train'}.loss", phase["loss"])
+def _problems_of(where: str, stated: Mapping[str, Any], phase: Mapping[str, Any], parts: set[str]) -> Iterator[str]:
+    """Yield problems of one phase.
+
+    Args:
+        where: name of the phase in messages.
+        stated: the keys that the configuration states in this phase.
+        phase: all settings of the phase, including those of ``train``.
+        parts: the trained parts of the model.
+    """
+    yield from _radii_problems(f"{where if 'loss' in stated else 'train'}.loss", phase["loss"])
     steps, settings = phase["steps"], phase["optimiser"]
-    holder = where if "warmup_steps" in own.get("optimiser", {}) else "train"
+    holder = where if "warmup_steps" in stated.get("optimiser", {}) else "train"
     rise = f"{holder}.optimiser.warmup_steps ({settings['warmup_steps']})"
     if settings["warmup_steps"] >= steps:
         yield f"{rise} must be less than {where}.steps ({steps})"
@@ -50,19 +57,19 @@ def _problems_of(where: str, own: Mapping[str, Any], phase: Mapping[str, Any], p
         yield f"{rise} must be at least 1: `one_cycle` rises during these steps, usually 30 % of the phase"
     for part in settings.get("lr_factors", {}):
         if part not in parts:
-            holder = where if part in own.get("optimiser", {}).get("lr_factors", {}) else "train"
-            yield f"{holder}.optimiser.lr_factors: nothing of the part `{part}` is trained{hint(part, sorted(parts))}"
+            holder = where if part in stated.get("optimiser", {}).get("lr_factors", {}) else "train"
+            yield f"{holder}.optimiser.lr_factors: the part `{part}` is not trained{hint(part, sorted(parts))}"
 
 
 def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
     rhos, kappas = (radius if isinstance(radius, list) else [radius] for radius in (loss["rho"], loss["kappa"]))
     if len(rhos) != len(kappas):
-        yield f"{name}: each scale has a rho and a kappa, found {len(rhos)} and {len(kappas)}"
+        yield f"{name}: expected one kappa per rho, found {len(rhos)} values of rho and {len(kappas)} of kappa"
     for rho, kappa in zip(rhos, kappas):
         if kappa is not None and rho >= kappa:
             yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
     if loss.get("queries") is not None and loss["name"] == "exact" and loss.get("ranking") != "query":
-        yield f"{name}.queries: the loss `exact` draws queries with `ranking: query` alone; set it, or remove `queries`"
+        yield f"{name}.queries: the loss `exact` draws queries only with `ranking: query`; set it, or remove `queries`"
     if "queries" in loss and loss["queries"] is None and {"positives", "negatives"} & loss.keys():
         yield f"{name}: `queries: null` takes all pairs; remove `positives` and `negatives`, or set a number of queries"
     if len(weights := loss.get("weights", rhos)) != len(rhos):
@@ -83,7 +90,7 @@ def _trained_parts(model: Mapping[str, Any]) -> set[str]:
             trained = model.get("train", "none")
             encoder = set() if trained == "none" else {"lora"} if "lora" in trained else {"backbone"}
             return encoder | ({"head"} if model.get("head") else set())
-        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
+        case "dense_sift" | "features" | "pretrained" | "published" | "python" | "sift_keypoints":
             return set()
     return {"backbone"}
 
@@ -112,13 +119,13 @@ def _entries(config: Mapping[str, Any], key: str) -> list[tuple[str, dict[str, A
 
 def _in_place_of_warmup(warmup: Any, train: Mapping[str, Any]) -> str:
     if warmup is None:
-        return "is written as phases now: to train in one phase, write `phases: null` and `steps`"
+        return "is now a list of phases: to train in one phase, write `phases: null` and `steps`"
     steps, total = (found.get("steps") if isinstance(found, dict) else None for found in (warmup, train))
     if not (isinstance(steps, int) and isinstance(total, int) and 0 < steps < total):
-        return "is written as phases now, each with a schedule of its own: `phases: [{loss: ..., steps: ...}, {...}]`"
+        return "is now a list of phases, each with its own schedule: write `phases: [{loss: ..., steps: ...}, {...}]`"
     phases = [{"loss": warmup.get("loss"), "steps": steps}, {"steps": total - steps}]
     return (
-        "is written as phases now, each with a schedule of its own. In place of `warmup` and `steps`, write "
+        "is now a list of phases, each with its own schedule. Instead of `warmup` and `steps`, write "
         f"`phases: {json.dumps(phases)}`; the second phase takes `loss`, and both take `optimiser`, from `train`. Its "
-        "`warmup_steps` and its cosine begin anew in each phase"
+        "`warmup_steps` and its cosine restart in each phase"
     )

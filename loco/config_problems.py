@@ -26,13 +26,13 @@ from loco.datasets.catalogue import FORMATS
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
-from loco.models.catalogue import has_maps, stride_of
+from loco.models.catalogue import COMPUTED, has_maps, stride_of
 
 PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # keys of files and folders that are inputs of rules
 
 
 def share_training(splits: dict[str, Any]) -> Iterator[str]:
-    """Copy training and validation scenes to splits that are ``trained_on`` another split."""
+    """Copy training and validation scenes to splits that are ``trained_on`` another split; yield problems."""
     for name, split in splits.items():
         if "trained_on" not in split:
             continue
@@ -40,14 +40,15 @@ def share_training(splits: dict[str, Any]) -> Iterator[str]:
         if wanted not in splits:
             yield f"splits.{name}.trained_on: `{wanted}` is not defined{hint(wanted, splits)}"
         elif "trained_on" in splits[wanted]:
-            yield f"splits.{name}.trained_on: `{wanted}` has no training of its own; name the split that has"
-        elif own := [part for part in ("train", "val") if part in split]:
-            yield f"splits.{name} is trained on `{wanted}`, and cannot have scenes of its own to {own[0]}; remove one"
+            yield f"splits.{name}.trained_on: `{wanted}` is itself `trained_on` a split; name that split"
+        elif stated := [part for part in ("train", "val") if part in split]:
+            yield f"splits.{name} has both `trained_on: {wanted}` and `{stated[0]}`; remove one of them"
         else:
             split |= {part: splits[wanted][part] for part in ("train", "val") if part in splits[wanted]}
 
 
 def ablation_problems(config: dict[str, Any]) -> Iterator[str]:
+    """Yield problems of the ablations: undefined experiments and splits, repeated variants and names."""
     for name, ablation in config.get("ablations", {}).items():
         if ablation["experiment"] not in config["experiments"]:
             wanted = ablation["experiment"]
@@ -59,13 +60,14 @@ def ablation_problems(config: dict[str, Any]) -> Iterator[str]:
         yield from (f"ablations.{name}.variants: `{variant}` is named twice" for variant in repeated)
         runs = variant_runs(name, ablation)
         for split, _ in _repeated(runs):
-            yield f"ablations.{name}.variants: more than one changes nothing on the split `{split}`"
+            yield f"ablations.{name}.variants: more than one has no changes on the split `{split}`; remove all but one"
         for _, experiment in runs:
             if experiment in config["experiments"] and experiment != ablation["experiment"]:
-                yield f"ablations.{name}: there is an experiment `{experiment}` already; rename one"
+                yield f"ablations.{name}: an experiment `{experiment}` exists already; rename one"
 
 
 def cross_check(config: dict[str, Any]) -> Iterator[str]:
+    """Yield all contradictions between the settings of a configuration that follows the schema."""
     for kind in ("splits", "experiments", "benchmarks"):
         names = config["run"][kind]
         yield from (f"run.{kind}: `{n}` is not defined{hint(n, config[kind])}" for n in names if n not in config[kind])
@@ -91,8 +93,8 @@ def _path_problems(value: Any, where: str) -> Iterator[str]:
         for key, item in value.items():
             if key in PATH_KEYS and isinstance(item, str) and not is_plain_path(item):
                 yield (
-                    f"{where}{key}: {item!r} holds braces or control characters; Snakemake reads `{{...}}` as a "
-                    "wildcard: rename the folder, or name a symbolic link to it"
+                    f"{where}{key}: {item!r} contains braces or control characters, and Snakemake reads `{{...}}` as a "
+                    "wildcard; rename the folder, or use a symbolic link to it"
                 )
             yield from _path_problems(item, f"{where}{key}.")
     elif isinstance(value, list):
@@ -101,24 +103,25 @@ def _path_problems(value: Any, where: str) -> Iterator[str]:
 
 
 def published_problems(config: dict[str, Any], base: Path) -> Iterator[str]:
+    """Yield experiments whose ``published`` is not a method of ``config/published_results/``."""
     named = {name: e["published"] for name, e in config["experiments"].items() if "published" in e}
     files = sorted((base / "config/published_results").glob("*.csv")) if named else []
     known = {line["method"] for file in files for line in csv.DictReader(decode_text(file.read_bytes()).splitlines())}
     for name, method in named.items():
         if method not in known:
-            unknown = f"`{method}` is no method of config/published_results"
+            unknown = f"`{method}` is not a method of config/published_results"
             yield f"experiments.{name}.published: {unknown}{hint(method, known)}"
 
 
 def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
     for key, bins in settings.items():
         if key.endswith("_bins") and any(low >= high for low, high in pairwise(bins)):
-            yield f"{key}: {bins} do not increase"
+            yield f"{key}: expected increasing edges, found {bins}"
     if settings.get("kappa") is not None and settings["rho"] >= settings["kappa"]:
         yield f"rho ({settings['rho']} m) must be less than kappa ({settings['kappa']} m)"
     within, beyond = settings.get("seen_within", SEEN_WITHIN), settings.get("unseen_beyond", UNSEEN_BEYOND)
     if within > beyond:
-        yield f"seen_within ({within} m) must not be more than unseen_beyond ({beyond} m)"
+        yield f"seen_within ({within} m) must not exceed unseen_beyond ({beyond} m)"
     if settings.get("seen_by_training", "ignore") == "ignore":
         for key in ("seen_within", "unseen_beyond"):
             if key in settings:
@@ -133,20 +136,20 @@ def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     yield from (f"scenes: `{scene}` is named twice" for scene in _repeated(dataset["scenes"]))
     for made in ("simulate", "reconstruct"):
         if made in dataset and dataset["raw"] != f"results/raw/{name}":
-            yield f"raw: a dataset with `{made}` is made in results/raw/{name}, found {dataset['raw']!r}"
+            yield f"raw: a dataset with `{made}` is written to results/raw/{name}, found {dataset['raw']!r}"
     if "world_frame" in dataset and "places" not in provided_by(dataset):
-        yield f"world_frame: the format `{dataset['format']}` has no 3D places to compare; remove it"
+        yield f"world_frame: the format `{dataset['format']}` has no 3D points; remove it"
     if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
-        yield "reconstruct: makes a scene of the format `colmap` from photographs, and is not for simulated scenes"
+        yield "reconstruct: requires `format: colmap` and real photographs; remove it, or change the format"
     if "depth_scale" in dataset and (
         "simulate" in dataset or "depth_scale" not in FORMATS[dataset["format"]].conventions
     ):
         formats = ", ".join(name for name, format in FORMATS.items() if "depth_scale" in format.conventions)
-        yield f"depth_scale: is for real data in the formats {formats}; other files state their scale, so remove it"
+        yield f"depth_scale: applies to real data in the formats {formats}; other files state their scale, so remove it"
     if "simulate" in dataset:
         count = {"matterport3d": "panoramas", "hpatches": None}.get(dataset["format"], "images")
         if count and count not in dataset["simulate"]:
-            yield f"simulate lacks the key `{count}`, which the format `{dataset['format']}` needs"
+            yield f"simulate lacks the key `{count}`, which the format `{dataset['format']}` requires"
 
 
 def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
@@ -157,16 +160,18 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
                 continue
             known = datasets[dataset]["scenes"]
             unknown = (name for name in names if name not in known)
-            yield from (f".{part}: `{name}` is no scene of datasets.{dataset}{hint(name, known)}" for name in unknown)
+            yield from (
+                f".{part}: `{name}` is not a scene of datasets.{dataset}{hint(name, known)}" for name in unknown
+            )
             yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
     tested = [name for names in split["test"].values() for name in names]
     for name in _repeated(tested):
         holders = [dataset for dataset, names in split["test"].items() if name in names]
         if len(holders) > 1:
             named = " and ".join(holders)
-            yield f".test: `{name}` is a scene of {named}, and tables tell scenes by name: use two splits"
+            yield f".test: `{name}` is a scene of {named}, but tables identify scenes by their name: use two splits"
     if not any(split["test"].values()):
-        yield " has no test scene, so nothing could be measured: move a scene to its `test` part"
+        yield " has no test scene; move a scene to its `test` part"
 
 
 def _used_places(config: dict[str, Any]) -> set[tuple[str, str]]:
@@ -220,17 +225,17 @@ def _places(part: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
 def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
     model, train = experiment["model"], experiment.get("train")
     if not has_maps(model):
-        fitted = [key for key in ("train", "pca", "cache") if key in experiment]
-        yield from (f"{key}: `{model['name']}` has no weights and no feature maps; remove it" for key in fitted)
+        refused = [key for key in ("train", "pca", "cache") if key in experiment]
+        yield from (f"{key}: `{model['name']}` has no weights and no feature maps; remove it" for key in refused)
         return
     yield from _model_problems("model", model)
     if experiment.get("cache"):
         yield from _cache_problems(model, train or {})
     if "pca" in experiment:
         if not _is_frozen_backbone(model) or (model.get("head") or {}).get("name") != "linear":
-            yield "pca: is of a `backbone` that is not trained, with `head: {name: linear, dim: ...}`"
+            yield "pca: requires a `backbone` that is not trained and `head: {name: linear, dim: ...}`"
         if train:
-            yield "pca: gives the weights that `train` would; remove one of them"
+            yield "pca: `pca` and `train` both determine the weights of the head; remove one of them"
     if train:
         if not _has_weights_to_train(model):
             yield f"train: this model ({model['name']}) has no weights to train; remove `train`"
@@ -240,13 +245,13 @@ def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
 
 def _cache_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
     if not _is_frozen_backbone(model):
-        yield "cache: stores the features of a `backbone` that is not trained (`model.train: none`); drop it"
+        yield "cache: requires a `backbone` that is not trained (`model.train: none`); remove it"
     elif not model["backbone"].get("pretrained", True):
-        yield "cache: the features of random weights differ from seed to seed; drop it"
+        yield "cache: the features of random weights depend on the seed; remove it"
     elif (model.get("head") or {}).get("class_token"):
-        yield "cache: the class token is not stored; drop `cache`, or `class_token` of the head"
+        yield "cache: the class token is not stored; remove `cache`, or `class_token` of the head"
     if "augment" in train:
-        yield "cache: stored features do not change with the image; remove `train.augment` or `cache`"
+        yield "cache: stored features do not depend on the augmentation; remove `train.augment` or `cache`"
 
 
 def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator[str]:
@@ -254,7 +259,7 @@ def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator
     batch, processes = train["batch"], train.get("processes", 1)
     images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
     if images < processes:
-        yield f"train.processes: {processes} cannot share the {images} images of a batch out"
+        yield f"train.processes: a batch of {images} images cannot be divided among {processes} ranks; reduce it"
     if processes % (nodes := train.get("nodes", 1)):
         yield f"train.processes ({processes}) must be a multiple of train.nodes ({nodes})"
 
@@ -262,7 +267,7 @@ def _training_problems(model: dict[str, Any], train: dict[str, Any]) -> Iterator
 def _augmentation_problems(augment: dict[str, Any], stride: int) -> Iterator[str]:
     low, high = augment.get("scale", (1, 1))
     if low > high:
-        yield f"train.augment.scale: the lowest ({low}) comes first, then the highest ({high})"
+        yield f"train.augment.scale: expected [lowest, highest], found [{low}, {high}]"
     for size in augment.get("sizes", ()):
         if any(side % stride for side in size):
             yield f"train.augment.sizes: {size} are not multiples of the model's stride, {stride} pixels"
@@ -273,16 +278,20 @@ def _augmentation_problems(augment: dict[str, Any], stride: int) -> Iterator[str
 def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
     if model["name"] == "backbone":
         if model["backbone"]["name"] == "onnx" and model.get("train", "none") != "none":
-            yield f"{where}.train: a backbone of the kind `onnx` cannot be trained; remove `train`, give it a `head`"
+            yield f"{where}.train: a backbone of the kind `onnx` cannot be trained; remove `train`, and add a `head`"
     elif model["name"] == "concat":
         for number, member in enumerate(model["models"]):
             if not has_maps(member):
-                yield f"{where}.models.{number}: `{member['name']}` has no feature maps to join; remove it"
+                yield f"{where}.models.{number}: `{member['name']}` has no feature maps to concatenate; remove it"
                 continue
+            if member["name"] == COMPUTED:
+                yield f"{where}.models.{number}: features that another program computed cannot be joined; remove it"
             yield from _model_problems(f"{where}.models.{number}", member)
             if stride_of(member) != model["stride"]:
-                found = stride_of(member)
-                yield f"{where}.models.{number}: its stride is {found}, that of the whole is {model['stride']}"
+                yield (
+                    f"{where}.models.{number}: expected the stride of `concat`, {model['stride']}, found "
+                    f"{stride_of(member)}; set both to the same value"
+                )
 
 
 def _is_frozen_backbone(model: dict[str, Any]) -> bool:
@@ -291,7 +300,7 @@ def _is_frozen_backbone(model: dict[str, Any]) -> bool:
 
 def _has_weights_to_train(model: dict[str, Any]) -> bool:
     match model["name"]:
-        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
+        case "dense_sift" | "features" | "pretrained" | "published" | "python" | "sift_keypoints":
             return False
         case "backbone":
             return not _is_frozen_backbone(model) or model.get("head") is not None
@@ -318,7 +327,7 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     known = [name for name in run["benchmarks"] if name in BENCHMARKS]  # others are reported above
     for benchmark in (name for name in known if not benchmark_splits(config, run["splits"], name)):
         needs = " or ".join(" and ".join(sorted(need)) for need in BENCHMARKS[benchmark].requires)
-        yield f"run.benchmarks: `{benchmark}` needs test scenes that give {needs}; no split of the run has one"
+        yield f"run.benchmarks: `{benchmark}` requires test scenes that provide {needs}; no split of the run has one"
     for name in (name for name in run["experiments"] if name in config["experiments"]):
         if has_maps(config["experiments"][name]["model"]):
             continue
@@ -339,9 +348,9 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     wanted, found = config["figures"]["scene"], figure_scene(config)
     if wanted is not None and found is None:
         tested = [scene for split in run["splits"] for _, scene in scenes(config, split, "test")]
-        yield f"figures.scene: `{wanted}` is no test scene of run.splits{hint(wanted, tested)}"
+        yield f"figures.scene: `{wanted}` is not a test scene of run.splits{hint(wanted, tested)}"
     elif found and "places" not in provided_by(config["datasets"][found[1]]):
-        yield f"figures.scene: the images of `{wanted}` have no 3D places to show; name another scene, or null"
+        yield f"figures.scene: the images of `{wanted}` have no 3D points; name another scene, or null"
 
 
 def _title_problems(config: dict[str, Any]) -> Iterator[str]:
@@ -362,9 +371,9 @@ def _split_for_training_problems(
     """Yield reasons why an experiment that is trained cannot be trained on a split."""
     train = experiment.get("train", {})
     if experiment.keys() & {"train", "pca"} and not scenes(config, split, "train"):
-        yield f"splits.{split} has no training scene, which experiments.{name} needs"
+        yield f"splits.{split} has no training scene, which experiments.{name} requires"
     if (train.get("keep") == "best" or "early_stop" in train) and not scenes(config, split, "val"):
-        yield f"splits.{split} has no validation scene, by which experiments.{name}.train decides what to keep"
+        yield f"splits.{split} has no validation scene, which experiments.{name}.train requires (`keep`, `early_stop`)"
 
 
 def _repeated(names: Iterable[Any]) -> list[Any]:

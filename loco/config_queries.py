@@ -54,10 +54,11 @@ def training_split(config: Mapping[str, Any], split: str) -> str:
 
 
 def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> list[str]:
-    """Return the names of a split's test data in files of published numbers (:mod:`loco.results.tables.published`).
+    """Return the names under which files of published numbers may list a split's test data.
 
-    These are the format and the name of its dataset and, for a single scene, the format with the scene's name. Several
-    datasets or a simulated dataset have no names, because there are no published numbers for them.
+    These are the format and the name of its dataset and, for a single scene, the format with the scene's name
+    (:mod:`loco.results.tables.published`). The list is empty for several datasets and for simulated ones, for which no
+    numbers are published.
     """
     places = benchmark_scenes(config, split, benchmark)
     datasets = {dataset for dataset, _ in places}
@@ -76,16 +77,16 @@ def provided_by(dataset: Mapping[str, Any]) -> frozenset[str]:
 def variant_experiment(name: str, ablation: Mapping[str, Any], variant: Mapping[str, Any]) -> str:
     """Return the name of the experiment of a variant of the ablation ``name``.
 
-    A variant that changes only the split is the ablation's own experiment, trained once for all ablations based on it.
+    A variant that changes only the split is the experiment of the ablation, trained once for all ablations based on it.
     """
     return f"{name}.{variant['name']}" if variant.keys() - {"name", "split"} else ablation["experiment"]
 
 
 def ablation_rows(config: Mapping[str, Any], name: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """Return (split, experiment) of each variant of an ablation -> its table row (split, name of the variant).
+    """Return a map from (split, experiment) of each variant of an ablation to its table row (split, variant name).
 
-    Variants that are trained on different scenes and evaluated on the same scenes are grouped, under the ablation's own
-    split if it is evaluated on these scenes, too.
+    Variants that are trained on different scenes and evaluated on the same scenes are grouped, under the split of the
+    ablation if it is evaluated on these scenes, too.
     """
     ablation = config["ablations"][name]
     runs = variant_runs(name, ablation)
@@ -101,7 +102,7 @@ def variant_runs(name: str, ablation: Mapping[str, Any]) -> list[tuple[str, str]
 
 
 def figure_scene(config: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return (split, dataset, scene) of the pictures, a split of the run that tests on ``figures.scene``, or None."""
+    """Return (split, dataset, scene) of ``figures.scene`` in the first split of the run that tests on it, or None."""
     wanted = config["figures"]["scene"]
     found = ((s, dataset, scene) for s in config["run"]["splits"] for dataset, scene in scenes(config, s, "test"))
     return next((place for place in found if place[2] == wanted), None)

@@ -19,13 +19,13 @@ from referencing.jsonschema import DRAFT202012
 from loco.errors import ConfigError
 
 SCHEMA = "config/schemas/config.schema.yaml"
-MOST_VALUES, MOST_LEVELS = 200_000, 50  # a larger configuration is a mistake or an attack
+MAX_VALUES, MAX_LEVELS = 200_000, 50  # a larger configuration is a mistake or an attack
 LARGEST_NUMBER = 1e300
 Keys = tuple[str | int, ...]
 
 
 def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
-    """Return a copy of plain dicts, lists, texts and numbers.
+    """Return a copy of a configuration that consists of plain dicts, lists, strings and numbers.
 
     Returns:
         The copy, in which infinity (`.inf`) is kept and any other non-finite number is None; the problems (keys and
@@ -36,21 +36,21 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
     """
     problems: list[str] = []
     not_finite: dict[Keys, float] = {}
-    left = MOST_VALUES
+    left = MAX_VALUES
 
     def copy(value: Any, keys: Keys) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
-            raise ConfigError(f"the configuration expands to more than {MOST_VALUES:,} values; check its aliases (`*`)")
-        if len(keys) > MOST_LEVELS:
+            raise ConfigError(f"the configuration expands to more than {MAX_VALUES:,} values; check its aliases (`*`)")
+        if len(keys) > MAX_LEVELS:
             raise ConfigError(
-                f"{dotted(keys[:5])}...: nested in more than {MOST_LEVELS} levels; does an alias (`*`) contain itself?"
+                f"{dotted(keys[:5])}...: nested in more than {MAX_LEVELS} levels; check its aliases (`*`)"
             )
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str):
-                    problems.append(f"{dotted(keys)}: the key {key!r} is no text to YAML; put it in quotes")
+                    problems.append(f"{dotted(keys)}: YAML does not read the key {key!r} as text; put it in quotes")
             return {str(key): copy(item, (*keys, str(key))) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [copy(item, (*keys, number)) for number, item in enumerate(value)]
@@ -71,7 +71,7 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
 def schema_problems(
     config: dict[str, Any], schema_file: Path, not_finite: Mapping[Keys, float] | None = None
 ) -> list[str]:
-    """Return all violations of the schema, and convert whole floats (``3.0``) where the schema requires an integer.
+    """Return all violations of the schema, and convert floats such as ``3.0`` where the schema requires an integer.
 
     Args:
         config: result of :func:`plain_copy`; changed in place.
@@ -104,7 +104,7 @@ def name_pattern(schema_file: Path) -> str:
 
 def name_problem(name: str) -> str:
     """Return what is wrong with a name that does not match :func:`name_pattern`."""
-    return f"invalid name {name!r}: names consist of letters, digits, `_`, `-` and `.`, and begin with no `-` or `.`"
+    return f"invalid name {name!r}: names consist of letters, digits, `_`, `-` and `.`, not beginning with `-` or `.`"
 
 
 def dotted(keys: Iterable[str | int]) -> str:
@@ -170,7 +170,7 @@ _Validator = validators.extend(
 
 
 def _convert_whole_floats(config: dict[str, Any], errors: Iterable[ValidationError]) -> bool:
-    """Convert whole floats that are invalid only because of their type; return whether there were any."""
+    """Convert floats with integer values that are invalid only because of their type; return whether there were any."""
     found = False
     for error in _leaves(errors):
         if error.validator == "type" and "integer" in _types(error) and _is_whole_float(error.instance):
@@ -227,8 +227,8 @@ def _in_words(error: ValidationError) -> Iterator[str]:
         case "maxLength":
             yield f"{where}: {found[:20]!r}... has {len(found)} characters, expected {error.validator_value} at most"
         case "minItems" | "minProperties":
-            least = f": expected {error.validator_value} or more, found {len(found)}" if found else " is empty"
-            yield f"{where}{least}"
+            reason = f": expected {error.validator_value} or more, found {len(found)}" if found else " is empty"
+            yield f"{where}{reason}"
         case "uniqueItems":
             yield f"{where}: {found} has non-unique elements"
         case "oneOf":
@@ -243,7 +243,7 @@ _WORDS = {
     "array": "a list",
     "string": "text",
     "number": "a number",
-    "integer": "a whole number",
+    "integer": "an integer",
     "boolean": "true or false",
     "null": "nothing",
 }
@@ -260,11 +260,11 @@ def _kind(value: Any) -> str:
 
 
 def _yaml_hint(error: ValidationError) -> str:
-    """Return a hint on YAML 1.1, which reads ``2e-3`` as text and a bare ``00800`` as a number."""
-    found, wanted = error.instance, _types(error)
-    if "string" in wanted:
+    """Return a hint about YAML 1.1, which reads ``2e-3`` as text and an unquoted ``00800`` as a number."""
+    found, expected = error.instance, _types(error)
+    if "string" in expected:
         return " (put it in quotes)" if isinstance(found, int | float) else ""
-    if not isinstance(found, str) or not {"number", "integer"} & set(wanted):
+    if not isinstance(found, str) or not {"number", "integer"} & set(expected):
         return ""
     try:
         value = float(found)
@@ -272,6 +272,6 @@ def _yaml_hint(error: ValidationError) -> str:
         return ""
     if not math.isfinite(value):
         return " (write a finite number)"
-    if "number" in wanted:
-        return f" (text to YAML: write {yaml.safe_dump(value).split()[0]}, with a point and without quotes)"
-    return f" (text to YAML: write {int(value)}, without quotes)" if value.is_integer() else ""
+    if "number" in expected:
+        return f" (YAML reads this as text: write {yaml.safe_dump(value).split()[0]}, with a point and without quotes)"
+    return f" (YAML reads this as text: write {int(value)}, without quotes)" if value.is_integer() else ""

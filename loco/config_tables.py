@@ -70,13 +70,13 @@ def _properties(schema: _Schema) -> dict[str, Any]:
     """Return the keys that a schema describes, also those that only some values of `name` have."""
     found = dict(schema.get("properties", {}))
     for condition in schema.get("allOf", ()):
-        own = condition.get("then", {}).get("properties", {})
-        found |= {key: entry for key, entry in own.items() if isinstance(entry, Mapping)}
+        conditional = condition.get("then", {}).get("properties", {})
+        found |= {key: entry for key, entry in conditional.items() if isinstance(entry, Mapping)}
     return found
 
 
 def _resolved(entry: _Schema, document: _Schema) -> _Schema:
-    """Return a definition in place of a reference to it; of an alternative to plain text, the map."""
+    """Replace a reference by its definition, and a choice between text and a map by the map."""
     entry = entry.get("else", entry) if "if" in entry and "properties" not in entry else entry
     reference = entry.get("$ref", "")
     if not reference.startswith("#/$defs/"):
@@ -85,7 +85,7 @@ def _resolved(entry: _Schema, document: _Schema) -> _Schema:
 
 
 def _default(key: str, entry: _Schema, schema: _Schema, value: Any) -> str:
-    """Return the default in the table: a value, ``required``, or nothing for what is left out or has keys."""
+    """Return the default in the table: a value, ``required``, or nothing if the key is optional or has keys itself."""
     if value is ... and "default" in entry:
         value = entry["default"]
     if value is not ...:

@@ -24,7 +24,9 @@ from typing import IO, NamedTuple
 from loco.errors import ConfigError, DataError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-MOST_JOBS = 64  # largest number of jobs that share a GPU
+# Variables that are set in a SLURM job to which GPUs were allocated.
+SLURM_GPUS = ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_GPUS")
+MAX_JOBS = 64  # maximum number of jobs that share a GPU
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +52,25 @@ def select_visible(listing: str, visible: str | None) -> Iterator[Gpu]:
             ignored, and a prefix of a UUID is sufficient.
     """
     found = re.findall(r"^\s*(GPU|MIG)\b.*\(UUID: *([^)\s]+)", listing, flags=re.MULTILINE)
-    whole = [uuid for kind, uuid in found if kind == "GPU"]
+    physical = [uuid for kind, uuid in found if kind == "GPU"]
     if visible is None:
         divided = {found[k - 1][1] for k in range(1, len(found)) if found[k][0] == "MIG" and found[k - 1][0] == "GPU"}
-        # By UUID, because CUDA may number GPUs in another order than the listing.
+        # Identify GPUs by UUID, because CUDA may number them in another order than the listing.
         yield from (Gpu(uuid, uuid) for _, uuid in found if uuid not in divided)
         return
     for entry in visible.split(","):
         name = entry.strip()
-        if name.isdecimal() and int(name) < len(whole):
-            yield Gpu(name, whole[int(name)])
+        if name.isdecimal() and int(name) < len(physical):
+            yield Gpu(name, physical[int(name)])
         elif match := next((uuid for _, uuid in found if name and uuid.startswith(name)), None):
             yield Gpu(name, match)
         else:
             return
+
+
+def gpus_granted_by_slurm() -> bool:
+    """Return whether this process is part of a job of SLURM that was granted GPUs."""
+    return any(os.environ.get(name) for name in SLURM_GPUS)
 
 
 @contextmanager
@@ -73,16 +80,16 @@ def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | N
     Free GPUs are preferred. If there are too few, the GPUs with the fewest jobs are shared, and a warning is logged;
     waiting for a free GPU is the task of the scheduler (``--resources gpu=N`` of Snakemake).
 
-    Nothing is claimed if ``count`` is 0, on a machine without GPUs, where jobs run on the CPU, and in a process that
-    uses CUDA already, whose GPUs cannot be chosen any more.
+    Nothing is claimed if ``count`` is 0, on a machine without GPUs (where jobs run on the CPU), and in a process that
+    already uses CUDA (whose GPUs cannot be changed).
 
     Args:
         count: number of GPUs.
         gpus: GPUs to choose from; None for :func:`visible_gpus`.
         folder: folder of the locks; None for a folder of the user in the temporary folder of the machine.
 
-        Yields:
-            The claimed GPUs, to which ``CUDA_VISIBLE_DEVICES`` is set until the context exits.
+    Yields:
+        The claimed GPUs, to which ``CUDA_VISIBLE_DEVICES`` is set until the context exits.
 
     Raises:
         ConfigError: fewer GPUs are visible than requested.
@@ -120,7 +127,7 @@ def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> l
         jobs = {gpu: _jobs(folder, gpu) for gpu in gpus}
         chosen = sorted(sorted(gpus, key=lambda gpu: jobs[gpu])[:count], key=gpus.index)
         for gpu in chosen:
-            held = next(file for k in range(MOST_JOBS) if (file := _lock(_slot(folder, gpu, k))))
+            held = next(file for k in range(MAX_JOBS) if (file := _lock(_slot(folder, gpu, k))))
             locks.callback(held.close)
             if jobs[gpu]:
                 logger.warning(

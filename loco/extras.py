@@ -1,4 +1,4 @@
-"""Which extra of the installation provides a package that is not in the base, for errors that name it.
+"""Optional packages, and the extra of the installation that provides each, for error messages.
 
 The base (``pip install .``) extracts features, loads models and computes losses; ``pyproject.toml`` lists the extras.
 """

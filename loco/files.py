@@ -73,7 +73,9 @@ def open_regular(file: Path | str, scene: str | None = None) -> Iterator[Buffere
         OSError: it cannot be opened.
     """
     require_regular(file, os.stat(file), scene)
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have been replaced meanwhile
+    descriptor = os.open(
+        file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    )  # the file may have been replaced in the meantime
     with os.fdopen(descriptor, "rb") as opened:
         require_regular(file, os.fstat(opened.fileno()), scene)
         yield opened

@@ -1,4 +1,4 @@
-"""Fingerprints of code, settings and files: they decide which results are up to date.
+"""Fingerprints of code, settings and files, which determine which results are up to date.
 
 This module uses the standard library alone and imports nothing of the package, so any interpreter can load it by its
 path and compute the same fingerprints.
@@ -19,25 +19,25 @@ from typing import Any
 
 PACKAGE = Path(__file__).parent
 
-# Modules that do not change the fingerprint of a module that imports them: path in the package -> reason.
-# A registry has a line for every dataset or benchmark, so that each new line would change every step that looks
-# something up. The module that a step takes from a registry is passed as a further entry instead.
+# Modules that do not change the fingerprint of a module that imports them: path in the package -> reason. A registry
+# has a line for every dataset or benchmark, so each new line would change every step that uses the registry. The module
+# that a step takes from a registry is passed as a further entry instead.
 NOT_COUNTED = {
     "catalogue.py": "registry, in any folder of the package",
     "__init__.py": "version of the package and shortcuts for its users",
-    "cli.py": "command line, no part of the workflow",
-    "config.py": "settings reach a step by its parameters, which have a fingerprint of their own",
-    "devices.py": "chooses where a job runs, does not change what it computes",
+    "cli.py": "command line, not part of the workflow",
+    "config.py": "settings reach a step as its parameters, which have a separate fingerprint",
+    "devices.py": "chooses where a job runs, does not change its results",
     "errors.py": "texts of messages",
     "extras.py": "texts of messages",
-    "fingerprints.py": "compares results, does not make them",
+    "fingerprints.py": "compares results, does not compute them",
     "logs.py": "texts of messages",
-    "parent_process.py": "ends jobs, does not change what they compute",
-    "paths.py": "chooses inputs, which have records of their own",
-    "plan.py": "chooses inputs and settings, which have fingerprints of their own",
-    "records.py": "describes results, does not make them",
-    "resources.py": "chooses what a job requests, does not change what it computes",
-    "summary.py": "chooses inputs and settings, which have fingerprints of their own",
+    "parent_process.py": "ends jobs, does not change their results",
+    "paths.py": "chooses inputs, which have records",
+    "plan.py": "chooses inputs and settings, which have fingerprints",
+    "records.py": "describes results, does not compute them",
+    "resources.py": "chooses the resources of a job, does not change its results",
+    "summary.py": "chooses inputs and settings, which have fingerprints",
 }
 
 
@@ -86,16 +86,16 @@ def file_fingerprint(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Which statements count -----------------------------------------------------------------------------------------------
+# Selection of statements ----------------------------------------------------------------------------------------------
 
-_ALL = "*"  # as a requested name: all statements of a module
-_RUN = ""  # as a requested name: those that run when the module is imported
-# Code that uses these may find definitions that nothing mentions by name.
+_ALL = "*"  # requests all statements of a module
+_RUN = ""  # requests the statements that run when the module is imported
+# Code that uses one of these may find definitions that no code mentions by name.
 _SEARCHES = frozenset({"__init_subclass__", "__subclasses__", "eval", "exec", "getmembers", "globals"})
 
 
 def _reach(entries: Iterable[Path]) -> list[tuple[Path, set[int]]]:
-    """Return the modules that count, each with the indices of its statements that count."""
+    """Return the modules that the entries use, each with the indices of the statements that are used."""
     waiting = [(path, _ALL) for path in entries]
     whole, seen, searched = {path for path, _ in waiting}, set(), False
     counted: dict[Path, set[int]] = defaultdict(set)
@@ -125,7 +125,7 @@ def _is_not_counted(path: Path) -> bool:
 
 @cache
 def _targets(module: str, name: str) -> tuple[tuple[Path, str], ...]:
-    """Return what ``from module import name`` uses, as requests (file, name). Nothing outside of the package."""
+    """Return the requests (file, name) that ``from module import name`` causes; none for modules of other packages."""
     parts = module.split(".")
     parents = [(file, _RUN) for end in range(1, len(parts)) for file in _files(parts[:end])]
     submodules = [(file, _ALL) for file in _files([*parts, name])]
@@ -133,7 +133,7 @@ def _targets(module: str, name: str) -> tuple[tuple[Path, str], ...]:
 
 
 def _files(parts: list[str]) -> list[Path]:
-    """Return the file of a module of the package, in a list that is empty for any other name."""
+    """Return a list with the file of a module of the package; an empty list for any other name."""
     if parts[0] != PACKAGE.name or not all(part.isidentifier() for part in parts):
         return []
     place = PACKAGE.joinpath(*parts[1:])
@@ -142,36 +142,39 @@ def _files(parts: list[str]) -> list[Path]:
 
 
 def _module_name(path: Path) -> str:
-    """Return ``loco.a.b`` for a file or folder of the package, the bare name for any other."""
+    """Return ``loco.a.b`` for a file or folder of the package, the name without suffix for any other file."""
     inside = path.is_relative_to(PACKAGE)
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) if inside else path.stem
 
 
-# What a module consists of --------------------------------------------------------------------------------------------
+# Statements of a module -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Statement:
     """A statement at the top level of a module, or one name that an import binds anywhere in it."""
 
-    name: str | None  # what it defines; None for a statement that always counts, because it runs with its module
+    name: str | None  # name that it defines; None for a statement that is always used, because it runs on import
     digest: str
-    names: frozenset[str] = frozenset()  # that it mentions
+    names: frozenset[str] = frozenset()  # names that it mentions
     imports: tuple[tuple[str, str], ...] = ()  # (module, name)
 
 
 @dataclass(frozen=True)
 class _Module:
-    """The statements of a module, its names, and the modules that its ``__getattr__`` may take a name from."""
+    """The statements of a module, its names, and the modules from which its ``__getattr__`` may import a name."""
 
     path: Path
     statements: list[_Statement]
-    places: dict[str | None, set[int]]  # name -> where in `statements` it is defined; None: those without a name
+    places: dict[str | None, set[int]]  # name -> indices of the statements that define it; None: without a name
     defined: frozenset[str]
-    lazy: dict[str, set[str]]  # by name; those of `_ALL` for any other name
+    lazy: dict[str, set[str]]  # name -> modules that `__getattr__` may import; `_ALL` for any other name
 
     def requested(self, name: str, only_imports: bool) -> set[int]:
-        """Return which statements count when ``name`` is used; ``only_imports``: those that pass the name on."""
+        """Return the indices of the statements that a use of ``name`` requires.
+
+        With ``only_imports``, only imports that re-export the name.
+        """
         if only_imports:
             return {k for k in self.places.get(name, ()) if self.statements[k].imports}
         if name == _ALL:
@@ -179,7 +182,7 @@ class _Module:
         return self.places[None] | self.places.get(name, set())
 
     def elsewhere(self, name: str) -> list[tuple[Path, str]]:
-        """Return further requests, for a name that no statement visibly defines."""
+        """Return the requests for a name that no statement of this module defines."""
         if name in (_RUN, _ALL) or name in self.defined:
             return []
         if self.lazy:
@@ -214,7 +217,7 @@ def _read_module(path: Path) -> _Module:
             statements.append(_Statement(name, _digest(writer.parts), frozenset(writer.names)))
             defined |= {name} if name else writer.bound
     for module, name, bound in dict.fromkeys(found for _, writer in written for found in writer.imports):
-        # An import that its module does not use passes a name on, in an `__init__`, or is there for what it runs.
+        # An import whose name the module does not use is a re-export, in an `__init__`, or is there for side effects.
         used = bound != _ALL and (bound in mentioned or path.name == "__init__.py")
         statements.append(
             _Statement(bound if used else None, _digest([module, name, bound]), imports=((module, name),))
@@ -231,14 +234,14 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _defined_name(node: ast.stmt) -> str | None:
-    """Return the name of a function or class that does nothing before it is used, None for any other statement."""
+    """Return the name of a function or class whose definition has no side effects; None for any other statement."""
     if not isinstance(node, _DEFINITIONS) or _is_seen_by_others(node):
         return None
     return None if node.name.startswith("__") else node.name
 
 
 def _message_texts(tree: ast.Module) -> frozenset[str]:
-    """Return the private names of a module that stand for texts. Where only messages use them, they do not count."""
+    """Return the private names of a module that denote strings; they are ignored if only messages use them."""
     texts: frozenset[str] = frozenset()
     for node in tree.body:
         texts |= {_text_name(node, texts)} - {None}
@@ -255,7 +258,7 @@ def _text_name(node: ast.stmt, texts: frozenset[str]) -> str | None:
 
 
 def _exception_names(tree: ast.Module) -> frozenset[str]:
-    """Return the names of a module's own exceptions that do not end as those of Python do."""
+    """Return the names of the exception classes that a module defines."""
     names: frozenset[str] = frozenset()
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and any(_is_exception(base, names) for base in node.bases):
@@ -264,7 +267,7 @@ def _exception_names(tree: ast.Module) -> frozenset[str]:
 
 
 def _lazy_modules(tree: ast.Module, package: str) -> dict[str, set[str]]:
-    """Return the modules that a module with a ``__getattr__`` names in its strings, by the names they stand beside."""
+    """Return the modules that a ``__getattr__`` may import, by the names next to them in dictionaries of strings."""
     if not any(isinstance(node, ast.FunctionDef) and node.name == "__getattr__" for node in tree.body):
         return {}
 
@@ -289,22 +292,22 @@ def _strings(node: ast.AST | None) -> list[str]:
 
 
 def _absolute(name: str, package: str) -> str:
-    """Return the name of a module that is given relative to a package, with leading dots."""
+    """Return the absolute name of a module from its name relative to a package, with leading dots."""
     inner = name.lstrip(".")
     parts = package.split(".")
     parts = parts[: len(parts) - (len(name) - len(inner) - 1)]
     return ".".join([*parts, inner] if inner else parts)
 
 
-# What a statement does ------------------------------------------------------------------------------------------------
+# Content of a statement -----------------------------------------------------------------------------------------------
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _BODIES = {"body", "orelse", "finalbody"}
-# Fields that change nothing that a program does, or that versions of Python fill differently.
+# Fields that do not affect the behaviour of a program, or whose values differ between versions of Python.
 _SKIPPED = {"ctx", "kind", "type_comment", "type_ignores", "type_params", "returns"}
-_TYPING = {"__future__", "collections.abc", "typing", "typing_extensions"}  # imports from here do not count
-_MARKERS = {"ClassVar", "InitVar", "KW_ONLY"}  # annotations that decide what a field of a dataclass is
-# Decorators that neither keep what they decorate in a registry nor read its annotations, by their last name.
+_TYPING = {"__future__", "collections.abc", "typing", "typing_extensions"}  # imports from these modules are ignored
+_MARKERS = {"ClassVar", "InitVar", "KW_ONLY"}  # annotations that determine the kind of a field of a dataclass
+# Decorators, by their last name, that neither register a definition nor read its annotations.
 _TRANSPARENT = {
     *("abstractmethod", "cache", "cached_property", "classmethod", "contextmanager", "dataclass", "final", "lru_cache"),
     *("overload", "override", "property", "runtime_checkable", "setter", "staticmethod", "total_ordering", "wraps"),
@@ -312,28 +315,28 @@ _TRANSPARENT = {
 }
 _LOGGERS = {"logger", "logging", "log", "_logger"}
 _LOGGING = {"critical", "debug", "error", "exception", "info", "log", "warning"}
-_EXCEPTIONS = ("Error", "Exception", "Warning")  # ends of the names of exceptions; other classes must not have them
-_VALUED_EXCEPTIONS = {"StopAsyncIteration", "StopIteration", "SystemExit"}  # what they hold is a value, not a message
+_EXCEPTIONS = ("Error", "Exception", "Warning")  # suffixes of the names of exceptions, which no other class may have
+_VALUED_EXCEPTIONS = {"StopAsyncIteration", "StopIteration", "SystemExit"}  # their argument is a value, not a message
 
 
 @dataclass
 class _Writer:
-    """Writes a statement in a form of its own, independent of Python's version, and notes what it uses.
+    """Writes a statement in a form that does not depend on the version of Python, and collects the names it uses.
 
-    A field is written if it is not empty, so fields that a new version adds for new syntax change no older code.
+    Empty fields are not written, so fields that a new version adds for new syntax do not change the form of older code.
     """
 
     package: str
     texts: frozenset[str]
     exceptions: frozenset[str]
     parts: list[str] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)  # that it mentions
-    bound: set[str] = field(default_factory=set)  # that it assigns or defines
+    names: set[str] = field(default_factory=set)  # names that it mentions
+    bound: set[str] = field(default_factory=set)  # names that it assigns or defines
     ignored: set[str] = field(default_factory=set)  # names in annotations and messages
     imports: list[tuple[str, str, str]] = field(default_factory=list)  # (module, name, bound name)
     _in_message: bool = False
-    _has_fields: bool = False  # in the body of a class whose annotations define fields
-    _reads_annotations: bool = False  # below a decorator that may do so
+    _has_fields: bool = False  # whether the node is in the body of a class whose annotations define fields
+    _reads_annotations: bool = False  # whether a decorator or metaclass may read the annotations
 
     def write(self, node: ast.AST) -> None:
         """Write a node of the syntax tree and all below it."""
@@ -387,7 +390,7 @@ class _Writer:
         self.parts.append(f"MatchSingleton({_literal(node.value)})")
 
     def _write_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Write an f-string with neighbouring texts as one, which versions of Python divide differently."""
+        """Write an f-string with adjacent literals merged, because versions of Python divide them differently."""
         pieces: list[str | ast.AST] = []
         text = ""
         for value in node.values:
@@ -492,7 +495,7 @@ class _Writer:
             self._write_fields(node)
 
     def _write_message(self, node: ast.Call) -> None:
-        """Write a call without the texts among its arguments."""
+        """Write a call without its string arguments."""
         outer, self._in_message = self._in_message, True
         texts: list[ast.AST] = [each for each in node.args if _is_text(each, self.texts)]
         texts += [each for each in node.keywords if _is_text(each.value, self.texts)]
@@ -504,7 +507,7 @@ class _Writer:
 
 
 def _statements_with_effect(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a block but docstrings, ``pass``, ``__all__``, and what only type checkers run."""
+    """Yield the statements of a block without docstrings, ``pass``, ``__all__`` and code for type checkers only."""
     for node in body:
         match node:
             case ast.Pass() | ast.Expr(value=ast.Constant()):
@@ -518,12 +521,12 @@ def _statements_with_effect(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _literal(value: object) -> str:
-    # Not `repr` of a string: which characters it escapes depends on the version of Unicode that Python knows.
+    # `ascii` instead of `repr`: the characters that `repr` escapes depend on the Unicode version of Python.
     return f"{type(value).__name__}:{hex(value) if type(value) is int else ascii(value)}"
 
 
 def _last_name(node: ast.AST) -> str:
-    """Return ``c`` of ``a.b.c``, ``c`` or a call of either; an empty string for other expressions."""
+    """Return ``c`` for ``a.b.c``, ``c`` or a call of either; an empty string for other expressions."""
     if isinstance(node, ast.Call):
         return _last_name(node.func)
     return getattr(node, "attr", "") or getattr(node, "id", "")
@@ -553,7 +556,7 @@ def _is_report(node: ast.Call) -> bool:
 
 
 def _is_text(node: ast.AST, names: frozenset[str]) -> bool:
-    """Return whether an expression is a string that is written out: a constant, an f-string, or made from such."""
+    """Return whether an expression is a literal string: a constant, an f-string, or an expression of such strings."""
     match node:
         case ast.Constant(value=value):
             return isinstance(value, str)

@@ -1,4 +1,4 @@
-"""Context of a job of the workflow: its log file, its threads, its errors, and its termination."""
+"""The context in which a job of the workflow runs: its log file, threads, errors and termination."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from loco.errors import LocoError, printable_lines
 from loco.parent_process import watch_parent
 
+_FINISHED = "finished"  # the last message of a job that has succeeded
 # Environment variables that set the number of threads of OpenCV, PyTorch and BLAS when they are imported.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
@@ -53,11 +54,27 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
     except Exception:
         logger.exception("stopped by an unexpected error (a bug):")
         sys.exit(1)
-    logger.info("finished")
+    logger.info(_FINISHED)
+
+
+def unfinished_logs(directory: Path) -> dict[Path, str]:
+    """Return the logs of jobs that have not finished, and what is known about each.
+
+    Args:
+        directory: working directory of a run. The logs of jobs are in ``results/logs``; those that SLURM writes, whose
+            files Snakemake removes if their jobs succeed, in ``.snakemake/slurm_logs``.
+    """
+    found = {}
+    for log in sorted((directory / "results/logs").rglob("*.log")):
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if not text.endswith(f" INFO {_FINISHED}\n"):
+            found[log] = "failed" if " ERROR " in text else "runs, or was killed (by a limit of time or memory)"
+    cluster = sorted((directory / ".snakemake/slurm_logs").rglob("*.log"))
+    return found | dict.fromkeys(cluster, "output of a SLURM job that failed or still runs")
 
 
 class _Printable(logging.Formatter):
-    """Escapes control characters, which names of files and messages of libraries may hold."""
+    """Escapes control characters, which names of files and messages of libraries may contain."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))

@@ -13,7 +13,7 @@ from loco.errors import LocoError
 
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 INTERVAL, GRACE = 0.5, 60.0  # seconds between two checks, and from SIGTERM to SIGKILL
-_watched: list[tuple[int, int]] = []  # (process, its parent) from this process up to the one that started the job
+_watched: list[tuple[int, int]] = []  # (process, parent) pairs from this process up to the one that started the job
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def watch_parent() -> None:
     process = os.getpid()
     while True:
         parent = _parent_of(process)
-        if parent is None or parent <= 1:  # no /proc, or started by init (in a container, say)
+        if parent is None or parent <= 1:  # no /proc, or started by init (as in a container)
             break
         _watched.append((process, parent))
         if _name_of(parent) not in SHELLS:

@@ -1,4 +1,4 @@
-"""Paths of the files between the steps: patterns from the working directory, with the wildcards of the rules."""
+"""Paths of the files between the steps: patterns relative to the working directory, with the wildcards of the rules."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def _expression(pattern: str) -> re.Pattern[str]:
 
 
 def fields_of(pattern: str, path: str) -> dict[str, str] | None:
-    """Return the wildcards of a path that matches a pattern of this module, otherwise None."""
+    """Return the wildcards of a path that matches a pattern of this module; None for other paths."""
     match = _expression(pattern).fullmatch(path)
     return match.groupdict() if match else None

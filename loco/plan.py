@@ -2,9 +2,9 @@
 
 :class:`Plan` depends on the configuration and the paths, and not on Snakemake; the rules call it. Each step of the
 workflow from raw scenes to scores has up to two methods here: ``<step>_inputs(...)``, the files that its job reads, and
-``<step>_recipe(...)``, how its output is to be made (:class:`loco.records.Recipe`). Their arguments are the wildcards
-of the rule. A recipe holds the recipes of the inputs, down to the raw data, so a step can check everything that its
-inputs come from. What tables and figures show is in :mod:`loco.summary`.
+``<step>_recipe(...)``, how its output must be made (:class:`loco.records.Recipe`). Their arguments are the wildcards of
+the rule. A recipe contains the recipes of the inputs, down to the raw data, so a step can check the complete origin of
+its inputs. The content of tables and figures is planned in :mod:`loco.summary`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from loco.datasets.catalogue import FORMATS
 from loco.errors import ConfigError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.fingerprints import code_fingerprint, file_fingerprint, settings_fingerprint
-from loco.models.catalogue import has_maps, is_deterministic, modules_of, stride_of
+from loco.models.catalogue import COMPUTED, has_maps, is_deterministic, modules_of, stride_of
+from loco.own_code import source_files
 from loco.records import Recipe
 from loco.simulate.catalogue import WRITERS
-from loco.weights import model_file, weight_files
+from loco.weights import computed_files, model_file, weight_files
 
-DETERMINISTIC = "deterministic"  # in the place of `seed<n>` where no seed decides anything
+DETERMINISTIC = "deterministic"  # replaces `seed<n>` in names of runs that do not depend on the seed
 _CACHED = (
     "checkpoint",
     "encoder",
@@ -50,7 +51,7 @@ Files = dict[str, Any]  # role -> a path or a list of paths
 
 
 class Plan:
-    """All that the configuration decides about the files of a run."""
+    """The files of a run, and the recipe of each, as determined by the configuration."""
 
     def __init__(self, config: Mapping[str, Any], base: str | Path) -> None:
         """
@@ -60,54 +61,57 @@ class Plan:
         """
         self.config, self.base = config, Path(base)
         self.run = config["run"]
-        self._building: list[str] = []  # models whose recipe is being made, to notice one that is made from itself
+        self._building: list[str] = []  # models whose recipe is being built, to detect circular references
         for name in dir(type(self)):
             if name.endswith("_recipe") or name in _CACHED:
                 setattr(self, name, cache(getattr(self, name)))
 
-    # What there is
+    # Scenes, encoders, datasets and experiments
 
     @cached_property
     def scenes(self) -> list[SceneKey]:
-        """(dataset, scene) of all splits of the run, each once."""
+        """(dataset, scene) of all splits of the run, without repetition."""
         return list(dict.fromkeys(key for split in self.run["splits"] for key in scenes(self.config, split)))
 
     @cached_property
     def labelled_scenes(self) -> list[SceneKey]:
-        """Those whose dataset has labels."""
+        """(dataset, scene) of all splits of the run whose dataset has labels."""
         return [key for key in self.scenes if key[0] in self.datasets_with("labels")]
 
     @cached_property
     def encoders(self) -> dict[str, dict[str, Any]]:
-        """Name of every encoder whose features are stored -> its configuration."""
+        """The encoders whose features are stored: a map from name to configuration."""
         return {name: self._encoder_model(e) for e in self.config["experiments"] if (name := self.encoder(e))}
 
     def datasets_with(self, block: str) -> list[str]:
-        """Names of the datasets whose configuration has this block."""
+        """Return the names of the datasets whose configuration has this block."""
         return [name for name, dataset in self.config["datasets"].items() if block in dataset]
 
     def experiments_with(self, block: str) -> list[str]:
-        """Names of the experiments whose configuration has this block (``train`` or ``pca``)."""
+        """Return the names of the experiments whose configuration has this block (``train`` or ``pca``)."""
         return [name for name, experiment in self.config["experiments"].items() if block in experiment]
 
     # Names of runs, checkpoints and metric files
 
     def is_deterministic(self, experiment: str) -> bool:
-        """Whether no seed decides anything about an experiment's features."""
+        """Return whether the features of an experiment do not depend on the seed."""
         setup = self.config["experiments"][experiment]
         return "train" not in setup and is_deterministic(setup["model"])
 
     def run_name(self, experiment: str, seed: int) -> str:
-        """Name of one run of an experiment: by its seed, or ``deterministic``."""
+        """Return the name of one run of an experiment: ``seed<n>``, or ``deterministic``."""
         return DETERMINISTIC if self._without_seed(experiment) else f"seed{seed}"
 
     def checkpoint(self, experiment: str, split: str, seed: int) -> str:
-        """Name of the weights that an experiment is evaluated with: by what decides about them, and nothing else."""
+        """Return the name of the weights of an experiment, which states only what determines them."""
         name = self.run_name(experiment, seed)
         return f"{training_split(self.config, split)}-{name}" if self._fitted_by(experiment) else name
 
     def metric_file(self, benchmark: str, split: str, experiment: str, seed: int) -> str:
-        """The metric file of one run. Runs that cannot differ have one file: the same extractor on the same scenes."""
+        """Return the path of the metric file of one run.
+
+        Runs of the same extractor on the same scenes cannot differ, so they have one file.
+        """
         return paths.METRICS.format(
             benchmark=benchmark,
             split=self._tested_split(benchmark, split),
@@ -135,25 +139,30 @@ class Plan:
         return Recipe("reconstruct", self.step_code("reconstruct"), self.config["datasets"][dataset]["reconstruct"])
 
     def is_made(self, dataset: str) -> bool:
-        """Whether the raw scenes of a dataset are made by the workflow."""
+        """Return whether the workflow makes the raw scenes of a dataset (by simulation or reconstruction)."""
         return bool(self.config["datasets"][dataset].keys() & {"simulate", "reconstruct"})
 
     def raw_files(self, dataset: str, scene: str) -> list[str]:
-        """The raw files of a scene: the folder that a rule makes, else those that are there. The check says what is
-        missing."""
+        """Return the raw files of a scene: the folder that a rule makes, or the files that exist.
+
+        The check of the scene reports missing files.
+        """
         return self._raw_files(raw_files, dataset, scene)
 
     def raw_label_files(self, dataset: str, scene: str) -> list[str]:
-        """Likewise, the files with the labels of a scene."""
+        """Return the raw files with the labels of a scene; otherwise as :meth:`raw_files`."""
         return self._raw_files(label_files, dataset, scene)
 
     def raw_state(self, dataset: str, scene: str) -> str:
-        """Digest of the names, sizes and times of a scene's raw files: files may be rewritten within their folder."""
+        """Return a digest of the names, sizes and times of a scene's raw files; empty if the workflow makes them.
+
+        The modification time of a folder does not change when a file in it is rewritten, so it does not suffice.
+        """
         setup = self.config["datasets"][dataset]
         return "" if self.is_made(dataset) else raw_state(setup["format"], Path(setup["raw"]), scene)
 
     def label_state(self, dataset: str, scene: str) -> str:
-        """Likewise, of the files with the labels."""
+        """Return a digest of the names, sizes and times of the files with the labels, as :meth:`raw_state`."""
         setup = self.config["datasets"][dataset]
         return "" if self.is_made(dataset) else label_state(setup["format"], Path(setup["raw"]), scene)
 
@@ -168,7 +177,10 @@ class Plan:
         return Recipe("check_labels", self._raw_code("check_labels", dataset), settings, self._made_raw(dataset))
 
     def prepared_sizes(self) -> dict[str, dict[str, int]]:
-        """Dataset -> what decides how much disk its scenes take: ``height``, ``width``, ``every``, ``stride``."""
+        """Return for each dataset the settings that determine the disk space of its scenes.
+
+        These are ``height``, ``width``, ``every`` and ``stride``.
+        """
         return {
             name: {key: setup["frames"].get(key, 1) for key in ("height", "width", "every")}
             | {"stride": setup["patches"]["stride"]}
@@ -176,10 +188,10 @@ class Plan:
         }
 
     def manifest_recipes(self) -> dict[str, Recipe]:
-        """Dataset of the run -> the recipe of its manifests."""
+        """Return a map from each dataset of the run to the recipe of its manifests."""
         return {dataset: self.check_scene_recipe(dataset) for dataset in dict.fromkeys(d for d, _ in self.scenes)}
 
-    # Frames, and what is made from them alone
+    # Frames, and files that are made from frames only
 
     def fuse_recipe(self, dataset: str) -> Recipe:
         setup = self.config["datasets"][dataset]
@@ -209,10 +221,10 @@ class Plan:
         return Recipe("pairs", self.step_code("pairs"), {"radius": float(radius)}, inputs)
 
     def label_mapping(self, dataset: str) -> str:
-        """The table of raw labels of a dataset.
+        """Return the path of the table of raw labels of a dataset.
 
         Raises:
-            ConfigError: it does not exist.
+            ConfigError: the table does not exist.
         """
         mapping = str(resolve(self.config["datasets"][dataset]["labels"]["mapping"], self.base))
         if not Path(mapping).is_file():
@@ -231,7 +243,7 @@ class Plan:
     # Models
 
     def encoder(self, experiment: str) -> str | None:
-        """Name of the encoder whose stored features an experiment reads; None if it computes them."""
+        """Return the name of the encoder whose stored features an experiment reads; None if it computes them."""
         stored = self.config["experiments"][experiment].get("cache")
         return settings_fingerprint(self._encoder_model(experiment))[:12] if stored else None
 
@@ -301,7 +313,7 @@ class Plan:
         return {
             "frames": paths.FRAMES.format(dataset=dataset, scene=scene),
             "checkpoint": model,
-            "weights": self._weights_of(experiment),
+            "weights": self._weights_of(experiment) + self._computed_of(experiment, dataset, scene),
             "encoded": self._encoded_of(experiment, [(dataset, scene)]),
         }
 
@@ -318,11 +330,11 @@ class Plan:
     # Scores
 
     def test_scenes(self, benchmark: str, split: str) -> list[SceneKey]:
-        """(dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
+        """Return (dataset, scene) of the test scenes of a split that provide what a benchmark requires."""
         return benchmark_scenes(self.config, split, benchmark)
 
     def evaluates(self, benchmark: str, experiment: str) -> bool:
-        """Whether a benchmark can evaluate an experiment: most require feature maps."""
+        """Return whether a benchmark can evaluate an experiment; most benchmarks require feature maps."""
         return BENCHMARKS[benchmark].keypoints or has_maps(self.config["experiments"][experiment]["model"])
 
     def evaluate_inputs(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Files:
@@ -333,7 +345,10 @@ class Plan:
         return files | {"training": list(training)}
 
     def evaluated_scenes(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> list[list[str | None]]:
-        """Frames, correspondences, features and labels of each test scene of a benchmark; None where it needs none."""
+        """Return the paths of frames, correspondences, features and labels of each test scene of a benchmark.
+
+        A path is None if the benchmark does not require the file.
+        """
         mapped, patterns = has_maps(self.config["experiments"][experiment]["model"]), {}
         for dataset in dict.fromkeys(dataset for dataset, _ in self.test_scenes(benchmark, split)):
             needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
@@ -350,7 +365,7 @@ class Plan:
         ]
 
     def training_correspondences(self, benchmark: str, split: str) -> list[list[str]]:
-        """For each test scene of a benchmark the correspondences of the training scenes that it is compared with."""
+        """Return for each test scene of a benchmark the correspondences of the training scenes in its world frame."""
         datasets = self.config["datasets"]
         by_frame: dict[str, list[str]] = {}
         for key in seen_scenes(self.config, split, benchmark):
@@ -394,13 +409,13 @@ class Plan:
         return Recipe("evaluate", self.step_code("evaluate", f"evaluation/{benchmark}"), settings, inputs)
 
     def label_recipes(self) -> dict[str, Recipe]:
-        """Dataset of the run with labels -> the recipe of its labels."""
+        """Return a map from each dataset of the run that has labels to the recipe of the labels."""
         return {name: self.label_recipe(name) for name in dict.fromkeys(name for name, _ in self.labelled_scenes)}
 
-    # What is shared
+    # Methods that several steps use
 
     def recipe_of(self, path: str | Path) -> Recipe | None:
-        """The recipe of a file of the workflow, by its path; None where this configuration has no such file."""
+        """Return the recipe of a file of the workflow by its path; None if this configuration has no such file."""
         for pattern, recipe in self._recipes_by_pattern():
             if (fields := paths.fields_of(pattern, str(path))) is not None:
                 try:
@@ -440,10 +455,10 @@ class Plan:
         return fitted(split, experiment, run)
 
     def _tested_split(self, benchmark: str, split: str) -> str:
-        """The first split of the run that tests on the same scenes: their scores are the same.
+        """Return the first split of the run with the same test scenes, and therefore the same scores.
 
-        Unless the benchmark reports what training scenes show: then these are the same as well. A split that is added
-        after the others changes no name, so nothing is scored again.
+        If the benchmark compares test scenes with training scenes, the two splits also have the same training scenes. A
+        split that is added after the others changes no name, so nothing is evaluated again.
         """
 
         def evaluated(name: str) -> tuple[Any, list[SceneKey]]:
@@ -452,35 +467,35 @@ class Plan:
         return next(name for name in [*self.run["splits"], split] if evaluated(name) == evaluated(split))
 
     def _without_seed(self, experiment: str) -> bool:
-        """Whether no seed decides anything about what an experiment fits or computes."""
-        if "pca" in self.config["experiments"][experiment]:  # the head is found, not drawn
+        """Return whether neither the weights nor the features of an experiment depend on the seed."""
+        if "pca" in self.config["experiments"][experiment]:  # principal components have no random initialisation
             return is_deterministic(self._encoder_model(experiment))
         return self.is_deterministic(experiment)
 
     def _fitted_by(self, experiment: str) -> Callable[..., Recipe] | None:
-        """What makes the recipe of an experiment's weights; None where they are as built."""
+        """Return the method that returns the recipe of an experiment's weights; None if they are not fitted."""
         setup = self.config["experiments"][experiment]
         return self.train_recipe if "train" in setup else self.fit_pca_recipe if "pca" in setup else None
 
     def _named(self, experiment: str, checkpoint: str) -> tuple[str, str, str]:
-        """Split, experiment and run of the weights that a checkpoint is."""
+        """Return the split, experiment and run of a checkpoint."""
         split, _, run = checkpoint.rpartition("-")
         return split, experiment, run
 
     def _encoder_model(self, experiment: str) -> dict[str, Any]:
-        """The part of a model whose features can be stored: what it is without its head."""
+        """Return the configuration of a model without its head: the part whose features can be stored."""
         model = self.config["experiments"][experiment]["model"]
         return {key: model[key] for key in ("name", "backbone", "stride") if key in model}
 
     def _training_data(self, split: str) -> dict[str, Any]:
-        """The scenes that a model of the split has seen. With other test scenes it is the same model."""
+        """Return the training and validation scenes of a split, which determine a model; test scenes do not."""
         return {part: self.config["splits"][split].get(part, {}) for part in ("train", "val")}
 
     def _from_frames(self, dataset: str) -> dict[str, Recipe]:
         return {"frames": self.frames_recipe(dataset)}
 
     def _made_raw(self, dataset: str) -> dict[str, Recipe]:
-        """The recipe of raw scenes that the workflow makes; nothing for a download."""
+        """Return the recipe of raw scenes that the workflow makes; an empty map for a download."""
         blocks = {"simulate": self.simulate_recipe, "reconstruct": self.reconstruct_recipe}
         setup = self.config["datasets"][dataset]
         return {block: recipe(dataset) for block, recipe in blocks.items() if block in setup}
@@ -488,7 +503,7 @@ class Plan:
     def _scene_recipes(
         self, experiment: str, split: str, parts: Iterable[str], stride: int | None = None
     ) -> dict[str, Recipe]:
-        """Recipes of the scenes that a model is fitted to."""
+        """Return the recipes of the files of the scenes to which a model is fitted."""
         recipes, encoder = {}, self.encoder(experiment)
         for dataset in dict.fromkeys(dataset for dataset, _ in scenes(self.config, split, *parts)):
             recipes[f"frames/{dataset}"] = self.frames_recipe(dataset)
@@ -499,14 +514,14 @@ class Plan:
         return recipes
 
     def _pretrained(self, model: Mapping[str, Any]) -> dict[str, Recipe]:
-        """Recipes of the models of this workflow that a model is built from."""
+        """Return the recipes of the models of this workflow from which a model is built."""
         if "models" in model:
             return {role: recipe for part in model["models"] for role, recipe in self._pretrained(part).items()}
         path = model.get("path") if model["name"] == "pretrained" else None
         return self._product(f"pretrained/{path}", path)
 
     def _product(self, role: str, path: str | None) -> dict[str, Recipe]:
-        """The recipe of a model file, in a role, where the workflow makes that file."""
+        """Return the recipe of a model file by its role; an empty map if the workflow does not make the file."""
         fields = paths.fields_of(paths.MODEL, str(model_file(path))) if path else None
         if path is None or fields is None:
             return {}
@@ -524,7 +539,7 @@ class Plan:
             self._building.remove(path)
 
     def _required(self, benchmark: str, dataset: str) -> frozenset[str]:
-        """What a benchmark needs of the files of a dataset, of what that dataset provides at all."""
+        """Return the ground truth of a dataset that a benchmark requires."""
         return frozenset().union(*BENCHMARKS[benchmark].requires) & provided_by(self.config["datasets"][dataset])
 
     def frames_of(self, keys: Iterable[SceneKey]) -> list[str]:
@@ -539,7 +554,7 @@ class Plan:
         return [paths.ENCODED.format(**name) for name in names] if encoder else []
 
     def _pairs_of(self, experiment: str, keys: Iterable[SceneKey]) -> list[str]:
-        """The indices of positive pairs, if an experiment draws its batches from them."""
+        """Return the paths of the indices of positive pairs, if the batches of an experiment are drawn from them."""
         setup = self.config["experiments"][experiment]
         if "radius" not in setup["train"]["batch"]:
             return []
@@ -549,10 +564,15 @@ class Plan:
     def _weights_of(self, experiment: str) -> list[str]:
         return self._present(weight_files(self.config["experiments"][experiment]["model"]))
 
-    def _present(self, files: Iterable[Path]) -> list[str]:
-        """Files of weights, which must be there, or be made by the workflow.
+    def _computed_of(self, experiment: str, dataset: str, scene: str) -> list[str]:
+        """The files with the features of a scene, where another program computed them."""
+        model = self.config["experiments"][experiment]["model"]
+        return self._present(computed_files(model["path"], dataset, scene)) if model["name"] == COMPUTED else []
 
-        Snakemake would take the result of other weights for the right one where an input is missing.
+    def _present(self, files: Iterable[Path]) -> list[str]:
+        """Return the paths of weight files, which must exist or be made by the workflow.
+
+        If an input were missing, Snakemake would accept an existing result of other weights.
         """
         files = list(files)
         if missing := [str(f) for f in files if not f.exists() and paths.fields_of(paths.MODEL, str(f)) is None]:
@@ -569,21 +589,35 @@ class Plan:
         return [str(path) for path in files(setup["format"], Path(setup["raw"]), scene) if path.exists()]
 
     def _raw_code(self, step: str, dataset: str) -> str:
-        """Fingerprint of a step that reads raw scenes, with the reader of the dataset's format."""
+        """Return the code fingerprint of a step that reads raw scenes, with the reader of the dataset's format."""
         return self.step_code(step, f"datasets/{FORMATS[self.config['datasets'][dataset]['format']].module}")
 
     def _model_code(self, step: str, model: Mapping[str, Any]) -> str:
-        """Fingerprint of a step that builds a model, with the modules that are imported by name."""
-        return self.step_code(step, *(f"models/{module}" for module in modules_of(model)))
+        """Return the code fingerprint of a step that builds a model, with the modules that are imported by name."""
+        return self.step_code(step, *(f"models/{module}" for module in modules_of(model)), own=source_files(model))
 
-    def step_code(self, step: str, *modules: str) -> str:
-        """Fingerprint of the code that a step runs, in place of Snakemake's own rerun trigger `code`: that one sees
-        neither the modules that a script imports, nor that only a comment or a time stamp has changed."""
+    def step_code(self, step: str, *modules: str, own: Iterable[Path] = ()) -> str:
+        """Return the fingerprint of the code that a step runs.
+
+        It replaces the rerun trigger `code` of Snakemake, which ignores the modules that a script imports, and reruns a
+        step when only a comment or a time stamp has changed.
+
+        Args:
+            step: the step.
+            modules: paths of further modules of ``loco``, without suffix.
+            own: source files of a user's extractor.
+
+        Raises:
+            ConfigError: a source file of the user is not valid Python.
+        """
         files = [self.base / "workflow_scripts" / f"{step}.py", *(self.base / "loco" / f"{m}.py" for m in modules)]
-        return code_fingerprint(*files)
+        try:
+            return code_fingerprint(*files, *own)
+        except SyntaxError as error:
+            raise ConfigError(f"{error.filename}: this file is not valid Python: {error}") from error
 
 
 def _seed_of(name: str) -> int | None:
-    """The seed in the name of a run or checkpoint; None if it has none."""
+    """Return the seed in the name of a run or checkpoint; None if there is none."""
     _, found, seed = name.rpartition("seed")
     return int(seed) if found and seed.isdigit() and name != DETERMINISTIC else None

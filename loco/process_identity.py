@@ -16,8 +16,8 @@ class ProcessIdentity:
     Attributes:
         host: name of the machine.
         number: process id.
-        started: start time in clock ticks since the machine booted; process ids are reused. 0 where the system does
-            not tell (there is no /proc).
+        started: start time in clock ticks since the machine booted, because process ids are reused; 0 if it is unknown
+            (there is no /proc).
     """
 
     host: str
@@ -34,7 +34,7 @@ class ProcessIdentity:
         """Parse the result of ``str()``.
 
         Raises:
-            ValueError: the text is something else.
+            ValueError: the text has another form.
         """
         host, number, started = text.split()
         return cls(host, int(number), int(started))
@@ -54,12 +54,12 @@ class ProcessIdentity:
 
 
 def start_time(number: int) -> int | None:
-    """Return when a process of this machine started, in clock ticks since boot; None if there is no such process.
+    """Return the start time of a process of this machine, in clock ticks since boot; None if there is no such process.
 
-    Without /proc (macOS), 0 for every process that runs.
+    Without /proc (macOS), the result is 0 for every running process.
     """
     try:
-        # After the name of the program, which is in brackets and may contain anything.
+        # The fields follow the name of the program, which is in brackets and may contain any character.
         return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
         return None if Path("/proc/self").exists() else _start_without_proc(number)

@@ -1,10 +1,10 @@
-"""Provenance records: every file between two steps states how it was made, and every step that reads it checks that.
+"""Provenance records: every file between two steps states how it was made, and every step checks its inputs.
 
-A :class:`Recipe` is how a file is to be made: the step, the fingerprint of its code, its settings, and the recipes of
-its inputs, down to the raw data. The plan (:mod:`loco.plan`) computes the recipe of every file of a run from the
-configuration. A :class:`Record` is how a file *was* made: its recipe, what it is of (dataset and scene, say), the
-content ids of its inputs, and the versions of the libraries. A file whose record does not hold the expected recipe is
-refused, so that a result of other settings, other code or another run cannot be mistaken for a result of this run.
+A :class:`Recipe` describes how a file must be made: the step, the fingerprint of its code, its settings, and the
+recipes of its inputs, down to the raw data. The plan (:mod:`loco.plan`) computes the recipe of every file of a run from
+the configuration. A :class:`Record` describes how a file *was* made: its recipe, its subject (for example, dataset and
+scene), the content ids of its inputs, and the versions of the libraries. A file whose record does not contain the
+expected recipe is refused, so a result of other settings, code or runs cannot be mistaken for a result of this run.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from loco import __version__
 from loco.errors import DataError
 from loco.fingerprints import settings_fingerprint
+from loco.local_files import planned_name
 
 _COMPUTING = {"torch": "torch", "numpy": "numpy", "opencv": "opencv-python"}
 _SHOWN = 8  # differences that an error message lists
@@ -28,13 +29,13 @@ _SHOWN = 8  # differences that an error message lists
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a file is to be made.
+    """Description of how a file must be made.
 
     Attributes:
         step: name of the rule.
         code: fingerprint of the step's code.
-        settings: all that decides the result beside the inputs; JSON-able.
-        inputs: role -> recipe of the inputs in this role. Files that differ in their scene alone have one recipe.
+        settings: all settings that determine the result, in addition to the inputs; JSON-able.
+        inputs: role -> recipe of the inputs in this role. Files that differ only in their scene have one recipe.
     """
 
     step: str
@@ -50,7 +51,7 @@ class Recipe:
 
     @property
     def own(self) -> dict[str, Any]:
-        """Return the step's own part; if it changes, Snakemake runs the step again."""
+        """Return the part that concerns this step; if it changes, Snakemake runs the step again."""
         return {"code": self.code, "settings": dict(self.settings)}
 
     def to_json(self) -> dict[str, Any]:
@@ -59,21 +60,25 @@ class Recipe:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Recipe:
-        """Raises KeyError, TypeError or AttributeError where ``content`` is no recipe."""
+        """Parse the result of :meth:`to_json`.
+
+        Raises:
+            KeyError, TypeError, AttributeError: ``content`` is not a recipe.
+        """
         inputs = {str(role): cls.from_json(recipe) for role, recipe in content["inputs"].items()}
         return cls(str(content["step"]), str(content["code"]), dict(content["settings"]), inputs)
 
 
 @dataclass(frozen=True)
 class Record:
-    """How a file was made.
+    """Description of how a file was made.
 
     Attributes:
-        recipe: as it was at the time.
-        subject: what the file is of: ``dataset`` and ``scene``, or ``split``, ``experiment`` and so on.
+        recipe: recipe by which the file was made.
+        subject: identity of the file: ``dataset`` and ``scene``, or ``split``, ``experiment`` and so on.
         inputs: path -> content id of every file that was read.
-        versions: of Python and the libraries that compute.
-        device: the GPU, or ``cpu``.
+        versions: versions of Python and of the libraries that compute.
+        device: name of the GPU, or ``cpu``.
     """
 
     recipe: Recipe
@@ -93,7 +98,11 @@ class Record:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Record:
-        """Raises KeyError, TypeError or AttributeError where ``content`` is no record."""
+        """Parse the result of :meth:`to_json`.
+
+        Raises:
+            KeyError, TypeError, AttributeError: ``content`` is not a record.
+        """
         subject, inputs, versions = (dict(content[name]) for name in ("subject", "inputs", "versions"))
         return cls(Recipe.from_json(content["recipe"]), subject, inputs, versions, str(content["device"]))
 
@@ -102,11 +111,13 @@ def new_record(recipe: Recipe, subject: Mapping[str, str], inputs: Mapping[Path,
     """Return the record of a file that is being written.
 
     Args:
-        recipe: of the file.
-        subject: what it is of.
+        recipe: recipe of the file.
+        subject: identity of the file, as in :class:`Record`.
         inputs: path -> content id of every file that it is made from.
     """
-    return Record(recipe, dict(subject), {str(path): id for path, id in inputs.items()}, _versions(), _device())
+    return Record(
+        recipe, dict(subject), {planned_name(path): id for path, id in inputs.items()}, _versions(), _device()
+    )
 
 
 class SceneInput(Protocol):
@@ -122,8 +133,8 @@ def record_of_scene(recipe: Recipe, frames: SceneInput, others: Mapping[Path, st
     """Return the record of a file that is made from the open frames of a scene.
 
     Args:
-        recipe: of the file.
-        frames: of the scene.
+        recipe: recipe of the file.
+        frames: frames of the scene.
         others: path -> content id of further files that it is made from.
     """
     subject = {"dataset": frames.dataset, "scene": frames.scene}
@@ -133,16 +144,16 @@ def record_of_scene(recipe: Recipe, frames: SceneInput, others: Mapping[Path, st
 def require_recipe(
     record: Record | None, expected: Recipe, subject: Mapping[str, str] | None = None, *, file: str | Path
 ) -> None:
-    """Check that recipe and subject of a file are as planned.
+    """Check that the recipe and the subject of a file are as planned.
 
     Args:
         record: record of the file; None if it has none.
-        expected: its recipe by the present code and configuration.
+        expected: recipe of the file by the current code and configuration.
         subject: required subject; None accepts any.
-        file: its path.
+        file: path of the file.
 
     Raises:
-        DataError: they are not; the message lists the differing values, found and expected.
+        DataError: the recipe or subject differs; the message lists the differing values, found and expected.
     """
     remedy = f"delete the file and run the workflow again, or add `--forcerun {expected.step}` to the command"
     if record is None:
@@ -167,17 +178,17 @@ def require_recipe(
 
 
 def differences(found: Recipe, expected: Recipe) -> Iterator[str]:
-    """Yield the differences of a recipe from the expected one, one line each, its own part before its inputs."""
+    """Yield the differences of a recipe from the expected one, one line each: first its settings, then its inputs."""
     if found.step != expected.step:
         yield f"it was made by the step `{found.step}`, expected `{expected.step}`"
         return
     step = f"step `{found.step}`"
     if found.code != expected.code:
         yield f"{step}: made by code {found.code[:12]}, expected {expected.code[:12]}"
-    have, want = dict(_flat(found.settings)), dict(_flat(expected.settings))
-    for key in sorted(have.keys() | want.keys()):
-        if have.get(key, _Absent) != want.get(key, _Absent):
-            yield f"{step}: made with {key} = {have.get(key, 'nothing')!r}, expected {want.get(key, 'nothing')!r}"
+    old, new = dict(_flat(found.settings)), dict(_flat(expected.settings))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key, _Absent) != new.get(key, _Absent):
+            yield f"{step}: made with {key} = {old.get(key, 'nothing')!r}, expected {new.get(key, 'nothing')!r}"
     for role in sorted(found.inputs.keys() | expected.inputs.keys()):
         if role not in found.inputs or role not in expected.inputs:
             yield f"{step}: made {'without' if role in expected.inputs else 'from'} the input `{role}`"
@@ -190,7 +201,7 @@ class _Absent:
 
 
 def _flat(settings: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key -> value, of nested settings; lists of plain values stay whole."""
+    """Yield (dotted key, value) of nested settings; lists of plain values are not divided."""
     if isinstance(settings, Mapping) and (settings or not where):
         for key, value in settings.items():
             yield from _flat(value, f"{where}.{key}" if where else str(key))
@@ -209,5 +220,5 @@ def _versions() -> dict[str, str]:
 
 
 def _device() -> str:
-    torch = sys.modules.get("torch")  # a step that has not imported it has computed on the CPU
+    torch = sys.modules.get("torch")  # a step that has not imported PyTorch has computed on the CPU
     return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else "cpu"

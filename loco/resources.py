@@ -1,8 +1,9 @@
-"""What the jobs of the workflow request: memory and GPUs, from what is known when a run is planned.
+"""Estimate the memory, time and GPUs that each job of the workflow requests, before the run starts.
 
-Memory is estimated from sizes of images, patches and channels, and numbers of images. For simulated scenes these are
-configured. For downloads the number of images of a scene is not known before its check; :data:`IMAGES` is assumed. No
-job requests less than :data:`LEAST`, and a job that is started again requests as many times as much as it was started.
+Memory and time are estimated from the sizes of images, patches and channels and from the numbers of images. For
+simulated scenes, these are configured. For downloads, the number of images of a scene is unknown before its check, and
+:data:`IMAGES` is assumed. Every job requests at least :data:`MIN_MB` and :data:`MIN_MINUTES`, and the n-th attempt of a
+job requests n times as much.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from loco.evaluation.catalogue import BENCHMARKS
 from loco.models.catalogue import parts_of, stride_of
 from loco.plan import Plan
 
-IMAGES = 2500  # of a scene whose number is not configured; the largest of Matterport3D have about as many
-CHANNELS = 1024  # of a backbone, whose configuration is not read; of ViT-L
-PANORAMA = 18  # images
-LEAST = {  # MB, of the steps whose memory depends on their settings
+IMAGES = 2500  # assumed number of images of a downloaded scene, about that of the largest scenes of Matterport3D
+CHANNELS = 1024  # assumed number of channels of a backbone, that of ViT-L; its configuration is not read
+PANORAMA = 18  # number of images of a panorama
+WITHOUT_NETWORK = ("dense_sift", "features")  # models that run no network
+MIN_MB = {  # minimum of the steps whose memory depends on their settings
     "correspondence": 3000,
     "encode": 4000,
     "evaluate": 3000,
@@ -30,21 +32,40 @@ LEAST = {  # MB, of the steps whose memory depends on their settings
     "pairs": 3000,
     "train": 6000,
 }
-# Parts of the sums, MB. Python with PyTorch takes 500 MB, and about 2,400 more with CUDA (estimates).
+MIN_MINUTES = 5  # the start of Snakemake and of the step from a slow disk, and the checks of the inputs
+# Seconds per image of a scene, with frames of 128 x 160; per pair of images, for overlaps; and per training step of a
+# probe. They are about five times those of docs/clusters.md, for slow disks and large images.
+SECONDS = {
+    "check_scene": 0.15,
+    "check_labels": 0.05,
+    "fuse": 0.3,
+    "frames": 0.25,
+    "label": 0.25,
+    "correspondence": 0.05,
+    "pairs": 0.1,
+    "encode": 0.5,
+    "extract": 1.0,
+    "fit_pca": 0.1,
+    "evaluate": 0.1,
+    "pair of images": 1.5e-5,
+    "probe": 0.018,
+}
+FRAME = 128 * 160  # pixels
+# Terms of the estimates, MB: Python with PyTorch takes about 500 MB, and about 2,400 MB more with CUDA.
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
-HELD = 1100  # of features that location consistency holds at a time (loco.evaluation.location_consistency.HELD)
-SAMPLES = 600  # of its samples and their ranks
-INDEXED = 120  # bytes of a patch whose pairs are indexed, with those of its point and image
-PATCH = 120  # bytes of a patch without its features: point, image, order, distance
+HELD = 1100  # features that location consistency holds in memory (loco.evaluation.location_consistency.HELD)
+SAMPLES = 600  # samples of location consistency, and their ranks
+INDEXED = 120  # bytes per patch whose pairs are indexed, including its point and image
+PATCH = 120  # bytes per patch without its features: point, image, order, distance
 
 
 class JobResources:
-    """Functions of the wildcards of a rule, for its ``resources``."""
+    """Resources of the jobs, as functions of the wildcards of their rules."""
 
     def __init__(self, plan: Plan, gpus: Callable[[], int] = lambda: len(visible_gpus())) -> None:
         """
         Args:
-            plan: of the run.
+            plan: the plan of the run.
             gpus: returns the number of GPUs of this machine.
         """
         self.plan, self.config, self.gpus = plan, plan.config, gpus
@@ -52,17 +73,17 @@ class JobResources:
     # Memory, MB
 
     def frames_mb(self, dataset: str) -> int:
-        """Frames are prepared one by one; a raw image has up to ten times the pixels of a prepared one."""
+        """Return the memory of preparing frames: one at a time, with up to ten times the pixels in the raw image."""
         return self._at_least("frames", LIBRARIES + 1000 + 10 * 60 * self._pixels(dataset) / 1e6)
 
     def correspondence_mb(self, dataset: str, stride: str) -> int:
-        """The overlap of all pairs of images (three arrays of float32), and the points of all patches."""
+        """Return the memory of the overlaps of all image pairs (three float32 arrays) and the points of all patches."""
         images = self._images(dataset)
         patches = images * self._patches(dataset, int(stride))
         return self._at_least("correspondence", LIBRARIES + 500 + (12 * images**2 + 16 * patches) / 1e6)
 
     def pairs_mb(self, dataset: str, stride: str) -> int:
-        """The points of all patches, and what sorting them takes (:func:`loco.geometry.near_pairs.index_pairs`)."""
+        """Return the memory of the points of all patches and of their sorting (:mod:`loco.geometry.near_pairs`)."""
         patches = self._images(dataset) * self._patches(dataset, int(stride))
         return self._at_least("pairs", LIBRARIES + 500 + INDEXED * patches / 1e6)
 
@@ -73,13 +94,13 @@ class JobResources:
         return self._at_least("extract", self._network_mb(self._model(experiment), dataset))
 
     def fit_pca_mb(self, experiment: str, split: str) -> int:
-        """As an extraction, and the products of all channels in float64."""
+        """Return the memory of an extraction and of the products of all channels in float64."""
         model = self._model(experiment)
-        most = max((self._network_mb(model, name) for name, _ in scenes(self.config, split, "train")), default=0)
-        return self._at_least("fit_pca", most + 4 * 8 * CHANNELS**2 / 1e6)
+        network = max((self._network_mb(model, name) for name, _ in scenes(self.config, split, "train")), default=0)
+        return self._at_least("fit_pca", network + 4 * 8 * CHANNELS**2 / 1e6)
 
     def train_mb(self, experiment: str, split: str) -> int:
-        """Each rank of a node has its libraries, network and workers; each worker its libraries and batches."""
+        """Return the memory of all ranks of a node: libraries, network and workers; each worker holds its batches."""
         train = self.config["experiments"][experiment]["train"]
         batch = train["batch"]
         images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
@@ -96,7 +117,7 @@ class JobResources:
         return self._at_least("train", ranks * (LIBRARIES + CUDA + NETWORK + loaded + workers * worker))
 
     def evaluate_mb(self, benchmark: str, split: str, experiment: str) -> int:
-        """By the largest test scene. A benchmark that is not listed here takes the least."""
+        """Return the memory for the largest test scene; benchmarks without a case below need the minimum."""
         channels, settings = self._channels(self._model(experiment)), self.config["benchmarks"][benchmark]
         found = [0.0]
         for name in dict(self.plan.test_scenes(benchmark, split)):
@@ -108,15 +129,70 @@ class JobResources:
                 case "location_consistency":
                     held = min(HELD, 2 * images * patches * channels / 1e6)
                     found.append(SAMPLES + 2 * held + images * patches * PATCH / 1e6)
-                case "place_recognition":  # descriptors of all images, VLAD's the longest, and similarities
+                case "place_recognition":  # descriptors of all images, of which VLAD is the largest, and similarities
                     kinds = settings["descriptors"]
                     clusters = max((kind.get("clusters", 1) for kind in kinds), default=1)
                     samples = max((kind.get("samples", 0) for kind in kinds), default=0)
                     descriptors = 4 * channels * (2 * clusters * images + 2 * samples)
                     found.append(3000 + (descriptors + 16 * images**2) / 1e6)
-        floor = 6000 if benchmark == "place_recognition" else LEAST["evaluate"]
+        floor = 6000 if benchmark == "place_recognition" else MIN_MB["evaluate"]
         cuda = CUDA if BENCHMARKS[benchmark].gpus else 0
         return math.ceil(max(floor, LIBRARIES + cuda + max(found)))
+
+    # Time, minutes
+
+    def check_scene_minutes(self, dataset: str) -> int:
+        """Return the time of a check: every raw image is read, including those that are not selected."""
+        return self._minutes("check_scene", self._raw_images(dataset))
+
+    def check_labels_minutes(self, dataset: str) -> int:
+        """Return the time of a check of label files."""
+        return self._minutes("check_labels", self._raw_images(dataset))
+
+    def fuse_minutes(self, dataset: str) -> int:
+        """Return the time of a fusion of all depth images."""
+        return self._minutes("fuse", self._raw_images(dataset))
+
+    def frames_minutes(self, dataset: str) -> int:
+        """Return the time of a preparation: videos are decoded in full, even if few of their frames are selected."""
+        return self._minutes("frames", self._raw_images(dataset) * self._enlarged(dataset))
+
+    def correspondence_minutes(self, dataset: str) -> int:
+        """Return the time for the overlap of every two images, and for the points of each."""
+        overlap = SECONDS["pair of images"] * self._images(dataset) ** 2
+        return self._minutes("correspondence", self._images(dataset) * self._enlarged(dataset), overlap)
+
+    def pairs_minutes(self, dataset: str) -> int:
+        """Return the time to index positive pairs."""
+        return self._minutes("pairs", self._images(dataset) * self._enlarged(dataset))
+
+    def label_minutes(self, dataset: str) -> int:
+        """Return the time to label all images."""
+        return self._minutes("label", self._images(dataset) * self._enlarged(dataset))
+
+    def encode_minutes(self, dataset: str) -> int:
+        """Return the time to encode all images on a GPU."""
+        return self._minutes("encode", self._images(dataset) * self._enlarged(dataset))
+
+    def extract_minutes(self, dataset: str) -> int:
+        """Return the time to extract the features of all images, also by OpenCV."""
+        return self._minutes("extract", self._images(dataset) * self._enlarged(dataset))
+
+    def fit_pca_minutes(self, split: str) -> int:
+        """Return the time to compute the features of all training images."""
+        keys = scenes(self.config, split, "train")
+        return self._minutes("fit_pca", sum(self._images(name) * self._enlarged(name) for name, _ in keys))
+
+    def evaluate_minutes(self, benchmark: str, split: str) -> int:
+        """Return the time to evaluate all test scenes in turn; for segmentation, including the training of probes."""
+        keys, settings = self.plan.test_scenes(benchmark, split), self.config["benchmarks"][benchmark]
+        images = sum(self._images(name) * self._enlarged(name) for name, _ in keys)
+        pairs = SECONDS["pair of images"] * sum(self._images(name) ** 2 for name, _ in keys)
+        steps = 0.0
+        if BENCHMARKS[benchmark].gpus:  # one probe for held-out images, and one for all
+            passes = settings["epochs"] * (1 + settings["train_fraction"])
+            steps = passes * sum(self._images(name) for name, _ in keys) / settings["batch"]
+        return self._minutes("evaluate", images, pairs + SECONDS["probe"] * steps)
 
     # Nodes and GPUs
 
@@ -133,31 +209,43 @@ class JobResources:
         return BENCHMARKS[benchmark].gpus
 
     def extract_gpus(self, experiment: str) -> int:
-        """None for what OpenCV computes."""
-        return int(any(part["name"] != "dense_sift" for part in parts_of(self._model(experiment))))
+        """Return the number of GPUs of an extraction: 0 if no network is run, else 1."""
+        return int(any(part["name"] not in WITHOUT_NETWORK for part in parts_of(self._model(experiment))))
 
-    def available(self, count: int, elsewhere: bool) -> int:
-        """GPUs that a job requests of ``count`` that it would use.
+    def train_tasks(self, experiment: str, gpus: int) -> int | None:
+        """Return the number of SLURM tasks of a training: one per node if it has several and no GPUs, else None.
+
+        If GPUs are requested, SLURM starts one task per node by default, and the number would be interpreted per GPU.
+        """
+        nodes = self.train_nodes(experiment)
+        return nodes if nodes > 1 and not gpus else None
+
+    def available(self, count: int, granted: bool | None) -> int:
+        """Return the number of GPUs that a job requests, which can use ``count``.
 
         Args:
-            count: number of GPUs.
-            elsewhere: whether jobs run on other machines than this one, whose GPUs are not known here. On this machine,
-                if it has none, jobs run on the CPU, and must not wait for each other.
+            count: number of GPUs that the job can use.
+            granted: whether the scheduler of a cluster allocates GPUs to jobs; None if jobs run on this machine. If it
+                has no GPU, jobs run on the CPU and request none, so that they do not wait for each other.
         """
-        return count if elsewhere or self.gpus() else 0
+        return count if (self.gpus() if granted is None else granted) else 0
 
-    # What sizes depend on
+    # Sizes of models and datasets
 
     def _model(self, experiment: str) -> Mapping[str, Any]:
         return self.config["experiments"][experiment]["model"]
 
     def _at_least(self, step: str, megabytes: float) -> int:
-        return math.ceil(max(LEAST[step], megabytes))
+        return math.ceil(max(MIN_MB[step], megabytes))
+
+    def _minutes(self, step: str, images: float, more: float = 0.0) -> int:
+        """Return the time of a step on a number of images, plus ``more`` seconds."""
+        return MIN_MINUTES + math.ceil((SECONDS[step] * images + more) / 60)
 
     def _network_mb(self, model: Mapping[str, Any], dataset: str) -> float:
-        """Eight images and their maps, several times, beside the weights."""
+        """Return the memory of a network in evaluation: libraries, eight images, and several copies of their maps."""
         maps = self._channels(model) * self._patches(dataset, stride_of(model))
-        cuda = CUDA if any(part["name"] != "dense_sift" for part in parts_of(model)) else 0
+        cuda = CUDA if any(part["name"] not in WITHOUT_NETWORK for part in parts_of(model)) else 0
         return LIBRARIES + cuda + 4 * 8 * (3 * self._pixels(dataset) + 4 * maps) / 1e6
 
     def _pixels(self, dataset: str) -> int:
@@ -168,12 +256,18 @@ class JobResources:
         frames = self.config["datasets"][dataset]["frames"]
         return math.ceil(frames["height"] / stride) * math.ceil(frames["width"] / stride)
 
+    def _enlarged(self, dataset: str) -> float:
+        """Return the number of pixels of a frame in units of :data:`FRAME`, at least 1."""
+        return max(1.0, self._pixels(dataset) / FRAME)
+
+    def _raw_images(self, dataset: str) -> int:
+        """Return the number of raw images of the largest scene of a dataset."""
+        simulated = self.config["datasets"][dataset].get("simulate", {})
+        return PANORAMA * simulated["panoramas"] if "panoramas" in simulated else simulated.get("images", IMAGES)
+
     def _images(self, dataset: str) -> int:
-        """Images of the largest scene."""
-        setup = self.config["datasets"][dataset]
-        simulated = setup.get("simulate", {})
-        count = PANORAMA * simulated["panoramas"] if "panoramas" in simulated else simulated.get("images", IMAGES)
-        return math.ceil(count / setup["frames"].get("every", 1))
+        """Return the number of images of the largest scene of a dataset."""
+        return math.ceil(self._raw_images(dataset) / self.config["datasets"][dataset]["frames"].get("every", 1))
 
     def _channels(self, model: Mapping[str, Any]) -> int:
         return sum(_channels_of(part) for part in parts_of(model))

@@ -19,10 +19,10 @@ from loco.errors import ConfigError
 from loco.files import is_plain_path
 
 LONGER_SIDE = 320  # pixels of the prepared images, as in the experiments of the demo
-MULTIPLE = 16  # pixels that the sides are multiples of: whole patches at the usual strides
+MULTIPLE = 16  # the sides are multiples of this number of pixels, and thereby of the usual strides
 DEFAULT_SIZE = (240, 320)
 LINE = 120  # characters
-WITH_FUSED_MESH = ("seven_scenes", "tum_rgbd", "posed_rgbd")
+WITH_FUSED_MESH = ("seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio")
 VIDEOS = ("scannet", *WITH_FUSED_MESH)
 _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # text that YAML reads as something else
 
@@ -70,20 +70,20 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str)
     lines = [
         f"# A starter configuration for {found.raw}: {_count(found.scenes)} of the format {found.format}.",
         f"#   {command} check_all   # check the raw files first",
-        f"#   {command} all         # then train, evaluate and draw",
-        "# A key that is not set here has the value of config/defaults.yaml. config/README.md describes every key.",
+        f"#   {command} all         # then train, evaluate, and draw tables and figures",
+        "# Keys that are not set here have the values of config/defaults.yaml. config/README.md describes every key.",
         "",
-        "run: # what to run; each name is defined below",
+        "run: # the selection of what is run; each name is defined below",
         f"  splits: [{name}]",
-        f"  experiments: [{', '.join(experiments)}]{'' if trained else ' # add `trained` as soon as a scene trains'}",
-        f"  benchmarks: [{', '.join(benchmarks)}] # config/README.md lists the others",
-        "  seeds: [0] # with more seeds, tables show the spread",
+        f"  experiments: [{', '.join(experiments)}]{'' if trained else ' # add `trained` to train'}",
+        f"  benchmarks: [{', '.join(benchmarks)}] # config/README.md lists the other benchmarks",
+        "  seeds: [0] # with more seeds, tables show the variation between runs",
         "",
         "datasets:",
         f"  {name}:",
         *_dataset(found, name, size),
         "",
-        "splits: # no scene may be in two parts",
+        "splits: # a scene can be in one part only",
         f"  {name}:",
         *_split(name, parts, found.scenes),
         "",
@@ -96,9 +96,13 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str)
 
 
 def split(scenes: Sequence[str], format: str) -> dict[str, list[str]]:
-    """Return scenes by part. The last fifth is tested on; with five or more, one is for validation; one is only tested.
+    """Divide scenes into parts.
 
-    Scans of one room of ScanNet count as one scene, so that no room is in two parts.
+    The last fifth is for testing. Of five or more scenes, one is for validation. A single scene is for testing.
+    ScanNet scans of one room count as one scene, so that no room is in two parts.
+
+    Returns:
+        A map from ``train``, ``val`` and ``test`` to scenes, without empty parts.
     """
     groups: dict[str, list[str]] = {}
     for scene in scenes:
@@ -117,7 +121,7 @@ def split(scenes: Sequence[str], format: str) -> dict[str, list[str]]:
 
 
 def frame_size(size: tuple[int, int] | None) -> tuple[int, int]:
-    """Return (height, width) of the prepared images: near the proportions of the raw ones, and not larger."""
+    """Return (height, width) of the prepared images: about the aspect ratio of the raw images, and not larger."""
     if size is None:
         return DEFAULT_SIZE
     factor = min(1.0, LONGER_SIDE / max(size))
@@ -141,7 +145,7 @@ def _find(given: Path) -> tuple[Recognised, list[str]]:
             "files into one of these layouts (docs/datasets.md), or start from another file of config/"
         )
     if not is_plain_path(found.raw):
-        raise ConfigError(f"{str(found.raw)!r} holds braces or control characters; rename the folder")
+        raise ConfigError(f"{str(found.raw)!r} contains braces or control characters; rename the folder")
     pattern = re.compile(name_pattern(_workflow() / SCHEMA))
     valid = [scene for scene in found.scenes if pattern.fullmatch(scene) and len(scene) <= 100]
     unnamed = [scene for scene in found.scenes if scene not in valid]
@@ -154,9 +158,9 @@ def _find(given: Path) -> tuple[Recognised, list[str]]:
 
 
 def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list[str]:
-    """Return the lines of the dataset, below its name."""
+    """Return the lines of the configuration of a dataset, below its name."""
     height, width = frame_size(size)
-    raw_size = f"the raw images have {size[0]} x {size[1]}" if size else "the size of the raw images is unknown"
+    raw_size = f"the raw images have {size[0]} x {size[1]} pixels" if size else "the size of the raw images is unknown"
     lines = [f"format: {'colmap' if found.format == PHOTOGRAPHS else found.format}"]
     where = "relative to the folder in which Snakemake runs, or absolute"
     if found.format == PHOTOGRAPHS:
@@ -169,32 +173,38 @@ def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list
         ]
     else:
         lines += [f"raw: {_quoted(str(found.raw))} # {where}", *_listed("scenes: ", found.scenes)]
-    if found.format in ("posed_rgbd", "tum_rgbd", "seven_scenes"):
+    if found.format in WITH_FUSED_MESH:
         units = 5000 if found.format == "tum_rgbd" else 1000
-        lines.append(f"# depth_scale: {units} # units of the depth images per metre, if they are not {units}")
+        lines.append(f"# depth_scale: {units} # units of the depth images per metre, if not the default of {units}")
     if found.format in WITH_FUSED_MESH and not all(
         (found.raw / scene / "mesh.ply").is_file() for scene in found.scenes
     ):
-        lines.append("fuse: { voxel: 0.03, max_depth: 5.0 } # metres: a mesh from the depth, to fill its holes")
-    lines += ["frames: # the prepared images", f"  height: {height} # pixels; {raw_size}", f"  width: {width}"]
+        lines.append(
+            "fuse: { voxel: 0.03, max_depth: 5.0 } # in metres; fuses a mesh, from which missing depth is filled"
+        )
+    lines += ["frames: # preparation of the images", f"  height: {height} # in pixels; {raw_size}", f"  width: {width}"]
     if found.format in VIDEOS:
-        lines.append("  max_overlap: 0.8 # keyframes: leave out a frame that shows more than this of an earlier one")
+        lines.append(
+            "  max_overlap: 0.8 # keyframe selection: leave out a frame that overlaps more with an earlier one"
+        )
     if found.format in (PHOTOGRAPHS, "colmap"):
-        lines.append("  scale: 1.0 # metres per model unit: measure one distance in both; rho and kappa are in metres")
+        lines.append("  scale: 1.0 # metres per model unit; measure a distance in the scene and in the model")
     lines.append("patches: { stride: 4 } # pixels between the locations at which features are evaluated")
     if found.format in ("matterport3d", "scannet"):
-        lines.append("# labels: { mapping: PATH } # its table of categories, for segmentation benchmarks")
+        lines.append(
+            "# labels: { mapping: PATH } # the table of categories of the dataset, for segmentation benchmarks"
+        )
     return [f"    {line}" for line in lines]
 
 
 def _split(name: str, parts: dict[str, list[str]], scenes: Sequence[str]) -> list[str]:
     lines = []
     if "train" not in parts:
-        one = "the scans show one room" if len(scenes) > 1 else "there is one scene"
+        reason = "all scans show one room" if len(scenes) > 1 else "there is only one scene"
         lines = [
-            f"# Nothing is trained yet, because {one}, and a model cannot be tested on what it was trained on.",
-            "# Record another scene, add its name to `scenes` above and to a part `train` here, and add `trained` to",
-            f"# `run.experiments`: train: {{ {name}: [...] }}",
+            f"# Nothing is trained yet: {reason}, and a model cannot be tested on the scene that it was trained on.",
+            "# To train, record another scene, add its name to `scenes` above and to a part `train` here, and add",
+            f"# `trained` to `run.experiments`: train: {{ {name}: [...] }}",
         ]
     for part, members in parts.items():
         lines += _listed(f"{part}: {{ {name}: ", members, " }")
@@ -207,12 +217,12 @@ experiments:
     title: compact CNN, exact per query
     model: { name: compact_cnn, dim: 128 }
     train:
-      # Each patch ranks its own pairs. Patches nearer than rho show one place; patches farther apart than kappa are not
-      # compared; metres. The smallest radius decides about matching; the others order distant patches.
+      # Each patch ranks its pairs. Patches within rho (metres) are positives, patches between rho and kappa are
+      # negatives, others are ignored. The smallest radius determines matching; the others order distant patches.
       loss:
         name: exact
         ranking: query
-        queries: 1024 # drawn per batch
+        queries: 1024 # number of patches that are drawn per batch
         rho: [0.1, 0.4, 1.2]
         kappa: [5.0, 5.0, 5.0]
         weights: [1.0, 0.3, 0.2]
@@ -222,7 +232,7 @@ experiments:
       optimiser: { lr: 3.0e-3, weight_decay: 0.05, warmup_steps: 20 }
       augment: { brightness: 0.3, contrast: 0.3, colour: 0.1 }
       validate_every: 100
-  untrained: # no `train`: a baseline, the same network with its first weights
+  untrained: # without `train`: a baseline, the same network with its random initial weights
     title: compact CNN, untrained
     model: { name: compact_cnn, dim: 128 }
   dense_sift: # a baseline without learning

@@ -24,12 +24,12 @@ from loco.plan import Files, Plan
 from loco.records import Recipe
 from loco.results.explorer.template import template_fingerprint
 
-Run = tuple[str, str, int]  # (split, experiment, seed): what a table has a row of
-Rows = dict[str, list[tuple[str, str]]]  # metric file -> the (split, name) of each row that it is shown as
+Run = tuple[str, str, int]  # (split, experiment, seed)
+Rows = dict[str, list[tuple[str, str]]]  # metric file -> (split, name) of each table row that shows it
 
 
 class Summary:
-    """What the tables and figures of a run are made from."""
+    """The inputs of the tables and figures of a run."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.config, self.run = plan, plan.config, plan.run
@@ -37,12 +37,12 @@ class Summary:
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Experiment of the run -> its name in tables and figures."""
+        """The titles of the experiments of the run in tables and figures: a map from experiment to title."""
         return {name: self.config["experiments"][name]["title"] for name in self.run["experiments"]}
 
     @cached_property
     def pictures(self) -> dict[str, str]:
-        """``split``, ``dataset`` and ``scene`` that the pictures show; empty where none are asked for."""
+        """The ``split``, ``dataset`` and ``scene`` that the pictures show; empty if no pictures are requested."""
         return dict(zip(("split", "dataset", "scene"), figure_scene(self.config) or ()))
 
     @cached_property
@@ -54,20 +54,20 @@ class Summary:
 
     @cached_property
     def figures(self) -> list[tuple[str, str]]:
-        """(benchmark, figure) of the run."""
+        """(benchmark, figure) of all figures of the run."""
         return [(name, figure) for name in self.run["benchmarks"] for figure in BENCHMARKS[name].figures]
 
     def evaluated_splits(self, benchmark: str) -> list[str]:
-        """The splits of the run that have test scenes for a benchmark."""
+        """Return the splits of the run that have test scenes for a benchmark."""
         return benchmark_splits(self.config, self.run["splits"], benchmark)
 
     def metric_rows(self, benchmark: str) -> Rows:
-        """Metric files of the run on a benchmark -> the (split, experiment) that each is shown as."""
+        """Return the metric files of the run on a benchmark, each with the (split, experiment) rows that show it."""
         runs = product(self.evaluated_splits(benchmark), self.run["experiments"], self.run["seeds"])
         return self._rows(benchmark, ((run, run[:2]) for run in runs))
 
     def figure_rows(self, benchmark: str, split: str) -> Rows:
-        """Those of one split."""
+        """Return the metric files of the run on a benchmark and split, each with the rows that show it."""
         runs = product([split], self.run["experiments"], self.run["seeds"])
         return self._rows(benchmark, ((run, run[:2]) for run in runs))
 
@@ -75,16 +75,16 @@ class Summary:
         return list(self.figure_rows(benchmark, split))
 
     def metric_recipes(self, benchmark: str) -> dict[str, Recipe]:
-        """Metric file of the run on a benchmark -> its recipe."""
+        """Return a map from each metric file of the run on a benchmark to its recipe."""
         return self._recipes(self.metric_rows(benchmark))
 
     def ablation_benchmarks(self, ablation: str) -> list[str]:
-        """The benchmarks of the run that the splits of an ablation have test scenes for."""
+        """Return the benchmarks of the run for which the splits of an ablation have test scenes."""
         splits = {split for split, _ in self.ablations[ablation]}
         return [name for name in self.run["benchmarks"] if benchmark_splits(self.config, splits, name)]
 
     def ablation_rows(self, ablation: str, benchmark: str) -> Rows:
-        """Metric files of an ablation on a benchmark -> the (split, variant) that each is shown as."""
+        """Return the metric files of an ablation on a benchmark, each with the (split, variant) rows that show it."""
         return self._rows(
             benchmark,
             (
@@ -96,7 +96,7 @@ class Summary:
         )
 
     def all_ablation_rows(self, ablation: str) -> Rows:
-        """Those on all benchmarks."""
+        """Return the metric files of an ablation on all benchmarks, each with the rows that show it."""
         parts = (self.ablation_rows(ablation, benchmark) for benchmark in self.ablation_benchmarks(ablation))
         return {path: shown for part in parts for path, shown in part.items()}
 
@@ -113,7 +113,7 @@ class Summary:
         return self._recipes(self.all_ablation_rows(ablation))
 
     def variant_titles(self, ablation: str) -> dict[str, str]:
-        """Names of an ablation's variants, by which its tables and plots call them."""
+        """Return the titles of the variants of an ablation in its tables and plots, which are their names."""
         return {variant: variant for _, variant in self.ablations[ablation].values()}
 
     @cached_property
@@ -123,7 +123,7 @@ class Summary:
 
     @cached_property
     def curve_splits(self) -> list[str]:
-        """The splits of the run that have a training of their own, where anything is trained."""
+        """The splits of the run on which experiments are trained, without splits that are ``trained_on`` another."""
         return [split for split in self.run["splits"] if self.trained and training_split(self.config, split) == split]
 
     def training_curve_inputs(self, split: str) -> Files:
@@ -135,14 +135,15 @@ class Summary:
         }
 
     def training_recipes(self, split: str) -> dict[str, Recipe]:
-        """Model file -> its recipe."""
+        """Return a map from each model file of the training curves of a split to its recipe."""
         return self._recipes(self.training_curve_inputs(split)["models"])
 
     def published(self, benchmark: str) -> dict[str, Any]:
-        """What decides which published numbers the table of a benchmark shows.
+        """Return the settings that determine which published numbers the table of a benchmark shows.
 
-        ``file``, None where there is none; ``datasets`` (:meth:`published_datasets`); ``methods``, experiment -> the
-        published method that it measures anew; ``digest`` of the file.
+        Returns:
+            ``file``, the file of published numbers, and its ``digest``, or None if there is none; ``datasets``
+            (:meth:`published_datasets`); ``methods``, a map from experiment to the published method that it reproduces.
         """
         file, datasets = (
             self.plan.base / "config" / "published_results" / f"{benchmark}.csv",
@@ -160,11 +161,11 @@ class Summary:
         }
 
     def caption(self, benchmark: str) -> dict[str, str]:
-        """What the caption of a benchmark's table says."""
+        """Return the caption of the table of a benchmark, and its parts."""
         return BENCHMARKS[benchmark].caption
 
     def published_datasets(self, benchmark: str) -> dict[str, list[str]]:
-        """Split -> the names by which published numbers are of what it tests on, where they can be."""
+        """Return for each split the names under which its test data may have published numbers, if it has any."""
         splits = benchmark_splits(self.config, self.run["splits"], benchmark)
         names = {split: published_names(self.config, split, benchmark) for split in splits}
         return {split: found for split, found in names.items() if found}
@@ -188,18 +189,18 @@ class Summary:
         return template_fingerprint()
 
     def pictures_recipes(self) -> dict[str, Recipe]:
-        """Input of the pictures -> its recipe."""
+        """Return a map from each input of the pictures to its recipe."""
         return self._recipes(path for files in self.pictures_inputs().values() for path in files)
 
     def _recipes(self, files: Iterable[str]) -> dict[str, Recipe]:
-        """File -> its recipe."""
+        """Return a map from each file to its recipe."""
         recipes = {path: self.plan.recipe_of(path) for path in files}
         if unknown := [path for path, recipe in recipes.items() if recipe is None]:
-            raise ConfigError(f"no rule of the current configuration makes {unknown[0]}")
+            raise ConfigError(f"no rule of the current configuration makes the file {unknown[0]}")
         return recipes
 
     def _rows(self, benchmark: str, runs: Iterable[tuple[Run, tuple[str, str]]]) -> Rows:
-        """Metric file of each run -> the rows that it is shown as, each once, in the order of the runs.
+        """Return the metric file of each run with the rows that show it, without repetition, in the order of the runs.
 
         Experiments that the benchmark cannot evaluate have no row.
         """

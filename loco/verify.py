@@ -1,4 +1,4 @@
-"""Verify a folder of results: read every file whole, and compare its record with its inputs and the configuration."""
+"""Verify a folder of results: read every file completely, and compare records with inputs and the configuration."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ Kind = Literal["unreadable", "damaged", "misplaced", "outdated", "other configur
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem of a file.
+    """A problem of a file, of one of these kinds.
 
     ``unreadable``: the system refuses to read it. ``damaged``: its content changed after it was written.
     ``misplaced``: it belongs to another path. ``outdated``: one of its inputs was regenerated afterwards. ``other
-    configuration``: the present code or configuration would produce another file, or has no such scene, split or
+    configuration``: the current code or configuration would produce another file, or has no such scene, split or
     experiment. ``left behind``: a temporary file of a killed job.
     """
 
@@ -77,8 +77,8 @@ def verify(results: Path, plan: Plan | None, jobs: int | None = None) -> tuple[i
         plan: of the configuration that the files should belong to; None leaves this unchecked.
         jobs: number of reading processes; one per processor by default.
 
-        Returns:
-            The number of files that were read, and the findings, sorted by file.
+    Returns:
+        The number of files that were read, and the findings, sorted by file.
     """
     files = list(_files(results))
     with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
@@ -164,7 +164,7 @@ def _misplaced(verified: Verified, name: str) -> Iterator[Finding]:
 
 def _outdated(verified: Verified, ids: dict[str, str], bad: set[str], working_directory: Path) -> Iterator[Finding]:
     for path, id in verified.record.inputs.items() if verified.record else ():
-        if path in bad:  # says so itself; what was made from it may be right
+        if path in bad:  # the file itself has a finding; files that were made from it may be correct
             continue
         outside = working_directory / path  # weights, which may have been removed since
         if ids.get(path, id) != id or (path not in ids and outside.is_file() and weights_ids([outside])[outside] != id):

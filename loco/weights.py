@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from loco.files import is_data
+from loco.own_code import class_problem
 
-WEIGHTS = "model.safetensors"  # the name of a model file in a folder of its own
-RESULTS = "results"  # below the working directory: what is missing there is an output of this workflow
+WEIGHTS = "model.safetensors"  # name of the model file in the folder of a model
+COPIED_BACKBONE = "backbone-"  # begin of the names of backbones that are copied beside a model
+RESULTS = "results"  # below the working directory; files that are missing there are outputs of this workflow
 # Short names of backbones on the hub, the keys of loco.models.backbones.KNOWN (not imported here: torch is slow).
 SHORT_NAMES = (
     *("dino_vits8", "dino_vitb8", "dino_vits16", "dino_vitb16"),
     *("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14"),
     *("dinov2_vits14_reg", "dinov2_vitb14_reg", "dinov2_vitl14_reg"),
-    *("dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16", "resnet50"),
+    *("dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16"),
+    *("cradiov4_so400m16", "cradiov4_vith16", "siglip2_vitb16", "siglip2_vitl16", "siglip2_so400m16"),
+    *("tipsv2_vitb14", "tipsv2_vitl14", "tipsv2_so400m14", "tipsv2_vitg14", "resnet50"),
 )
 HUB = "hub:"  # before the name of a repository on the Hugging Face hub, as in `hub:facebook/dino-vitb8`
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -46,6 +50,10 @@ def weight_files(model: Mapping[str, Any]) -> list[Path]:
     """
     if "models" in model:
         return [file for part in model["models"] for file in weight_files(part)]
+    if model["name"] == "python":
+        return [Path(file) for file in model.get("files", ())]
+    if model["name"] == "features":
+        return []  # those of each scene: :func:`computed_files`
     named = [part for part in (model.get("backbone"), model) if part and "path" in part]
     return [file for part in named for file in _weight_files(part["name"], part["path"])]
 
@@ -58,6 +66,18 @@ def _weight_files(kind: str, path: str) -> list[Path]:
         found = (sorted(folder.glob(pattern)) for pattern in ("*.safetensors", "*.json"))
         return [file for files in found for file in files if is_data(file.name)]
     return [] if kind == "transformers" and (path in SHORT_NAMES or hub_name(path)) else [folder]
+
+
+def computed_files(path: str | Path, dataset: str, scene: str) -> list[Path]:
+    """Return the files with the features of a scene that another program computed (``model: {name: features}``).
+
+    These are ``dataset/scene.h5`` below the path, or all ``.npy`` files below ``dataset/scene``; the former, which does
+    not exist, if there are none.
+    """
+    file = Path(path, dataset, f"{scene}.h5")
+    folder = Path(path, dataset, scene)
+    found = [] if file.exists() else sorted(found for found in folder.rglob("*.npy") if is_data(found.name))
+    return found or [file]
 
 
 def hub_name(path: str) -> str | None:
@@ -81,7 +101,8 @@ def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None
     Only the existence of files is checked; nothing is opened and nothing is downloaded.
 
     Args:
-        kind: ``transformers``, ``croco`` or ``onnx`` (backbones), ``pretrained`` or ``published`` (models).
+        kind: ``transformers``, ``croco`` or ``onnx`` (backbones), ``pretrained``, ``published``, ``features`` or
+            ``python`` (models).
         path: as in the configuration; relative paths are relative to the working directory.
         pretrained: of ``transformers``: False if only the architecture is read from the folder.
     """
@@ -90,6 +111,10 @@ def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None
     if kind == "pretrained":
         file = model_file(path)
         return None if os.path.isfile(file) or is_product(file) else _absent("model file", file)
+    if kind == "features":
+        return None if os.path.isdir(path) else _absent("folder", path)
+    if kind == "python":
+        return class_problem(path)
     # These loaders do not expand `~`.
     if os.path.isfile(path) or (is_product(path) and not os.path.isdir(path)):
         return None

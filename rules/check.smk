@@ -2,7 +2,7 @@ rule check_scene:
     """Check all raw files from which the frames of a scene are made. Problems are written to the manifest, so that a
     damaged scene does not stop the others."""
     input:
-        raw=of(plan.raw_files),
+        raw=of(plan.raw_files, then=in_place),
     output:
         manifest=paths.MANIFEST,
     log:
@@ -15,6 +15,7 @@ rule check_scene:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=requested(resources_of.check_scene_minutes),
     params:
         own=own(plan.check_scene_recipe),
         recipe=of(plan.check_scene_recipe),

@@ -1,4 +1,4 @@
-# No rules: the configuration, the plan of the run, and the allowed values of wildcards.
+# The configuration, the plan of the run, and the allowed values of wildcards. It defines no rules.
 import re
 import sys
 from functools import partial
@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 from loco import paths
 from loco.config import layers, load, read_files
 from loco.config_layers import DEFAULTS
+from loco.devices import gpus_granted_by_slurm
 from loco.errors import ConfigError
 from loco.plan import Plan
 from loco.resources import JobResources
@@ -25,6 +26,11 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 summary = Summary(plan := Plan(config, workflow.basedir))
 resources_of = JobResources(plan)
+
+
+if "container" in plan.run:
+
+    container: plan.run["container"]
 
 
 def of(method, then=lambda value: value, **fixed):
@@ -46,19 +52,45 @@ own = partial(of, then=attrgetter("own"))
 hidden = partial(of, then=lambda value: SimpleNamespace(value=value))
 
 
-def memory(method):
-    """Return a resources function in megabytes, from a method of `resources_of`; restarted jobs request more."""
+def requested(method):
+    """Return a resources function of megabytes or minutes, from a method of `resources_of`; restarted jobs request
+    more."""
     wanted = signature(method).parameters
     return lambda wildcards, attempt: attempt * method(**{name: wildcards[name] for name in wanted})
 
 
+def in_place(files):
+    """Mark what users provide as local. Storage providers hold what the workflow makes: raw data, weights and tables of
+    labels stay where they are."""
+    if isinstance(files, dict):
+        return {
+            role: in_place(named) if role in ("weights", "init", "images") else named for role, named in files.items()
+        }
+    if isinstance(files, list):
+        return [in_place(file) for file in files]
+    return files if Path(files).is_relative_to("results") else local(files)
+
+
+def gpus_are_granted():
+    """Return whether the scheduler of a cluster grants GPUs to jobs; None if jobs run on this machine.
+
+    A job of SLURM runs Snakemake again for its steps, which request of the job what it was granted. On a site without
+    GPUs the limit is 0: `resources: gpu: 0` in the profile.
+    """
+    if workflow.local_exec:
+        return None
+    if workflow.remote_exec:
+        return gpus_granted_by_slurm()
+    return workflow.global_resources["gpu"].value != 0 if "gpu" in workflow.global_resources else True
+
+
 def gpus(method):
-    """Return a resources function of GPUs, from a method of `resources_of` or a number; 0 if the machine has none."""
+    """Return a resources function of GPUs, from a method of `resources_of` or a number; 0 if there are none."""
     wanted = signature(method).parameters if callable(method) else ()
 
     def ask(wildcards):
         count = method(**{name: wildcards[name] for name in wanted}) if callable(method) else method
-        return resources_of.available(count, elsewhere=workflow.non_local_exec)
+        return resources_of.available(count, granted=gpus_are_granted())
 
     return ask
 

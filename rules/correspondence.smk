@@ -12,7 +12,8 @@ rule correspondence:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.correspondence_mb),
+        mem_mb=requested(resources_of.correspondence_mb),
+        runtime=requested(resources_of.correspondence_minutes),
     params:
         own=own(plan.correspondence_recipe),
         recipe=of(plan.correspondence_recipe),

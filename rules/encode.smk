@@ -1,7 +1,7 @@
 rule encode:
     """Compute the features of the frozen part of a model, once for all experiments that share it."""
     input:
-        unpack(of(plan.encode_inputs)),
+        unpack(of(plan.encode_inputs, then=in_place)),
     output:
         encoded=paths.ENCODED,
     log:
@@ -12,7 +12,8 @@ rule encode:
         "../environment.yml"
     threads: 2
     resources:
-        mem_mb=memory(resources_of.encode_mb),
+        mem_mb=requested(resources_of.encode_mb),
+        runtime=requested(resources_of.encode_minutes),
         gpu=gpus(1),
     params:
         own=own(plan.encode_recipe),

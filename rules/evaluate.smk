@@ -12,7 +12,8 @@ rule evaluate:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.evaluate_mb),
+        mem_mb=requested(resources_of.evaluate_mb),
+        runtime=requested(resources_of.evaluate_minutes),
         gpu=gpus(resources_of.evaluate_gpus),
     params:
         own=own(plan.evaluate_recipe),

@@ -2,7 +2,7 @@ rule extract:
     """Extract the feature maps of all frames of a scene. Their names depend only on their recipe: a deterministic
     extractor is run once for all splits and seeds."""
     input:
-        unpack(of(plan.extract_inputs)),
+        unpack(of(plan.extract_inputs, then=in_place)),
     output:
         features=paths.FEATURES,
     log:
@@ -13,7 +13,8 @@ rule extract:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.extract_mb),
+        mem_mb=requested(resources_of.extract_mb),
+        runtime=requested(resources_of.extract_minutes),
         gpu=gpus(resources_of.extract_gpus),
     params:
         own=own(plan.extract_recipe),

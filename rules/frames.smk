@@ -3,7 +3,7 @@ rule frames:
     input:
         unpack(of(plan.frames_inputs)),
         # The manifest contains a digest of the raw files, so that a new time stamp alone causes no rerun.
-        raw=ancient(of(plan.raw_files)),
+        raw=ancient(of(plan.raw_files, then=in_place)),
     output:
         frames=paths.FRAMES,
     log:
@@ -14,7 +14,8 @@ rule frames:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.frames_mb),
+        mem_mb=requested(resources_of.frames_mb),
+        runtime=requested(resources_of.frames_minutes),
     params:
         own=own(plan.frames_recipe),
         recipe=of(plan.frames_recipe),

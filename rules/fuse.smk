@@ -2,7 +2,7 @@ rule fuse:
     """Fuse the depth images of a scene to a mesh, which fills their holes if the dataset has no mesh."""
     input:
         manifest=paths.MANIFEST,
-        raw=ancient(of(plan.raw_files)),
+        raw=ancient(of(plan.raw_files, then=in_place)),
     output:
         mesh=paths.MESH,
     log:
@@ -16,6 +16,7 @@ rule fuse:
     threads: 1
     resources:
         mem_mb=4000,
+        runtime=requested(resources_of.fuse_minutes),
     params:
         own=own(plan.fuse_recipe),
         recipe=of(plan.fuse_recipe),

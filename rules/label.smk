@@ -1,7 +1,7 @@
 rule check_labels:
     """Check the label files of a raw scene. Frames do not depend on them."""
     input:
-        raw=of(plan.raw_label_files),
+        raw=of(plan.raw_label_files, then=in_place),
     output:
         manifest=paths.LABEL_MANIFEST,
     log:
@@ -15,6 +15,7 @@ rule check_labels:
     threads: 1
     resources:
         mem_mb=1000,
+        runtime=requested(resources_of.check_labels_minutes),
     params:
         own=own(plan.check_labels_recipe),
         recipe=of(plan.check_labels_recipe),
@@ -30,8 +31,8 @@ rule label:
         frames=paths.FRAMES,
         manifest=paths.LABEL_MANIFEST,
         # The manifest contains a digest of the raw files, so that a new time stamp alone causes no rerun.
-        raw=ancient(of(plan.raw_label_files)),
-        mapping=of(plan.label_mapping),
+        raw=ancient(of(plan.raw_label_files, then=in_place)),
+        mapping=of(plan.label_mapping, then=in_place),
     output:
         labels=paths.LABELS,
     log:
@@ -45,6 +46,7 @@ rule label:
     threads: 1
     resources:
         mem_mb=4000,
+        runtime=requested(resources_of.label_minutes),
     params:
         own=own(plan.label_recipe),
         recipe=of(plan.label_recipe),

@@ -12,7 +12,8 @@ rule pairs:
         "../environment.yml"
     threads: 1
     resources:
-        mem_mb=memory(resources_of.pairs_mb),
+        mem_mb=requested(resources_of.pairs_mb),
+        runtime=requested(resources_of.pairs_minutes),
     params:
         own=own(plan.pairs_recipe),
         recipe=of(plan.pairs_recipe),

@@ -1,7 +1,7 @@
 rule reconstruct:
     """Reconstruct a COLMAP model from a folder of photographs: the raw scene of a dataset without poses."""
     input:
-        unpack(of(plan.reconstruct_inputs)),
+        unpack(of(plan.reconstruct_inputs, then=in_place)),
     output:
         scene=directory(paths.RAW),
     log:
@@ -15,6 +15,7 @@ rule reconstruct:
     threads: 4
     resources:
         mem_mb=4000,
+        runtime=480,
     params:
         own=own(plan.reconstruct_recipe),
         recipe=of(plan.reconstruct_recipe),

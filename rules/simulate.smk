@@ -13,6 +13,7 @@ rule simulate:
     threads: 1
     resources:
         mem_mb=2000,
+        runtime=60,
     params:
         own=own(plan.simulate_recipe),
         recipe=of(plan.simulate_recipe),

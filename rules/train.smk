@@ -5,7 +5,7 @@ rule train:
     folder named after a digest of the recipe and the input files.
     """
     input:
-        unpack(of(plan.train_inputs)),
+        unpack(of(plan.train_inputs, then=in_place)),
     output:
         model=paths.MODEL,
         curve=paths.CURVE,
@@ -21,9 +21,11 @@ rule train:
     # Per node, 8 for each of its ranks. SLURM takes the number per GPU from `cpus_per_gpu`.
     threads: lambda wildcards: 8 * resources_of.ranks_per_node(wildcards.experiment)
     resources:
-        mem_mb=memory(resources_of.train_mb),
-        gpu=gpus(resources_of.train_gpus),
-        nodes=lambda wildcards: resources_of.train_nodes(wildcards.experiment),
+        mem_mb=requested(resources_of.train_mb),
+        # The job of SLURM has all nodes and GPUs. The step that Snakemake starts in it has the first node.
+        gpu=gpus(resources_of.ranks_per_node if workflow.remote_exec else resources_of.train_gpus),
+        nodes=lambda wildcards: 1 if workflow.remote_exec else resources_of.train_nodes(wildcards.experiment),
+        tasks=lambda wildcards: resources_of.train_tasks(wildcards.experiment, gpus(resources_of.train_gpus)(wildcards)),
         cpus_per_gpu=8,
     params:
         own=own(plan.train_recipe),
@@ -35,7 +37,7 @@ rule train:
 rule fit_pca:
     """Fit the principal components of a backbone's features on the scenes of a split, instead of training a network."""
     input:
-        unpack(of(plan.fit_pca_inputs)),
+        unpack(of(plan.fit_pca_inputs, then=in_place)),
     output:
         model=paths.MODEL,
     log:
@@ -48,7 +50,8 @@ rule fit_pca:
         "../environment.yml"
     threads: 2
     resources:
-        mem_mb=memory(resources_of.fit_pca_mb),
+        mem_mb=requested(resources_of.fit_pca_mb),
+        runtime=requested(resources_of.fit_pca_minutes),
         gpu=gpus(1),
     params:
         own=own(plan.fit_pca_recipe),

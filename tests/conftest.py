@@ -1,13 +1,13 @@
-"""All tests, and the processes that they start, compute on one thread.
+"""Limit all tests, and the processes that they start, to one thread.
 
-`make test` runs two workers. With a thread per core in each of them, as libraries have by default, threads wait for
-each other far longer than they compute: ten times as long in a test of many small tensors.
+`make test` runs two workers. If each of them had a thread per core, which is the default of the libraries, threads
+would mostly wait for each other: a test of many small tensors would take ten times as long.
 """
 
 import os
 
 from loco.logs import THREADS
 
-os.environ |= dict.fromkeys(THREADS, "1")  # before torch, numpy and OpenCV are imported
-# Jobs of the workflow set the number of their threads; these sleep while they wait.
+os.environ |= dict.fromkeys(THREADS, "1")  # set before torch, numpy and OpenCV are imported
+# Jobs of the workflow set their number of threads themselves; with `passive`, waiting threads sleep.
 os.environ["OMP_WAIT_POLICY"] = "passive"

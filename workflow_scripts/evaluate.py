@@ -1,3 +1,4 @@
+from itertools import chain
 from pathlib import Path
 
 from loco.logs import job
@@ -5,7 +6,9 @@ from loco.logs import job
 with job(snakemake.log[0], snakemake.threads):
     from loco.steps.evaluate import run
 
-    params = snakemake.params
-    scenes = [[path and Path(path) for path in files] for files in params.scenes.value]
-    training = [[Path(path) for path in files] for files in params.training.value]
+    params, files = snakemake.params, snakemake.input
+    kinds = [iter(files.get(kind, [])) for kind in ("frames", "correspondences", "features", "labels")]
+    scenes = [[path and Path(next(kind)) for path, kind in zip(scene, kinds)] for scene in params.scenes.value]
+    seen = dict(zip(dict.fromkeys(chain(*params.training.value)), files.get("training", [])))
+    training = [[Path(seen[path]) for path in scene] for scene in params.training.value]
     run(params.recipe, scenes, training, Path(snakemake.output.metrics), dict(snakemake.wildcards.items()))

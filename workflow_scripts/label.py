@@ -3,6 +3,7 @@ from pathlib import Path
 from loco.logs import job
 
 with job(snakemake.log[0], snakemake.threads):
+    from loco.local_files import raw_folder
     from loco.steps.label import run
 
     params, files = snakemake.params, snakemake.input
@@ -10,7 +11,7 @@ with job(snakemake.log[0], snakemake.threads):
         params.recipe,
         Path(files.frames),
         Path(files.manifest),
-        Path(params.raw),
+        raw_folder(params.raw, snakemake.input.raw),
         Path(files.mapping),
         Path(snakemake.output.labels),
         snakemake.wildcards.scene,

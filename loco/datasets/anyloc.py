@@ -38,7 +38,7 @@ from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images
 from loco.datasets.pose_files import read_number, read_text
 from loco.errors import DataError
 
-MOST_POSITIVES = 10_000_000  # of all queries together; a small file can refer to one long list many times
+MAX_POSITIVES = 10_000_000  # of all queries together; a small file can refer to one long list many times
 FARTHEST = 1e9  # largest coordinate, metres
 
 Images = Mapping[str, Path]  # name -> file, in order
@@ -205,8 +205,8 @@ class MatchListScene(PlaceRecognitionScene):
         rows = rows[cls.first_row :, 1]
         _require_count(len(rows), len(queries), "rows of queries", file, scene)
         note = [f"positives are those of {file.name}"] if len(cls.matches) > 1 else []
-        if sum(_length(row) for row in rows) > MOST_POSITIVES:
-            raise _truth_error("the file lists too many positives", file, scene, f"at most {MOST_POSITIVES}")
+        if sum(_length(row) for row in rows) > MAX_POSITIVES:
+            raise _truth_error("the file lists too many positives", file, scene, f"at most {MAX_POSITIVES}")
         found = [_numbers(row, file, scene) for row in rows]
         return _of_database(found, len(database), file, scene, note)
 

@@ -15,8 +15,8 @@ from loco.datasets.files import LARGEST_JSON, RESTORE, read_bytes, system_error
 from loco.errors import DataError
 from loco.files import is_data
 
-# Largest size in bytes of a file of each kind, many times that of any file of these datasets. A small zip can contain
-# member of 1 GB may take 1 MB in it.
+# Largest size in bytes of a file of each kind, many times that of any file of these datasets. It is limited because a
+# member of 1 GB may take only 1 MB in a zip.
 LARGEST = {".jpg": 1 << 27, ".png": 1 << 27, ".json": LARGEST_JSON, ".ply": 1 << 29}
 LARGEST_OTHER = 1 << 27
 LARGEST_RATIO = 200  # largest compression ratio of a member and of all members; text and meshes reach about 10
@@ -38,9 +38,9 @@ class Archive:
             prefix: prefix of the paths in the zip that the paths in the folder lack.
             scene: name of the scene, for errors.
 
-            Raises:
-                FileNotFoundError: neither exists.
-                DataError: the zip is broken or unreadable, or contains members that are unsafe or too large.
+        Raises:
+            FileNotFoundError: neither exists.
+            DataError: the zip is broken or unreadable, or contains members that are unsafe or too large.
         """
         self.scene, self._prefix = scene, prefix
         self._zip: zipfile.ZipFile | None = None

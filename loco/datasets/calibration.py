@@ -118,8 +118,8 @@ def require_size(
         scene: name of the scene, for errors.
         remedy: how to fix the error.
 
-        Raises:
-            DataError: the intrinsics do not fit.
+    Raises:
+        DataError: the intrinsics do not fit.
     """
     meant = size_meant(intrinsics, size)
     if meant is not None:

@@ -58,6 +58,7 @@ FORMATS = {
         ),
         conventions=_DEPTH_SCALE,
     ),
+    "nerfstudio": Format("nerfstudio", "NerfstudioScene", layouts.nerfstudio, conventions=_DEPTH_SCALE),
     "colmap": Format("colmap", "ColmapScene", layouts.colmap, frozenset({"places"})),
     "scannet_pairs": Format("scannet_pairs", "ScanNetPairsScene", layouts.scannet_pairs, frozenset({"depth", "pairs"})),
     "hpatches": Format(

@@ -51,5 +51,8 @@ def _without_names(text: str) -> tuple[str, dict[int, str]]:
         if len(fields) <= FIELDS or not fields[0].isdecimal():
             raise ValueError(f"a line of {IMAGES} does not describe an image: {line[:80]!r}")
         names[int(fields[0])] = fields[FIELDS].strip()
-        lines += [" ".join([*fields[:FIELDS], fields[0]]), next(found, "")]  # its points are on the next line
+        lines += [
+            " ".join([*fields[:FIELDS], fields[0]]),
+            next(found, ""),
+        ]  # the points of the image are on the next line
     return "\n".join([*lines, ""]), names

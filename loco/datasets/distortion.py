@@ -40,7 +40,7 @@ OTHER_NAMES = {  # names in Kalibr, ROS and COLMAP
     "opencv-fisheye": FISHEYE,
 }
 NOTED_EMPTY = 0.02  # fraction of an undistorted image outside the lens's view above which a note is written
-MOST_EMPTY = 0.5  # largest fraction of an undistorted image outside the lens's view; above, coefficients are wrong
+MAX_EMPTY = 0.5  # largest fraction of an undistorted image outside the lens's view; above, coefficients are wrong
 STEPS = 4096  # number of radii at which the distorted radius is computed, to find where it stops increasing
 BLOCK = 1 << 20  # pixels whose rays are computed at once
 OUTSIDE = -2.0  # pixel coordinate, outside the image, for rays that the lens does not see
@@ -134,8 +134,8 @@ class Undistortion:
             file: distortion file, for errors.
             scene: name of the scene, for errors.
 
-            Raises:
-                DataError: most of the undistorted image would be outside the lens's view.
+        Raises:
+            DataError: most of the undistorted image would be outside the lens's view.
         """
         inverse = np.linalg.inv(intrinsics)
         self._uv = np.empty((*size, 2), np.float32)  # position in the original image of each pixel of the pinhole image
@@ -147,12 +147,12 @@ class Undistortion:
             # Rounded, so that the centre of a pixel reads only that pixel.
             block[:] = np.nan_to_num(np.round(uv, 4), nan=OUTSIDE).reshape(block.shape)
         empty = ~((self._uv >= 0) & (self._uv < size[::-1])).all(axis=-1)
-        if empty.mean() > MOST_EMPTY:
+        if empty.mean() > MAX_EMPTY:
             raise DataError(
                 f"with this distortion the images cover only {1 - empty.mean():.0%} of the undistorted image",
                 file=file,
                 scene=scene,
-                expected=f"at least {1 - MOST_EMPTY:.0%}",
+                expected=f"at least {1 - MAX_EMPTY:.0%}",
                 found=" ".join([distortion.model, *(f"{value:g}" for value in distortion.coefficients)]),
                 remedy="correct the model, or the order and signs of its coefficients",
             )

@@ -13,7 +13,7 @@ from loco.errors import DataError
 from loco.files import decode_text, open_regular
 
 LARGEST_JSON = 1 << 26  # largest JSON document, bytes; documents of these datasets have up to 15 MB
-MOST_VALUES, MOST_CONTAINERS = 1 << 24, 1 << 20  # per document: an empty list of two bytes takes 64 bytes in memory
+MAX_VALUES, MAX_CONTAINERS = 1 << 24, 1 << 20  # per document: an empty list of two bytes takes 64 bytes in memory
 LARGEST_FILE = 4 << 30  # bytes, far above the size of any file of these datasets that is read completely
 MISSING = "add the file; docs/datasets.md lists the files of a scene"
 RESTORE = "replace it with an intact copy (export, copy or download it again)"
@@ -35,9 +35,9 @@ def read_bytes(file: Path, scene: str | None = None, *, limit: int = LARGEST_FIL
         limit: largest size in bytes that is read.
         missing: remedy if there is no such file.
 
-        Raises:
-            DataError: the file is missing, unreadable, larger than ``limit``, or not a regular file (a pipe or a device
-                could block or never end).
+    Raises:
+        DataError: the file is missing, unreadable, larger than ``limit``, or not a regular file (a pipe or a device
+            could block or never end).
     """
     try:
         with open_regular(file, scene) as stream:
@@ -60,12 +60,12 @@ def parse_json(data: bytes | bytearray) -> Any:
     """Return the content of an untrusted JSON document; a byte order mark is allowed.
 
     Raises:
-        ValueError: it is not JSON, nested too deeply, or larger than :data:`LARGEST_JSON`, :data:`MOST_VALUES` or
-            :data:`MOST_CONTAINERS` allow.
+        ValueError: it is not JSON, nested too deeply, or larger than :data:`LARGEST_JSON`, :data:`MAX_VALUES` or
+            :data:`MAX_CONTAINERS` allow.
     """
     if len(data) > LARGEST_JSON:
         raise ValueError(f"it has {len(data)} bytes, more than {LARGEST_JSON}")
-    if data.count(b",") > MOST_VALUES or data.count(b"[") + data.count(b"{") > MOST_CONTAINERS:
+    if data.count(b",") > MAX_VALUES or data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
         raise ValueError("it contains more lists and values than any file of these datasets")
     try:
         text = decode_text(data, errors="strict")

@@ -136,7 +136,7 @@ def _is_number(text: str) -> bool:
 
 
 def _digits(number: str) -> str:
-    """Return a whole number without leading zeros."""
+    """Return an integer as text without leading zeros."""
     return number.lstrip("0") or "0"
 
 

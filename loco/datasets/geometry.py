@@ -18,7 +18,7 @@ from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, RawScene, depth_beyond
 from loco.errors import DataError
 from loco.geometry.cameras import relative_rotation_angle
 from loco.geometry.consistency import Agreement, Views
-from loco.geometry.suspects import LEAST_CONSISTENCY, Diagnosis, diagnose
+from loco.geometry.suspects import MIN_CONSISTENCY, Diagnosis, diagnose
 
 ANCHORS = 8  # evenly spaced frames of a scene that are compared with neighbours
 GAPS = (1, 2, 4, 8)  # distances in frames from an anchor to its neighbour in the order of the files
@@ -175,7 +175,7 @@ def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
         scene=scene.scene,
         expected="frames that are consistent"
         if diagnosis.repaired is not None
-        else f"consistency of at least {LEAST_CONSISTENCY:.0%}",
+        else f"consistency of at least {MIN_CONSISTENCY:.0%}",
         found=found,
         remedy=f"{remedy}; if the scene is correct, set `check.accept_geometry: true`",
     )

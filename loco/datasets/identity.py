@@ -61,14 +61,14 @@ def describe(source: Source, root: Path, *, content: bool, scene: str | None = N
         content: identify images by their bytes, too; all other files are always identified by their bytes.
         scene: name of the scene, for errors.
 
-        Returns:
-            ``name``; ``files``, the number of files of a folder; ``bytes``; ``identified_by``, "sha256" or "size and
-            modification time"; ``digest``: the SHA-256 of the bytes of a file, or of the list of (name, identity) of
-            the files of a folder. None if the source is missing.
+    Returns:
+        ``name``; ``files``, the number of files of a folder; ``bytes``; ``identified_by``, "sha256" or "size and
+        modification time"; ``digest``: the SHA-256 of the bytes of a file, or of the list of (name, identity) of
+        the files of a folder. None if the source is missing.
 
-        Raises:
-            OSError: a file or a folder cannot be read.
-            DataError: a source is not a regular file.
+    Raises:
+        OSError: a file or a folder cannot be read.
+        DataError: a source is not a regular file.
     """
     if not os.path.lexists(source.path):
         return None
@@ -139,7 +139,7 @@ def _state(status: os.stat_result) -> list[int]:
 
 def _name(path: str | Path, root: str | Path) -> str:
     text, within = os.fspath(path), f"{os.fspath(root)}{os.sep}"
-    name = text[len(within) :] if text.startswith(within) else os.path.relpath(path, root)  # which is slow
+    name = text[len(within) :] if text.startswith(within) else os.path.relpath(path, root)  # relpath is slow
     return name.replace(os.sep, "/")
 
 

@@ -55,7 +55,7 @@ _PNM = re.compile(rb"P[1-6]" + 2 * rb"(?:\s|#[^\n]*\n)+(\d{1,9})" + rb"\s")
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # JPEG marker, but not a stuffed byte or a restart marker
 _BLOCK = 8  # side of a JPEG block, pixels
 _PIXELS = bytes(k * k % 251 for k in range(256))
-# A decoder that lacks pixels reads these bytes as pixels, whichever restart marker it expects.
+# A decoder that lacks pixels reads these bytes as pixels, for any restart marker that it expects.
 _MORE_PIXELS = _PIXELS + b"".join(bytes([0xFF, 0xD0 + k]) + _PIXELS for k in range(8))
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers with the size of the image
 

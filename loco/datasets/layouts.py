@@ -12,8 +12,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from loco.datasets.files import read_bytes
+from loco.datasets.files import parse_json, read_bytes
 from loco.datasets.identity import Source
 from loco.errors import DataError
 from loco.files import decode_text, is_data, open_regular
@@ -130,13 +131,16 @@ def seven_scenes(folder: Path, scene: str) -> list[Source]:
 def tum_rgbd(folder: Path, scene: str) -> list[Source]:
     """Return the list files and the folders of the listed images."""
     parents = {"rgb", "depth"}.union(*(_listed_folders(folder / name) for name in ("rgb.txt", "depth.txt")))
-    # A folder inside another one is part of it.
-    outermost = [name for name in sorted(parents) if not any(str(p) in parents for p in PurePosixPath(name).parents)]
     return [
         *(Source(folder / name) for name in ("rgb.txt", "depth.txt", "groundtruth.txt")),
-        *(Source(folder / name, images=True, needed=False) for name in outermost),
+        *(Source(folder / name, images=True, needed=False) for name in _outermost(parents)),
         *(Source(folder / name, needed=False) for name in ("K.txt", *CALIBRATION)),
     ]
+
+
+def _outermost(folders: set[str]) -> list[str]:
+    """Return the folders without those inside another one, which are part of it."""
+    return [name for name in sorted(folders) if not any(str(p) in folders for p in PurePosixPath(name).parents)]
 
 
 def _listed_folders(file: Path) -> set[str]:
@@ -149,6 +153,33 @@ def _listed_folders(file: Path) -> set[str]:
     paths = (PurePosixPath(words[1]) for words in lines if len(words) == 2 and "\0" not in words[1])
     inside = (path for path in paths if not path.is_absolute() and ".." not in path.parts)
     return {str(path.parent) for path in inside}
+
+
+# --- nerfstudio ------------------------------------------------------------------------------------------------------
+
+TRANSFORMS = "transforms.json"
+LARGEST_TRANSFORMS = 1 << 26  # bytes; a frame takes about 600
+
+
+def nerfstudio(folder: Path, scene: str) -> list[Source]:
+    """Return the file of poses and the folders of the images that it lists."""
+    stated = (path for pair in paths_of_frames(folder / TRANSFORMS) for path in pair)
+    paths = (PurePosixPath(path) for path in stated if isinstance(path, str) and "\0" not in path)
+    parents = {str(path.parent) for path in paths if not path.is_absolute() and ".." not in path.parts}
+    return [
+        Source(folder / TRANSFORMS),
+        *(Source(folder / name, images=True, needed=False) for name in _outermost(parents)),
+        Source(folder / "depth_scale.txt", needed=False),
+    ]
+
+
+def paths_of_frames(file: Path) -> list[tuple[Any, Any]]:
+    """Return the stated paths of the colour and the depth image of each frame; the reader reports invalid files."""
+    try:
+        frames = parse_json(read_bytes(file, limit=LARGEST_TRANSFORMS))["frames"]
+        return [(frame.get("file_path"), frame.get("depth_file_path")) for frame in frames]
+    except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
 
 
 # --- COLMAP ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Read cells of texts and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
+"""Read cells of strings and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
 
 The format is MATLAB's "MAT-File Format", level 5. A header of 128 bytes ends with the byte order. Elements follow: a
 kind, a size, and this number of bytes, padded to 8; up to 4 bytes are stored in the second half of the tag. A matrix
@@ -33,11 +33,11 @@ def read_cells(content: bytes, name: str, count: int, limit: int) -> list[list[s
         count: number of cells to read.
         limit: largest size in bytes of the decompressed variables.
 
-        Returns:
-            For each cell, its rows as texts, or its numbers as float64 in its original shape.
+    Returns:
+        For each cell, its rows as texts, or its numbers as float64 in its original shape.
 
-        Raises:
-            ValueError: the file does not have this format, exceeds ``limit`` bytes, or lacks such a variable.
+    Raises:
+        ValueError: the file does not have this format, exceeds ``limit`` bytes, or lacks such a variable.
     """
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
@@ -114,7 +114,7 @@ def _cells(
 
 def _array(parts: Iterator[Element], order: str) -> list[str] | NDArray[np.float64]:
     kind, shape = _head(parts, order)
-    next(parts)  # its name, which is empty
+    next(parts)  # the name of the array, which is empty
     element, content = next(parts)
     if kind == CHAR and element in TEXTS:
         text = _text(element, content, order)

@@ -143,7 +143,7 @@ def _check_images(found: Checklist, images: Mapping[str, Path], remedy: str) -> 
 
 
 def read_array(file: Path, scene: str) -> NDArray:
-    """Read an array of a ``.npy`` file, of numbers or of objects: numbers, texts, lists, tuples and arrays of numbers.
+    """Read a ``.npy`` array of numbers or of objects: numbers, strings, lists, tuples and arrays of numbers.
 
     An array of objects is stored as a pickle, a program that builds them. References to anything except NumPy's arrays,
     types and scalars are refused, and these are replaced by classes of this module, so that the file cannot call code

@@ -21,8 +21,8 @@ TYPES = {
     **{"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8", "int64": "i8", "uint64": "u8"},
 }
 LARGEST_HEADER = 1 << 16  # bytes
-MOST_CORNERS = 1 << 12  # largest number of corners of a polygon
-MOST_MIXED = 5_000_000  # largest number of records whose lists differ in length, which are read one by one
+MAX_CORNERS = 1 << 12  # largest number of corners of a polygon
+MAX_MIXED = 5_000_000  # largest number of records whose lists differ in length, which are read one by one
 FLAT = 1e-6  # triangles below this fraction of their polygon's area are ignored
 CORNERS = ("vertex_indices", "vertex_index")
 _END = re.compile(rb"^end_header[ \t]*(\r\n|\n|\r)", re.MULTILINE)
@@ -72,7 +72,7 @@ def parse_ply(data: bytes | bytearray) -> Polygons:
         if element.name == "face" and found is not None and found.lengths is not None:
             lengths, corners = found.lengths, _whole(content.values(found))
         if vertices is not None and len(lengths):
-            break  # what follows is not needed
+            break  # the elements that follow are not needed
     if vertices is None:
         raise ValueError("it has no vertices")
     return Polygons(vertices, lengths, corners)
@@ -98,8 +98,8 @@ def triangulate(polygons: Polygons) -> NDArray[np.int64]:
     """
     vertices, lengths, corners = polygons
     starts = np.cumsum(lengths) - lengths
-    if len(lengths) and lengths.max() > MOST_CORNERS:
-        raise ValueError(f"a face has {lengths.max()} corners; at most {MOST_CORNERS} are supported")
+    if len(lengths) and lengths.max() > MAX_CORNERS:
+        raise ValueError(f"a face has {lengths.max()} corners; at most {MAX_CORNERS} are supported")
     faces, triangles = [np.empty(0, np.int64)], [np.empty((0, 3), np.int64)]
     for sides in np.unique(lengths[lengths >= 3]).tolist():
         chosen = np.flatnonzero(lengths == sides)
@@ -238,8 +238,8 @@ class _Content:
         }
 
     def _one_by_one(self, element: Element) -> dict[str, _Column]:
-        if element.count > MOST_MIXED:
-            raise ValueError(f"it contains more than {MOST_MIXED} polygons with different numbers of corners")
+        if element.count > MAX_MIXED:
+            raise ValueError(f"it contains more than {MAX_MIXED} polygons with different numbers of corners")
         starts = {each.name: array("q") for each in element.properties}
         lengths = {each.name: array("q") for each in element.properties if each.length}
         for _ in range(element.count):

@@ -217,7 +217,7 @@ def read_number(word: str) -> float:
     """
     if match := _NOT_FINITE.fullmatch(word):
         return math.inf if match["infinite"] else math.nan
-    if "_" in word:  # which Python ignores
+    if "_" in word:  # Python ignores underscores in numbers
         raise ValueError(f"could not convert string to float: {word!r}")
     return float(word)
 

@@ -10,7 +10,8 @@ A layout is a subclass of :class:`PosedImages` that assigns depth and pose to ea
   (0.5, 0.5).
 - ``distortion.txt`` and ``distortion_depth.txt`` state the distortion of their lenses, which is removed
   (:mod:`loco.datasets.distortion`). Without them, images with a K file have none.
-- Without ``K_depth.txt`` depth is registered to colour: of its size, or a whole image scaled; and distorted like it.
+- Without ``K_depth.txt``, depth is registered to colour: it has the same size, or is scaled as a whole, and has the
+  same distortion.
 - ``depth_scale.txt``, or ``depth_scale`` of the dataset's configuration, is the number of units of depth per metre.
 - ``depth_to_color.txt`` is the 4 x 4 matrix that takes points of the depth camera to the colour camera, metres.
 """

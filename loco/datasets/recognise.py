@@ -15,9 +15,9 @@ from loco.errors import LocoError
 from loco.files import is_data
 
 PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is reconstructed from them
-MOST_LISTED = 10_000  # largest number of entries of a folder that are read
+MAX_LISTED = 10_000  # largest number of entries of a folder that are read
 DEEPEST = 2  # levels of folders between the given one and that of the scenes
-_FEWEST = 3  # photographs of a scene: a point is confirmed by a third one
+_FEWEST = 3  # smallest number of photographs of a scene, because a point is verified by a third image
 _HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
 
 # What `loco init` recognises, and an example of each layout.
@@ -27,6 +27,7 @@ EXAMPLES = {
     "seven_scenes": "DIR/<scene>/seq-01/frame-000000.color.png .depth.png .pose.txt",
     "tum_rgbd": "DIR/<sequence>/rgb.txt depth.txt groundtruth.txt rgb/ depth/",
     "posed_rgbd": "DIR/<recording>/color/ depth/ poses.txt K.txt",
+    "nerfstudio": "DIR/<scene>/transforms.json, images/ depth/ (with depth_file_path)",
     "colmap": "DIR/<scene>/images/ sparse/0/cameras.bin images.bin points3D.bin",
     PHOTOGRAPHS: "DIR/<scene>/*.jpg",
 }
@@ -94,7 +95,7 @@ def _roots(folder: Path) -> Iterator[Path]:
     level = [folder]
     for _ in range(DEEPEST + 1):
         yield from level
-        level = [below / name for below in level for name in _names(below)][:MOST_LISTED]
+        level = [below / name for below in level for name in _names(below)][:MAX_LISTED]
 
 
 def _format(folder: Path, name: str) -> str | None:
@@ -128,6 +129,11 @@ def _is_posed_rgbd(folder: Path, name: str) -> bool:
     return (folder / "poses.txt").is_file() and all((folder / kind).is_dir() for kind in ("color", "depth"))
 
 
+def _is_nerfstudio(folder: Path, name: str) -> bool:
+    file = folder / layouts.TRANSFORMS
+    return file.is_file() and any(depth is not None for _, depth in layouts.paths_of_frames(file))
+
+
 def _is_colmap(folder: Path, name: str) -> bool:
     return (folder / "images").is_dir() and bool(layouts.model_sizes(folder))
 
@@ -138,6 +144,7 @@ _SIGNS: dict[str, Callable[[Path, str], bool]] = {
     "seven_scenes": _is_seven_scenes,
     "tum_rgbd": _is_tum_rgbd,
     "posed_rgbd": _is_posed_rgbd,
+    "nerfstudio": _is_nerfstudio,
     "colmap": _is_colmap,
 }
 
@@ -180,6 +187,6 @@ def _files(folder: Path) -> list[str]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in islice(entries, MOST_LISTED) if is_data(entry.name)]
+            return [entry for entry in islice(entries, MAX_LISTED) if is_data(entry.name)]
     except OSError:
         return []

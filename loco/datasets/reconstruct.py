@@ -5,8 +5,8 @@ The steps are SIFT features, matches between pairs of photographs, and increment
 recovers geometry only up to scale.
 
 The result is reproducible: the seed determines every random draw, photographs are numbered by their names, and the
-mapping runs in one thread, because with several threads the model varies between runs whatever the seed. Features and
-matches, which take most of the time, do not depend on the number of threads. Other versions of pycolmap and other
+mapping runs in one thread, because with several threads the model varies between runs even for a fixed seed. Features
+and matches, which take most of the time, do not depend on the number of threads. Other versions of pycolmap and other
 processors may produce another model.
 """
 

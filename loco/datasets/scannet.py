@@ -53,7 +53,7 @@ class ScanNetScene(RawScene):
     format = "scannet"
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Open a scan. Raise DataError if the images are missing, or their cameras broken."""
+        """Open a scan. Raise DataError if the images are missing, or a file of their cameras is broken."""
         super().__init__(raw, scene)
         self.recording = _open_recording(self.folder, scene)
         faults = {name: _pose_fault(pose) for name, pose in zip(self.recording.names, self.recording.poses)}

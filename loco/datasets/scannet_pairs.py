@@ -10,7 +10,7 @@ from ScanNet's camera-to-world poses as inv(P_b) P_a. The intrinsics are those o
 1 mm), to which colour is registered once it is resized to them. They count pixel centres from 0, as all of ScanNet's do
 (:mod:`loco.datasets.scannet`): half a pixel is added here.
 
-The folder as a whole is a scene here, :class:`ScanNetPairsScene`, so that the benchmark reads it as any other.
+The complete folder is one scene, :class:`ScanNetPairsScene`, so that the benchmark reads it like any other scene.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ScanNetPairsScene(RawScene):
 
     Its images share no world frame: each is in that of its own camera, and the poses between them are those of the
     pairs (:meth:`ground_truth`). They are named sceneXXXX_YY/N, in the order in which the pairs name them first; no
-    image is "horizontal" by design, so ``names("horizontal")`` gives all.
+    image is "horizontal" by design, so ``names("horizontal")`` returns all.
     """
 
     format = "scannet_pairs"

@@ -13,7 +13,7 @@ from loco.errors import DataError
 
 
 class SceneFolder(RawScene):
-    """A scene in a folder of its own, without labels and sparse model."""
+    """A scene in a separate folder, without labels and sparse model."""
 
     remedy: ClassVar[str]  # remedy for a scene of the user's own
     published: ClassVar[str] = ""  # regular expression of the scene names of the dataset

@@ -36,7 +36,7 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
         name: name of the member if ``file`` is an archive, for errors.
 
     Raises:
-        DataError: it has another length, or is not a list of whole numbers.
+        DataError: it has another length, or is not a list of integers.
     """
     if len(values) != count:
         raise DataError(

@@ -146,12 +146,12 @@ class SensFile:
     def _find_frames(self, file: BinaryIO, length: int, frames: int) -> tuple[NDArray, NDArray]:
         """Read poses (n, 4, 4), and (n, 3): offset of each frame's images, bytes of colour, bytes of depth."""
         (height, width), (depth_height, depth_width) = self.header.color_size, self.header.depth_size
-        most = {"colour": 3 * height * width + SLACK, "depth": 2 * depth_height * depth_width + SLACK}
+        limits = {"colour": 3 * height * width + SLACK, "depth": 2 * depth_height * depth_width + SLACK}
         poses, images = np.empty((frames, 4, 4)), np.empty((frames, 3), np.int64)
         for k in range(frames):
             head = FRAME.unpack(self._take(file, FRAME.size, f"frame {k} of {frames}"))
             sizes, start = head[18:], file.tell()
-            for (kind, limit), size in zip(most.items(), sizes):
+            for (kind, limit), size in zip(limits.items(), sizes):
                 if size > limit:
                     raise self._error(f"the {kind} of frame {k} is too large", f"at most {limit} bytes", size)
             if start + sum(sizes) > length:
@@ -195,7 +195,7 @@ class SensFile:
             return self._take(file, size, "an image; the file was truncated after it was opened")
 
     def _inflate(self, data: bytes, size: int, what: str) -> bytes:
-        """Decompress at most ``size`` bytes, whatever size the data claim."""
+        """Decompress at most ``size`` bytes, regardless of the size that the data claim."""
         stream = zlib.decompressobj()
         try:
             pixels = stream.decompress(data, size + 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from loco.geometry.alignment import robust_rigid_fit
 
-LEAST_ESSENTIAL = 5  # number of matches that determine an essential matrix
+MIN_ESSENTIAL = 5  # number of matches that determine an essential matrix
 CONFIDENCE = 0.99999  # at which the search for an essential matrix ends early, as in SuperGlue
 FAR = 1e9  # in baselines; by default OpenCV rejects points beyond 50
 
@@ -60,7 +60,7 @@ def essential_motion(
         The motion for which the points lie in front of both cameras; None if there are fewer than five matches, or if
         the estimation fails.
     """
-    if len(uv_a) < LEAST_ESSENTIAL:
+    if len(uv_a) < MIN_ESSENTIAL:
         return None
     search = cv2.UsacParams()
     search.score, search.loMethod = cv2.SCORE_METHOD_MAGSAC, cv2.LOCAL_OPTIM_SIGMA

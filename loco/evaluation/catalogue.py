@@ -18,7 +18,7 @@ class Benchmark:
         name: module of ``loco.evaluation``, key of the configuration, and name in all paths.
         requires: alternative sets of ground truth. A test scene can be evaluated if its dataset provides all of one set
             (``places``, ``depth``, ``pairs``, ``labels``, ``homographies``, ``positives``;
-            :data:`loco.datasets.GIVES`).
+            :func:`loco.datasets.provides`).
         title: heading of tables, plots and captions.
         measures: definition of the scores, in full sentences, for the captions of tables.
         items: the units over which scores are averaged (or the median is taken), in the plural.

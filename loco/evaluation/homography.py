@@ -13,7 +13,7 @@ are matches, without further filters. There are two measures:
 
 Pixels are those of the raw images, from which the frames of equal size are made. Keypoints form a grid: with cells of
 side s, the true position is up to s / 2 from the nearest cell centre in each direction, so the stride bounds the
-accuracies at smaller thresholds, whatever the features. ``upsample`` matches a finer grid of interpolated features
+accuracies at smaller thresholds for any features. ``upsample`` matches a finer grid of interpolated features
 instead, ``refine`` moves the matched position in B within its cell (:mod:`loco.evaluation.refinement`).
 """
 
@@ -38,7 +38,7 @@ from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
 
-LEAST = 4  # number of matches that determine a homography
+MIN_MATCHES = 4  # number of matches that determine a homography
 
 
 class Keypoints(NamedTuple):
@@ -71,7 +71,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         accuracies of 0; ``corner_error`` is None if no homography was found, which counts as infinite.
 
     Raises:
-        DataError: a scene the scene has no homographies, or lacks images that they relate.
+        DataError: a scene has no homographies, or lacks images to which its homographies refer.
     """
     columns = ["scene", "change", "a", "b", "n_matches", "matched", *map(_mma, settings["thresholds"]), "corner_error"]
     items: dict[str, list[Any]] = {name: [] for name in columns}
@@ -181,7 +181,7 @@ def estimate_homography(
         threshold: largest error of an inlier, pixels of B.
         rng: random number generator that seeds MAGSAC.
     """
-    if len(places_a) < LEAST:
+    if len(places_a) < MIN_MATCHES:
         return None
     params = cv2.UsacParams()
     params.threshold, params.confidence, params.maxIterations = threshold, 0.9999, 10_000

@@ -4,8 +4,8 @@ A landmark is a patch of an image and represents its 3D point. Its views are the
 scene that lie within a radius of this point. All patches of the other images are ranked by the similarity of their
 features to that of the landmark, and the score of a landmark is the average precision of its views. It also measures
 how good a landmark the patch is. Patches of its own image are left out, because its neighbours there look similar
-whatever the features. Patches of other images from the same camera position (of one panorama) differ from its own by a
-homography only, and can be left out as well.
+for any features. Patches of other images from the same camera position (of one panorama) differ from it by a homography
+only, and can be left out as well.
 
 The best landmarks are then selected by that score. To avoid scoring landmarks on the data by which they were selected,
 the images are halved at random: landmarks are selected on either half and scored on the other.
@@ -49,7 +49,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         seed: seed of all draws.
 
     Returns:
-        Rows "AP of views" and "AP of images" (all images count there, whatever ``kappa``), means over landmarks:
+        Rows "AP of views" and "AP of images" (which includes all images, for any ``kappa``), means over landmarks:
         for "all landmarks", among all other images; for those with views in both halves of the images ("by halves"), as
         the mean of both halves; and for the "best 25 % by halves". Items: the landmarks drawn. A landmark that no other
         image shows has 0 ``n_views`` and None as scores, and is in no row; a scene of one image has only such
@@ -142,9 +142,11 @@ def _scores(
 def _compare(
     scene: EvaluatedScene, landmarks: NDArray[np.int64], valid: NDArray[np.bool_], settings: Mapping[str, Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Compare landmarks (l, 3) with all valid patches, (l, m) each: cosine similarity, is a view, is ranked at all.
+    """Compare landmarks (l, 3) with all valid patches.
 
-    Features are read at the centres of the correspondence grid, whatever their own grid, so that all extractors are
+    Returns three matrices (l, m): the cosine similarities, whether a patch is a view, and whether it is ranked.
+
+    Features are read at the centres of the correspondence grid, for any grid of features, so that all extractors are
     evaluated at the same positions. Images are read one at a time.
     """
     kappa = np.inf if settings["kappa"] is None else settings["kappa"]
@@ -155,7 +157,7 @@ def _compare(
     view, ranked = np.empty(shape, bool), np.empty(shape, bool)
     for i, part in enumerate(map(slice, np.r_[0, ends[:-1]], ends)):
         of_image, points = _patches(scene, i, valid[i])
-        # Equal features must tie exactly, whatever the order in which the products were summed.
+        # Equal features must tie exactly, for any order in which the products were summed.
         similarity[:, part] = (features @ of_image.T).numpy().round(6)
         distance = cdist(places, points)
         view[:, part], ranked[:, part] = distance < settings["rho"], distance < kappa

@@ -118,7 +118,7 @@ def evaluate(
         classes_of: returns the classes of the labels of a scene.
 
     Returns:
-        Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a probe of its own,
+        Rows "mAP", "mIoU", "Jaccard" and "accuracy" for held-out images and for training images (a separate probe,
         trained on all images), for all classes, for things and for stuff (:func:`samples`). With ``patch_centres``
         also "mAP of patch centres", which ranks patches by the class at their centre, as published, whereas "mAP" ranks
         pixels. Items: the classes of each scene that occur in the training or the scored images. ``trained`` states
@@ -173,8 +173,8 @@ def blocks_of(centres: NDArray[np.floating], block: int) -> NDArray[np.int64]:
     """Return the block index (n,) of each image, from the camera centres (n, 3).
 
     A block ends when it has ``block`` images or more, but never between images of one position: consecutive images
-    whose centres lie within :data:`PLACE` of the first of them. A panorama thus stays whole even if some of its images,
-    or of those before it, were dropped. (Its three cameras in Matterport3D are a few centimetres apart, and move by
+    whose centres lie within :data:`PLACE` of the first of them. A panorama is thus never divided, even if some of its
+    images, or of those before it, were dropped. (Its three cameras in Matterport3D are centimetres apart, and move by
     some 3 cm as they turn.) The video of a moving camera is cut every ``block`` images; the images of a static camera
     form one block, however long.
     """
@@ -255,7 +255,7 @@ def train_probe(
     The layer starts at zero: the loss is convex, so only the order of the images is random. Training runs on a GPU, if
     there is one.
 
-    A step of Adam moves each weight by about the learning rate, whatever the gradient, and thus a logit by the learning
+    A step of Adam moves each weight by about the learning rate, for any gradient, and thus a logit by the learning
     rate times the L1 norm of the feature. For an L2-normalised feature of c channels, the L1 norm grows with sqrt(c),
     so that of two equally informative features the wider one would be trained faster. In training, features are
     therefore scaled by sqrt(:data:`CHANNELS` / c), so that the step size is that of the published width. The returned

@@ -44,7 +44,7 @@ class Condition(NamedTuple):
 NEAREST = 0.1  # metres
 BLOCK = 2**21  # samples held in memory at a time
 HELD = 2**30  # bytes of features of a scene held in memory at a time
-QUERY_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # of `samples_of_query_image`
+QUERY_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # values of `samples_of_query_image`
 ALL = "all"  # surfaces
 COLUMNS = ("scene", "image", "radius", "weights", "query_image", "surface", "ap", "n_queries")
 
@@ -246,7 +246,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 class StoredRows:
     """Features of the valid patches of a scene, read from its files when they are requested.
 
-    Features are read at the centres of the correspondence grid, whatever their own grid, so that all extractors are
+    Features are read at the centres of the correspondence grid, for any grid of features, so that all extractors are
     evaluated at the same positions. They have half precision, as in the files.
     """
 
@@ -349,7 +349,7 @@ def _similarities(
             for row, query, index in zip(found[some], queries[some], indices[some]):
                 index = np.searchsorted(needed, index[index >= 0])
                 row[: len(index)] = (held[index].float() @ held[np.searchsorted(needed, query)].float()).numpy()
-    # Equal features must tie exactly, whatever the order in which the products were summed.
+    # Equal features must tie exactly, for any order in which the products were summed.
     return [found.round(6) for found in similarities]
 
 

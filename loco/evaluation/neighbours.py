@@ -20,8 +20,10 @@ def mutual_neighbours(features_a: Tensor, features_b: Tensor) -> tuple[NDArray[n
         features_b: (n, c), L2-normalised rows.
 
     Returns:
-        Rows of A (k,), and of B (k,).
+        Rows of A (k,), and of B (k,); none if an image has no features.
     """
+    if not (len(features_a) and len(features_b)):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     nearest_b = []
     best = torch.full((len(features_b),), -torch.inf)
     nearest_a = torch.zeros(len(features_b), dtype=torch.int64)

@@ -338,7 +338,7 @@ def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
         descriptors = block.float()
         for into, part in zip(similarities.split(PART, dim=1), database.split(PART)):
             torch.matmul(descriptors, part.float().T, out=into)
-        # Equal descriptors must tie exactly, whatever the order in which the products were summed.
+        # Equal descriptors must tie exactly, for any order in which the products were summed.
         yield from similarities.round(decimals=6).argsort(dim=1, descending=True, stable=True).numpy()
 
 
@@ -413,7 +413,7 @@ def _accuracy(items: Mapping[str, list[Any]], k: int, condition: str, database: 
 def _rows(
     items: Mapping[str, list[Any]], condition: str, database: str, chosen: Iterable[int], positives: int
 ) -> list[int]:
-    """Return the ``chosen`` rows of a condition and a database with at least the given number of positives."""
+    """Return the ``chosen`` rows of a condition and a database with at least this number of positives."""
     wanted = condition, database
     found = items["condition"], items["database"], items["n_positives"]
     return [n for n in chosen if (found[0][n], found[1][n]) == wanted and found[2][n] >= positives]

@@ -1,7 +1,7 @@
 """Sub-cell refinement of match positions, identical for all extractors.
 
 A match pairs a position in image A with the most similar cell of a grid in image B, so its position in B is off by up
-to half a cell in each direction, whatever the features. The position of the peak between cells is estimated from the
+to half a cell in each direction, for any features. The position of the peak between cells is estimated from the
 similarities of the neighbouring cells. Two estimators, each limited to the matched cell:
 
 - ``parabola``: the vertex of the parabola through the peak and its two neighbours, along each axis. It is invariant to
@@ -81,11 +81,11 @@ def _vertex(line: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def soft_argmax_offsets(windows: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """Return the mean positions (k, 2), along u and v, of the cells of windows (k, w, w), weighted by the softmax of
-    similarity over ``temperature``, in cells from the centre.
+    """Return the softmax-weighted mean positions (k, 2), along u and v, of the cells of windows (k, w, w).
 
-    A cell whose mirror image about the centre is missing (NaN) along an axis is ignored on this axis, so that the
-    border of the grid does not bias matches inwards.
+    Positions are in cells from the centre; the softmax is that of similarity over ``temperature``. A cell whose mirror
+    image about the centre is missing (NaN) along an axis is ignored on this axis, so that the border of the grid does
+    not bias matches inwards.
     """
     reach = np.arange(windows.shape[1]) - windows.shape[1] // 2
     peak = np.nanmax(windows, axis=(1, 2), keepdims=True)

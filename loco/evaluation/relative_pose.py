@@ -45,7 +45,7 @@ from loco.evaluation.observed_points import observed_depth
 from loco.evaluation.pixel_search import RESOLUTION
 from loco.evaluation.refinement import refined_offsets
 from loco.evaluation.result import EvaluatedScene, Evaluation, Sample, append
-from loco.evaluation.sift_keypoints import MOST, RATIO, detect, least_score
+from loco.evaluation.sift_keypoints import MAX_KEYPOINTS, RATIO, detect, min_score
 from loco.evaluation.training_surfaces import SURFACES, mostly, pair_fractions, training_surfaces
 from loco.geometry.cameras import backproject, rotation_angle
 from loco.geometry.image_pairs import mutual_overlap, overlapping_pairs
@@ -142,8 +142,8 @@ def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], se
 def _candidates(scene: EvaluatedScene, settings: Mapping[str, Any]) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Return the poses (n, 4, 4) of a scene, its pairs a < b, (m,) each, and their mutual overlaps (m,)."""
     poses, overlap = scene.frames["pose"][:], scene.correspondences["overlap"][:]
-    least = settings["overlap_bins"][0]
-    a, b = triu(overlapping_pairs(poses, overlap, least, settings["min_baseline"])).nonzero()
+    min_overlap = settings["overlap_bins"][0]
+    a, b = triu(overlapping_pairs(poses, overlap, min_overlap, settings["min_baseline"])).nonzero()
     return poses, a, b, mutual_overlap(overlap)[a, b]
 
 
@@ -178,10 +178,10 @@ def _matched(
     """Return the matches of two images, and their positions (k, 2) in both, pixels."""
     if scene.keypoints is not None:
         (uv_a, of_a), (uv_b, of_b) = (
-            detect(scene.frames["rgb"][i], scene.keypoints.get("max_keypoints", MOST)) for i in images
+            detect(scene.frames["rgb"][i], scene.keypoints.get("max_keypoints", MAX_KEYPOINTS)) for i in images
         )
         matches = mutual_matches(of_a, of_b, settings["matches"], rng)
-        matches = matches.take(matches.ratio > least_score(scene.keypoints.get("ratio", RATIO)))
+        matches = matches.take(matches.ratio > min_score(scene.keypoints.get("ratio", RATIO)))
         return matches, (uv_a[matches.a], uv_b[matches.b])
     a, b = (_patches(scene, i) for i in images)
     matches = mutual_matches(a.features, b.features, settings["matches"], rng)

@@ -64,11 +64,13 @@ def match_scores(query: Tensor, candidate: Tensor, reranks: Sequence[Mapping[str
 def match(similarities: Tensor, grid: Grid, other: Grid, settings: Mapping[str, Any]) -> tuple[Positions, Positions]:
     """Match each patch to its nearest neighbour in the other image, and keep the matches that pass a test.
 
-    ``mutual``: the nearest neighbour of the match is the patch itself. ``approximate``: the nearest neighbour of the
-        match is within ``tolerance`` patches of the patch, or nearer than that if ``strict``. ``neighbourhood``: the
-        matches of the patch's up to 8 neighbours are on average nearer than ``tolerance`` patches to its own match.
-        ``ratio``: the match is nearer than ``ratio`` times the second nearest, in Euclidean distance (Lowe 2004); if
-            the other image has a single patch, nothing passes.
+    - ``mutual``: the nearest neighbour of the match is the patch itself.
+    - ``approximate``: the nearest neighbour of the match is within ``tolerance`` patches of the patch, or nearer than
+      that if ``strict``.
+    - ``neighbourhood``: the matches of the patch's up to 8 neighbours are on average nearer than ``tolerance`` patches
+      to the match of the patch.
+    - ``ratio``: the match is nearer than ``ratio`` times the second nearest, in Euclidean distance (Lowe 2004); if the
+      other image has a single patch, nothing passes.
 
     Args:
         similarities: cosines (m, n) of the patches of two images.

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RATIO, MOST = 0.8, 2000  # defaults: ratio of the two smallest distances; keypoints per image
+RATIO, MAX_KEYPOINTS = 0.8, 2000  # defaults: ratio of the two smallest distances; keypoints per image
 DIM = 128
 
 
-def detect(rgb: NDArray[np.uint8], max_keypoints: int = MOST) -> tuple[NDArray[np.float64], Tensor]:
+def detect(rgb: NDArray[np.uint8], max_keypoints: int = MAX_KEYPOINTS) -> tuple[NDArray[np.float64], Tensor]:
     """Detect and describe the keypoints of an image.
 
     Args:
@@ -36,7 +36,7 @@ def detect(rgb: NDArray[np.uint8], max_keypoints: int = MOST) -> tuple[NDArray[n
     return np.array([keypoint.pt for keypoint in found]) + 0.5, torch.from_numpy(np.sqrt(normalised))
 
 
-def least_score(ratio: float) -> float:
+def min_score(ratio: float) -> float:
     """Return the minimum score 1 - D1 / D2, with cosine distances D, of a match that passes the ratio test.
 
     The Euclidean distance of L2-normalised vectors is sqrt(2 D), so a ratio of Euclidean distances is the root of D1 /

@@ -70,12 +70,12 @@ def _training_points(paths: Iterable[Path]) -> Iterator[NDArray[np.float64]]:
                 yield file["points"][i][valid] + file.origin
 
 
-def chunks(parts: Iterable[NDArray], most: int) -> Iterator[NDArray]:
-    """Concatenate arrays (m, ...) to arrays of about ``most`` rows: at most ``most`` plus the rows of one part."""
+def chunks(parts: Iterable[NDArray], rows: int) -> Iterator[NDArray]:
+    """Concatenate arrays (m, ...) to arrays of at least ``rows`` rows, except the last; each ends with a whole part."""
     held: list[NDArray] = []
     for part in parts:
         held.append(part)
-        if sum(map(len, held)) >= most:
+        if sum(map(len, held)) >= rows:
             yield np.concatenate(held)
             held = []
     if sum(map(len, held)):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 3  # number of points that determine a motion
+MIN_POINTS = 3  # number of points that determine a motion
 BLOCK = 2**18  # residuals that are computed at once
 REFINEMENTS = 20  # upper bound; a few iterations usually suffice
 LINE = 1e-3  # below this ratio of the spread across a line to the spread along it, the rotation is undetermined
@@ -79,7 +79,7 @@ def robust_rigid_fit(
         The motion (4, 4), b = R a + t, and the mask of inliers (m,). None if there are fewer than three inliers or if
         they are collinear, so that they do not determine a motion.
     """
-    if len(a) < LEAST:
+    if len(a) < MIN_POINTS:
         return None
     triples = _draw(len(a), iterations, rng, weights)
     motions = rigid_fit(a[triples], b[triples])
@@ -89,7 +89,7 @@ def robust_rigid_fit(
     agreeing = np.zeros(len(a), dtype=bool)
     for _ in range(REFINEMENTS):
         before, agreeing = agreeing, _residuals(motion, a, b) < distance
-        if agreeing.sum() < LEAST or _on_a_line(a[agreeing]):
+        if agreeing.sum() < MIN_POINTS or _on_a_line(a[agreeing]):
             return None
         if np.array_equal(before, agreeing):
             break
@@ -100,8 +100,8 @@ def robust_rigid_fit(
 def _draw(m: int, iterations: int, rng: np.random.Generator, weights: NDArray[Any] | None) -> NDArray[np.integer]:
     """Draw point indices (iterations, 3). Repeated points in a triple are allowed: such a triple only fits badly."""
     if weights is None:
-        return rng.integers(m, size=(iterations, LEAST))
-    return rng.choice(m, size=(iterations, LEAST), p=weights / weights.sum())
+        return rng.integers(m, size=(iterations, MIN_POINTS))
+    return rng.choice(m, size=(iterations, MIN_POINTS), p=weights / weights.sum())
 
 
 def _cost(squares: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 The depth of every frame of a sample is projected into all others. A point on the surface that the other frame measured
 is an agreement. A point behind that surface may be occluded and is not counted. A point in front of it is a
 contradiction, since the other frame saw through it. The *consistency* is the fraction of agreements among agreements
-and contradictions. It is near 1 for a correct recording, whatever its overlap and occlusions. Distances are relative
+and contradictions. It is near 1 for a correct recording with any overlap and occlusions. Distances are relative
 to the depth, so the unit of depth has no effect.
 
 Two frames of a sparse model are compared by the points that both of them observe: they agree on a point if each of them

@@ -16,7 +16,7 @@ from loco.geometry.mesh import Mesh
 
 BLOCK = 16  # edge in voxels of the blocks that are stored together
 TRUNCATION = 4.0  # truncation distance on both sides of a surface, voxels
-LEAST_IMAGES = 2  # minimum number of images in which a surface must be seen
+MIN_IMAGES = 2  # minimum number of images in which a surface must be seen
 
 
 class Fusion:
@@ -51,7 +51,7 @@ class Fusion:
             ValueError: no surface was seen in enough images.
         """
         try:
-            surface = self._grid.extract_triangle_mesh(LEAST_IMAGES - 0.5)  # Open3D requires a count above this
+            surface = self._grid.extract_triangle_mesh(MIN_IMAGES - 0.5)  # Open3D requires a count above this
         except RuntimeError as error:  # Open3D cannot make a mesh without triangles
             raise ValueError("the depth images do not form a surface") from error
         return _ordered(surface.vertex.positions.numpy(), surface.triangle.indices.numpy())

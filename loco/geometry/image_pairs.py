@@ -32,7 +32,7 @@ def overlapping_pairs(poses: NDArray[np.floating], overlap: Rows, min_overlap: f
         overlap: (n, n), in memory or in a file; (i, j) is the fraction of image i that image j sees.
         min_overlap: minimum mutual overlap.
         min_baseline: minimum distance between the camera centres, metres. Images from the same centre, such as those
-            of a panorama, differ by a homography whatever the scene.
+            of a panorama, are related by a homography in any scene.
 
     Returns:
         (n, n) bool, sparse, symmetric, with sorted indices.

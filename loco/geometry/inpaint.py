@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import splu
 
 _NEIGHBOURS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-_LEAST_VARIANCE = 2.2e-6  # lower bound of the variance of brightness (0..255); keeps weights finite on flat colour
+_MIN_VARIANCE = 2.2e-6  # lower bound of the variance of brightness (0..255); keeps weights finite on flat colour
 
 
 def inpaint_depth(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -87,6 +87,6 @@ def _neighbour_weights(
     squared[~inside] = np.inf
     # The lower bound of the variance gives the most similar neighbour a weight of at least 0.01.
     variance = np.maximum(0.6 * spread, squared.min(axis=1) / -np.log(0.01))
-    variance = np.maximum(variance, _LEAST_VARIANCE)
+    variance = np.maximum(variance, _MIN_VARIANCE)
     weights = np.exp(-squared / variance[:, None])
     return weights / weights.sum(axis=1, keepdims=True), neighbours

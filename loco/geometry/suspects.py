@@ -12,9 +12,9 @@ from loco.geometry.consistency import Agreement, Comparable
 
 Floats = NDArray[np.floating]
 
-LEAST_CONSISTENCY = 0.6  # below, frames are inconsistent; correct recordings reach 0.99, unrelated poses 0.15 to 0.4
+MIN_CONSISTENCY = 0.6  # below, frames are inconsistent; correct recordings reach 0.99, unrelated poses 0.15 to 0.4
 REPAIRED_CONSISTENCY = 0.85  # minimum consistency after a repair
-GAIN, LEAST_GAIN = 1.2, 0.02  # minimum increase of the net agreement by a repair: factor, and difference
+GAIN, MIN_GAIN = 1.2, 0.02  # minimum increase of the net agreement by a repair: factor, and difference
 FEWER_CONTRADICTIONS = 0.5  # largest fraction of the contradictions that may remain after a repair
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenGL's camera axes (y up, z backward) and OpenCV's
 SCALES = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.5)
@@ -90,7 +90,7 @@ def diagnose(
         suspect = suspect._replace(amount=_standard(suspect.amount))
     if _repairs(best, found):
         return Diagnosis(found, suspect.fault, suspect.amount, best)
-    return Diagnosis(found, "unknown" if found.pairs and found.consistency < LEAST_CONSISTENCY else None)
+    return Diagnosis(found, "unknown" if found.pairs and found.consistency < MIN_CONSISTENCY else None)
 
 
 def _best(views: Comparable, suspects: Sequence[Suspect]) -> tuple[Suspect, Agreement]:
@@ -116,7 +116,7 @@ def _suspects(poses: Floats, moved: Callable[[NDArray[Any]], Floats], frames: ND
 def _repairs(repaired: Agreement, found: Agreement) -> bool:
     return (
         repaired.consistency >= REPAIRED_CONSISTENCY
-        and repaired.net >= GAIN * max(found.net, 0) + LEAST_GAIN
+        and repaired.net >= GAIN * max(found.net, 0) + MIN_GAIN
         and 1 - repaired.consistency <= FEWER_CONTRADICTIONS * (1 - found.consistency)
     )
 

@@ -6,6 +6,8 @@
 - :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches.
 - :class:`InfoNCE`, :class:`SupCon`: contrastive losses over the same pairs, for the first steps of untrained networks.
 - :class:`TripletLoss`: a baseline.
+
+:class:`LabelSmoothAP` is the exact ranking loss for embeddings with class labels, without geometry.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 from loco.losses.contrastive import InfoNCE, SupCon
 from loco.losses.dense import DenseSmoothAP
 from loco.losses.exact import ExactSmoothAP
+from loco.losses.labels import LabelSmoothAP
 from loco.losses.landmark import LandmarkSmoothAP
 from loco.losses.pairs import RankingLoss
 from loco.losses.sampled import SampledSmoothAP
@@ -43,6 +46,7 @@ __all__ = [
     "DenseSmoothAP",
     "ExactSmoothAP",
     "InfoNCE",
+    "LabelSmoothAP",
     "LandmarkSmoothAP",
     "RankingLoss",
     "SampledSmoothAP",

@@ -7,13 +7,13 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from loco.losses.query_loss import QueryLoss, keep, mean_of_rows
+from loco.losses.query_loss import QueryLoss, mask_scores, mean_of_rows
 
 
 class _ContrastiveLoss(QueryLoss):
     """Base class of both losses, which differ in the pairs with which a positive is compared.
 
-    Their gradient is largest where the ranking is worst, where that of an average precision vanishes. They are
+    Their gradient is largest where the ranking is worst; there, the gradient of an average precision vanishes. They are
     therefore suited to the first steps of untrained networks.
     """
 
@@ -37,10 +37,11 @@ class _ContrastiveLoss(QueryLoss):
     def log_negatives(self, scores: Tensor, negative: Tensor) -> Tensor:
         """Return the logarithm of |N_i| sum over N_i of q_k e_k for each query (q,), from s / tau."""
         if not self.beta:
-            return keep(scores, negative).logsumexp(dim=1)
+            return mask_scores(scores, negative).logsumexp(dim=1)
         count = negative.sum(dim=1, keepdim=True)
-        tilted, tilt = (keep(power * scores, negative).logsumexp(dim=1) for power in (1 + self.beta, self.beta))
-        return keep((tilted - tilt)[:, None] + count.to(scores).clamp(min=1).log(), count > 0)[:, 0]
+        powers = (1 + self.beta, self.beta)
+        weighted, total = (mask_scores(power * scores, negative).logsumexp(dim=1) for power in powers)
+        return mask_scores((weighted - total)[:, None] + count.to(scores).clamp(min=1).log(), count > 0)[:, 0]
 
 
 class InfoNCE(_ContrastiveLoss):
@@ -56,7 +57,7 @@ class InfoNCE(_ContrastiveLoss):
     beta multiplies s / tau, and the gradient passes through q.
 
     ``queries=256, positives=128, negatives=384, beta=0.1`` are the settings of the NCE baseline of LoCo
-    (NeurIPS 2024). That paper states no formula; we interpret its beta as this concentration.
+    (NeurIPS 2024). That paper states no formula; its beta is interpreted as this concentration.
     """
 
     def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -77,11 +78,11 @@ class SupCon(_ContrastiveLoss):
     def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         scores = scores / self.tau
         row, column = positive.nonzero(as_tuple=True)
-        return self._log_rivals(scores, positive, negative) - mean_of_rows(scores[row, column], row, len(scores))
+        return self._log_denominator(scores, positive, negative) - mean_of_rows(scores[row, column], row, len(scores))
 
-    def _log_rivals(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def _log_denominator(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         if not self.beta:
-            return keep(scores, positive | negative).logsumexp(dim=1)
-        positives = keep(scores, positive).logsumexp(dim=1)
+            return mask_scores(scores, positive | negative).logsumexp(dim=1)
+        positives = mask_scores(scores, positive).logsumexp(dim=1)
         # Not logaddexp, whose second derivative is NaN in rows without negatives.
         return positives - logsigmoid(positives - self.log_negatives(scores, negative))

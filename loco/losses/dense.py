@@ -1,4 +1,4 @@
-"""Direct implementation of the ranking loss, with every positive pair against every pair: the reference."""
+"""Direct implementation of the ranking loss, which compares every positive pair with every pair: the reference."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ class DenseSmoothAP(AllPairsLoss):
         return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
 
     def _rank_queries(self, pairs: Tensor, similarity: Tensor, weight: Tensor, *classes: Tensor) -> _Ranked:
-        """Return one ranking per patch with a positive, of the pairs of this patch."""
+        """Rank the pairs of each patch that has a positive."""
         lists, negatives = [], 0
         for query in pairs[:, classes[0]].unique():
             positive, negative = (part & (pairs == query).any(dim=0) for part in classes)
-            own = weight[positive]
-            ap = self.smooth_ap(similarity[positive], similarity[negative], own)
-            lists.append((query.expand(len(own)), own / own.sum(), ap))
+            of_query = weight[positive]
+            ap = self.smooth_ap(similarity[positive], similarity[negative], of_query)
+            lists.append((query.expand(len(of_query)), of_query / of_query.sum(), ap))
             negatives += int(negative.sum())
         query, weight, ap = map(torch.cat, zip(*lists)) if lists else (pairs[0, :0], weight[:0], similarity[:0])
         return _Ranked(query[None], weight, ap, negatives)
@@ -91,13 +91,14 @@ class DenseSmoothAP(AllPairsLoss):
             return self._block_ap(s_p, weight, s_p, s_n, weight)
         blocks = zip(s_p.split(rows), weight.split(rows))
         # Blocks are recomputed in the backward pass, so that only one is held in memory at a time.
-        return torch.cat([checkpoint(self._block_ap, *own, s_p, s_n, weight, use_reentrant=False) for own in blocks])
+        return torch.cat([checkpoint(self._block_ap, *part, s_p, s_n, weight, use_reentrant=False) for part in blocks])
 
-    def _block_ap(self, own: Tensor, self_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
-        r_p = (weight * torch.sigmoid((s_p[None] - own[:, None]) / self.tau)).sum(dim=1)
+    def _block_ap(self, s_a: Tensor, self_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
+        """Return the AP (a,) of some of the positives, from their scores ``s_a`` and weights (a,)."""
+        r_p = (weight * torch.sigmoid((s_p[None] - s_a[:, None]) / self.tau)).sum(dim=1)
         if not self.self_term:
             r_p = r_p - 0.5 * self_weight
-        r_n = self.ratio * torch.sigmoid((s_n[None] - own[:, None]) / self.tau).sum(dim=1)
+        r_n = self.ratio * torch.sigmoid((s_n[None] - s_a[:, None]) / self.tau).sum(dim=1)
         return (1 + r_p) / (1 + r_p + r_n)
 
 

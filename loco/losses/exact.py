@@ -33,7 +33,7 @@ from loco.losses.pairs import AllPairsLoss, Ranking, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.per_query import QueryMeanAP, query_precision
 from loco.losses.stochastic import StochasticLoss, sample_rows
-from loco.losses.tiles import Classes, Walk
+from loco.losses.tiles import Classes, Tiling
 
 
 class ExactSmoothAP(StochasticLoss, AllPairsLoss):
@@ -46,6 +46,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     takes_half = True
     smallest_tau = histograms.SMALLEST_TAU
+    tiling_type = Tiling
 
     def __init__(
         self,
@@ -90,27 +91,27 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     def loss(self, patches: Patches) -> tuple[Tensor, Log]:
         source = patches.features[:0].clone()  # represents the features in the check for second derivatives
-        walk = self._walk(patches)
+        tiling = self._tiling(patches)
         if self.ranking == "query":
             differentiate = torch.is_grad_enabled() and patches.features.requires_grad
             queries = None if self.queries is None else sample_rows(patches, self.queries, self.generator(patches))
-            found = QueryMeanAP.apply(patches.features, source, self, walk, queries, differentiate)
+            found = QueryMeanAP.apply(patches.features, source, self, tiling, queries, differentiate)
         else:
-            found = _MeanAP.apply(patches.features, source, self, walk)
+            found = _MeanAP.apply(patches.features, source, self, tiling)
         return mean_of_scales(self.scales, self.weights, *found)
 
     def precision(self, patches: Patches) -> Tensor:
         if self.ranking == "query":
-            return query_precision(self, self._walk(patches), patches.features)
-        walk, features = self._walk(patches), patches.features
-        features = features[walk.order]
-        tables, engine, dtype = self.tables(walk, features), self.engine(features), wide_type(features)
+            return query_precision(self, self._tiling(patches), patches.features)
+        tiling, features = self._tiling(patches), patches.features
+        features = features[tiling.order]
+        tables, engine, dtype = self.tables(tiling, features), self.engine(features), wide_type(features)
         scales = list(zip(self.weights, tables))
-        ap = engine.Lookup(walk, self.grid, sum(v * table.weighted_ap for v, table in scales), dtype)
+        ap = engine.Lookup(tiling, self.grid, sum(v * table.weighted_ap for v, table in scales), dtype)
         weights = sum(v * table.weight.expand_as(table.ap) for v, table in scales)
-        weight = engine.Lookup(walk, self.grid, weights, dtype)
+        weight = engine.Lookup(tiling, self.grid, weights, dtype)
         sums = torch.zeros(2, len(features), dtype=dtype, device=features.device)
-        for block in walk.blocks(self.classes.positive_within):
+        for block in tiling.blocks(self.classes.positive_within):
             scores = multiply(features[block.i], features[block.j].T)
             for total, lookup in zip(sums, (ap, weight)):
                 values = lookup.read(block, scores.clone())
@@ -118,41 +119,46 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
                 total[block.j] += values.sum(dim=0)
         total, weight = all_reduce(sums, self.group)
         precision = torch.empty_like(total)
-        precision[walk.order] = total / weight
+        precision[tiling.order] = total / weight
         return precision
 
-    def tables(self, walk: Walk, features: Tensor) -> list[Tables]:
-        """Compute the tables of each scale in the first pass, for features in the order of the walk."""
-        binning = self.engine(features).Binning(walk, self.grid, self.classes.number)
-        for block in walk.blocks(self.classes.radii[-1]):
+    def tables(self, tiling: Tiling, features: Tensor) -> list[Tables]:
+        """Compute the tables of each scale in the first pass, for features in tile order."""
+        binning = self.engine(features).Binning(tiling, self.grid, self.classes.number)
+        for block in tiling.blocks(self.classes.radii[-1]):
             binning.add(block, multiply(features[block.i], features[block.j].T))
         scores = all_reduce(binning.histograms(), self.group)
         weights = zip(self.classes.positive.to(scores), self.classes.negative.to(scores))
         return [Tables(scores, *of_scale, self.grid, self.tau, self.ratio) for of_scale in weights]
 
-    def gradient(self, walk: Walk, features: Tensor, slopes: Tensor) -> Tensor:
-        """Compute this rank's part of the gradient in the second pass, from the slopes by the scores of each class."""
-        size = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)  # half precision cannot represent 1e-8
-        lookup = self.engine(features).Lookup(walk, self.grid, slopes / size, product_type(features))
+    def gradient(self, tiling: Tiling, features: Tensor, slopes: Tensor) -> Tensor:
+        """Compute this rank's part of the gradient in the second pass.
+
+        Args:
+            tiling, features: as in :meth:`tables`.
+            slopes: derivatives of the loss with respect to the score of a pair of each class, (classes, bins).
+        """
+        scale = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)  # half precision cannot represent 1e-8
+        lookup = self.engine(features).Lookup(tiling, self.grid, slopes / scale, product_type(features))
         out = torch.zeros_like(features, dtype=wide_type(features))
-        for block in walk.blocks(self.classes.radii[-1]):
+        for block in tiling.blocks(self.classes.radii[-1]):
             f_i, f_j = features[block.i], features[block.j]
             weight = lookup.read(block, multiply(f_i, f_j.T))
             multiply(weight, f_j, add_to=out[block.i])
             multiply(weight.T, f_i, add_to=out[block.j])
-        return out.mul_(size)
+        return out.mul_(scale)
 
     def engine(self, features: Tensor) -> Any:
-        """Return the module that counts and looks up: fused kernels if they are available, else plain operations."""
+        """Return the module with ``Binning`` and ``Lookup``: fused kernels if available, else PyTorch operations."""
         if features.is_cuda and features.dtype != torch.float64 and find_spec("triton"):
             from loco.losses import kernels  # requires Triton
 
             return kernels
         return histograms
 
-    def _walk(self, patches: Patches) -> Walk:
+    def _tiling(self, patches: Patches) -> Tiling:
         tile = self.tile or (4096 if patches.features.is_cuda else 512)
-        return Walk(patches, self.classes, tile, self.group)
+        return self.tiling_type(patches, self.classes, tile, self.group)
 
 
 class _MeanAP(torch.autograd.Function):
@@ -160,12 +166,12 @@ class _MeanAP(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, source: Tensor, criterion: ExactSmoothAP, walk: Walk
+        ctx: Any, features: Tensor, source: Tensor, criterion: ExactSmoothAP, tiling: Tiling
     ) -> tuple[Tensor, Tensor, Tensor]:
-        features = features[walk.order]
-        tables = criterion.tables(walk, features)
+        features = features[tiling.order]
+        tables = criterion.tables(tiling, features)
         ctx.save_for_backward(features, source)
-        ctx.criterion, ctx.walk, ctx.tables = criterion, walk, tables
+        ctx.criterion, ctx.tiling, ctx.tables = criterion, tiling, tables
         mean_ap = torch.stack([table.mean_ap for table in tables]).to(wide_type(features))
         positives, negatives = torch.stack([table.pairs for table in tables], dim=1)
         ctx.mark_non_differentiable(positives, negatives)
@@ -178,16 +184,17 @@ class _MeanAP(torch.autograd.Function):
         grad = all_reduce(grad.double(), ctx.criterion.group)  # this rank's blocks contribute to all losses
         slopes = sum(g * table.slopes() for g, table in zip(grad, ctx.tables))
         with torch.autocast(features.device.type, enabled=False):
-            sorted_gradient = ctx.criterion.gradient(ctx.walk, features, slopes)
+            sorted_gradient = ctx.criterion.gradient(ctx.tiling, features, slopes)
         gradient = torch.empty_like(features)
-        gradient[ctx.walk.order] = sorted_gradient.to(features.dtype)
+        gradient[ctx.tiling.order] = sorted_gradient.to(features.dtype)
         return gradient, None, None, None
 
 
 class Tables:
     """AP and its derivatives as functions of the score, on a grid, at one scale (float64).
 
-    They differ between classes of positive pairs, because a pair, with its weight, is not compared with itself.
+    They differ between classes of positive pairs, because a pair is not compared with itself and classes differ in
+    their weights.
     """
 
     def __init__(
@@ -206,8 +213,8 @@ class Tables:
         self.weighted = self.weight * scores
         self.positives = self.weighted.sum(dim=0)
         self.negatives = (self.negative_weight * scores).sum(dim=0)
-        # Minus sigma(0). Not clamped at 0: a pair is divided between two grid points, at which its own term is slightly
-        # below and slightly above sigma(0), and the two errors cancel.
+        # Subtract sigma(0), the term of the pair itself. The result is not clamped at 0: a pair is divided between two
+        # grid points, at which its term is slightly below and slightly above sigma(0), and the two errors cancel.
         r_p = _correlate(self.positives, self.sigmoid) - 0.5 * self.weight
         r_n = _correlate(self.negatives, self.sigmoid)
         total = 1 + r_p + r_n
@@ -230,9 +237,9 @@ class Tables:
         """
         as_positive = -_correlate((self.weighted * self.ap_by_r_p).sum(dim=0), self.sigmoid_slope)
         as_negative = -_correlate((self.weighted * self.ap_by_r_n).sum(dim=0), self.sigmoid_slope)
-        own = self.ap_by_r_p * _correlate(self.positives, self.sigmoid_slope)
-        own = own + self.ap_by_r_n * _correlate(self.negatives, self.sigmoid_slope)
-        slopes = self.weight * (as_positive + own) + self.negative_weight * as_negative
+        as_ranked = self.ap_by_r_p * _correlate(self.positives, self.sigmoid_slope)
+        as_ranked = as_ranked + self.ap_by_r_n * _correlate(self.negatives, self.sigmoid_slope)
+        slopes = self.weight * (as_positive + as_ranked) + self.negative_weight * as_negative
         return -slopes / self.total_weight
 
 

@@ -1,4 +1,4 @@
-"""Binning of the scores of pairs into histograms, and lookup of the values of pairs in tables over the score."""
+"""Bin the scores of pairs into histograms, and look up the values of pairs in tables over the score."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loco.losses.tiles import Block, Walk
+from loco.losses.tiles import Block, Tiling
 
 BINS_PER_TAU = 80
 SMALLEST_TAU = 1e-4  # a grid of 1.6 million points, 13 MB per table and class of pairs
@@ -32,7 +32,7 @@ class Grid(NamedTuple):
         position = similarity.add_(MARGIN).mul_(1 / self.width).clamp_(0, self.bins - 1)
         return position.int(), position.frac_()
 
-    def share(self, counts: Tensor, passed_on: Tensor) -> Tensor:
+    def bin_linearly(self, counts: Tensor, passed_on: Tensor) -> Tensor:
         """Return histograms with linear binning, from the pairs above each grid point and their summed fractions."""
         histograms = counts - passed_on
         histograms[:, 1:] += passed_on[:, :-1]
@@ -42,37 +42,37 @@ class Grid(NamedTuple):
 class Binning:
     """Counts the pairs of each class at each grid point."""
 
-    def __init__(self, walk: Walk, grid: Grid, classes: int) -> None:
-        self.walk, self.grid = walk, grid
+    def __init__(self, tiling: Tiling, grid: Grid, classes: int) -> None:
+        self.tiling, self.grid = tiling, grid
         self.counts, self.passed_on = torch.zeros(
-            (2, classes, grid.bins), dtype=torch.float64, device=walk.points.device
+            (2, classes, grid.bins), dtype=torch.float64, device=tiling.points.device
         )
 
     def add(self, block: Block, similarity: Tensor) -> None:
         """Count the pairs of a block; overwrites ``similarity``."""
         below, fraction = self.grid.locate(similarity)
-        index = below.add_(self.walk.classes(block), alpha=self.grid.bins).view(-1)
+        index = below.add_(self.tiling.classes(block), alpha=self.grid.bins).view(-1)
         for total, weights in ((self.counts, None), (self.passed_on, fraction.view(-1))):
             part = torch.bincount(index, weights)
             total.view(-1)[: len(part)] += part
 
     def histograms(self) -> Tensor:
         """Return the histograms (classes, bins), float64."""
-        return self.grid.share(self.counts, self.passed_on)
+        return self.grid.bin_linearly(self.counts, self.passed_on)
 
 
 class Lookup:
     """Tables over the grid, one for each class (classes, bins), read by linear interpolation."""
 
-    def __init__(self, walk: Walk, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
-        self.walk, self.grid = walk, grid
+    def __init__(self, tiling: Tiling, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
+        self.tiling, self.grid = tiling, grid
         self.values = values.to(dtype).view(-1)
         self.steps = steps_of(values).to(dtype).view(-1)
 
     def read(self, block: Block, similarity: Tensor) -> Tensor:
         """Return the value of each pair of a block; overwrites ``similarity``."""
         below, fraction = self.grid.locate(similarity)
-        index = below.add_(self.walk.classes(block), alpha=self.grid.bins).view(-1)
+        index = below.add_(self.tiling.classes(block), alpha=self.grid.bins).view(-1)
         found = self.values.index_select(0, index).addcmul_(self.steps.index_select(0, index), fraction.view(-1))
         return found.view(similarity.shape)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.patches import Patches
 
-SHORTEST_ROW = 1e-12  # rows with a smaller norm count as zero, as in torch.nn.functional.normalize
+MIN_NORM = 1e-12  # rows with a smaller norm count as zero, as in torch.nn.functional.normalize
 _NORM_TOLERANCE = 1e-4  # in addition to the rounding of the dtype; scores stay inside the grid of the exact loss
 
 
@@ -18,13 +18,13 @@ class Selection(NamedTuple):
     """The patches of this rank that can form pairs, and their positions in the inputs."""
 
     patches: Patches
-    keep: Tensor  # (n,) bool; mask over the n rows, or the n = b h w cells
+    mask: Tensor  # (n,) bool, over the n rows, or the n = b h w cells
     shape: torch.Size  # (n,), or (b, h, w) of feature maps
 
     def scatter(self, values: Tensor) -> Tensor:
         """Return ``values`` (m,) of the patches in the layout of the inputs, with NaN elsewhere."""
-        everywhere = values.new_full(self.keep.shape, torch.nan)
-        return everywhere.masked_scatter_(self.keep, values).view(self.shape)
+        everywhere = values.new_full(self.mask.shape, torch.nan)
+        return everywhere.masked_scatter_(self.mask, values).view(self.shape)
 
 
 def select(
@@ -57,7 +57,7 @@ def select(
         raise ValueError(f"features must have a floating-point type, found {features.dtype}")
     if features.ndim == 4:
         features = features.permute(0, 2, 3, 1).flatten(0, 2)
-    n, (process, _) = len(features), rank_and_world_size(group)
+    n, (rank, _) = len(features), rank_and_world_size(group)
     patches = Patches(
         features,
         _widened(tensors["points"]).reshape(n, 3),
@@ -65,13 +65,13 @@ def select(
         _ids("image_ids", tensors.get("image_ids", torch.arange(n, device=features.device).view(shape)), shape),
     )
     if "image_ids" not in tensors:
-        patches = patches._replace(image_ids=patches.image_ids + (process << 40))
-    keep = patches.points.isfinite().all(dim=1)
+        patches = patches._replace(image_ids=patches.image_ids + (rank << 40))
+    mask = patches.points.isfinite().all(dim=1)
     if "valid" in tensors:
-        keep = keep & _truths("valid", tensors["valid"]).flatten()
-    if not keep.all():
-        patches = Patches(*(part[keep] for part in patches))
-    return Selection(patches, keep, shape)
+        mask = mask & _booleans("valid", tensors["valid"]).flatten()
+    if not mask.all():
+        patches = Patches(*(part[mask] for part in patches))
+    return Selection(patches, mask, shape)
 
 
 def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
@@ -103,7 +103,7 @@ def _widened(points: Tensor) -> Tensor:
     return points.detach().float()
 
 
-def _truths(name: str, values: Tensor) -> Tensor:
+def _booleans(name: str, values: Tensor) -> Tensor:
     """Convert booleans, or numbers that are 0 or 1, to booleans."""
     if values.dtype == torch.bool:
         return values
@@ -114,24 +114,24 @@ def _truths(name: str, values: Tensor) -> Tensor:
 
 def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
     """Return one int64 id per patch, (n,), from ids per patch or per image."""
-    whole = ids.long()
-    if ids.is_complex() or (ids.is_floating_point() and not (whole == ids).all()):
+    integers = ids.long()
+    if ids.is_complex() or (ids.is_floating_point() and not (integers == ids).all()):
         raise ValueError(f"{name} must be integers; found {ids.dtype} with other values")
-    return whole.view(-1, *[1] * (len(shape) - ids.ndim), *ids.shape[1:]).expand(shape).flatten()
+    return integers.view(-1, *[1] * (len(shape) - ids.ndim), *ids.shape[1:]).expand(shape).flatten()
 
 
 def normalise_rows(features: Tensor) -> tuple[Tensor, bool]:
-    """Return L2-normalise rows, differentiably.
+    """L2-normalise the rows of a matrix, differentiably.
 
     Args:
         features: (n, d), float32 or float64.
 
     Returns:
-        The L2-normalised rows (n, d), and whether all are finite. A row of zeros (norm below :data:`SHORTEST_ROW`)
+        The L2-normalised rows (n, d), and whether all are finite. A row of zeros (norm below :data:`MIN_NORM`)
         stays zero, with similarity 0 to every row and gradient 0.
     """
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return features / norm.masked_fill(norm < SHORTEST_ROW, torch.inf), bool(norm.isfinite().all())
+    return features / norm.masked_fill(norm < MIN_NORM, torch.inf), bool(norm.isfinite().all())
 
 
 def require_normalised_rows(features: Tensor) -> bool:
@@ -155,11 +155,10 @@ def require_normalised_rows(features: Tensor) -> bool:
     worst, is_finite = torch.stack([off.max(), norm.isfinite().all().to(off)]).tolist()  # one synchronisation
     tolerance = _NORM_TOLERANCE + torch.finfo(features.dtype).eps / 2
     if worst > tolerance:
-        length = float(norm[off.argmax()])
+        found = float(norm[off.argmax()])
         raise ValueError(
             f"with normalise=False, the rows of the features must have an L2 norm of 1 within {tolerance:.1g}; found "
-            "a row with "
-            f"norm {length:.6g}: apply torch.nn.functional.normalize, or set normalise=True"
+            f"a row with norm {found:.6g}: apply torch.nn.functional.normalize, or set normalise=True"
         )
     return bool(is_finite)
 

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from loco.losses.histograms import MARGIN, Grid, steps_of
-from loco.losses.tiles import Block, Walk
+from loco.losses.tiles import Block, Tiling
 
 _SIDE = 32  # a program processes the pairs of 32 x 32 patches
 _COPIES = 8  # copies of the histograms, each for an eighth of the programs, to reduce contention at frequent scores
@@ -25,10 +25,10 @@ _UNIT = 2**24  # resolution of the fractions, that of float32
 class Binning:
     """Counts the pairs of each class at each grid point."""
 
-    def __init__(self, walk: Walk, grid: Grid, classes: int) -> None:
-        self.pairs = _Pairs(walk, grid)
+    def __init__(self, tiling: Tiling, grid: Grid, classes: int) -> None:
+        self.pairs = _Pairs(tiling, grid)
         shape = (_COPIES, 2, classes, grid.bins)
-        self.totals = torch.zeros(shape, dtype=torch.int64, device=walk.points.device)
+        self.totals = torch.zeros(shape, dtype=torch.int64, device=tiling.points.device)
 
     def add(self, block: Block, similarity: Tensor) -> None:
         """Count the pairs of a block."""
@@ -38,14 +38,14 @@ class Binning:
     def histograms(self) -> Tensor:
         """Return the histograms (classes, bins), float64."""
         counts, passed_on = self.totals.sum(dim=0).double()
-        return self.pairs.grid.share(counts, passed_on / _UNIT)
+        return self.pairs.grid.bin_linearly(counts, passed_on / _UNIT)
 
 
 class Lookup:
     """Tables over the grid, one for each class (classes, bins), read by linear interpolation."""
 
-    def __init__(self, walk: Walk, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
-        self.pairs, self.dtype = _Pairs(walk, grid), dtype
+    def __init__(self, tiling: Tiling, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
+        self.pairs, self.dtype = _Pairs(tiling, grid), dtype
         self.table = torch.stack([values, steps_of(values)], dim=-1).float().contiguous()
 
     def read(self, block: Block, similarity: Tensor) -> Tensor:
@@ -56,19 +56,19 @@ class Lookup:
 
 
 class _Pairs:
-    """Arguments of the kernels that describe the pairs of a walk."""
+    """Arguments of the kernels that describe the pairs of a tiling."""
 
-    def __init__(self, walk: Walk, grid: Grid) -> None:
-        self.walk, self.grid = walk, grid
-        self.radii = torch.tensor([radius * radius for radius in walk.radii]).to(walk.points)
+    def __init__(self, tiling: Tiling, grid: Grid) -> None:
+        self.tiling, self.grid = tiling, grid
+        self.radii = torch.tensor([radius * radius for radius in tiling.radii]).to(tiling.points)
 
-    def launch(self, kernel: Any, block: Block, similarity: Tensor, *own: Any, **constants: int) -> None:
+    def launch(self, kernel: Any, block: Block, similarity: Tensor, *arguments: Any, **constants: int) -> None:
         """Run a kernel for each pair of a block; ``similarity`` is float32."""
-        rows, columns = similarity.shape
+        (rows, columns), points = similarity.shape, self.tiling.points
         kernel[(triton.cdiv(rows, _SIDE), triton.cdiv(columns, _SIDE))](
-            similarity, rows, columns, self.walk.points, self.walk.image_ids, self.walk.points.shape[1], self.radii,
-            block.i.start, block.j.start, 1 / self.grid.width, MARGIN, self.grid.bins, *own,
-            RADII=len(self.walk.radii), TELL_IMAGES=block.nearest <= self.walk.image_matters_within,
+            similarity, rows, columns, points, self.tiling.image_ids, points.shape[1], self.radii,
+            block.i.start, block.j.start, 1 / self.grid.width, MARGIN, self.grid.bins, *arguments,
+            RADII=len(self.tiling.radii), COMPARE_IMAGES=block.nearest <= self.tiling.image_matters_within,
             ONE_TILE=block.i == block.j, SIDE=_SIDE, **constants,
         )  # fmt: skip
 
@@ -79,12 +79,12 @@ class _Pairs:
 @triton.jit
 def _count(
     scores, rows, columns, points, images, n, radii, i, j, scale, margin, bins, totals, each,
-    RADII: tl.constexpr, TELL_IMAGES: tl.constexpr, ONE_TILE: tl.constexpr, SIDE: tl.constexpr,
+    RADII: tl.constexpr, COMPARE_IMAGES: tl.constexpr, ONE_TILE: tl.constexpr, SIDE: tl.constexpr,
     COPIES: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     row, column, inside = _place(rows, columns, SIDE)
     below, fraction = _locate(scores, row, column, columns, inside, scale, margin, bins)
-    passed = _classes(points, images, n, radii, i + row, j + column, RADII, TELL_IMAGES)
+    passed = _classes(points, images, n, radii, i + row, j + column, RADII, COMPARE_IMAGES)
     counted = _counted(passed, row, column, inside, RADII, ONE_TILE)
     copy = (tl.program_id(0) + tl.program_id(1) * tl.num_programs(0)) % COPIES
     cell = totals + copy.to(tl.int64) * 2 * each + passed * bins + below
@@ -95,11 +95,11 @@ def _count(
 @triton.jit
 def _read(
     scores, rows, columns, points, images, n, radii, i, j, scale, margin, bins, table, out,
-    RADII: tl.constexpr, TELL_IMAGES: tl.constexpr, ONE_TILE: tl.constexpr, SIDE: tl.constexpr,
+    RADII: tl.constexpr, COMPARE_IMAGES: tl.constexpr, ONE_TILE: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     row, column, inside = _place(rows, columns, SIDE)
     below, fraction = _locate(scores, row, column, columns, inside, scale, margin, bins)
-    passed = _classes(points, images, n, radii, i + row, j + column, RADII, TELL_IMAGES)
+    passed = _classes(points, images, n, radii, i + row, j + column, RADII, COMPARE_IMAGES)
     counted = _counted(passed, row, column, inside, RADII, ONE_TILE)
     entry = table + 2 * (passed * bins + below)
     value = tl.load(entry, mask=counted, other=0.0) + fraction * tl.load(entry + 1, mask=counted, other=0.0)
@@ -127,8 +127,8 @@ def _locate(scores, row, column, columns, inside, scale, margin, bins):
 
 
 @triton.jit
-def _classes(points, images, n, radii, row, column, RADII: tl.constexpr, TELL_IMAGES: tl.constexpr):
-    """Return the class of each pair, as :meth:`loco.losses.tiles.Walk.classes`; rows and columns count from patch 0."""
+def _classes(points, images, n, radii, row, column, RADII: tl.constexpr, COMPARE_IMAGES: tl.constexpr):
+    """Return the class of each pair, as :meth:`loco.losses.tiles.Tiling.classes`; rows and columns are patches."""
     x = _difference(points, n, row, column)
     y = _difference(points + n, n, row, column)
     z = _difference(points + 2 * n, n, row, column)
@@ -136,7 +136,7 @@ def _classes(points, images, n, radii, row, column, RADII: tl.constexpr, TELL_IM
     passed = tl.full(squared.shape, 0, tl.int32)
     for k in tl.static_range(RADII):
         passed += (squared > tl.load(radii + k)).to(tl.int32)
-    if TELL_IMAGES:
+    if COMPARE_IMAGES:
         a, b = tl.load(images + row, mask=row < n, other=0), tl.load(images + column, mask=column < n, other=0)
         passed += (a[:, None] == b[None, :]).to(tl.int32) * (RADII + 1)
     return passed

@@ -9,8 +9,8 @@ the smooth average precision of a positive pair a is (LoCo, NeurIPS 2024, eq. 2)
     R_N(a) = sum over negatives g of sigma(s_g - s_a).
 
 The loss is 1 minus the mean AP over the positive pairs, weighted by w_a, between 0 and 1. The weight w is 1 for pairs
-across images. Positives within one image, neighbours that look similar whatever the features, have a smaller weight or
-0. The ratio c corrects for a batch whose proportion of negatives differs from that of the scenes.
+across images. Positives within one image are neighbours that look similar for any features, so their weight is smaller
+or 0. The ratio c corrects for a batch whose proportion of negatives differs from that of the scenes.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Scale(NamedTuple):
 class RankingLoss(torch.nn.Module):
     """Base class of the ranking losses, with a radius for positives, one for negatives, and a temperature."""
 
-    takes_several_scales = False
-    takes_half = False  # on a GPU; otherwise half-precision features are converted to float32
+    takes_several_scales = False  # whether rho and kappa may be lists
+    takes_half = False  # whether features on a GPU stay in half precision instead of being converted to float32
     takes_tau = True  # whether the loss has a temperature
-    takes_transforms = False  # of torch.func, except vmap; and forward-mode derivatives
+    takes_transforms = False  # whether torch.func (except vmap) and forward-mode derivatives are supported
     smallest_tau = 0.0  # limited by the memory of the loss
 
     rho: float | list[float]  # lists if they were passed as such
@@ -179,9 +179,8 @@ class RankingLoss(torch.nn.Module):
     def _require_no_transform(self, features: Tensor) -> None:
         if _is_batched(features):
             raise RuntimeError(
-                f"{type(self).__name__} cannot be transformed by torch.func.vmap, because the number of pairs "
-                "depends on "
-                "the values; call it once for each batch"
+                f"{type(self).__name__} cannot be transformed by torch.func.vmap, because the number of pairs depends "
+                "on the values; call it once for each batch"
             )
         is_transformed = torch._C._are_functorch_transforms_active() or (
             forward_ad._current_level >= 0 and forward_ad.unpack_dual(features).tangent is not None
@@ -190,8 +189,7 @@ class RankingLoss(torch.nn.Module):
             raise RuntimeError(
                 f"{type(self).__name__} cannot be transformed by torch.func (grad, hessian, jacfwd) and has no "
                 "forward-mode derivatives: only first derivatives by torch.autograd are implemented; call backward() "
-                "or "
-                "torch.autograd.grad"
+                "or torch.autograd.grad"
             )
 
     def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
@@ -212,7 +210,7 @@ def _is_batched(features: Tensor) -> bool:
 
 
 class AllPairsLoss(RankingLoss):
-    """A ranking loss that ranks every positive pair, and can therefore measure the precision of each patch."""
+    """Base class of losses that rank every positive pair, and can therefore measure the precision of each patch."""
 
     takes_several_scales = True
 
@@ -300,7 +298,7 @@ def mean_of_scales(
     synchronisation with the device.
     """
     ranked = positives > 0
-    # Multiplied one by one: copying the list to a GPU would synchronise.
+    # Multiply the weights one by one, because copying the list to a GPU would synchronise.
     weight = torch.stack([weight * part for weight, part in zip(weights, ranked.to(mean_ap))])
     total = weight.sum()
     mean = (weight * torch.where(ranked, mean_ap, 0.0)).sum() / total.masked_fill(total == 0, 1.0)

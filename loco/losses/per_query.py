@@ -1,4 +1,4 @@
-"""Smooth AP in which each patch ranks its own pairs, exact to rounding, in memory linear in the number of patches.
+"""Smooth AP in which each patch ranks its pairs, exact to rounding, in memory linear in the number of patches.
 
 Patch i is a query, and L = 1 - mean over the queries with a positive of
 
@@ -30,7 +30,7 @@ from loco.losses.first_order import first_order
 from loco.losses.pairs import AllPairsLoss
 from loco.losses.query_rows import QueryRows, RowBlock
 from loco.losses.rows import RowGrid, RowTables, Window
-from loco.losses.tiles import Walk
+from loco.losses.tiles import Tiling
 
 
 class QueryMeanAP(torch.autograd.Function):
@@ -46,18 +46,18 @@ class QueryMeanAP(torch.autograd.Function):
         features: Tensor,
         source: Tensor,
         criterion: AllPairsLoss,
-        walk: Walk,
+        tiling: Tiling,
         queries: Tensor | None,
         differentiate: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ranking = QueryRanking(criterion, walk, features[walk.order], queries, differentiate)
+        ranking = QueryRanking(criterion, tiling, features[tiling.order], queries, differentiate)
         sums = all_reduce(torch.cat([ranking.ap.sum(dim=0), ranking.pairs.flatten()]), criterion.group)
         ap, positives, negatives = sums.view(3, -1)
         mean_ap = (ap / ranking.queries.clamp(min=1)).to(features)
         positives, negatives = positives.round().long(), negatives.round().long()
         if ranking.gradient is not None:
             gradient = torch.empty_like(features)
-            gradient[walk.order] = ranking.gradient
+            gradient[tiling.order] = ranking.gradient
             ctx.save_for_backward(gradient, source)
         ctx.group = criterion.group
         ctx.mark_non_differentiable(positives, negatives)
@@ -71,14 +71,14 @@ class QueryMeanAP(torch.autograd.Function):
         return gradient * all_reduce(grad.double().sum(), ctx.group).to(gradient), None, None, None, None, None
 
 
-def query_precision(criterion: AllPairsLoss, walk: Walk, features: Tensor) -> Tensor:
+def query_precision(criterion: AllPairsLoss, tiling: Tiling, features: Tensor) -> Tensor:
     """Return the AP of each patch as a query (n,), averaged over the scales at which it has a positive; NaN without."""
-    ranking = QueryRanking(criterion, walk, features[walk.order], queries=None, differentiate=False)
+    ranking = QueryRanking(criterion, tiling, features[tiling.order], queries=None, differentiate=False)
     weights = ranking.ap.new_tensor(criterion.weights)
     sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
     total, weight = all_reduce(sums, criterion.group)
     precision = torch.empty_like(total)
-    precision[walk.order] = total / weight
+    precision[tiling.order] = total / weight
     return precision
 
 
@@ -86,7 +86,7 @@ class QueryRanking:
     """The pass over the rows of this rank.
 
     Attributes:
-        ap: AP of each query of this rank at each scale (n, K) float64, in the order of the walk; 0 for others.
+        ap: AP of each query of this rank at each scale (n, K) float64, in tile order; 0 for others.
         ranked: which patches of this rank are queries at each scale, (n, K) bool.
         queries: numbers of queries at each scale, over all ranks, (K,) float64.
         pairs: numbers of positive and of negative pairs of the queries of this rank (2, K), float64.
@@ -94,11 +94,11 @@ class QueryRanking:
     """
 
     def __init__(
-        self, criterion: AllPairsLoss, walk: Walk, features: Tensor, queries: Tensor | None, differentiate: bool
+        self, criterion: AllPairsLoss, tiling: Tiling, features: Tensor, queries: Tensor | None, differentiate: bool
     ) -> None:
-        """Process the rows; ``features`` are in the order of the walk, ``queries`` in the original one (None: all)."""
-        self.criterion, self.walk, self.features = criterion, walk, features
-        self.classes, self.grid = walk.pair_classes, RowGrid(criterion.tau, features)
+        """Process the rows; ``features`` are in tile order, ``queries`` in the original one (None: all)."""
+        self.criterion, self.tiling, self.features = criterion, tiling, features
+        self.classes, self.grid = tiling.pair_classes, RowGrid(criterion.tau, features)
         n, scales = len(features), len(criterion.scales)
         self.ap = features.new_zeros((n, scales), dtype=torch.float64)
         self.pairs = features.new_zeros((2, scales), dtype=torch.float64)
@@ -108,18 +108,18 @@ class QueryRanking:
         self.positive, self.negative = kinds[1:].T.to(features).view(2, scales, -1)  # (K, kinds)
         self.kinds = len(kinds)  # including the first
         self.kind_of_class = kind_of_class.to(features.device)
-        rows = QueryRows(walk, features, queries)
+        rows = QueryRows(tiling, features, queries)
         self.ranked = rows.ranked
         self.queries = all_reduce(self.ranked.sum(dim=0).double(), criterion.group)
         weights = self.queries.new_tensor(criterion.weights) * (self.queries > 0)
         self.row_weight = (weights / weights.sum().clamp(min=1e-300) / self.queries.clamp(min=1)).tolist()
         if rows.blocks:
-            self._walk(rows.blocks)
+            self._process(rows.blocks)
 
-    def _walk(self, blocks: list[RowBlock]) -> None:
-        room = max(len(rows.rows) * rows.width for rows in blocks)
-        position, power, value = (self.features.new_empty(room) for _ in range(3))
-        cell = torch.empty(room, dtype=torch.int64, device=position.device)
+    def _process(self, blocks: list[RowBlock]) -> None:
+        largest = max(len(rows.rows) * rows.width for rows in blocks)
+        position, power, value = (self.features.new_empty(largest) for _ in range(3))
+        cell = torch.empty(largest, dtype=torch.int64, device=position.device)
         for rows in blocks:
             shape = (len(rows.rows), rows.width)
             of_block = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (cell, position, power, value))
@@ -148,14 +148,14 @@ class QueryRanking:
 
         Returns the part of the grid that the histograms cover.
         """
-        own = self.features[rows.rows] / self.grid.width
-        rows.multiply(own, self.features, out=fraction)
+        queries = self.features[rows.rows] / self.grid.width
+        rows.multiply(queries, self.features, out=fraction)
         grid = self.grid.spanning(*(torch.stack(fraction.aminmax()) * self.grid.width).tolist())
         fraction.sub_(grid.first / grid.width)
         offset = self.kind_of_class * grid.nodes  # offset of each class within the data of a row
         cell.copy_(fraction)
         fraction.frac_()
-        for columns, classes in rows.classes(self.walk):
+        for columns, classes in rows.classes(self.tiling):
             if isinstance(classes, Tensor):
                 cell[:, columns] += offset.index_select(0, classes.view(-1)).view(classes.shape)
             else:

@@ -3,7 +3,7 @@
 With drawn queries, the (queries, patches) matrix is stored and differentiated by autograd, to any order. With all
 patches as queries, it is processed in blocks of rows (:mod:`loco.losses.query_rows`), in memory linear in the number of
 patches: the number of queries is known in advance, from the points, so the gradient of a block is computed and
-    accumulated in the forward pass, before the next block. The rows are distributed over the ranks of a group.
+accumulated in the forward pass, before the next block. The rows are distributed over the ranks of a group.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
 from loco.losses.query_rows import QueryRows, RowBlock
 from loco.losses.stochastic import StochasticLoss, sample_rows
-from loco.losses.tiles import Classes, Walk
+from loco.losses.tiles import Classes, Tiling
 
 _TILE = 512  # patches per side of a tile
 
 
 class QueryLoss(StochasticLoss):
-    """Base class of losses of queries: the mean of :meth:`of_rows` over the queries that have a positive.
+    """Base class of losses per query: the mean of :meth:`of_rows` over the queries that have a positive.
 
     Pairs within one image are not positives. The log counts the pairs of the drawn queries (or of all queries with a
     positive) before pairs are drawn, once per query; ``mean_ap`` is not measured.
@@ -86,20 +86,20 @@ class QueryLoss(StochasticLoss):
             positive, negative = self._classes(patches, query, other)
             log["positives"] += int(positive.sum())
             log["negatives"] += int(negative.sum())
-            useful = positive.any(dim=1)
-            query = query[useful]
-            positive = _draw(positive[useful], self.positives, generator)
-            negative = _draw(negative[useful], self.negatives, generator)
+            ranked = positive.any(dim=1)
+            query = query[ranked]
+            positive = _draw(positive[ranked], self.positives, generator)
+            negative = _draw(negative[ranked], self.negatives, generator)
             losses.append(self.of_rows(patches.features[query] @ patches.features[other].T, positive, negative))
         if not log["positives"]:
             return nothing_to_rank(patches.features, int(log["negatives"]))
         return torch.cat(losses).mean(), log
 
     def _of_all(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        walk = Walk(patches, Classes(self.scales, self.same_image), _TILE, self.group)
+        tiling = Tiling(patches, Classes(self.scales, self.same_image), _TILE, self.group)
         differentiate = torch.is_grad_enabled() and patches.features.requires_grad
         # The cloned rows represent the features in the check for second derivatives.
-        mean, pairs = _MeanOfAll.apply(patches.features, patches.features[:0].clone(), self, walk, differentiate)
+        mean, pairs = _MeanOfAll.apply(patches.features, patches.features[:0].clone(), self, tiling, differentiate)
         positives, negatives = pairs.tolist()
         if not positives:
             return nothing_to_rank(patches.features, negatives)
@@ -107,7 +107,7 @@ class QueryLoss(StochasticLoss):
 
     def _classes(self, patches: Patches, query: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Return the masks (q, m) of the other patches that are positive and negative for each query."""
-        # Not by a matrix product: points are tens of metres from the origin, and distances must be exact to
+        # Without a matrix product: points are tens of metres from the origin, and distances must be exact to
         # centimetres.
         distance = torch.cdist(
             patches.points[query], patches.points[other], compute_mode="donot_use_mm_for_euclid_dist"
@@ -123,17 +123,17 @@ class _MeanOfAll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, source: Tensor, criterion: QueryLoss, walk: Walk, differentiate: bool
+        ctx: Any, features: Tensor, source: Tensor, criterion: QueryLoss, tiling: Tiling, differentiate: bool
     ) -> tuple[Tensor, Tensor]:
-        in_order = features[walk.order]
-        rows = QueryRows(walk, in_order, drawn=None)
+        in_order = features[tiling.order]
+        rows = QueryRows(tiling, in_order, drawn=None)
         queries = all_reduce(rows.ranked.sum(), criterion.group).clamp(min=1)
         gradient = torch.zeros_like(in_order) if differentiate else None
         total = features.new_zeros((), dtype=torch.float64)
         pairs = torch.zeros(2, dtype=torch.int64, device=features.device)
         for block in rows.blocks:
             scores = block.multiply(in_order[block.rows], in_order, features.new_empty(len(block.rows), block.width))
-            classes = _classes_of_rows(walk, block)
+            classes = _classes_of_rows(tiling, block)
             with torch.enable_grad():
                 loss = criterion.of_rows(scores.requires_grad_(), *classes).sum(dtype=torch.float64) / queries
             total += loss.detach()
@@ -142,7 +142,7 @@ class _MeanOfAll(torch.autograd.Function):
                 (slopes,) = torch.autograd.grad(loss, scores)
                 block.multiply_back(slopes, in_order, gradient)
         if gradient is not None:
-            ctx.save_for_backward(torch.empty_like(features).index_copy_(0, walk.order, gradient), source)
+            ctx.save_for_backward(torch.empty_like(features).index_copy_(0, tiling.order, gradient), source)
         ctx.group = criterion.group
         pairs = all_reduce(pairs, criterion.group)
         ctx.mark_non_differentiable(pairs)
@@ -156,12 +156,12 @@ class _MeanOfAll(torch.autograd.Function):
         return gradient * all_reduce(grad.double(), ctx.group).to(gradient), None, None, None, None
 
 
-def _classes_of_rows(walk: Walk, block: RowBlock) -> tuple[Tensor, Tensor]:
+def _classes_of_rows(tiling: Tiling, block: RowBlock) -> tuple[Tensor, Tensor]:
     """Return the masks of the positive and the negative pairs of some rows, (r, width) bool each."""
-    device = walk.points.device
+    device = tiling.points.device
     positive, negative = torch.zeros((2, len(block.rows), block.width), dtype=torch.bool, device=device)
-    of_class = [(walk.pair_classes.positive[0] > 0).to(device), (walk.pair_classes.negative[0] > 0).to(device)]
-    for columns, classes in block.classes(walk):
+    of_class = [(tiling.pair_classes.positive[0] > 0).to(device), (tiling.pair_classes.negative[0] > 0).to(device)]
+    for columns, classes in block.classes(tiling):
         for mask, table in zip((positive, negative), of_class):
             if isinstance(classes, Tensor):
                 mask[:, columns] = table.index_select(0, classes.view(-1)).view(classes.shape)
@@ -176,17 +176,17 @@ def mean_of_rows(values: Tensor, row: Tensor, rows: int) -> Tensor:
     return total / count
 
 
-def keep(scores: Tensor, mask: Tensor) -> Tensor:
+def mask_scores(scores: Tensor, mask: Tensor) -> Tensor:
     """Return the scores where the mask is true and the lowest finite number elsewhere.
 
-    Unlike infinity, it has finite derivatives of all orders in rows without a true entry.
+    Unlike infinity, this number has finite derivatives of all orders in rows without a true entry.
     """
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
-def _draw(mask: Tensor, most: int | None, generator: torch.Generator) -> Tensor:
-    """Draw at most ``most`` of the true entries of each row uniformly."""
-    if most is None or most >= mask.shape[1]:
+def _draw(mask: Tensor, number: int | None, generator: torch.Generator) -> Tensor:
+    """Draw at most ``number`` of the true entries of each row uniformly."""
+    if number is None or number >= mask.shape[1]:
         return mask
     keys = torch.rand(mask.shape, generator=generator).to(mask.device).masked_fill_(~mask, -1.0)
-    return torch.zeros_like(mask).scatter_(1, keys.topk(most, dim=1).indices, True) & mask
+    return torch.zeros_like(mask).scatter_(1, keys.topk(number, dim=1).indices, True) & mask

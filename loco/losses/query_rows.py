@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loco.losses.tiles import Block, Walk
+from loco.losses.tiles import Block, Tiling
 
 _PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: per dimension, minimum, maximum
 _PAIRS_ON_A_GPU = 2**25
@@ -21,7 +21,7 @@ class RowBlock(NamedTuple):
     """Queries of one tile, and their pairs, whose scores or slopes are stored as a matrix (r, width).
 
     Attributes:
-        rows: the queries (r,) int64, in the order of the walk.
+        rows: the queries (r,) int64, in tile order.
         blocks: blocks of columns of the pair matrix.
         columns: the columns of each block in the stored matrix.
         runs: contiguous columns of the pair matrix, and their columns in the stored matrix.
@@ -36,23 +36,23 @@ class RowBlock(NamedTuple):
     def width(self) -> int:
         return self.columns[-1].stop
 
-    def classes(self, walk: Walk) -> Iterator[tuple[slice, int | Tensor]]:
+    def classes(self, tiling: Tiling) -> Iterator[tuple[slice, int | Tensor]]:
         """Yield the columns of each block with the common class of its pairs, or their classes (r, columns) int32."""
         for block, columns in zip(self.blocks, self.columns):
-            yield columns, walk.classes_of_rows(self.rows, block)
+            yield columns, tiling.classes_of_rows(self.rows, block)
 
-    def multiply(self, own: Tensor, features: Tensor, out: Tensor) -> Tensor:
-        """Write the products of the features of the queries, ``own`` (r, d), and the others to ``out`` (r, width)."""
+    def multiply(self, queries: Tensor, features: Tensor, out: Tensor) -> Tensor:
+        """Write the scores of the pairs to ``out`` (r, width), from the features of the queries (r, d) and of all."""
         for others, columns in self.runs:
-            torch.mm(own, features[others].T, out=out[:, columns])
+            torch.mm(queries, features[others].T, out=out[:, columns])
         return out
 
     def multiply_back(self, slopes: Tensor, features: Tensor, gradient: Tensor) -> None:
-        """Backpropagate slopes by the scores (r, width) to the gradient by the features (n, d), in place."""
-        own, out = features[self.rows], torch.zeros(len(self.rows), features.shape[1]).to(features)
+        """Add the gradient with respect to the features (n, d) in place, from that of the scores (r, width)."""
+        queries, out = features[self.rows], torch.zeros(len(self.rows), features.shape[1]).to(features)
         for others, columns in self.runs:
             out.addmm_(slopes[:, columns], features[others])
-            gradient[others].addmm_(slopes[:, columns].T, own)
+            gradient[others].addmm_(slopes[:, columns].T, queries)
         gradient.index_add_(0, self.rows, out)
 
 
@@ -60,31 +60,31 @@ class QueryRows:
     """The queries of this rank.
 
     Attributes:
-        ranked: which patches, in the order of the walk, are queries of this rank at each scale, i.e. drawn and with a
+        ranked: which patches, in tile order, are queries of this rank at each scale, i.e. drawn and with a
             positive, (n, K) bool.
         blocks: blocks of the patches that are queries at any scale.
     """
 
-    def __init__(self, walk: Walk, features: Tensor, drawn: Tensor | None) -> None:
+    def __init__(self, tiling: Tiling, features: Tensor, drawn: Tensor | None) -> None:
         """
         Args:
-            walk: walk over the patches of the batch.
-            features: (n, d), in the order of the walk.
+            tiling: the tiling of the pair matrix.
+            features: (n, d), in tile order.
             drawn: patches that may be queries, int64, in the original order; None for all.
         """
-        self.walk, classes = walk, walk.pair_classes
+        self.tiling, classes = tiling, tiling.pair_classes
         device, (n, dims) = features.device, features.shape
         self.ranked = torch.zeros((n, len(classes.positive)), dtype=torch.bool, device=device)
         is_drawn = torch.full((n,), drawn is None, device=device)
         if drawn is not None:
             is_drawn[drawn] = True
-        of_each, least, most = _PAIRS_AT_A_TIME
-        at_a_time = _PAIRS_ON_A_GPU if features.is_cuda else min(max(least, of_each * dims), most)
-        self.blocks = list(self._blocks(is_drawn[walk.order], at_a_time))
+        per_dimension, minimum, maximum = _PAIRS_AT_A_TIME
+        at_a_time = _PAIRS_ON_A_GPU if features.is_cuda else min(max(minimum, per_dimension * dims), maximum)
+        self.blocks = list(self._blocks(is_drawn[tiling.order], at_a_time))
 
     def _blocks(self, drawn: Tensor, at_a_time: int) -> Iterator[RowBlock]:
-        is_positive = (self.walk.pair_classes.positive > 0).T.to(drawn.device)
-        for strip in self.walk.strips(self.walk.radii[-1]):
+        is_positive = (self.tiling.pair_classes.positive > 0).T.to(drawn.device)
+        for strip in self.tiling.strips(self.tiling.radii[-1]):
             rows = torch.nonzero(drawn[strip[0].i])[:, 0] + strip[0].i.start
             self.ranked[rows] = is_positive[self._nearest_class(rows, strip)]
             rows = rows[self.ranked[rows].any(dim=1)]
@@ -98,19 +98,19 @@ class QueryRows:
 
     def _nearest_class(self, rows: Tensor, strip: list[Block]) -> Tensor:
         """Return the class of the nearest potential positive pair of each row, as if it were across images."""
-        classes_of_pairs = self.walk.pair_classes
-        nearest = torch.full_like(rows, len(self.walk.radii))
+        classes_of_pairs = self.tiling.pair_classes
+        nearest = torch.full_like(rows, len(self.tiling.radii))
         for block in strip:
             if block.nearest <= classes_of_pairs.positive_within:
-                classes = self.walk.classes_of_rows(rows, block)
+                classes = self.tiling.classes_of_rows(rows, block)
                 if classes_of_pairs.same_image:
-                    classes = classes % self.walk.across
+                    classes = classes % self.tiling.across
                 nearest = torch.minimum(nearest, torch.as_tensor(classes, device=rows.device).amin(dim=-1))
         return nearest
 
 
 def _runs(strip: list[Block], columns: list[slice]) -> Iterator[tuple[slice, slice]]:
-    """Merge consecutive blocks."""
+    """Merge adjacent blocks into runs; yield their columns in the pair matrix and in the stored matrix."""
     first = 0
     for k in range(1, len(strip) + 1):
         if k == len(strip) or strip[k].j.start != strip[k - 1].j.stop:

@@ -41,7 +41,7 @@ class RowGrid:
         self.sigmoid, self.slope = sigmoid.to(like), (sigmoid * (1 - sigmoid) / tau).to(like)
 
     def spanning(self, lowest: float, highest: float) -> RowGrid:
-        """Return the part of the grid for scores between these two."""
+        """Return the part of the grid for scores from ``lowest`` to ``highest``."""
         part = copy(self)
         below, above = (int((score - self.first) / self.width) for score in (lowest, highest))
         start, part.nodes = max(0, below - 1), min(self.nodes, above + 4) - max(0, below - 1)
@@ -66,7 +66,7 @@ class RowGrid:
 class Window(NamedTuple):
     """The nodes from ``low`` to ``high``, which contain all positives of some rows, and their surroundings.
 
-    The surroundings have ``_BAND`` more nodes at either end, the outer ones of which may lie beyond the grid.
+    The surroundings have ``_BAND`` more nodes at either end, some of which may be beyond the grid.
     """
 
     grid: RowGrid
@@ -76,8 +76,8 @@ class Window(NamedTuple):
     @classmethod
     def of(cls, grid: RowGrid, positives: Tensor) -> Window:
         """Return the window of histograms (..., nodes)."""
-        held = torch.nonzero((positives != 0).flatten(0, -2).any(dim=0))
-        return cls(grid, int(held[0]), int(held[-1]) + 1) if len(held) else cls(grid, 0, 1)
+        filled = torch.nonzero((positives != 0).flatten(0, -2).any(dim=0))
+        return cls(grid, int(filled[0]), int(filled[-1]) + 1) if len(filled) else cls(grid, 0, 1)
 
     @property
     def inside(self) -> slice:
@@ -100,8 +100,8 @@ class Window(NamedTuple):
     def ranks(self, around: Tensor) -> Tensor:
         """Return sum_b histogram[b] sigma(x_b - x_k) at the nodes k of the window, from histograms around it."""
         out = self._correlate(around, self.grid.sigmoid)
-        for own, near in self._parts():
-            out[..., own] += around[..., near.stop :].sum(dim=-1, keepdim=True)  # where sigma is 1
+        for part, near in self._parts():
+            out[..., part] += around[..., near.stop :].sum(dim=-1, keepdim=True)  # where sigma is 1
         return out
 
     def rank_slopes(self, around: Tensor) -> Tensor:
@@ -111,17 +111,17 @@ class Window(NamedTuple):
     def _correlate(self, around: Tensor, kernel: Tensor) -> Tensor:
         """Return the sums over the unsaturated nodes."""
         out = around.new_empty(*around.shape[:-1], self.high - self.low)
-        for own, near in self._parts():
-            size = own.stop - own.start
-            out[..., own] = around[..., near] @ kernel[: size + 2 * _BAND, :size]
+        for part, near in self._parts():
+            size = part.stop - part.start
+            out[..., part] = around[..., near] @ kernel[: size + 2 * _BAND, :size]
         return out
 
     def passing_slopes(self, within: Tensor) -> Tensor:
         """Return sum_k value[k] sigma'(x_b - x_k) at the nodes b of the surroundings, from values in the window."""
         out = within.new_zeros(*within.shape[:-1], self.high - self.low + 2 * _BAND)
-        for own, near in self._parts():
-            size = own.stop - own.start
-            out[..., near] += within[..., own] @ self.grid.slope[: size + 2 * _BAND, :size].T
+        for part, near in self._parts():
+            size = part.stop - part.start
+            out[..., near] += within[..., part] @ self.grid.slope[: size + 2 * _BAND, :size].T
         return out
 
     def _parts(self) -> Iterator[tuple[slice, slice]]:
@@ -149,7 +149,7 @@ class RowTables:
         self.weights = [float(weight) for weight in positive.unique() if weight > 0]
         total = self.around[0].sum(dim=-1)
         self.row_scale = torch.where(total > 0, 1 / total, 0.0)[:, None]
-        self.ap = sum((own * ap).sum(dim=-1) for own, ap, *_ in self._by_weight()) * self.row_scale[:, 0]
+        self.ap = sum((positives * ap).sum(dim=-1) for positives, ap, *_ in self._by_weight()) * self.row_scale[:, 0]
 
     def slopes(self) -> Tensor:
         """Return the derivative of a row's mean AP by the score of a pair of each kind (r, kinds, surrounding nodes).
@@ -158,19 +158,19 @@ class RowTables:
         """
         slope_p, slope_n = self.window.rank_slopes(self.around)
         by_r_p = by_r_n = torch.zeros_like(self.r_p)
-        own_slopes = torch.zeros_like(self.histograms)
-        for weight, (own, _, ap_by_r_p, ap_by_r_n) in zip(self.weights, self._by_weight()):
-            by_r_p, by_r_n = by_r_p + own * ap_by_r_p, by_r_n + own * ap_by_r_n
-            own_slopes[:, self.positive == weight] = weight * (ap_by_r_p * slope_p + ap_by_r_n * slope_n)[:, None]
+        as_ranked = torch.zeros_like(self.histograms)
+        for weight, (positives, _, ap_by_r_p, ap_by_r_n) in zip(self.weights, self._by_weight()):
+            by_r_p, by_r_n = by_r_p + positives * ap_by_r_p, by_r_n + positives * ap_by_r_n
+            as_ranked[:, self.positive == weight] = weight * (ap_by_r_p * slope_p + ap_by_r_n * slope_n)[:, None]
         as_positive, as_negative = self.window.passing_slopes(torch.stack([by_r_p, by_r_n]))[:, :, None]
         slopes = self.positive[:, None] * as_positive + self.negative[:, None] * as_negative
-        slopes[..., _BAND:-_BAND] -= own_slopes
+        slopes[..., _BAND:-_BAND] -= as_ranked
         return slopes.mul_(self.row_scale[:, None])
 
     def _by_weight(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield, for the positives of each weight, their weighted histogram, AP, and its derivatives by R_P and R_N."""
         for weight in self.weights:
-            own = weight * self.histograms[:, self.positive == weight].sum(dim=1)
+            positives = weight * self.histograms[:, self.positive == weight].sum(dim=1)
             above = 1 + self.r_p - 0.5 * weight  # a pair is not compared with itself
             total = above + self.r_n
-            yield own, above / total, self.r_n / total**2, -above / total**2
+            yield positives, above / total, self.r_n / total**2, -above / total**2

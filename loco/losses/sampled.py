@@ -60,7 +60,7 @@ class SampledSmoothAP(StochasticLoss):
             corrections: ``published`` scales R_P as in LoCo's release, which counts the anchor among the other
                 positives of the pool and among those in range, although it is in neither: for B others, w of them in
                 range, it uses B - 1 and w - 1. ``unbiased`` uses B and w. The two agree as the pool grows.
-            seed: seed of the sampled.
+            seed: seed of the draws.
             same_image: maximum fraction of positive pairs within one image: 0 leaves these out, 1 keeps all. LoCo's
                 paper keeps all, its release has a limit of 0.4.
             population: numbers of positive and of negative pairs to which the ranks are scaled (|P| and |N| of LoCo,
@@ -135,11 +135,11 @@ class SampledSmoothAP(StochasticLoss):
         keys = torch.rand(near.shape, generator=generator, device=near.device).masked_fill_(~near, -1.0)
         keys, drawn = keys.topk(min(cap, keys.shape[1]), dim=1)
         is_drawn = keys >= 0
-        stands_for = population / max(pool - missing, 1)
+        represented = population / max(pool - missing, 1)  # pairs of the population per pair of the pool
         in_range = near.sum(dim=1, dtype=difference.dtype)
         scale = (in_range - missing).clamp(min=0) / is_drawn.sum(dim=1).clamp(min=1)
         above = (difference > self.delta).sum(dim=1)
-        return Candidates(drawn, is_drawn, stands_for * scale, stands_for * above)
+        return Candidates(drawn, is_drawn, represented * scale, represented * above)
 
 
 class Candidates(NamedTuple):
@@ -199,9 +199,9 @@ def _limit_same_image(
     """Return pairs (m, 2), at most this fraction of which are within one image."""
     same = image_ids[pairs[:, 0]] == image_ids[pairs[:, 1]]
     across, within = pairs[~same], pairs[same]
-    most = len(within) if fraction == 1 else int(fraction / (1 - fraction) * len(across))
-    if most < len(within):
-        within = within[rng.permutation(len(within))[:most]] if most else within[:0]
+    limit = len(within) if fraction == 1 else int(fraction / (1 - fraction) * len(across))
+    if limit < len(within):
+        within = within[rng.permutation(len(within))[:limit]] if limit else within[:0]
     return np.concatenate([across, within])
 
 
@@ -251,15 +251,15 @@ def _draw_scene_pairs(
     while len(found) < number:
         trial = np.sort(rng.integers(tree.n, size=(min(int(1.2 * trials) + 16, _TRIALS), 2)), axis=1)
         distance = np.linalg.norm(tree.data[trial[:, 0]] - tree.data[trial[:, 1]], axis=1)
-        good = (trial[:, 0] < trial[:, 1]) & (distance > above) & (distance <= upto)
-        both = np.concatenate([found, trial[good]])
+        accepted = (trial[:, 0] < trial[:, 1]) & (distance > above) & (distance <= upto)
+        both = np.concatenate([found, trial[accepted]])
         _, first = np.unique(both[:, 0] * tree.n + both[:, 1], return_index=True)
         found = both[np.sort(first)]
     return found[:number]
 
 
 class _PairSimilarity(torch.autograd.Function):
-    """f_i . f_j (m,) of pairs (m, 2), gathering the features of only a few pairs at a time; float32 at least."""
+    """Scores f_i . f_j (m,) of pairs (m, 2), float32 at least; features are gathered for a few pairs at a time."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, pairs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from loco.losses.pairs import RankingLoss
 from loco.losses.patches import Patches
 
-_REMEMBERED = 256  # calls; more than a step makes before its backward pass
+_REMEMBERED = 256  # number of remembered calls; above the number of calls of a step before its backward pass
 _ROUNDING = 1e-4  # largest relative difference of sums over the same rows when a GPU recomputes them
 
 

@@ -1,4 +1,4 @@
-"""The pairs of a batch as blocks of the pair matrix, without those that no loss uses.
+"""Divide the pair matrix of a batch into blocks, without the blocks that no loss uses.
 
 Patches are sorted into tiles of neighbours. Pairs of tiles farther apart than kappa are skipped, because their pairs
 are ignored; for most others, the bounding boxes determine a common class of all pairs.
@@ -50,7 +50,7 @@ class Block(NamedTuple):
     farthest: float
 
 
-class Walk:
+class Tiling:
     """The blocks of the pair matrix that contain any pair; each unordered pair occurs once.
 
     The blocks are distributed over the ranks of a group.
@@ -59,7 +59,7 @@ class Walk:
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
         self.pair_classes = classes
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
-        self.process, self.processes = rank_and_world_size(group)
+        self.rank, self.world_size = rank_and_world_size(group)
         points = patches.points
         host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
         tiles = list(_tiles(host_points, host_scenes, tile))
@@ -79,8 +79,8 @@ class Walk:
             low, high, scenes = self.low[a:], self.high[a:], self.scenes[a:]
             nearest = np.linalg.norm(np.maximum(0, np.maximum(low[0] - high, low - high[0])), axis=1)
             farthest = np.linalg.norm(np.maximum(high - low[0], high[0] - low), axis=1)
-            for k in np.flatnonzero((scenes == scenes[0]) & (nearest <= reach)):
-                if count % self.processes == self.process:
+            for k in np.flatnonzero(self._forms_pairs(scenes[0], scenes) & (nearest <= reach)):
+                if count % self.world_size == self.rank:
                     yield Block(self.slices[a], self.slices[a + k], float(nearest[k]), float(farthest[k]))
                 count += 1
 
@@ -91,12 +91,16 @@ class Walk:
         """
         for tile, scene, low, high in zip(self.slices, self.scenes, self.low, self.high):
             size = tile.stop - tile.start
-            first, end = (tile.start + size * k // self.processes for k in (self.process, self.process + 1))
+            first, end = (tile.start + size * k // self.world_size for k in (self.rank, self.rank + 1))
             nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low - high, low - self.high)), axis=1)
             farthest = np.linalg.norm(np.maximum(self.high - low, high - self.low), axis=1)
-            near = np.flatnonzero((self.scenes == scene) & (nearest <= reach))
-            if first < end:
+            near = np.flatnonzero(self._forms_pairs(scene, self.scenes) & (nearest <= reach))
+            if first < end and len(near):
                 yield [Block(slice(first, end), self.slices[k], float(nearest[k]), float(farthest[k])) for k in near]
+
+    def _forms_pairs(self, scene: int, others: np.ndarray) -> np.ndarray:
+        """Return for tiles of the scenes ``others`` (m,) whether they form pairs with a tile of ``scene``."""
+        return others == scene
 
     def classes(self, block: Block) -> int | Tensor:
         """Return the common class of a block's pairs, or that of each, int32; beyond all radii for uncounted pairs."""
@@ -108,9 +112,9 @@ class Walk:
 
     def classes_of_rows(self, rows: Tensor, block: Block) -> int | Tensor:
         """Return :meth:`classes` for rows (r,) int64 of a block of a strip, without pairs of a patch with itself."""
-        has_own = block.j.start <= block.i.start < block.j.stop
-        classes = self._classes(rows, block, of_each=has_own)
-        if isinstance(classes, Tensor) and has_own:
+        on_diagonal = block.j.start <= block.i.start < block.j.stop
+        classes = self._classes(rows, block, of_each=on_diagonal)
+        if isinstance(classes, Tensor) and on_diagonal:
             classes[torch.arange(len(rows), device=rows.device), rows - block.j.start] = len(self.radii)
         return classes
 
@@ -119,8 +123,8 @@ class Walk:
         _, j, nearest, farthest = block
         passed = sum(radius < nearest for radius in self.radii)
         open_radii = [radius for radius in self.radii if nearest <= radius < farthest]
-        tell_images = nearest <= self.image_matters_within
-        if not open_radii and not tell_images and not of_each:
+        compare_images = nearest <= self.image_matters_within
+        if not open_radii and not compare_images and not of_each:
             return passed
         images = self.image_ids[i]
         classes = torch.full((len(images), j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
@@ -131,7 +135,7 @@ class Walk:
             squared = x.square_().addcmul_(y, y).addcmul_(z, z)
             for radius in open_radii:
                 classes += squared > radius * radius  # radius**2 raises OverflowError for huge radii
-        if tell_images:
+        if compare_images:
             classes.add_(images[:, None] == self.image_ids[None, j], alpha=self.across)
         return classes
 
@@ -139,11 +143,11 @@ class Walk:
 def _tiles(points: np.ndarray, scene_ids: np.ndarray, tile: int) -> Iterator[np.ndarray]:
     """Yield the rows of at most ``tile`` neighbouring patches of one scene."""
     for scene in np.unique(scene_ids):
-        yield from _halves(points, np.flatnonzero(scene_ids == scene), tile)
+        yield from _bisect(points, np.flatnonzero(scene_ids == scene), tile)
 
 
-def _halves(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndarray]:
-    """Split along the longest side of the bounding box into parts of whole tiles, until each part is one tile."""
+def _bisect(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndarray]:
+    """Bisect patches along the longest side of their bounding box until each part has at most ``tile`` patches."""
     if len(rows) <= tile:
         yield rows
         return
@@ -151,4 +155,4 @@ def _halves(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndar
     half = -(-len(rows) // tile) // 2 * tile
     order = np.argpartition(points[rows, axis], half)
     for part in (order[:half], order[half:]):
-        yield from _halves(points, np.sort(rows[part]), tile)
+        yield from _bisect(points, np.sort(rows[part]), tile)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from loco.losses.query_loss import QueryLoss, keep, mean_of_rows
+from loco.losses.query_loss import QueryLoss, mask_scores, mean_of_rows
 
 Mining: TypeAlias = Literal["hardest", "semi_hard"]
 
@@ -54,14 +54,14 @@ class TripletLoss(QueryLoss):
 
     def of_rows(self, scores: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         row, column = positive.nonzero(as_tuple=True)
-        own = scores[row, column]
+        positive_scores = scores[row, column]
         if self.mining == "hardest":
-            negative_scores = keep(scores, negative).amax(dim=1)[row]
+            negative_scores = mask_scores(scores, negative).amax(dim=1)[row]
         else:
             ranked = scores.masked_fill(~negative, -math.inf).sort(dim=1).values
             below = torch.searchsorted(ranked.detach(), scores.detach()) - 1  # never the first, the query itself
             negative_scores = ranked[row, below[row, column]]
-        return mean_of_rows((self.margin + negative_scores - own).relu(), row, len(scores))
+        return mean_of_rows((self.margin + negative_scores - positive_scores).relu(), row, len(scores))
 
     def extra_repr(self) -> str:
         return f"rho={self.rho}, kappa={self.kappa}, margin={self.margin}, mining={self.mining}"

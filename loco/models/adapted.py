@@ -28,8 +28,7 @@ def adapted_backbone(
 
     Args:
         backbone: for :func:`loco.models.backbones.build_backbone`.
-        stride: pixels of the image per feature. If it differs from that of the backbone, images are resized
-            accordingly.
+        stride: output stride in pixels. If it differs from that of the backbone, images are resized accordingly.
         train: the trained part of the backbone: ``none``; ``{last: k}``, the last k blocks and all layers after them;
             ``{lora: {rank, last, rslora, alpha}}``, low-rank adapters of all linear layers of the last blocks
             (:func:`add_lora`); ``all``.
@@ -52,7 +51,7 @@ def set_trained(backbone: Backbone, train: Train) -> None:
     Raises:
         ConfigError: the backbone has fewer blocks, or no trainable parameters.
     """
-    if train != "none" and not any(True for _ in backbone.parameters()):
+    if train != "none" and not (backbone.trainable and any(True for _ in backbone.parameters())):
         raise ConfigError(f"this backbone cannot be trained: set `train: none`, found {train!r}")
     backbone.requires_grad_(train != "none")
     match train:
@@ -76,8 +75,8 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
         backbone: modified in place.
         rank: rank of the adapters.
         last: number of blocks, counted from the last.
-        rslora: scale the adapters by alpha / sqrt(rank) (Kalajdzievski, 2023), not by alpha / rank.
-        alpha: see ``rslora``.
+        rslora: whether to scale the adapters by alpha / sqrt(rank) (Kalajdzievski, 2023) instead of alpha / rank.
+        alpha: scale of the adapters.
 
     Raises:
         ConfigError: the backbone has fewer blocks, or fewer channels than ``rank``.
@@ -93,7 +92,7 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear)
     ]
-    # A single pattern of full names: peft treats a list as suffixes.
+    # A single pattern of full names, because peft treats the names of a list as suffixes.
     pattern = "|".join(re.escape(name) for name in layers)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, use_rslora=rslora, target_modules=pattern), backbone)
 

@@ -1,6 +1,7 @@
 """Pretrained backbones: their base class, short names, and :func:`build_backbone`.
 
-The kinds are in :mod:`loco.models.hub` (transformers), :mod:`loco.models.croco` and :mod:`loco.models.onnx_backbone`.
+The kinds are in :mod:`loco.models.transformers_backbone`, :mod:`loco.models.croco` and
+:mod:`loco.models.onnx_backbone`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Known:
 
 
 # DINO: Caron et al. (ICCV 2021). DINOv2: Oquab et al. (TMLR 2024); registers: Darcet et al. (ICLR 2024). DINOv3:
-# Simeoni et al. (arXiv:2508.10104); its licence must be accepted on the hub first. ResNet: He et al. (CVPR 2016).
+# Simeoni et al. (arXiv:2508.10104); its licence must be accepted on the hub first. C-RADIOv4: arXiv:2601.17237.
+# SigLIP 2: Tschannen et al. (arXiv:2502.14786). TIPSv2: Cao et al. (CVPR 2026). ResNet: He et al. (CVPR 2016).
 KNOWN: dict[str, Known] = {
     "dino_vits8": Known("facebook/dino-vits8", 8, 384, "Apache-2.0"),
     "dino_vitb8": Known("facebook/dino-vitb8", 8, 768, "Apache-2.0"),
@@ -46,6 +48,15 @@ KNOWN: dict[str, Known] = {
     "dinov3_vits16": Known("facebook/dinov3-vits16-pretrain-lvd1689m", 16, 384, "DINOv3 (gated)"),
     "dinov3_vitb16": Known("facebook/dinov3-vitb16-pretrain-lvd1689m", 16, 768, "DINOv3 (gated)"),
     "dinov3_vitl16": Known("facebook/dinov3-vitl16-pretrain-lvd1689m", 16, 1024, "DINOv3 (gated)"),
+    "cradiov4_so400m16": Known("nvidia/C-RADIOv4-SO400M", 16, 1152, "NVIDIA Open Model"),
+    "cradiov4_vith16": Known("nvidia/C-RADIOv4-H", 16, 1280, "NVIDIA Open Model"),
+    "siglip2_vitb16": Known("google/siglip2-base-patch16-512", 16, 768, "Apache-2.0"),
+    "siglip2_vitl16": Known("google/siglip2-large-patch16-512", 16, 1024, "Apache-2.0"),
+    "siglip2_so400m16": Known("google/siglip2-so400m-patch16-512", 16, 1152, "Apache-2.0"),
+    "tipsv2_vitb14": Known("google/tipsv2-b14", 14, 768, "Apache-2.0"),
+    "tipsv2_vitl14": Known("google/tipsv2-l14", 14, 1024, "Apache-2.0"),
+    "tipsv2_so400m14": Known("google/tipsv2-so400m14", 14, 1152, "Apache-2.0"),
+    "tipsv2_vitg14": Known("google/tipsv2-g14", 14, 1536, "Apache-2.0"),
     "resnet50": Known("microsoft/resnet-50", 32, 2048, "Apache-2.0"),
 }
 
@@ -56,10 +67,14 @@ class Backbone(Encoder):
     ``blocks`` are the transformer blocks that are run, first to last, and ``embedding`` the modules before them; they
     determine what is frozen, adapted or trained. The linear layers of a block are those of its attention and its MLP.
     ``blocks`` is empty for a network without such blocks.
+
+    Attributes:
+        trainable: whether the weights can be trained.
     """
 
     mean: Tensor
     std: Tensor
+    trainable: bool = True
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         """
@@ -81,12 +96,13 @@ class Backbone(Encoder):
         """Normalise RGB colours (b, 3, H, W) in [0, 1] with the mean and standard deviation used in pretraining.
 
         Raises:
-            ValueError: wrong shape; H and W must be multiples of ``stride``.
+            ValueError: wrong shape; H and W must be multiples of ``cells * stride``.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or any(side % self.stride for side in images.shape[2:]):
+        multiple = self.cells * self.stride
+        if images.ndim != 4 or images.shape[1] != 3 or any(side % multiple for side in images.shape[2:]):
             raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit: expected (b, 3, H, W), H and W multiples of "
-                f"{self.stride}"
+                f"images must have the shape (b, 3, H, W), with H and W multiples of {multiple}; found "
+                f"{tuple(images.shape)}"
             )
         return (images - self.mean) / self.std
 
@@ -94,8 +110,8 @@ class Backbone(Encoder):
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     """Build the backbone of a configuration (``name``, the kind, and its options), in evaluation mode.
 
-    The kinds are ``transformers`` (:func:`loco.models.hub.load_hub`), ``croco`` (:func:`loco.models.croco.load_croco`)
-    and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
+    The kinds are ``transformers`` (:func:`loco.models.transformers_backbone.load_transformers`), ``croco``
+    (:func:`loco.models.croco.load_croco`) and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
 
     Raises:
         ConfigError: unknown kind, option, layer or facet.
@@ -118,5 +134,5 @@ def check_layer(layer: int | None, count: int, what: str) -> int:
 
 
 def to_grid(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Return reshape tokens (b, height * width, c) in row-major order to maps (b, c, height, width)."""
+    """Reshape tokens (b, height * width, c), in row-major order, to maps (b, c, height, width)."""
     return tokens.transpose(1, 2).unflatten(2, (height, width))

@@ -1,7 +1,7 @@
 """The catalogue of models: their modules, and the properties implied by a configuration. Imports no PyTorch.
 
 The modules of models and backbones are imported on use, so that planning a workflow is quick, and so that a module that
-builds members by name (``concat``) or reads model files (``given``) causes no circular import.
+builds members by name (``concat``) or reads model files (``from_file``) causes no circular import.
 """
 
 from __future__ import annotations
@@ -32,21 +32,24 @@ class Entry(NamedTuple):
             return getattr(import_module(f"loco.models.{self.module}"), self.constructor)
 
 
-# Constructors take the options of the configuration and return an encoder or a whole extractor.
+# Constructors take the options of the configuration and return an encoder or an extractor.
 MODELS = {
     "backbone": Entry("adapted", "adapted_backbone"),
     "compact_cnn": Entry("compact_cnn", "compact_cnn"),
     "concat": Entry("concat", "concat"),
     "dense_sift": Entry("dense_sift", "DenseSIFT"),
+    "features": Entry("computed", "no_network"),
     "pretrained": Entry("from_file", "pretrained"),
     "published": Entry("from_file", "published"),
+    "python": Entry("python_class", "python_class"),
 }
 BACKBONES = {
     "croco": Entry("croco", "load_croco"),
     "onnx": Entry("onnx_backbone", "OnnxBackbone"),
-    "transformers": Entry("hub", "load_hub"),
+    "transformers": Entry("transformers_backbone", "load_transformers"),
 }
 STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # models allowed in the configuration of a model file
+COMPUTED = "features"  # no network: another program computed the features
 KEYPOINTS = ("sift_keypoints",)  # no feature maps: benchmarks that match keypoints detect them in the images
 FIXED_STRIDES = {"compact_cnn": 4}  # pixels; other models have the option `stride`
 
@@ -68,7 +71,7 @@ def find(table: Mapping[str, Entry], name: object, kind: str) -> Entry:
 
 
 def parts_of(model: Config) -> Iterator[Config]:
-    """Yield the configurations of the models that ``concat`` joins, at any depth; of any other model, itself."""
+    """Yield the configurations of the members of ``concat``, at any depth; of any other model, its configuration."""
     if model["name"] == "concat":
         for member in model["models"]:
             yield from parts_of(member)
@@ -93,7 +96,7 @@ def is_deterministic(model: Config) -> bool:
     head with a random projection depends on the seed.
     """
     match model["name"]:
-        case "dense_sift" | "pretrained" | "published" | "sift_keypoints":
+        case "dense_sift" | "features" | "pretrained" | "published" | "python" | "sift_keypoints":
             return True
         case "concat":
             return all(map(is_deterministic, model["models"]))

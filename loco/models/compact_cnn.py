@@ -21,7 +21,7 @@ from loco.errors import ConfigError
 from loco.models.options import construct_network, require_sizes
 from loco.models.parts import Encoder, Encoding
 
-GROUPS = 8  # of the normalisation
+GROUPS = 8  # number of groups of the group norms
 
 
 def compact_cnn(**options: Any) -> CompactCNN:
@@ -34,7 +34,7 @@ def compact_cnn(**options: Any) -> CompactCNN:
 
 
 class CompactCNN(Encoder):
-    """About 2 million parameters at ``dim`` = 64; stride 4."""
+    """A convolutional encoder with about 2 million parameters at ``dim`` = 64 and an output stride of 4 pixels."""
 
     stride = 4
     cells = 4  # the third level has a stride of 16
@@ -74,7 +74,7 @@ class CompactCNN(Encoder):
         self.laterals = nn.ModuleList(nn.Conv2d(width, inner, 1) for width in widths)
         self.merges = nn.ModuleList(Residual(inner, inner) for _ in widths[1:])
         self.head = nn.Conv2d(inner, dim, 1, bias=False)
-        # Centres the features around zero from the first step on: otherwise all cosines start near 1, where the ranking
+        # Centre the features around zero from the first step on: otherwise all cosines start near 1, where the ranking
         # loss is flat, and training is slow.
         self.centre = nn.BatchNorm2d(dim, affine=False)
 
@@ -101,7 +101,7 @@ class OrientedGradients(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # On the CPU even within the meta device (for size checks), whose arithmetic takes seconds to import.
+        # On the CPU even within the meta device (for size checks), because its arithmetic takes seconds to import.
         angles = torch.arange(self.directions, device="cpu") * (2 * math.pi / self.directions)
         filters = torch.stack([_gradient(sigma, angle) for sigma in self.sigmas for angle in angles.tolist()])
         self.register_buffer("filters", filters[:, None], persistent=False)

@@ -35,7 +35,7 @@ def concat(models: Sequence[Mapping[str, Any]], stride: int) -> Extractor:
 
 
 class Concat(Encoder):
-    """L2-normalised features of several extractors side by side, equally weighted: the cosine is their mean cosine."""
+    """Concatenated L2-normalised features of several extractors; their cosine is the mean of the members' cosines."""
 
     def __init__(self, models: Sequence[Extractor]) -> None:
         """

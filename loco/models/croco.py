@@ -27,7 +27,7 @@ from loco.models.parts import Encoding
 from loco.models.pickled import REFETCH, require_checkpoint
 from loco.models.transformer import Block, Rotation
 
-# Prefix of published names -> name of the part here.
+# Prefix of published names -> name of the part in this module.
 _PARTS = {"patch_embed.proj.": "patches.", "enc_blocks.": "blocks.", "enc_norm.": "norm."}
 _POSITIONS = "enc_pos_embed"
 _HEADS, _SINES = 12, "cosine"  # defaults, if the settings in the file do not state them
@@ -97,7 +97,7 @@ class CroCo(Backbone):
             raise ValueError(f"positions {positions!r}, {heads} heads on {self.dim} channels")
         self._base, self._head_dim = int(rotation[1]) if rotation else None, self.dim // heads
         if not rotation:
-            cells = round(len(weights[_POSITIONS]) ** 0.5) ** 2  # the table is of a square grid
+            cells = round(len(weights[_POSITIONS]) ** 0.5) ** 2  # the published table has a square grid
             self.register_buffer("positions", weights[_POSITIONS].float().view(cells, self.dim))
         hidden = weights["enc_blocks.0.mlp.fc1.weight"].shape[0]
         with torch.device("meta"):  # allocate no memory before the sizes are checked

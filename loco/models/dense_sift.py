@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from loco.errors import ConfigError
-from loco.models.options import MOST_STRIDE, require_sizes
+from loco.models.options import MAX_STRIDE, require_sizes
 from loco.models.parts import Encoder, Encoding
 
 # OpenCV rounds a keypoint to a pixel of its octave, half a pixel from the centre of a cell of even size. In the octave
@@ -36,7 +36,7 @@ class DenseSIFT(Encoder):
             ConfigError: a size is not positive.
         """
         super().__init__()
-        require_sizes("dense_sift", MOST_STRIDE, stride=stride)
+        require_sizes("dense_sift", MAX_STRIDE, stride=stride)
         if not (isinstance(keypoint_size, int | float) and 0 < keypoint_size < math.inf):
             raise ConfigError(f"dense_sift: `keypoint_size` must be a positive number, found {keypoint_size!r}")
         self.stride, self.keypoint_size = stride, keypoint_size

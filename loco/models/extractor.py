@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loco.geometry.patches import grid_size
-from loco.models.options import MOST_STRIDE, require_sizes
+from loco.models.options import MAX_STRIDE, require_sizes
 from loco.models.parts import Encoder, Encoding, Head
 
 
 class Extractor(nn.Module):
-    """An encoder with an optional head, and their common parts: padding, scale, grid, normalisation, metadata.
+    """An encoder with an optional head; handles padding, resizing, the grid of features, normalisation and metadata.
 
     Attributes:
         dim: channels of the features.
-        stride: pixels of the image per feature.
+        stride: output stride in pixels.
         token_dim: channels of the class token, 0 if the encoder has none (:meth:`with_class_token`).
         config: configuration from which :func:`loco.models.build_extractor` builds this extractor.
         facts: facts about its training, as stated in its model file.
@@ -42,8 +42,8 @@ class Extractor(nn.Module):
         Args:
             encoder: the network applied to the images.
             head: the network applied to the encoder's features; None for none.
-            stride: pixels of the image per feature. If it differs from that of the encoder, images are resized
-                accordingly. None for the stride of the encoder.
+            stride: output stride in pixels. If it differs from that of the encoder, images are resized accordingly.
+                None for the stride of the encoder.
             config: see above.
 
         Raises:
@@ -52,7 +52,7 @@ class Extractor(nn.Module):
         super().__init__()
         self.encoder, self.head = encoder, head
         self.stride = encoder.stride if stride is None else stride
-        require_sizes("model", MOST_STRIDE, stride=self.stride)
+        require_sizes("model", MAX_STRIDE, stride=self.stride)
         self.dim = head.dim if head else encoder.dim
         self.token_dim = encoder.token_dim
         self.config, self.facts = config, MappingProxyType({})
@@ -91,7 +91,7 @@ class Extractor(nn.Module):
         that overlap with the image. For any size, cell (r, q) is centred at pixel ((q + 0.5) stride, (r + 0.5) stride).
 
         Args:
-            images: (b, 3, H, W) float RGB colours in [0, 1]. May be None if ``encoded`` is given and ``needs_images``
+            images: (b, 3, H, W) float RGB colours in [0, 1]. May be None if ``encoded`` is passed and ``needs_images``
                 is false.
             encoded: stored maps of :meth:`encode` for these images, with any floating-point dtype.
 

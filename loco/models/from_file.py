@@ -17,7 +17,7 @@ def pretrained(path: str, stride: int) -> Extractor:
 
     Args:
         path: the model file, or the folder of a training or of :func:`loco.models.pretrained.save_pretrained`.
-        stride: pixels per feature; must be that of the model.
+        stride: output stride in pixels; must be that of the model.
 
     Raises:
         ConfigError: the model has another stride.
@@ -32,7 +32,7 @@ def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] 
     Args:
         weights: ``loco`` or ``locus``.
         path: the published file.
-        stride: pixels per feature: the patch size of the vision transformer.
+        stride: output stride in pixels, the patch size of the vision transformer.
         backbone: for :func:`loco.models.backbones.build_backbone`; None for the matching one on the hub.
 
     Raises:

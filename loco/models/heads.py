@@ -64,7 +64,7 @@ class ResidualCNN(Head):
                 layers.append(nn.ReLU())
             if number < self.halvings:
                 layers.append(BlurPool())
-        self.layers = nn.Sequential(*layers)  # in the order of the published weights, so that the keys match
+        self.layers = nn.Sequential(*layers)  # in the published order, so that the keys match
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self._start_at_zero(convolution, norm)
@@ -78,11 +78,11 @@ class ResidualCNN(Head):
             nn.init.constant_(norm.weight, 0.05)
 
     def forward(self, features: Tensor, images: Tensor | None, token: Tensor | None = None) -> Tensor:
-        least = 4 * self.cell + 1  # the dilated convolutions pad by reflecting four cells
-        if min(images.shape[2:]) < least:
+        smallest = 4 * self.cell + 1  # the dilated convolutions pad by reflecting four cells
+        if min(images.shape[2:]) < smallest:
             raise DataError(
                 "the image is too small for the head `residual_cnn`",
-                expected=f"at least {least} pixels per side, at the input size of the backbone",
+                expected=f"at least {smallest} pixels per side, at the input size of the backbone",
                 found=f"{images.shape[2]} x {images.shape[3]}",
             )
         return features + self._at_patches(self.layers((images - self.mean) / self.std), features.shape[2:])
@@ -91,7 +91,7 @@ class ResidualCNN(Head):
         """Sample maps at the centres of the patches; beyond the centres of the outermost cells, use these cells."""
         v, u = (2 * self._centres(number, maps) / cells - 1 for number, cells in zip(grid, maps.shape[2:], strict=True))
         places = torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1).expand(len(maps), -1, -1, -1)
-        # In single precision, also within autocast: half precision would shift the positions by a pixel.
+        # Sample in single precision, also within autocast: half precision would shift the positions by a pixel.
         return F.grid_sample(maps.float(), places, mode="bilinear", padding_mode="border", align_corners=False)
 
     def _centres(self, patches: int, maps: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class LocusHead(Head):
 
 
 class ResidualMLP(Head):
-    """A light head: a residual network of two layers, on each patch alone or with its neighbours.
+    """A light head: a residual network of two layers that reads each patch alone or with its neighbours.
 
     Its last layer is initialised with zeros, so training starts from the backbone's features. The convolution between
     the layers is as in SegFormer (Xie et al., NeurIPS 2021).

@@ -14,8 +14,8 @@ from torch import nn
 
 from loco.errors import ConfigError
 
-MOST_PARAMETERS = 10**9  # 4 GB in single precision; the largest network here has about a tenth
-MOST_STRIDE = 1024  # pixels
+MAX_PARAMETERS = 10**9  # 4 GB in single precision; the largest network here has about a tenth
+MAX_STRIDE = 1024  # pixels
 
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
@@ -46,23 +46,23 @@ def construct_network(what: str, constructor: Callable[..., N], options: Mapping
     For this, the constructor is first called on the meta device, where tensors have shapes but no data.
 
     Raises:
-        ConfigError: unknown or missing options, or more than :data:`MOST_PARAMETERS` parameters.
+        ConfigError: unknown or missing options, or more than :data:`MAX_PARAMETERS` parameters.
     """
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in construct(what, constructor, options, **fixed).parameters())
-    if count > MOST_PARAMETERS:
+    if count > MAX_PARAMETERS:
         raise ConfigError(
-            f"{what} would have {count} parameters with these options; at most {MOST_PARAMETERS} are supported"
+            f"{what} would have {count} parameters with these options; at most {MAX_PARAMETERS} are supported"
         )
     return constructor(**fixed, **options)
 
 
-def require_sizes(what: str, most: int = 10**6, **sizes: object) -> None:
-    """Check that sizes are integers from 1 to ``most``.
+def require_sizes(what: str, maximum: int = 10**6, **sizes: object) -> None:
+    """Check that sizes are integers from 1 to ``maximum``.
 
     Raises:
         ConfigError: names the first that is not.
     """
     for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most:
-            raise ConfigError(f"{what}: `{name}` must be an integer from 1 to {most}, found {size!r}")
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= maximum:
+            raise ConfigError(f"{what}: `{name}` must be an integer from 1 to {maximum}, found {size!r}")

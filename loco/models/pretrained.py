@@ -1,10 +1,11 @@
-"""Loading trained models by name or path, and publishing them with a model card."""
+"""Load trained models by name or path, and write them with a model card for publication."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from loco.models.backbones import KNOWN, build_backbone
 from loco.models.build import build_extractor
 from loco.models.extractor import Extractor
 from loco.storage import atomic_path, write_text
-from loco.weights import WEIGHTS, adapter_problem, hub_name
+from loco.weights import COPIED_BACKBONE, HUB, WEIGHTS, adapter_problem, hub_name
 
 CARD = "README.md"
 EXPLORER = "explorer.html"
@@ -34,16 +35,17 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
     """Load a feature extractor by its path or name, in evaluation mode.
 
     Args:
-        model: a model file; a folder with a ``model.safetensors``, of a training or of :func:`save_pretrained`; or, for
-            the unmodified features of a backbone, a short name of :data:`loco.models.backbones.KNOWN`, a name on the
-            hub (``hub:owner/name``), or a folder in the format of transformers.
+        model: a model file; a folder with a ``model.safetensors``, of a training or of :func:`save_pretrained`; such a
+            folder on the Hugging Face hub (``hub:owner/name``, :func:`push_to_hub`); or, for the unmodified features
+            of a backbone, a short name of :data:`loco.models.backbones.KNOWN`, a name on the hub, or a folder in the
+            format of transformers.
         device: device of the extractor.
         backbone: path of the backbone of a trained model: a folder, a file, or ``hub:owner/name``. Not required if it
             is at the path used during training, or beside the model. Its weights must be those used in training.
 
     Raises:
         DataError: the model does not exist, its file is damaged, or its backbone is missing.
-        ConfigError: the kind of the model is unknown, or a backbone is given but the model has none.
+        ConfigError: the kind of the model is unknown, or a backbone is passed but the model has none.
     """
     origin = find(model)
     if origin.file:
@@ -67,6 +69,11 @@ def find(model: str | Path) -> Origin:
             expected="a `model.safetensors` written by the training step",
             remedy="read published weights of other projects with `loco.models.published.load_published`",
         )
+    if hub_name(str(model)):
+        from loco.models.hub import find_folder  # requires the packages of backbones
+
+        if origin := read_origin(find_folder(str(model)) / WEIGHTS):
+            return origin
     if str(model) in KNOWN or hub_name(str(model)):
         return Origin(None, _frozen(str(model)), {})
     if (path / "config.json").is_file():
@@ -100,6 +107,7 @@ def save_pretrained(
     facts: Mapping[str, Any] | None = None,
     with_backbone: bool = False,
     explorer: str | Path | None = None,
+    repository: str | None = None,
 ) -> None:
     """Write a model for publication: ``model.safetensors`` and a model card, ``README.md``.
 
@@ -113,6 +121,8 @@ def save_pretrained(
         facts: facts about its training (data, split, seed, loss); None for those of its file.
         with_backbone: whether to copy local backbones into ``folder``. Their licences apply.
         explorer: a page of the command ``loco explore`` to copy into ``folder``, to which the card links.
+        repository: name on the Hugging Face hub (owner/name) by which the example of the card loads the model, and its
+            title; None for the path of the folder.
 
     Raises:
         DataError: the page does not exist.
@@ -138,7 +148,8 @@ def save_pretrained(
     if with_backbone:
         config = _with_backbones(config, folder)
     backbones, page = stored.backbones_of(extractor, config), EXPLORER if explorer is not None else None
-    card = model_card(folder.name, config, sizes, facts, scores, licence, backbones, page)
+    title, place = (repository, f"{HUB}{repository}") if repository else (folder.name, None)
+    card = model_card(title, config, sizes, facts, scores, licence, backbones, page, place)
     stored.save_extractor(extractor, config, folder / WEIGHTS, facts)
     if explorer is not None:
         with atomic_path(folder / EXPLORER) as temporary:
@@ -149,6 +160,40 @@ def save_pretrained(
 from_pretrained = load  # the usual name
 
 
+def push_to_hub(
+    extractor: Extractor,
+    repository: str,
+    metrics: Iterable[str | Path] = (),
+    facts: Mapping[str, Any] | None = None,
+    with_backbone: bool = False,
+    explorer: str | Path | None = None,
+    private: bool = False,
+) -> str:
+    """Publish a model on the Hugging Face hub: the files of :func:`save_pretrained`, without any code.
+
+    ``loco.load("hub:owner/name")`` loads it again.
+
+    Args:
+        extractor, metrics, facts, with_backbone, explorer: as in :func:`save_pretrained`.
+        repository: ``owner/name``; it is created if it does not exist.
+        private: whether a new repository is private.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        ConfigError: the name is not of the form owner/name.
+        DataError: as in :func:`save_pretrained`; or the hub refuses the upload or cannot be reached.
+    """
+    from loco.models.hub import upload_folder  # requires the packages of backbones
+
+    repository = repository.removeprefix(HUB)
+    with TemporaryDirectory() as place:
+        folder = Path(place, "model")
+        save_pretrained(extractor, folder, metrics, facts, with_backbone, explorer, repository)
+        return upload_folder(folder, repository, private)
+
+
 def _with_backbones(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Copy local backbones into ``folder``; return the configuration with their new paths."""
     if "models" in config:
@@ -156,7 +201,7 @@ def _with_backbones(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     source = Path(config["backbone"]["path"]).expanduser() if "backbone" in config else None
     if source is None or not source.exists():
         return dict(config)
-    name = f"backbone-{source.name}"
+    name = f"{COPIED_BACKBONE}{source.name}"
     files = [file for file in source.iterdir() if file.suffix in (".json", ".safetensors")] if source.is_dir() else []
     for file in files or [source]:
         with atomic_path(folder / name / file.name if files else folder / name) as temporary:

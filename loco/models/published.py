@@ -9,7 +9,7 @@ published                                             here
 ``state_dict``, ``model`` or ``model_state_dict``     the weights; a file without these keys contains only weights
 ``model.``, ``module.`` at the start of a name        removed, also if repeated
 ``layers.N.*`` (LoCo), or ``N.*`` in bare files       ``head.layers.N.*``
-``layers.N.filt`` (LoCo)                              nothing: the blur is fixed; it is compared with ours
+``layers.N.filt`` (LoCo)                              nothing: the blur is fixed and only compared with that here
 ``trainable_head.N.*`` (LoCUS)                        ``head.layers.N.*``
 ``pretrained_model.*`` (LoCo), ``dino_model.*``       the vision transformer, ``encoder.*``:
 ``cls_token``, ``pos_embed``, ``patch_embed.proj``    ``embeddings.cls_token``, ``.position_embeddings``,
@@ -171,7 +171,7 @@ def read_weights(path: str | Path) -> Weights:
         content = next((content[k] for k in ("state_dict", "model", "model_state_dict") if k in content), content)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()) or not content:
         raise DataError(
-            "the file contains no weights in the expected places",
+            "the file contains no weights",
             file=path,
             expected="named tensors at the top level or in `state_dict`, `model` or `model_state_dict`",
             found=f"{type(content).__name__} of {_shown(content) if isinstance(content, dict) else 'something else'}",
@@ -393,6 +393,6 @@ def _fill(extractor: Extractor, weights: Weights, path: str | Path) -> None:
     extractor.load_state_dict(weights, strict=False)
 
 
-def _shown(names: Iterable[str], most: int = 8) -> str:
+def _shown(names: Iterable[str], count: int = 8) -> str:
     names = sorted(map(str, names))
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+    return ", ".join(names[:count]) + (f", ... ({len(names)} in all)" if len(names) > count else "")

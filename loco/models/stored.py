@@ -1,4 +1,4 @@
-"""Model files.
+"""Read and write model files.
 
 A model file is a safetensors file: it contains numbers and no executable code. Its metadata contain a content id
 (:mod:`loco.storage.content_id`), the configuration of the model, facts about how it was made, and its provenance
@@ -112,7 +112,7 @@ def load(
         expected: the recipe by which the file must have been made; None to accept any.
 
     Raises:
-        ConfigError: a backbone is given, but the model has none.
+        ConfigError: a backbone is passed, but the model has none.
         DataError: the file is not a model file, is damaged, or was not made as expected; its configuration cannot be
             built; its weights do not fit or are not finite; the backbone is missing, or is not that of the training.
     """
@@ -278,17 +278,18 @@ def _build(model: Mapping[str, Any], path: str | Path) -> Extractor:
 
 
 def _located(model: Mapping[str, Any], folder: Path, backbone: str | Path | None) -> dict[str, Any]:
-    """Return a model's configuration with the current path of its backbone: the given one, or one beside the file."""
+    """Return a model's configuration with the current path of its backbone: ``backbone``, or a path beside the file."""
     if model["name"] == "concat":
         return {**model, "models": [_located(member, folder, backbone) for member in model["models"]]}
     if model["name"] != "backbone":
         return dict(model)
-    own = model["backbone"]
-    path = backbone or (folder / own["path"] if (folder / own["path"]).exists() else None)
+    stored = model["backbone"]
+    beside = folder / stored["path"]
+    path = backbone or (beside if beside.exists() else None)
     if path is None:
         return dict(model)
     # A revision belongs to the path used during training.
-    return {**model, "backbone": {**{key: own[key] for key in own.keys() - {"revision"}}, "path": str(path)}}
+    return {**model, "backbone": {**{key: stored[key] for key in stored.keys() - {"revision"}}, "path": str(path)}}
 
 
 def _check_backbones(extractor: Extractor, wanted: Mapping[str, str], path: str | Path) -> None:

@@ -30,7 +30,7 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, hidden), "fc2": nn.Linear(hidden, dim)})
 
     def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Map tokens (b, n, dim) to tokens (b, n, dim); queries and keys are rotated by ``rotation``, if given."""
+        """Map tokens (b, n, dim) to tokens (b, n, dim); queries and keys are rotated by ``rotation``, if any."""
         tokens = tokens + self.attn["proj"](self._attend(self.norm1(tokens), rotation))
         return tokens + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(tokens))))
 

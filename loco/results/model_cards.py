@@ -27,7 +27,7 @@ USE = """\
 ```python
 import loco
 
-model = loco.load("path/of/this/folder")
+model = loco.load("{place}")
 features = model.extract(images)  # 8-bit RGB (b, H, W, 3) -> L2-normalised features (b, {dim}, h, w)
 ```
 """
@@ -48,6 +48,7 @@ def model_card(
     licence: str | None = None,
     backbones: Mapping[str, str] | None = None,
     explorer: str | None = None,
+    place: str | None = None,
 ) -> str:
     """Return the card of a model, as Markdown.
 
@@ -60,6 +61,7 @@ def model_card(
         licence: licence of its backbone.
         backbones: paths of the backbones that are not in its file -> SHA-256 of their weights.
         explorer: path of an explorer page beside the card.
+        place: what ``loco.load`` is called with in the example; None for the path of the folder of the card.
 
     Raises:
         DataError: a metric file belongs to another run (its split, experiment or seed differs from that of the model),
@@ -76,7 +78,7 @@ def model_card(
         f"{stride} x {stride} pixels. Feature (r, q) is centred at pixel ((q + 0.5) {stride}, (r + 0.5) {stride}); "
         "(0, 0) is the top-left corner of the image.\n",
         "## Use\n",
-        USE.format(dim=dim),
+        USE.format(dim=dim, place=place or "path/of/this/folder"),
         *(_backbone_section(path, digest) for path, digest in (backbones or {}).items()),
         *([EXPLORE.format(path=explorer)] if explorer else []),
         "## Model\n",

@@ -10,6 +10,7 @@ WRITERS = {
     "seven_scenes": "raw_posed_rgbd",
     "tum_rgbd": "raw_posed_rgbd",
     "posed_rgbd": "raw_posed_rgbd",
+    "nerfstudio": "raw_posed_rgbd",
     "colmap": "raw_colmap",
     "hpatches": "raw_hpatches",
 }

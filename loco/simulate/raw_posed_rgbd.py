@@ -1,10 +1,11 @@
-"""Write a handheld video in three layouts of posed RGB-D images: 7-Scenes, TUM RGB-D, and plain folders.
+"""Write a handheld video in four layouts of posed RGB-D images: 7-Scenes, TUM RGB-D, plain folders, and nerfstudio.
 
-Pixel centres are integers in all three, so half a pixel is subtracted from the principal points.
+Pixel centres are integers in the first three, so half a pixel is subtracted from their principal points.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,23 @@ def simulate_posed_rgbd(directory: Path, scene: str, settings: Mapping[str, Any]
         _write_image(directory / "depth" / f"{k:05}.png", _units(photo.depth, MILLIMETRES))
     _write_numbers(directory / "poses.txt", walk.poses.reshape(-1, 16))
     _write_camera(directory / "K.txt", walk.intrinsics)
+
+
+def simulate_nerfstudio(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
+    """Write images with a ``transforms.json``; see :func:`simulate_seven_scenes` for the arguments."""
+    walk = Walk(scene, settings)
+    axes = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenGL's to OpenCV's
+    frames = []
+    for k, photo in enumerate(_photos(walk, scene)):
+        names = [f"{kind}/frame_{k + 1:05}.png" for kind in ("images", "depth")]
+        _write_image(directory / names[0], photo.rgb[..., ::-1])
+        _write_image(directory / names[1], _units(photo.depth, MILLIMETRES))
+        pose = (photo.pose @ axes).tolist()
+        frames.append({"file_path": names[0], "depth_file_path": names[1], "transform_matrix": pose})
+    (height, width), matrix = walk.size, walk.intrinsics
+    camera = {"camera_model": "PINHOLE", "w": width, "h": height}
+    camera |= {"fl_x": matrix[0, 0], "fl_y": matrix[1, 1], "cx": matrix[0, 2], "cy": matrix[1, 2]}
+    write_text(directory / "transforms.json", json.dumps({**camera, "frames": frames}, indent=1))
 
 
 def _photos(walk: Walk, scene: str) -> Iterable[Photo]:

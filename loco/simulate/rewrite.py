@@ -7,6 +7,7 @@ Every function supports all layouts that the simulator writes; scans of ScanNet 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -36,6 +37,14 @@ def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None
     if format == "posed_rgbd":
         file = folder / "poses.txt"
         _write(file, change(np.loadtxt(file).reshape(-1, 4, 4)).reshape(-1, 16))
+    elif format == "nerfstudio":
+        file = folder / "transforms.json"
+        content = json.loads(file.read_text())
+        axes = np.diag([1.0, -1.0, -1.0, 1.0])  # of OpenGL, which the file uses
+        poses = change(np.array([frame["transform_matrix"] for frame in content["frames"]]) @ axes) @ axes
+        for frame, pose in zip(content["frames"], poses):
+            frame["transform_matrix"] = pose.tolist()
+        file.write_text(json.dumps(content))
     elif format in ("seven_scenes", "scannet"):
         files = sorted(folder.glob("seq-*/*.pose.txt")) or sorted(
             folder.glob("pose/*.txt"), key=lambda file: int(file.stem)
@@ -82,8 +91,13 @@ def reorder_poses(format: str, folder: Path, scene: str, order: Callable[[int], 
 def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
     """Scale the intrinsics of a scene's depth and colour images as for images ``factor`` times as large.
 
-    The sizes that COLMAP's cameras state are not changed.
+    The sizes that the cameras of COLMAP and nerfstudio state are not changed.
     """
+    if format == "nerfstudio":
+        file = folder / "transforms.json"
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {key: content[key] * factor for key in ("fl_x", "fl_y", "cx", "cy")}))
+        return
     if format == "colmap":
         _edit_model(folder / "sparse/0", lambda model: _scale_cameras(model, factor))
         return

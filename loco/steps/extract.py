@@ -14,14 +14,18 @@ from tqdm import tqdm
 
 from loco.devices import claimed_gpus
 from loco.errors import DataError
+from loco.fingerprints import settings_fingerprint
 from loco.geometry.patches import extent_of, grid_size
 from loco.models.build import build_extractor
+from loco.models.catalogue import COMPUTED
 from loco.models.extractor import Extractor, to_colours
 from loco.models.stored import load
 from loco.records import Recipe, record_of_scene
-from loco.steps.scene_inputs import weights_ids
+from loco.steps.scene_inputs import stat_identity, weights_ids
 from loco.storage import Encoded, Features, Frames
+from loco.storage.computed_features import ComputedFeatures
 from loco.storage.content_id import read_content_id
+from loco.weights import computed_files
 
 BATCH = 8  # images per batch
 
@@ -43,6 +47,9 @@ def run(
         DataError: as :func:`extract_scene`; or an input was not made as planned.
     """
     model, seed = recipe.settings["model"], recipe.settings["seed"] or 0
+    if model["name"] == COMPUTED:
+        copy_features(model, frames_path, out, recipe)
+        return
     with claimed_gpus(1):
         extract_scene(model, checkpoint, frames_path, out, seed, encoded_path, recipe, weights)
 
@@ -107,6 +114,47 @@ def extract_scene(
                 file["features"][part] = F.normalize(maps, dim=1).permute(0, 2, 3, 1).cpu().numpy()
                 file["norm"][part] = maps.norm(dim=1).cpu().numpy()
                 file["token"][part] = token.cpu().numpy()
+
+
+def copy_features(model: Mapping[str, Any], frames_path: Path, out: Path, recipe: Recipe | None = None) -> None:
+    """Write the features of a scene's frames that another program computed.
+
+    Args:
+        model: ``path``, the folder of the features (:func:`loco.weights.computed_files`), and ``stride``.
+        frames_path: file of :class:`loco.storage.Frames`.
+        out: file of :class:`loco.storage.Features` to write.
+        recipe: recipe of the file; None writes no record and accepts any frames.
+
+    Raises:
+        DataError: an image has no features, or they do not fit to the frames.
+    """
+    with ExitStack() as opened:
+        frames = opened.enter_context(Frames(frames_path, recipe and recipe.inputs["frames"]))
+        files = computed_files(model["path"], frames.dataset, frames.scene)
+        source = files[0] if files[0].suffix == ".h5" else Path(model["path"], frames.dataset, frames.scene)
+        computed = opened.enter_context(ComputedFeatures(source, frames.scene))
+        grid = grid_size(frames.size, model["stride"])
+        channels = computed.read(frames.names[0], grid).shape[2]
+        sizes = {"n": len(frames), "h": grid[0], "w": grid[1], "c": channels, "t": 0}
+        facts = {"model": dict(model), "extent": extent_of(grid, model["stride"])}
+        identity = settings_fingerprint({str(path): stat_identity(path) for path in files})
+        record = record_of_scene(recipe, frames, {source: identity}) if recipe else None
+        file = opened.enter_context(
+            Features.create(out, frames.dataset, frames.scene, sizes, facts, frames_id=frames.content_id, record=record)
+        )
+        for number, name in enumerate(tqdm(frames.names, desc=frames.scene, unit="image")):
+            values = torch.from_numpy(computed.read(name, grid))
+            if values.shape[2] != channels:
+                raise DataError(
+                    f"the features of image {name!r} have another number of channels than those of the first image",
+                    file=source,
+                    scene=frames.scene,
+                    expected=str(channels),
+                    found=str(values.shape[2]),
+                    remedy="compute the features of all images with the same extractor",
+                )
+            file["features"][number] = F.normalize(values, dim=2).numpy()
+            file["norm"][number] = values.norm(dim=2).numpy()
 
 
 def _features(

@@ -42,8 +42,8 @@ def run(
         scene: name of the scene.
         threads: number of threads for ray casting.
 
-        Raises:
-            DataError: as :func:`label_scene`; or an input was not made as planned, or the check found problems.
+    Raises:
+        DataError: as :func:`label_scene`; or an input was not made as planned, or the check found problems.
     """
     manifest = read_manifest(manifest_path, recipe.inputs["check_labels"])
     manifest.require_passed()
@@ -74,8 +74,8 @@ def label_scene(
         recipe: recipe of the file; None writes no record and accepts any frames.
         manifest: manifest of the label files, for the record.
 
-        Raises:
-            DataError: the dataset has no labels, the frames belong to another scene, or the table lacks a label.
+    Raises:
+        DataError: the dataset has no labels, the frames belong to another scene, or the table lacks a label.
     """
     labelled = open_scene(format, raw, scene).labelled_mesh()
     if labelled is None:

@@ -15,7 +15,7 @@ from loco.records import Recipe, record_of_scene
 from loco.storage import Correspondences, PairIndex
 
 _IMAGES = 64  # images that are read at once
-_MOST = 2**32 - 1  # largest number of patches, whose indices are stored in 32 bits
+_MAX_PATCHES = 2**32 - 1  # largest number of patches, whose indices are stored in 32 bits
 
 
 def run(recipe: Recipe, correspondences_path: Path, out: Path) -> None:
@@ -65,12 +65,12 @@ def _valid_points(file: Correspondences) -> tuple[NDArray[np.float32], NDArray[n
     """Return the points (m, 3) of the valid patches, image by image, and the first index of each image (n + 1,)."""
     valid = file["valid"][:]
     first = np.concatenate([[0], np.cumsum(valid.sum(axis=(1, 2), dtype=np.int64))])
-    if first[-1] > _MOST:
+    if first[-1] > _MAX_PATCHES:
         raise DataError(
             "the scene has too many valid patches",
             file=file.path,
             scene=file.scene,
-            expected=f"at most {_MOST}",
+            expected=f"at most {_MAX_PATCHES}",
             found=str(first[-1]),
             remedy="use a larger stride or fewer images of the scene (`frames.every`)",
         )

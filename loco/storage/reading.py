@@ -39,8 +39,8 @@ def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE
         scene: the scene that it belongs to.
         remedy: how to fix a file with invalid content.
 
-        Raises:
-            DataError: with ``remedy`` if the content is invalid, or with how to fix the error of the system.
+    Raises:
+        DataError: with ``remedy`` if the content is invalid, or with how to fix the error of the system.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def is_refused_by_system(error: BaseException) -> bool:
 
 
 def error_number(error: BaseException) -> int | None:
-    """Return the system's error number of an error; HDF5 states it only in the text of the error."""
+    """Return the system error number of an OSError, which HDF5 states in the text of the message only."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     in_text = re.search(r"errno = (\d+)", str(error))

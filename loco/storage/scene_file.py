@@ -31,7 +31,7 @@ from loco.storage.hdf5_file import CheckedFile
 from loco.storage.reading import REGENERATE, reading
 
 _CHECKED: set[tuple[str | int, ...]] = set()  # files that were checked and may be opened again
-_HARMLESS = 1 << 26  # bytes; smaller arrays are read whatever the size of the file
+_HARMLESS = 1 << 26  # bytes; smaller arrays are read regardless of the size of the file
 _LARGEST_RATIO = 1100  # largest compression ratio of an array; DEFLATE reaches 1032
 _LARGEST_FRAME = 1 << 29  # largest number of bytes per frame of an array
 _USER_BLOCK = 512  # bytes before the HDF5 data, which contain the content id
@@ -104,8 +104,8 @@ class SceneFile:
             path: the file.
             expected: required recipe; None accepts any.
 
-            Raises:
-                DataError: it is missing or damaged, has a different format, or was not made as expected.
+        Raises:
+            DataError: it is missing or damaged, has a different format, or was not made as expected.
         """
         self.path = Path(path)
         self.content_id = read_content_id(self.path)
@@ -161,9 +161,9 @@ class SceneFile:
             array = self._file[name]
             if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
                 raise self._unfit(f"`{name}` is not an array in this file", "an array", "a group, or other files")
-            most = max(_HARMLESS, _LARGEST_RATIO * length if array.compression else length)
-            if array.nbytes > most or array.dtype.hasobject:
-                raise self._unfit(f"`{name}` is too large for this file", f"at most {most} bytes", array.nbytes)
+            limit = max(_HARMLESS, _LARGEST_RATIO * length if array.compression else length)
+            if array.nbytes > limit or array.dtype.hasobject:
+                raise self._unfit(f"`{name}` is too large for this file", f"at most {limit} bytes", array.nbytes)
             one = array.nbytes // max(len(array), 1) if array.shape else array.nbytes
             if array.compression and max(one, _bytes_of_chunk(array)) > _LARGEST_FRAME:
                 raise self._unfit(f"`{name}` is too large", f"at most {_LARGEST_FRAME} bytes per frame", one)

@@ -30,7 +30,7 @@ class View(NamedTuple):
 
     ``frame`` and ``resized``, (height, width) of the whole frame, before and after resizing; ``size``, (height, width)
     of the image; ``offset``, (top, left) of the image in the resized frame, negative where the image extends beyond it;
-    ``flip``, whether left and right are swapped. All are whole pixels, so the map of coordinates is exact.
+    ``flip``, whether left and right are swapped. All are integers, so the map of coordinates is exact.
     """
 
     frame: tuple[int, int]

@@ -15,10 +15,10 @@ from loco.models.backbones import Backbone
 
 
 def checkpoint_blocks(network: nn.Module) -> int:
-    """Return checkpoint the trained transformer blocks of all backbones of a network.
+    """Checkpoint the trained transformer blocks of all backbones of a network.
 
     These are all blocks from the first one with a trained parameter on; the backward pass does not reach earlier
-    blocks. The features and their gradient do not change, also with dropout, nor do the names of weights.
+    blocks. Neither the features and their gradient (also with dropout) nor the names of the weights change.
 
     Returns:
         The number of checkpointed blocks.

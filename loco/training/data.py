@@ -85,8 +85,8 @@ class Batches(IterableDataset):
         augment: Mapping[str, float] | None,
         seed: int,
         start: int = 0,
-        process: int = 0,
-        processes: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
         with_images: bool = True,
     ) -> None:
         """
@@ -100,7 +100,7 @@ class Batches(IterableDataset):
                 :class:`loco.training.augment.GeometricAugmentation`; or None.
             seed: seed of all draws.
             start: number of the first batch.
-            process, processes: rank and world size; they determine this rank's part of the images.
+            rank, world_size: rank of this process and number of ranks; they determine this rank's part of the images.
             with_images: False to skip reading the images, if the model only needs their stored encodings.
 
         Raises:
@@ -109,7 +109,7 @@ class Batches(IterableDataset):
         """
         self.scenes, self.batch, self.seed, self.start = scenes, batch, seed, start
         self.augment, self.geometry = colour_augmentation(augment), geometric_augmentation(augment, scenes, seed)
-        self.process, self.processes, self.with_images = process, processes, with_images
+        self.rank, self.world_size, self.with_images = rank, world_size, with_images
         self.sampler: PairBank | OverlappingImages
         if "radius" in batch:
             self.sampler = PairBank(scenes, batch["radius"], batch["images"], batch["scenes_by"], seed)
@@ -128,14 +128,14 @@ class Batches(IterableDataset):
     def draw(self, step: int) -> Batch:
         """Return this rank's part of batch number ``step``."""
         drawn = self.sampler.draw(step)
-        if len(drawn) < self.processes:  # on all ranks
+        if len(drawn) < self.world_size:  # on all ranks
             raise DataError(
-                f"the scenes of batch {step} have fewer images than there are processes",
-                expected=f"at least {self.processes} images",
+                f"the scenes of batch {step} have fewer images than there are ranks",
+                expected=f"at least {self.world_size} images",
                 found=str(len(drawn)),
                 remedy="remove small scenes, use more scenes per batch (`batch.scenes`), or fewer `processes`",
             )
-        places: list[int] = np.array_split(np.arange(len(drawn)), self.processes)[self.process].tolist()
+        places: list[int] = np.array_split(np.arange(len(drawn)), self.world_size)[self.rank].tolist()
         parts = [self._load(*drawn[place], np.random.default_rng([self.seed, step, place]), step) for place in places]
         columns = (None if column[0] is None else torch.stack(column) for column in zip(*parts))
         images, jitter, points, use, scene, encoded = columns

@@ -99,7 +99,7 @@ class _Cached(torch.autograd.Function):
 
 
 class _Conditions:
-    """What a pass through the network depends on beside its inputs and weights: random states and autocast."""
+    """The state on which a pass depends in addition to inputs and weights: random states and autocast."""
 
     def __init__(self, device: torch.device, states: tuple[Tensor, ...], autocast: dict[str, Any]) -> None:
         self.device, self.states, self.autocast = device, states, autocast

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 
+from loco.devices import gpus_granted_by_slurm
 from loco.errors import ConfigError, DataError, LocoError
 from loco.logs import THREADS
 from loco.training.lock import Lock
@@ -27,7 +28,7 @@ STOP = signal.SIGUSR1  # forwarded by srun to its tasks, and by them to the rank
 ERROR = "error.txt"  # in the folder of the state: the error message of a rank
 # Variables of the SLURM job that a new step inherits. All other SLURM_* describe the step of this process, and srun
 # would interpret them as options.
-_KEPT = ("SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURM_CONF")
+_KEPT = ("SLURM_JOB_ID", "SLURM_CONF")
 _PORTS = range(10_000, 30_000)  # below the ephemeral ports
 
 logger = logging.getLogger(__name__)
@@ -59,13 +60,13 @@ class Ranks(NamedTuple):
 def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> None:
     """Run the ranks of a distributed training and wait for them.
 
-    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit; through srun as SIGUSR1
-    (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The launched process also holds the ``lock`` of the
-    training, because it may outlive this one.
+    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit. Through srun it is
+    forwarded as SIGUSR1 (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The launched process also
+    holds the ``lock`` of the training, because it may outlive this one.
 
     Args:
         job: arguments of the training, JSON; a rank that fails writes its message beside it.
-        processes: number of ranks in all.
+        processes: number of ranks on all nodes.
         nodes: number of machines, with equal numbers of ranks; more than one only within a SLURM job of as many nodes,
             to all of which the folder of ``job`` is visible under its path.
         threads: CPU threads of each rank.
@@ -118,7 +119,7 @@ def _step(nodes: int, cpus: int, gpus: int) -> list[str]:
     """Return the command that starts one task on each node of this SLURM job, with all ``cpus`` and ``gpus``."""
     command = ["srun", f"--jobid={os.environ['SLURM_JOB_ID']}", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}"]
     command += ["--ntasks-per-node=1", f"--cpus-per-task={cpus}", "--kill-on-bad-exit=1"]
-    if any(os.environ.get(name) for name in ("SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE", "SLURM_STEP_GPUS", "SLURM_GPUS")):
+    if gpus_granted_by_slurm():
         command += [f"--gpus-per-node={gpus}"]
     return command
 
@@ -126,23 +127,32 @@ def _step(nodes: int, cpus: int, gpus: int) -> list[str]:
 def _hosts(nodes: int) -> list[str]:
     """Return the names of the nodes of this SLURM job.
 
+    ``SLURM_JOB_NODELIST`` lists those of the step that this process is part of, which may be the first one alone.
+
     Raises:
-        ConfigError: this is no SLURM job, or one of another number of nodes.
+        ConfigError: this process is not part of a SLURM job, or the job has another number of nodes.
         DataError: SLURM does not answer.
     """
-    remedy = "submit the workflow with `--workflow-profile profiles/slurm`, or set `train.nodes: 1`"
-    listed = os.environ.get("SLURM_JOB_NODELIST")
-    if "SLURM_JOB_ID" not in os.environ or listed is None or not (shutil.which("srun") and shutil.which("scontrol")):
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or not all(map(shutil.which, ("srun", "scontrol", "squeue"))):
         raise ConfigError(
             f"`train.nodes: {nodes}` requires a SLURM job with {nodes} nodes, but this process is not part of one; "
-            f"{remedy}"
+            "submit the workflow with `--workflow-profile profiles/slurm`, or set `train.nodes: 1`"
         )
-    answer = subprocess.run(["scontrol", "show", "hostnames", listed], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise DataError(
-            f"`scontrol show hostnames {listed}` failed: {answer.stderr.strip()}", remedy="check the SLURM installation"
-        )
-    hosts = answer.stdout.split()
+    listed = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
+    hosts = _ask("scontrol", "show", "hostnames", listed).split()
     if len(hosts) != nodes:
-        raise ConfigError(f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} nodes ({listed}); {remedy}")
+        raise ConfigError(
+            f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} nodes ({listed}); the rule `train` requests "
+            "the nodes by its resources `nodes` and `tasks`: remove other values of them from `set-resources` of the "
+            "profile, or set `train.nodes: 1`"
+        )
     return hosts
+
+
+def _ask(*command: str) -> str:
+    """Return what a command of SLURM prints."""
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise DataError(f"`{' '.join(command)}` failed: {answer.stderr.strip()}", remedy="check the SLURM installation")
+    return answer.stdout

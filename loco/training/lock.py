@@ -122,7 +122,7 @@ def _claim(folder: Path) -> Path:
             for number in _numbers(folder) - {latest + 1}:
                 _held(folder, number).unlink(missing_ok=True)
             return path
-        path.unlink()  # this process was slow: the number had been used before
+        path.unlink()  # this process was slow: the the number had been used before
     raise _at_work(path)
 
 
@@ -145,7 +145,7 @@ def _is_free(path: Path) -> bool:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except FileNotFoundError:  # it has a successor
+    except FileNotFoundError:  # another process replaced the lock by a successor
         return RELEASED
 
 

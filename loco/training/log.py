@@ -15,7 +15,7 @@ from loco.storage.training_log import LOG_COLUMNS
 
 
 class LiveLog:
-    """A log that is written line by line, each with one system call, so that a reader finds whole lines only.
+    """A log that is written line by line, each with one system call, so that a reader finds only complete lines.
 
     A saved state holds the position in the log instead of its content (:meth:`mark`); a training that resumes cuts the
     log there (:meth:`cut`). A line that was not written completely, because the disk was full or the machine failed,
@@ -34,8 +34,8 @@ class LiveLog:
         """Write one line.
 
         Args:
-            entry: value of each column of :data:`loco.storage.training_log.LOG_COLUMNS`; without one, or where it is
-                not a number, the column is empty.
+            entry: values of the columns :data:`loco.storage.training_log.LOG_COLUMNS`; a column is empty if its value
+                is missing or not a number.
 
         Raises:
             DataError: the line cannot be written.

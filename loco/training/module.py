@@ -159,7 +159,7 @@ class RankingModule(pl.LightningModule):
                 remedy=f"compute the correspondences at the stride of the model, {self.extractor.stride}",
             )
         features = maps.permute(0, 2, 3, 1).flatten(0, 2)[batch.rows]
-        if self.half and self.criterion.takes_half:  # they were normalised in float32
+        if self.half and self.criterion.takes_half:  # features were normalised in float32
             features = features.to(self.half)
         image = batch.rows // grid.numel()
         points = batch.points.flatten(0, 2)[batch.rows]
@@ -184,7 +184,7 @@ class RankingModule(pl.LightningModule):
         return encode(slice(None))
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
-        if self.trainer.precision != "16-mixed":  # whose gradient overflows occasionally; such steps are skipped
+        if self.trainer.precision != "16-mixed":  # in float16, gradients overflow occasionally; such steps are skipped
             gradients = [p.grad for p in self.extractor.parameters() if p.grad is not None]
             self._gradients = Deferred({"finite": all_finite(gradients)})
         clip = phase_at(self.phases, self.global_step).optimiser["clip"]

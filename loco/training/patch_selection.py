@@ -13,7 +13,7 @@ _SLANT = 10.0  # maximum length / width of a patch (a surface seen at 6 degrees)
 _CANDIDATES = 4  # candidates per patch selected for coverage
 _FEW = 2500  # number of patches up to which all are candidates
 _STEPS = 8  # number of voxel sizes to test
-_LEAST_AREA = 1e-12  # square metres; for coincident points, so that every patch can be drawn
+_MIN_AREA = 1e-12  # square metres; for coincident points, so that every patch can be drawn
 
 
 def select_patches(
@@ -77,7 +77,7 @@ def patch_areas(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArr
     area = np.where(shorter > 0, area, longer**2)
     known = valid & (longer > 0)
     area[~known] = np.median(area[known]) if known.any() else 0
-    return np.maximum(area, _LEAST_AREA)
+    return np.maximum(area, _MIN_AREA)
 
 
 def _steps(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -86,8 +86,8 @@ def _steps(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.
     step = np.where(both, points[..., 1:] - points[..., :-1], 0)
     length = np.where(both, _length(step), np.inf)
     before, after = _pad(length, (1, 0), np.inf), _pad(length, (0, 1), np.inf)
-    most = _SAME_SURFACE * np.minimum(before, after)
-    use_before, use_after = (np.isfinite(side) & (side <= most) for side in (before, after))
+    limit = _SAME_SURFACE * np.minimum(before, after)
+    use_before, use_after = (np.isfinite(side) & (side <= limit) for side in (before, after))
     total = use_before * _pad(step, (1, 0), 0) + use_after * _pad(step, (0, 1), 0)
     return total / np.maximum(use_before.astype(np.int64) + use_after, 1)
 
@@ -116,7 +116,7 @@ def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> ND
     """
     descending = np.sort(weights)[::-1]
     rest = np.cumsum(descending[::-1])[::-1]
-    certain = int(np.argmax(descending * (count - np.arange(len(weights))) < rest))  # as many have probability 1
+    certain = int(np.argmax(descending * (count - np.arange(len(weights))) < rest))  # number with probability 1
     probability = np.minimum(1, (count - certain) / rest[certain] * weights)
     return np.flatnonzero(np.diff(np.floor(np.cumsum(probability) + rng.uniform()), prepend=0))
 

@@ -57,8 +57,8 @@ class Phase:
 def merged_phases(train: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the phases of ``train`` in the configuration, each completed by the defaults beside them.
 
-    Without ``phases``, ``train`` itself is the only one. ``loss`` is taken as a whole, ``optimiser`` key by key. A key
-    that is set in neither place is missing in the result.
+    Without ``phases``, ``train`` itself is the only phase. A phase replaces ``loss`` completely, and ``optimiser`` key
+    by key. A key that is set in neither place is missing in the result.
     """
     defaults = {key: train[key] for key in ("loss", "optimiser") if key in train}
     entries = train.get("phases") or [{key: train[key] for key in ("steps",) if key in train}]
@@ -99,7 +99,7 @@ def phase_facts(phases: Sequence[Phase], done: int | None = None) -> list[dict[s
     """Return what a model file states about the phases of its training.
 
     Args:
-        phases: of the training.
+        phases: the phases of the training.
         done: steps that were taken, fewer than planned after an early stop; None for all.
 
     Returns:

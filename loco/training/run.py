@@ -50,7 +50,7 @@ from loco.training.states import (
 )
 from loco.training.validation import ValidationScene
 
-ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; missing ones are None or omitted
+ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; missing files are None or omitted
 
 logger = logging.getLogger(__name__)
 

@@ -40,7 +40,7 @@ class SceneFiles(LazyFiles):
 
 
 def open_scenes(paths: Sequence[Sequence[Path | None]]) -> list[SceneFiles]:
-    """Open scenes by their files: frames, correspondences, encoded frames, pairs; missing ones are None or omitted.
+    """Open scenes by their files: frames, correspondences, encoded frames, pairs; missing files are None or omitted.
 
     Every file is opened once, to validate it.
 

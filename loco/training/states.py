@@ -19,8 +19,8 @@ from loco.training.lock import is_locked
 from loco.training.phases import merged_phases, phases_of
 
 LAST, FINAL, LOG, JOB = "last.ckpt", "final.ckpt", "log.csv", "job.json"
-# Settings of `train` that change neither a batch nor a step: a training can be continued with others. The number of
-# processes changes the order in which floating-point numbers are added, so results agree to rounding.
+# Settings of `train` that change neither a batch nor a step, so a training can be continued with other values. The
+# number of processes changes the order in which floating-point numbers are added, so results agree to rounding.
 PLACEMENT = ("processes", "nodes", "workers", "prefetch", "profile", "wandb", "save_every", "keep_state")
 _NAME = re.compile(r"state-[0-9a-f]{1,16}")
 _RECENT = 100  # steps used to estimate the remaining time
@@ -31,8 +31,8 @@ def state_folder(out_dir: Path, fingerprint: str) -> Path:
 
     Args:
         out_dir: the folder of the training.
-        fingerprint: of everything that determines the state after a number of steps (:func:`state_settings`),
-            hexadecimal.
+        fingerprint: fingerprint of everything that determines the state after a number of steps
+            (:func:`state_settings`), hexadecimal.
     """
     return out_dir / f"state-{fingerprint[:16]}"
 
@@ -91,7 +91,7 @@ def total_steps(train: Mapping[str, Any]) -> int:
 
 
 def is_extensible(train: Mapping[str, Any]) -> bool:
-    """Return whether the first k steps of a training are the same whatever the number of steps of its last phase.
+    """Return whether the first k steps of a training do not depend on the number of steps of its last phase.
 
     This holds for a constant learning rate and a constant temperature. A longer cosine schedule has another learning
     rate at every step, so it is another training.

@@ -1,4 +1,4 @@
-"""Configurations for tests: the demo as it is, and trained in two phases."""
+"""Configurations for tests: the demo as it is, and the demo trained in two phases."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ loss: { name: sampled, rho: 0.2, kappa: 5.0, tau: 0.05, anchors: 32, max_positiv
 
 
 def demo() -> dict[str, Any]:
-    """Return the demo with the defaults, without objects that two keys share, as YAML's aliases would be."""
+    """Return the demo with the defaults; no two keys share an object, as YAML's aliases would."""
     return json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 
 
 def two_phase_demo() -> dict[str, Any]:
-    """Return the demo with `exact` and `sampled` trained in two phases, a contrastive one first.
+    """Return the demo whose `exact` and `sampled` are trained in two phases, the first with a contrastive loss.
 
-    The tests that use it depend on neither the loss nor the schedule that the demo has.
+    Tests that use it do not depend on the loss or the schedule of the demo.
     """
     config = demo()
     training = yaml.safe_load(TWO_PHASES)
     config["experiments"]["exact"]["train"] = training
     config["experiments"]["sampled"]["train"] = training | yaml.safe_load(SAMPLED)
-    return json.loads(json.dumps(config))  # again no shared objects
+    return json.loads(json.dumps(config))  # copied, so that no two keys share an object

@@ -1,4 +1,4 @@
-"""What the tests of several packages share: a simulated house in a raw layout, and a tiny scene of known geometry."""
+"""Fixtures of several packages: a simulated house in a raw layout, and a tiny scene of known geometry."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ K = np.array([[40.0, 0, 24], [0, 40.0, 16], [0, 0, 1]])
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
-    """A folder with the scene `house`: a tiny house in the layout of Matterport3D."""
+    """Return a folder with the scene `house`: a tiny house in the layout of Matterport3D."""
     raw = tmp_path_factory.mktemp("raw")
     simulate_scene("matterport3d", raw / "house", "house", HOUSE)
     return raw
@@ -26,12 +26,12 @@ def pristine(tmp_path_factory):
 
 @pytest.fixture
 def raw(pristine, tmp_path):
-    """A copy of the raw folder that a test may damage; it holds the scene `house`."""
+    """Return a copy of the raw folder with the scene `house`, which a test may damage."""
     return shutil.copytree(pristine, tmp_path / "raw")
 
 
 def write_wall(folder: Path, scene: str, seed: int) -> tuple[Path, Path]:
-    """A textured wall 2 m ahead, seen by a camera that moves sideways; its frames and correspondences."""
+    """Return frames and correspondences of a textured wall 2 m in front of a camera that moves sideways."""
     rng = np.random.default_rng(seed)
     waves, phases = rng.normal(size=(3, 6, 2)) * 6, rng.uniform(0, 6, size=(3, 6))
     poses = np.tile(np.eye(4), (COUNT, 1, 1))

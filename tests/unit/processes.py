@@ -1,4 +1,4 @@
-"""Run a function in several processes at a time that are one process group, as the ranks of a training are."""
+"""Run a function in several processes of one process group, like the ranks of a training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-# Processes are forked from a server that has imported these once; each would need seconds for it.
+# Processes are forked from a server that has imported these once; each import would take seconds.
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["torch.nn.parallel", "torch._dynamo", "loco.losses", "loco.training.grad_cache"]
 )

@@ -1,4 +1,4 @@
-"""The benchmarks of ``benchmarks/`` still run, on small sizes; what they find is measured by hand."""
+"""The scripts in ``benchmarks/`` run at small sizes; their measurements are made by hand."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The command line, in process: files come out right, and a user's mistake is one line."""
+"""The command line, in process: files are right, and a mistake of the user is reported in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loco.models import build_extractor, save_extractor
 from loco.results.metrics import write_metrics
 
 COMPACT = {"name": "compact_cnn", "dim": 8, "widths": [8, 8, 8], "blocks": 1}
-SIZE = (34, 50)  # no whole number of patches
+SIZE = (34, 50)  # not a multiple of the patch size
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def model(tmp_path: Path) -> str:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[str]:
-    """Two photographs of one texture, the second moved by 8 pixels to the left."""
+    """Two photographs of one texture, the second shifted by 8 pixels to the left."""
     noise = np.random.default_rng([4]).integers(0, 255, (SIZE[0], SIZE[1] + 8, 3), np.uint8)
     texture = cv2.GaussianBlur(noise, (0, 0), 1.5)
     paths = [str(tmp_path / f"{name}.png") for name in "ab"]
@@ -69,7 +69,7 @@ def test_extract_writes_the_features_of_each_image(model: str, photos: list[str]
 
 
 def test_the_pictures_share_their_colours(model: str, photos: list[str], tmp_path: Path) -> None:
-    """The same features, whichever image they are of: what both show has one colour."""
+    """Features are the same in both images: what both images show has one colour."""
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(photos[0]).read_bytes())
     assert main(["extract", *photos, str(copy), "--model", model, "--out", str(tmp_path), "--pca"]) == 0
@@ -79,7 +79,7 @@ def test_the_pictures_share_their_colours(model: str, photos: list[str], tmp_pat
 
 
 def test_extract_says_what_the_grid_covers(model: str, photos: list[str], tmp_path: Path) -> None:
-    """In pixels of the photograph, also where it was scaled down."""
+    """Positions are in pixels of the photograph, also if it was scaled down."""
     options = ["--model", model, "--out", str(tmp_path / "out"), "--format", "safetensors", "--max-size", "25"]
     assert main(["extract", photos[0], *options]) == 0
     with safe_open(tmp_path / "out" / "a.safetensors", framework="np") as file:
@@ -125,6 +125,8 @@ def test_models_lists_what_is_known_and_what_is_there(
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
     assert ["dinov2_vitb14", "14", "768", "Apache-2.0", "facebook/dinov2-base"] in lines
+    assert ["tipsv2_vitg14", "14", "1536", "Apache-2.0", "google/tipsv2-g14"] in lines
+    assert ["sam_vision_model", "sam", "block", "yes", "no", "no", "fixed"] in lines
     assert [model, "compact_cnn"] in [line[:2] for line in lines]
     assert str(broken) in printed.err
     assert str(broken) not in printed.out
@@ -246,7 +248,7 @@ def test_mistakes_of_users_are_one_line(
         (1, "seed4.json", ["export", model, "--pretrained", tmp_path / "p", "--metrics", tmp_path / "seed4.json"]),
         (1, "model.safetensors", ["match", *photos, "--model", model, "--out", Path(model) / "m.png"]),
     ]
-    with open(photos[0] + ".safetensors", "wb") as file:  # safetensors of something else
+    with open(photos[0] + ".safetensors", "wb") as file:  # a safetensors file of another program
         header = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
         file.write(struct.pack("<Q", len(header)) + header + b"\0")
     for status, says, arguments in cases:

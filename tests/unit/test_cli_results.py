@@ -1,4 +1,4 @@
-"""`loco verify` and `loco clean` on a small folder of results, written as the steps write it."""
+"""`loco verify` and `loco clean` on a small folder of results, written as in the steps."""
 
 from __future__ import annotations
 
@@ -116,14 +116,14 @@ def pristine_results(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def results(pristine_results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the folder that a test may damage; its parent is the working directory."""
+    """Return a copy of the folder that a test may damage; its parent is the working directory."""
     shutil.copytree(pristine_results, tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "results"
 
 
 def verify(capsys: pytest.CaptureFixture, *options: object) -> tuple[int, str]:
-    """Exit status of `loco verify`, and what it prints, its lines joined by semicolons."""
+    """Return the exit status of `loco verify`, and its output, with lines joined by semicolons."""
     status = main(["verify", "--jobs", "1", *map(str, options)])
     printed = capsys.readouterr()
     return status, "; ".join(line.strip() for line in (printed.out + (printed.err if status else "")).splitlines())
@@ -165,7 +165,7 @@ def test_a_raw_scene_of_the_workflow_is_read_whole(results: Path, capsys: pytest
 
 def test_a_log_of_another_training_is_damage(results: Path, capsys: pytest.CaptureFixture) -> None:
     log = (results.parent / MODEL).with_name("log.csv")
-    log.write_text(log.read_text().replace("0.1,0.2", "0.3,0.4"))  # the machine's share of it may differ
+    log.write_text(log.read_text().replace("0.1,0.2", "0.3,0.4"))  # the part of it that is about the machine may differ
     assert verify(capsys, "--files-only")[0] == 0
     log.write_text(log.read_text().replace("0.5,0.5", "0.5,0.6"))
     status, said = verify(capsys, "--files-only")
@@ -200,7 +200,7 @@ def test_files_of_another_configuration_are_named_with_what_differs(
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"run": {"benchmarks": ["location_consistency"]}}, []),  # asked for or not, it is as configured
+        ({"run": {"benchmarks": ["location_consistency"]}}, []),  # selected or not, the file is as configured
         ({"experiments": {"quick": {"train": {"steps": 4}}}}, [MODEL, FEATURES, METRICS]),
         ({"benchmarks": {"pixel_correspondence": {"matches": 60}}}, [METRICS]),
     ],
@@ -245,7 +245,7 @@ with atomic_path(sys.argv[1]) as temporary:
 
 
 def leave_temporary_file(path: Path) -> Path:
-    """What a job that is killed while it writes a file leaves."""
+    """Write what a job leaves that is killed while it writes a file."""
     subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, check=False)
     (left,) = path.parent.glob(f".{path.name}.*")
     return left
@@ -339,3 +339,23 @@ def test_clean_needs_no_pytorch(results: Path) -> None:
         check=True,
     )
     assert done.stdout == "nothing to remove\nFalse\n"
+
+
+def test_failed_jobs_are_printed_with_the_end_of_their_logs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    results = tmp_path / "results"
+    for name, lines in (("good", ["INFO started", "INFO finished"]), ("bad", [f"INFO {k}" for k in range(20)])):
+        (results / "logs/train").mkdir(parents=True, exist_ok=True)
+        text = "".join(f"2026-11-29 12:00:00,000 {line}\n" for line in lines)
+        (results / f"logs/train/{name}.log").write_text(text)
+    with (results / "logs/train/bad.log").open("a") as log:
+        log.write("2026-11-29 12:00:01,000 ERROR is missing\n  file: a\x1bb.zip\n")
+    assert main(["failed", str(results), "--lines", "3"]) == 0
+    assert capsys.readouterr().out == (
+        "results/logs/train/bad.log: failed\n"
+        "    2026-11-29 12:00:00,000 INFO 19\n"
+        "    2026-11-29 12:00:01,000 ERROR is missing\n"
+        "      file: a\\x1bb.zip\n\n"
+    )
+    (results / "logs/train/bad.log").unlink()
+    assert main(["failed", str(results)]) == 0
+    assert capsys.readouterr().out == "no log of a failed or running job: all jobs of the last runs finished\n"

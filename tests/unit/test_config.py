@@ -1,4 +1,4 @@
-"""The configuration at the door: the shipped ones pass, and every mistake is named in plain words."""
+"""Checks of the configuration: the shipped ones pass, and every mistake is named in plain words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEMO = two_phase_demo()
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The demo with one key, given as ``a.b.c``, set or (``...``) removed."""
+    """Return the demo with one key, given as ``a.b.c``, set or (``...``) removed."""
     config = deepcopy(DEMO)
     *parents, key = path.split(".")
     place = config
@@ -56,7 +56,7 @@ def test_demo_is_left_as_it_is() -> None:
 
 VIT = ["data/weights/vit_small_14/config.json", "data/weights/vit_small_14/model.safetensors"]
 COMPARED = ("vit", *(f"head_{loss}" for loss in ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")))
-# Files that users fetch before they run a shipped configuration.
+# Files that users download before they run a shipped configuration.
 FETCHED = {
     "office.yaml": {
         **{
@@ -99,7 +99,7 @@ ELSEWHERE = {"trained_on": "houses", "test": {"flats": ["a"]}}
 
 
 def elsewhere(split: dict[str, Any] = ELSEWHERE, format: str = "scannet_pairs") -> dict[str, Any]:
-    """The demo with a split ``elsewhere`` of another dataset, to be evaluated on too."""
+    """Return the demo with a split ``elsewhere`` of another dataset, which is also evaluated."""
     config = changed("splits.elsewhere", split)
     flats = {key: value for key, value in DEMO["datasets"]["houses"].items() if key not in ("simulate", "labels")}
     config["datasets"]["flats"] = flats | {"format": format, "raw": "data/flats", "scenes": ["a", "b"]}
@@ -118,7 +118,7 @@ def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
     config = load(elsewhere(), ROOT)
     houses = scenes(config, "houses", "test")
     assert benchmark_scenes(config, "houses", "location_consistency") == houses
-    assert benchmark_scenes(config, "houses", "panoptic_segmentation") == houses  # they have a `labels` block
+    assert benchmark_scenes(config, "houses", "panoptic_segmentation") == houses  # the houses have a `labels` block
     assert benchmark_scenes(config, "houses", "homography") == []
     assert benchmark_scenes(config, "elsewhere", "location_consistency") == []  # pairs share no world frame
     assert benchmark_scenes(config, "elsewhere", "pixel_correspondence") == [("flats", "a")]
@@ -134,12 +134,12 @@ def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
     ("split", "expected"),
     [
         ({"trained_on": "housse"}, "splits.elsewhere.trained_on: `housse` is not defined; did you mean `houses`?"),
-        ({"trained_on": "elsewhere"}, "splits.elsewhere.trained_on: `elsewhere` has no training of its own"),
-        ({"train": {"flats": ["b"]}}, "splits.elsewhere is trained on `houses`, and cannot have scenes of its own to"),
+        ({"trained_on": "elsewhere"}, "splits.elsewhere.trained_on: `elsewhere` is itself `trained_on` a split"),
+        ({"train": {"flats": ["b"]}}, "splits.elsewhere has both `trained_on: houses` and"),
         ({"test": {"houses": ["house08"]}}, "splits.elsewhere: `house08` of houses is in both val and test"),
         (
             {"test": {"flats": ["house09"], "houses": ["house09"]}},
-            "splits.elsewhere.test: `house09` is a scene of flats and houses, and tables tell scenes by name",
+            "splits.elsewhere.test: `house09` is a scene of flats and houses, but tables identify scenes by",
         ),
     ],
 )
@@ -154,9 +154,7 @@ def test_an_empty_list_of_comparisons_makes_no_table() -> None:
 def test_pictures_need_places() -> None:
     config = elsewhere()
     config["figures"]["scene"] = "a"
-    assert problems(config) == [
-        "figures.scene: the images of `a` have no 3D places to show; name another scene, or null"
-    ]
+    assert problems(config) == ["figures.scene: the images of `a` have no 3D points; name another scene, or null"]
     config = elsewhere(format="colmap")
     config["figures"]["scene"] = "a"
     assert figure_scene(load(config, ROOT)) == ("elsewhere", "flats", "a")
@@ -166,7 +164,7 @@ def test_a_benchmark_that_no_split_can_be_evaluated_by() -> None:
     config = elsewhere()
     config["run"]["splits"], config["figures"]["scene"] = ["elsewhere"], None
     assert problems(config) == [
-        "run.benchmarks: `location_consistency` needs test scenes that give places; no split of the run has one"
+        "run.benchmarks: `location_consistency` requires test scenes that provide places; no split of the run has one"
     ]
     config["run"]["benchmarks"] = ["pixel_correspondence"]
     assert figure_scene(load(config, ROOT)) is None
@@ -175,7 +173,7 @@ def test_a_benchmark_that_no_split_can_be_evaluated_by() -> None:
 def test_published_methods_are_named_as_their_files_have_them() -> None:
     load(changed("experiments.untrained.published", "DINO B/16, last block"), ROOT)
     assert problems(changed("experiments.untrained.published", "DINO B/16, last blok"))[0].startswith(
-        "experiments.untrained.published: `DINO B/16, last blok` is no method of config/published_results; did you mean"
+        "experiments.untrained.published: `DINO B/16, last blok` is not a method of config/published_results; did you"
     )
 
 
@@ -221,22 +219,30 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ),
         ("run.splits", ..., "run lacks the key `splits`"),
         ("run.seeds", [], "run.seeds is empty"),
-        ("run.seeds", [0.5], "run.seeds.0: expected a whole number, found 0.5"),
+        ("run.seeds", [0.5], "run.seeds.0: expected an integer, found 0.5"),
         ("datasets.houses.format", "mattterport3d", "'mattterport3d' is not known; did you mean `matterport3d`?"),
         ("datasets.houses.scenes", [800], "datasets.houses.scenes.0: expected text, found 800 (put it in quotes)"),
         ("datasets.houses.scenes", ["../x"], "datasets.houses.scenes.0: invalid name '../x': names consist"),
         ("datasets.houses.frames", None, "datasets.houses.frames: expected a map, found nothing"),
-        ("experiments.exact.train.optimiser.lr", "2e-3", "found '2e-3' (text to YAML: write 0.002, with a point"),
+        (
+            "experiments.exact.train.optimiser.lr",
+            "2e-3",
+            "found '2e-3' (YAML reads this as text: write 0.002, with a point",
+        ),
         ("experiments.exact.train.optimiser.lr", 0, "experiments.exact.train.optimiser.lr: 0 is less than or equal"),
         ("run.experiments", ["exat"], "run.experiments: `exat` is not defined; did you mean `exact`?"),
         ("run.comparisons", [["exact", "untraind"]], "run.comparisons: `untraind` is not in run.experiments; did you"),
         ("run.splits", ["flats"], "run.splits: `flats` is not defined; known: houses"),
-        ("datasets.houses.raw", "data", "datasets.houses.raw: a dataset with `simulate` is made in results/raw/houses"),
+        (
+            "datasets.houses.raw",
+            "data",
+            "datasets.houses.raw: a dataset with `simulate` is written to results/raw/houses",
+        ),
         ("datasets.houses.scenes", "none.txt", "datasets.houses.scenes: scene list none.txt (looked for in"),
         (
             "splits.houses.val",
             {"houses": ["hous08"]},
-            "`hous08` is no scene of datasets.houses; did you mean",
+            "`hous08` is not a scene of datasets.houses; did you mean",
         ),
         ("splits.houses.val", {"flats": ["a"]}, "splits.houses.val: the dataset `flats` is not defined; known: houses"),
         ("splits.houses.val", {"houses": ["house00"]}, "splits.houses: `house00` of houses is in both train and val"),
@@ -245,20 +251,28 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         (
             "splits.houses.train",
             {},
-            "splits.houses has no training scene, which experiments.exact needs",
+            "splits.houses has no training scene, which experiments.exact requires",
         ),
         ("experiments.exact.train.loss.rho", 9.0, "experiments.exact.train.loss: rho (9.0 m) must be less than kappa"),
-        ("experiments.exact.cache", True, "experiments.exact.cache: stores the features of a `backbone`"),
+        ("experiments.exact.cache", True, "experiments.exact.cache: requires a `backbone`"),
         (
             "experiments.dense_sift_fine.pca",
             {},
-            "experiments.dense_sift_fine.pca: is of a `backbone` that is not trained",
+            "experiments.dense_sift_fine.pca: requires a `backbone` that is not trained",
         ),
-        ("experiments.exact.pca", {}, "experiments.exact.pca: gives the weights that `train` would"),
+        ("experiments.exact.pca", {}, "experiments.exact.pca: `pca` and `train` both determine the weights"),
         ("experiments.exact.pca", {"whitened": True}, "`whitened` in experiments.exact.pca; did you mean `whiten`?"),
-        ("experiments.exact.train.processes", 17, "experiments.exact.train.processes: 17 cannot share the 16 images"),
+        (
+            "experiments.exact.train.processes",
+            17,
+            "experiments.exact.train.processes: a batch of 16 images cannot be divided among 17 ranks",
+        ),
         ("experiments.exact.train.nodes", 3, "experiments.exact.train.processes (1) must be a multiple of train.nodes"),
-        ("experiments.exact.train.augment.scale", [1.5, 0.7], "train.augment.scale: the lowest (1.5) comes first"),
+        (
+            "experiments.exact.train.augment.scale",
+            [1.5, 0.7],
+            "train.augment.scale: expected [lowest, highest], found [1.5,",
+        ),
         ("experiments.exact.train.augment.sizes", [[96, 130]], "[96, 130] are not multiples of the model's stride, 4"),
         ("experiments.exact.train.augment.crop", False, "augment.crop: has no effect without `scale` or `sizes`"),
         ("experiments.exact.train.augment.flip", 1.5, "experiments.exact.train.augment.flip: 1.5 is greater than"),
@@ -273,7 +287,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         (
             "experiments.exact.train.loss.rho",
             [0.2, 0.5],
-            "experiments.exact.train.loss: each scale has a rho and a kappa",
+            "experiments.exact.train.loss: expected one kappa per rho",
         ),
         ("experiments.exact.train.loss.rho", [0.2, 0.2], "experiments.exact.train.loss.rho: [0.2, 0.2] has non-unique"),
         ("experiments.exact.train.loss.rho", "0.2", "experiments.exact.train.loss.rho: expected a number or a list"),
@@ -284,7 +298,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             DEMO["experiments"]["exact"]["train"],
             "experiments.dense_sift_fine.train: this model (dense_sift) has no weights to train",
         ),
-        ("benchmarks.pixel_correspondence.rotation_bins", [0, 30, 15], "rotation_bins: [0, 30, 15] do not increase"),
+        (
+            "benchmarks.pixel_correspondence.rotation_bins",
+            [0, 30, 15],
+            "rotation_bins: expected increasing edges, found [0, 30, 15]",
+        ),
         (
             "benchmarks.homography.refine_window",
             3,
@@ -297,7 +315,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             200,
             "train.optimiser.warmup_steps (200) must be less than train.phases.1.steps (200)",
         ),
-        ("figures.scene", "house00", "figures.scene: `house00` is no test scene of run.splits"),
+        ("figures.scene", "house00", "figures.scene: `house00` is not a test scene of run.splits"),
     ],
 )
 def test_one_mistake_gives_one_plain_sentence(path: str, value: Any, expected: str) -> None:
@@ -308,8 +326,8 @@ def test_one_mistake_gives_one_plain_sentence(path: str, value: Any, expected: s
 def test_features_of_random_weights_are_not_stored() -> None:
     config = changed("experiments.exact.model", on({**VIT, "pretrained": False}, head={"name": "linear", "dim": 3}))
     config["experiments"]["exact"]["cache"] = True
-    assert [p for p in problems(config) if "experiments.exact.cache: the features of random weights differ" in p]
-    assert [p for p in problems(config) if "experiments.exact.cache: stored features do not change with the image" in p]
+    assert [p for p in problems(config) if "experiments.exact.cache: the features of random weights depend" in p]
+    assert [p for p in problems(config) if "experiments.exact.cache: stored features do not depend on the augm" in p]
 
 
 def test_a_class_token_is_not_stored() -> None:
@@ -323,7 +341,7 @@ def test_a_fitted_model_needs_scenes_to_fit_it_to() -> None:
     config = changed("experiments.exact.model", on(VIT, head={"name": "linear", "dim": 8}))
     config["experiments"]["exact"]["pca"] = config["experiments"]["exact"].pop("train") and {}
     config["run"]["experiments"], config["splits"]["houses"]["train"] = ["exact"], {}
-    assert problems(config) == ["splits.houses has no training scene, which experiments.exact needs"]
+    assert problems(config) == ["splits.houses has no training scene, which experiments.exact requires"]
 
 
 VIT = {"name": "transformers", "path": "dino_vitb8"}
@@ -380,7 +398,7 @@ def test_models_on_backbones_are_described(
         (on(ONNX, train="all"), "model.train: a backbone of the kind `onnx` cannot be trained"),
         (
             {"name": "concat", "models": [on(VIT, train="all"), {"name": "compact_cnn", "dim": 8}], "stride": 8},
-            "model.models.1: its stride is 4, that of the whole is 8",
+            "model.models.1: expected the stride of `concat`, 8, found 4",
         ),
         ({"name": "concat", "models": [on(VIT)], "stride": 8}, "train: this model (concat) has no weights to train"),
     ],
@@ -400,7 +418,7 @@ OPTIMISER = {"lr": 1e-3, "weight_decay": 0.0, "warmup_steps": 0, "clip": None}
 
 
 def trained_by(train: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The demo, its experiment `exact` trained with these phases, or the keys of a single one."""
+    """Return the demo whose experiment `exact` is trained with these phases, or with the keys of a single one."""
     config = deepcopy(DEMO)
     old = config["experiments"]["exact"]["train"]
     shared = {key: old[key] for key in ("batch", "validate_every", "save_every")}
@@ -443,11 +461,14 @@ def test_a_training_is_one_phase_or_a_list_of_them() -> None:
             {"phases": [{"steps": 60}, {"steps": 40, "optimiser": {"warmup_steps": 40}}]},
             "train.phases.1.optimiser.warmup_steps (40) must be less than train.phases.1.steps (40)",
         ),
-        ({"optimiser": {**OPTIMISER, "lr_factors": {"lora": 2.0}}}, "nothing of the part `lora` is trained"),
+        ({"optimiser": {**OPTIMISER, "lr_factors": {"lora": 2.0}}}, "the part `lora` is not trained"),
         ({"optimiser": {**OPTIMISER, "lr_factors": {"body": 2.0}}}, "unknown key `body`"),
         ({"optimiser": {**OPTIMISER, "schedule": "cosin"}}, "'cosin' is not known; did you mean `cosine`"),
         ({"optimiser": {**OPTIMISER, "layer_decay": 1.5}}, "optimiser.layer_decay: 1.5 is greater"),
-        ({"loss": {**EXACT, "queries": 9}}, "train.loss.queries: the loss `exact` draws queries with `ranking: query`"),
+        (
+            {"loss": {**EXACT, "queries": 9}},
+            "train.loss.queries: the loss `exact` draws queries only with `ranking: query`",
+        ),
         (
             {"loss": {"name": "sup_con", "rho": 0.1, "kappa": 5.0, "tau": 0.1, "queries": None, "positives": 3}},
             "train.loss: `queries: null` takes all pairs",
@@ -474,7 +495,7 @@ def test_factors_of_the_parts_of_a_backbone(train: Any, head: Any, parts: list[s
             load(config, ROOT)
         else:
             (problem,) = problems(config)
-            assert f"train.optimiser.lr_factors: nothing of the part `{part}` is trained; known: " in problem
+            assert f"train.optimiser.lr_factors: the part `{part}` is not trained; known: " in problem
 
 
 def test_the_former_warmup_is_named_with_the_phases_to_write() -> None:
@@ -482,13 +503,13 @@ def test_the_former_warmup_is_named_with_the_phases_to_write() -> None:
     loss = DEMO["experiments"]["exact"]["train"]["loss"]
     former = {"warmup": {"loss": nce, "steps": 30}, "loss": loss, "steps": 100, "optimiser": OPTIMISER}
     (problem,) = problems(trained_by(former))
-    assert problem.startswith("experiments.exact.train.warmup: is written as phases now")
+    assert problem.startswith("experiments.exact.train.warmup: is now a list of phases")
     phases = yaml.safe_load(re.findall(r"`(phases: .*?)`", problem)[0])
     assert phases == {"phases": [{"loss": nce, "steps": 30}, {"steps": 70}]}
     load(trained_by({**phases, "loss": loss, "optimiser": OPTIMISER}), ROOT)
     variant = {"name": "nce", "train": {"warmup": None, "loss": nce}}
     (problem,) = problems(changed("ablations", {"a": {**ABLATION, "variants": [{"name": "x"}, variant]}}))
-    assert problem.startswith("ablations.a.variants.1.train.warmup: is written as phases now")
+    assert problem.startswith("ablations.a.variants.1.train.warmup: is now a list of phases")
     assert "`phases: null`" in problem
     for broken in (7, {"steps": "x"}):
         assert "phases: [{loss: ..., steps: ...}" in problems(trained_by({**former, "warmup": broken}))[0]
@@ -536,11 +557,11 @@ def test_a_variant_that_changes_nothing_is_the_experiment() -> None:
     variants = [{"name": "5"}, {"name": "2", "train": {"loss": {"kappa": 2.0}}}, {"name": "half", "split": "half"}]
     config = with_splits(ABLATION | {"variants": variants}, half=["house00"])
     added = config["experiments"].keys() - load(changed("run.seeds", [0]), ROOT)["experiments"].keys()
-    assert added == {"a.2"}  # another split alone is no other experiment
+    assert added == {"a.2"}  # a variant that differs in the split only is not another experiment
 
 
 def with_splits(ablation: dict[str, Any], test: str = "house09", **train: list[str]) -> dict[str, Any]:
-    """The demo with an ablation `a`, and splits that train on these houses and test on one."""
+    """Return the demo with an ablation `a`, and splits that train on these houses and test on one."""
     config = changed("ablations", {"a": ablation})
     config["splits"]["houses"]["test"] = {"houses": ["house09"]}
     config["splits"] |= {name: {"train": {"houses": on}, "test": {"houses": [test]}} for name, on in train.items()}
@@ -565,7 +586,7 @@ def test_what_is_kept_by_validation_needs_some() -> None:
     config = changed("experiments.exact.train.keep", "best")
     assert load(config, ROOT)
     config["splits"]["unseen"] = {part: config["splits"]["houses"][part] for part in ("train", "test")}
-    expected = ["splits.unseen has no validation scene, by which experiments.exact.train decides what to keep"]
+    expected = ["splits.unseen has no validation scene, which experiments.exact.train requires (`keep`, `early_stop`)"]
     assert problems(config | {"run": config["run"] | {"splits": ["houses", "unseen"]}}) == expected
     variants = [{"name": "x"}, {"name": "y", "split": "unseen"}]
     assert problems(config | {"ablations": {"a": ABLATION | {"variants": variants}}}) == expected
@@ -584,7 +605,7 @@ def test_what_is_kept_by_validation_needs_some() -> None:
         ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: `x` is named twice"),
         (
             {"variants": [{"name": "x"}, {"name": "y"}]},
-            "ablations.a.variants: more than one changes nothing on the split `houses`",
+            "ablations.a.variants: more than one has no changes on the split `houses`",
         ),
         (
             {"variants": [{"name": "x"}, {"name": "y", "train": {"loss": {"kapa": 1}}}]},
@@ -620,7 +641,7 @@ def test_every_key_is_described() -> None:
     """``config/README.md`` names each key of the demo."""
     text = (ROOT / "config/README.md").read_text()
     named = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`\n]+)`", text))))
-    free = {"datasets", "splits", "experiments"}  # their keys are names that the user gives
+    free = {"datasets", "splits", "experiments"}  # their keys are names that the user chooses
 
     def keys(config: Any, parent: str = "") -> set[str]:
         if not isinstance(config, dict):
@@ -637,6 +658,6 @@ def test_paths_that_snakemake_would_not_take_as_they_are_are_named(path):
     first = next(iter(config["datasets"]))
     config["datasets"]["own"] = {**config["datasets"][first], "raw": path}
     del config["datasets"]["own"]["simulate"]
-    with pytest.raises(ConfigError, match=r"datasets\.own\.raw: .* holds braces or control characters") as caught:
+    with pytest.raises(ConfigError, match=r"datasets\.own\.raw: .* contains braces or control characters") as caught:
         load(config, ROOT)
     assert all(character.isprintable() or character == "\n" for character in str(caught.value))

@@ -25,7 +25,7 @@ def test_an_old_key_is_the_new_key_with_a_warning() -> None:
 
 
 def test_an_old_key_replaces_the_new_key_of_a_shipped_file() -> None:
-    """As after a user's file with the old name was merged over the demo."""
+    """Return the demo, merged with a user's file that has the old name."""
     config = deepcopy(DEMO)
     config["benchmarks"]["landmark_retrieval"]["chosen"] = 0.5
     with pytest.warns(FutureWarning, match="selected_fraction"):

@@ -1,4 +1,4 @@
-"""Files of a configuration: YAML whose keys get lost, scene lists, missing weights, and scenes under two names."""
+"""Files of a configuration: YAML that loses keys, scene lists, missing weights, and scenes with two names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from loco.config_layers import read_files, with_defaults
 from loco.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-# Through JSON: YAML's aliases would be one and the same object.
+# Through JSON, because YAML's aliases would be one and the same object.
 DEMO = json.loads(json.dumps(with_defaults(read_files([], ROOT), ROOT)))
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """Use an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -66,7 +66,7 @@ def test_shipped_files_are_sound(file: Path) -> None:
         ("d: &d {x: {y: 1, y: 2}}\ne: {<<: *d}\nf: *d\n", ["`d.x.y` is set twice"]),
         ("d: &d {x: 1}\ne:\n  <<: *d\n  <<: {y: 2}\n", ["`e.<<` is set twice, in lines 3 and 4; write one, `<<: ["]),
         ('{"a": 1,\n\t"a": 2}', ["`a` is set twice, in lines 1 and 2"]),
-        ("? [a, b]\n: 1\n", ["line 1: a key of `the top level` is no text"]),
+        ("? [a, b]\n: 1\n", ["line 1: a key of `the top level` is not text"]),
     ],
 )
 def test_keys_that_are_set_twice(text: str, expected: list[str]) -> None:
@@ -78,7 +78,7 @@ def test_keys_that_are_set_twice(text: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {y: 0, <<: *a}\n",  # a key beside a merge takes its place
+        "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {y: 0, <<: *a}\n",  # a key beside a merge replaces its value
         "a: &a {x: 1}\nb: &b {x: 2}\nc: {<<: [*a, *b]}\n",
         "a: &a [1]\nb: [*a, *a]\nc: *a\n",
         "a: {x: 1}\nb: {x: 1}\n",
@@ -96,9 +96,9 @@ def test_what_only_looks_repeated(text: str) -> None:
     ("text", "expected"),
     [
         (b"a: 1\nb: \xff\n", " line 2 is not UTF-8 text"),
-        ("run: &a {x: *a}\n", "`run.x` is an alias of what contains it, which begins in line 1"),
-        ("\nrun: &a\n  b: [1, {c: *a}]\n", "`run.b.1.c` is an alias of what contains it, which begins in line 2"),
-        ("run: &a {<<: *a}\n", "is an alias of what contains it"),
+        ("run: &a {x: *a}\n", "`run.x` is an alias of a value that contains it (line 1)"),
+        ("\nrun: &a\n  b: [1, {c: *a}]\n", "`run.b.1.c` is an alias of a value that contains it (line 2)"),
+        ("run: &a {<<: *a}\n", "is an alias of a value that contains it"),
         ("run: " + "[" * 3000 + "]" * 3000, "line 1: nested in more than 50 levels"),
         ("run: " + "{a: " * 60 + "1" + "}" * 60, "line 1: nested in more than 50 levels"),
         ("\n".join("  " * level + "a:" for level in range(400)), "nested in more than 50 levels"),
@@ -120,7 +120,9 @@ def test_yaml_that_cannot_be_used(text: str | bytes, expected: str) -> None:
 def test_aliases_that_expand_without_end() -> None:
     levels = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
     levels += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
-    assert yaml_problems("\n".join(levels)) == ["its aliases (`*`) expand to more than 200,000 values"]
+    assert yaml_problems("\n".join(levels)) == [
+        "its aliases (`*`) expand to more than 200,000 values; remove some of them"
+    ]
 
 
 def test_files_that_are_no_files() -> None:
@@ -131,9 +133,9 @@ def test_files_that_are_no_files() -> None:
         check_files(["pipe", "/dev/zero", "folder", "large.yaml", "missing.yaml"])
     lines = str(caught.value).splitlines()[1:]
     assert [line.partition(";")[0] for line in lines] == [
-        "  - pipe is no regular file",
-        "  - /dev/zero is no regular file",
-        "  - folder is no regular file",
+        "  - pipe is not a regular file",
+        "  - /dev/zero is not a regular file",
+        "  - folder is not a regular file",
         "  - large.yaml has 5,242,880 bytes, expected 4,194,304 at most",
         "  - missing.yaml cannot be read: No such file or directory",
     ]
@@ -143,7 +145,7 @@ def test_files_that_are_no_files() -> None:
 
 
 def with_list(content: bytes | str) -> dict[str, Any]:
-    """The demo, whose test scenes are in a file."""
+    """Return the demo, whose test scenes are listed in a file."""
     Path("test.txt").write_bytes(content.encode() if isinstance(content, str) else content)
     config = deepcopy(DEMO)
     config["splits"]["houses"]["test"] = {"houses": "test.txt"}
@@ -195,9 +197,9 @@ def test_names_in_yaml_are_checked(kind: str, name: str) -> None:
     ("content", "expected"),
     [
         (b"house09\nhouse\xff\n", "line 2 is not UTF-8 text"),
-        ("# none\n\n", "names no scene"),
+        ("# none\n\n", "contains no scene"),
         (b"#" * (5 << 20), "has 5,242,880 bytes, expected 4,194,304 at most"),
-        ("\n".join(f"a {n}" for n in range(9)), "has 4 more lines that are no names"),
+        ("\n".join(f"a {n}" for n in range(9)), "has 4 more invalid lines"),
     ],
 )
 def test_lists_that_cannot_be_used(content: bytes | str, expected: str) -> None:
@@ -209,7 +211,7 @@ def test_lists_that_are_no_files(file: str) -> None:
     os.mkfifo("pipe")
     config = with_list("house09\n")
     config["splits"]["houses"]["test"]["houses"] = file
-    assert "is no regular file" in problems(config)[0]
+    assert "is not a regular file" in problems(config)[0]
 
 
 # Missing files -------------------------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ def test_a_misspelt_folder_is_not_requested_from_the_hub() -> None:
     config = deepcopy(DEMO)
     backbone = {"name": "transformers", "path": "mine/dinu"}
     config["experiments"]["untrained"]["model"] = {"name": "backbone", "backbone": backbone, "stride": 8}
-    for _ in range(2):  # whether or not a folder of the owner's name exists
+    for _ in range(2):  # whether or not a folder with the name of the owner exists
         (problem,) = problems(config)
         assert "experiments.untrained.model.backbone.path: the folder mine/dinu does not exist" in problem
         touch("mine/dino/config.json")
@@ -293,7 +295,7 @@ def test_tables_of_labels_must_be_there_where_a_benchmark_needs_labels() -> None
     config["run"]["benchmarks"].append("semantic_segmentation")
     labels = {"mapping": "config/labels/nope.tsv"}
     config["datasets"]["others"] = {**config["datasets"]["houses"], "raw": "results/raw/others", "labels": labels}
-    load(config, ROOT)  # no split of the run has a scene of it
+    load(config, ROOT)  # no split of the run contains a scene of it
     config["datasets"]["houses"]["labels"] = labels
     config["run"]["experiments"].append("exat")
     first, second = problems(config)
@@ -322,7 +324,7 @@ def test_without_such_a_benchmark_or_for_scenes_to_train_on_no_table_is_required
 
 
 def two_datasets(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The demo with the datasets `one` and `other`, whose first scenes are trained and tested on."""
+    """Return the demo with the datasets `one` and `other`, whose first scenes are used for training and testing."""
     config = deepcopy(DEMO)
     plain = {key: value for key, value in DEMO["datasets"]["houses"].items() if key not in ("simulate", "labels")}
     config["datasets"] |= {"one": plain | one, "other": plain | other}
@@ -440,7 +442,7 @@ def test_scans_of_the_listed_pairs_are_scans_as_well(here: Path) -> None:
     pairs = {"format": "scannet_pairs", "raw": "data", "scenes": ["scannet_test_1500"]}
     config = two_datasets({"format": "scannet", "raw": "scans", "scenes": ["scene0707_00"]}, pairs)
     config["run"]["benchmarks"] = ["pixel_correspondence"]
-    load(config, ROOT)  # the pairs are not here
+    load(config, ROOT)  # these pairs do not exist
     (here / "data/scannet_test_1500/scene0707_01").mkdir(parents=True)
     assert (
         "1 room(s) of ScanNet have scans in both train and test: scene0707_00 and scene0707_01" in problems(config)[0]

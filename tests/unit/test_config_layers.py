@@ -36,7 +36,7 @@ experiments:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """Use an empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -77,7 +77,7 @@ def test_the_same_experiment_inherits_the_demo_if_the_file_says_so() -> None:
     config["figures"]["scene"] = None
     exact = load(config, ROOT)["experiments"]["exact"]
     assert exact["train"]["steps"] == 300
-    assert exact["train"]["loss"]["queries"] == 1024  # of the demo, as are these:
+    assert exact["train"]["loss"]["queries"] == 1024  # of the demo, like the following ones
     assert exact["train"]["augment"] == {"brightness": 0.3, "contrast": 0.3, "colour": 0.1}
     assert exact["title"] == "compact CNN, exact per query"
     assert exact["model"] == {"name": "compact_cnn", "dim": 64}
@@ -162,7 +162,7 @@ def test_files_are_merged_as_snakemake_merges_them() -> None:
         update_config(expected, content)
     files = [write("one.yaml", one), write("other.yaml", other)]
     assert read_files(files, ROOT) == expected
-    assert expected["x"] == {"y": None}  # null takes the place of a value, as the schema allows
+    assert expected["x"] == {"y": None}  # null replaces a value, as the schema allows
 
 
 def test_a_file_is_laid_over_the_one_that_it_extends() -> None:
@@ -176,7 +176,7 @@ def test_a_file_is_laid_over_the_one_that_it_extends() -> None:
 def test_shipped_files_can_be_extended_by_name_from_anywhere() -> None:
     file = write("deep/inside/my.yaml", {"extends": "losses_office.yaml"})
     assert [path.name for path in layers([file], ROOT)] == ["office.yaml", "losses_office.yaml", "my.yaml"]
-    write("deep/inside/losses_office.yaml", {"a": 1})  # a file beside it comes first
+    write("deep/inside/losses_office.yaml", {"a": 1})  # a file in the same folder comes first
     assert read_files([file], ROOT) == {"a": 1}
 
 

@@ -1,4 +1,4 @@
-"""Numbers of a configuration: whole floats, infinite values, seeds, sizes; and values that are none of YAML's."""
+"""Numbers of a configuration: whole floats, infinite values, seeds, sizes; and values that YAML does not define."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMAS = {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / "conf
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The demo with the key ``a.b.0`` set."""
+    """Return the demo with the key ``a.b.0`` set."""
     config = deepcopy(DEMO)
     *parents, key = path.split(".")
     place: Any = config
@@ -97,18 +97,26 @@ def test_whole_floats_in_models_and_variants() -> None:
     ("path", "value", "expected"),
     [
         ("run.seeds", [1, 1.0], "run.seeds: [1, 1] has non-unique elements"),
-        ("run.seeds", [True], "run.seeds.0: expected a whole number, found True"),
-        ("experiments.exact.train.steps", True, "experiments.exact.train.steps: expected a whole number, found True"),
+        ("run.seeds", [True], "run.seeds.0: expected an integer, found True"),
+        ("experiments.exact.train.steps", True, "experiments.exact.train.steps: expected an integer, found True"),
         ("experiments.exact.train.loss.tau", True, "train.loss.tau: expected a number or a map, found True"),
-        ("benchmarks.place_recognition.queries", True, "expected a whole number, found True"),
-        ("run.seeds", ["0"], "run.seeds.0: expected a whole number, found '0' (text to YAML: write 0, without quotes)"),
-        ("experiments.exact.train.steps", "1e3", "found '1e3' (text to YAML: write 1000, without quotes)"),
-        ("experiments.exact.train.steps", "many", "expected a whole number, found 'many'"),
-        ("experiments.exact.train.steps", 2.5, "expected a whole number, found 2.5"),
-        ("experiments.exact.train.optimiser.lr", "1e-5", "write 1.0e-05, with a point"),  # 1e-05 would be text again
-        ("experiments.exact.train.loss.rho", "2e-1", "a list, found '2e-1' (text to YAML: write 0.2, with a point"),
+        ("benchmarks.place_recognition.queries", True, "expected an integer, found True"),
+        (
+            "run.seeds",
+            ["0"],
+            "run.seeds.0: expected an integer, found '0' (YAML reads this as text: write 0, without quotes)",
+        ),
+        ("experiments.exact.train.steps", "1e3", "found '1e3' (YAML reads this as text: write 1000, without quotes)"),
+        ("experiments.exact.train.steps", "many", "expected an integer, found 'many'"),
+        ("experiments.exact.train.steps", 2.5, "expected an integer, found 2.5"),
+        ("experiments.exact.train.optimiser.lr", "1e-5", "write 1.0e-05, with a point"),  # 1e-05 would be read as text
+        (
+            "experiments.exact.train.loss.rho",
+            "2e-1",
+            "a list, found '2e-1' (YAML reads this as text: write 0.2, with a point",
+        ),
         ("experiments.exact.train.optimiser.lr", "inf", "found 'inf' (write a finite number)"),
-        ("benchmarks.place_recognition.queries", 3.5, "expected a whole number, found 3.5"),
+        ("benchmarks.place_recognition.queries", 3.5, "expected an integer, found 3.5"),
         ("figures.scene", "a b", "figures.scene: invalid name 'a b'"),
         ("experiments.exact.title", "", "experiments.exact.title"),
     ],
@@ -246,7 +254,7 @@ def test_all_of_these_are_listed_together() -> None:
 def test_values_that_yaml_gives_and_json_does_not_know() -> None:
     config = changed("datasets.houses.scenes", [*DEMO["datasets"]["houses"]["scenes"], date(2020, 1, 2)])
     assert "2020-01-02" in load(config, ROOT)["datasets"]["houses"]["scenes"]
-    assert "datasets: the key True is no text to YAML" in problems(changed("datasets", {True: {}}))[0]
+    assert "datasets: YAML does not read the key True as text" in problems(changed("datasets", {True: {}}))[0]
     assert (
         "experiments.exact.title: expected text or a number, found bytes"
         in problems(changed("experiments.exact.title", b"x"))[0]

@@ -1,4 +1,4 @@
-"""The tables of ``config/README.md`` are those of the schema, and every default has one source."""
+"""The tables of ``config/README.md`` are those of the schema, and every default is stated once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_row_states_the_default_of_its_key(topic: str, row: str) -> None:
 
 
 def properties(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All keys of a schema and what it says about them, also inside conditions and lists."""
+    """Return all keys of a schema and their descriptions, including those inside conditions and lists."""
     if isinstance(schema, list):
         for item in schema:
             yield from properties(item)

@@ -1,4 +1,4 @@
-"""GPUs of a machine that has none: the listing is given, and processes compete for the locks of their system."""
+"""GPUs, on a machine without any: the list of GPUs is simulated, and processes compete for real locks."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_jobs_take_different_gpus_and_share_when_none_is_free(tmp_path, caplog, 
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
             assert "GPU 0 is shared with 1 other job" in caplog.text
             with claimed_gpus(2, GPUS, tmp_path) as other:
-                assert [gpu.name for gpu in other] == ["1", "2"]  # those with one job each
+                assert [gpu.name for gpu in other] == ["1", "2"]  # the GPUs with one job each
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2"
     with claimed_gpus(1, GPUS, tmp_path) as again:
         assert [gpu.name for gpu in again] == ["0"]

@@ -1,4 +1,4 @@
-"""The documentation site: every link leads somewhere, the reference is complete, and no page requests another host."""
+"""The documentation site: every link has a target, the reference is complete, and no page requests another host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGE = Path(loco.__file__).parent
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built strictly: warnings, of links that lead nowhere for example, are errors."""
+    """Build the site strictly: warnings, for example about links without target, are errors."""
     folder = tmp_path_factory.mktemp("site")
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
@@ -89,7 +89,7 @@ def test_documents_stay_short():
 
 
 def test_messages_that_the_documents_quote_are_those_of_the_code() -> None:
-    """The symptoms of the recovery table, without those of Snakemake and the system, and the printed output."""
+    """Return the symptoms of the recovery table, without those of Snakemake and the system, and the printed output."""
     said = "\n".join(_texts(ast.parse(file.read_text(encoding="utf-8"))) for file in (ROOT / "loco").rglob("*.py"))
     running = (ROOT / "docs/running.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*?) \|", running.partition("| symptom |")[2].partition("\n\n")[0], re.M)

@@ -1,4 +1,4 @@
-"""What is stated about the project outside of its code agrees: packages and their versions, citation, security."""
+"""Statements about the project outside its code agree: packages and their versions, citation, security."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def constraints() -> dict[str, str]:
 
 
 def conda_pins() -> dict[str, str]:
-    """Pinned packages by their PyPI name; system libraries are not pinned."""
+    """Return pinned packages by their PyPI name; system libraries are not pinned."""
     *conda, pip = ENVIRONMENT
     pins = [line.split("=", 1) for line in conda if "=" in line] + [line.split("==") for line in pip["pip"]]
     return {CONDA_NAMES.get(name, name): version for name, version in pins if name != "python"}
@@ -81,3 +81,12 @@ def test_the_quick_selection_covers_every_package() -> None:
     assert [name for name in names if not (tests / f"{name}.py").is_file()] == []
     packages = {path.parent.name for path in tests.glob("*/test_*.py")}
     assert {name.split("/")[0] for name in names if "/" in name} == packages
+
+
+def test_the_image_has_the_libraries_of_the_makefile_and_the_python_of_conda() -> None:
+    makefile, image = (ROOT / "Makefile").read_text(), (ROOT / "Dockerfile").read_text()
+    libraries = set(re.search(r"^SYSTEM_LIBRARIES := (.*)$", makefile, re.MULTILINE)[1].split())
+    installed = re.search(r"apt-get install .*?\n(.*?)&&", image, re.DOTALL)[1]
+    assert set(installed.replace("\\", "").split()) == libraries
+    (python,) = (line for line in ENVIRONMENT if isinstance(line, str) and line.startswith("python="))
+    assert f"FROM python:{python.removeprefix('python=')}-" in image

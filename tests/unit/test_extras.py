@@ -18,20 +18,20 @@ from loco.extras import EXTRAS, named_extras
 
 PACKAGE = Path(loco.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-# Packages whose name on PyPI is not the one by which they are imported.
+# Packages whose name on PyPI differs from the name by which they are imported.
 PYPI_NAMES = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
 OTHERS = {"triton"}  # a dependency of PyTorch on the platforms where it can be used
 
 
 def extra_of(package: str) -> set[str]:
-    """The extras that install a package, by pyproject.toml."""
+    """Return the extras that install a package, according to pyproject.toml."""
     name = PYPI_NAMES.get(package, package)
     extras = PROJECT["optional-dependencies"]
     return {extra for extra, lines in extras.items() if name in {Requirement(line).name for line in lines}}
 
 
 def imported_packages() -> set[str]:
-    """Every package outside of the standard library that a module of the project imports, anywhere in it."""
+    """Return every package outside the standard library that a module of the project imports, at any place."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):

@@ -39,7 +39,7 @@ def test_text_is_decoded_with_and_without_a_mark():
 
 
 def test_only_regular_files_are_opened(tmp_path):
-    """None of them blocks, and none is read without end."""
+    """Opening other kinds of files does not block, and none is read without limit."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as bound:

@@ -96,7 +96,7 @@ FILES = {
 
 
 class Package:
-    """A package of the same name with a script beside it: script -> loco.area -> loco.numbers.known, loco.digits."""
+    """Write a package of this name and a script beside it: script -> loco.area -> loco.numbers.known, loco.digits."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -132,7 +132,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
 
 @pytest.fixture
 def of_source(tmp_path: Path) -> Callable[[str], str]:
-    """Fingerprint of a script with this text."""
+    """Return the fingerprint of a script with this text."""
     numbers = itertools.count()
 
     def fingerprint(source: str) -> str:
@@ -240,7 +240,7 @@ def test_modules_that_do_not_count_count_as_entries(package: Package, module: st
 
 
 MODULES = {"loco/a/__init__.py": "", "loco/a/b.py": "def f():\n    return 1\n\n\ndef g():\n    return 1\n"}
-IMPORTS = {  # script -> whether it counts f and g of loco.a.b
+IMPORTS = {  # script -> whether its fingerprint includes f and g of loco.a.b
     "from loco.a.b import f": (True, False),
     "from loco.a.b import f as h": (True, False),
     "from loco.a.b import *": (True, True),
@@ -253,7 +253,7 @@ IMPORTS = {  # script -> whether it counts f and g of loco.a.b
     "import loco.a": (False, False),
     "if TYPE_CHECKING:\n    from loco.a.b import f\nelse:\n    from loco.a.b import g": (False, True),
 }
-REEXPORTS = {  # loco/a/__init__.py -> whether a script with `from loco.a import f` counts f and g of loco.a.b
+REEXPORTS = {  # loco/a/__init__.py -> whether a script with `from loco.a import f` includes f and g of loco.a.b
     "from loco.a.b import f, g": (True, False),
     "from .b import f\nfrom .b import g": (True, False),
     "from .b import g as f, f as g": (False, True),
@@ -439,7 +439,7 @@ def test_a_file_that_is_not_python_is_named(package: Package) -> None:
         package.fingerprint("missing.py")
 
 
-# A syntax of every kind; a version of Python that reads any of it in another way is noticed by the digest.
+# Every kind of syntax; if a version of Python parses any of it differently, the digest changes.
 EVERY_SYNTAX = r"""
 from __future__ import annotations
 import os.path as p, sys
@@ -500,12 +500,12 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
 
 def test_digest_of_every_syntax_is_the_same_for_ever(of_source: Callable[[str], str]) -> None:
-    """If this fails with a new version of Python, its syntax tree has a new form: write it in the old one."""
+    """If this fails with a new version of Python, its syntax tree has a new form: convert it to the old one."""
     assert of_source(EVERY_SYNTAX) == GOLDEN
 
 
 def test_the_example_has_every_syntax() -> None:
-    """All node types of this version of Python, but those of newer syntax, of other modes and of older versions."""
+    """Return all node types of this version of Python, except those of newer syntax, other modes and older versions."""
     newer = {"TemplateStr", "Interpolation", "TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple"}
     other_modes = {"Interactive", "Expression", "FunctionType", "TypeIgnore"}
     older = {"AugLoad", "AugStore", "ExtSlice", "Index", "Param", "Suite", "slice"}
@@ -518,7 +518,7 @@ def test_the_example_has_every_syntax() -> None:
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of this version on this machine that can be started."""
+    """Return a Python of this version on this machine that can be started."""
     folders = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin"))
     candidates = [shutil.which(f"python{version}"), *(str(folder / "python") for folder in folders)]
     check = f"import sys; sys.exit(sys.version_info[:2] != {tuple(map(int, version.split('.')))})"

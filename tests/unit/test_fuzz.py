@@ -1,4 +1,4 @@
-"""A few hundred mutations of every format: no crash, no hang, no bug, no more than 1 GB (``benchmarks.fuzz``)."""
+"""A few hundred mutations of every format cause no crash, no hang, no bug, and at most 1 GB (``benchmarks.fuzz``)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_mutations_are_read_or_refused(target):
 
 @pytest.mark.parametrize("fault", ["crash", "hang", "foreign", "memory"])
 def test_faults_are_found(fault):
-    """The campaign goes on after each."""
+    """The campaign continues after each."""
     done = fuzz("--mutations", "2", "--seconds", "0.5", "--targets", fault)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{fault.upper()}: 2" in done.stdout

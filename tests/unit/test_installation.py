@@ -1,4 +1,4 @@
-"""A wheel, installed with the packages of the base alone, extracts features outside of the repository."""
+"""A wheel, installed with the packages of the base only, extracts features outside the repository."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCES = ("loco", "pyproject.toml", "README.md", "LICENSE")
 
 
 def closure(lines: list[str]) -> dict[str, metadata.Distribution]:
-    """The installed distributions that requirements need, directly or by way of others, on this platform."""
+    """Return the installed distributions that requirements need, directly or indirectly, on this platform."""
     found: dict[str, metadata.Distribution] = {}
     waiting = [Requirement(line) for line in lines]
     for requirement in waiting:
@@ -46,7 +46,7 @@ def link(distribution: metadata.Distribution, site_packages: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """An environment with a wheel of the project and the packages of the base, without a download."""
+    """Create an environment with a wheel of the project and the packages of the base, without a download."""
     folder = tmp_path_factory.mktemp("installation")
     source = folder / "source"  # setuptools writes beside what it builds
     source.mkdir()

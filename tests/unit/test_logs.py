@@ -1,10 +1,12 @@
-"""The frame around a job: what it leaves in the log, and how it ends. Each runs in a process of its own."""
+"""The wrapper of a job: what it writes to the log, and how it ends. Each test runs in a separate process."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+
+from loco.logs import unfinished_logs
 
 ROOT = Path(__file__).parents[2]
 HEAD = "import logging, os, warnings\nfrom loco.errors import DataError\nfrom loco.logs import job\n"
@@ -38,6 +40,24 @@ def test_a_fault_of_the_program_is_logged_with_traceback(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in log
     assert "ZeroDivisionError" in log
+
+
+def test_logs_of_jobs_that_have_not_finished(tmp_path: Path) -> None:
+    """By their last message: not those that have finished, whatever they reported before."""
+    logs = tmp_path / "results"
+    done, _ = run(logs, "logging.getLogger('loco.x').error('a remark')")
+    assert done.returncode == 0
+    assert unfinished_logs(tmp_path) == {}
+    run(logs, "raise DataError('is missing', file='a.zip', scene='ash', remedy='download it')")
+    assert unfinished_logs(tmp_path) == {logs / "logs/step.log": "failed"}
+    run(logs, "logging.getLogger('loco.x').info('finished half'); os._exit(9)")
+    cluster = tmp_path / ".snakemake/slurm_logs/rule_train/17.log"
+    cluster.parent.mkdir(parents=True)
+    cluster.write_text("slurmstepd: error: killed")
+    assert unfinished_logs(tmp_path) == {
+        logs / "logs/step.log": "runs, or was killed (by a limit of time or memory)",
+        cluster: "output of a SLURM job that failed or still runs",
+    }
 
 
 def test_libraries_are_held_to_the_threads(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ except ConfigError as error:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with the benchmark."""
+    """Return a copy of the repository with the benchmark."""
     root = tmp_path_factory.mktemp("repository")
     for folder in COPIED:
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -123,14 +123,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def insert(path: Path, anchor: str, text: str) -> None:
-    """Put a text, which repeats the anchor, at the anchor."""
+    """Replace the anchor by a text, which repeats the anchor."""
     content = path.read_text(encoding="utf-8")
     assert content.count(anchor) == 1
     path.write_text(content.replace(anchor, text), encoding="utf-8")
 
 
 def changed(ours: Path, theirs: Path) -> set[str]:
-    """Files that differ between two folders, or are in one of them alone."""
+    """Return files that differ between two folders, or exist in one of them only."""
     files = {path.relative_to(root) for root in (ours, theirs) for path in root.rglob("*") if path.is_file()}
     files = {file for file in files if "__pycache__" not in file.parts}
     _, different, absent = filecmp.cmpfiles(ours, theirs, files, shallow=False)

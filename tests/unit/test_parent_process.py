@@ -22,7 +22,7 @@ with job({log!r}):
         while not __import__("os").path.exists({go!r}):
             time.sleep(0.05)
 """
-# As Snakemake starts a script: a shell between the two, which cannot replace itself by the job.
+# As Snakemake starts a script: with a shell in between, which cannot replace itself by the job.
 PARENT = "import subprocess, sys; subprocess.run(['bash', '-c', f'set -e; {sys.executable} {sys.argv[1]}; true'])"
 
 
@@ -66,11 +66,11 @@ def test_a_job_ends_when_its_parent_is_killed(started):
 
 
 def test_a_job_that_was_stopped_meanwhile_does_not_write_its_file(started):
-    """It goes on just before the rename, where no watch has looked again yet."""
+    """The job continues just before the rename, where no watch has checked the parent again yet."""
     parent, number, out, _, go = started
     os.kill(number, signal.SIGSTOP)
     parent.kill()
-    parent.wait()  # a killed process may run on for a moment
+    parent.wait()  # a killed process may continue for a moment
     go.touch()
     os.kill(number, signal.SIGCONT)
     assert ended(number, within=10)
@@ -79,7 +79,7 @@ def test_a_job_that_was_stopped_meanwhile_does_not_write_its_file(started):
 
 def test_a_job_whose_parent_lives_goes_on(started):
     parent, _, out, _, go = started
-    time.sleep(1.5)  # the watch has looked
+    time.sleep(1.5)  # the watch has checked the parent
     go.touch()
     assert parent.wait(10) == 0
     assert out.read_text() == "of old settings"

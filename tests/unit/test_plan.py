@@ -1,4 +1,4 @@
-"""The plan of a run, from a configuration alone: nothing is run, and no file needs to be there."""
+"""The plan of a run, from a configuration only: nothing is run, and no file needs to exist."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make(tmp_path, monkeypatch):
 
     def plan(replaced_batch: bool = False, **changes) -> Plan:
         config = copy.deepcopy(base)
-        if replaced_batch:  # the changes have another one: the two kinds share no keys
+        if replaced_batch:  # `changes` contains another kind of batch, which shares no keys with this one
             del config["experiments"]["quick"]["train"]["batch"]
         update_config(config, copy.deepcopy(changes))
         return Plan(load(config, ROOT), ROOT)
@@ -84,7 +84,7 @@ def test_every_file_of_a_run_has_a_recipe_by_its_path(make):
 
 
 def inputs_of(plan: Plan, path: str) -> list[str]:
-    """The files that a file is made from, by the plan's own methods."""
+    """Return the files from which a file is made, by the methods of the plan."""
     for pattern, ask in {
         paths.METRICS: plan.evaluate_inputs,
         paths.FEATURES: plan.extract_inputs,
@@ -100,7 +100,7 @@ def inputs_of(plan: Plan, path: str) -> list[str]:
     return []
 
 
-CHANGES = {  # a change -> the steps whose recipes it changes, of those of the tiny run
+CHANGES = {  # a change -> the steps whose recipes it changes, among those of the tiny run
     "simulated scenes": ({"datasets": {"tiny": {"simulate": {"seed": 2}}}}, {"simulate", "check", "frames", "points"}),
     "check": ({"datasets": {"tiny": {"check": {"decode": "sample"}}}}, {"check", "frames", "points"}),
     "frames": (frames_settings(max_hole_fraction=0.8), {"frames", "points"}),
@@ -134,7 +134,7 @@ def test_a_change_reaches_what_stands_below_it_and_nothing_else(make, name):
 
 
 def test_raw_folders_count(make):
-    """Without Snakemake's own notes, scenes of another folder would pass for those of this one."""
+    """Without Snakemake's own records, scenes of another folder would be taken for those of this one."""
     dataset = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["datasets"]["tiny"]
     real = {key: value for key, value in dataset.items() if key != "simulate"}
     one, other = (make(datasets={"real": {**real, "raw": raw}}).frames_recipe("real") for raw in ("a", "b"))
@@ -149,16 +149,16 @@ def test_the_depth_scale_of_a_dataset_counts_from_the_check_on(make):
     assert scaled.check_scene_recipe("real").settings["depth_scale"] == 1000
     for recipe in ("check_scene_recipe", "frames_recipe", "fuse_recipe"):
         assert getattr(default, recipe)("real").id != getattr(scaled, recipe)("real").id
-    # The manifest states the scale and is written again; nothing else of the steps behind it changes.
+    # The manifest states the scale and is written again; nothing else in later steps changes.
     assert default.frames_recipe("real").own == scaled.frames_recipe("real").own
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "scannet"}, r"real.depth_scale: is for real data in the formats seven_scenes, tum_rgbd"),
+        ({"format": "scannet"}, r"real.depth_scale: applies to real data in the formats seven_scenes, tum_rgbd"),
         ({"simulate": {"seed": 0, "rooms": 1, "images": 3, "image": {"height": 48, "width": 64}, "repetition": 0},
-          "raw": "results/raw/real"}, r"real.depth_scale: is for real data"),
+          "raw": "results/raw/real"}, r"real.depth_scale: applies to real data"),
         ({"depth_scale": 0}, r"depth_scale"),
         ({"depth_scale": "1000"}, r"depth_scale"),
     ],
@@ -229,7 +229,7 @@ def test_a_model_made_from_itself_is_refused(make):
 
 
 def test_weights_that_vanish_after_the_configuration_was_loaded_are_an_error(make, tmp_path):
-    """Snakemake would take the output that is there for the right one."""
+    """Snakemake would take the existing output for the right one."""
     (tmp_path / "start.safetensors").write_bytes(b"x")
     tuned = {
         "title": "tuned",
@@ -259,7 +259,7 @@ def test_stored_encodings_are_inputs_of_all_that_reads_them(make, tmp_path):
     assert sorted(plan.encode_inputs(encoder, "tiny", "ash")["weights"]) == [
         str(tmp_path / "dino" / name) for name in ("config.json", "model.safetensors")
     ]
-    # The components are found, not drawn: no seed decides anything.
+    # The components are computed without random draws, so no seed has an effect.
     assert plan.checkpoint("pca", "tiny", 3) == "tiny-deterministic"
     assert plan.fit_pca_recipe("tiny", "pca", "deterministic").settings["seed"] is None
 
@@ -281,7 +281,7 @@ PAIRED = {"batch": {"radius": 0.2, "images": 4, "scenes_by": "equal", "patches_p
 
 
 def paired(make, **changes):
-    """The plan of the tiny run whose experiment draws its batches from positive pairs."""
+    """Return the plan of the tiny run whose experiment draws its batches from positive pairs."""
     quick = {"quick": {"train": {**copy.deepcopy(PAIRED), **changes}}}
     return make(replaced_batch=True, experiments=quick)
 
@@ -323,7 +323,7 @@ def test_planning_imports_nothing_heavy():
 
 
 def one_room(make, run=("tiny",), **benchmarks) -> Plan:
-    """The training and test scenes are of one room; a second split trains on less of it, a third on another room."""
+    """The training and test scenes are in one room; a second split trains on a part of it, a third on another room."""
     simulated = make().config["datasets"]["tiny"]
     splits = {"less": {"train": {"tiny": ["birch"]}, "test": {"tiny": ["cedar"]}}}
     splits["other"] = {"train": {"elsewhere": ["oak"]}, "test": {"tiny": ["cedar"]}}
@@ -384,7 +384,7 @@ def test_an_extractor_is_evaluated_for_each_training_that_scores_are_split_by(ma
     [
         ({"seen_by_training": "report"}, "no split of the run has training scenes in the world frame"),
         ({"seen_within": 0.1}, "seen_within: has no effect without"),
-        ({"seen_by_training": "report", "seen_within": 0.3}, "must not be more than unseen_beyond"),
+        ({"seen_by_training": "report", "seen_within": 0.3}, "must not exceed unseen_beyond"),
     ],
 )
 def test_reports_of_what_training_has_seen_that_mean_nothing_are_refused(make, benchmarks, message):
@@ -396,7 +396,7 @@ def test_a_world_frame_is_for_images_with_places(make):
     photographs = {"format": "hpatches", "raw": "raw", "scenes": ["v_wall"], "check": {"decode": "all"}}
     photographs |= {"frames": {"height": 48, "width": 64, "images": "all", "max_hole_fraction": 1}}
     photographs |= {"patches": {"stride": 16, "overlap_tolerance": 0.05}, "world_frame": "wall"}
-    with pytest.raises(ConfigError, match="world_frame: the format `hpatches` has no 3D places"):
+    with pytest.raises(ConfigError, match="world_frame: the format `hpatches` has no 3D points"):
         make(datasets={"walls": photographs})
 
 
@@ -446,7 +446,7 @@ def test_keypoints_have_a_row_where_a_benchmark_matches_keypoints_and_no_feature
                     }
                 }
             },
-            "models.1: `sift_keypoints` has no feature maps to join",
+            "models.1: `sift_keypoints` has no feature maps to concatenate",
         ),
     ],
 )

@@ -20,7 +20,7 @@ def read(*names: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    """The configuration of the command in its header, but for the label table, which is part of the download."""
+    """Return the configuration of the command in its header, without the label table, which is part of the download."""
     config = read("published")
     config["datasets"]["matterport3d"]["labels"]["mapping"] = "config/labels/simulated.tsv"
     return load(config, ROOT)

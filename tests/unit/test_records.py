@@ -1,4 +1,4 @@
-"""Records against recipes: what differs is named with both values."""
+"""Records are compared with recipes: each difference is named with both values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``loco init``: every layout is recognised, and what is written is a configuration that the loader accepts."""
+"""``loco init`` recognises every layout, and writes a configuration that the loader accepts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loco.starter import frame_size, split
 
 ROOT = Path(__file__).parents[2]
 HOUSE: dict[str, Any] = {"seed": 1, "rooms": 1, "repetition": 0.3, "image": {"height": 48, "width": 64}}
-SIMULATED = ("matterport3d", "scannet", "seven_scenes", "tum_rgbd", "posed_rgbd", "colmap")
+SIMULATED = ("matterport3d", "scannet", "seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio", "colmap")
 
 
 def write_photographs(folder: Path, count: int = 3, size: tuple[int, int] = (600, 800)) -> None:
@@ -32,7 +32,7 @@ def write_photographs(folder: Path, count: int = 3, size: tuple[int, int] = (600
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of two scenes of each kind."""
+    """Return the folder of two scenes of each kind."""
     root = tmp_path_factory.mktemp("kinds")
 
     def folder(kind: str) -> Path:
@@ -93,7 +93,7 @@ def test_a_single_scene_is_evaluated_and_the_file_says_what_a_training_needs(
     assert config["run"]["experiments"] == ["untrained", "dense_sift"]
     (parts,) = config["splits"].values()
     assert parts == {"test": {next(iter(config["datasets"])): ["scene0001_00"]}}
-    assert "Record another scene" in Path("one.yaml").read_text()
+    assert "record another scene" in Path("one.yaml").read_text()
 
 
 def test_scenes_are_found_below_the_given_folder(raw: Callable[[str], Path], here: Path) -> None:

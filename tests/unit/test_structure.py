@@ -1,4 +1,4 @@
-"""The import graph of the package: no cycles, and which parts may know which."""
+"""The import graph of the package: it has no cycles, and parts import only the parts that they may depend on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Graph = dict[str, set[str]]
 
 
 def module_names(package: Path) -> dict[str, Path]:
-    """Dotted name -> file of every module below a package; a package's own module has the package's name."""
+    """Return dotted name -> file of every module below a package; a package's own module has the package's name."""
     paths = sorted(package.rglob("*.py"))
     names = (path.relative_to(package.parent).with_suffix("").parts for path in paths)
     return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for parts, path in zip(names, paths)}
 
 
 def import_graph(package: Path) -> Graph:
-    """Module -> modules of the package that it imports: anywhere, in functions and for type checking, too.
+    """Return module -> modules of the package that it imports, including imports in functions and for type checking.
 
-    ``from a.b import c`` imports the module ``a.b.c`` if there is one, else ``a.b``. To import a module runs the
-    packages around it, so they are imported as well, but for those that the importing module is in itself.
+    ``from a.b import c`` imports the module ``a.b.c`` if there is one, else ``a.b``. Importing a module runs the
+    packages that contain it, so they are imported as well, except those that contain the importing module.
     """
     files = module_names(package)
     return {name: _imports(name, path, files) for name, path in files.items()}
@@ -48,7 +48,7 @@ def _imports(name: str, path: Path, files: dict[str, Path]) -> set[str]:
 
 
 def cycles(graph: Graph) -> list[list[str]]:
-    """One cycle of each strongly connected component of more than one module."""
+    """Return one cycle of each strongly connected component of more than one module."""
     found, left = [], set(graph)
     while left:
         start = min(left)
@@ -69,7 +69,7 @@ def reachable(graph: Graph, start: str) -> set[str]:
 
 
 def _path(graph: Graph, start: str, component: set[str]) -> list[str]:
-    """A shortest way from a module back to itself."""
+    """Return a shortest path from a module back to itself."""
     before, waiting = {}, [start]
     for module in waiting:
         for following in sorted(graph[module] & component):
@@ -93,7 +93,7 @@ def test_no_module_imports_itself_by_way_of_others(graph):
     assert not found, "import cycles:\n" + "\n".join(" -> ".join(cycle) for cycle in found)
 
 
-# Part of the package -> parts that it must not import, directly or by way of others.
+# Part of the package -> parts that it must not import, directly or indirectly.
 UNKNOWN = {
     "loco.geometry": {"loco.storage", "loco.datasets", "loco.models", "loco.training", "loco.evaluation"},
     "loco.datasets": {"loco.storage", "loco.models", "loco.training", "loco.evaluation", "loco.steps", "loco.simulate"},

@@ -17,12 +17,12 @@ from loco.verify import Finding, _verify_file, report, verify
 
 
 def write_other(path: Path, text: str) -> None:
-    """Weights of another project, which have no content id."""
+    """Write weights of another project, which have no content id."""
     path.write_text(text)
 
 
 def write_own(path: Path, text: str) -> None:
-    """A file of this project, which has one."""
+    """Write a file of this project, which has a content id."""
     write_json(path, {"weights": text}, "model", 1)
 
 
@@ -40,7 +40,7 @@ def test_weights_that_were_replaced_make_a_file_outdated(tmp_path, monkeypatch, 
     count, (finding,) = verify(results, None, 1)
     assert (count, finding.kind, finding.file) == (1, "outdated", results / "manifests/d/s.json")
     assert "backbone.safetensors" in finding.problem
-    weights.unlink()  # nothing can be said
+    weights.unlink()  # their state is unknown
     assert verify(results, None, 1) == (1, [])
 
 

@@ -1,4 +1,4 @@
-"""Weight paths are resolved by their names and by what exists, without loading anything."""
+"""Weight paths are resolved by their names and by existing files, without loading anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loco.weights import SHORT_NAMES, hub_name, is_product, model_file, weights_
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, which is also the home folder."""
+    """Use an empty working directory, which is also the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path

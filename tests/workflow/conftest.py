@@ -1,4 +1,4 @@
-"""The real workflow on a tiny world: run once, then copied for every test that changes something."""
+"""The real workflow on a tiny world, which is run once, then copied for every test that changes something."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL = "results/train/tiny/quick/seed0/model.safetensors"
 
 
 class World:
-    """A copy of the workflow (``workflow/``) and a working directory (``run/``), driven by the command line."""
+    """A copy of the workflow (``workflow/``) and a working directory (``run/``), controlled by the command line."""
 
     def __init__(self, root: Path) -> None:
         self.workflow, self.directory = root / "workflow", root / "run"
@@ -44,7 +44,7 @@ class World:
 
     def clone(self, root: Path) -> World:
         """Copy this world as it is, its configuration included."""
-        unfinished = shutil.ignore_patterns("*.pyc.*")  # bytecode that another worker's dry run may be writing
+        unfinished = shutil.ignore_patterns("*.pyc.*")  # bytecode that a dry run of another worker may be writing
         shutil.copytree(self.workflow.parent, root, dirs_exist_ok=True, ignore=unfinished)
         world = World(root)
         own = self.directory
@@ -52,32 +52,32 @@ class World:
         return world
 
     def view(self, folder: Path) -> World:
-        """This world with a configuration of its own, which is kept in ``folder``: for dry runs."""
+        """Return this world with another configuration, which is written to ``folder``, for dry runs."""
         world = World(self.workflow.parent)
         world.configs, world.overlays = list(self.configs), folder
         return world
 
     def overlay(self, config: dict[str, Any]) -> None:
-        """Lay another configuration over those so far."""
+        """Merge another configuration over the present ones."""
         path = self.overlays / f"overlay{len(self.configs)}.yaml"
         path.write_text(yaml.safe_dump(config))
         self.configs.append(path)
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of Snakemake on this world."""
+        """Return the command line of Snakemake for this world."""
         configs = [str(path) for path in self.configs]
         snakefile, directory = str(self.workflow / "Snakefile"), str(self.directory)
         place = ["--configfile", *configs, "--snakefile", snakefile, "--directory", directory]
         return [sys.executable, "-m", "snakemake", *place, *arguments]
 
     def environment(self, *modules: Path) -> dict[str, str]:
-        """The environment of Snakemake; ``modules`` are folders that Python looks for modules in, before the others."""
+        """Return the environment of Snakemake; ``modules`` are folders in which Python looks for modules first."""
         return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*modules, self.workflow]))}
 
     def snakemake(
         self, *arguments: str, file_size: int | None = None, modules: Sequence[Path] = ()
     ) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake; ``file_size`` limits every file that it writes, bytes (a full disk)."""
+        """Run Snakemake; ``file_size`` limits every file that it writes, bytes (like a full disk)."""
         limit = ["prlimit", f"--fsize={file_size}"] if file_size else []
         return subprocess.run(
             [*limit, *self.command(*arguments)],
@@ -88,13 +88,13 @@ class World:
         )
 
     def run(self, *arguments: str, cores: int = 1) -> str:
-        """Run Snakemake; it must succeed. Returns what it prints."""
+        """Run Snakemake, which must succeed, and return its output."""
         done = self.snakemake("--cores", str(cores), *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     def refuse(self, *arguments: str, file_size: int | None = None) -> str:
-        """Run Snakemake on one core; it must fail, without a traceback. Returns what it prints."""
+        """Run Snakemake on one core; it must fail, without a traceback. Return its output."""
         done = self.snakemake("--cores", "1", *arguments, file_size=file_size)
         said = done.stdout + done.stderr
         assert done.returncode != 0, said
@@ -102,7 +102,7 @@ class World:
         return said
 
     def plan(self, *arguments: str) -> Counter[str]:
-        """How many jobs of each rule would run."""
+        """Return the number of jobs of each rule that would run."""
         said = self.run("--dry-run", *arguments)
         _, _, stats = said.partition("Job stats:")
         jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
@@ -112,13 +112,13 @@ class World:
         return (self.directory / path).read_text()
 
     def results(self) -> dict[str, bytes]:
-        """Model and tables as they are: what a refused run must leave alone."""
+        """Return the contents of model and tables, which a refused run must not change."""
         files = [*self.directory.glob("results/tables/*"), self.directory / MODEL]
         return {str(file): file.read_bytes() for file in files}
 
 
 def download(raw: str, names: Iterable[str] = ("real",), **changes: Any) -> dict[str, Any]:
-    """Configuration of datasets like the tiny one whose scenes are not simulated: they are in ``raw``."""
+    """Return the configuration of datasets like the tiny one whose scenes are not simulated, but given in ``raw``."""
     tiny = yaml.safe_load(TINY.read_text())["datasets"]["tiny"]
     dataset = {key: value for key, value in tiny.items() if key != "simulate"} | changes
     return {"datasets": {name: {**dataset, "raw": raw.format(name)} for name in names}}
@@ -133,11 +133,11 @@ def edit(path: Path, old: str, new: str) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The tiny world after a whole run, which the workers of pytest-xdist share. Tests only read it."""
+    """Run the tiny world once for all workers of pytest-xdist. Tests only read it."""
     folder = tmp_path_factory.getbasetemp()
     root = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "finished"
     with root.with_name("finished.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker makes it, with the cores of those that wait
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker runs it, with the cores of the waiting workers
         if not (done := root.with_name("finished.done")).exists():
             shutil.rmtree(root, ignore_errors=True)
             World.new(root).run("all", cores=2)
@@ -147,11 +147,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def world(finished: World, tmp_path: Path) -> World:
-    """A copy of the finished world, to be changed."""
+    """Return a copy of the finished world that a test may change."""
     return finished.clone(tmp_path)
 
 
 @pytest.fixture
 def view(finished: World, tmp_path: Path) -> World:
-    """The finished world with a configuration of its own, for dry runs alone."""
+    """Return the finished world with another configuration, for dry runs only."""
     return finished.view(tmp_path)

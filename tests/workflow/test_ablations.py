@@ -1,4 +1,4 @@
-"""An ablation through the real workflow: its variants trained, evaluated, and put side by side."""
+"""An ablation through the real workflow: its variants are trained, evaluated, and shown side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_an_ablation_ends_in_tables_and_a_plot(world):
     variants = [{"name": "0.02"}, {"name": "0.2", "train": {"loss": {"tau": 0.2}}}]
     ablation = {"title": "tau", "experiment": "quick", "split": "tiny", "seeds": [0, 1], "variants": variants}
     world.overlay({"ablations": {"tau": ablation}})
-    assert world.plan("all") == {}  # it is no part of the run
+    assert world.plan("all") == {}  # an ablation is not a part of `all`
     world.run("ablation_tau")
     folder = world.directory / "results/ablations/tau"
     table = pd.read_csv(folder / "location_consistency.csv", dtype={"title": str})
@@ -38,7 +38,7 @@ def test_what_is_trained_on_may_vary(world):
     variants = [{"name": "birch", "split": "swapped"}, {"name": "ash"}]
     ablation = {"title": "trained on", "experiment": "quick", "split": "tiny", "seeds": [0], "variants": variants}
     world.overlay({"splits": {"swapped": swapped}, "ablations": {"scene": ablation}})
-    assert world.plan("ablation_scene")["train"] == 1  # the other is the run's own
+    assert world.plan("ablation_scene")["train"] == 1  # the other one belongs to the run
     world.run("ablation_scene")
     folder = world.directory / "results/ablations/scene"
     table = pd.read_csv(folder / "location_consistency.csv")
@@ -52,7 +52,7 @@ def test_what_is_trained_on_may_vary(world):
 
 @pytest.mark.long
 def test_trained_models_are_peers_and_starts_of_others(world):
-    """Of this run, so they are made first; a changed training makes what stands on it anew."""
+    """Trained models are made first; after a change of their training, all files that depend on them are made again."""
     trained = "results/train/tiny/quick/seed0"
     quick = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["experiments"]["quick"]
     experiments = {

@@ -1,4 +1,4 @@
-"""A head on a frozen backbone through the real workflow, on stored features and without."""
+"""A head on a frozen backbone through the real workflow, on stored encoder outputs and without."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loco.storage import Correspondences, Encoded
 
 @pytest.fixture(scope="module")
 def world(finished, tmp_path_factory):
-    """Two trainings that differ in whether the backbone's features are stored, and an extractor without training."""
+    """Return two trainings, with and without stored outputs of the backbone, and an extractor without training."""
     world = finished.clone(tmp_path_factory.mktemp("backbone"))
     torch.manual_seed(0)
     config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=10)
@@ -49,7 +49,7 @@ def test_stored_features_give_the_same_training(world):
     stored, computed = (
         pd.read_csv(world.directory / f"results/train/tiny/{name}/seed0/log.csv") for name in ("stored", "computed")
     )
-    np.testing.assert_allclose(stored["loss"], computed["loss"], atol=5e-3)  # they are stored in half precision
+    np.testing.assert_allclose(stored["loss"], computed["loss"], atol=5e-3)  # maps are stored in half precision
     np.testing.assert_allclose(stored["mean_ap"], computed["mean_ap"], atol=5e-3)
 
 
@@ -84,7 +84,7 @@ def test_tables_have_a_row_for_each(world):
 
 
 def test_principal_components_are_those_of_the_training_scenes(world):
-    """Against a singular value decomposition of all cells, in double precision."""
+    """Compare with a singular value decomposition of all cells, in double precision."""
     (path,) = (world.directory / "results/encoded").glob("*/*/ash.h5")
     with Encoded(path) as file:
         cells = file["encoded"][:].astype(float).transpose(0, 2, 3, 1).reshape(-1, 16)
@@ -123,7 +123,7 @@ def test_another_head_leaves_the_stored_features_and_the_others_alone(world):
 
 
 def test_a_backbone_that_was_moved_is_missed(world):
-    """By name, and results stay; then it is back, and nothing has to be made again."""
+    """Missing weights are reported by name, and results stay; when the weights are restored, nothing is made again."""
     before = world.results()
     (world.directory / "vit").rename(world.directory / "elsewhere")
     try:

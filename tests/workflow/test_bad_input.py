@@ -1,4 +1,4 @@
-"""Bad input: one clear message that names the file, the scene and the way out; nothing half-written; others go on."""
+"""Bad input causes one message with the file, the scene and the remedy; no partial files remain, others go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CAMERAS, REGIONS = "undistorted_camera_parameters.zip", "region_segmentations.zi
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], extra: dict[str, bytes] | None = None) -> None:
-    """Write a zip anew with its members changed (None: left as they are), and others added."""
+    """Rewrite a zip with changed members (None: unchanged), and added ones."""
     with zipfile.ZipFile(path) as old:
         members = {name: old.read(name) for name in old.namelist()}
     with zipfile.ZipFile(path, "w") as new:
@@ -67,7 +67,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def faulty(finished, tmp_path_factory):
-    """A run with --keep-going over one good scene and one of each fault; each is a dataset and a split of its own."""
+    """Run with --keep-going over one valid scene and one of each fault; each is a separate dataset and split."""
     world = finished.clone(tmp_path_factory.mktemp("faulty"))
     tiny = yaml.safe_load(world.configs[0].read_text())["datasets"]["tiny"]
     names = ["good", *FAULTS]

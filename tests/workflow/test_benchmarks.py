@@ -1,4 +1,4 @@
-"""All benchmarks on the tiny world, and on planes that its models are evaluated on without a training of their own."""
+"""All benchmarks on the tiny world, and on planes on which its models are evaluated without being trained on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLANES = ["i_ash", "v_ash"]
 
 @pytest.fixture
 def whole(world):
-    """The world, asked for everything."""
+    """Return the world with all benchmarks."""
     tiny = {"labels": {"mapping": "config/labels/simulated.tsv"}}
     simulate = {"seed": 1, "rooms": 1, "image": {"height": 64, "width": 80}, "repetition": 0.3}
     planes = {
@@ -56,7 +56,7 @@ def whole(world):
 @pytest.mark.long
 def test_every_benchmark_ends_in_a_table(whole, finished):
     plan = whole.plan("all")
-    assert not {"train", "location_consistency_dots", "table_pixel_correspondence"} & plan.keys()  # as they were
+    assert not {"train", "location_consistency_dots", "table_pixel_correspondence"} & plan.keys()  # unchanged
     assert (plan["evaluate"], plan["label"]) == (2 * 6, 1)
     whole.run("all")
     assert not whole.plan("all")
@@ -79,9 +79,10 @@ def test_every_benchmark_ends_in_a_table(whole, finished):
     }
     places = pd.read_csv(whole.directory / "results/tables/place_recognition.csv").set_index("condition")["value"]
     assert places["mean"].notna().all()
-    assert places["class token"].isna().all()  # a convolutional network has none, and that is no zero
+    # A convolutional network has no class token, and its score is missing, not zero.
+    assert places["class token"].isna().all()
 
-    # Another mapping of the labels concerns the segmentations alone.
+    # Another mapping of the labels affects the segmentations only.
     mapping = whole.workflow / "config/labels/simulated.tsv"
     mapping.write_text(mapping.read_text() + "a thing that is nowhere\tobjects\n")
     plan = whole.plan("tables")
@@ -92,7 +93,7 @@ def test_every_benchmark_ends_in_a_table(whole, finished):
 
 @pytest.fixture(scope="module")
 def extended(finished, tmp_path_factory):
-    """The world with one more benchmark, which takes four files."""
+    """Return the world with one more benchmark, which takes four files."""
     world = finished.clone(tmp_path_factory.mktemp("extended"))
     (world.workflow / "loco/evaluation/feature_norm.py").write_text(MODULE.lstrip())
     insert(world.workflow / "loco/evaluation/catalogue.py", "\n)\n\nBENCHMARKS", ENTRY)

@@ -1,4 +1,4 @@
-"""Configurations through Snakemake: what cannot be used is refused with its key, in a sentence."""
+"""Configurations through Snakemake: an invalid configuration is refused, with its key, in a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AGAIN = (
 REFUSED: dict[str, tuple[str, list[str]]] = {
     "a scene that is none": (
         "splits: {tiny: {test: {tiny: [ceder]}}}",
-        ["`ceder` is no scene of datasets.tiny; did you mean `cedar`?"],
+        ["`ceder` is not a scene of datasets.tiny; did you mean `cedar`?"],
     ),
     "no test scene": ("splits: {tiny: {test: {tiny: []}}}", ["splits.tiny has no test scene"]),
     "a misspelt key": (
@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
         ["optimiser.lr", "write a large number"],
     ),
     "a seed as text": ("run: {seeds: ['0']}", ["run.seeds", "write 0, without quotes"]),
-    "a fraction of a seed": ("run: {seeds: [0.5]}", ["run.seeds", "whole number"]),
+    "a fraction of a seed": ("run: {seeds: [0.5]}", ["run.seeds", "integer"]),
     "a seed beyond all numbers": ("run: {seeds: [100000000000000000000000000000]}", ["run.seeds"]),
     "the same raw scene under two names": (
         f"datasets: {{again: {AGAIN}}}\nsplits: {{leak: {ASH}}}\nrun: {{splits: [leak]}}\nfigures: {{scene: null}}",
@@ -61,7 +61,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world before its first run: it is only planned."""
+    """Return a world before its first run, which is only planned."""
     return World.new(tmp_path_factory.mktemp("empty"))
 
 
@@ -88,7 +88,7 @@ def test_a_list_of_scenes_is_checked_as_names_are(empty, tmp_path):
 
 
 def test_whole_floats_are_the_integers_that_they_stand_for(view):
-    """3.0 is 3 everywhere: in settings, which decide what runs again, and in names of files."""
+    """3.0 equals 3 everywhere: in settings, which determine what runs again, and in names of files."""
     batch = {"images_per_scene": 3.0, "patches_per_image": 64.0}
     view.overlay({"run": {"seeds": [0.0]}, "experiments": {"quick": {"train": {"steps": 3.0, "batch": batch}}}})
     assert not view.plan("all")

@@ -1,4 +1,4 @@
-"""Every raw layout through the real workflow: simulated, checked, prepared, and its patches put in space."""
+"""Every raw layout through the real workflow: simulated, checked, prepared, and with the 3D points of its patches."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SIMULATE = {"seed": 1, "rooms": 1, "images": 12, "image": {"height": 96, "width"
 
 @pytest.fixture(scope="module")
 def world(finished, tmp_path_factory):
-    """One small scene of every layout, up to its correspondences."""
+    """Run one small scene of every layout, up to its correspondences."""
     world = finished.clone(tmp_path_factory.mktemp("formats"))
     datasets = {
         name: {**TINY, "format": name, "raw": f"results/raw/{name}", "simulate": dict(SIMULATE)} for name in FORMATS
     }
-    for name in ("posed_rgbd", "colmap"):  # whose surfaces and points must be seen by several images
+    for name in ("posed_rgbd", "colmap"):  # their surfaces and points must be visible in several images
         datasets[name]["simulate"]["images"] = 24
     datasets["scannet"]["simulate"]["lost_poses"] = 2
     datasets["scannet"] |= LABELLED
@@ -86,7 +86,7 @@ def test_nothing_is_left_to_do(world):
     assert not world.plan(*scenes)
 
 
-# The same scenes as downloads: nothing of the workflow makes their files.
+# The same scenes as if downloaded: no step of the workflow makes their files.
 
 
 def export(scan: Path) -> None:
@@ -106,7 +106,7 @@ def export(scan: Path) -> None:
 
 @pytest.fixture(scope="module")
 def downloads(world, tmp_path_factory):
-    """All scenes checked, two prepared. The labels of ScanNet are in a folder of their own."""
+    """All scenes are checked, and two are prepared. The labels of ScanNet are in a separate folder."""
     world = world.clone(tmp_path_factory.mktemp("downloads"))
     for name in FORMATS:
         shutil.copytree(world.directory / f"results/raw/{name}", world.directory / f"download/{name}")
@@ -134,13 +134,13 @@ def move(path: Path) -> None:
 
 
 def append(path: Path) -> None:
-    """Change a file in place, whatever is in it: the check decides what that means."""
+    """Change a file in place, for any content: the check decides what the change means."""
     with path.open("ab") as file:
         file.write(b"\n")
 
 
 def test_files_that_are_rewritten_in_place_are_noticed(downloads):
-    """The time of their folder stays as it was. First the checks alone, then the rest."""
+    """The time of their folder does not change. First the checks only, then the other steps."""
     raw = downloads.directory / "download"
     before = [json.loads(downloads.read(path))["content"]["digest"] for path in MANIFESTS]
     poses = {}

@@ -18,7 +18,7 @@ from tests.workflow.conftest import TINY, World
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world before its first run."""
+    """Return a world before its first run."""
     return World.new(tmp_path_factory.mktemp("empty"))
 
 

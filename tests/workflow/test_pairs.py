@@ -1,4 +1,4 @@
-"""Trainings that draw their batches from positive pairs: the index of the pairs is made once, and for them alone."""
+"""Trainings that draw batches from positive pairs: the index of the pairs is made once, and only for them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def experiment(lr=1e-3, radius=0.2):
 
 
 def test_pairs_are_indexed_once_and_again_for_another_radius(world):
-    assert not (world.directory / "results/pairs").exists()  # the tiny run draws by overlaps
+    assert not (world.directory / "results/pairs").exists()  # the tiny run draws batches by overlap
     world.overlay(experiment())
-    assert world.plan(MODEL) == {"pairs": 1, "train": 1}  # of the training scene alone
+    assert world.plan(MODEL) == {"pairs": 1, "train": 1}  # of the training scene only
     world.run(MODEL)
     with PairIndex(world.directory / INDEX) as index:
         assert index.record.recipe.step == "pairs"

@@ -31,7 +31,7 @@ SCENES = ["ash", "birch", "cedar"]
 
 
 def paths(folder: Path) -> dict[str, Any]:
-    """Where the data lie: simulated scenes for the download, and a random network for the backbone."""
+    """Set the data paths: simulated scenes instead of the download, a random network instead of the backbone."""
     simulated = {"seed": 1, "rooms": 1, "panoramas": 2, "image": {"height": 96, "width": 120}, "repetition": 0.3}
     dataset = {
         "raw": "results/raw/matterport3d",
@@ -65,7 +65,7 @@ def sizes() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The tables of config/published.yaml."""
+    """Return the tables of config/published.yaml."""
     world = World.new(tmp_path_factory.mktemp("published"))
     config = ViTConfig(
         hidden_size=8, num_hidden_layers=12, num_attention_heads=1, intermediate_size=8, image_size=224, patch_size=8

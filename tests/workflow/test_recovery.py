@@ -1,4 +1,4 @@
-"""What is left when Snakemake or its jobs are killed, or the disk fills up; and that a second run completes."""
+"""What remains when Snakemake or its jobs are killed, or the disk is full; and that a second run completes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wait_for(condition: Callable[[], T], seconds: float = 600) -> T:
 
 
 def start(world: World, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start Snakemake in a group of processes of its own."""
+    """Start Snakemake in its own process group."""
     return subprocess.Popen(
         world.command("--cores", "1", *arguments),
         cwd=world.directory,
@@ -46,12 +46,12 @@ def start(world: World, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def parts(world: World) -> list[Path]:
-    """Temporary files of frames that are being written."""
+    """Return the temporary files of frames that are being written."""
     return list((world.directory / FRAMES).parent.glob(".cedar*.part*"))
 
 
 def writer(world: World, before: Sequence[Path] = ()) -> int:
-    """Wait until a job writes frames, and return its number, which is in the name of its temporary file."""
+    """Wait until a job writes frames, and return its process number, which is in the name of its temporary file."""
     (part,) = wait_for(lambda: [part for part in parts(world) if part not in before])
     return int(part.name.split("-")[-3])
 
@@ -64,7 +64,7 @@ def alive(process: int) -> bool:
 
 
 def processes(world: World) -> list[int]:
-    """All processes of a world: Snakemake and the jobs have its folder in their command lines."""
+    """Return all processes of a world: Snakemake and the jobs have its folder in their command lines."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
@@ -75,7 +75,7 @@ def processes(world: World) -> list[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_goes_on(world):
-    """A test that fails leaves no process behind."""
+    """Leave no process behind if a test fails."""
     yield
     for process in processes(world):
         with suppress(ProcessLookupError):
@@ -83,7 +83,7 @@ def nothing_goes_on(world):
 
 
 def steps_of(world: World) -> int:
-    """Steps of the model in the results."""
+    """Return the steps of the model in the results."""
     return read_content(world.directory / MODEL)["facts"]["steps"]
 
 
@@ -93,7 +93,7 @@ def test_a_training_without_its_snakemake_ends_and_the_next_run_has_its_own_sett
     snakemake = start(world, "--", METRICS)
     state = world.directory / Path(MODEL).parent
     wait_for(lambda: list(state.glob("state-*/*.ckpt")))
-    snakemake.kill()  # it alone
+    snakemake.kill()  # only Snakemake, not its jobs
     snakemake.wait()
     assert processes(world)
     wait_for(lambda: not processes(world), seconds=180)
@@ -113,14 +113,14 @@ def test_more_steps_continue_a_finished_training_with_a_constant_rate(world):
     before = world.read(str(log))
     world.overlay({"experiments": {"quick": {"train": {"steps": 5, "save_every": 4, "workers": 1}}}})
     world.run("--", MODEL)
-    assert world.read(str(log)).startswith(before)  # times included: these steps were not made again
+    assert world.read(str(log)).startswith(before)  # times included: these steps were not run again
     assert len(world.read(str(log)).splitlines()) == 1 + 5
     assert steps_of(world) == 5
 
 
 @pytest.mark.long
 def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(world):
-    """Its settings are those before, so what it writes would be as well."""
+    """The job has the former settings, so its output would have them, too."""
     world.overlay(LARGE)
     snakemake = start(world, "--", FRAMES)
     job = writer(world)
@@ -135,7 +135,7 @@ def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(
     made = (world.directory / FRAMES).read_bytes()
     with Frames(world.directory / FRAMES) as frames:
         assert frames.size == (48, 64)
-    assert before.exists()  # its writer is alive
+    assert before.exists()  # the writer of the file is alive
     os.kill(job, signal.SIGCONT)
     wait_for(lambda: not alive(job), seconds=180)
     assert (world.directory / FRAMES).read_bytes() == made
@@ -144,7 +144,7 @@ def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(
 
 
 def test_a_run_that_was_killed_whole_completes_in_a_second_one(world, finished):
-    """As by a time limit or the kernel: nothing cleans up, and what is left is found by the next job."""
+    """As by a time limit or the kernel: nothing cleans up, and the next job finds the remaining files."""
     before: list[Path] = []
     for _ in range(2):
         snakemake = start(world, "--forcerun", "frames", "--", FRAMES)

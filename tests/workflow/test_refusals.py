@@ -40,7 +40,7 @@ MODELS = {
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_missing_weights_are_named_and_results_stay(world, kind):
-    """Snakemake takes an output whose inputs cannot be found for a source file, and goes on with it."""
+    """Snakemake takes an output whose inputs cannot be found for a source file, and continues with it."""
     experiments = MODELS[kind]
     world.overlay({"experiments": experiments, "run": {"experiments": ["untrained", *experiments]}})
     before = world.results()
@@ -113,7 +113,7 @@ COPIED: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
 
 @pytest.mark.parametrize("kind", COPIED)
 def test_results_of_other_settings_are_refused_without_the_records_of_snakemake(world, kind):
-    """As after a copy of ``results/``, or when ``.snakemake/`` was deleted: Snakemake takes all for up to date."""
+    """As after a copy of ``results/``, or without ``.snakemake/``: Snakemake considers all files up to date."""
     changes, step, target, file, values = COPIED[kind]
     shutil.rmtree(world.directory / ".snakemake")
     world.overlay(changes)
@@ -125,7 +125,7 @@ def test_results_of_other_settings_are_refused_without_the_records_of_snakemake(
 
 
 def flip_bit(path: Path, array: str) -> None:
-    """Flip a bit in the middle chunk of an array, where it lies in the file."""
+    """Flip a bit in the middle chunk of an array, at its position in the file."""
     with h5py.File(path) as file:
         dataset = file[array].id
         chunk = dataset.get_chunk_info(dataset.get_num_chunks() // 2)
@@ -169,7 +169,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str, str, str]] = {
 
 
 def damage(world: World, kind: str) -> str:
-    """Damage a file as a failing disk does, which leaves its time as it was. Returns its name."""
+    """Damage a file like a failing disk, without changing its time, and return its name."""
     change, name, _, _ = DAMAGED[kind]
     path = world.directory / name
     times, before = path.stat(), path.read_bytes()

@@ -79,7 +79,7 @@ def test_a_new_dataset_format_reruns_nothing(world):
 
 
 def test_the_layout_of_another_format_reruns_nothing(world):
-    """Which files belong to a scene is decided while the run is planned; what they are is in the manifest."""
+    """The files of a scene are determined when the run is planned; their contents are recorded in the manifest."""
     with (world.workflow / "loco/datasets/tum_rgbd.py").open("a") as file:
         file.write("\nADDED = True\n")
     assert not world.plan()
@@ -92,7 +92,7 @@ def test_patches_concern_no_step_before_the_correspondences(view, patches):
     assert plan["correspondence"] >= 1
     assert plan["evaluate"] == 4
     assert not plan.keys() & {"simulate", "check_scene", "frames"}
-    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # which is done at the model's own stride
+    assert plan["train"] == (1 if "overlap_tolerance" in patches else 0)  # training uses the stride of the model
 
 
 def test_a_changed_setting_reruns_what_it_decides(view):
@@ -133,7 +133,7 @@ def test_a_new_split_runs_its_own_jobs(view):
 def test_a_new_experiment_runs_its_own_jobs(view):
     view.overlay({"run": {"experiments": ["quick", "untrained", "dense_sift_fine"]}})
     plan = view.plan()
-    assert plan.pop("training_curve") == 1  # it has the colours of all experiments
+    assert plan.pop("training_curve") == 1  # the plot shows all experiments, in common colours
     assert plan == ONE_EXPERIMENT
 
 
@@ -142,7 +142,7 @@ SIFT = {"run": {"experiments": ["dense_sift_fine"]}}
 
 @pytest.fixture(scope="module")
 def sift(finished, tmp_path_factory):
-    """A world with the tables of an extractor that no seed decides about."""
+    """Return a world with the tables of a deterministic extractor."""
     world = finished.clone(tmp_path_factory.mktemp("sift"))
     world.overlay(SIFT)
     world.run("tables")
@@ -195,7 +195,7 @@ def test_a_removed_training_scene_is_noticed(view):
 
 
 def test_a_removed_raw_file_is_noticed(world):
-    """Without `simulate`, as for a download: the check sees that a file has gone, and tells."""
+    """Without `simulate`, as for a download: the check detects and reports that a file is missing."""
     raw = world.directory / "download"
     shutil.copytree(world.directory / "results/raw/tiny", raw)
     world.overlay(download("download"))
@@ -206,7 +206,7 @@ def test_a_removed_raw_file_is_noticed(world):
 
 
 def test_newer_raw_files_with_the_same_content_rerun_their_check_alone(world):
-    """As after a copy. Frames depend on the manifest, and on that by content: time stamps alone do not count."""
+    """As after a copy. Frames depend on the manifest by content: time stamps alone do not count."""
     raw, manifest, frames = (
         world.directory / "download",
         "results/manifests/real/cedar.json",
@@ -228,7 +228,7 @@ def test_one_table_is_remade_alone(view):
 
 
 def test_a_table_refuses_metrics_of_other_settings(world):
-    """Without Snakemake's records a changed setting goes unseen: the provenance records tell."""
+    """Without Snakemake's records a changed setting is not detected by Snakemake, but by the provenance records."""
     shutil.rmtree(world.directory / ".snakemake")
     world.overlay({"benchmarks": {"location_consistency": {"queries_per_scene": 21}}})
     table = "results/tables/location_consistency.csv"

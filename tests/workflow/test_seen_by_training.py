@@ -1,4 +1,4 @@
-"""Scores by what training images show, on the tiny world, whose simulated scenes are taken to be in one frame."""
+"""Scores by what training images show, on the tiny world, whose scenes are declared to share a world frame."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_scores_are_split_by_what_the_training_has_seen(world):
     assert location["value"].notna().all()
     metrics = set(before[1]["metric"])
     assert set(pixels["metric"]) == metrics | {f"{m}, {s} surfaces" for m in metrics for s in ("seen", "unseen")}
-    for old, new in zip(before, (location, pixels)):  # the scores of all surfaces are what they were
+    for old, new in zip(before, (location, pixels)):  # the scores of all surfaces are unchanged
         keys = ["experiment", "metric", "condition"]
         values = new.set_index(keys)["value"]
         pd.testing.assert_series_equal(values.loc[old.set_index(keys).index], old.set_index(keys)["value"])

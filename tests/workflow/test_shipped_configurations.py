@@ -32,7 +32,7 @@ HOUSE = {"seed": 1, "rooms": 1, "repetition": 0.3}
 
 
 def shipped(name: str, root: Path) -> World:
-    """A world that runs ``config/<name>.yaml``; raw data belong into its folder ``run/data``."""
+    """Return a world that runs ``config/<name>.yaml``; raw data belong into its folder ``run/data``."""
     world = World.new(root)
     world.configs = [ROOT / f"config/{name}.yaml"]
     world.overlay(SMALL)
@@ -76,7 +76,7 @@ def test_recordings(tmp_path):
     assert set(table["experiment"]) == {"exact", "untrained", "dense_sift_fine"}
     assert (world.directory / "results/tables/pixel_correspondence.csv").is_file()
     with Frames(world.directory / "results/frames/recordings/second.h5") as frames:
-        assert (frames["source"][:] == Frames.SOURCES.index("mesh")).any()  # the fused one
+        assert (frames["source"][:] == Frames.SOURCES.index("mesh")).any()  # the fused mesh
 
 
 @pytest.mark.long

@@ -64,7 +64,7 @@ def _any_numbers(line: str) -> re.Pattern[str]:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository in which the tutorials are run one after the other, as a reader would."""
+    """Return a copy of the repository in which the tutorials are run one after the other, like a reader does."""
     return World.new(tmp_path_factory.mktemp("tutorials")).workflow
 
 
@@ -90,6 +90,15 @@ def test_use_the_loss_in_your_own_loop(tmp_path: Path) -> None:
     assert unseen[-1] > 1.5 * unseen[0]
 
 
+def test_use_the_loss_with_class_labels(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "loco", tmp_path / "loco", ignore=shutil.ignore_patterns("__pycache__"))
+    said = run_tutorial("labels", tmp_path)
+    loss = [float(number) for number in re.findall(r"loss ([\d.]+)", said)]
+    assert loss[-1] < 0.5 * loss[0]
+    theirs, ours = re.findall(r"SmoothAP(?:Loss)? +([\d.]+)", said)
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-3)
+
+
 def test_reproduce_a_table(tmp_path: Path) -> None:
     folder = World.new(tmp_path).workflow
     shutil.copy(ROOT / "README.md", folder)
@@ -102,7 +111,7 @@ def test_reproduce_a_table(tmp_path: Path) -> None:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return two configurations laid over each other, as Snakemake does: maps are merged, lists are replaced."""
+    """Return two configurations merged like in Snakemake: maps are merged, lists are replaced."""
     both = {key: _merged(below[key], above[key]) for key in below.keys() & above.keys() if isinstance(above[key], dict)}
     return {**below, **above, **both}
 

@@ -1,4 +1,4 @@
-"""One command makes everything, and the same again."""
+"""One command makes everything, and a second run makes the same."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_metric_files_state_how_they_were_made(finished):
 def test_two_runs_give_identical_tables(world, finished):
     shutil.rmtree(world.directory / "results")
     shutil.rmtree(world.directory / ".snakemake")
-    world.run("tables", cores=2)  # as the other: a training on one thread rounds otherwise than on two
+    world.run("tables", cores=2)  # the same number of threads as in the other run, because rounding depends on it
     for name in TABLES:
         for kind in KINDS:
             table = f"results/tables/{name}.{kind}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loco.geometry.suspects import LEAST_CONSISTENCY
+from loco.geometry.suspects import MIN_CONSISTENCY
 from loco.results.plots.style import COLOURS, WIDTH, new_figure
 from loco.results.tables.checks import Manifests
 
@@ -31,4 +31,4 @@ def plot_geometry(manifests: Manifests, stem: str | Path) -> None:
             axes.set(xlabel="scene", title=label, xlim=(0, len(found) + 1))
             axes.set_ylim(bottom=0, top=None if key == "error_cm" else 1.05)
             if key == "consistency":
-                axes.axhline(LEAST_CONSISTENCY, color="#666666", linewidth=0.8, linestyle="--")
+                axes.axhline(MIN_CONSISTENCY, color="#666666", linewidth=0.8, linestyle="--")

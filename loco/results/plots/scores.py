@@ -231,7 +231,7 @@ def _rows_of_errors(metrics: Sequence[Metrics]) -> dict[str, dict[str, Callable[
 
 
 def _median_errors(metrics: Sequence[Metrics]) -> NDArray[np.float64]:
-    """Return the median errors of all pairs and seeds with matches; infinite if half or more are of points behind."""
+    """Return the median errors of pairs and seeds with matches; infinite if half the points are behind the camera."""
     rows = [row for m in metrics for row in zip(m.items["median_error"], m.items["n_matches"])]
     return np.array([np.inf if error is None else error for error, matches in rows if matches])
 

@@ -1,4 +1,4 @@
-"""Image files that state an EXIF orientation, written by hand."""
+"""Image files with an EXIF orientation, built byte by byte."""
 
 import struct
 import zlib
@@ -7,13 +7,13 @@ ORIENTATIONS = range(1, 9)
 
 
 def exif(orientation: int, order: str = ">") -> bytes:
-    """A TIFF structure that holds this one tag."""
+    """Return a TIFF structure that contains this tag only."""
     mark = b"MM\0*" if order == ">" else b"II*\0"
     return mark + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
 def oriented(data: bytes, orientation: int, order: str = ">") -> bytes:
-    """A JPEG, PNG, lossless WebP or little-endian TIFF file with the tag; its pixels stay as they are."""
+    """Write a JPEG, PNG, lossless WebP or little-endian TIFF file with the tag; its pixels are unchanged."""
     block = exif(orientation, order)
     if data.startswith(b"\xff\xd8"):
         head = struct.pack(">H", 8 + len(block)) + b"Exif\0\0"

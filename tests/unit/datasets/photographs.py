@@ -1,4 +1,4 @@
-"""Photographs of a simulated room, for COLMAP to reconstruct."""
+"""Photographs of a simulated room, for reconstruction with COLMAP."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from loco.simulate.sensor import develop, expose
 
 
 def room(scene: str) -> Renderer:
-    """Return a renderer of a house of one room, which the name of the scene determines."""
+    """Return a renderer of a house with one room, which is determined by the name of the scene."""
     return Renderer(build_house(scene_seed(5, scene), {"rooms": 1, "repetition": 0.3}))
 
 
 def sideways(renderer: Renderer, count: int) -> NDArray[np.float64]:
-    """Return poses (count, 4, 4) along one wall of the room, looking at the wall opposite."""
+    """Return poses (count, 4, 4) along one wall of the room, facing the opposite wall."""
     room = renderer.house.rooms[0]
     poses = np.tile(np.eye(4), (count, 1, 1))
     for pose, f in zip(poses, np.linspace(-1, 1, count)):

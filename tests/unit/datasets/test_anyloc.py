@@ -1,4 +1,4 @@
-"""Small sets in the public layouts, written here; positives against brute force."""
+"""Small sets in the public layouts, written by the tests; positives are compared with brute force."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from loco.errors import DataError
 from loco.steps.frames import prepare_frames
 from loco.storage import Frames
 
-Truth = tuple[list[str], list[str], list[list[int]]]  # names of database and queries, positives
+Truth = tuple[list[str], list[str], list[list[int]]]  # names of the database images and of the queries, and positives
 
 
 def images(folder: Path, names: list[str]) -> list[str]:
-    """Write tiny images, all different; their names from the folder of the set."""
+    """Write tiny images, no two of which are equal; names are relative to the folder of the set."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         colour = np.frombuffer(f"{folder.name}{name}".encode().ljust(64)[-64:], np.uint8)[:48].reshape(4, 4, 3)
@@ -38,7 +38,7 @@ def near(database: np.ndarray, queries: np.ndarray, radius: float) -> list[list[
 
 
 def places(count: int, side: float, seed: int, dimensions: int = 2) -> np.ndarray:
-    """Positions in a square, in whole millimetres, as text holds them."""
+    """Return positions in a square, in whole millimetres, so that text stores them exactly."""
     return np.random.default_rng(seed).uniform(0, side, (count, dimensions)).round(3)
 
 
@@ -68,7 +68,7 @@ def geotagged(folder: Path) -> Truth:
     parts = []
     for kind, count in (("database", 9), ("queries", 4)):
         where = places(count, 60.0, count) + np.array([580_000, 4_470_000])
-        where = where[np.argsort(where[:, 0])]  # the order of the names: all have six digits
+        where = where[np.argsort(where[:, 0])]  # sorted by name, as all numbers have six digits
         names = images(
             folder / "images/test" / kind, [f"@{e:.3f}@{n:.3f}@17@T@@{k}@.jpg" for k, (e, n) in enumerate(where)]
         )
@@ -92,7 +92,7 @@ def oxford_robotcar(folder: Path) -> Truth:
 
 def pose_list(folder: Path, rows: int, database: slice, queries: slice, boxed: bool) -> Truth:
     poses = places(rows, 60.0, rows, 7)
-    poses[:, 2:] += 1000  # what follows x and y does not count
+    poses[:, 2:] += 1000  # columns after x and y are ignored
     np.save(folder / "pose_topic_list.npy", poses.astype(object) if boxed else poses, allow_pickle=True)
     counts = [len(range(rows)[part]) for part in (database, queries)]
     names = [images(folder / of, [f"{k}.png" for k in range(n)]) for of, n in zip(("db_images", "q_images"), counts)]
@@ -109,7 +109,7 @@ def laurel_caverns(folder: Path) -> Truth:
 
 
 def window(count: int, queries: int, reach: int) -> list[list[int]]:
-    """Frames around each query's own, over the ends."""
+    """The frames around the frame of each query, also at both ends of the sequence."""
     return [list(range(k - reach, k + reach + 1)) for k in range(queries)]
 
 
@@ -128,7 +128,7 @@ def jpgs(count: int) -> list[str]:
 
 
 def gardens(folder: Path) -> Truth:
-    images(folder / "day_left", jpgs(2))  # AnyLoc names the queries by this folder; it is not read
+    images(folder / "day_left", jpgs(2))  # AnyLoc names the queries by this folder; its contents are not read
 
     def truth(found):
         np.save(folder / "gardens_gt.npy", objects(list(enumerate(found))), allow_pickle=True)
@@ -167,7 +167,7 @@ def nardo_air(folder: Path) -> Truth:
     with (folder / "gt_matches.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["query_ind", "query_name", *(f"top_{k}_ref_ind" for k in range(1, 7))])
-        for k in (1, 0, 2):  # rows in any order
+        for k in (1, 0, 2):  # rows in arbitrary order
             writer.writerow([k, queries[k], *nearest[k]])
     return database, queries, [sorted(row[:5]) for row in nearest]
 
@@ -188,7 +188,7 @@ WRITERS = {
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory) -> tuple[Path, dict[str, Truth]]:
-    """Every set, in a folder of its format's name, and what is true of it."""
+    """Every set, in a folder named after its format, and its expected content."""
     raw = tmp_path_factory.mktemp("raw")
     truths = {}
     for format, write in WRITERS.items():
@@ -199,7 +199,7 @@ def pristine(tmp_path_factory) -> tuple[Path, dict[str, Truth]]:
 
 @pytest.fixture
 def damaged(pristine, tmp_path) -> Callable[[str], Path]:
-    """A copy of a set that a test may damage."""
+    """Return a copy of a set that a test may damage."""
     return lambda format: shutil.copytree(pristine[0] / format, tmp_path / format)
 
 
@@ -264,7 +264,7 @@ def test_prepared_frames_keep_the_ground_truth(pristine, tmp_path):
     with Frames(tmp_path / "baidu.h5") as frames:
         assert frames.names == database + queries
         assert frames.facts["ground_truth"] == {"database": database, "queries": queries, "positives": positives}
-        assert_array_equal(frames["intrinsics"][0], np.diag([8, 4, 1]))  # of 4 x 4 pixels
+        assert_array_equal(frames["intrinsics"][0], np.diag([8, 4, 1]))  # an image of 4 x 4 pixels
         assert not frames["depth"][:].any()
 
 
@@ -291,7 +291,7 @@ def relist(folder: Path, place: int, value: object) -> None:
 
 
 def inflated(folder: Path) -> None:
-    """A variable before the list that takes 80 MB, of 80 kB."""
+    """Write a variable before the list that takes 80 MB in memory and 80 kB in the file."""
     cells = scipy.io.loadmat(folder / "oxdatapart.mat")["dbStruct"]
     content = {"other": np.zeros(10_000_000), "dbStruct": cells}
     scipy.io.savemat(folder / "oxdatapart.mat", content, do_compression=True)
@@ -305,7 +305,7 @@ def nested(depth: int) -> list:
 
 
 def deep(folder: Path, depth: int = 100_000) -> None:
-    """An array of lists within lists; pickled by hand, as Python's own pickling recurses."""
+    """Return a pickled array of nested lists; pickled by hand, because Python's pickling recurses."""
     change(folder, "gardens_gt.npy", 3, "place")
     content = (folder / "gardens_gt.npy").read_bytes()
     old = [b"\x8c\x05place\x94", b"X\x05\x00\x00\x00place"]

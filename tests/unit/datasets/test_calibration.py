@@ -12,7 +12,7 @@ from loco.datasets.calibration import Lens, odd_centre, read_lens, require_size,
 from loco.datasets.distortion import FISHEYE, RADIAL_TANGENTIAL
 from loco.errors import DataError
 
-# fx, fy, cx, cy of pixel centres at integers, width, height; all published or of a real recording.
+# fx, fy, cx, cy with pixel centres at integers, width, height; all published or from a real recording.
 REAL = {
     "TUM freiburg1": (517.3, 516.5, 318.6, 255.3, 640, 480),
     "TUM freiburg2": (520.9, 521.0, 325.1, 249.7, 640, 480),
@@ -71,29 +71,29 @@ def test_any_resize_of_a_camera_that_is_nearly_central_is_found(factor, off, siz
     ("cut", "found"),
     [
         ((0, 0, 0, 0), False),
-        ((0, 40, 0, 0), False),  # a strip above, as of a display
+        ((0, 40, 0, 0), False),  # a strip is cut off at the top, as by a display
         ((0, 0, 40, 0), False),
         ((20, 0, 0, 30), False),  # two corners that move the centre in different directions
-        ((80, 60, 80, 60), False),  # alike on all sides: the matrix moves with it
-        ((0, 0, 320, 0), True),  # the left half
+        ((80, 60, 80, 60), False),  # cut off equally on all sides: the principal point moves with the crop
+        ((0, 0, 320, 0), True),  # only the left half is left
         ((0, 0, 320, 240), True),  # a quarter
     ],
 )
 def test_crops(cut, found):
-    """Pixels cut off on the left, above, on the right, below; the matrix is that of the crop."""
+    """Pixels cut off on the left, top, right and bottom; the matrix is that of the crop."""
     left, above, right, below = cut
     k = np.array([[500.0, 0, 320 - left], [0, 500, 240 - above], [0, 0, 1]])
     assert (size_meant(k, (480 - above - below, 640 - left - right)) is not None) == found
 
 
 def test_the_matrix_of_the_images_before_a_crop():
-    """4:3 to 16:9."""
+    """From 4:3 to 16:9."""
     k = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     assert size_meant(k, (360, 640)) == (480, 640)
 
 
 def test_a_centre_that_is_only_odd_is_noted(tmp_path):
-    """4:3 to 3:2, or a strip that was cut off above."""
+    """From 4:3 to 3:2, or with a strip cut off at the top."""
     for text, noted in (("500 0 319.5 0 500 239.5 0 0 1", True), ("500 0 319.5 0 500 239.5 0 0 1 640 427", False)):
         (tmp_path / "K.txt").write_text(text)
         note = odd_centre(read_lens(tmp_path / "K.txt", "s"), (427, 640))

@@ -19,15 +19,15 @@ from loco.steps.frames import prepare_frames
 from loco.storage import Correspondences, Frames
 
 SETTINGS = {"seed": 3, "rooms": 2, "images": 24, "image": {"height": 128, "width": 160}, "repetition": 0.5}
-SIZE = (60, 80)  # of the photographs that a test makes itself
+SIZE = (60, 80)  # of the photographs that tests create
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory) -> Path:
-    """Scenes `binary` and `text`: the same house, as it is written with either setting."""
+    """Scenes `binary` and `text`: the same house, written in each of the two forms."""
     raw = tmp_path_factory.mktemp("raw")
     for model in ("binary", "text"):
-        # One walk: the name of a scene decides its house.
+        # A single camera path; the house depends on the name of the scene.
         simulate_scene("colmap", raw / model, "house", SETTINGS | {"model": model})
     return raw
 
@@ -39,7 +39,7 @@ def walk() -> Walk:
 
 @pytest.fixture(params=["binary", "text"])
 def raw(request, simulated, tmp_path) -> Path:
-    """A copy of either scene that a test may damage, as `house`."""
+    """Return a copy of one of the scenes as `house`, which a test may damage."""
     shutil.copytree(simulated / request.param, tmp_path / "raw" / "house")
     return tmp_path / "raw"
 
@@ -80,7 +80,7 @@ def test_text_and_binary_models_give_the_same_frames(simulated):
 
 
 def distance_to_surface(points, walk) -> np.ndarray:
-    """Of points (n, 3), to the plane of the nearest triangle, float64 metres."""
+    """Return the distances of points (n, 3) from the plane of the nearest triangle, float64, metres."""
     nearest = walk.renderer.scene.compute_closest_points(o3d.core.Tensor(points.astype(np.float32)))
     corners = walk.house.vertices[walk.house.triangles[nearest["primitive_ids"].numpy()]].astype(float)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -88,7 +88,7 @@ def distance_to_surface(points, walk) -> np.ndarray:
 
 
 def way_to(points, centre, walk) -> np.ndarray:
-    """How far one gets from ``centre`` to each point (n, 3) before the house is in the way, as a share."""
+    """Return the fraction of the way from ``centre`` to each point (n, 3) at which the ray first meets the house."""
     rays = np.concatenate([np.broadcast_to(centre, points.shape), points - centre], axis=1).astype(np.float32)
     return walk.renderer.scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy()
 
@@ -106,7 +106,7 @@ def test_points_are_on_the_true_surface_and_seen_where_it_is_observed(simulated,
         np.testing.assert_allclose(frame.observations.uv, uv[frame.observations.track], atol=1e-6)
         inside = (z > 0) & (uv >= 0).all(axis=1) & (uv < walk.size[::-1]).all(axis=1)
         assert inside[observed].all()
-        # The way from the camera to a point, as long as 1: free where it is observed, blocked where it is not.
+        # The way from the camera to a point, with length 1: free to observed points, blocked to the others.
         free = way_to(points, frame.pose[:3, 3], walk)
         assert (free[observed] > 1 - 2e-4).all()
         assert (free[inside & ~observed] < 1 - 5e-5).all()
@@ -184,7 +184,7 @@ def test_photographs_that_the_model_does_not_place_are_skipped(raw):
 
 
 def write_scene(folder: Path, camera: pycolmap.Camera, poses, points, observed, photograph) -> Path:
-    """A scene `house` in ``folder``: ``observed[k][i]`` is where image k shows point i (NaN: nowhere)."""
+    """Write a scene `house` to ``folder``; image k observes point i at pixel ``observed[k][i]`` (NaN: not)."""
     model = pycolmap.Reconstruction()
     model.add_camera_with_trivial_rig(camera)
     tracks = [pycolmap.Track() for _ in points]
@@ -217,7 +217,7 @@ def test_points_need_three_images_and_a_small_error(tmp_path):
     poses = side_steps(4)
     points = np.array([[0, 0, 3.0], [0.2, 0.1, 3], [0.3, -0.1, 4], [0.1, 0.2, 5]])
     observed = np.array([project(points, camera.calibration_matrix(), pose)[0] for pose in poses])
-    observed[2:, 1] = np.nan  # two images show point 1
+    observed[2:, 1] = np.nan  # point 1 is observed in two images
     observed[:, 2, 1] += 1.01 * MAX_ERROR
     observed[:, 3, 1] += 0.99 * MAX_ERROR
     raw = write_scene(tmp_path, camera, poses, points, observed, np.zeros((*SIZE, 3), np.uint8))
@@ -229,13 +229,13 @@ def test_points_need_three_images_and_a_small_error(tmp_path):
 
 
 def world(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Smooth colours of directions (x, y, 1)."""
+    """Return smooth colours as a function of directions (x, y, 1)."""
     waves = np.stack([np.sin(9 * x), np.cos(11 * y), np.sin(8 * (x + y))], axis=-1)
     return np.round(127 + 100 * waves).astype(np.uint8)
 
 
 def radial(k):
-    """r -> r (1 + k r^2), COLMAP's SIMPLE_RADIAL."""
+    """Return r (1 + k r^2), the distortion of COLMAP's SIMPLE_RADIAL."""
     return lambda r: r * (1 + k * r**2)
 
 
@@ -254,7 +254,7 @@ def test_photographs_are_straightened_and_observations_with_them(lens, tmp_path)
     camera = pycolmap.Camera(camera_id=1, model=model, width=80, height=60, params=parameters)
     k = np.array([[70, 0, 41], [0, 70, 29], [0, 0, 1.0]])
 
-    # The photograph shows, at each pixel centre, the direction that the lens bends there.
+    # At each pixel centre, the photograph shows the direction that the lens projects there.
     r = np.linspace(0, 2, 200_001)
     seen = (pixel_centres(*SIZE) - k[:2, 2]) / 70
     bent = np.linalg.norm(seen, axis=-1)
@@ -286,7 +286,7 @@ def test_photographs_are_straightened_and_observations_with_them(lens, tmp_path)
     shown = ((source >= 1) & (source <= np.array(SIZE[::-1]) - 1)).all(axis=-1)
     outside = ((source < -1) | (source > np.array(SIZE[::-1]) + 1)).any(axis=-1)
     difference = np.abs(frames[0].rgb.astype(int) - world(pinhole[..., 0], pinhole[..., 1]))[shown]
-    # Half a pixel of error is about 7 grey levels.
+    # An error of half a pixel changes the image by about 7 grey levels.
     assert np.percentile(difference, 99) <= 4
     assert shown.mean() > 0.8
     assert not frames[0].rgb[outside].any()
@@ -299,7 +299,7 @@ def test_orientation_in_exif_is_ignored_as_colmap_does(tmp_path):
     photograph = np.zeros((*SIZE, 3), np.uint8)
     photograph[:, :40] = 200
     data = cv2.imencode(".jpg", photograph)[1].tobytes()
-    tag = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)  # orientation: turn by 90 degrees to the right
+    tag = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)  # orientation: rotate by 90 degrees to the right
     exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + tag + b"\0\0\0\0"
     data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
     (raw / "house/images/1.png").write_bytes(data)
@@ -320,7 +320,7 @@ def model_file(raw: Path, stem: str) -> Path:
 
 
 def rewrite(raw: Path, change) -> None:
-    """Read the model, change it and write it again, in the same form."""
+    """Read the model, change it, and write it back in the same form."""
     place = raw / "house/sparse/0"
     text = (place / "cameras.txt").exists()
     model = pycolmap.Reconstruction(place)

@@ -1,4 +1,4 @@
-"""Lens distortion, against its formulas written out again and inverted by iteration, and against a closed scene."""
+"""Lens distortion against its formulas, implemented again and inverted by iteration, and on a closed scene."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ lenses = pytest.mark.parametrize("lens", LENSES.values(), ids=LENSES)
 
 
 def shown(lens: Distortion, xy: np.ndarray) -> np.ndarray:
-    """OpenCV's documentation of both models, in float64."""
+    """Implement both models as in OpenCV's documentation, in float64."""
     x, y = xy.T
     r2 = x**2 + y**2
     if lens.model == FISHEYE:
@@ -52,7 +52,7 @@ def shown(lens: Distortion, xy: np.ndarray) -> np.ndarray:
 
 
 def undone(lens: Distortion, seen: np.ndarray) -> np.ndarray:
-    """The rays that a lens shows there, by Newton's method with numerical slopes."""
+    """Return the rays that a lens projects there, by Newton's method with numerical derivatives."""
     xy, h = seen.copy(), 1e-6
     for _ in range(8):
         off = shown(lens, xy) - seen
@@ -86,7 +86,7 @@ def test_as_colmap_does(name, model):
     ],
 )
 def test_where_the_polynomial_folds_back_nothing_is_seen(lens):
-    """r - 0.4 r^3 grows up to r = 0.913; a / (1 - 0.5 r^2) up to its pole at 1.414; t - 0.5 t^3 up to t = 0.816."""
+    """r - 0.4 r^3 increases up to r = 0.913, a / (1 - 0.5 r^2) up to its pole at 1.414, t - 0.5 t^3 up to t = 0.816."""
     end = {-0.4: 0.9129, 0.0: np.sqrt(2), -0.5: np.tan(0.8165)}[lens.coefficients[0]]
     radius = np.linspace(0, 3, 301)
     rays = np.stack([0.6 * radius, 0.8 * radius], axis=-1)
@@ -114,7 +114,7 @@ CAMERAS = {  # intrinsics and size
 
 @cache
 def photograph(lens: Distortion | None, camera: str) -> tuple[np.ndarray, np.ndarray]:
-    """Colour (h, w, 3), and z-depth (h, w) in metres, of the plane."""
+    """Return the colour (h, w, 3) and the z-depth (h, w), metres, of the plane."""
     k, size = CAMERAS[camera]
     seen = pixel_centres(*size).reshape(-1, 2)
     xy = (np.column_stack([seen, np.ones(len(seen))]) @ np.linalg.inv(k).T)[:, :2]
@@ -157,7 +157,7 @@ def write_images(folder: Path, format: str, rgb: np.ndarray, depth: np.ndarray) 
 
 
 def check_plane(format: str, raw: Path) -> None:
-    """Every pixel with depth shows the plane, where its colour and its depth say."""
+    """Every pixel with depth shows the plane; its colour and its depth agree on the point."""
     assert check_scene(format, raw, "s", "all")["problems"] == []
     scene = open_scene(format, raw, "s")
     (frame,) = scene.frames(scene.names("all"))
@@ -167,7 +167,7 @@ def check_plane(format: str, raw: Path) -> None:
     assert known.mean() > 0.75
     off = np.abs(points @ NORMAL - DISTANCE)[known] / np.linalg.norm(NORMAL)
     assert np.percentile(off, 95) < 1e-3
-    assert off.max() < 4e-3  # within the outermost half pixel the outermost depth is held
+    assert off.max() < 4e-3  # in the outermost half pixel, the depth is that of the outermost pixel
     np.testing.assert_allclose(frame.intrinsics, K, atol=1e-9)
     truth, _ = photograph(None, "color")
     lit = frame.rgb.any(axis=-1)
@@ -179,7 +179,7 @@ def check_plane(format: str, raw: Path) -> None:
 @pytest.mark.parametrize("format", ["posed_rgbd", "seven_scenes", "tum_rgbd"])
 @pytest.mark.parametrize("name", ["5", "8", "fisheye"])
 def test_registered_depth_is_distorted_like_colour(format, name, tmp_path):
-    """Here of half its size; 7-Scenes has no registered depth, so it has a camera of its own."""
+    """The depth image has half the size here; 7-Scenes has no registered depth, so its depth camera is separate."""
     write_images(tmp_path / "s", format, photograph(LENSES[name], "color")[0], photograph(LENSES[name], "half")[1])
     write_camera(tmp_path / "s" / "K.txt", K, LENSES[name])
     if format == "seven_scenes":
@@ -203,7 +203,7 @@ def test_each_camera_has_a_distortion_of_its_own(format, of_color, of_depth, tmp
 
 
 def test_without_its_distortion_the_same_images_are_wrong(tmp_path):
-    """So that the tests above can fail."""
+    """The tests above would detect an error."""
     rgb, depth = photograph(LENSES["fisheye"], "color")
     write_images(tmp_path / "s", "posed_rgbd", rgb, depth)
     write_camera(tmp_path / "s" / "K.txt", K, None)
@@ -213,7 +213,7 @@ def test_without_its_distortion_the_same_images_are_wrong(tmp_path):
 
 @pytest.mark.parametrize("coefficients", [(-40.0, 0.05, 0.0, 0.0), (0.1, 0.05, 30.0, 0.0), (8.0, 0.0, 0.0, 0.0)])
 def test_coefficients_that_no_camera_of_these_images_has(coefficients, tmp_path):
-    """Such as those of pixels, or in another order."""
+    """Intrinsics in pixels, for example, or in another order."""
     lens = Distortion(RADIAL_TANGENTIAL, coefficients)
     with pytest.raises(DataError, match=r"cover only \d+%[\s\S]*order and signs"):
         Undistortion(lens, K, SIZE, Path("distortion.txt"), "s")
@@ -224,7 +224,7 @@ def test_coefficients_that_no_camera_of_these_images_has(coefficients, tmp_path)
 
 @pytest.mark.parametrize(("name", "noted"), [("5", True), ("fisheye", False)])
 def test_black_borders_are_noted(name, noted, tmp_path):
-    """A pincushion lens sees less than the pinhole camera, a fisheye more."""
+    """A pincushion lens sees less than the pinhole camera, a fisheye lens more."""
     write_images(tmp_path / "s", "posed_rgbd", *photograph(LENSES[name], "color"))
     write_camera(tmp_path / "s" / "K.txt", K, LENSES[name])
     notes = check_scene("posed_rgbd", tmp_path, "s", "all").get("notes", [])
@@ -235,7 +235,7 @@ def test_black_borders_are_noted(name, noted, tmp_path):
 
 
 def test_skew_is_kept():
-    """A ray is where the matrix with its skew puts it, before and after."""
+    """A ray is projected where the matrix with its skew projects it, before and after."""
     skewed = np.array([[110.0, 3, 82], [0, 112.0, 58], [0, 0, 1]])
     straight = Undistortion(Distortion(RADIAL_TANGENTIAL, (0.0, 0.0, 0.0, 0.0)), skewed, SIZE, None, "s")
     rgb = np.random.default_rng(0).integers(1, 256, (*SIZE, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""The geometric self-check of raw scenes: faults made in the files of simulated recordings are named."""
+"""The geometric self-check of raw scenes: faults in the files of simulated recordings are found and named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loco.simulate.rewrite import reorder_poses, reverse_axes, rewrite_depth, re
 IMAGE = {"height": 48, "width": 64}
 WALK = {"seed": 4, "rooms": 1, "repetition": 0.5, "images": 20, "image": IMAGE}
 PANORAMA = {"seed": 4, "rooms": 1, "repetition": 0.5, "panoramas": 2, "image": IMAGE}
-FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "scannet", "matterport3d", "colmap")
+FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "nerfstudio", "scannet", "matterport3d", "colmap")
 FAULTS = {
     "-to-": lambda f, folder: rewrite_poses(f, folder, "house", np.linalg.inv),
     "camera axes": lambda f, folder: reverse_axes(f, folder, "house"),
@@ -30,7 +30,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per format, with the scene `house`."""
+    """Return a folder per format, each with the scene `house`."""
     folder = tmp_path_factory.mktemp("made")
     for format in FORMATS:
         house = folder / format / "house"
@@ -58,7 +58,7 @@ def test_faults_are_named(made: Path, tmp_path: Path, format: str, name: str) ->
     FAULTS[name](format, tmp_path / "house")
     manifest = check_scene(format, tmp_path, "house", "sample")
     problem = manifest["problems"][0]
-    if "belong" in problem and "of another size" in problem:  # the principal point alone shows a resize, too
+    if "belong" in problem and "of another size" in problem:  # the principal point is sufficient to detect a resize
         assert name == "the intrinsics appear to be"
         return
     assert name in problem
@@ -78,7 +78,7 @@ def test_an_accepted_scene_has_a_note(made: Path, tmp_path: Path) -> None:
 
 def test_frames_are_sampled_with_their_neighbours() -> None:
     poses = np.tile(np.eye(4), (500, 1, 1))
-    poses[:, 0, 3] = np.arange(500) % 250  # the second half of the walk passes the places of the first
+    poses[:, 0, 3] = np.arange(500) % 250  # the second half of the camera path passes the locations of the first half
     poses[250:, 1, 3] = 1.5
     chosen = sample(poses)
     assert len(chosen) <= 4 * ANCHORS
@@ -90,7 +90,7 @@ def test_frames_are_sampled_with_their_neighbours() -> None:
 
 
 def write_flat(folder: Path, value: int, apart: float = 0.0) -> Path:
-    """Three frames of posed_rgbd with one depth in all pixels, whose cameras are ``apart`` metres from each other."""
+    """Write three frames of posed_rgbd with constant depth, whose cameras are ``apart`` metres from each other."""
     house = folder / "house"
     poses = np.tile(np.eye(4), (3, 1, 1))
     poses[:, 0, 3] = apart * np.arange(3)

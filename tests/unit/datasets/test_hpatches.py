@@ -1,4 +1,4 @@
-"""Sequences in the public layout, written here: a picture and what known homographies make of it."""
+"""Sequences in the public layout, written by the tests: an image, and its warps by known homographies."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from loco.steps.frames import prepare_frames
 from loco.storage import Frames
 
 SIZE = (48, 64)
-DOUBLED = np.diag([2.0, 2.0, 1.0])  # of pixel centres at whole numbers: that of pixel (1, 1) is at (2, 2)
+DOUBLED = np.diag([2.0, 2.0, 1.0])  # with pixel centres at whole numbers, the centre of pixel (1, 1) moves to (2, 2)
 
 
 def write_sequence(folder: Path, homographies: list[np.ndarray], sizes: list[tuple[int, int]]) -> np.ndarray:
-    """Images 1 to 6 and their homographies, as the release has them; returns image 1."""
+    """Write images 1 to 6 and their homographies as in the release; return image 1."""
     folder.mkdir()
     first = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8), (9, 9), 0)
     cv2.imwrite(str(folder / "1.ppm"), first[:, :, ::-1])
@@ -62,7 +62,7 @@ def test_ground_truth(raw):
         expected = written @ [10, 20, 1]
         assert_allclose(at_centre[:2] / at_centre[2], expected[:2] / expected[2] + 0.5, rtol=1e-6)
     assert_allclose(homographies[0], np.eye(3), atol=1e-12)
-    # A doubled image seen by corners would have no offset; by pixel centres it has half a pixel.
+    # Doubling an image about its corner would cause no offset; with pixel centres the offset is half a pixel.
     assert_allclose(homographies[1], [[2, 0, -0.5], [0, 2, -0.5], [0, 0, 1]])
 
 

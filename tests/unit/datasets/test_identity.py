@@ -1,4 +1,4 @@
-"""What a manifest and the state of raw files depend on, in every layout."""
+"""What the manifest and the recorded state of the raw files depend on, for every layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from loco.datasets import (
 from loco.datasets.identity import Source
 
 HEAVY = ("cv2", "numpy", "open3d", "pycolmap", "scipy", "torch", "trimesh")
-# Format -> the files of a scene `s`: those that frames are made from, and those that they are not.
+# Format -> the files of a scene `s` that its frames are made from, and the other files.
 SCENES = {
     "matterport3d": (
         [
@@ -80,7 +80,7 @@ def manifest_digest(format: str, raw: Path, content: bool) -> str:
 
 
 def rewrite_in_place(file: Path) -> None:
-    """Same size, same folder time, other content."""
+    """The size and the time of the folder are unchanged; the content differs."""
     time = file.stat().st_mtime_ns
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -1,4 +1,4 @@
-"""JPEGs whose pixels are cut short or overwritten are refused; whole ones of every kind are read."""
+"""JPEGs with truncated or overwritten pixels are refused; complete ones of every kind are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from loco.errors import DataError
 
 NOISE = np.random.default_rng(0).integers(0, 255, size=(12, 16, 3), dtype=np.uint8)
 PICTURE = cv2.resize(NOISE, (250, 189), interpolation=cv2.INTER_CUBIC)
-BORDERED = cv2.copyMakeBorder(PICTURE, 20, 60, 20, 60, cv2.BORDER_CONSTANT)  # ends in black, as after undistortion
+# The image ends in black, as after undistortion.
+BORDERED = cv2.copyMakeBorder(PICTURE, 20, 60, 20, 60, cv2.BORDER_CONSTANT)
 KINDS = {
     "baseline": [],
     "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
@@ -37,12 +38,12 @@ def decode(data: bytes) -> np.ndarray:
 def test_whole_jpegs_are_read(kind, image):
     data = jpeg(image, KINDS[kind])
     expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    thumbnail = b"Exif\0\0" + data[:-2][:60000]  # without an end of its own
+    thumbnail = b"Exif\0\0" + data[:-2][:60000]  # the truncated image has no end marker
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     for form in (
         data,
-        data + b"\0" * 100,  # as cameras append
-        data + jpeg(PICTURE)[:1000],  # a second image (MPF), itself cut
+        data + b"\0" * 100,  # appended data, as written by cameras
+        data + jpeg(PICTURE)[:1000],  # a second image (MPF), which is truncated itself
         data[:2] + segment + data[2:],
         data[:-2] + b"\xff" + END,  # a fill byte
     ):

@@ -1,4 +1,4 @@
-"""Labels through the simulator and the raw layout, and what broken or odd label files must not do."""
+"""Labels, through the simulator and the raw layout; the effects of damaged or unusual label files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RAW_SIZE, SIZE = (64, 80), (48, 64)
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> SimpleNamespace:
-    """A simulated house of two rooms, its frames and labels, and the renderer and cameras that made it."""
+    """Return a simulated house of two rooms, its frames and labels, and the renderer and cameras that produced it."""
     raw = tmp_path_factory.mktemp("home")
     simulate_scene("matterport3d", raw / "home", "home", SETTINGS)
     manifest = check_scene("matterport3d", raw, "home", "sample")
@@ -66,7 +66,7 @@ def home(tmp_path_factory) -> SimpleNamespace:
 
 
 def test_instance_maps_are_the_renderers_in_every_image_of_a_panorama(home):
-    """The renderer's own intrinsics and poses, never read from a file: a drift from image to image would show."""
+    """The expected values are the renderer's, never read from a file, so a drift between images would show."""
     assert len(home.instance) == 36
     pairs, counts = np.unique(np.stack([home.truth, home.instance]).reshape(2, -1), axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -75,7 +75,7 @@ def test_instance_maps_are_the_renderers_in_every_image_of_a_panorama(home):
         number_of.setdefault(true, number)
     assert len(set(number_of.values())) == len(number_of)  # a bijection
     renumbered = np.vectorize(number_of.get)(home.truth)
-    # The .conf rounds intrinsics to 6 digits, so rays at an edge may pass it.
+    # The .conf rounds intrinsics to 6 digits, so rays at an edge may miss it.
     agree = (renumbered == home.instance).mean(axis=(1, 2))
     assert agree.min() > 0.995
     for true, number in number_of.items():
@@ -118,7 +118,7 @@ def test_objects_of_all_regions_have_numbers_of_their_own(home):
     np.testing.assert_array_equal(labelled.mesh.vertices, mesh.vertices)
     rooms = np.array([i.room for i in home.house.instances])
     assert rooms.max() == 1
-    # The writer lists each region's instances in their order.
+    # The writer lists the instances of each region in their order.
     expected = [i.label for room in (0, 1) for i in home.house.instances if i.room == room]
     assert labelled.labels == expected
     np.testing.assert_array_equal(np.unique(labelled.object), np.arange(len(expected)))
@@ -148,7 +148,7 @@ def test_the_table_knows_all_that_the_simulator_builds():
 
 
 def region(groups: list[tuple], segments: list[int]) -> dict[str, bytes]:
-    """Files of a region: ``groups`` of (objectId, label, segments), and the segment of each of its triangles."""
+    """Write the files of a region: ``groups`` of (objectId, label, segments), and the segment of each triangle."""
     n = len(segments)
     mesh = trimesh.Trimesh(
         np.random.default_rng(0).normal(size=(3 * n, 3)), np.arange(3 * n).reshape(-1, 3), process=False
@@ -162,7 +162,7 @@ def region(groups: list[tuple], segments: list[int]) -> dict[str, bytes]:
 
 
 def put(raw: Path, regions: dict[int, dict[str, bytes]]) -> None:
-    """Write them in place of the regions of the scene `house`."""
+    """Replace the regions of the scene `house` by these."""
     with zipfile.ZipFile(raw / "house" / "region_segmentations.zip", "w") as archive:
         for number, files in regions.items():
             for suffix, content in files.items():
@@ -175,7 +175,7 @@ def labelled(raw: Path, regions: dict[int, dict[str, bytes]]) -> LabelledMesh:
 
 
 def as_objects(labels: list[str], object_of: np.ndarray) -> list[dict]:
-    """Facts of objects whose raw labels are categories."""
+    """Return object properties of objects whose raw labels are categories."""
     triangles = np.bincount(object_of[object_of >= 0], minlength=len(labels))
     return [
         {"label": c, "category": c, "stuff": c in STUFF, "triangles": int(t), "pixels": 0, "frames": 0}
@@ -184,7 +184,7 @@ def as_objects(labels: list[str], object_of: np.ndarray) -> list[dict]:
 
 
 def test_things_never_get_numbers_of_stuff_however_the_regions_begin(raw):
-    """A first region of stuff alone, then a chair and a bed: they are the first two things."""
+    """The first region contains stuff only, the next ones a chair and a bed, which are the first two things."""
     found = labelled(
         raw,
         {
@@ -200,7 +200,7 @@ def test_things_never_get_numbers_of_stuff_however_the_regions_begin(raw):
 
 
 def test_numbers_do_not_come_from_object_ids(raw):
-    """Ids with gaps, out of order, and an object without a triangle at the end."""
+    """Ids have gaps and are unordered, and the last object has no triangle."""
     found = labelled(
         raw,
         {
@@ -220,7 +220,7 @@ def test_numbers_do_not_come_from_object_ids(raw):
 
 
 def test_a_segment_without_triangles_touches_no_other_region(raw):
-    """Segment 3 of the bed is in no triangle of its region, and is another object's in the next."""
+    """Segment 3 of the bed is in no triangle of its region; in the next region it belongs to another object."""
     found = labelled(raw, {0: region([(0, "bed", [1, 3])], [1, 1]), 1: region([(0, "chair", [3])], [3, 8])})
     np.testing.assert_array_equal(found.object, [0, 0, 1, -1])
     manifest = check_labels("matterport3d", raw, "house", "sample")
@@ -255,7 +255,7 @@ def test_a_segment_of_two_objects_goes_to_the_first_and_is_noted(raw):
 
 
 def without(files: dict[str, bytes], triangles: str = "", vertex: str = "0 1 0") -> dict[str, bytes]:
-    """The files with another mesh: an ASCII ply."""
+    """Write the files with another mesh, an ASCII PLY."""
     count = len(triangles.splitlines())
     axes = "".join(f"property float {axis}\n" for axis in "xyz")
     head = f"ply\nformat ascii 1.0\nelement vertex 3\n{axes}element face {count}\n"
@@ -297,7 +297,7 @@ def test_broken_label_files_are_refused_and_listed_by_the_check(raw, files, mess
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_objects_are_found_by_their_segments(data):
-    """Against a search through all groups, triangle by triangle."""
+    """Compare with a search through all groups, triangle by triangle."""
     number = st.integers(-3, 40)
     segments = data.draw(st.lists(number, min_size=1, max_size=30))
     owners = data.draw(st.dictionaries(number, st.integers(0, 5), max_size=20))
@@ -314,7 +314,7 @@ def test_objects_are_found_by_their_segments(data):
 
 
 def test_vertex_numbers_beyond_2_to_the_24_are_exact():
-    """float32 holds whole numbers up to 2**24 alone."""
+    """float32 represents whole numbers up to 2**24 only."""
     many = 2**24 + 1
     corners = np.array([[0, 1, 2]], np.uint32)
     vast = Mesh(np.broadcast_to(np.zeros(3, np.float32), (many, 3)), corners)
@@ -331,7 +331,7 @@ K = np.array([[8.0, 0, 4], [0, 8, 3], [0, 0, 1]])
 
 @pytest.fixture
 def look(tmp_path, monkeypatch):
-    """Label one frame of 6 x 8 pixels, seen from the origin along z, of a scene of squares at z = 2."""
+    """Label one frame of 6 x 8 pixels, seen from the origin along z, in a scene of squares at z = 2."""
 
     def square(left: float, right: float) -> trimesh.Trimesh:
         corners = [[left, -2, 2], [right, -2, 2], [right, 2, 2], [left, 2, 2]]
@@ -357,7 +357,7 @@ def look(tmp_path, monkeypatch):
 
 
 def test_rays_that_meet_nothing_or_no_object_are_void(look):
-    """Columns 0-1 show an object, 2-3 a triangle without one, 4-5 nothing, 6-7 another object (x = z (u - 4) / 8)."""
+    """Columns 0-1 show an object, 2-3 a triangle without object, 4-5 nothing, 6-7 another object: x = z (u - 4) / 8."""
     with look([(-1, -0.5, 1), (-0.5, 0, -1), (0.5, 1, 0)], ["x", "y"], {"x": "chair", "y": "wall"}) as labels:
         instance, semantic = labels["instance"][0], labels["semantic"][0]
         np.testing.assert_array_equal(instance, np.tile([1, 1, -1, -1, -1, -1, 0, 0], (6, 1)))
@@ -404,7 +404,7 @@ def test_scenes_of_thousands_of_objects_fit(look):
 
 
 def test_categories_have_their_official_numbers():
-    """Those of mpcat40.tsv at both ends and between; the rest stands or falls with them, as 42 different names."""
+    """Check rows of mpcat40.tsv at both ends and in between; the 42 different names cover the other rows."""
     assert len(set(MPCAT40)) == 42
     official = {0: "void", 1: "wall", 2: "floor", 5: "table", 11: "bed", 17: "ceiling", 22: "tv_monitor", 25: "bathtub"}
     official |= {28: "lighting", 31: "shelving", 35: "board_panel", 36: "furniture", 39: "objects", 41: "unlabeled"}

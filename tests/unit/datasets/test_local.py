@@ -1,4 +1,4 @@
-"""Scenes far from the origin of their coordinates give what the same scenes give near it, to a millimetre."""
+"""Scenes far from the origin of their coordinates give the same results as near the origin, within a millimetre."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from loco.storage import Correspondences, Frames, Labels
 IMAGE = {"height": 48, "width": 64}
 WALK = {"seed": 4, "rooms": 1, "repetition": 0.5, "images": 8, "image": IMAGE}
 PANORAMA = {"seed": 4, "rooms": 1, "repetition": 0.5, "panoramas": 1, "image": IMAGE}
-PHOTOGRAPHS = WALK | {"images": 16, "image": {"height": 96, "width": 128}}  # fewer show too few points
+# With fewer images, too few points are observed.
+PHOTOGRAPHS = WALK | {"images": 16, "image": {"height": 96, "width": 128}}
 FRAMES = {"height": 24, "width": 32, "images": "all", "max_hole_fraction": 1.0}
 PATCHES = {"stride": 4, "overlap_tolerance": 0.05}
 UTM, ECEF = np.array([500_000.0, 5_400_000.0, 512.3]), np.array([4_027_894.0, 307_045.6, 4_919_474.9])
-FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "scannet", "matterport3d", "colmap")
+FORMATS = ("posed_rgbd", "seven_scenes", "tum_rgbd", "nerfstudio", "scannet", "matterport3d", "colmap")
 MAPPING = Path(__file__).parents[3] / "config/labels/simulated.tsv"
 
 
 @pytest.fixture(scope="module")
 def near(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One scene of each format."""
+    """Return one scene of each format."""
     raw = tmp_path_factory.mktemp("near")
     for format in FORMATS:
         settings = {"matterport3d": PANORAMA, "colmap": PHOTOGRAPHS}.get(format, WALK)
@@ -49,7 +50,7 @@ def near(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def moved(format: str, raw: Path, folder: Path, shift: np.ndarray) -> Path:
-    """A copy of a scene whose world coordinates are ``shift`` away; the raw folder that holds it."""
+    """Return the raw folder of a copy of a scene whose world coordinates are shifted by ``shift``."""
     shutil.copytree(raw / format, folder / format)
     if format == "colmap":
         model = pycolmap.Reconstruction(folder / "colmap/sparse/0")

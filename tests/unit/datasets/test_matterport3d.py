@@ -35,7 +35,7 @@ COLOR, DEPTH, CONF, REGIONS = (
 
 
 def rewrite(path: Path, change) -> None:
-    """Make a zip anew; ``change(name, data)`` gives (name, data), or None to leave a member out."""
+    """Rewrite a zip; ``change(name, data)`` returns (name, data), or None to omit a member."""
     with zipfile.ZipFile(path) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     with zipfile.ZipFile(path, "w") as archive:
@@ -49,7 +49,7 @@ def edit_conf(raw: Path, edit) -> None:
 
 @pytest.fixture(scope="module")
 def truth():
-    """The house and cameras that the simulator made the raw scene from."""
+    """Return the house and cameras from which the simulator made the raw scene."""
     entropy = scene_seed(HOUSE["seed"], "house")
     house = build_house(entropy, HOUSE)
     renderer, rng = Renderer(house), np.random.default_rng([*entropy, 2])
@@ -78,7 +78,7 @@ def test_frames_are_those_that_were_simulated(pristine, truth):
         view = renderer.render(intrinsics, pose, frame.depth.shape)
         known = (frame.depth > 0) & (view.depth > 0)
         assert known.mean() > 0.4
-        # The sensor's noise grows with the square of the distance; at a depth edge it may see the other side.
+        # Sensor noise grows with the square of the distance; at a depth edge the sensor may measure the other side.
         assert np.median(np.abs(frame.depth - view.depth)[known] / view.depth[known]) < 0.01
 
 
@@ -88,12 +88,12 @@ def test_mesh_gives_the_exact_depth_for_every_image_of_a_panorama(pristine, trut
     for frame in all_frames(pristine):
         exact = renderer.render(*cameras[frame.name[frame.name.index("_i") :]], frame.depth.shape).depth
         cast = caster.cast(frame.intrinsics, frame.pose, frame.depth.shape).depth
-        # The .conf rounds intrinsics to 6 digits, so a ray may pass an edge that the true one meets.
+        # The .conf rounds intrinsics to 6 digits, so a ray may miss an edge that the exact ray hits.
         assert np.mean(np.abs(cast - exact) < 1e-5 * exact) > 0.998
 
 
 def test_patches_lie_on_the_true_surface_and_see_themselves(pristine, truth):
-    """Wherever depth is exact: here that of the mesh, in place of the sensor's."""
+    """Applies where depth is exact: here it is the depth of the mesh instead of the sensor."""
     renderer, _ = truth
     mesh = open_scene("matterport3d", pristine, "house").mesh()
     caster = RayCaster(mesh, threads=1)
@@ -105,21 +105,21 @@ def test_patches_lie_on_the_true_surface_and_see_themselves(pristine, truth):
     distance = house.compute_distance(o3d.core.Tensor(points.astype(np.float32))).numpy()
     flat = valid & np.array([_shows_one_plane(caster.cast(f.intrinsics, f.pose, (64, 80)), mesh) for f in frames])
     assert flat.mean() > 0.5
-    # Between four pixels of one plane there may still be a slit, or something thin.
+    # Between four pixels of one plane there may still be a slit, or a thin object.
     assert np.mean(distance[flat] < 1e-5) > 0.998
-    assert np.median(distance[valid]) < 1e-5  # at creases, four pixels show two planes
+    assert np.median(distance[valid]) < 1e-5  # at creases, the four pixels show two planes
 
     depth, intrinsics, poses = (np.array(each) for each in zip(*map(_camera, frames)))
     overlap = overlap_matrix(points, valid, depth, intrinsics, poses, tolerance=0.05)
     np.testing.assert_array_equal(overlap.diagonal(), 1.0)
-    # Images of 61.5 degrees that look more than that apart, level with each other, share no ray.
+    # Two level images of 61.5 degrees whose directions differ by more than that share no ray.
     level = [i for i, frame in enumerate(frames) if "_i1_" in frame.name]
     angle = relative_rotation_angle(poses[level][:, None], poses[level][None])
     assert (overlap[np.ix_(level, level)][angle > 100] == 0).all()
 
 
 def _shows_one_plane(hits: Hits, mesh: Mesh) -> np.ndarray:
-    """Which patches of 4 x 4 pixels show a single plane at the four pixels around their centre."""
+    """Return the patches of 4 x 4 pixels whose four central pixels show the same plane."""
     a, b, c = (mesh.vertices[mesh.triangles[:, k]].astype(np.float64) for k in range(3))
     normals = np.cross(b - a, c - a)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
@@ -158,7 +158,7 @@ def test_unpacked_folders_serve_as_well(raw):
     expected = next(all_frames(raw))
     for path in raw_files("matterport3d", raw, "house"):
         with zipfile.ZipFile(path) as archive:
-            archive.extractall(raw)  # the members begin with the scene's folder
+            archive.extractall(raw)  # the paths of members begin with the folder of the scene
         path.unlink()
     frame = next(all_frames(raw))
     np.testing.assert_array_equal(frame.rgb, expected.rgb)
@@ -256,7 +256,7 @@ def test_colour_and_depth_must_be_of_one_size(raw):
 
 
 def ply(vertex: str, triangles: list[str]) -> str:
-    """An ASCII ply of two good vertices, a third one, and triangles."""
+    """Return an ASCII PLY with two valid vertices, a third one, and triangles."""
     coordinates = "".join(f"property float {axis}\n" for axis in "xyz")
     return (
         f"element vertex 3\n{coordinates}element face {len(triangles)}\nproperty list uchar int vertex_indices\n"
@@ -292,7 +292,7 @@ def test_orientations_are_ignored(raw):
 
 @pytest.mark.parametrize("change", [{12: 0.004}, {15: 1.004}, {0: "nan"}, {5: 1.5}])
 def test_poses_of_the_conf_are_rigid(raw, change):
-    """Numbers of the first matrix by their places."""
+    """Replace numbers of the first matrix, given by their positions."""
 
     def edit(conf: str) -> str:
         lines = [line.split() for line in conf.splitlines()]
@@ -307,7 +307,7 @@ def test_poses_of_the_conf_are_rigid(raw, change):
 
 
 def test_the_largest_depth_means_none(raw):
-    """It would be 16.38 m, and so in range."""
+    """Truncation would make it 16.38 m, which is a valid depth."""
     depth = np.full((64, 80), 4000, np.uint16)
     depth[:10] = 65535
     image = cv2.imencode(".png", depth)[1].tobytes()

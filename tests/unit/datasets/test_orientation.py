@@ -37,7 +37,7 @@ def test_pixels_are_read_as_they_are_stored(suffix, orientation):
         np.testing.assert_array_equal(color(data), color(plain))
     if suffix != ".jpg":
         np.testing.assert_array_equal(color(data), RGB)
-    if orientation != 1:  # so the tag is one that is applied elsewhere
+    if orientation != 1:  # so this tag is applied by other readers
         applied = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
         assert applied.shape != RGB.shape or (applied != color(plain)).any()
 
@@ -103,7 +103,7 @@ def test_photographs_of_places_too(tmp_path):
 
 
 def test_no_other_module_decodes_images():
-    """Every reader goes through the one function that ignores the tag."""
+    """All readers use the one function that ignores the tag."""
     package = Path(loco.__file__).parent
     decoders = {"imread", "imdecode", "imreadmulti", "imdecodemulti", "imreadWithMetadata", "imdecodeWithMetadata"}
     found = set()

@@ -17,7 +17,7 @@ from loco.errors import DataError
 
 
 class Album(Photographs):
-    """Photographs of a folder, and nothing known of them."""
+    """Write the photographs of a folder, without any metadata."""
 
     format = "album"
     remedy = "take them again"
@@ -42,7 +42,7 @@ def write(file: Path, image: np.ndarray) -> None:
 
 @pytest.fixture
 def raw(tmp_path) -> Path:
-    """Scenes `summer` and `lost` of images of different sizes, in an order that is not that of their characters."""
+    """Return scenes `summer` and `lost` with images of different sizes, whose order is not the order of their names."""
     for scene in ("summer", "lost"):
         for k, name in enumerate(["2.png", "10.ppm", "more/1.PNG"]):
             write(tmp_path / scene / "images" / name, picture(k, (6 + k, 8)))
@@ -103,7 +103,7 @@ def test_missing_folders_and_empty_ones(raw):
 
 
 def ragged() -> np.ndarray:
-    """Rows as ground-truth files have them: a number, and a list, an array, NumPy's integers or a single number."""
+    """Rows as in ground-truth files: a number, and a list, an array, NumPy integers or a single number."""
     rows = np.empty((4, 2), dtype=object)
     rows[:, 0] = [0, np.int64(1), 2.5, "x"]
     rows[:, 1] = [[1, 2, 300, 70000], np.array([4, 5], np.int32), [np.int64(6), np.uint8(7)], 8]
@@ -145,7 +145,7 @@ def test_arrays_of_numbers_within_objects_and_alone(tmp_path, dtype, order):
 
 
 class Runs:
-    """When unpickled, makes a file."""
+    """Create a file when it is unpickled."""
 
     def __init__(self, file: Path, call=os.system) -> None:
         self.call, self.arguments = call, (f"touch {file}",)
@@ -161,7 +161,7 @@ def npy(program: bytes, shape=(1,)) -> bytes:
 
 
 def numpys(call: str, arguments: bytes) -> bytes:
-    """A pickle that calls a name of NumPy's."""
+    """Return a pickle that calls a function of NumPy."""
     return b"\x80\x04" + f"c{call}\n".encode() + arguments + b"R."
 
 
@@ -175,7 +175,7 @@ def test_code_is_not_run(tmp_path, call):
 
 
 def test_but_numpy_runs_it(tmp_path):
-    """Otherwise the test before this one would show nothing."""
+    """Check that unpickling creates the file; otherwise the previous test would show nothing."""
     np.save(tmp_path / "gt.npy", np.array([0, Runs(tmp_path / "made")], dtype=object), allow_pickle=True)
     np.load(tmp_path / "gt.npy", allow_pickle=True)
     assert (tmp_path / "made").exists()
@@ -200,7 +200,7 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01
         (npy(numpys("numpy\nndarray", b"J\xff\xff\xff\x7f\x85")), r"not callable"),
         (npy(b"\x80\x04K\x01r\xff\xff\xff\xff."), r"under the number 4294967295"),  # 32 GB of memory
         (npy(b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"."), r"cannot be read"),  # a terabyte of bytes
-        # Changing what is called, for the next file.
+        # It would change the function that is called for the next file.
         (npy(b"\x80\x04cnumpy\ndtype\nN}\x8c\x08__call__K\x01s\x86b."), r"AttributeError"),
     ],
 )  # fmt: skip

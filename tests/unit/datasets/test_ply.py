@@ -1,4 +1,4 @@
-"""PLY files of every form that programs write; surfaces against their known areas."""
+"""PLY files in every form that programs write; surfaces are compared with their known areas."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loco.datasets.ply import read_ply
 from loco.datasets.ply_file import parse_ply, triangulate
 from loco.errors import DataError
 
-GRID = [(x, y, 0.0) for y in range(3) for x in range(3)]  # vertices 3 y + x of a square of 2 x 2
+GRID = [(x, y, 0.0) for y in range(3) for x in range(3)]  # vertex 3 y + x of a square of 2 x 2 cells
 FORMS = ("ascii", "binary_little_endian", "binary_big_endian")
 
 
@@ -40,7 +40,7 @@ def read(data):
 def area(mesh) -> float:
     a, b, c = np.moveaxis(mesh.vertices.astype(float)[mesh.triangles], 1, 0)
     normals = np.cross(b - a, c - a) / 2
-    assert (normals[:, 2] >= 0).all()  # each as its polygon turns
+    assert (normals[:, 2] >= 0).all()  # each with the orientation of its polygon
     return float(np.linalg.norm(normals, axis=1).sum())
 
 
@@ -63,7 +63,7 @@ def test_polygons_of_any_form_cover_their_area(form, length, faces, expected, co
 
 @pytest.mark.parametrize("form", FORMS)
 def test_triangles_keep_their_order_and_corners(form):
-    """Labels are given by the numbers of triangles."""
+    """Labels refer to triangles by number."""
     faces = [(4, 3, 0), (0, 1, 4), (1, 2, 5)]
     assert read(ply(faces, form)).triangles.tolist() == [list(face) for face in faces]
     divided = triangulate(parse_ply(ply([(4, 3, 0), (1, 2, 5, 4), (0, 1, 4)], form))).tolist()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from loco.datasets.nerfstudio import NerfstudioScene
 from loco.datasets.posed_rgbd import PosedRgbdScene
 from loco.datasets.seven_scenes import SevenScenesScene
 from loco.datasets.tum_rgbd import Trajectory, TumRgbdScene, associate
@@ -24,7 +25,12 @@ from loco.geometry.mesh import Mesh
 from loco.geometry.patches import patch_points
 from loco.geometry.raycast import RayCaster
 from loco.simulate.handheld import Photo, Walk
-from loco.simulate.raw_posed_rgbd import simulate_posed_rgbd, simulate_seven_scenes, simulate_tum_rgbd
+from loco.simulate.raw_posed_rgbd import (
+    simulate_nerfstudio,
+    simulate_posed_rgbd,
+    simulate_seven_scenes,
+    simulate_tum_rgbd,
+)
 from loco.steps.frames import prepare_frame
 from tests.unit.datasets.oriented import oriented
 
@@ -37,15 +43,25 @@ SETTINGS: dict[str, Any] = {
     "repetition": 0.5,
     "exact_depth": True,
 }
-SCENES = {"seven_scenes": SevenScenesScene, "tum_rgbd": TumRgbdScene, "posed_rgbd": PosedRgbdScene}
-WRITERS = {"seven_scenes": simulate_seven_scenes, "tum_rgbd": simulate_tum_rgbd, "posed_rgbd": simulate_posed_rgbd}
-UNIT = {"seven_scenes": 1e-3, "tum_rgbd": 0.2e-3, "posed_rgbd": 1e-3}  # of depth, metres
+SCENES = {
+    "seven_scenes": SevenScenesScene,
+    "tum_rgbd": TumRgbdScene,
+    "posed_rgbd": PosedRgbdScene,
+    "nerfstudio": NerfstudioScene,
+}
+WRITERS = {
+    "seven_scenes": simulate_seven_scenes,
+    "tum_rgbd": simulate_tum_rgbd,
+    "posed_rgbd": simulate_posed_rgbd,
+    "nerfstudio": simulate_nerfstudio,
+}
+UNIT = {"seven_scenes": 1e-3, "tum_rgbd": 0.2e-3, "posed_rgbd": 1e-3, "nerfstudio": 1e-3}  # of depth, metres
 formats = pytest.mark.parametrize("format", list(SCENES))
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One house, called `house`, in a folder for each format."""
+    """Return one house, called `house`, in a folder for each format."""
     raw = tmp_path_factory.mktemp("raw")
     for format, write in WRITERS.items():
         write(raw / format / "house", "house", SETTINGS)
@@ -64,7 +80,7 @@ def photos(walk: Walk) -> list[Photo]:
 
 @pytest.fixture
 def raw(pristine: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+    """Return a copy that a test may damage."""
     return shutil.copytree(pristine, tmp_path / "raw")
 
 
@@ -93,7 +109,7 @@ def test_frames_are_those_that_were_simulated(format: str, pristine: Path, walk:
             exact = walk.renderer.render(*frame.depth_camera, frame.depth.shape).depth
         off = np.abs(frame.depth - exact)
         assert frame.depth.dtype == np.float32
-        # Rounded poses: a ray at an edge may pass it.
+        # Poses are rounded, so a ray at an edge may miss it.
         assert np.mean(off <= UNIT[format] / 2 + 1e-5) > 0.99
 
 
@@ -106,15 +122,16 @@ def test_the_depth_camera_of_seven_scenes_lies_beside_the_colour_camera(pristine
 
 @formats
 def test_patches_lie_on_the_true_surface(format: str, pristine: Path, walk: Walk, photos: list[Photo]) -> None:
-    """Within 1 mm of where the ray through the patch's centre meets it, though depth is rounded."""
+    """Each point is within 1 mm of the intersection of the ray through the patch centre, although depth is rounded."""
     grid = (15, 20)
     caster = RayCaster(Mesh(walk.house.vertices, walk.house.triangles.astype(np.uint32)), threads=1)
     checked = 0
     for frame, photo in zip(everything(format, pristine), photos):
         prepared, origin = prepare_frame(frame, SIZE, None)
-        assert np.mean(origin == 1) > 0.7  # the depth camera of 7-Scenes sees less than its colour camera
+        # The depth camera of 7-Scenes has a smaller field of view than its colour camera.
+        assert np.mean(origin == 1) > 0.7
         points, valid = patch_points(prepared.depth, prepared.intrinsics, prepared.pose, grid)
-        # Pixels of an image as small as the grid have their centres where the patches have theirs.
+        # The pixel centres of an image of the size of the grid are the patch centres.
         small = scale_intrinsics(walk.intrinsics, SIZE, grid)
         v, u = np.indices(grid) + 0.5
         truth = backproject(np.stack([u, v], -1), caster.cast(small, photo.pose, grid).depth, small, photo.pose)
@@ -126,9 +143,10 @@ def test_patches_lie_on_the_true_surface(format: str, pristine: Path, walk: Walk
 
 
 def rough(depth: np.ndarray) -> np.ndarray:
-    """Pixels near an edge or a crease: on a plane the inverse depth is linear in the image.
+    """Return pixels near an edge or a crease; on a plane the inverse depth is linear in the image.
 
-    Near is three pixels: depth that is resized and cast from another camera reads that far.
+    The margin is three pixels, because depth that is resized and projected from another camera depends on pixels that
+    far away.
     """
     inverse = 1 / depth.astype(np.float64)
     bend = sum(np.abs(ndimage.convolve1d(inverse, [1, -2, 1], axis=axis)) for axis in (0, 1))
@@ -163,7 +181,7 @@ def test_manifest_of_a_whole_scene(format: str, pristine: Path) -> None:
     assert (manifest["images"], manifest["lost"]) == (11, 0)
     images = list((pristine / format).rglob("*.png"))
     assert sum(f["bytes"] for f in manifest["files"] if f.get("files")) >= sum(f.stat().st_size for f in images)
-    texts = {f.name for f in (pristine / format / "house").glob("*.txt")}
+    texts = {f.name for f in (pristine / format / "house").iterdir() if f.suffix in (".txt", ".json")}
     assert {f["name"] for f in manifest["files"] if "files" not in f} == texts
     scene = SCENES[format](pristine / format, "house")
     assert scene.mesh() is scene.labelled_mesh() is scene.tracks() is None
@@ -177,6 +195,7 @@ FIRST = {  # colour and depth image of the first frame
     "seven_scenes": ("seq-01/frame-000000.color.png", "seq-01/frame-000000.depth.png"),
     "tum_rgbd": ("rgb/*.png", "depth/*.png"),
     "posed_rgbd": ("color/00000.png", "depth/00000.png"),
+    "nerfstudio": ("images/frame_00001.png", "depth/frame_00001.png"),
 }
 
 
@@ -196,7 +215,11 @@ def put(image: np.ndarray) -> Callable[[Path], Any]:
         (1, lambda file: file.write_bytes(b"no png"), r"\S+png' cannot be decoded"),
         (1, put(np.ones(SIZE, np.uint8)), r"not a 16-bit image with one channel[\s\S]*found: uint8"),
         (1, put(np.ones((10, 10), np.uint16)), r"unexpected size[\s\S]*found: \(10, 10\)|another size[\s\S]*10 x 10"),
-        (0, put(np.ones((30, 40, 3), np.uint8)), r"K.txt belongs to images of another size[\s\S]*40 x 30"),
+        (
+            0,
+            put(np.ones((30, 40, 3), np.uint8)),
+            r"K.txt belongs to images of another size[\s\S]*40 x 30|json states",
+        ),
     ],
 )
 def test_broken_images_are_named(format: str, kind: int, damage: Any, message: str, raw: Path) -> None:
@@ -207,7 +230,7 @@ def test_broken_images_are_named(format: str, kind: int, damage: Any, message: s
     assert re.search(message, listed), listed
     assert "what to do" in listed
     assert not manifest["ok"]
-    camera = raw / format / "house" / "K"  # of K.txt or K_depth.txt, where these are at fault
+    camera = raw / format / "house" / "K"  # the values of K.txt or K_depth.txt that are wrong
     with pytest.raises(DataError, match="|".join(re.escape(str(path)) for path in (file, camera))):
         everything(format, raw)
 
@@ -316,11 +339,11 @@ def test_lost_poses_are_skipped_and_counted(raw: Path) -> None:
     manifest = PosedRgbdScene.check(raw / "posed_rgbd", "house", "all")
     assert (manifest["ok"], manifest["images"], manifest["lost"]) == (True, 9, 2)
     for frame in scene.frames(scene.names("horizontal")):
-        np.testing.assert_array_equal(frame.pose, before[frame.name])  # the others keep theirs
+        np.testing.assert_array_equal(frame.pose, before[frame.name])  # the other frames keep theirs
 
 
 def numbered(folder: Path, names: list[str], rows: list[str | None], size: tuple[int, int] = SIZE) -> None:
-    """Images that show their place in ``names``; rows of poses.txt that show it, each behind a name or none."""
+    """Write images that encode their index, in the order of ``names``, and such rows of poses.txt, named or not."""
     for kind in ("color", "depth"):
         (folder / kind).mkdir(parents=True)
     for k, name in enumerate(names):
@@ -339,7 +362,7 @@ def of_one_place(raw: Path, names: list[str]) -> None:
         assert (frame.pose[0, 3], frame.rgb[0, 0, 0], frame.depth[0, 0]) == (k, k, np.float32(1 + k / 1000))
 
 
-# Names as they were recorded, and whether their order is the same for everybody.
+# Names as recorded, and whether all programs sort them in the same order.
 NAMES = {
     "digits": (["0008", "0009", "0010", "0011"], True),
     "decimals": (["1548266469.830000", "1548266469.863300", "1548266469.900000"], True),
@@ -381,7 +404,7 @@ def test_rows_with_names_are_matched_by_them(names: list[str], _: bool, suffix: 
     [
         (["room 1", "room 2", "the  hall"], ["room 1", "room 2.png", "the  hall"]),
         (["000012", "000007", "000100"], ["12", "7", "100"]),  # by their numbers
-        (["b", "c", "d"], ["0", "1", "2"]),  # by their places
+        (["b", "c", "d"], ["0", "1", "2"]),  # by their positions
         (["f000", "f001", "f002"], ["1", "2", "3"]),
         (["f000", "f001", "f002"], ["01", "02", "03"]),
         (["7.png", "8.png"], ["7.png", "8.png.png"]),
@@ -442,7 +465,7 @@ def test_orientations_of_colour_and_depth_are_ignored_and_noted(format: str, raw
 
 @formats
 def test_the_scale_of_depth_is_a_setting(format: str, raw: Path) -> None:
-    """Of another writer's files, in its unit; the manifest states which scale was used and why."""
+    """The files are those of another program, in its unit; the manifest records the scale and the reason for it."""
     reader, folder = SCENES[format], raw / format / "house"
     own = round(1 / UNIT[format])
 
@@ -488,7 +511,7 @@ def test_optional_files_of_a_plain_folder(raw: Path, walk: Walk, photos: list[Ph
 
 
 def test_registered_depth_may_be_scaled(raw: Path, walk: Walk) -> None:
-    """Its camera is the colour camera of smaller images."""
+    """The camera of registered depth is the colour camera, scaled to the size of the depth image."""
     small = scale_intrinsics(walk.intrinsics, SIZE, (30, 40))
     for file, pose in zip(sorted((raw / "posed_rgbd" / "house" / "depth").iterdir()), walk.poses):
         put(np.round(walk.renderer.render(small, pose, (30, 40)).depth * 1000).astype(np.uint16))(file)
@@ -517,7 +540,8 @@ def test_seven_scenes_without_calibration_gets_the_usual_one(tmp_path: Path) -> 
     (frame,) = scene.frames(scene.names("all"))
     np.testing.assert_allclose(frame.intrinsics, [[525, 0, 320.5], [0, 525, 240.5], [0, 0, 1]])
     np.testing.assert_allclose(frame.depth_camera.intrinsics, [[585, 0, 320.5], [0, 585, 240.5], [0, 0, 1]])
-    np.testing.assert_allclose(frame.depth_camera.pose, pose, atol=1e-12)  # that is the one that was tracked
+    # The depth camera is the one that was tracked.
+    np.testing.assert_allclose(frame.depth_camera.pose, pose, atol=1e-12)
     assert np.linalg.norm(frame.pose[:3, 3] - [1, 2, 3]) == pytest.approx(0.0256, abs=1e-4)
     assert (frame.depth == 0).all()
     put(np.zeros((240, 320, 3), np.uint8))(folder / "frame-000000.color.png")
@@ -557,7 +581,7 @@ times = st.lists(st.integers(0, 300), min_size=1, max_size=12, unique=True).map(
 
 @given(times, times)
 def test_association_takes_the_nearest_first(a: np.ndarray, b: np.ndarray) -> None:
-    """All pairs by brute force, as the benchmark's tool does it."""
+    """Associate all pairs by brute force, like the tool of the benchmark."""
     left, right, expected = set(range(len(a))), set(range(len(b))), {}
     for _, i, j in sorted((abs(a[i] - b[j]), i, j) for i in left for j in right if abs(a[i] - b[j]) <= 0.0205):
         if i in left and j in right:
@@ -568,7 +592,7 @@ def test_association_takes_the_nearest_first(a: np.ndarray, b: np.ndarray) -> No
 
 
 def test_poses_between_poses_keep_a_constant_rate() -> None:
-    """Steady motion and turning, sampled unevenly, comes out as it was; outside and in gaps nothing is known."""
+    """Unevenly sampled uniform motion and rotation is interpolated exactly; outside and in gaps there is no pose."""
     rng = np.random.default_rng(0)
     spin, velocity, start = np.array([0.5, -2.0, 1.0]), np.array([0.3, -0.1, 0.2]), Rotation.from_rotvec([1, 2, 0.5])
 
@@ -594,13 +618,13 @@ def test_poses_between_poses_keep_a_constant_rate() -> None:
 
 
 def test_a_moving_distorted_camera_is_straightened_and_its_depth_keeps_its_own_time(tmp_path: Path) -> None:
-    """A plane seen by the lens of freiburg1, whose published numbers are written out here again."""
+    """A plane seen by the lens of freiburg1, whose published parameters are repeated here."""
     fx, fy, cx, cy = 517.3, 516.5, 318.6, 255.3
     k1, k2, p1, p2, k3 = 0.2624, -0.9531, -0.0054, 0.0026, 1.1633
     folder = tmp_path / "rgbd_dataset_freiburg1_desk"
 
     def straight_rays(u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Undo the lens at pixels whose centres are integers, by fixed-point iteration."""
+        """Undistort pixels whose centres are at integers, by fixed-point iteration."""
         xd, yd = (u - cx) / fx, (v - cy) / fy
         x, y = xd, yd
         for _ in range(100):

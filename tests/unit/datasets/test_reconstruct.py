@@ -35,7 +35,7 @@ def photographs(renderer, poses, tmp_path_factory) -> Path:
 
 
 def test_neighbours_are_matched_only_in_an_unambiguous_order(tmp_path):
-    """COLMAP takes them in plain order: 1, 10, 2."""
+    """COLMAP sorts names as text: 1, 10, 2."""
     for k in range(1, 12):
         (tmp_path / "walk" / "a").mkdir(parents=True, exist_ok=True)
         (tmp_path / "walk" / "a" / f"{k}.jpg").touch()
@@ -46,7 +46,7 @@ def test_neighbours_are_matched_only_in_an_unambiguous_order(tmp_path):
 
 
 def aligned(points: np.ndarray, onto: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``points`` and ``others`` by the similarity that brings ``points`` nearest to ``onto`` (Umeyama 1991)."""
+    """Map ``points`` and ``others`` by the similarity that best aligns ``points`` with ``onto`` (Umeyama 1991)."""
     middle, target = points.mean(axis=0), onto.mean(axis=0)
     u, s, vt = np.linalg.svd((onto - target).T @ (points - middle))
     flip = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
@@ -76,7 +76,7 @@ def test_a_room_is_reconstructed_from_photographs_alone(photographs, poses, rend
 
 
 def test_the_same_model_every_time_whatever_the_threads(photographs, tmp_path):
-    # Several runs: mapping in more than one thread gives one of a few models by chance.
+    # Several runs: with more than one thread, the mapper returns one of a few models, at random.
     runs = {"a": 1, "b": 2, "c": 2, "d": 4}
     for name, threads in runs.items():
         settings = {"matcher": "exhaustive", "images": str(photographs)}

@@ -54,19 +54,19 @@ def pristine(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def walk() -> Walk:
-    """What was simulated."""
+    """Return the simulated scene."""
     return Walk(SCAN, SETTINGS, depth_rig(SETTINGS))
 
 
 @pytest.fixture
 def raw(pristine, tmp_path) -> Path:
-    """A copy of the folder of scans that a test may damage."""
+    """Return a copy of the folder of scans that a test may damage."""
     return shutil.copytree(pristine, tmp_path / "raw")
 
 
 @pytest.fixture
 def exported(raw) -> Path:
-    """The same, with the images exported into the scan's folder and no .sens file."""
+    """Return the same with images exported to the folder of the scan, and without a .sens file."""
     sens = raw / SCAN / f"{SCAN}.sens"
     export_scannet(sens, raw / SCAN)
     sens.unlink()
@@ -110,7 +110,7 @@ def test_frames_are_those_that_were_simulated(pristine, walk):
 
 
 def test_cameras_mean_what_the_dataset_says(pristine):
-    """Pixel by pixel as ``saveToPointCloud`` of ScanNet's sensorData.h: to the world, and to a colour pixel."""
+    """Per pixel, like ``saveToPointCloud`` of ScanNet's sensorData.h: to the world, and to a colour pixel."""
     header = SensFile(of(pristine, ".sens"), SCAN).header
     frame, pose = all_frames(pristine)[0], SensFile(of(pristine, ".sens"), SCAN).poses[0]
     y, x = np.indices(frame.depth.shape).reshape(2, -1).astype(float)
@@ -158,7 +158,7 @@ def test_the_mesh_is_the_house(pristine, walk):
 def test_the_labels_are_those_of_the_house(pristine, walk):
     labelled = open_scene("scannet", pristine, SCAN).labelled_mesh()
     assert_array_equal(labelled.mesh.triangles, walk.house.triangles)
-    # One number for each instance, and one instance for each number.
+    # One number per instance, and one instance per number.
     pairs = set(zip(labelled.object.tolist(), walk.house.instance.tolist()))
     assert len(pairs) == len(set(walk.house.instance.tolist())) == len(labelled.labels)
     assert sorted(number for number, _ in pairs) == list(range(len(labelled.labels)))
@@ -167,7 +167,7 @@ def test_the_labels_are_those_of_the_house(pristine, walk):
 
 
 def test_patches_lie_on_the_true_surface(tmp_path):
-    """Through both cameras, to 1 mm, of which rounding to millimetres takes up to half."""
+    """Through both cameras, within 1 mm; rounding to millimetres causes up to half of it."""
     settings = SETTINGS | {"image": {"height": 240, "width": 320}, "images": 3, "lost_poses": 0}
     simulate_scannet(tmp_path / SCAN, SCAN, settings)
     mesh = open_scene("scannet", tmp_path, SCAN).mesh()
@@ -177,7 +177,7 @@ def test_patches_lie_on_the_true_surface(tmp_path):
     for raw_frame in all_frames(tmp_path):
         frame, _ = prepare_frame(raw_frame, size, None)
         points, valid = patch_points(frame.depth, frame.intrinsics, frame.pose, grid)
-        # Away from edges: three pixels around see the same plane.
+        # Away from edges: the three surrounding pixels show the same plane.
         plane = planes[caster.cast(frame.intrinsics, frame.pose, size).triangle]
         flat = cv2.erode(same_as_neighbours(plane).astype(np.uint8), np.ones((5, 5))).astype(bool)
         u, v = patch_centres(grid, size).astype(int).transpose(2, 0, 1)
@@ -188,7 +188,7 @@ def test_patches_lie_on_the_true_surface(tmp_path):
 
 
 def plane_of_triangles(mesh) -> np.ndarray:
-    """Number of the plane that each triangle lies in (to a tenth of a millimetre)."""
+    """Return the number of the plane that contains each triangle (within a tenth of a millimetre)."""
     a, b, c = mesh.vertices[mesh.triangles].astype(float).transpose(1, 0, 2)
     normal = np.cross(b - a, c - a)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -236,7 +236,7 @@ def test_exported_folders_serve_as_well(pristine, raw, inside):
 
 
 def test_exported_numbers_are_in_natural_order(exported):
-    """10 comes after 9, and numbers may have gaps."""
+    """10 comes after 9, and the numbers may have gaps."""
     for kind, suffix in (("color", ".jpg"), ("depth", ".png"), ("pose", ".txt")):
         for old, new in ((1, 10), (3, 9)):
             os.rename(exported / SCAN / kind / f"{old}{suffix}", exported / SCAN / kind / f"{new}{suffix}")
@@ -281,7 +281,7 @@ def another_version(raw: Path) -> None:
 
 
 def other_intrinsics(raw: Path) -> None:
-    """Those of an image of half the sides."""
+    """Write intrinsics of an image with half the width and height."""
     data = of(raw, ".sens").read_bytes()
     k = SensFile(of(raw, ".sens"), SCAN).header.intrinsic_color.astype("<f4")
     of(raw, ".sens").write_bytes(data.replace(k.tobytes(), (np.diag([0.5, 0.5, 1, 1]) @ k).astype("<f4").tobytes(), 1))
@@ -321,7 +321,7 @@ def no_segments_in_the_mesh(content: dict) -> None:
 
 
 def finer_mesh(raw: Path) -> None:
-    """Labels of the fine mesh under the name of the coarse one's."""
+    """Name the labels of the fine mesh like those of the coarse mesh."""
     edit(of(raw, AGGREGATION), lambda c: c.update(segmentsFile=f"scannet.{SCAN}_vh_clean.segs.json"))
 
 
@@ -391,7 +391,7 @@ def test_what_is_broken_is_named_with_its_remedy(raw, damage, message):
     ],
 )
 def test_broken_labels_are_a_problem_of_the_labels_alone(raw, damage, message):
-    """The mesh may be missing: frames do without it, labels do not."""
+    """The mesh may be missing: frames do not need it, labels do."""
     damage(raw)
     assert check_scene("scannet", raw, SCAN, "sample")["ok"]
     manifest = check_labels("scannet", raw, SCAN, "all")
@@ -498,7 +498,7 @@ def test_all_problems_are_listed_at_once(raw):
 
 
 def test_objects_that_are_listed_twice_are_counted_once_and_noted(pristine, raw):
-    """As in scene0217_00: the second half repeats the first, under new numbers."""
+    """As in scene0217_00, the second half repeats the first half under new numbers."""
     expected = open_scene("scannet", pristine, SCAN).labelled_mesh()
     count = len(expected.labels)
 
@@ -530,13 +530,13 @@ def test_labels_of_the_finer_mesh_are_not_read(pristine, raw):
 
 
 def test_a_triangle_goes_with_most_of_its_vertices(raw):
-    """Against a count in plain Python, on a mesh whose triangles straddle objects."""
+    """Compare with a count in plain Python, on a mesh whose triangles straddle objects."""
     rng = np.random.default_rng(1)
     vertices, triangles = rng.random((60, 3)), np.array([rng.permutation(60)[:3] for _ in range(400)])
     segments = rng.permutation(100)[rng.integers(0, 12, 60)]
     trimesh.Trimesh(vertices, triangles, process=False).export(of(raw, MESH))
     names = np.unique(segments).tolist()
-    objects = [names[:4], names[4:6], names[6:10]]  # the last two segments belong to none
+    objects = [names[:4], names[4:6], names[6:10]]  # the last two segments belong to no object
     groups = [{"objectId": 7 * k, "segments": own, "label": f"thing {k}"} for k, own in enumerate(objects)]
     edit(of(raw, SEGS), lambda content: content.update(segIndices=segments.tolist()))
     edit(of(raw, AGGREGATION), lambda content: content.update(segGroups=groups))

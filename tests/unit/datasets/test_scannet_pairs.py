@@ -42,7 +42,7 @@ def pristine(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(pristine, tmp_path) -> Path:
-    """A copy that a test may damage."""
+    """Return a copy that a test may damage."""
     return shutil.copytree(pristine, tmp_path / "pairs")
 
 
@@ -56,7 +56,7 @@ def test_pairs_are_those_that_were_simulated(pristine):
     a, b = pairs[3].images()
     for image, photo in ((a, first), (b, second)):
         assert image.depth_camera is None
-        assert image.rgb.shape == (48, 64, 3)  # written at twice the sides
+        assert image.rgb.shape == (48, 64, 3)  # written with twice the width and height
         assert np.abs(image.rgb.astype(int) - photo.rgb).mean() < 3
         assert_allclose(image.depth, photo.depth, atol=0.5001e-3)
         assert_allclose(image.intrinsics, walk.intrinsics, atol=1e-9)
@@ -65,7 +65,7 @@ def test_pairs_are_those_that_were_simulated(pristine):
 
 
 def test_the_pose_takes_points_of_a_to_b(pristine):
-    """What a sees is where b sees it, and at the same depth; the other way round it is not."""
+    """Points of A project into B at the depth of B; with the pose inverted they do not."""
     for pair in read_pairs(pristine):
         a, b = pair.images()
         points = backproject(pixel_centres(*a.depth.shape), a.depth, pair.intrinsics, a.pose)
@@ -76,7 +76,7 @@ def test_the_pose_takes_points_of_a_to_b(pristine):
 
 
 def disagreement(points: np.ndarray, depth: np.ndarray, intrinsics: np.ndarray) -> float:
-    """Median difference between the depth of points (camera frame) and the image's where they lie, metres."""
+    """Return the median difference between the depth of points (camera frame) and of the image there, metres."""
     uv, z = project(points, intrinsics, np.eye(4))
     seen, smooth = sample_depth(depth, uv)
     return np.median(np.abs(seen - z)[smooth & (z > 0)])
@@ -93,7 +93,7 @@ def test_manifest(pristine):
 
 
 def lists(folder: Path, file: str = "test.npz", **changes) -> None:
-    """Change arrays of a list; None removes one."""
+    """Change arrays of a list; None removes an array."""
     with np.load(folder / file) as arrays:
         content = dict(arrays) | changes
     np.savez(folder / file, **{name: array for name, array in content.items() if array is not None})
@@ -105,32 +105,33 @@ def huge(folder: Path) -> None:
 
 
 def many(folder: Path) -> None:
-    """Arrays none of which is too large, as all are together."""
+    """No array is too large alone, but together they are."""
     with zipfile.ZipFile(folder / "intrinsics.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for k in range(3):
             archive.writestr(f"scene{k:04d}_00.npy", bytes(30_000_000))
 
 
 def torn(folder: Path) -> None:
-    """Compressed bytes that no longer are."""
+    """Damage the compressed bytes."""
     with np.load(folder / "test.npz") as arrays:
         np.savez_compressed(folder / "test.npz", **arrays)
     with zipfile.ZipFile(folder / "test.npz") as archive:
-        start = archive.getinfo("name.npy").header_offset + 30 + len("name.npy") + 20  # where zip64's extra field is
+        # The position of the zip64 extra field.
+        start = archive.getinfo("name.npy").header_offset + 30 + len("name.npy") + 20
     content = bytearray((folder / "test.npz").read_bytes())
     content[start : start + 20] = b"\xff" * 20
     (folder / "test.npz").write_bytes(content)
 
 
 def lying(folder: Path) -> None:
-    """An array that claims a terabyte."""
+    """Write an array that declares a terabyte."""
     head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (400000000000,), }".ljust(117) + b"\n"
     with zipfile.ZipFile(folder / "test.npz", "w") as archive:
         archive.writestr("name.npy", b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
 
 
 def test_only_the_arrays_that_are_wanted_are_read(folder, pristine):
-    """What else there is may be broken, or an object."""
+    """Unused members may be damaged, or contain an object."""
     lists(folder, other=np.array([{"an": "object"}], dtype=object))
     found, expected = ([pair.names for pair in read_pairs(of)] for of in (folder, pristine))
     assert found == expected
@@ -235,7 +236,7 @@ def test_intrinsics_of_another_size_are_refused(folder, factor):
 
 @pytest.fixture
 def raw(pristine, tmp_path) -> Path:
-    """A copy of the folder above that of the pairs; a test may damage it."""
+    """Return a copy of the parent folder of the pairs, which a test may damage."""
     return shutil.copytree(pristine.parent, tmp_path / "raw")
 
 
@@ -274,7 +275,7 @@ def poses_of(scan: str) -> np.ndarray:
 
 
 def features_of_places(frames: Frames, path: Path) -> Features:
-    """A smooth unit feature of where a pixel's ray meets the simulated room, and of the room."""
+    """Return a smooth unit feature of the room and of the point in it that a pixel shows."""
     n, (h, w) = len(frames), frames.size
     waves = np.random.default_rng(0).normal(0, 3, (3, 64))
     sizes = {"n": n, "h": h, "w": w, "c": 128}
@@ -298,7 +299,7 @@ def test_pairs_are_evaluated_from_prepared_frames(pristine, tmp_path):
             assert result.items["a"] == [NAMES[k] for k in (0, 1, 2, 4, 5, 6)]
             assert result.items["n_matches"] == [300] * 6
             assert result.items["recall@2px"] == [1.0] * 6
-            # The other way round, the poses are wrong.
+            # With the poses inverted, they are wrong.
             for pair in scene.ground_truth["pairs"]:
                 pair["pose_a_to_b"] = np.linalg.inv(pair["pose_a_to_b"]).tolist()
             backwards = pixel_correspondence.evaluate([scene], EVALUATED | {"occlusions": [False]})

@@ -40,7 +40,7 @@ def write(path: Path, content: list[SensFrame] | None = None, **changes) -> Path
 
 
 def with_depth(data: bytes) -> list[SensFrame]:
-    """Frames of which the second has other depth."""
+    """Write frames of which the second has another depth."""
     content = frames(HEADER)
     content[1] = content[1]._replace(depth=data)
     return content
@@ -69,7 +69,7 @@ def test_what_was_written_is_read(tmp_path, color, depth):
 
 
 def test_the_layout_is_the_documented_one(data):
-    """Field by field, as sensorData.h writes them."""
+    """Write each field as in sensorData.h."""
     expected = struct.pack("<I", 4) + struct.pack("<Q", 6) + b"Sensor"
     for matrix in MATRICES[:4]:
         expected += struct.pack("<16f", *matrix.ravel())
@@ -88,7 +88,7 @@ def test_frames_of_the_inertial_sensor_are_left_alone(tmp_path, data):
 
 
 def test_a_frame_is_read_by_itself(tmp_path, data):
-    """Broken images of other frames hinder neither opening nor reading."""
+    """Damaged images of other frames do not prevent opening or reading."""
     path = tmp_path / "scan.sens"
     first = data.index(frames(HEADER)[0].color)
     path.write_bytes(data[:first] + bytes(len(frames(HEADER)[0].color)) + data[first + len(frames(HEADER)[0].color) :])
@@ -114,7 +114,7 @@ def test_cut_anywhere_it_is_refused_when_opened(tmp_path, data):
 def test_damage_gives_an_error_or_an_image_of_the_stated_size(tmp_path, data, drawn):
     damaged = bytearray(data)
     for _ in range(drawn.draw(st.integers(1, 4))):
-        # Mostly where the structure is: the header and the frames' heads.
+        # Mostly in the structure: the header and the headers of the frames.
         place = drawn.draw(st.one_of(st.integers(0, 330), st.integers(0, len(data) - 1)))
         damaged[place] = drawn.draw(st.integers(0, 255))
     path = tmp_path / "scan.sens"

@@ -65,7 +65,7 @@ def corrupted(file: Path, method: int) -> None:
 
 
 def in_directory(file: Path, offset: int, value: bytes) -> None:
-    """Overwrite bytes of the first entry of the zip's central directory."""
+    """Overwrite bytes of the first entry of the central directory of the zip."""
     data = bytearray(file.read_bytes())
     at = data.find(b"PK\x01\x02") + offset
     data[at : at + len(value)] = value
@@ -84,8 +84,8 @@ def bomb(file: Path, name: str, size: int) -> None:
         (lambda f: rewrite(f, lambda m: {**m, ".": b"x"}), "member without a name: '.'"),
         (lambda f: corrupted(f, zipfile.ZIP_LZMA), "member .* cannot be read"),
         (lambda f: corrupted(f, zipfile.ZIP_BZIP2), "member .* cannot be read"),
-        (lambda f: in_directory(f, 6, b"\xff\x00"), "truncated or not a zip"),  # the version that is needed to extract
-        (lambda f: in_directory(f, 10, b"\x63\x00"), "member .* cannot be read"),  # the method of compression
+        (lambda f: in_directory(f, 6, b"\xff\x00"), "truncated or not a zip"),  # the version needed to extract
+        (lambda f: in_directory(f, 10, b"\x63\x00"), "member .* cannot be read"),  # the compression method
         (lambda f: in_directory(f, 42, b"\xff\xff\xff\x7f"), "member .* cannot be read"),  # the offset
         (lambda f: in_directory(f, 24, b"\xff\xff\xff\x7f"), "larger than any file of this dataset"),  # the size
         (lambda f: bomb(f, "house/big.txt", 130 << 20), "larger than any file of this dataset"),
@@ -110,7 +110,7 @@ def test_a_zip_of_many_bombs_is_refused_by_its_ratio(raw, monkeypatch):
 
 
 def test_members_are_checked_without_being_held(raw, monkeypatch):
-    """Blocks are dropped as they come."""
+    """Read and discard the data block by block."""
     held = Archive(raw / "house" / f"{COLOR}.zip", raw, "", "house")
     monkeypatch.setattr(Archive, "read", lambda *_: pytest.fail("read whole"))
     assert held.broken_members() == []
@@ -243,7 +243,7 @@ def test_damaged_matlab_files_raise_nothing_but_value_errors(tmp_path):
 
 
 def test_lists_that_are_named_many_times_are_not_followed(tmp_path):
-    """1e10 numbers in a few hundred bytes: lists of ten times the same list, ten levels deep."""
+    """Declare 1e10 numbers in a few hundred bytes: lists that repeat one list ten times, ten levels deep."""
     row: list = [1]
     for _ in range(10):
         row = [row] * 10
@@ -260,7 +260,7 @@ def test_lists_that_are_named_many_times_are_not_followed(tmp_path):
 
 
 def test_a_long_list_of_many_queries_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(anyloc, "MOST_POSITIVES", 100)
+    monkeypatch.setattr(anyloc, "MAX_POSITIVES", 100)
     long = list(range(60))
     rows = np.empty((2, 2), dtype=object)
     rows[:, 0], rows[0, 1], rows[1, 1] = [0, 1], long, long
@@ -341,7 +341,7 @@ for format, raw in json.loads(sys.argv[1]):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another user's rights")
 def test_unreadable_files_and_folders_are_problems(tmp_path_factory, pristine, request):
-    """Each as another user, who may not read it: the system's reason, and no advice to download."""
+    """Each as a user who may not read the file: the message states the system's reason and advises no download."""
     base = Path(request.getfixturevalue("open_folder"))
     cases = []
     for k, (format, victim) in enumerate(
@@ -375,7 +375,7 @@ def test_unreadable_files_and_folders_are_problems(tmp_path_factory, pristine, r
 
 @pytest.fixture
 def open_folder():
-    """A folder that all users can enter; those of pytest are private."""
+    """Return a folder that all users can enter; those of pytest are private."""
     import tempfile
 
     folder = tempfile.mkdtemp()
@@ -385,7 +385,7 @@ def open_folder():
 
 
 def write_scene(format: str, scene: Path, pristine: Path) -> None:
-    """Whole, as far as it goes: images of no content, and files in their places."""
+    """Return a scene that is complete, except that its images have no content."""
     scene.parent.mkdir()
     if format == "matterport3d":
         shutil.copytree(pristine / "house", scene)
@@ -412,7 +412,7 @@ def write_scene(format: str, scene: Path, pristine: Path) -> None:
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Flip, insert, remove, repeat or overwrite some bytes, or cut the end."""
+    """Flip, insert, remove, repeat or overwrite some bytes, or truncate the file."""
     data = bytearray(content)
     at, size = int(rng.integers(len(data))), int(rng.integers(1, 9))
     match rng.integers(6):
@@ -446,7 +446,7 @@ def mutants() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("format", mutants())
 def test_mutations_end_in_a_manifest(format, tmp_path, pristine):
-    """Whether they are noticed is another question: no reader knows the true pixels."""
+    """Mutations need not be detected, because no reader knows the true pixels."""
     write_scene(format, tmp_path / "r" / "s", pristine)
     scene = tmp_path / "r" / "s"
     if format == "matterport3d":
@@ -496,7 +496,7 @@ def test_json_that_takes_much_memory_is_refused(content):
 
 @pytest.mark.parametrize(
     "program", [b"]" * (5 << 20), b"\x8f" * 1000 + b".", b"(" + b"}" * 1000 + b"l."]
-)  # lists, sets and dicts: each byte takes up to 216 in memory
+)  # lists, sets and dicts: each byte takes up to 216 bytes in memory
 def test_pickles_of_many_objects_are_refused(tmp_path, program):
     rows = np.empty(1, object)
     np.save(tmp_path / "a.npy", rows, allow_pickle=True)
@@ -523,7 +523,7 @@ def test_bombs_that_are_no_data_are_not_read(raw, monkeypatch):
     "format", ["posed_rgbd", "tum_rgbd", "seven_scenes", "scannet", "colmap", "gardens", "hpatches"]
 )
 def test_what_is_no_file_in_the_place_of_any_file_is_a_problem(format, kind, tmp_path, pristine):
-    """Each needed file in turn; the check of the scene goes on, and nothing hangs."""
+    """Each required file in turn; the check of the scene continues, and nothing blocks."""
     write_scene(format, tmp_path / "r" / "v_s", pristine)
     for file in [path for path in (tmp_path / "r").rglob("*") if path.is_file()]:
         content = file.read_bytes()

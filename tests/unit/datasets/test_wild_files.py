@@ -1,4 +1,4 @@
-"""Files as users have them: leftovers of systems, absent images, odd spellings, other layouts. Same data, or a name."""
+"""Files as users have them: leftovers of systems, missing images, unusual spellings, other layouts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def content(format: str, raw: Path, scene: str = "s") -> tuple:
-    """Names, poses, colours, depths and meshes of a scene, which must pass its check; and its notes."""
+    """Return names, poses, colours, depths and meshes of a scene, which must pass its check, and its notes."""
     manifest = check_scene(format, raw, scene, "all")
     assert manifest["ok"], manifest["problems"]
     opened = open_scene(format, raw, scene)
@@ -51,7 +51,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("format", WRITERS)
 def test_leftovers_of_systems_change_nothing(format, tmp_path):
-    """Neither what is read, nor the identity of the files, nor the notes."""
+    """Neither the data that are read, nor the identity of the files, nor the notes change."""
     WRITERS[format](tmp_path)
     scene = "v_s" if format == "hpatches" else "s"
     before = content(format, tmp_path, scene)
@@ -174,7 +174,7 @@ def test_other_words_are_no_numbers(word):
 
 
 def test_names_with_spaces_are_read_from_text_models(tmp_path):
-    """The writer of COLMAP puts them there as they are."""
+    """The writer of COLMAP writes them there unchanged."""
     seeds.colmap(tmp_path / "text", "text")
     seeds.colmap(tmp_path / "binary", "binary")
     scene = tmp_path / "text" / "s"
@@ -270,7 +270,7 @@ def test_photographs_of_other_kinds_are_named(tmp_path, caplog):
 
 
 def test_names_never_reach_a_manifest_or_snakemake_as_they_are(tmp_path):
-    """Escape codes and braces in names that files of the scene state, and names that are no UTF-8."""
+    """Names stated in files of the scene contain escape codes and braces, or are not valid UTF-8."""
     write_tum(tmp_path / "s", 2)
     list_file = tmp_path / "s/rgb.txt"
     list_file.write_text(list_file.read_text() + "9.0 a\x1b[2J{x}/9\x1b[2J.png\n")

@@ -1,4 +1,4 @@
-"""Scenes of a few images, written and opened as the workflow does."""
+"""Scenes of a few images, written and opened as in the workflow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from loco.storage import Correspondences, Features, Frames, Labels
 
 @pytest.fixture
 def make_scene(tmp_path) -> Callable[..., EvaluatedScene]:
-    """Write the files of a scene and open them. What is not given is plain: see the defaults.
+    """Write the files of a scene and open them; arguments that are not given have simple defaults.
 
-    ``labels`` is (instance, semantic, objects); ``separate`` leaves out the correspondences.
+    ``labels`` is (instance, semantic, objects); ``separate`` omits the correspondences.
     """
     number = count()
 
@@ -74,7 +74,7 @@ def make_scene(tmp_path) -> Callable[..., EvaluatedScene]:
             del content[Correspondences]
         if ground_truth is not None:
             facts |= {"ground_truth": ground_truth}
-        folder = tmp_path / f"made{next(number)}"  # scenes of one name are scenes of their own
+        folder = tmp_path / f"made{next(number)}"  # scenes of the same name are written to separate folders
         paths, frames_id = {}, ""
         for kind, (letters, arrays) in content.items():
             paths[kind] = folder / f"{scene}.{kind.format}.h5"
@@ -90,7 +90,7 @@ def make_scene(tmp_path) -> Callable[..., EvaluatedScene]:
 
 
 def turned(degrees: float, centre=(0.0, 0.0, 0.0)) -> np.ndarray:
-    """Camera-to-world pose of a camera turned about its own vertical axis."""
+    """Return the camera-to-world pose of a camera rotated about its vertical axis."""
     pose = np.eye(4)
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     pose[:3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]

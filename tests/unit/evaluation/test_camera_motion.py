@@ -1,4 +1,4 @@
-"""Motions from exact and from partly wrong matches of points with known projections."""
+"""Camera motions estimated from exact and from partly wrong matches of points with known projections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_exact_matches_give_rotation_and_direction(degrees, wrong):
 
 
 def test_points_far_beyond_the_baseline_count():
-    """Some libraries take points farther than 50 baselines for none."""
+    """Some libraries do not count points farther away than 50 baselines."""
     rng = np.random.default_rng(0)
     a_to_b, points = motion(5, translation=(0.02, 0, 0)), rng.uniform([-3, -3, 5], [3, 3, 10], (200, 3))
     uv_a, uv_b = (project(points, INTRINSICS, pose)[0] for pose in (np.eye(4), np.linalg.inv(a_to_b)))
@@ -47,7 +47,7 @@ def test_points_far_beyond_the_baseline_count():
 
 
 def test_essential_matrices_are_found_by_the_matches_of_greater_weight():
-    """Of 200 matches 20 are right: too few for 100 draws among all, enough where they are drawn first."""
+    """Of 200 matches 20 are right: 100 uniform draws are too few, and enough if the right ones are drawn first."""
     rng = np.random.default_rng(2)
     a_to_b, points = motion(15), rng.uniform([-2, -2, 3], [2, 2, 9], (200, 3))
     uv_a, _ = project(points, INTRINSICS, np.eye(4))

@@ -1,4 +1,4 @@
-"""The catalogue of benchmarks agrees with the modules, the schema and the datasets, and is light to import."""
+"""The catalogue of benchmarks agrees with the modules, the schema and the datasets, and is fast to import."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 
 
 def test_a_new_entry_reruns_no_evaluation() -> None:
-    """What the scores are computed by does not import the catalogue, so editing it leaves their code as it is."""
+    """The modules that compute scores do not import the catalogue, so editing it does not change their fingerprints."""
     modules = [*(f"loco.evaluation.{name}" for name in BENCHMARKS), "loco.results.metrics"]
     code = f"import sys, {', '.join(modules)}; print('loco.evaluation.catalogue' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -25,7 +25,7 @@ def unit(*shape, seed=0):
 
 
 def by_definition(patches, centres, temperature=None):
-    """VLAD as loops in float64."""
+    """Compute VLAD by loops in float64."""
     patches, centres = patches.double().numpy(), centres.double().numpy()
     blocks = np.zeros_like(centres)
     for x in patches:
@@ -50,7 +50,8 @@ def test_vlad_equals_its_definition(temperature):
 
 
 def test_soft_vlad_becomes_hard_vlad():
-    # Each centre's sum takes its own residuals alone: with those of all centres the cosine stays near 0.6.
+    # The sum of each centre contains only its own residuals: with the residuals of all centres, the cosine stays near
+    # 0.6.
     patches, centres = unit(1280, 48), 0.5 * unit(32, 48, seed=1)
     hard = vlad(patches, centres)
     cosines = [float(vlad(patches, centres, temperature) @ hard) for temperature in (1e1, 1e3, 1e6)]
@@ -138,7 +139,7 @@ def test_patches_to_learn_from_do_not_depend_on_features(images, make_scene):
     maps, images = images
     turned = np.ascontiguousarray(maps[..., ::-1])
     others = make_scene(np.tile(np.eye(4), (5, 1, 1)), turned)
-    # As many clusters as samples: the centres are the patches that were drawn.
+    # With as many clusters as samples, the centres are the sampled patches.
     drawn = [learn_centres(i, 10, 10, seed=4) for i in (images, [Image(others, k) for k in range(5)])]
     drawn[1] = drawn[1].flip(1)
     found = [sorted(map(tuple, centres.round(decimals=3).tolist())) for centres in drawn]

@@ -14,7 +14,7 @@ from loco.steps.extract import extract_scene
 from loco.steps.frames import prepare_frames
 from loco.storage import Features, Frames
 
-SIZE, GRID = (48, 64), (12, 16)  # frames, and cells of 4 pixels
+SIZE, GRID = (48, 64), (12, 16)  # frames, with cells of 4 pixels
 SETTINGS = {"thresholds": [1, 3, 5], "corner_thresholds": [3, 5, 10], "ransac_threshold": 3.0}
 
 
@@ -24,13 +24,13 @@ def random_features(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def code(places: np.ndarray, reach: float) -> np.ndarray:
-    """Unit vectors (..., 4) whose cosine falls with the distance, for places (..., 2) up to ``reach`` apart a side."""
+    """Return unit vectors (..., 4), whose cosine falls with the distance of positions (..., 2) up to ``reach``."""
     angles = places * (np.pi / reach)
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1) / np.sqrt(2)
 
 
 def written(places: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Where a homography takes places (..., 2)."""
+    """Map positions (..., 2) by a homography."""
     moved = np.concatenate([places, np.ones_like(places[..., :1])], axis=-1) @ by.T
     return moved[..., :2] / moved[..., 2:]
 
@@ -41,13 +41,13 @@ def truth(*homographies: np.ndarray, change: str = "viewpoint") -> dict:
 
 
 def cells(scale: np.ndarray, grid=GRID) -> np.ndarray:
-    """Centres of the cells, raw pixels, of an image whose frame is ``scale`` of it, (rows, columns, 2)."""
+    """Return the cell centres of an image in raw pixels, (rows, columns, 2), for a frame scaled by ``scale``."""
     return patch_centres(grid, SIZE) / np.diag(scale)[:2]
 
 
 @pytest.fixture
 def make_planes(make_scene):
-    """A scene of images of one plane with features that know their place: those of a perfect extractor."""
+    """Return a scene of images of one plane with features that encode their position: those of a perfect extractor."""
 
     def make(*homographies, scales=None, scene="v_wall", grid=GRID, features=None, **more):
         n = len(homographies) + 1
@@ -86,7 +86,7 @@ def test_equal_images_are_matched_perfectly_whatever_the_features(make_planes):
 
 
 def test_ceiling_of_perfect_features_at_a_shift_by_part_of_a_cell(make_planes):
-    """Cells are 8 raw pixels. Shifted by (2.4, 3.2), each is nearest to its like, 4 pixels off, and so is the plane."""
+    """Cells are 8 raw pixels. After a shift by (2.4, 3.2), each matches the same cell, 4 pixels off."""
     settings = SETTINGS | {"thresholds": [3.99, 4.01]}
     items = evaluate([make_planes(shift(2.4, 3.2))], settings).items
     assert items["n_matches"] == [GRID[0] * GRID[1]]
@@ -99,7 +99,7 @@ def test_ceiling_of_perfect_features_at_a_shift_by_part_of_a_cell(make_planes):
 @pytest.mark.parametrize("method", ["parabola", "soft_argmax"])
 @pytest.mark.parametrize("scale", [(0.5, 0.5), (0.5, 0.4)])
 def test_refinement_finds_a_shift_by_part_of_a_cell(make_planes, method, scale):
-    """As above, in raw pixels of both axes. Matches on the border, which has neighbours on one side, stay there."""
+    """As above, in raw pixels of both axes. Matches on the border, with neighbours on one side, are not refined."""
     scale = np.diag([*scale, 1])
     places = np.stack([cells(scale), cells(scale) - [2.4, 3.2]])
     phase = places @ np.random.default_rng(0).normal(0, 0.06, (2, 64))  # cosine of 0.9 over a cell
@@ -115,7 +115,7 @@ def test_refinement_finds_a_shift_by_part_of_a_cell(make_planes, method, scale):
 
 
 def test_errors_are_in_pixels_of_the_raw_images(make_planes):
-    """Features say that nothing moved, where the plane of 96 x 128 raw pixels grew by half."""
+    """Features state that nothing moved, while the plane of 96 x 128 raw pixels was scaled by 1.5."""
     alike = np.repeat(random_features(1, *GRID, 8), 2, axis=0)
     grown = np.diag([1.5, 1.5, 1])
     items = evaluate([make_planes(grown, features=alike)], SETTINGS | {"thresholds": [20]}).items
@@ -124,12 +124,12 @@ def test_errors_are_in_pixels_of_the_raw_images(make_planes):
 
 
 def test_finer_keypoints_lift_the_ceiling(make_planes):
-    """Twice as many a side are 4 raw pixels apart: a shift by a pixel a side leaves that, one by 4 nothing."""
+    """Finer cells are 4 raw pixels apart: after a shift by (1, 1) an error remains, after (4, 4) none."""
     finer = SETTINGS | {"upsample": 2, "thresholds": [1, 1.42]}
     for offset, expected in (((1, 1), np.sqrt(2)), ((4, 4), 0)):
         scene = make_planes(shift(*offset), scene=f"v_{offset[0]}")
         items = evaluate([scene], finer).items
-        # One in seven keypoints is beyond the outermost centres of cells, where there is nothing to interpolate.
+        # One in seven keypoints is beyond the outermost cell centres, where nothing can be interpolated.
         assert items["MMA@1.42px"][0] > 6 / 7
         assert (items["MMA@1px"][0] > 6 / 7) == (expected == 0)
         assert_allclose(items["corner_error"], expected, atol=0.1)
@@ -138,7 +138,7 @@ def test_finer_keypoints_lift_the_ceiling(make_planes):
 
 
 def test_perfect_matches_are_within_half_a_cell(make_planes):
-    """B shows all of A, so each keypoint has a cell of B within half its diagonal."""
+    """B shows all of A, so each keypoint has a cell of B within half a cell diagonal."""
     into = np.array([[0.8, 0.03, 12], [-0.02, 0.75, 10], [2e-4, 1e-4, 1]])
     bound = np.hypot(4, 4)
     items = evaluate([make_planes(into)], SETTINGS | {"thresholds": [bound + 0.01, bound / 4]}).items
@@ -149,7 +149,7 @@ def test_perfect_matches_are_within_half_a_cell(make_planes):
 
 @pytest.mark.parametrize("perfect", [True, False])
 def test_against_brute_force(make_planes, monkeypatch, perfect):
-    """Raw images of different sizes, scaled to frames of one; blocks that do not divide the keypoints."""
+    """Raw images have different sizes and are scaled to one frame size; blocks do not divide the keypoints evenly."""
     monkeypatch.setattr(neighbours, "BLOCK", 50)
     planes = [
         np.array([[0.9, 0.1, 2], [-0.05, 1.1, 1], [1e-3, -5e-4, 1]]),
@@ -174,7 +174,7 @@ def test_against_brute_force(make_planes, monkeypatch, perfect):
 
 
 def test_random_features_score_chance(make_planes):
-    """A match lies anywhere: within t pixels, as often as there are cells of B within t pixels of the true place."""
+    """Random matches are within t pixels as often as cells of B are within t pixels of the true position."""
     t, planes = 40, [shift(10 * k, 5 * k) for k in range(8)]
     scene = make_planes(*planes, features=random_features(9, *GRID, 32, seed=1))
     places = cells(np.diag([0.5, 0.5, 1])).reshape(-1, 2)
@@ -189,7 +189,7 @@ def test_random_features_score_chance(make_planes):
 
 
 def test_area_under_the_curve_is_exact():
-    """Against the integral of the fraction of pairs below x, on a fine grid."""
+    """Compare with the integral of the fraction of pairs below x, on a fine grid."""
     errors = [0.4, 2.2, 2.9, 7.0, 80.0, None]
     items = {name: [] for name in ("MMA@1px", "matched")}
     items |= {
@@ -206,7 +206,7 @@ def test_area_under_the_curve_is_exact():
         x = np.linspace(0, t, 100_001)
         share = (known[:, None] <= x).sum(axis=0) / len(errors)
         assert_allclose(np.mean(found[f"AUC@{t}px"].values), np.trapezoid(share, x) / t, atol=1e-4)
-    assert found["corner error"].row().value == (2.9 + 7.0) / 2  # the failure counts as infinite
+    assert found["corner error"].row().value == (2.9 + 7.0) / 2  # a failure counts as infinite
 
 
 def test_conditions(make_planes):
@@ -247,7 +247,7 @@ def test_missing_images_and_missing_homographies(make_planes, make_scene):
 
 
 def test_cells_beyond_the_image_are_no_keypoints(make_planes):
-    """Of a map whose last row and column begin at the border, 12 x 16 of 13 x 17 cells are of the image."""
+    """In a map whose last row and column begin at the border, 12 x 16 of the 13 x 17 cells are inside the image."""
     features = np.repeat(random_features(1, 13, 17, 8), 2, axis=0)
     beyond = make_planes(np.eye(3), features=features, extent=(52, 68))
     assert evaluate([beyond], SETTINGS).items["n_matches"] == [12 * 16]
@@ -256,10 +256,10 @@ def test_cells_beyond_the_image_are_no_keypoints(make_planes):
 def test_corner_error():
     size = (30, 40)
     assert_allclose(corner_error(shift(3, 4), np.eye(3), size), 5)
-    assert_allclose(corner_error(2 * shift(3, 4), np.eye(3), size), 5)  # a homography has no scale
-    # Enlarged by half: corners move by 0, 20, 25 and 15 pixels.
+    assert_allclose(corner_error(2 * shift(3, 4), np.eye(3), size), 5)  # a homography is defined up to scale
+    # Scaled by 1.5: corners move by 0, 20, 25 and 15 pixels.
     assert_allclose(corner_error(np.diag([1.5, 1.5, 1]), np.eye(3), size), (0 + 20 + 25 + 15) / 4)
-    behind = np.array([[1, 0, 0], [0, 1, 0], [-0.05, 0, 1]])  # the right border is beyond infinity
+    behind = np.array([[1, 0, 0], [0, 1, 0], [-0.05, 0, 1]])  # the right border is mapped beyond infinity
     assert corner_error(behind, np.eye(3), size) == np.inf
     assert_array_equal(transfer(behind, np.array([[20.0, 5], [10, 5]])), [[np.inf, np.inf], [20, 10]])
 
@@ -281,7 +281,7 @@ def test_too_few_matches_or_all_on_a_line_make_no_homography(places):
 
 
 def test_a_sequence_from_its_files_to_its_numbers(tmp_path):
-    """A textured plane, seen again from another place; frames of half its sides; dense SIFT finds the homography."""
+    """A textured plane from two viewpoints, with frames of half the size; dense SIFT finds the homography."""
     folder = tmp_path / "raw" / "v_wall"
     folder.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (192, 256), np.uint8)
@@ -297,7 +297,7 @@ def test_a_sequence_from_its_files_to_its_numbers(tmp_path):
     extract_scene(model, None, tmp_path / "frames.h5", tmp_path / "features.h5", seed=0)
     with Frames(tmp_path / "frames.h5") as frames, Features(tmp_path / "features.h5") as features:
         items = evaluate([EvaluatedScene(frames.path, None, features.path)], SETTINGS).items
-    # Shifts are by whole cells of 8 raw pixels; the scaled image has matches between cells.
+    # Shifts are by whole cells of 8 raw pixels; matches in the scaled image lie between cells.
     assert items["MMA@1px"][0] == 1
     assert min(items["MMA@1px"][k] for k in (1, 2, 4)) > 0.9
     assert items["MMA@5px"][3] > 0.6

@@ -1,4 +1,4 @@
-"""Confidence intervals against closed forms, explicit resampling, and simulated scores whose truth is known."""
+"""Confidence intervals against closed forms, explicit resampling, and simulated scores with a known mean."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ INF = float("inf")
 
 
 def scenes_of(count: int, each: int = 1) -> list[Item]:
-    """Items of images of their own."""
+    """Return items, each of which has images of its own."""
     return [Item(f"s{scene}", (f"i{k}",)) for scene in range(count) for k in range(each)]
 
 
 def half_width(values: np.ndarray) -> float:
-    """Of Student's interval of a mean of independent values."""
+    """Student's interval of a mean of independent values."""
     return student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
 
 
@@ -32,7 +32,7 @@ def test_new_scenes_are_students_interval_of_the_means_of_scenes() -> None:
 
 
 def test_new_images_keep_the_scenes() -> None:
-    """The variance of a stratified mean: scenes that differ widely do not widen the interval."""
+    """Compare with the variance of a stratified mean: differences between scenes do not widen the interval."""
     values = np.random.default_rng(1).normal(size=(4, 6)) + 100 * np.arange(4)[:, None]
     found = Design(scenes_of(4, 6)).interval(values.ravel(), "images")
     error = np.sqrt((values.var(axis=1, ddof=1) / 6).sum()) / 4
@@ -40,7 +40,7 @@ def test_new_images_keep_the_scenes() -> None:
 
 
 def test_the_standard_error_is_that_of_a_cluster_bootstrap() -> None:
-    """Scenes of unequal size, drawn whole with replacement, explicitly."""
+    """Scenes of unequal size are resampled as a whole with replacement, explicitly."""
     rng = np.random.default_rng(2)
     scene = np.repeat(np.arange(40), rng.integers(5, 15, size=40))
     values = rng.normal(size=40)[scene] + rng.normal(size=len(scene))
@@ -52,7 +52,7 @@ def test_the_standard_error_is_that_of_a_cluster_bootstrap() -> None:
 
 
 def test_both_images_of_a_pair_count() -> None:
-    """All pairs of 30 images whose effects add up: the mean is twice that of the images, and so is its error."""
+    """All pairs of 30 images with additive effects: mean and standard error are twice those of the images."""
     effect = np.random.default_rng(3).normal(size=30)
     a, b = np.triu_indices(30, 1)
     design = Design([Item("s", (str(i), str(j))) for i, j in zip(a, b)])
@@ -62,7 +62,7 @@ def test_both_images_of_a_pair_count() -> None:
 
 
 def test_seeds_are_crossed_with_scenes() -> None:
-    """Two-way analysis of variance, by its textbook sums of squares."""
+    """Compare with a two-way analysis of variance, by the sums of squares of the textbook."""
     values = np.random.default_rng(4).normal(size=(5, 8)) + np.random.default_rng(5).normal(size=(5, 1))
     rows, columns, centre = values.mean(axis=1), values.mean(axis=0), values.mean()
     inner = ((values - rows[:, None] - columns + centre) ** 2).sum() / (4 * 7)
@@ -81,12 +81,12 @@ def test_seeds_that_agree_change_nothing() -> None:
 
 
 def test_medians_are_bounded_by_order_statistics() -> None:
-    """101 items of scenes of their own: the fraction below the median has error 1 / (2 sqrt(101)), nearly."""
+    """101 items in separate scenes: the fraction below the median has a standard error of about 1 / (2 sqrt(101))."""
     found = Design(scenes_of(101)).interval(np.arange(101.0), "scenes", "median")
     half = student.ppf(0.975, 100) * 0.5 / np.sqrt(101) * 101
     assert found[:2] == pytest.approx((50 - half, 50 + half), abs=1.1)
     shifted = Design(scenes_of(101)).interval(np.exp(np.arange(101.0) / 9), "scenes", "median")
-    assert shifted[:2] == pytest.approx(np.exp(np.array(found[:2]) / 9))  # whatever the scale
+    assert shifted[:2] == pytest.approx(np.exp(np.array(found[:2]) / 9))  # independent of the scale
 
 
 def test_failures_are_infinite_and_the_median_bears_them() -> None:
@@ -125,11 +125,11 @@ def test_the_widest_population_that_the_items_support() -> None:
     assert Design(scenes_of(FEWEST_SCENES, 2)).level == "scenes"
     assert Design(scenes_of(FEWEST_SCENES - 1, 2)).level == "images"
     assert Design([Item("a", part=(k,)) for k in range(9)]).level == "items"
-    assert Design([Item("a"), Item("b"), Item("c")]).level == "scenes"  # items that are scenes
+    assert Design([Item("a"), Item("b"), Item("c")]).level == "scenes"  # each item is a scene
 
 
 def test_images_that_all_pairs_share_cannot_be_left_out() -> None:
-    """One scene whose pairs are all of one reference image: nothing shows how much such images vary."""
+    """All pairs of the only scene share one reference image, so nothing shows how much reference images vary."""
     star = Design([Item("a", ("1", str(k))) for k in range(2, 7)])
     assert star.interval(np.arange(5.0), "images") is None
     assert star.level == "items"
@@ -151,14 +151,14 @@ def test_too_few_items_have_no_interval() -> None:
 def test_intervals_cover_the_truth_of_12_scenes(
     level: str, seeds: int, effects: Effects, count: int, noise: float
 ) -> None:
-    """93 to 97 % of the intervals of every kind; of few, twice the standard error less and more."""
+    """Intervals of every kind cover 93 to 97 %, with a tolerance of two standard errors for few trials."""
     trials = Trials(12, 10, 17, effects, seeds)
     found = {kind: coverage(trials, level, kind, count)[0] for kind in KINDS}
     assert all(0.93 - noise <= fraction <= 0.97 + noise for fraction in found.values()), found
 
 
 def test_a_percentile_bootstrap_does_not() -> None:
-    """Of items it ignores the clusters; of the products of counts it is too wide; of few scenes too narrow."""
+    """The bootstrap of images, by products of counts, is too wide; that of few scenes is too narrow."""
     trials = Trials(12, 10, 17, Effects(0.0, 0.0, 1.0))
     assert coverage(trials, "images", "mean", 200, 100)[1] > 0.97
     assert coverage(Trials(3, 10, 17, ONE_SEED), "scenes", "mean", 200, 100)[1] < 0.85
@@ -166,7 +166,7 @@ def test_a_percentile_bootstrap_does_not() -> None:
 
 @pytest.mark.parametrize("kind", ["mean", "median"])
 def test_three_scenes_are_few(kind: str) -> None:
-    """Student's quantile of two degrees of freedom keeps the coverage, at three times the width."""
+    """Student's quantile with two degrees of freedom keeps the coverage; the interval is three times as wide."""
     few, many = (Trials(scenes, 10, 17, ONE_SEED) for scenes in (3, 12))
     assert 0.93 <= coverage(few, "scenes", kind, 500)[0] <= 1.0
     widths = {}

@@ -15,7 +15,7 @@ SETTINGS = {"landmarks": 40, "rho": 0.2, "kappa": None, "min_baseline": 0.0, "se
 
 
 def defined(scores, positive):
-    """Mean over the positives of the precision at their rank, no two scores equal."""
+    """Return the mean over the positives of the precision at their rank, for distinct scores."""
     ranked = np.asarray(positive)[np.argsort(-np.asarray(scores))]
     hits = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
     return hits[ranked].mean() if ranked.any() else None
@@ -25,7 +25,7 @@ def defined(scores, positive):
     ("ranked", "expected"), [("0001", 0.25), ("01", 0.5), ("1", 1), ("11100", 1), ("0101", 0.5), ("1001", 0.75)]
 )
 def test_average_precision_by_hand(ranked, expected):
-    """A positive is not half a rank above itself: a single one at rank 4 has 1/4, not 1/3."""
+    """A positive does not count as half a rank above itself: a single one at rank 4 has 1/4, not 1/3."""
     positive = np.array(list(ranked)) == "1"
     assert average_precision(-np.arange(len(ranked)), positive) == pytest.approx(expected, rel=1e-12)
 
@@ -86,7 +86,7 @@ def unit(array):
 
 
 def random_room(make_scene, n=8, seed=0, repeats=1, **more):
-    """Patches in a cube of 0.8 m, some not valid; features of little meaning, on a grid ``repeats`` times as fine."""
+    """Patches in a cube of 0.8 m, some invalid, and weak features on a grid ``repeats`` times as fine."""
     rng = np.random.default_rng(seed)
     points, valid = rng.random((n, 4, 5, 3)) * 0.8, rng.random((n, 4, 5)) < 0.8
     valid[-1] = False
@@ -124,7 +124,7 @@ def test_equals_brute_force(make_scene, kappa, repeats):
 
 
 def places(images, rng, spacing=1.0, count=20):
-    """Every image shows all of 20 places, far from each other, in an order of its own: their numbers, and points."""
+    """Return images that show all of 20 distant places, each in its own order: numbers of the places, and points."""
     number = np.stack([rng.permutation(count) for _ in range(images)]).reshape(images, 4, -1)
     return number, number[..., None] * np.array([spacing, 0, 0]) + 0.02 * rng.random((*number.shape, 3))
 
@@ -132,7 +132,7 @@ def places(images, rng, spacing=1.0, count=20):
 def test_features_of_the_place_are_perfect(make_scene):
     rng = np.random.default_rng(0)
     number, points = places(6, rng)
-    valid = rng.random(number.shape) < 0.6  # so that not all images show all
+    valid = rng.random(number.shape) < 0.6  # so that some images do not show all places
     scene = room(make_scene, points, np.eye(20)[number], valid)
     result = landmark_retrieval.evaluate([scene], SETTINGS)
     assert [row.value for row in result.rows] == [pytest.approx(1)] * 6
@@ -140,7 +140,7 @@ def test_features_of_the_place_are_perfect(make_scene):
 
 
 def test_the_other_landmarks_stay_among_the_views(make_scene):
-    """Every place is in all six images and many are landmarks: each has five views."""
+    """Every place is in all six images and many are landmarks, so each has five views."""
     number, points = places(6, np.random.default_rng(0))
     scene = room(make_scene, points, np.eye(20)[number])
     result = landmark_retrieval.evaluate([scene], SETTINGS | {"landmarks": 200})
@@ -148,7 +148,7 @@ def test_the_other_landmarks_stay_among_the_views(make_scene):
 
 
 def test_patches_of_the_landmark_s_own_image_are_not_ranked(make_scene):
-    """In its image, all patches look like the landmark, near and far: nothing that counts."""
+    """All patches of the landmark's image look like it, near and far ones; they are not counted."""
     number, points = places(6, np.random.default_rng(0))
     features = np.eye(26)[number] + 0.2 * np.eye(26)[20 + np.arange(6)][:, None, None]
     features[0] = features[0, 0, 0]
@@ -161,7 +161,7 @@ def test_patches_of_the_landmark_s_own_image_are_not_ranked(make_scene):
 
 
 def test_images_from_the_same_position_can_be_left_out(make_scene):
-    """Two images a position; those from one know each other, and no others."""
+    """Two images per position; the features of these two match each other and no others."""
     number, points = places(6, np.random.default_rng(0))
     features = np.zeros((6, 4, 5, 60))
     for i in range(6):
@@ -175,18 +175,18 @@ def test_images_from_the_same_position_can_be_left_out(make_scene):
     assert set(anywhere.items["n_views"]) == {5}
     assert set(elsewhere.items["n_views"]) == set(elsewhere.items["n_images"]) == {4}
     assert anywhere.rows[0].value > elsewhere.rows[0].value + 0.1
-    k, n, p = np.arange(1, 81), 80, 4  # all the others look alike
+    k, n, p = np.arange(1, 81), 80, 4  # all other patches look the same
     chance = np.mean((1 + (k - 1) * (p - 1) / (n - 1)) / k)
     assert elsewhere.rows[0].value == pytest.approx(chance)
 
 
 def test_meaningless_features_score_chance(make_scene):
-    """Constant features tie all, which is worth the mean of all orders; random ones come near."""
+    """Constant features tie all patches, whose AP is the mean over all orders; random ones have nearly this AP."""
     rng = np.random.default_rng(0)
     _, points = places(20, rng)
     wanted = SETTINGS | {"landmarks": 300}
     constant = landmark_retrieval.evaluate([room(make_scene, points, np.ones((20, 4, 5, 3)) / 3**0.5)], wanted).rows
-    k, n, p = np.arange(1, 381), 380, 19  # one place in 20
+    k, n, p = np.arange(1, 381), 380, 19  # one of 20 places
     chance = np.mean((1 + (k - 1) * (p - 1) / (n - 1)) / k)
     assert chance == pytest.approx(p / n, abs=0.02)
     assert constant[0].value == pytest.approx(chance, rel=1e-9)
@@ -197,7 +197,7 @@ def test_meaningless_features_score_chance(make_scene):
 
 
 def test_images_back_to_back_show_none_of_each_other_s_places(make_scene, turned):
-    """Mirrored through the camera, the places of one project onto those of the other."""
+    """Places mirrored through the camera have the same projections as the places."""
     ahead = np.random.default_rng(0).normal(size=(4, 5, 3)) + np.array([0, 0, 9])
     points = np.stack([ahead, -ahead])
     scene = make_scene(np.stack([turned(0), turned(180)]), np.ones((2, 4, 5, 2)) / 2**0.5, points=points, size=(8, 10))
@@ -220,7 +220,7 @@ def test_a_scene_of_one_image_has_no_landmarks(make_scene, valid):
 
 
 def test_the_good_landmarks_are_chosen(make_scene):
-    """Ten of 20 places are recognised, ten look like anything."""
+    """Ten of 20 places are recognised, ten have features of no meaning."""
     rng = np.random.default_rng(0)
     number, points = places(10, rng)
     features = np.where(number[..., None] < 10, np.eye(40)[number], unit(rng.normal(size=(10, 4, 5, 40)) * 0.7))

@@ -33,7 +33,7 @@ STRIDE = 4
 
 
 def exact_average_precision(scores, positive):
-    """Definition: precision at each distinct score, from the highest, by the recall that it adds."""
+    """The definition: the precision at each distinct score, in descending order, times the recall that it adds."""
     ap, before = 0.0, 0
     for threshold in sorted(set(scores), reverse=True):
         passed = scores >= threshold
@@ -66,16 +66,16 @@ def test_binned_average_precision_is_as_near_as_it_says(n, bins, skill, seed):
     rng = np.random.default_rng(seed)
     positive = rng.random(n) < 0.5
     positive[0] = True
-    scores = rng.random(n).round(2) ** np.where(positive, 1, skill)  # some are equal
+    scores = rng.random(n).round(2) ** np.where(positive, 1, skill)  # some scores are equal
     ap, error = average_precision(*histograms(np.minimum(scores * bins, bins - 1).astype(int), positive, bins))
     assert abs(ap - exact_average_precision(scores, positive)) <= error + 1e-12
 
 
 def test_the_stated_error_by_hand():
-    # One positive and one other in one bin: 1/2; in truth 1 or 1/2.
+    # One positive and one negative in one bin: AP is 1/2 by bins; exactly, it is 1 or 1/2.
     assert average_precision(np.array([1]), np.array([2])) == pytest.approx((0.5, 0.5))
     assert average_precision(np.array([0, 1]), np.array([3, 1])) == pytest.approx((1.0, 0.0))
-    # Two positives and one other in a bin behind ten others: 2/13; at worst 1/12 and 2/13, at best 2/12.
+    # Two positives and one negative in a bin behind ten negatives: 2/13; at worst 1/12 and 2/13, at best 2/12.
     assert average_precision(np.array([2, 0]), np.array([3, 10])) == pytest.approx((2 / 13, (2 / 13 - 1 / 12) / 2))
 
 
@@ -90,7 +90,7 @@ def test_bins_keep_the_order_and_tell_apart_small_and_sure_probabilities():
 
 
 def noisy_images(n=6, patches=40, k=5, area=9, seed=0, skill=2.0):
-    """Logits (n, patches, k) that know something of the classes (n, patches, area) of pixels, some of them void."""
+    """Logits (n, patches, k) that correlate with the classes (n, patches, area) of pixels, some of which are void."""
     rng = np.random.default_rng(seed)
     classes = np.repeat(rng.choice(k, (n, patches, 1), p=np.arange(1, k + 1) / (k * (k + 1) / 2)), area, axis=2)
     other = rng.random(classes.shape) < 0.3
@@ -100,7 +100,7 @@ def noisy_images(n=6, patches=40, k=5, area=9, seed=0, skill=2.0):
 
 
 def contents_of(classes):
-    """Of one image: (patches, area)."""
+    """Count the pixels of each class in each patch of an image, from classes (patches, area)."""
     patch, shown = np.nonzero(classes != VOID)[0], classes[classes != VOID]
     pairs, pixels = np.unique(np.stack([patch, shown]), axis=1, return_counts=True)
     return Contents(*pairs, pixels)
@@ -138,7 +138,8 @@ def test_counts_and_average_precisions_equal_those_of_all_pixels():
 
 
 def test_average_precision_is_of_probabilities_that_can_be_compared_across_pixels():
-    # Scaling each pixel's logits to [0, 1], as the published code does, makes sure and unsure pixels equal.
+    # Scaling the logits of each pixel to [0, 1], as the published code does, makes confident and uncertain pixels
+    # equal.
     rng = np.random.default_rng(0)
     n, k = 20_000, 4
     sure = rng.normal(0, 2, (n, 1))
@@ -159,7 +160,8 @@ def test_average_precision_does_not_depend_on_calibration():
     logits = np.random.default_rng(0).normal(0, 1, (1, 3000, 1)).astype(np.float32)
     truth = (np.random.default_rng(1).random((1, 3000, 1)) < 1 / (1 + np.exp(-logits))).astype(int)
     found = []
-    for scale, shift in ((1, 0), (3, 0), (1, -6), (0.3, 2)):  # two classes: the probability is monotone in the first
+    # Two classes: the probability is monotone in the first logit.
+    for scale, shift in ((1, 0), (3, 0), (1, -6), (0.3, 2)):
         both = np.concatenate([np.zeros_like(logits), scale * logits + np.float32(shift)], axis=2)
         tally = tally_of(both, truth)
         found.append(average_precision(tally.positive[1], tally.total[1])[0])
@@ -167,7 +169,7 @@ def test_average_precision_does_not_depend_on_calibration():
 
 
 def test_the_probe_reaches_the_minimum_of_the_cross_entropy():
-    # One feature, constant: the best probabilities are the classes' shares of the labelled patches.
+    # With one constant feature, the best probabilities are the fractions of the classes among the labelled patches.
     targets = np.array([[0, 0, 0, 1, 2, 2, VOID, VOID]])
     settings = {"epochs": 600, "batch": 1}
     ones = torch.ones(8, 1, dtype=torch.float16)
@@ -191,7 +193,8 @@ def test_blocks_of_patches_do_not_change_a_step(monkeypatch):
 
 @pytest.mark.parametrize("channels", [3, 768, 1536])
 def test_a_step_moves_logits_alike_at_any_number_of_channels(channels):
-    # The first step of Adam moves every weight by the learning rate. Unit features of equal entries: |x|_1 = sqrt(c).
+    # The first step of Adam changes every weight by the learning rate. For unit features of equal entries, |x|_1 =
+    # sqrt(c).
     features = torch.full((2, channels), channels**-0.5).half()
     settings = {"epochs": 1, "batch": 1}
     probe = train_probe(lambda i: features, np.array([[0, 0]]), np.array([0]), 2, settings, np.random.default_rng(0))
@@ -205,9 +208,9 @@ def trajectory(count, step=0.5):
 
 
 def panoramas(count, dropped=()):
-    """Camera centres of panoramas as in Matterport3D, and which one each image is of; without the images ``dropped``.
+    """Return camera centres and the panorama of each image, as in Matterport3D, without the images ``dropped``.
 
-    Three cameras 3.3 cm above each other turn to six sides, on circles of 3 cm; panoramas are 1.5 m apart.
+    Three cameras at heights 3.3 cm apart are rotated to six directions, on circles of 3 cm; panoramas are 1.5 m apart.
     """
     turn = np.radians(60 * np.arange(6))
     circle = 0.015 * np.stack([np.cos(turn), np.sin(turn), np.zeros(6)], axis=1)
@@ -231,7 +234,7 @@ def test_blocks_of_images_are_held_out(count, block, share, trained):
 
 
 def test_nothing_is_held_out_of_one_block():
-    for centres in (trajectory(1), trajectory(5), np.zeros((7, 3))):  # the last: a camera at rest
+    for centres in (trajectory(1), trajectory(5), np.zeros((7, 3))):  # the last panorama is a camera at rest
         train, test = split_images(centres, SETTINGS | {"block": 5}, np.random.default_rng(0))
         assert (len(train), len(test)) == (len(centres), 0)
 
@@ -239,12 +242,13 @@ def test_nothing_is_held_out_of_one_block():
 def test_a_film_is_cut_every_so_many_images_and_panoramas_as_they_are():
     np.testing.assert_array_equal(blocks_of(trajectory(90), 18), np.arange(90) // 18)
     np.testing.assert_array_equal(blocks_of(trajectory(10, step=0.11), 4), np.arange(10) // 4)
-    # So slow that three images are within 10 cm: blocks of 12, the first multiple of 3 that is not below 10.
+    # The camera is so slow that three images are within 10 cm: blocks of 12, the first multiple of 3 that is at least
+    # 10.
     np.testing.assert_array_equal(blocks_of(trajectory(60, step=0.04), 10), np.arange(60) // 12)
     centres, panorama = panoramas(5)
     np.testing.assert_array_equal(blocks_of(centres, 18), panorama)
     np.testing.assert_array_equal(blocks_of(centres, 36), panorama // 2)
-    # At rest in the middle of a trajectory: 2 and 9 images, however many a block should have.
+    # At rest in the middle of a trajectory: 2 and 9 images, for any block size.
     stopped = np.concatenate([trajectory(2), trajectory(9, step=0) + 1, trajectory(4) + 9])
     np.testing.assert_array_equal(blocks_of(stopped, 2), [0] * 2 + [1] * 9 + [2] * 2 + [3] * 2)
 
@@ -273,7 +277,7 @@ def test_pixels_and_patches_find_each_other_as_in_exact_fractions():
         assert of_cells.tolist() == [min(floor((q + half) * extent / cells), size) for q in range(cells)]
 
 
-# Whole scenes, of categories: what `classes_of` makes of labels is tested with the benchmarks that do so.
+# Complete scenes of categories; what `classes_of` makes of labels is tested with the benchmarks that use it.
 
 
 def columns_of(result, part=HELD_OUT):
@@ -288,7 +292,7 @@ def value(result, metric, condition=HELD_OUT):
 
 @pytest.fixture
 def labelled_scene(make_scene):
-    """A scene from the categories (n, rows, columns) of its patches, and features (n, h, w, c); the camera moves."""
+    """Return a scene of a moving camera with categories (n, rows, columns) of patches, and features (n, h, w, c)."""
 
     def make(patches, features, **given):
         semantic = np.repeat(np.repeat(patches, STRIDE, axis=1), STRIDE, axis=2).astype(np.uint8)
@@ -314,7 +318,7 @@ def test_a_perfect_prediction_scores_one_whatever_classes_are_absent(labelled_sc
     assert len(result.rows) == 4 * 2 * 3
     for row in result.rows:
         assert row.value == pytest.approx(1.0), row
-    assert sum(row.n == 8 for row in result.rows) == 4  # mAP and mIoU of both parts: absent classes are no items
+    assert sum(row.n == 8 for row in result.rows) == 4  # mAP and mIoU of both parts: absent classes give no items
 
 
 def test_random_features_fit_what_they_are_trained_on_and_no_more(labelled_scene):
@@ -323,7 +327,7 @@ def test_random_features_fit_what_they_are_trained_on_and_no_more(labelled_scene
     scene = labelled_scene(patches, unit(rng.normal(0, 1, (16, 5, 6, 512))))
     result = evaluate(scene, epochs=100)
     assert value(result, "accuracy", IN_SAMPLE) > 0.95
-    # Held-out accuracy is 1/k, not the 0.8 and more that it is where true negatives count.
+    # The accuracy on held-out images is 1/k; if true negatives counted, it would be 0.8 or more.
     assert value(result, "accuracy") == pytest.approx(1 / k, abs=0.06)
     assert value(result, "mAP") == pytest.approx(1 / k, abs=0.06)
     assert value(result, "Jaccard") == pytest.approx(1 / (2 * k - 1), abs=0.04)
@@ -347,7 +351,7 @@ def test_pixels_without_class_are_neither_trained_nor_scored(labelled_scene):
     patches = rng.integers(1, 5, (8, 5, 6))
     features = unit(np.eye(5)[patches] + rng.normal(0, 0.4, (8, 5, 6, 5)))
     without = rng.random(patches.shape) < 0.4
-    patches[without] = rng.choice([0, 41], without.sum())  # void, unlabeled
+    patches[without] = rng.choice([0, 41], without.sum())  # void, unlabelled
     result = evaluate(labelled_scene(patches, features))
     features[without] = unit(rng.normal(0, 1, (without.sum(), 5)))
     other = evaluate(labelled_scene(patches, features))
@@ -361,7 +365,7 @@ def test_a_class_that_only_held_out_images_show_is_left_out(labelled_scene):
     patches, wanted = rng.integers(3, 7, (8, 5, 6)), np.arange(41)
     scene = labelled_scene(patches, np.eye(41)[patches])
     train, test = split_images(trajectory(8), SETTINGS, scene.rng(0, 0))
-    patches[train[0], 0, 0], patches[test[0], 1, 1] = 7, 11  # trained only; held out only
+    patches[train[0], 0, 0], patches[test[0], 1, 1] = 7, 11  # only in training images; only in held-out images
     result = evaluate(labelled_scene(patches, np.eye(41)[patches]))
     columns = columns_of(result)
     assert columns["class"].tolist() == [3, 4, 5, 6, 7, 11]
@@ -378,7 +382,7 @@ def test_a_class_that_only_held_out_images_show_is_left_out(labelled_scene):
 
 
 def test_extractors_of_any_stride_answer_for_the_same_classes_and_pixels(labelled_scene):
-    # A sofa (10) of one patch of 4 x 4 pixels in a corner of each image, beside the centres of patches of 8 x 8.
+    # Each image has a sofa (10) of 4 x 4 pixels in a corner, which contains no centre of a patch of 8 x 8 pixels.
     patches = np.random.default_rng(0).integers(1, 5, (8, 6, 8)).repeat(2, axis=1).repeat(2, axis=2)
     patches[:, 0, 0] = 10
     fine = evaluate(labelled_scene(patches, np.eye(11)[patches], scene="room"))
@@ -414,7 +418,8 @@ def test_width_alone_is_no_merit(labelled_scene):
 
 
 def test_the_number_that_is_held_out_is_of_other_images(labelled_scene):
-    # Features name the image besides the class, in each image by other channels: known images are told, others not.
+    # Features encode the image in addition to the class, by different channels per image: training images are
+    # recognised, held-out images are not.
     rng = np.random.default_rng(0)
     patches = rng.integers(1, 5, (8, 5, 6))
     features = np.eye(40)[5 * np.arange(8)[:, None, None] + patches]
@@ -424,11 +429,11 @@ def test_the_number_that_is_held_out_is_of_other_images(labelled_scene):
 
 
 def test_features_of_another_grid_that_reach_beyond_the_image(make_scene):
-    # Cells of 5 x 5 pixels over 15 x 25, of images of 13 x 22; in each cell, one class.
+    # Cells of 5 x 5 pixels over 15 x 25 pixels, for images of 13 x 22; each cell has one class.
     rng = np.random.default_rng(0)
     patches = rng.integers(1, 5, (6, 3, 5))
     semantic = patches.repeat(5, axis=1).repeat(5, axis=2)[:, :13, :22].astype(np.uint8)
-    # The centres of the last rows lie on the last pixel, those of the last columns beyond the image: never trained.
+    # The centres of the last rows lie on the last pixel, those of the last columns beyond the image: never trained on.
     patches[:, :, 4] = 0
     features = np.eye(5)[patches]
     labels = np.zeros(semantic.shape, int), semantic, []
@@ -474,7 +479,7 @@ def test_rows_summarise_the_items(labelled_scene):
             known = np.isin(columns["kind"].astype(str), kinds).sum()
             assert row.n == (known if metric in ("mAP", "mIoU") else 2)
     assert 0.2 < value(result, "mAP") < 1
-    assert sum(columns["fp"]) == sum(columns["fn"])  # whatever is missed is taken for something
+    assert sum(columns["fp"]) == sum(columns["fn"])  # every missed pixel is predicted as another class
 
 
 def test_draws_depend_on_the_seed_and_the_scene_alone(labelled_scene):
@@ -505,7 +510,7 @@ def test_a_scene_of_one_image_is_scored_as_published_only(labelled_scene):
 
 def test_a_scene_without_a_labelled_patch_centre_has_no_items(labelled_scene):
     patches = np.zeros((4, 6, 6), int)
-    patches[:, 0, 0] = 3  # seen, but at no centre of patches of 8 x 8 pixels
+    patches[:, 0, 0] = 3  # visible, but at no centre of a patch of 8 x 8 pixels
     result = evaluate(labelled_scene(patches, np.ones((4, 3, 3, 2))))
     assert {len(column) for column in result.items.values()} == {0}
 
@@ -532,7 +537,7 @@ def test_a_scene_without_labels_is_refused(make_scene):
 def test_the_published_average_precision_is_of_patch_centres(make_scene):
     rng = np.random.default_rng(0)
     centres = rng.integers(1, 6, (8, 5, 6))
-    semantic = rng.integers(1, 6, (8, 5 * STRIDE, 6 * STRIDE)).astype(np.uint8)  # anything around the centres
+    semantic = rng.integers(1, 6, (8, 5 * STRIDE, 6 * STRIDE)).astype(np.uint8)  # arbitrary classes around the centres
     semantic[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE] = centres
     poses = np.tile(np.eye(4), (8, 1, 1))
     poses[:, :3, 3] = trajectory(8)
@@ -552,7 +557,7 @@ def test_patch_centres_rank_patches_as_their_definition(labelled_scene):
     patches = rng.integers(1, 5, (6, 5, 6))
     features = unit(np.eye(5)[patches] + rng.normal(0, 0.6, (6, 5, 6, 5)))
     result = evaluate(labelled_scene(patches, features), patch_centres=True)
-    # All pixels of a patch are of one class here, so that pixels and centres rank alike.
+    # All pixels of a patch have one class here, so pixels and centres have the same ranking.
     for part in (HELD_OUT, IN_SAMPLE):
         assert value(result, "mAP of patch centres", part) == pytest.approx(value(result, "mAP", part))
     assert 0.3 < value(result, "mAP") < 0.99

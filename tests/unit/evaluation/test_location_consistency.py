@@ -23,7 +23,7 @@ from loco.evaluation.location_consistency import (
 from loco.evaluation.result import EvaluatedScene
 from loco.storage import Features
 
-NO_IMAGE = np.empty(0)  # where the images of the patches do not matter
+NO_IMAGE = np.empty(0)  # for tests in which the images of the patches do not matter
 SETTINGS = {
     "radii": [2.0],
     "weights": ["uniform"],
@@ -33,13 +33,13 @@ SETTINGS = {
 
 
 def average_precision(ranked_positive):
-    """Definition: mean over the positives of the precision at their rank."""
+    """The definition: the mean over the positives of the precision at their rank."""
     hits = [sum(ranked_positive[: i + 1]) / (i + 1) for i, positive in enumerate(ranked_positive) if positive]
     return sum(hits) / len(hits)
 
 
 def integrated(distances, ranking, radius):
-    """Mean of the average precision over thresholds, interval by interval between the samples' distances."""
+    """The mean of the average precision over thresholds, as a sum over intervals between the samples' distances."""
     edges = sorted({d for d in distances if d < radius} | {radius})
     total = sum(
         average_precision([distances[i] <= low for i in ranking]) * (high - low) for low, high in pairwise(edges)
@@ -52,14 +52,14 @@ def integrated(distances, ranking, radius):
 def test_equals_its_definition(n, coarse, seed):
     rng = np.random.default_rng(seed)
     distances = rng.integers(0, 6, (3, n)) / 2 if coarse else 3 * rng.random((3, n))
-    distances[:, 0] = 0.5  # at least one in reach
+    distances[:, 0] = 0.5  # at least one within the radius
     similarities = np.stack([rng.permutation(n) for _ in range(3)]) / n
     expected = [integrated(d, np.argsort(-s), radius=2.0) for d, s in zip(distances, similarities)]
     np.testing.assert_allclose(mean_average_precision(distances, similarities, 2.0), expected, rtol=1e-12)
 
 
 def test_by_hand():
-    # The farther of two samples ranks first: AP 1/2 for thresholds in [0, 1), 1 in [1, 4].
+    # The farther of two samples ranks first: AP is 1/2 for thresholds in [0, 1), and 1 in [1, 4].
     assert mean_average_precision(np.array([[0.0, 1.0]]), np.array([[0.1, 0.2]]), 4.0) == pytest.approx([0.875])
 
 
@@ -101,7 +101,7 @@ def room(seed=0, n=600, images=6):
 
 
 def fourier(points, channels=2048):
-    """Random Fourier features of position: cosine similarity falls with distance (Rahimi & Recht 2007)."""
+    """Return random Fourier features of positions: their cosine falls with distance (Rahimi & Recht 2007)."""
     rng = np.random.default_rng(9)
     phase = points @ rng.normal(0, 1, (3, channels))
     return normalize(torch.from_numpy(np.concatenate([np.cos(phase), np.sin(phase)], axis=-1)).float(), dim=-1)
@@ -114,7 +114,7 @@ def score(features, points, image, seed=0, **changes):
 
 
 def chance(points, radius=2.0):
-    """Score of random rankings of all patches in reach, by the definition."""
+    """Return the score of random rankings of all patches within the radius, by the definition."""
     rng = np.random.default_rng(5)
     scores = []
     for query in range(0, len(points), 15):
@@ -147,7 +147,7 @@ def test_misaligned_points_are_noticed():
 
 
 def test_the_query_is_not_its_own_sample():
-    points = np.arange(5.0)[:, None] * [10, 0, 0]  # nobody else within 2 m
+    points = np.arange(5.0)[:, None] * [10, 0, 0]  # no other patch within 2 m
     _, precisions = query_precisions(fourier(points), points, np.zeros(5, int), SETTINGS, np.random.default_rng(0))
     assert np.isnan(precisions[Condition(2.0, "uniform")]).all()
 
@@ -198,14 +198,14 @@ def test_samples_are_distinct():
 
 @pytest.fixture
 def scene(make_scene):
-    """Four images of 4 x 5 patches, some of them invalid; features on a grid twice as fine."""
+    """Return four images of 4 x 5 patches, some of them invalid, and features on a grid twice as fine."""
     rng = np.random.default_rng(0)
     points = rng.random((4, 4, 5, 3)).astype(np.float32) * 3
     points[0, 0, 0] = np.nan
     valid = rng.random((4, 4, 5)) < 0.8
     valid[0, 0, 0], valid[3] = False, False
     features = np.nan_to_num(fourier(points, 16).numpy().repeat(2, axis=1).repeat(2, axis=2))
-    features[:, ::2, :, :8] += 0.1  # the four cells of a patch differ, and average to its feature
+    features[:, ::2, :, :8] += 0.1  # the four cells of a patch differ, and their mean is its feature
     features[:, 1::2, :, :8] -= 0.1
     features[:, :, ::2, 8:] += 0.1
     features[:, :, 1::2, 8:] -= 0.1
@@ -218,7 +218,7 @@ def test_features_are_read_at_the_patch_centres(scene):
     valid = scene.correspondences["valid"][:]
     np.testing.assert_array_equal(points, scene.correspondences["points"][:][valid])
     np.testing.assert_array_equal(image, np.repeat(np.arange(4), valid.sum(axis=(1, 2))))
-    # The centre of a patch is the corner that four of the finer cells share.
+    # The centre of a patch is the corner that four cells of the finer grid share.
     np.testing.assert_allclose(features.float(), fourier(points, 16), atol=2e-3)
 
 
@@ -240,7 +240,7 @@ def test_scores_do_not_depend_on_how_much_is_held(scene, monkeypatch):
     whole = query_precisions(rows, points, image, wanted, np.random.default_rng(0))
     in_memory = query_precisions(rows[np.arange(len(rows))], points, image, wanted, np.random.default_rng(0))
     read.clear()
-    most = 41  # patches: a query and its samples in the four conditions, which are fewer than those of the scene
+    most = 41  # patches: a query and its samples in the four conditions, fewer than those of the scene
     monkeypatch.setattr(location_consistency, "HELD", most * 2 * rows[np.arange(1)].shape[1])
     in_blocks = query_precisions(rows, points, image, wanted, np.random.default_rng(0))
     assert len(read) > 50

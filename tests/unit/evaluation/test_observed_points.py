@@ -14,7 +14,7 @@ def test_shown_points_lie_on_the_surface_and_bridge_nothing():
     depth[:, 4:], depth[5, 0] = 4.0, 0.0
     uv = np.array([[1.3, 2.2], [4.2, 2.5], [3.8, 2.5], [0.9, 4.9], [0.2, 5.9]])
     points = shown_points(depth, uv, np.diag([2.0, 2, 1]), np.eye(4))
-    # Within the wall; on the far and on the near side of the edge; beside the hole; in it.
+    # Within the wall; on the far and on the near side of the edge; beside the hole; in the hole.
     z = np.array([2, 4, 2, 2, np.inf])
     np.testing.assert_allclose(points[:4], np.c_[uv / 2, np.ones(5)][:4] * z[:4, None])
     assert np.isinf(points[4]).all()

@@ -1,4 +1,4 @@
-"""The same odd scenes before every benchmark: what cannot be measured has no number, and is no zero."""
+"""Every benchmark on the same unusual scenes: scores that cannot be measured are missing, not zero."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loco.errors import DataError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.storage import Frames, Labels
 
-COUNT = 6  # images of a plain scene
+COUNT = 6  # images of an ordinary scene
 SIZE, GRID, STRIDE, DIM = (24, 32), (6, 8), 4, 16
 K = np.array([[16.0, 0, 16], [0, 16, 12], [0, 0, 1]])
 DEPTH = 2.0  # of the wall that all cameras face, metres
@@ -41,10 +41,10 @@ SETTINGS = {
         "descriptors": [
             {"name": "vlad", "clusters": 4, "assignment": "hard", "vocabulary": "dataset", "samples": 100},
             {"name": "gem", "exponent": 3},
-            {"name": "class_token"},  # which the extractor of these scenes does not have
+            {"name": "class_token"},  # the extractor of these scenes has no class token
         ],
         "rerank": ["none", {"top": 5, "matching": "mutual", "score": "ransac"}],
-        "ks": [1, 50],  # more than there are images
+        "ks": [1, 50],  # more than the number of images
     },
     "landmark_retrieval": {
         "landmarks": 30, "rho": 0.2, "kappa": None, "min_baseline": 0.1, "selected_fraction": 0.25,
@@ -57,23 +57,24 @@ SETTINGS = {
     "homography": {"thresholds": [1, 5], "corner_thresholds": [3], "ransac_threshold": 2},
 }  # fmt: skip
 
-# Every benchmark with every kind of scene that it can be asked of. All scenes here have depth, but for odd ones.
+# Every benchmark with every kind of scene to which it applies. All scenes here have depth, except for some unusual
+# ones.
 ASKED = [(name, *(needs - {"depth"})) for name, benchmark in BENCHMARKS.items() for needs in benchmark.requires]
 ODD = ["one image", "far apart", "no depth", "inpainted", "one without depth", "no labels"]
 ODD_FOR = {"inpainted": ["places", "pairs"], "one without depth": ["places", "pairs"], "no labels": ["labels"]}
 FLAT = ["equal features", "zero features"]
 BROKEN = ["NaN in an image", "NaN in a patch"]
-REFUSED = [("homography", "homographies", "one image")]  # the scene then has no pair, and its dataset is broken
+REFUSED = [("homography", "homographies", "one image")]  # the scene then has no pair, and its dataset is damaged
 BLIND = 1  # the image without depth of "one without depth"
 
 
 def draw(make_scene, gives, odd="plain", scene="room", dataset="test"):
-    """A scene of a wall, seen from cameras side by side, whose features tell its patches apart: but for what is odd.
+    """Return a scene of a wall, seen from cameras side by side, with distinctive features; ``odd`` is what is unusual.
 
-    ``gives`` is what the benchmark reads: the places of patches, labels, or what the dataset's own files say.
+    ``gives`` is what the benchmark reads: the locations of patches, labels, or the data of the dataset's own files.
     """
     n = 1 if odd == "one image" else COUNT
-    # From camera to camera, patches. Planes are seen from one place, as where the light of HPatches changes.
+    # Distance between cameras, in patches. Planes are seen from one position, as in the light sequences of HPatches.
     step = 2 * GRID[1] if odd == "far apart" else 0 if gives == "homographies" else 1
     shifts = step * np.arange(n)
     row, column = np.arange(GRID[0])[:, None], np.arange(GRID[1]) + shifts[:, None, None]  # of the wall's patches
@@ -92,7 +93,7 @@ def draw(make_scene, gives, odd="plain", scene="room", dataset="test"):
         labels = _labels(odd, row, column) if gives == "labels" else None
         return make_scene(poses, features, **shared, points=points, valid=valid, overlap=overlap, labels=labels)
     if gives == "homographies":
-        shared["intrinsics"] = np.eye(3)  # of frames that are the raw images
+        shared["intrinsics"] = np.eye(3)  # for frames that are the raw images
     return make_scene(poses, features, **shared, ground_truth=_ground_truth(gives, odd, shifts), separate=True)
 
 
@@ -113,7 +114,7 @@ def _features(odd, row, column):
 
 
 def _labels(odd, row, column):
-    """Two things and two pieces of stuff on the wall, and columns of patches without label."""
+    """Return labels of two things and two stuff segments on the wall, with unlabelled columns of patches."""
     instance = 2 * (column // 3 % 2) + row // 3
     instance = np.where((column % 5 == 4) | (odd == "no labels"), Labels.VOID, instance)
     instance = instance.repeat(STRIDE, axis=1).repeat(STRIDE, axis=2)
@@ -124,7 +125,7 @@ def _ground_truth(gives, odd, shifts):
     names = [f"view{i}" for i in range(len(shifts))]
     if gives == "positives":
         database, queries = names[: COUNT // 2], names[COUNT // 2 :]
-        positives = [[], [], []] if odd == "far apart" else [[2], [1, 2], []]  # the last query has none
+        positives = [[], [], []] if odd == "far apart" else [[2], [1, 2], []]  # the last query has no positive
         if odd == "one image":
             database, queries, positives = [], names, [[]]
         if odd == "missing":
@@ -149,7 +150,7 @@ def samples(name, items):
 
 
 def cases(*odds, without=()):
-    """Every benchmark with each of ``odds`` that is odd for it."""
+    """Return every benchmark with each of ``odds`` that is unusual for it."""
     found = []
     for (name, gives), odd in product([asked for asked in ASKED if asked not in without], odds):
         if (name, gives, odd) not in REFUSED and gives in ODD_FOR.get(odd, [gives]):
@@ -158,7 +159,7 @@ def cases(*odds, without=()):
 
 
 def assert_named(error, scene):
-    """The scene, and what to do, are in the message."""
+    """The message states the scene and the remedy."""
     assert f"scene: {scene}\n" in str(error.value)
     assert "what to do: " in str(error.value)
 
@@ -177,7 +178,7 @@ def test_what_is_not_measured_is_no_number(make_scene, name, gives, odd):
             assert ends == (None, None)
         if row.n == 0:
             assert row.value is None
-        elif row.value is None:  # a median that is infinite; no class token to search by
+        elif row.value is None:  # a median that is infinite; no class token to retrieve by
             assert " error" in row.metric or row.condition.startswith("class token")
         else:
             assert isfinite(row.value)
@@ -200,11 +201,11 @@ def test_numbers_rest_on_what_can_be_asked(make_scene, name, gives, odd):
 
 
 def wanted(name, gives, odd, row, items):
-    """How many items a row should rest on."""
+    """Return the number of items that a row must have."""
     match name:
-        case "location_consistency":  # images with patches: those of its own image count too
+        case "location_consistency":  # images with patches: patches of the same image count too
             return {"one image": 1, "no depth": 0, "one without depth": COUNT - 1}.get(odd, COUNT)
-        case "pixel_correspondence":  # pairs whose A has observed depth; in metres, whose B has some as well
+        case "pixel_correspondence":  # pairs whose A has observed depth; for errors in metres, whose B has some as well
             if row.condition == "15-180 deg" or odd in ("one image", "no depth", "inpainted"):
                 return 0
             if gives == "pairs":
@@ -223,7 +224,8 @@ def wanted(name, gives, odd, row, items):
             if gives == "positives":
                 return COUNT // 2 - 1
             return COUNT // 2 - (odd == "one without depth" and f"view{BLIND}" in items["query"])
-        case "landmark_retrieval":  # those whose patch of the wall another image shows; of the others, not all
+        # Landmarks whose patch of the wall is visible in another image; the number of selected ones is not checked.
+        case "landmark_retrieval":
             seen = [odd != "far apart" and is_seen(odd, *place) for place in zip(items["image"], items["column"])]
             return sum(seen) if row.condition == "all landmarks" or not any(seen) else row.n
         case "relative_pose":  # pairs; for `rigid`, those with observed depth in both images
@@ -239,7 +241,7 @@ def wanted(name, gives, odd, row, items):
 
 
 def is_seen(odd, image, column):
-    """Whether another image shows the patch of the wall that is in this column of an image, and knows where it is."""
+    """Whether another image, whose location is known, shows the patch of the wall in this column of an image."""
     own = int(image.removeprefix("view"))
     others = set(range(1 if odd == "one image" else COUNT)) - {own} - ({BLIND} if odd == "one without depth" else set())
     return any(0 <= own + column - other < GRID[1] for other in others)
@@ -262,7 +264,7 @@ def test_features_do_not_choose_what_is_asked(make_scene, name, gives, odd):
         assert one.weights == other.weights
 
 
-# Where features that say nothing score low: metric, and one of its conditions.
+# Where uninformative features have a low score: a metric, and one of its conditions.
 TELLING = {
     "location_consistency": ("mAP", "1 m, uniform"),
     "pixel_correspondence": ("recall@2px", "all"),
@@ -277,7 +279,7 @@ TELLING = {
 
 @cases("equal features", without=[("place_recognition", "places")])  # there all images are positives
 def test_features_that_say_nothing_score_low(make_scene, name, gives, odd):
-    seeds = range(8 if name == "place_recognition" else 1)  # of a few queries, among a few images
+    seeds = range(8 if name == "place_recognition" else 1)  # with few queries, among few images
 
     def score(features):
         scenes = [draw(make_scene, gives, features)]
@@ -315,5 +317,5 @@ def test_a_query_without_positives_is_counted_and_in_no_row(make_scene):
     result = run("place_recognition", [draw(make_scene, "positives")])
     assert dict(zip(result.items["query"], result.items["n_positives"])) == {"view3": 1, "view4": 2, "view5": 0}
     assert {row.n for row in result.rows} == {2}
-    # More images are asked for than there are: all of them are looked at.
+    # More images are requested than exist: all of them are retrieved.
     assert {row.value for row in result.rows if row.metric == "recall@50"} == {1.0, None}

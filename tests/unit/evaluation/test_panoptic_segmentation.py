@@ -8,7 +8,7 @@ from loco.evaluation import panoptic_segmentation, semantic_segmentation
 from loco.evaluation.linear_probe import HELD_OUT, IN_SAMPLE, VOID
 
 SETTINGS = {"epochs": 60, "batch": 2, "train_fraction": 0.5, "block": 2}
-# Two chairs, a table and a floor; a wall in two pieces; an object without category, and one that no triangle has.
+# Two chairs, a table and a floor; a wall in two pieces; an object without category, and one without triangles.
 OBJECTS = [
     {"category": category, "label": category, "stuff": category in STUFF, "triangles": triangles}
     for category, triangles in (
@@ -16,12 +16,12 @@ OBJECTS = [
         ("floor", 9),
     )
 ]  # fmt: skip
-SEEN = [0, 1, 3, 4, 6, 7]  # that have triangles and a category
+SEEN = [0, 1, 3, 4, 6, 7]  # objects that have triangles and a category
 
 
 @pytest.fixture
 def scene(make_scene):
-    """Images of the objects in patches of 4 x 4 pixels; features that ``see`` gives for (n, 5, 6) object numbers."""
+    """Return images of the objects in patches of 4 x 4 pixels; ``see`` maps (n, 5, 6) object numbers to features."""
 
     def make(see, **given):
         patches = np.random.default_rng(0).choice([*SEEN, 5, -1], (8, 5, 6))
@@ -76,7 +76,7 @@ def test_who_knows_categories_cannot_tell_chairs_apart(scene):
         assert value(panoptic, "mAP", f"{part}, stuff") == pytest.approx(1.0)
         of_things = dict(zip(zip(panoptic.items["part"], panoptic.items["name"]), panoptic.items["ap"]))
         assert of_things[part, "table 6"] == pytest.approx(1.0)
-        assert of_things[part, "chair 0"] + of_things[part, "chair 3"] == pytest.approx(1.0)  # their shares
+        assert of_things[part, "chair 0"] + of_things[part, "chair 3"] == pytest.approx(1.0)  # fractions of the patches
         assert value(panoptic, "accuracy", f"{part}, things") < 0.9
         for metric in ("mAP", "mIoU", "Jaccard", "accuracy"):
             assert value(semantic, metric, part) == pytest.approx(1.0)

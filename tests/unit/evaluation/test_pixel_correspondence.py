@@ -34,7 +34,7 @@ def random_map(h, w, c, seed=0):
 
 
 def wall_points(pose):
-    """Where the rays of all pixels meet the wall: (h, w, 3), and their z-depth."""
+    """Return the intersections of the rays of all pixels with the wall, (h, w, 3), and their z-depth."""
     rays = np.concatenate([pixel_centres(*SIZE), np.ones((*SIZE, 1))], axis=2) @ np.linalg.inv(INTRINSICS).T
     rays = rays @ pose[:3, :3].T
     depth = (WALL - pose[2, 3]) / rays[..., 2]
@@ -42,7 +42,7 @@ def wall_points(pose):
 
 
 def encoding(points, channels=64):
-    """A smooth feature of the place alone, unit length."""
+    """Return a smooth unit feature that depends on the location only."""
     phase = points @ np.random.default_rng(3).normal(0, 4, (3, channels))
     features = np.concatenate([np.cos(phase), np.sin(phase)], axis=-1)
     return features / np.sqrt(channels)
@@ -55,7 +55,7 @@ def views(make_scene, poses, **changes):
 
 
 def test_projection_is_the_homography_of_the_plane(turned):
-    """H = K (R - t n^T / d) K^-1 (Hartley & Zisserman, 13.2) with R, t from A = world to B."""
+    """Return H = K (R - t n^T / d) K^-1 (Hartley & Zisserman, 13.2) with R, t from A = world to B."""
     pose_b = turned(20, centre=(0.4, -0.1, 0.2))
     world_to_b = np.linalg.inv(pose_b)
     homography = world_to_b[:3, :3] + world_to_b[:3, 3:] @ [[0, 0, 1 / WALL]]
@@ -82,7 +82,7 @@ def test_features_of_the_place_find_the_place(make_scene, turned):
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_refined_positions_are_those_between_the_pixels(make_scene, turned, step):
-    """A pixel is off by a quarter of one on average along each axis, in the image and on the wall; the peak is not."""
+    """The mean error is a quarter of a pixel along each axis, in the image and on the wall; peaks are not refined."""
     poses = [turned(0), turned(-20, centre=(0.9, 0.1, 0.3))]
     depth = np.stack([np.kron(wall_points(pose)[1], np.ones((step, step))) for pose in poses])
     big = {"depth": depth, "size": depth.shape[1:], "intrinsics": np.diag([step, step, 1]) @ INTRINSICS}
@@ -117,7 +117,7 @@ def test_identical_images_match_themselves(make_scene, turned, grid):
 
 
 def test_points_behind_the_other_image_are_misses(make_scene, turned):
-    """Back to back, the mirrored projection of every point lies within B, and on its match."""
+    """For cameras back to back, the mirrored projection of every point is inside B, at its match."""
     poses = [turned(0), turned(180)]
     here = encoding(wall_points(poses[0])[0])
     scene = views(make_scene, poses, features=np.stack([here, here[::-1, :]]), depth=np.full((2, *SIZE), WALL))
@@ -138,14 +138,14 @@ def test_only_observed_depth_is_used(make_scene, turned):
     np.testing.assert_array_equal(z, np.where(np.arange(36)[:, None] < 18, 0, np.full(SIZE, 2.0)))
     both = {"depth": np.stack([depth, depth]), "source": np.stack([source, source])}
     scene = views(make_scene, [turned(0), turned(5)], **both)
-    for occlusion in (False, True):  # zeros never enter, be they filtered or not
+    for occlusion in (False, True):  # invalid zeros are never used, with or without the filter
         settings = SETTINGS | {"matches": 10_000, "occlusions": [occlusion]}
         found = pixel_correspondence.evaluate([scene], settings).items["n_matches"][0]
         assert found == 18 * 48 if not occlusion else 0 < found < 18 * 48
 
 
 def test_a_step_matches_as_on_smaller_frames(make_scene, turned):
-    """Every third row and column, counted from the second: the middles of 3 x 3 pixels, so smaller frames exactly."""
+    """Sample every third row and column, from the second on: centres of 3 x 3 pixels, so smaller frames are exact."""
     rng = np.random.default_rng(2)
     poses = np.stack([turned(0), turned(-20, centre=(0.9, 0.1, 0.3))])
     depth, source = rng.uniform(2, 3, (2, 110, 144)), rng.integers(0, 4, (2, 110, 144))
@@ -228,7 +228,7 @@ def test_rows_summarise_the_pairs(make_scene, turned):
 
 
 def test_identical_views_see_all_of_each_other_whatever_the_depth(make_scene, turned):
-    """Even where depth jumps from pixel to pixel: no point is looked up beside its own pixel."""
+    """Holds even if depth jumps from pixel to pixel: points are read at their own pixel only."""
     for step, size in ((1, SIZE), (4, (144, 192))):
         rows, columns = np.indices(size) // step
         depth = np.where((rows + columns) % 2, 2.0, 4.0)[None].repeat(2, 0)
@@ -245,7 +245,7 @@ def test_identical_views_see_all_of_each_other_whatever_the_depth(make_scene, tu
 
 
 def test_a_camera_that_is_turned_round_sees_nothing(make_scene, turned):
-    """The mirrored projections of all points fall into the image, at the same distance behind it."""
+    """The mirrored projections of all points are inside the image, at the same distance behind it."""
     scene = views(make_scene, [turned(0), turned(180)], depth=np.full((2, *SIZE), WALL))
     points = wall_points(np.eye(4))[0].reshape(-1, 3)
     assert not is_visible(points, np.full(SIZE, WALL), INTRINSICS, turned(180), 100.0).any()
@@ -278,7 +278,7 @@ def test_variants_stand_beside_the_main_protocol_and_do_not_change_it(make_scene
     metrics = [f"recall@{k}px{name}{pooled}" for name in NAMES for pooled in ("", ", pooled") for k in (1, 5)]
     assert list(dict.fromkeys(row.metric for row in varied.rows)) == metrics
     assert len({row.value for row in varied.rows if row.condition == "all"}) > 6
-    # Whichever is named first is the main one.
+    # The first filter and the first kind of occlusion determine the main metrics.
     other = pixel_correspondence.evaluate(
         [scene], SETTINGS | {"filters": ["similarity", "ratio"], "occlusions": [True, False]}
     )
@@ -300,7 +300,7 @@ def test_features_of_the_place_find_the_place_by_every_choice(make_scene, turned
     assert [items[f"recall@1px{name}"] for name in NAMES[1::2]] == [[1.0]] * 3
     visible = items["n_matches, visible only"][0]
     assert 500 < visible < 36 * 48
-    # Without a limit all points are chosen, whatever by, and those that B does not see are errors.
+    # Without a limit all points are selected, for any criterion, and those that B does not show are errors.
     assert [items[f"n_matches{name}"] for name in NAMES] == [[36 * 48], [visible]] * 3
     assert [items[f"recall@1px{name}"] for name in NAMES[::2]] == [[pytest.approx(visible / (36 * 48), abs=0.03)]] * 3
 
@@ -335,7 +335,7 @@ def test_recall_is_that_of_pairs_and_pooled_that_of_matches():
 
 
 def test_pairs_with_few_matches_weigh_as_much_as_others_unless_pooled(make_scene, turned):
-    """Three views of a wall. The third shows elsewhere what the others show here, and has depth in one row."""
+    """Three views of a wall. The third shows other positions than the others, and has depth in one row only."""
     poses = [turned(0), turned(1), turned(2)]
     content = np.stack([encoding(wall_points(pose)[0]) for pose in poses])
     content[2] = content[2, ::-1]
@@ -361,11 +361,11 @@ def test_pairs_with_few_matches_weigh_as_much_as_others_unless_pooled(make_scene
 
 @pytest.mark.parametrize("step", [1, 4])
 def test_errors_in_space_are_those_of_similar_triangles(make_scene, step):
-    """Features shifted by 3 columns at one pose: 3 px, which at WALL metres are 3 WALL / 40 of them."""
+    """Features are shifted by 3 columns at one pose: 3 px, which at a depth of WALL metres are 3 WALL / 40 metres."""
     features = random_map(*SIZE, 16)
     shifted = torch.stack([features, features.roll(3, dims=1)])
     source = np.ones((2, 36 * step, 48 * step), int)
-    source[0, :, 45 * step :] = 0  # what leaves the image on the right
+    source[0, :, 45 * step :] = 0  # points that leave the image on the right
     scene = make_scene(
         np.stack([np.eye(4)] * 2),
         shifted,
@@ -390,7 +390,7 @@ def test_errors_in_space_are_those_of_similar_triangles(make_scene, step):
 
 
 def test_errors_in_space_are_of_the_depth_that_each_image_measured(make_scene, turned):
-    """B, turned and moved, stands before a wall that is 5 cm nearer than A measured it; a third of B has no depth."""
+    """B, rotated and moved, sees a wall 5 cm nearer than in the depth of A; a third of B has no depth."""
     poses = [turned(0), turned(-20, centre=(0.9, 0.1, 0.3))]
     (points, depth_a), (_, depth_b) = (wall_points(pose) for pose in poses)
     uv, _ = project(points, INTRINSICS, poses[1])
@@ -404,11 +404,11 @@ def test_errors_in_space_are_of_the_depth_that_each_image_measured(make_scene, t
     items = pixel_correspondence.evaluate([scene], settings).items
     lost = np.mean((uv[inside][:, 0] >= 16) & (uv[inside][:, 0] < 32))
     assert items["recall@1px"] == [1.0]
-    assert items["recall@4cm"] == [0.0]  # the wall alone is 5 cm away
+    assert items["recall@4cm"] == [0.0]  # the match on the wall is 5 cm away
     assert items["recall@25cm"] == [pytest.approx(1 - lost, abs=0.02)]
-    assert items["recall@10000cm"] == items["recall@25cm"]  # a pixel without depth shows no point at all
+    assert items["recall@10000cm"] == items["recall@25cm"]  # a pixel without depth shows no point
     assert 0.2 < lost < 0.8
-    # Where a match may only be a pixel with depth, none is lost for want of it.
+    # If matches are restricted to pixels with depth, no match lacks depth.
     asked = pixel_correspondence.evaluate([scene], settings | {"candidates": "observed", "thresholds_m": [100.0]}).items
     assert asked["recall@10000cm"] == [1.0]
 
@@ -424,7 +424,7 @@ def listed(poses, pairs):
 
 
 def test_listed_pairs_are_evaluated_by_the_pose_between_them(make_scene, turned):
-    """As the same pairs are if they are drawn: nothing is taken from a world frame, which these images do not share."""
+    """Given pairs have the same scores as drawn ones: the world frame, which these images do not share, is not used."""
     poses = np.stack([turned(0), turned(-20, centre=(0.9, 0.1, 0.3)), turned(8, centre=(0.2, 0, 0))])
     settings = VARIED | {"thresholds_m": [0.02, 0.05]}
     content = {
@@ -459,7 +459,8 @@ def test_all_listed_pairs_are_evaluated_in_their_order_beside_what_is_drawn_else
     assert result.items["angle"][:4] == pytest.approx([1, 170, 90, 1])
     assert [scene for scene, *_ in named[4:]] == ["many"] * 6
     counts = {row.condition: row.n for row in result.rows}
-    assert counts == {"0-60 deg": 2 + 3, "60-120 deg": 1 + 3, "all": 10}  # one turns by more than any bin holds
+    # One pair is rotated by more than the last bin.
+    assert counts == {"0-60 deg": 2 + 3, "60-120 deg": 1 + 3, "all": 10}
 
 
 def test_a_listed_pair_without_its_image_is_an_error_that_names_it(make_scene, turned):
@@ -486,7 +487,7 @@ def test_images_without_depth_give_no_number_and_no_zero(make_scene, turned):
         result = pixel_correspondence.evaluate([scene], VARIED | {"thresholds_m": [1.0], "candidates": candidates})
         assert result.items["n_matches"] == counts
         assert result.items["recall@5px"] == [None if n == 0 else 1.0 for n in counts]
-        assert result.items["recall@100cm"] == [None] * 3  # B shows no point
+        assert result.items["recall@100cm"] == [None] * 3  # B shows no point of A
         row = next(row for row in result.rows if (row.metric, row.condition) == ("recall@5px", "all"))
         assert row.value == (1.0 if any(counts) else None)
 
@@ -498,7 +499,7 @@ def test_frames_of_different_sizes_are_refused(make_scene, turned):
 
 
 def test_raw_features_are_interpolated_as_long_as_they_were(make_scene, turned):
-    """Halfway between two cells, a feature of ten times the length decides where it points."""
+    """Halfway between two cells, a feature of ten times the norm dominates the interpolated direction."""
     unit = np.zeros((2, 2, 2, 2))
     unit[:, 0, 0], unit[:, 0, 1], unit[:, 1] = (1, 0), (0, 1), (1, 0)
     norm = np.ones((2, 2, 2), np.float32)
@@ -511,7 +512,7 @@ def test_raw_features_are_interpolated_as_long_as_they_were(make_scene, turned):
 
 
 def test_the_setting_reaches_the_matches(make_scene, turned):
-    """Features of equal lengths match alike either way; of other lengths they do not."""
+    """For features of equal norms both forms give the same matches; for other norms they do not."""
     features = np.stack([random_map(3, 4, 8).numpy()] * 2)
     norm = np.ones((2, 3, 4), np.float32)
     uneven = np.random.default_rng(0).uniform(0.1, 10, (2, 3, 4)).astype(np.float32)

@@ -12,7 +12,7 @@ from loco.geometry.cameras import pixel_centres
 from loco.geometry.sampling import sample_features
 
 SIZE = (36, 48)
-BEYOND = SIZE[0] + 5, SIZE[1] + 2  # of maps whose last cells reach beyond the image
+BEYOND = SIZE[0] + 5, SIZE[1] + 2  # of maps whose last cells extend beyond the image
 
 
 def random_map(h, w, c, seed=0):
@@ -22,18 +22,18 @@ def random_map(h, w, c, seed=0):
 @pytest.mark.parametrize("extent", [SIZE, BEYOND])
 @pytest.mark.parametrize("grid", [(9, 12), (36, 48), (5, 7), (50, 60), (1, 1)])
 def test_search_equals_brute_force(grid, extent):
-    feature_map, queries = random_map(*grid, 8), random_map(1, 150, 8, seed=1)[0]  # two blocks and a half
+    feature_map, queries = random_map(*grid, 8), random_map(1, 150, 8, seed=1)[0]  # two and a half blocks
     uv = pixel_centres(*SIZE).reshape(-1, 2)
     pixels = sample_features(feature_map.double(), torch.from_numpy(uv), extent).double()
     table = queries.double() @ pixels.T
     similarity, nearest = two_nearest(queries, feature_map, SIZE, extent)
     torch.testing.assert_close(similarity.double(), table.topk(2, dim=1).values, atol=1e-5, rtol=0)
-    at_nearest = table.gather(1, nearest)  # of pixels with equal features, any will do
+    at_nearest = table.gather(1, nearest)  # any of several pixels with equal features may be returned
     torch.testing.assert_close(at_nearest, table.topk(2, dim=1).values, atol=1e-5, rtol=0)
 
 
 def bilinear(feature_map, uv, extent):
-    """Unit features at pixels, by the definition: four cells, those of the border beyond it; float64."""
+    """Return unit features at pixels, by the definition: four cells, extended at the border; float64."""
     cells = feature_map.double().numpy()
     h, w, _ = cells.shape
     x = np.clip(uv[:, 0] * w / extent[1] - 0.5, 0, w - 1)
@@ -48,7 +48,7 @@ def bilinear(feature_map, uv, extent):
 
 
 def plain_scores(map_a, map_b, extent, candidates=None):
-    """Of all pixels of A: cosine distances to the two nearest pixels of B and their numbers, and the three scores."""
+    """For all pixels of A: cosine distances to the two nearest pixels of B, their numbers, and the three scores."""
     uv = pixel_centres(*SIZE).reshape(-1, 2)
     distance = 1 - bilinear(map_a, uv, extent) @ bilinear(map_b, uv, extent).T
     if candidates is not None:
@@ -70,7 +70,7 @@ def test_the_best_matches_are_those_of_the_definition(filter, extent, candidates
     found = nearest_pixels(map_a, map_b, uv, SIZE, np.random.default_rng(0), extent, candidates)
     distance, scores = plain_scores(map_a, map_b, extent, candidates)
     second, third = np.sort(distance, axis=1)[:, 1:3].T
-    certain = third - second > 1e-5  # which pixel is the second does not hang on rounding
+    certain = third - second > 1e-5  # which pixel is second does not depend on rounding
     for allowed in (certain, certain & (np.random.default_rng(5).random(len(uv)) < 0.3)):
         kept = best_matches(found, filter, 50, allowed)
         points = found.point[kept]
@@ -91,8 +91,11 @@ def test_there_are_as_many_matches_as_points_to_choose_from():
 
 
 def test_features_are_read_at_pixel_centres_up_to_the_border():
-    """Features that turn with the column: a pixel's own is that of its centre, in the outermost columns that of the
-    outermost cells, undiluted; a grid that is aligned with the corners is off by up to half a pixel."""
+    """Features at pixel centres are exact, also in the outermost columns.
+
+    Features rotate with the column: a pixel has the feature of its centre, and in the outermost columns that of the
+    outermost cells. A grid that is aligned with the corners would be off by up to half a pixel.
+    """
     angle = (np.arange(12) + 0.5) / 12
     turning = torch.from_numpy(np.stack([np.cos(angle), np.sin(angle)], axis=1)).expand(9, 12, 2)
     uv = np.stack([np.arange(48) + 0.5, np.full(48, 18.0)], axis=1)

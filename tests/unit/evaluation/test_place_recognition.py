@@ -49,7 +49,7 @@ def still(n):
 
 
 def places(count, images, seed=0):
-    """Place of each image, overlaps of 0.3 within a place and 0 between them, and features that tell places apart."""
+    """Return the place of each image, overlaps of 0.3 within places and 0 between them, and distinctive features."""
     place = np.arange(count * images) % count
     overlap = np.where(place[:, None] == place, 0.3, 0.0)
     np.fill_diagonal(overlap, 1)
@@ -59,7 +59,7 @@ def places(count, images, seed=0):
 
 
 def listed(make_scene, features, database, queries, positives, **arguments):
-    """A scene of photographs whose dataset says what is where, by the numbers of the images."""
+    """Return a scene of photographs whose dataset defines the places, by the numbers of the images."""
     names = [f"photo{i}" for i in range(len(features))]
     truth = {"database": [names[i] for i in database], "queries": [names[i] for i in queries], "positives": positives}
     return make_scene(still(len(features)), features, names=names, ground_truth=truth, separate=True, **arguments)
@@ -103,7 +103,7 @@ def test_ground_truth_of_overlaps_equals_its_definition(seed, queries):
 
 
 def greedy_by_definition(positive, similar):
-    """LoCo's choice with sets of image numbers."""
+    """Select queries as LoCo does, with sets of image numbers."""
     database, queries, truths = set(range(len(positive))), [], []
     for i in range(len(positive)):
         found = {j for j in database if positive[i][j] and j != i}
@@ -236,14 +236,14 @@ def test_rooms_of_another_scene_are_in_the_way(make_scene):
     one, two = (make_scene(still(24), features, scene=name, overlap=overlap, dataset="houses") for name in "ab")
     other = make_scene(still(24), features, scene="c", overlap=overlap, dataset="flats")
     assert values(evaluate([one], MEAN))["recall@1", "mean"] == 1
-    assert values(evaluate([one, two], MEAN))["recall@1", "mean"] < 0.9  # equal rooms in both
-    found = values(evaluate([one, other], MEAN))  # of another dataset: a database of its own
+    assert values(evaluate([one, two], MEAN))["recall@1", "mean"] < 0.9  # both contain equal rooms
+    found = values(evaluate([one, other], MEAN))  # a separate database per dataset
     assert found["recall@1", "mean, houses"] == found["recall@1", "mean, flats"] == 1
 
 
 def test_ranking_equals_that_in_memory(monkeypatch):
     database, queries = (torch.from_numpy(unit(n, 32, seed=n)).half() for n in (23, 11))
-    database[7] = database[3]  # equal ones as they come
+    database[7] = database[3]  # equal descriptors keep their order
     expected = np.argsort(-(queries.double() @ database.double().T).numpy().round(6), axis=1, kind="stable")
     for part, block in ((5, 3), (128, 512)):
         monkeypatch.setattr(place_recognition, "PART", part)
@@ -252,8 +252,8 @@ def test_ranking_equals_that_in_memory(monkeypatch):
 
 
 def test_patches_decide_where_the_descriptor_cannot(make_scene):
-    # A database image in three has the patches of the query in their places, the others have them anywhere: their
-    # means are the same.
+    # One database image in three has the patches of the query at their positions, the others have them at random
+    # positions: their means are the same.
     rng = np.random.default_rng(0)
     features = []
     for place in range(8):
@@ -284,7 +284,7 @@ def test_what_is_not_reranked_keeps_its_rank(make_scene):
 
 
 def with_token(scene, tokens, path):
-    """The scene with class tokens (n, t) beside its features."""
+    """Return the scene with class tokens (n, t) in addition to its features."""
     maps = scene.features["features"]
     sizes = dict(zip("nhwc", maps.shape)) | {"t": tokens.shape[1]}
     frames = scene.frames
@@ -346,7 +346,7 @@ def test_datasets_of_a_domain_share_a_vocabulary(make_scene):
 
 @pytest.mark.parametrize("domains", [{}, {"mall": "indoor"}, {"mall": "indoor", "office": "indoor", "street": "urban"}])
 def test_a_domain_of_one_dataset_is_refused(make_scene, domains):
-    """Its vocabulary would be that of the dataset, which the same scenes have without complaint."""
+    """The vocabulary of a domain would then be that of its only dataset."""
     names = ["mall", "office", "street"] if len(domains) > 1 else ["mall"]
     scenes = [
         listed(make_scene, unit(5, 3, 3, 16, seed=i), range(4), [4], [[0]], scene=name, dataset=name)
@@ -427,6 +427,6 @@ def test_accuracy_is_the_fraction_of_the_first_images_that_show_the_place(make_s
         right = [np.isin(row[:k], truth).mean() for row, truth in zip(order, database.positives) if len(truth) >= k]
         row = next(row for row in result.rows if (row.metric, row.condition) == (f"accuracy@{k}", "mean"))
         assert (row.value, row.n) == (pytest.approx(np.mean(right)), len(right))
-    # The first five images in another order, and all others as they were.
+    # The first five images in another order, and all others in the same order.
     assert values(result)["accuracy@8", "mean, mutual + count"] == values(result)["accuracy@8", "mean"]
-    assert values(result)["accuracy@40", "mean"] is None  # no query has as many positives
+    assert values(result)["accuracy@40", "mean"] is None  # no query has that many positives

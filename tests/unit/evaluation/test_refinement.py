@@ -9,13 +9,13 @@ from loco.evaluation.refinement import parabola_offsets, refined_offsets, simila
 
 
 def cells_around(window: int) -> np.ndarray:
-    """Positions (window, window, 2), (u, v), of the cells of a window, in cells from its centre."""
+    """Return positions (window, window, 2), (u, v), of the cells of a window, in cells from its centre."""
     reach = np.arange(window) - window // 2
     return np.stack(np.meshgrid(reach, reach), axis=-1).astype(float)
 
 
 def paraboloids(peaks: np.ndarray, window: int = 3, sharpness=(0.05, 0.02)) -> np.ndarray:
-    """Similarities (k, window, window) that fall from 0.9 with the square of the distance to the peaks (k, 2)."""
+    """Return similarities (k, window, window), which fall from 0.9 with the squared distance to the peaks (k, 2)."""
     apart = cells_around(window) - peaks[:, None, None]
     return 0.9 - (apart**2 @ np.array(sharpness))
 
@@ -33,7 +33,7 @@ def test_a_parabola_depends_neither_on_offset_nor_on_scale():
 
 
 def test_offsets_stay_in_the_cell():
-    """Where a neighbour is as similar as the peak, or by rounding more so, the position is on the border."""
+    """If a neighbour is as similar as the peak, or more similar by rounding, the position is on the border."""
     for window in (np.array([0.5, 0.9, 0.9]), np.array([0.5, 0.9, 0.9001])):
         windows = np.broadcast_to(window, (1, 3, 3))
         np.testing.assert_allclose(parabola_offsets(windows), [[0.5, 0]], atol=1e-12)
@@ -64,8 +64,11 @@ def test_soft_argmax_is_the_mean_under_the_softmax():
 
 
 def test_soft_argmax_of_a_paraboloid_is_its_peak():
-    """Its softmax is a Gaussian; of a spread of 0.7 cells, the sum over cells is its mean to 1e-4, and a window of 9
-    holds all of it. A temperature near 0 gives the cell itself."""
+    """The softmax of parabolic similarities is a Gaussian, whose mean is the peak.
+
+    For a standard deviation of 0.7 cells, the sum over cells is its mean within 1e-4, and a window of 9 contains all of
+    it. A temperature near 0 returns the cell itself.
+    """
     peaks = np.random.default_rng(0).uniform(-0.5, 0.5, (50, 2))
     windows = paraboloids(peaks, window=9, sharpness=(0.05, 0.05))
     spread = 0.7
@@ -97,14 +100,14 @@ def test_windows_are_cosines_of_the_cells_around():
 
 
 def field(places: np.ndarray) -> torch.Tensor:
-    """Smooth unit features (..., 128) of positions (..., 2), in cells: their cosine falls to 0.9 over a cell."""
+    """Return smooth unit features (..., 128) of positions (..., 2), in cells: their cosine falls to 0.9 over a cell."""
     phase = places @ np.random.default_rng(5).normal(0, 0.45, (2, 64))
     return torch.from_numpy(np.concatenate([np.cos(phase), np.sin(phase)], axis=-1) / 8).float()
 
 
 @pytest.mark.parametrize("method", ["none", "parabola", "soft_argmax"])
 def test_translations_by_parts_of_a_cell_are_recovered(method):
-    """Cells of A are matched in B, which moved by a fraction of a cell: off by 0.25 cells on average without."""
+    """Cells of A are matched in B, shifted by a fraction of a cell: the mean error is 0.25 cells without refinement."""
     grid = cells_around(21)
     errors = []
     for shift in np.random.default_rng(0).uniform(-0.5, 0.5, (20, 2)):

@@ -23,7 +23,7 @@ from loco.storage import Frames
 
 SIZE = (48, 64)
 INTRINSICS = np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
-HALF = np.array([1.6, 1.1, 1.8])  # a room of 3.2 x 2.2 x 3.6 m, its middle the world's origin
+HALF = np.array([1.6, 1.1, 1.8])  # a room of 3.2 x 2.2 x 3.6 m, centred at the origin of the world
 SETTINGS = {
     "overlap_bins": [0.1, 0.5, 1.0],
     "pairs_per_bin": 10,
@@ -46,7 +46,7 @@ def motion(degrees, axis=(0.3, 1, 0.2), translation=(0.4, -0.1, 0.3)):
 
 
 def seen(pose, uv):
-    """z-depths (...) and points (..., 3) of the walls of the room, exactly at pixels (..., 2)."""
+    """Return z-depths (...) and points (..., 3) of the walls of the room, exactly at pixels (..., 2)."""
     rays = np.concatenate([uv, np.ones_like(uv[..., :1])], axis=-1) @ np.linalg.inv(INTRINSICS).T @ pose[:3, :3].T
     with np.errstate(divide="ignore"):
         z = ((np.sign(rays) * HALF - pose[:3, 3]) / rays).min(axis=-1)
@@ -54,7 +54,7 @@ def seen(pose, uv):
 
 
 def encoding(points, channels=64):
-    """A smooth feature of the place alone, unit length."""
+    """Return a smooth unit feature that depends on the location only."""
     phase = points @ np.random.default_rng(3).normal(0, 3, (3, channels))
     return np.concatenate([np.cos(phase), np.sin(phase)], axis=-1) / np.sqrt(channels)
 
@@ -66,7 +66,7 @@ def views(make_scene, poses, grid=SIZE, **changes):
     return make_scene(np.stack(poses), intrinsics=INTRINSICS, size=SIZE, **content)
 
 
-CORNER = motion(45, axis=(0.5, 1, 0), translation=(0, 0, 0))  # all look into one, at several walls
+CORNER = motion(45, axis=(0.5, 1, 0), translation=(0, 0, 0))  # all cameras look into one corner, at several walls
 POSES = [CORNER @ motion(*m) for m in ((0,), (12, (0, 1, 0.2), (0.9, 0, 0)), (-15, (0.1, 1, 0), (0, 0.3, 0.6)))]
 
 
@@ -128,7 +128,7 @@ def test_the_sign_of_an_essential_matrix_s_translation_is_left_open():
 
 @pytest.mark.parametrize("cell", [1, 2, 4])
 def test_features_of_the_place_find_the_pose(make_scene, cell):
-    """Up to the grid: a cell of 1 px is 1.1 degrees wide, of which many matches leave less."""
+    """Accurate up to the grid: a cell of 1 px is 1.1 degrees wide, and many matches reduce the error below this."""
     scene = views(make_scene, POSES, grid=(SIZE[0] // cell, SIZE[1] // cell))
     result = relative_pose.evaluate([scene], SETTINGS | {"inlier_distance": 0.1 * cell, "inlier_pixels": cell})
     rows = table(result)
@@ -136,7 +136,7 @@ def test_features_of_the_place_find_the_pose(make_scene, cell):
     assert rows["translation error, rigid", "all"].value < 0.03 * cell
     assert rows["AUC@20deg, rigid", "all"].value > 0.8 - 0.05 * cell
     assert min(result.items["n_inliers"]) > 20
-    if cell == 1:  # the fine structure that tells turning from moving is lost on a coarser one
+    if cell == 1:  # the fine structure that separates rotation from translation is lost on a coarser grid
         assert rows["rotation error, essential", "all"].value < 1
         assert rows["direction error, essential", "all"].value < 2
     units = {row.metric.split(" error")[0]: row.unit for row in result.rows}
@@ -145,7 +145,7 @@ def test_features_of_the_place_find_the_pose(make_scene, cell):
 
 
 def test_refined_positions_give_better_poses(make_scene):
-    """Of equal features and pairs, on a grid of 4 px; features of the place have their peak at the true position."""
+    """With equal features and pairs on a grid of 4 px, similarities have their peak at the true position."""
     scene = views(make_scene, POSES, grid=(SIZE[0] // 4, SIZE[1] // 4))
     wanted = SETTINGS | {"inlier_distance": 0.3, "inlier_pixels": 3}
     plain = relative_pose.evaluate([scene], wanted)
@@ -262,7 +262,7 @@ def test_pairs_of_images_that_are_not_there_are_refused(make_scene):
 def small_scene(make_scene, scene, n, seed=0):
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (n, 1, 1))
-    poses[:, 0, 3] = np.arange(n) // 2  # two images a place
+    poses[:, 0, 3] = np.arange(n) // 2  # two images per place
     overlap = np.random.default_rng(9).random((n, n))
     return make_scene(poses, rng.normal(size=(n, 2, 2, 3)), overlap=overlap, scene=scene)
 
@@ -328,7 +328,7 @@ def test_medians_and_areas_by_hand():
 
 
 def test_area_is_that_below_the_recall_curve():
-    """And what is joined by straight lines, as published, is at most half a pair larger."""
+    """The published AUC, by linear interpolation, is larger by at most half a pair."""
     rng = np.random.default_rng(0)
     errors = rng.exponential(8, 40)
     items = {name: column[:1] * 40 for name, column in by_hand().items()}

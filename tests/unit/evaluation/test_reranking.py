@@ -20,7 +20,7 @@ from loco.evaluation.reranking import (
     score,
 )
 
-FORMS = [True, False]  # axis by axis, in the plane
+FORMS = [True, False]  # per axis, in the plane
 GRID = (32, 40)
 
 
@@ -47,7 +47,7 @@ def test_room_of_the_plane_is_the_diagonal():
 @pytest.mark.parametrize("axis_wise", FORMS)
 def test_rapid_spatial_score_by_hand(axis_wise):
     own = np.array([[0.0, 0], [1, 0], [2, 3]])
-    theirs = np.array([[1.0, 0], [2, 0], [6, 6]])  # displaced by (1, 0), (1, 0), (4, 3): mean (2, 1)
+    theirs = np.array([[1.0, 0], [2, 0], [6, 6]])  # displaced by (1, 0), (1, 0), (4, 3): the mean is (2, 1)
     if axis_wise:
         expected = 2 * ((8 - 1) ** 2 + (6 - 1) ** 2) + (8 - 2) ** 2 + (6 - 2) ** 2
     else:
@@ -71,7 +71,7 @@ def test_rapid_spatial_score_prefers_one_displacement(axis_wise):
 @pytest.mark.parametrize("axis_wise", FORMS)
 def test_a_displacement_beyond_all_room_adds_nothing(axis_wise):
     own = np.zeros((4, 2))
-    theirs = np.array([[0.0, 0]] * 3 + [[40, 40]])  # off the mean by (10, 10), three times, and (30, 30)
+    theirs = np.array([[0.0, 0]] * 3 + [[40, 40]])  # displaced from the mean by (10, 10), three times, and (30, 30)
     near = rapid_spatial(own[:3], theirs[:3] - 10, (12, 12), axis_wise)
     expected = 3 * (2 * (12 - 10) ** 2 if axis_wise else (12 * np.sqrt(2) - 10 * np.sqrt(2)) ** 2) / 144
     assert rapid_spatial(own, theirs, (12, 12), axis_wise) == pytest.approx(expected)
@@ -91,7 +91,7 @@ def test_homography_inliers():
     theirs[80:] = rng.uniform(0, 40, (40, 2))
     assert 80 <= homography_inliers(own, theirs) <= 85
     moved = theirs.copy()
-    moved[:20] += [0, 4]  # more than the 1.5 patches that an inlier may be off
+    moved[:20] += [0, 4]  # more than 1.5 patches, the tolerance of inliers
     assert 60 <= homography_inliers(own, moved) <= 66
     assert homography_inliers(own[:3], theirs[:3]) == 0
     assert homography_inliers(np.zeros((9, 2)), np.zeros((9, 2))) == 0

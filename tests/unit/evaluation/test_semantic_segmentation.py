@@ -12,7 +12,7 @@ SETTINGS = {"epochs": 60, "batch": 2, "train_fraction": 0.5, "block": 2}
 
 @pytest.fixture
 def scene(make_scene):
-    """Walls, chairs, and patches without category; features that tell the categories."""
+    """Return walls, chairs, and patches without category; features distinguish the categories."""
     patches = np.random.default_rng(0).choice([0, 1, 3, MPCAT40.index("unlabeled")], (6, 5, 6))
     semantic = patches.repeat(4, axis=1).repeat(4, axis=2)
     labels = np.zeros(semantic.shape, int), semantic, []

@@ -11,7 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from loco.evaluation import relative_pose
 from loco.evaluation.relative_pose import mutual_matches
-from loco.evaluation.sift_keypoints import detect, least_score
+from loco.evaluation.sift_keypoints import detect, min_score
 from loco.geometry.cameras import pixel_centres
 
 SIZE = (240, 320)
@@ -31,7 +31,7 @@ SETTINGS = {
 
 
 def room(pose):
-    """Depth (h, w) and image (h, w, 3) of the room: its walls cut through a block of noise, 4 cm per cell."""
+    """Return depth (h, w) and image (h, w, 3) of the room: its walls cut through a volume of noise, 4 cm per cell."""
     uv = pixel_centres(*SIZE)
     rays = np.concatenate([uv, np.ones_like(uv[..., :1])], axis=-1) @ np.linalg.inv(INTRINSICS).T @ pose[:3, :3].T
     z = ((np.sign(rays) * HALF - pose[:3, 3]) / rays).min(axis=-1)
@@ -43,7 +43,7 @@ def room(pose):
 
 @pytest.fixture
 def scene(make_scene, turned):
-    """Two images of the room, 12 degrees and 0.36 m apart, of which only keypoints are evaluated."""
+    """Return two images of the room, 12 degrees and 0.36 m apart, of which only keypoints are evaluated."""
     poses = np.stack([turned(40), turned(52, (0.3, 0.1, -0.15))])
     depth, rgb = (np.stack(parts) for parts in zip(*map(room, poses)))
     features = np.full((2, 1, 1, 4), 0.5)
@@ -68,7 +68,7 @@ def test_an_image_without_texture_has_no_keypoints():
 
 def test_the_number_of_keypoints_is_limited():
     _, rgb = room(np.eye(4))
-    assert len(detect(rgb, 20)[0]) <= 21  # OpenCV keeps several orientations of the last position
+    assert len(detect(rgb, 20)[0]) <= 21  # OpenCV returns several orientations of the last position
     assert len(detect(rgb)[0]) > 200
 
 
@@ -77,7 +77,7 @@ def test_the_ratio_is_that_of_euclidean_distances():
     one, two = (torch.nn.functional.normalize(torch.from_numpy(rng.random((60, 6))).float(), dim=1) for _ in "ab")
     matches = mutual_matches(one, two, 100, rng)
     distance = np.sort(torch.cdist(one.double(), two.double()).numpy(), axis=1)[matches.a]
-    kept = matches.ratio > least_score(0.8)
+    kept = matches.ratio > min_score(0.8)
     assert 0 < kept.sum() < len(kept)
     np.testing.assert_array_equal(kept, distance[:, 0] < 0.8 * distance[:, 1])
 

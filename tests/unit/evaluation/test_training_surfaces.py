@@ -1,4 +1,4 @@
-"""A wall of which the training images show the left half, and the scores of both halves."""
+"""A wall whose left half is visible in the training images, and the scores of both halves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ K = np.array([[8.0, 0, 8], [0, 8.0, 4], [0, 0, 1]])  # a pixel of a wall 1 m awa
 
 
 def wall(left: float) -> np.ndarray:
-    """Patches (8, 16, 3), 1/8 m apart, of the wall z = 1, as a camera at x = left sees them."""
+    """Return patches (8, 16, 3), 1/8 m apart, of the wall z = 1, as a camera at x = left sees them."""
     u, v = np.meshgrid(np.arange(16) + 0.5, np.arange(8) + 0.5)
     return np.stack([left + (u - 8) / 8, (v - 4) / 8, np.ones_like(u)], axis=-1)
 
@@ -31,7 +31,7 @@ def cameras(*left: float) -> np.ndarray:
 
 
 def trained_on(scene: EvaluatedScene, points: np.ndarray, path, valid=None, origin=(0.0, 0.0, 0.0)) -> EvaluatedScene:
-    """The scene beside a training scene with these patches (n, h, w, 3), relative to an origin."""
+    """Return the scene, and a training scene with these patches (n, h, w, 3), relative to an origin."""
     n, h, w, _ = points.shape
     facts = {"extent": (h, w), "names": [f"t{i}" for i in range(n)], "origin": list(origin)}
     with Correspondences.create(path, "test", "training", {"n": n, "h": h, "w": w}, facts, frames_id="x") as file:
@@ -42,7 +42,7 @@ def trained_on(scene: EvaluatedScene, points: np.ndarray, path, valid=None, orig
 
 @pytest.fixture
 def room(make_scene, tmp_path):
-    """Views of the wall from x = 0 (images 0 and 1), -1 and 1 m; the training has seen it up to x = 0, from -1 m."""
+    """Views of the wall from x = 0 (images 0 and 1), -1 and 1 m; the training images show it from -1 m, up to x = 0."""
     x = (0.0, 0.0, -1.0, 1.0)
     points = np.stack([wall(left) for left in x])
     rng = np.random.default_rng(0)
@@ -56,7 +56,8 @@ def room(make_scene, tmp_path):
 def test_half_of_the_wall_is_seen(room):
     found = training_surfaces(room, REPORT)
     x = room.correspondences["points"][:][..., 0]
-    # The last training patch is centred at x = -1/16; the next ones at 1/16, 3/16, ... are 1/8, 1/4, ... m from it.
+    # The last training patch is centred at x = -1/16; the next patches, at 1/16, 3/16, ..., are 1/8, 1/4, ... m from
+    # it.
     np.testing.assert_array_equal(found["seen"], x < 0)
     np.testing.assert_array_equal(found["unseen"], x > 1 / 8)
     near = training_surfaces(room, REPORT | {"seen_within": 0.13, "unseen_beyond": 0.26})
@@ -107,9 +108,9 @@ def test_chunks_hold_all_rows_in_order():
 
 def test_fractions_of_images_and_of_what_two_share(room):
     found = training_surfaces(room, REPORT)
-    assert image_fractions(room, found, 0) == (0.5, 7 / 16)  # the column at 1/16 is neither
+    assert image_fractions(room, found, 0) == (0.5, 7 / 16)  # the column at 1/16 is neither seen nor unseen
     assert image_fractions(room, found, 2) == (1.0, 0.0)
-    assert pair_fractions(room, found, (0, 2), 0.05) == (1.0, 0.0)  # they share the left half of image 0
+    assert pair_fractions(room, found, (0, 2), 0.05) == (1.0, 0.0)  # both images show the left half of image 0
     assert pair_fractions(room, found, (0, 3), 0.05) == (0.0, 7 / 8)
     assert pair_fractions(room, found, (2, 3), 0.05) == (None, None)
     assert image_fractions(room, None, 0) == pair_fractions(room, None, (0, 1), 0.05) == (None, None)
@@ -134,7 +135,7 @@ def test_location_consistency_by_surface(room):
     assert counts["seen"] == pytest.approx(100, abs=30)
     assert counts["unseen"] == pytest.approx(93.75, abs=30)
     assert {image for image, of in zip(items["image"], items["surface"]) if of == "seen"} == {"view0", "view1", "view2"}
-    # All queries but those on the column in between belong to one of the two.
+    # All queries except those in the column between them are seen or unseen.
     assert counts["seen"] + counts["unseen"] < 200
     assert rows["2 m, uniform, seen"].n == 3
     without = location_consistency.evaluate([replace(room, training_paths=())], settings | REPORT)
@@ -142,14 +143,14 @@ def test_location_consistency_by_surface(room):
 
 
 def test_pixel_correspondence_by_surface(room):
-    """Features of which the left half of the wall finds its place, and the right half that of its mirror image."""
+    """Features that match the left half of the wall at its location, and the right half at the mirrored location."""
     settings = {"rotation_bins": [0, 180], "thresholds": [0.5], "matches": 64, "pairs_per_bin": 9}
     settings |= {"min_overlap": 0.9, "min_baseline": 0.0}
     plain = pixel_correspondence.evaluate([room], settings)
     result = pixel_correspondence.evaluate([room], settings | REPORT)
     rows = {(row.metric, row.condition): row for row in result.rows}
     assert rows["recall@0.5px", "all"] == plain.rows[-1]
-    # Half of the 128 points of a pair are kept: of 64 seen ones 32, of 56 unseen ones 28.
+    # Half of the 128 points of a pair are kept: 32 of 64 seen points, 28 of 56 unseen points.
     assert result.items["n_matches"] == [64]
     assert result.items["n_matches, seen surfaces"] == [32]
     assert result.items["n_matches, unseen surfaces"] == [28]
@@ -159,7 +160,7 @@ def test_pixel_correspondence_by_surface(room):
 
 
 def test_the_surface_of_a_match_is_that_of_its_point_in_the_first_image(make_scene, tmp_path):
-    # The right half of image B shows the features of the left half, so that its points are found 8 pixels too far left.
+    # The right half of image B has the features of the left half, so its points are found 8 pixels too far left.
     rng = np.random.default_rng(0)
     one = rng.normal(size=(*SIZE, 64))
     two = one.copy()

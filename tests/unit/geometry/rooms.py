@@ -1,4 +1,4 @@
-"""Depth of a room in closed form: a box with a ball in it, seen by a camera that walks and turns."""
+"""Depth of a room in closed form: a box with a ball in it, seen by a moving and rotating camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loco.geometry.raycast import pixel_directions
 
 SIZE = (36, 48)
 K = np.array([[40.0, 0, 24.5], [0, 40.0, 17.0], [0, 0, 1]])
-WALLS = np.array([2.0, 1.4, 3.0])  # half the edges of the room, metres
+WALLS = np.array([2.0, 1.4, 3.0])  # half the edge lengths of the room, metres
 BALL, RADIUS = np.array([0.8, 0.9, 1.0]), 0.5
 
 
@@ -24,7 +24,7 @@ def walk(count: int) -> np.ndarray:
 
 
 def depth_of(pose: np.ndarray, intrinsics: np.ndarray = K, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """z-depth (h, w) from the inside: of the nearer of wall and ball along each ray."""
+    """Return z-depth (h, w) from the inside: of the nearer of wall and ball along each ray."""
     rays, start = pixel_directions(intrinsics, pose, size), pose[:3, 3]
     with np.errstate(divide="ignore", invalid="ignore"):
         walls = np.where(rays != 0, (np.sign(rays) * WALLS - start) / rays, np.inf).min(axis=-1)

@@ -87,8 +87,10 @@ def test_exact_points_give_the_motion_whatever_their_weights(scale):
 
 
 def test_informative_weights_give_better_motions():
-    """Residuals of a known spread: weights of its inverse square are those of maximum likelihood, and cut the error of
-    the rotation; with equal weights it is that of the fit without weights."""
+    """Weights by the inverse square of known standard deviations are those of maximum likelihood.
+
+    They reduce the error of the rotation; equal weights give the unweighted fit.
+    """
     errors = {name: [] for name in ("none", "equal", "informative")}
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -103,7 +105,7 @@ def test_informative_weights_give_better_motions():
 
 
 def test_points_of_greater_weight_are_drawn_more_often():
-    """20 of 400 matches are right: one triple in 8000 is of these, of those drawn by weight every second."""
+    """20 of 400 matches are right: one of 8000 uniform triples has only these, every second one drawn by weight."""
     rng = np.random.default_rng(4)
     motion, a = random_motion(rng), rng.uniform(-3, 3, (400, 3))
     b = moved(rng.uniform(-3, 3, (400, 3)), motion)

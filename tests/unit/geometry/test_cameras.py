@@ -24,7 +24,7 @@ def random_pose(rng: np.random.Generator) -> np.ndarray:
 
 
 def test_project_follows_opencv_axes():
-    # One metre ahead, 0.1 m right and 0.2 m down lands right of and below the principal point.
+    # One metre ahead, 0.1 m right and 0.2 m down is projected right of and below the principal point.
     uv, z = project(np.array([0.1, 0.2, 1.0]), K, np.eye(4))
     assert z == 1.0
     np.testing.assert_allclose(uv, [78.5 + 13.0, 66.0 + 25.6])

@@ -1,4 +1,4 @@
-"""Agreement of depth images: on a room in closed form, against points that are compared one by one."""
+"""Agreement of depth images: on a room in closed form, compared with a point-by-point computation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_correct_recording_agrees(views):
 
 
 def test_the_counts_are_those_of_points_compared_one_by_one():
-    """Two frames, each point looked up in the closed form of what the other camera sees along its ray."""
+    """Two frames; each point is compared with the closed-form depth that the other camera has along its ray."""
     a, b = POSES[0], POSES[1]
     step = max(1, SIZE[0] // 10)
     agree = contradict = points = 0
@@ -42,7 +42,7 @@ def test_the_counts_are_those_of_points_compared_one_by_one():
                 (u, v), z = project(point, K, other)
                 if z > 0 and 0.5 <= u <= SIZE[1] - 0.5 and 0.5 <= v <= SIZE[0] - 0.5:
                     shifted = K.copy()
-                    shifted[:2, 2] += 0.5 - u, 0.5 - v  # so that this ray goes through the centre of pixel 0
+                    shifted[:2, 2] += 0.5 - u, 0.5 - v  # so that this ray passes through the centre of pixel 0
                     gap = z / depth_of(other, shifted, (1, 1))[0, 0] - 1
                     agree, contradict = agree + (abs(gap) <= TOLERANCE), contradict + (gap < -TOLERANCE)
     found = Views([depth_of(a), depth_of(b)], [K, K]).agreement(np.array([a, b]))
@@ -66,7 +66,7 @@ def test_a_move_of_the_world_has_no_effect(views):
 
 def test_an_error_along_the_axis_is_measured():
     poses = np.tile(np.eye(4), (2, 1, 1))
-    poses[1, 2, 3] = 0.05  # stated to be nearer to the wall, which looks as far: 5 cm of 3 m
+    poses[1, 2, 3] = 0.05  # the wall is stated to be nearer than it is: 5 cm at 3 m
     found = Views([np.full(SIZE, 3.0)] * 2, [K] * 2).agreement(poses)
     assert found.error == pytest.approx(0.05, abs=1e-6)
     assert found.consistency == 1
@@ -82,7 +82,7 @@ def test_holes_and_frames_that_see_nothing_of_each_other():
 
 
 def test_rows_that_are_counted_from_the_bottom(views):
-    """Intrinsics scaled as the files state them: the principal point keeps its distance from the bottom, scaled."""
+    """Intrinsics are scaled as in the files: the principal point keeps its distance from the bottom, scaled."""
     scaled = K.copy()
     scaled[:2] *= 1.25
     scaled[1, 2] = SIZE[0] - 1.25 * (SIZE[0] - K[1, 2])
@@ -92,7 +92,7 @@ def test_rows_that_are_counted_from_the_bottom(views):
 
 
 def sightings(points: np.ndarray, noise: float = 0.0, seed: int = 0) -> Sightings:
-    """Which of these points (t, 3) each frame shows, and where, with an error of ``noise`` pixels."""
+    """Return which of the points (t, 3) each frame shows, and at which pixel, with an error of ``noise`` pixels."""
     rng = np.random.default_rng(seed)
     uv, point, frame = [], [], []
     for k, pose in enumerate(POSES):

@@ -16,7 +16,7 @@ SIZE = (96, 128)
 
 
 def slanted_views() -> list[np.ndarray]:
-    """Poses that look at the origin from two metres away, at slants of up to 40 degrees, in an odd place."""
+    """Return poses that look at the origin from 2 m away, at angles of up to 40 degrees, in some world frame."""
     poses = []
     for slant in ([0, 0], [40, 0], [-30, 20], [10, -40]):
         pose = np.eye(4)
@@ -27,7 +27,7 @@ def slanted_views() -> list[np.ndarray]:
 
 
 def test_a_plane_seen_at_slants_is_fused_without_bias():
-    """Half a pixel amiss would move it by a centimetre: pixels are 2.2 cm wide there."""
+    """An offset of half a pixel would shift the surface by a centimetre, because pixels are 2.2 cm wide there."""
     plane = trimesh.creation.box((40, 40, 0.1)).apply_translation([0, 0, 0.05])
     caster = RayCaster(Mesh(plane.vertices.astype(np.float32), plane.faces.astype(np.uint32)))
     for poses in (slanted_views(), slanted_views()[1:2] * 2):
@@ -97,4 +97,4 @@ def test_depth_that_is_unusable_makes_no_surface():
     once = Fusion(VOXEL, 5.0)
     once.add(np.full(SIZE, 2.0), Camera(K, pose))
     with pytest.raises(ValueError, match="not form a surface"):
-        once.mesh()  # seen in one image alone
+        once.mesh()  # visible in one image only

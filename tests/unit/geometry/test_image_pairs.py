@@ -37,7 +37,7 @@ def test_pairs_are_found_some_rows_at_a_time(monkeypatch, block):
     assert found.has_sorted_indices
     assert found.data.nbytes + found.indices.nbytes + found.indptr.nbytes <= 9 * expected.sum() + 8 * (n + 1)
     for order, rows in zip(triu(found).nonzero(), np.nonzero(np.triu(expected))):
-        np.testing.assert_array_equal(order, rows)  # in this order benchmarks draw from them
+        np.testing.assert_array_equal(order, rows)  # the order in which benchmarks draw from them
 
 
 def test_a_scene_without_images_has_no_pairs():

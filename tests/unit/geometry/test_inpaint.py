@@ -22,7 +22,7 @@ def test_colour_edges_stop_the_filling():
 
 
 def test_solution_satisfies_the_equations_of_all_pixels():
-    """Every filled depth is the weighted mean of its neighbours, by the published weights, written out in loops."""
+    """Every filled depth is the weighted mean of its neighbours, with the published weights, computed by loops."""
     rng = np.random.default_rng(0)
     rgb = np.repeat(rng.integers(0, 255, size=(12, 14, 1), dtype=np.uint8), 3, axis=2)
     depth = rng.uniform(1, 5, size=(12, 14))

@@ -8,14 +8,14 @@ from loco.geometry.near_pairs import cell_keys, index_pairs, partners
 
 
 def by_brute_force(points, images, radius):
-    """(m, m): which points are pairs."""
+    """Return the mask (m, m) of pairs."""
     points = points.astype(np.float32).astype(np.float64)
     x, y, z = np.moveaxis(points[:, None] - points[None], -1, 0)
     return (x * x + y * y + z * z <= radius * radius) & (images[:, None] != images[None])
 
 
 def assert_complete(points, images, radius):
-    """Check the counts, and the partners found around each point, by brute force."""
+    """Check the counts, and the neighbours found around each point, by brute force."""
     pairs, near = index_pairs(points, images, radius), by_brute_force(points, images, radius)
     np.testing.assert_array_equal(pairs.counts, near.sum(axis=1))
     np.testing.assert_array_equal(pairs.points[pairs.place], points.astype(np.float32))
@@ -48,7 +48,7 @@ def test_the_radius_is_part_of_the_pairs():
 @pytest.mark.parametrize("dense", [0, 1 << 60])
 @pytest.mark.parametrize("radius", [0.1, 0.2, 0.3, 1 / 3])
 def test_points_exactly_a_radius_apart_are_counted_and_found_alike(monkeypatch, radius, dense):
-    # On a lattice of this pitch many distances round to the radius or to a neighbour of it.
+    # On a lattice with this pitch, many distances round to the radius or to an adjacent number.
     monkeypatch.setattr(near_pairs, "_DENSE", dense)
     lattice = np.stack(np.meshgrid(*[np.arange(5) * radius] * 3), axis=-1).reshape(-1, 3)
     assert_complete(lattice + 7.7, np.arange(125) % 6, radius)
@@ -61,7 +61,7 @@ def test_coinciding_points():
 
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e12, 1e30])
 def test_huge_coordinates(scale):
-    # Single precision is coarser there than the radius: points coincide, or are far apart.
+    # The resolution of single precision is coarser there than the radius: points coincide, or are far apart.
     rng = np.random.default_rng(0)
     near = rng.normal(size=(30, 3)) * 0.1
     far = scale * rng.choice([-1, 1], size=(30, 3)) + rng.normal(size=(30, 3)) * 0.1

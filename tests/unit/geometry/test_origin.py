@@ -31,7 +31,7 @@ def test_one_lost_camera_does_not_move_the_origin():
 
 
 def test_models_of_unknown_unit_are_compared_with_their_own_extent():
-    small = 1e-3 * CENTRES + [2 * FAR * 3e-3, 0, 0]  # six units away, of cameras that span 0.006 units
+    small = 1e-3 * CENTRES + [2 * FAR * 3e-3, 0, 0]  # six units away, for cameras that span 0.006 units
     assert not local_origin(small).any()
     assert np.abs(local_origin(small, metric=False) - small.mean(axis=0)).max() < 0.01
 

@@ -15,7 +15,7 @@ SIZE, GRID, TOLERANCE = (64, 80), (16, 20), 0.05
 
 
 def room() -> RayCaster:
-    """A 5 x 4 x 2.5 m room with a pillar."""
+    """Return a room of 5 x 4 x 2.5 m with a pillar."""
     mesh = trimesh.util.concatenate(
         trimesh.creation.box((5, 4, 2.5)), trimesh.creation.box((0.6, 0.6, 2.4)).apply_translation([1, 0.5, 0])
     )
@@ -52,9 +52,9 @@ def test_an_image_sees_exactly_all_of_itself():
 
 
 def depth_span(depth, uv):
-    """Smallest and largest depth of the four pixels around positions (k, 2); 0 outside, or where one of them has none.
+    """Return the smallest and largest depth of the four pixels around positions (k, 2); 0 if one has none.
 
-    Between the border and the outermost pixel centres, the outermost pixels are held.
+    Between the border and the outermost pixel centres, the outermost pixels are repeated.
     """
     size = np.array(depth.shape[::-1])
     inside = ((uv >= 0) & (uv < size)).all(axis=1)
@@ -66,7 +66,7 @@ def depth_span(depth, uv):
 
 
 def by_the_definition(points, valid, depth, intrinsics, poses, tolerance):
-    """Every valid point into every image."""
+    """Project every valid point into every image."""
     overlap = np.zeros((len(points), len(points)))
     for i, j in np.ndindex(overlap.shape):
         if valid[i].any():
@@ -79,7 +79,7 @@ def by_the_definition(points, valid, depth, intrinsics, poses, tolerance):
 
 
 def walk(n: int, seed: int) -> list[np.ndarray]:
-    """Poses all over the room, looking anywhere."""
+    """Return poses all over the room, with random directions."""
     rng = np.random.default_rng(seed)
     places, yaws, tilts = rng.uniform((-2, -1.5, -1), (0, 1.5, 1), (n, 3)), rng.uniform(0, 360, n), rng.normal(0, 25, n)
     return [look(tuple(place), yaw, tilt) for place, yaw, tilt in zip(places, yaws, tilts)]
@@ -87,7 +87,7 @@ def walk(n: int, seed: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("grid", [(16, 20), (8, 10), (32, 40)])
 def test_culling_leaves_out_nothing(grid):
-    """Equal to the definition: with holes, images without depth, cameras of their own, and grids of any size."""
+    """Equal to the definition: with holes, images without depth, individual intrinsics, and grids of any size."""
     rng = np.random.default_rng(1)
     caster, poses = room(), np.stack(walk(24, 0))
     intrinsics = np.stack(
@@ -109,7 +109,7 @@ def test_culling_leaves_out_nothing(grid):
 
 
 def test_a_far_away_world_and_hidden_rooms():
-    """Two rooms with a wall between them do not see each other, however near they are; far from the origin too."""
+    """Two rooms with a wall between them do not overlap, even if they are very near; far from the origin, too."""
     boxes = [trimesh.creation.box((4, 4, 2.5)).apply_translation([x, 0, 0]) for x in (-2.1, 2.1)]
     mesh = trimesh.util.concatenate(boxes)
     caster = RayCaster(Mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32)))
@@ -138,7 +138,7 @@ def test_threads_and_files_change_nothing(tmp_path):
 
 
 def test_overlap_equals_the_definition_by_ray_casting():
-    """Brute force: a point is seen if the ray towards it first hits a surface at its own distance."""
+    """Brute force: a point is visible if the ray towards it first hits a surface at its distance."""
     points, valid, depth, intrinsics, poses = scene(POSES)
     overlap = overlap_matrix(points, valid, depth, intrinsics, poses, TOLERANCE)
     import open3d as o3d
@@ -152,14 +152,14 @@ def test_overlap_equals_the_definition_by_ray_casting():
             rays = np.concatenate([np.broadcast_to(poses[j][:3, 3], own.shape), own - poses[j][:3, 3]], axis=1)
             reach = caster.cast_rays(o3d.core.Tensor(rays.astype(np.float32)))["t_hit"].numpy()
             expected = (inside & (np.abs(reach - 1) * z <= TOLERANCE)).mean()
-            # They differ only where a depth edge or the image border runs within a pixel of a patch centre.
+            # They differ only where a depth edge or the image border is within a pixel of a patch centre.
             assert abs(overlap[i, j] - expected) <= 0.02
 
 
 def test_points_behind_or_floating_before_the_surface_are_not_seen():
     points, valid, depth, intrinsics, poses = scene(POSES[:1])
     nearer = depth.copy()
-    nearer[:] = depth / 2  # j claims a surface at half the distance: i's points are hidden behind it
+    nearer[:] = depth / 2  # the depth of j is half the distance: the points of i are occluded
     both = np.concatenate([depth, nearer]), np.concatenate([intrinsics] * 2), np.concatenate([poses] * 2)
     two = np.concatenate([points] * 2), np.concatenate([valid] * 2)
     assert overlap_matrix(*two, *both, TOLERANCE)[0, 1] == 0
@@ -177,7 +177,7 @@ def test_an_image_without_valid_patches_overlaps_nothing():
 def test_keyframes_finds_the_largest_mutual_overlap():
     poses = walk(25, 3)
     _, _, depth, intrinsics, poses = scene(poses)
-    # The same by the matrix of overlaps, at the grid and the depth image that keyframes compares frames by.
+    # The same by the matrix of overlaps, with the grid and depth image by which keyframes are compared.
     caster = room()
     size, grid = (64, 80), (32, 40)
     fine = np.stack([caster.cast(K, pose, size).depth for pose in poses])
@@ -204,7 +204,7 @@ def test_keyframes_of_a_stream_keeps_frames_that_show_new_places():
         if keyframes.overlap(depth, K, pose) <= 0.4:
             keyframes.add(depth, K, pose)
             kept.append(yaw)
-    # The images are 62 degrees wide: each next one must turn by somewhat more than 60 % of that.
+    # The images are 62 degrees wide: each next keyframe must be rotated by somewhat more than 60 % of that.
     assert 5 <= len(kept) <= 10
     assert (np.diff(kept) >= 32).all()
 

@@ -10,7 +10,7 @@ SIZE = (128, 160)
 
 
 def plane_depth(normal: np.ndarray, offset: float, uv: np.ndarray) -> np.ndarray:
-    """z-depth at which the rays through uv meet the plane normal . x = offset (camera frame)."""
+    """Return the z-depth at which the rays through uv intersect the plane normal . x = offset (camera frame)."""
     rays = np.concatenate([uv, np.ones_like(uv[..., :1])], axis=-1) @ np.linalg.inv(K).T
     return offset / (rays @ normal)
 
@@ -38,11 +38,11 @@ def test_own_pixel_centres_give_the_depth_itself():
 
 def test_a_patch_on_a_depth_edge_is_not_valid():
     depth = np.full((8, 8), 2.0)
-    depth[:, 5:] = 4.0  # the edge runs through the second column of 4-pixel patches, at its centre 6 it is past
+    depth[:, 5:] = 4.0  # the edge crosses the second column of 4-pixel patches, left of its centre 6
     _, valid = patch_points(depth, K, np.eye(4), (2, 2))
     assert valid.all()
     depth[:, 5:] = 2.0
-    depth[:, 6:] = 4.0  # now between pixels 5 and 6, the centre of the second patch
+    depth[:, 6:] = 4.0  # now between pixels 5 and 6, at the centre of the second patch
     _, valid = patch_points(depth, K, np.eye(4), (2, 2))
     assert valid.tolist() == [[True, False], [True, False]]
 

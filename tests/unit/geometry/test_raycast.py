@@ -27,7 +27,7 @@ def test_points_lie_on_the_surface_from_any_pose():
     pose[:3, 3] = [0.5, -1.0, 0.2]
     hits = caster.cast(K, pose, SIZE)
     points = backproject(pixel_centres(*SIZE), hits.depth, K, pose)
-    # Inside a box, the largest coordinate relative to its half extent is 1 exactly on the surface.
+    # Inside a box, the largest coordinate relative to its half extent is exactly 1 on the surface.
     np.testing.assert_allclose(np.abs(points / (extents / 2)).max(axis=-1), 1.0, atol=1e-5)
     assert (hits.triangle >= 0).all()
     assert (hits.triangle < 12).all()

@@ -18,7 +18,7 @@ SIZE, COLOR_SIZE = (48, 60), (64, 80)
 
 
 def moved(turn: tuple[float, float, float], step: tuple[float, float, float], start: np.ndarray | None = None):
-    """``start`` turned by a rotation vector (degrees) and stepped (metres), both in its own frame."""
+    """Return ``start``, rotated by a rotation vector (degrees) and translated (metres), both in its own frame."""
     motion = np.eye(4)
     motion[:3, :3] = Rotation.from_rotvec(turn, degrees=True).as_matrix()
     motion[:3, 3] = step
@@ -30,7 +30,7 @@ ANYWHERE = moved((20, -130, 70), (4, -7, 2))
 
 @pytest.mark.parametrize("size", [(24, 30), (16, 20), (48, 60), (32, 37)])
 def test_one_camera_at_another_size_reads_its_own_pixels(size):
-    """Also where centres fall on centres (a third, or the same size): no neighbour's hole or edge comes in."""
+    """Also if pixel centres coincide (a third of the size, or the same): adjacent holes and edges have no effect."""
     rng = np.random.default_rng(0)
     depth = rng.uniform(1, 4, SIZE).astype(np.float32)
     depth[rng.random(SIZE) < 0.3] = 0
@@ -41,12 +41,12 @@ def test_one_camera_at_another_size_reads_its_own_pixels(size):
 
 
 def plane_depth(normal, distance, intrinsics, pose, size):
-    """z-depth of the plane ``normal`` . x = ``distance`` (world frame)."""
+    """Return the z-depth of the plane ``normal`` . x = ``distance`` (world frame)."""
     return (distance - normal @ pose[:3, 3]) / (pixel_directions(intrinsics, pose, size) @ normal)
 
 
 def between_centres(z, color):
-    """Which pixels of depth ``z`` lie between the pixel centres of the depth camera, and which outside its image."""
+    """Return masks of pixels of depth ``z`` between the pixel centres of the depth camera, and outside its image."""
     points = color[:3, 3] + pixel_directions(COLOR_K, color, COLOR_SIZE) * z[..., None]
     uv, ahead = project(points, K, ANYWHERE)
     inside = (uv > 0.6) & (uv < np.array(SIZE[::-1]) - 0.6)
@@ -68,7 +68,7 @@ def test_planes_keep_their_place_at_any_slant(slant, turn, step, finer):
     size = finer * SIZE[0], finer * SIZE[1]
     k = scale_intrinsics(K, SIZE, size)
     depth = plane_depth(normal, distance, k, ANYWHERE, size)
-    steep = (depth <= 0) | (depth > 5)  # towards its horizon a plane looks like a depth edge
+    steep = (depth <= 0) | (depth > 5)  # near its horizon a plane looks like a depth edge
     registered = register_depth(np.where(steep, 0, depth), Camera(k, ANYWHERE), Camera(COLOR_K, color), COLOR_SIZE)
     expected = plane_depth(normal, distance, COLOR_K, color, COLOR_SIZE)
     inside, outside = between_centres(expected, color)
@@ -79,7 +79,7 @@ def test_planes_keep_their_place_at_any_slant(slant, turn, step, finer):
 
 
 def test_what_a_near_surface_hides_from_either_camera():
-    """A square of 0.6 m at 1 m before a wall at 3 m; the second camera stands 20 cm to the right of the first."""
+    """A square of 0.6 m at 1 m in front of a wall at 3 m; the second camera is 20 cm to the right of the first."""
     pose, right = np.eye(4), moved((0, 0, 0), (0.2, 0, 0))
 
     def hits_square(origin, directions, reach):  # towards z = reach
@@ -122,13 +122,14 @@ def test_a_depth_camera_beside_the_colour_camera_in_a_room():
         depth_camera = Camera(rig.intrinsics, photo.pose @ rig.pose_in_color)
         registered = register_depth(photo.depth, depth_camera, Camera(photo.intrinsics, photo.pose), (96, 128))
         truth = photo.view.depth
-        # Inverse depth is linear on a plane: apart from creases and edges, which the depth pixels cut off.
+        # Inverse depth is linear on a plane, except at creases and edges, which are cut off by the pixels of the depth
+        # image.
         plane = ~binary_dilation(np.abs(laplace(1 / truth)) > 1e-4, iterations=3)[1:-1, 1:-1]
         registered, truth = registered[1:-1, 1:-1], truth[1:-1, 1:-1]
         planes.append(plane.mean())
         known = registered > 0
         assert known[plane].mean() > 0.98
         error = np.abs(registered / truth - 1)[plane & known]
-        assert np.mean(error < 1e-4) > 0.999  # but for things thinner than a pixel
-        assert np.median(np.abs(photo.depth[1:-1, 1:-1] / truth - 1)) > 5e-3  # as it was taken it would not do
+        assert np.mean(error < 1e-4) > 0.999  # except for objects thinner than a pixel
+        assert np.median(np.abs(photo.depth[1:-1, 1:-1] / truth - 1)) > 5e-3  # the unregistered depth differs
     assert np.mean(planes) > 0.2

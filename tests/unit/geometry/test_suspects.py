@@ -1,4 +1,4 @@
-"""The usual mistakes, made on purpose in a room in closed form, are named; correct recordings are left in peace."""
+"""Common mistakes, made on purpose in a room in closed form, are named; correct recordings raise no suspicion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loco.geometry.consistency import Views
-from loco.geometry.suspects import LEAST_CONSISTENCY, OPENGL, Diagnosis, diagnose
+from loco.geometry.suspects import MIN_CONSISTENCY, OPENGL, Diagnosis, diagnose
 from tests.unit.geometry.rooms import SIZE, K, depth_of, walk
 
 COUNT = 16
@@ -34,7 +34,7 @@ def test_faults_of_poses(fault, poses):
     found = diagnosed(np.ascontiguousarray(poses))
     assert found.fault == fault
     if fault == "unknown":
-        assert found.found.consistency < LEAST_CONSISTENCY
+        assert found.found.consistency < MIN_CONSISTENCY
         assert found.repaired is None
     else:
         assert found.repaired.consistency > 0.99
@@ -58,7 +58,7 @@ def test_intrinsics_of_images_of_another_size(factor):
 @pytest.mark.parametrize("factor", [4 / 3, 0.8])
 def test_focal_lengths_alone(factor):
     found = diagnosed(intrinsics=K * [[factor, 1, 1], [1, factor, 1], [1, 1, 1]])
-    assert found.fault in ("focal", "intrinsics")  # the principal point hardly matters if frames see little
+    assert found.fault in ("focal", "intrinsics")  # the principal point hardly matters if frames overlap little
     assert found.repaired.consistency > 0.9
 
 
@@ -77,7 +77,7 @@ def test_a_camera_that_only_turns_does_not_tell_the_unit():
     still[:, :3, 3] = 0.1
     depths = [depth_of(pose) for pose in still]
     assert diagnosed(still, depths).fault is None
-    assert diagnosed(still, [5 * depth for depth in depths]).fault is None  # nothing contradicts
+    assert diagnosed(still, [5 * depth for depth in depths]).fault is None  # nothing contradicts the recording
 
 
 def test_frames_that_do_not_overlap_are_not_judged():

@@ -11,7 +11,7 @@ SIZE, GRID = (30, 50), (3, 10)  # patches of 10 x 5 pixels
 
 
 def nearest_by_hand(uv, track, grid, size):
-    """One patch and one observation at a time."""
+    """Compute the result one patch and one observation at a time."""
     (rows, columns), (height, width) = grid, size
     tracks = np.full(grid, -1)
     for row in range(rows):
@@ -42,7 +42,7 @@ def overlap_by_hand(tracks, frame, track):
 @given(st.integers(0, 10_000))
 def test_patch_tracks_agrees_with_one_patch_at_a_time(seed):
     rng = np.random.default_rng(seed)
-    # Half pixels put many observations on the borders of patches and equally far from their centres.
+    # Half pixels put many observations on the borders of patches and at equal distances from their centres.
     uv = rng.integers(-4, 2 * np.array(SIZE[::-1]) + 4, (rng.integers(0, 80), 2)) / 2
     track = rng.permutation(100)[: len(uv)]
     np.testing.assert_array_equal(patch_tracks(uv, track, GRID, SIZE), nearest_by_hand(uv, track, GRID, SIZE))
@@ -83,7 +83,7 @@ def test_nothing_observed_at_all():
 
 @pytest.fixture
 def frames(tmp_path):
-    """Two frames of a sparse model: both observe points 0 and 1, the first point 2 alone."""
+    """Two frames of a sparse model: both observe points 0 and 1; only the first observes point 2."""
     path = tmp_path / "frames.h5"
     sizes = {"n": 2, "h": 8, "w": 8, "t": 3, "m": 5}
     with Frames.create(path, "d", "s", sizes) as file:
@@ -101,7 +101,7 @@ def test_correspondences_of_a_sparse_model(frames, tmp_path):
     with Correspondences(out) as found, Frames(frames) as opened:
         assert (found.dataset, found.scene, found.frames_id) == ("d", "s", opened.content_id)
         assert found.facts["stride"] == 4
-        # In the second frame both points lie in one patch; that at its centre is taken.
+        # In the second frame both points are in one patch; the point nearest to its centre is used.
         np.testing.assert_array_equal(found["valid"][:], [[[1, 1], [0, 1]], [[1, 0], [0, 0]]])
         expected = np.zeros((2, 2, 2, 3), np.float32)
         expected[0, 0, 0], expected[0, 0, 1], expected[0, 1, 1] = [1, 2, 3], [4, 5, 6], [7, 8, 1 / 3]

@@ -9,7 +9,7 @@ RHO, KAPPA = 0.3, 1.0
 
 
 def patches(n: int, d: int = 16, scenes: int = 1, seed: int = 0, dtype=torch.float64):
-    """Features that know a little of their place, points in a 3 x 2 x 1 m box, some patches without a point."""
+    """Return features that depend on points in a box of 3 x 2 x 1 m, points, scenes, valid patches, and images."""
     rng = torch.Generator().manual_seed(seed)
     points = torch.rand(n, 3, generator=rng, dtype=dtype) * torch.tensor([3, 2, 1], dtype=dtype)
     noise = torch.randn(n, d, generator=rng, dtype=dtype)
@@ -19,7 +19,7 @@ def patches(n: int, d: int = 16, scenes: int = 1, seed: int = 0, dtype=torch.flo
 
 
 def temperature(name: str, tau: float) -> dict[str, float]:
-    """The temperature as an option of a loss, if it has one."""
+    """Return the temperature as an option of a loss, if it has one."""
     return {"tau": tau} if LOSSES[name].takes_tau else {}
 
 

@@ -1,4 +1,4 @@
-"""The three losses against the definition, written out in loops, and against each other."""
+"""Three implementations of the loss, compared with the definition, written as loops, and with each other."""
 
 import math
 
@@ -14,7 +14,7 @@ from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_an
 
 
 def by_definition(features, points, scenes, valid, images, tau, self_term=False) -> float:
-    """LoCo eq. 2 in plain loops."""
+    """Compute LoCo eq. 2 by plain loops."""
     n = len(features)
     pairs = [(i, j) for i in range(n) for j in range(i) if scenes[i] == scenes[j] and valid[i] and valid[j]]
     distance = {(i, j): math.dist(points[i], points[j]) for i, j in pairs}
@@ -59,7 +59,7 @@ def test_exact_agrees_with_dense(n, d, scenes, tau, tile, seed):
     assert {k: v for k, v in exact_log.items() if k != "mean_ap"} == {
         k: v for k, v in dense_log.items() if k != "mean_ap"
     }
-    # Relative to the largest gradient that the loss can have at this tau, where the true one may vanish.
+    # Relative to the largest gradient that the loss can have at this tau, because the true gradient may vanish.
     scale = max(dense_gradient.norm().item(), 1e-3 / tau)
     assert (exact_gradient - dense_gradient).norm().item() <= 1e-4 * scale
 
@@ -74,7 +74,7 @@ def test_exact_in_single_precision():
 
 
 def test_exact_counts_pairs_at_the_radii_far_from_the_origin():
-    # A grid of 0.1 m, 50 m from the origin: many pairs lie within micrometres of a radius of 0.25 m or 0.75 m.
+    # A grid of 0.1 m, 50 m from the origin: many distances are within micrometres of a radius of 0.25 m or 0.75 m.
     side = torch.arange(6) * 0.1
     points = torch.cartesian_prod(side, side, side[:2]) + 50
     features = normalize(torch.randn(len(points), 8, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -152,7 +152,7 @@ def test_sampled_with_everything_drawn_is_dense():
 def test_sampled_is_centred_on_dense():
     batch = patches(200, scenes=2, seed=3)
     dense, _ = DenseSmoothAP(RHO, KAPPA, 0.05)(*batch)
-    # The loss is a ratio, whose mean over draws is off by the order of 1 / (number of pairs drawn).
+    # The loss is a ratio, so its mean over draws is biased by the order of 1 / (number of drawn pairs).
     criterion = SampledSmoothAP(RHO, KAPPA, 0.05, anchors=64, max_positives=60, max_negatives=300, pool=2000)
     draws = np.array([criterion(*batch)[0].item() for _ in range(150)])
     error = draws.std(ddof=1) / math.sqrt(len(draws))
@@ -220,7 +220,7 @@ def test_a_changed_temperature_is_that_of_a_new_loss(name, options):
     batch = patches(120)
     changed, new = (build_loss(name, rho=RHO, kappa=KAPPA, tau=tau, **options) for tau in (0.3, 0.02))
     before = changed(*batch)[0]
-    changed = build_loss(name, rho=RHO, kappa=KAPPA, tau=0.3, **options)  # draws again as in its first call
+    changed = build_loss(name, rho=RHO, kappa=KAPPA, tau=0.3, **options)  # repeats the draws of its first call
     changed.tau = 0.02
     (found, slope, _), (expected, expected_slope, _) = (value_and_gradient(loss, *batch) for loss in (changed, new))
     assert found == expected != before

@@ -1,4 +1,4 @@
-"""The contrastive losses against their definitions, in loops over pairs."""
+"""The contrastive losses against their definitions, as loops over pairs."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ def build(name: str, **options) -> _ContrastiveLoss:
 
 
 def scattered(n: int, seed: int = 0):
-    """Features, points in a 2 x 2 x 1 m box, scenes, validity, images."""
+    """Return features, points in a box of 2 x 2 x 1 m, scenes, validity and images."""
     rng = torch.Generator().manual_seed(seed)
     points = torch.rand(n, 3, generator=rng, dtype=torch.float64) * torch.tensor([2, 2, 1], dtype=torch.float64)
     features = normalize(torch.randn(n, 8, generator=rng, dtype=torch.float64), dim=1)
@@ -29,7 +29,7 @@ def scattered(n: int, seed: int = 0):
 
 
 def neighbours(points, scenes, valid, images) -> dict[int, tuple[list[int], list[int]]]:
-    """Positives and negatives of each patch that has a positive."""
+    """Return the positives and negatives of each patch that has a positive."""
     n, found = len(points), {}
     for i in range(n):
         others = [j for j in range(n) if j != i and valid[i] and valid[j] and scenes[i] == scenes[j]]
@@ -41,7 +41,7 @@ def neighbours(points, scenes, valid, images) -> dict[int, tuple[list[int], list
 
 
 def of_query(name: str, features, i: int, positive, negative, beta: float) -> float:
-    """Mean over the positives, with negatives that count with their probability times their number."""
+    """Return the mean over the positives; negatives are weighted by their probability times their number."""
     e = {j: math.exp(float(features[i] @ features[j]) / TAU) for j in [*positive, *negative]}
     tilt = sum(e[k] ** beta for k in negative)
     hard = len(negative) * sum(e[k] ** beta / tilt * e[k] for k in negative)
@@ -56,7 +56,7 @@ def test_each_is_its_definition(name, beta):
     pairs = neighbours(*rest)
     expected = [of_query(name, features, i, *of_one, beta) for i, of_one in pairs.items()]
     assert len(expected) > 20
-    assert max(len(positive) for positive, _ in pairs.values()) > 1  # with one, the two are the same
+    assert max(len(positive) for positive, _ in pairs.values()) > 1  # with one positive, the two losses are equal
     loss, _ = build(name, beta=beta)(features, *rest)
     assert loss.item() == pytest.approx(np.mean(expected), abs=1e-10)
 
@@ -73,7 +73,7 @@ def test_gradient_with_concentration(name):
 def test_great_concentration_leaves_the_hardest_negative(name):
     features = normalize(torch.tensor([[1.0, 0], [1, 0.2], [1, 1], [0, 1]], dtype=torch.float64), dim=1)
     points = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0.5, 0, 0], [0.6, 0, 0]], dtype=torch.float64)
-    images = torch.tensor([0, 1, 2, 2])  # the last two form no positive pair
+    images = torch.tensor([0, 1, 2, 2])  # the last two patches form no positive pair
     loss, _ = build(name, beta=1000)(features, points, image_ids=images)
     s = features @ features.T / TAU
     expected = [math.log1p(2 * math.exp(s[i, 2] - s[0, 1])) for i in (0, 1)]
@@ -83,7 +83,7 @@ def test_great_concentration_leaves_the_hardest_negative(name):
 @pytest.mark.parametrize("beta", [0.0, 0.5])
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_of_pairs_favour_none(name, beta):
-    # Patch 0 has the positives 1 to 3, which are of one image, and each of these has patch 0 alone.
+    # Patch 0 has the positives 1 to 3, which are in one image, and each of these has the positive 0 only.
     features = scattered(8)[0]
     points = torch.zeros(8, 3, dtype=torch.float64)
     points[:, 0] = torch.tensor([0, 0.01, 0.02, 0.03, 0.6, 0.61, 0.62, 0.63])
@@ -123,11 +123,11 @@ def of_query_without_negatives(features, i: int) -> float:
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 def test_derivatives_are_finite_where_a_query_has_no_negative(name, beta):
     features, points = scattered(4)[0].requires_grad_(), torch.zeros(4, 3, dtype=torch.float64)
-    points[2:, 0] = 50  # two locations far apart
+    points[2:, 0] = 50  # two distant locations
     loss, _ = build(name, positives=1, negatives=1, beta=beta)(features, points)
     (gradient,) = torch.autograd.grad(loss, features, create_graph=True)
     gradient.square().sum().backward()
-    assert loss.item() == pytest.approx(0, abs=1e-12)  # one positive, no rival
+    assert loss.item() == pytest.approx(0, abs=1e-12)  # one positive, no negative
     assert gradient.abs().max() < 1e-12
     assert features.grad.abs().max() < 1e-12
 

@@ -1,4 +1,4 @@
-"""A batch that several processes hold together against the same batch in one process."""
+"""The loss of a batch that is distributed over several ranks, compared with the same batch on one rank."""
 
 from functools import cache
 
@@ -24,7 +24,7 @@ CRITERIA = {
     "per query": {"name": "exact", "rho": [0.2, 0.5], "kappa": [0.5, 1.5], "ranking": "query", "tile": 16},
     "drawn queries": {"name": "exact", "rho": RHO, "kappa": KAPPA, "ranking": "query", "queries": 70, "tile": 16},
 }
-SHARES = {2: [90, 30], 3: [50, 0, 70]}  # patches of each process
+SHARES = {2: [90, 30], 3: [50, 0, 70]}  # patches per rank
 
 
 def criterion(name: str, group: distributed.ProcessGroup | None = None) -> RankingLoss:
@@ -33,7 +33,7 @@ def criterion(name: str, group: distributed.ProcessGroup | None = None) -> Ranki
 
 
 def work(process: int, shares: list[int]) -> dict:
-    """One process: what it gets from each loss."""
+    """Compute each loss on one rank."""
     group = distributed.group.WORLD
     batch = [part.split(shares)[process] for part in patches(sum(shares), scenes=2)]
     found = {name: value_and_gradient(criterion(name, group), *batch) for name in CRITERIA}
@@ -43,7 +43,7 @@ def work(process: int, shares: list[int]) -> dict:
     found["lost"] = {name: value_and_gradient(criterion(name, group), *lose(batch, process == 0)) for name in CRITERIA}
     found["broken"] = value_and_gradient(criterion("exact", group), *lose(batch, process == 0, of_features=True))
     found["network"] = network_gradient(DistributedDataParallel(network()), criterion("exact", group), batch)
-    # One process scales its loss: what arrives is the gradient of the sum.
+    # One rank scales its loss: its features receive the gradient of the sum.
     features = batch[0].clone().requires_grad_()
     (criterion("exact", group)(features, *batch[1:])[0] * (process + 1)).backward()
     found["scaled"] = features.grad
@@ -51,7 +51,7 @@ def work(process: int, shares: list[int]) -> dict:
 
 
 def lose(batch: tuple, here: bool, of_features: bool = False) -> list[torch.Tensor]:
-    """The batch, of whose first patches the points, or the features, are not finite if they are ``here``."""
+    """Return the batch; if ``here``, the points, or the features, of its first patches are not finite."""
     batch = [part.clone() for part in batch]
     batch[0 if of_features else 1][: 12 * here] = float("nan")
     return batch
@@ -69,7 +69,7 @@ def network_gradient(module: torch.nn.Module, loss: RankingLoss, batch: list[tor
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """What each of so many processes found."""
+    """Return the result of each rank."""
 
     @cache
     def run(processes: int) -> list[dict]:
@@ -83,7 +83,7 @@ def assert_same(found: list, alone: tuple) -> None:
     for process in found:
         assert process[0].item() == pytest.approx(loss.item(), abs=1e-12)
         assert process[2] == pytest.approx(log, nan_ok=True)
-    # Each process has the loss of the whole batch, and the gradient is that of their sum.
+    # Each rank has the loss of the whole batch, and the gradient is that of the sum over the ranks.
     torch.testing.assert_close(torch.cat([process[1] for process in found]) / len(found), gradient)
 
 
@@ -148,7 +148,7 @@ def test_shares_of_the_blocks_are_disjoint_and_complete(monkeypatch):
 
     def blocks(process: int, processes: int) -> list:
         monkeypatch.setattr(tiles, "rank_and_world_size", lambda _: (process, processes))
-        return list(tiles.Walk(batch, exact.classes, 32).blocks(KAPPA))
+        return list(tiles.Tiling(batch, exact.classes, 32).blocks(KAPPA))
 
     everything = blocks(0, 1)
     shares = [blocks(process, 3) for process in range(3)]

@@ -11,14 +11,14 @@ from torch.nn.functional import normalize
 from loco.losses import LOSSES, DenseSmoothAP, ExactSmoothAP, InfoNCE, build_loss
 from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_and_gradient
 
-SCALES = {"rho": [0.2, 0.5, 0.3], "kappa": [0.5, 1.5, 0.8]}  # radii that cross, and one that is shared
+SCALES = {"rho": [0.2, 0.5, 0.3], "kappa": [0.5, 1.5, 0.8]}  # 0.5 m is both a rho and a kappa
 
 
 def assert_agree(exact, dense, tau):
     (loss, gradient, log), (dense_loss, dense_gradient, dense_log) = exact, dense
     assert loss.item() == pytest.approx(dense_loss.item(), abs=1e-5)
     assert log == pytest.approx(dense_log, abs=1e-5, nan_ok=True)
-    # Relative to the largest gradient that the loss can have at this tau, where the true one may vanish.
+    # Relative to the largest gradient that the loss can have at this tau, because the true gradient may vanish.
     scale = max(dense_gradient.norm().item(), 1e-3 / tau)
     assert (gradient - dense_gradient).norm().item() <= 1e-4 * scale
 
@@ -92,7 +92,7 @@ def test_several_scales_are_the_mean_of_each(name):
 @pytest.mark.parametrize("name", ["dense", "exact"])
 def test_a_scale_without_positives_takes_no_part(name):
     side = torch.arange(5.0)
-    points = torch.cartesian_prod(side, side, side[:1])  # a grid of 1 m: nobody is within 0.5 m
+    points = torch.cartesian_prod(side, side, side[:1])  # a grid of 1 m: no neighbour within 0.5 m
     features = normalize(torch.randn(25, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64), dim=1)
     wide = value_and_gradient(build_loss(name, rho=1.1, kappa=3, tau=0.1), features, points)
     both = value_and_gradient(build_loss(name, rho=[0.5, 1.1], kappa=[3, 3], tau=0.1), features, points)
@@ -113,7 +113,7 @@ def test_features_in_half_precision_are_computed_wide(name, dtype):
     assert half_loss.dtype == torch.float32
     assert half_loss.item() == pytest.approx(loss.item(), rel=1e-6)
     assert half_gradient.dtype == dtype
-    # No more than the rounding of the result, which is half a unit in the last place at most.
+    # No more than the rounding of the result, half a unit in the last place.
     assert (half_gradient.float() - gradient).norm() < torch.finfo(dtype).eps / 2 * gradient.norm()
 
 
@@ -127,7 +127,7 @@ def test_autocast_changes_nothing(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast_loss, _ = criterion(leaf, points)
     cast_loss.backward()
-    # Threads may add up in another order; bfloat16 would be off by a hundredth.
+    # Threads may add in another order; bfloat16 would differ by a hundredth.
     assert cast_loss.item() == pytest.approx(loss.item(), rel=1e-6)
     assert (leaf.grad - gradient).norm() < 1e-5 * gradient.norm()
 
@@ -146,7 +146,7 @@ def test_exact_computes_wide_where_the_whole_step_is_under_autocast():
 
 
 EVERYTHING = {"anchors": 10**6, "max_positives": 10**6, "max_negatives": 10**6, "saturation": 0.0}
-# The linear binning makes the value of the exact loss a little rough: steps wide beside a bin and small beside tau.
+# Linear binning makes the exact loss slightly rough, so steps are wide relative to a bin and small relative to tau.
 ROUGH = {"eps": 0.004, "atol": 1e-5, "rtol": 2e-3}
 
 
@@ -165,7 +165,7 @@ def test_gradient_by_finite_differences(name, options, steps):
     features, points, *rest = patches(30, 1, seed=4)
 
     def loss(features):
-        return build_loss(name, tau=0.5, **options)(features, points, *rest)[0]  # a new one draws the same
+        return build_loss(name, tau=0.5, **options)(features, points, *rest)[0]  # a new one repeats the draws
 
     assert loss(features) > 0.1
     assert torch.autograd.gradcheck(loss, features.requires_grad_(), **steps)

@@ -1,4 +1,4 @@
-"""Second derivatives: right, or refused; never a gradient that counts as a constant."""
+"""Second derivatives are right, or refused; a gradient is never treated as a constant."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ REFUSED = "cannot be differentiated|cannot be transformed"
 
 
 def loss_of(name):
-    """The loss of some patches as a function of their features (8, 4), and features."""
+    """Return features (8, 4), and the loss of some patches as a function of them."""
     features, points, *_ = patches(8, 1)
     return lambda x: build_loss(name, rho=0.8, kappa=3.0, tau=0.1)(x, points)[0], features
 
 
 def penalised(loss, features):
-    """Gradient of the loss plus the squared length of its gradient."""
+    """Return the gradient of the loss plus the squared norm of its gradient."""
     features = features.clone().requires_grad_()
     value = loss(features)
     (gradient,) = torch.autograd.grad(value, features, create_graph=True)
@@ -85,7 +85,7 @@ def test_a_second_derivative_of_another_term_is_none_of_its_business():
 
 
 class Square(torch.autograd.Function):
-    """x^2, whose gradient 2 x with a constant incoming gradient seems to be a constant."""
+    """x^2, whose gradient 2 x seems constant if the incoming gradient is constant."""
 
     @staticmethod
     def forward(ctx, x):

@@ -1,4 +1,4 @@
-"""Inputs as users pass them: every loss must find the same pairs and the same rows as for plain float64 rows."""
+"""Inputs in the forms that users pass: every loss finds the same pairs and features as for float64 rows."""
 
 import math
 
@@ -26,7 +26,7 @@ def counts(log):
 
 
 def brute_force(points, rho=RHO, kappa=KAPPA):
-    """Numbers of positive and negative pairs of points (n, 3); every patch is its own image."""
+    """Return the numbers of positive and negative pairs of points (n, 3), each patch in a separate image."""
     points = np.asarray(points, dtype=np.float64)
     pairs = [math.dist(a, b) for k, a in enumerate(points) for b in points[:k]]
     return sum(r <= rho for r in pairs), sum(rho < r <= kappa for r in pairs)
@@ -44,7 +44,7 @@ def test_points_that_are_not_finite_form_no_pairs(name, value, rows):
     valid[rows] = False
     expected = value_and_gradient(loss(name), features, points, None, valid)
     points[rows, torch.arange(len(rows)) % 3] = value
-    features[rows] = math.nan  # nor do the features of such patches matter
+    features[rows] = math.nan  # features of patches without a point have no effect
     found = value_and_gradient(loss(name), features, points)
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[1], expected[1])
@@ -58,7 +58,7 @@ def test_points_of_any_type(name, kind):
     scale = 10 if "int" in kind else 1  # decimetres
     typed = (points * scale).float().numpy() if kind == "array" else (points * scale).to(getattr(torch, kind))
     _, log = loss(name, rho=RHO * scale, kappa=KAPPA * scale)(features, typed)
-    both = 2 if name == "info_nce" else 1  # which counts a pair for each of its patches
+    both = 2 if name == "info_nce" else 1  # InfoNCE counts a pair for each of its patches
     exact = torch.as_tensor(typed).double()
     assert counts(log) == tuple(both * count for count in brute_force(exact, RHO * scale, KAPPA * scale))
 
@@ -265,7 +265,7 @@ def test_without_an_outer_radius_all_pairs_of_a_scene_count(name, kappa):
 
 
 def brute_force_same_scene(batch):
-    """Pairs of one scene within RHO, those of one image among them: they are no negatives."""
+    """Pairs of one scene within RHO, including those of one image: they are no negatives."""
     _, points, scenes, valid, _ = batch
     return sum(brute_force(points[valid & (scenes == scene)])[0] for scene in (0, 1))
 

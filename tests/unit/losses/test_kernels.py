@@ -18,7 +18,7 @@ SCALES = {"rho": [0.2, 0.5], "kappa": [0.5, 1.5]}
 
 @pytest.fixture(scope="module")
 def interpreted():
-    """The module of the kernels, interpreted on the CPU: how they run is settled where they are imported."""
+    """Return the module of the kernels, interpreted on the CPU; how they run is decided when they are imported."""
     sys.modules.pop("loco.losses.kernels", None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
@@ -27,7 +27,7 @@ def interpreted():
 
 
 class Fused(ExactSmoothAP):
-    """The exact loss with the kernels in place of the plain operations."""
+    """Return the exact loss with the kernels instead of the plain operations."""
 
     kernels = None
 

@@ -1,4 +1,4 @@
-"""The ranking per query against its definition in loops, and the exact form of it against the dense one."""
+"""The ranking per query against its definition as loops, and its exact implementation against the dense one."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ SCALES = {"rho": [0.2, 0.5, 0.3], "kappa": [0.5, 1.5, 0.8], "weights": [1.0, 0.3
 
 
 def dense_over(queries: torch.Tensor, options: dict, batch: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and gradient of the dense form over some queries, rows of the patches that can form pairs; one scale."""
+    """Return loss and gradient of the dense implementation for some queries, among patches that can form pairs."""
     features = batch[0].clone().requires_grad_()
     dense = DenseSmoothAP(**options, ranking="query")
     ranked = dense._rank(select(normalize(features, dim=1), *batch[1:]).patches, dense.scales[0])
@@ -35,7 +35,7 @@ def assert_agree(options: dict, *batch: torch.Tensor, tile: int | None = None) -
     )
     assert loss.item() == pytest.approx(true_loss.item(), abs=1e-5)
     assert log == pytest.approx(true_log, abs=1e-5, nan_ok=True)
-    # Relative to the largest gradient that the loss can have at this tau, where the true one may vanish.
+    # Relative to the largest gradient that the loss can have at this tau, because the true gradient may vanish.
     scale = max(true_gradient.norm().item(), 1e-3 / options["tau"])
     assert (gradient - true_gradient).norm().item() <= 1e-4 * scale
     precision, truth = exact.patch_precision(*batch), dense.patch_precision(*batch)
@@ -190,7 +190,7 @@ def test_patches_may_come_in_any_order(n, seed, tile):
     criterion = ExactSmoothAP(**SCALES, tau=0.05, ranking="query", tile=tile)
     loss, gradient, log = value_and_gradient(criterion, *batch)
     permuted, permuted_gradient, permuted_log = value_and_gradient(criterion, *(part[order] for part in batch))
-    assert permuted.item() == pytest.approx(loss.item(), abs=1e-6)  # which nodes a block has may change
+    assert permuted.item() == pytest.approx(loss.item(), abs=1e-6)  # the nodes of a block may change
     torch.testing.assert_close(permuted_gradient, gradient[order], atol=1e-5, rtol=1e-4)
     assert permuted_log == pytest.approx(log, abs=1e-6, nan_ok=True)
 

@@ -1,4 +1,4 @@
-"""The losses with the settings of LoCo and LoCUS, against the formulae of their papers and releases in float64."""
+"""The losses with the settings of LoCo and LoCUS, against the formulae of the papers and releases in float64."""
 
 import math
 
@@ -24,7 +24,7 @@ def sigma(x):
 
 
 def scores(batch, low, high):
-    """Scores of the unordered pairs of one scene with low < distance <= high, and whether they are of one image."""
+    """Return scores of unordered pairs of one scene with low < distance <= high, and whether they share an image."""
     features, points, scenes, _, images = (None if each is None else each.numpy() for each in batch)
     i, j = np.triu_indices(len(points), 1)
     distance = np.linalg.norm(points[i] - points[j], axis=1)
@@ -34,7 +34,7 @@ def scores(batch, low, high):
 
 
 def pooled_smooth_ap(s_p, s_n):
-    """LoCUS: every positive, among all positives (itself too) and all negatives."""
+    """LoCUS: every positive, ranked among all positives (including itself) and all negatives."""
     r_p = np.array([1 + sigma(s_p - s).sum() for s in s_p])
     return (r_p / (r_p + [sigma(s_n - s).sum() for s in s_p])).mean()
 

@@ -1,4 +1,4 @@
-"""Losses of all patches as queries, in blocks of rows, against the same losses of as many drawn queries."""
+"""Losses with all patches as queries, in blocks of rows, against the same losses with as many drawn queries."""
 
 import subprocess
 import sys
@@ -103,4 +103,4 @@ def test_memory_of_all_queries(name, options):
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, "20480", name, repr(options)], capture_output=True, text=True, check=True
     )
-    assert float(done.stdout) < 512  # MB; one matrix of 20,480 x 20,480 has 1,678
+    assert float(done.stdout) < 512  # MB; one matrix of 20,480 x 20,480 takes 1,678

@@ -1,4 +1,4 @@
-"""The sampled loss: its draws and factors against the pairs written out."""
+"""The sampled loss: its draws and factors, compared with explicit pairs."""
 
 import math
 
@@ -18,7 +18,7 @@ EVERYTHING = {"anchors": 10**6, "max_positives": 10**6, "max_negatives": 10**6, 
 
 
 def scattered(n: int, scenes: int = 1, seed: int = 0) -> Patches:
-    """Patches in a 2 x 2 x 1 m box; the scores of positive and negative pairs overlap."""
+    """Return patches in a box of 2 x 2 x 1 m; the scores of positive and negative pairs overlap."""
     rng = torch.Generator().manual_seed(seed)
     points = torch.rand(n, 3, generator=rng, dtype=torch.float64) * torch.tensor([2, 2, 1], dtype=torch.float64)
     features = normalize(torch.cat([points, torch.randn(n, 8, generator=rng, dtype=torch.float64)], dim=1), dim=1)
@@ -33,7 +33,7 @@ def call(criterion, patches: Patches):
 
 
 def listed(patches: Patches, low: float, high: float) -> set[tuple[int, int]]:
-    """The pairs (i < j) of one scene with low < distance <= high."""
+    """Return the pairs (i < j) of one scene with low < distance <= high."""
     p, s = patches.points, patches.scene_ids
     every = ((i, j) for j in range(len(p)) for i in range(j))
     return {(i, j) for i, j in every if s[i] == s[j] and low < math.dist(p[i], p[j]) <= high}
@@ -44,11 +44,11 @@ def as_set(pairs: torch.Tensor) -> set[tuple[int, int]]:
 
 
 def within(draws: np.ndarray, truth: float, errors: float = 4) -> bool:
-    """Whether the mean of independent draws lies within a few standard errors of the truth."""
+    """Return whether the mean of independent draws is within a few standard errors of the truth."""
     return abs(draws.mean() - truth) < errors * draws.std(ddof=1) / math.sqrt(len(draws))
 
 
-@pytest.mark.parametrize("pool", [20, 10**6])  # 20 negatives are found by trial
+@pytest.mark.parametrize("pool", [20, 10**6])  # 20 negatives are found by rejection sampling
 def test_pools_are_samples_of_the_pairs(pool):
     patches = scattered(120, scenes=2)
     pairs = draw_pools(patches, RHO, KAPPA, pool, np.random.default_rng(0))
@@ -129,7 +129,7 @@ def test_ranks_are_unbiased():
 
 @pytest.mark.parametrize(
     ("corrections", "scale", "above"),
-    # 101 positives, 7 in the pool: 6 rivals of the anchor, 4 of them in range, 2 drawn, 1 above.
+    # 101 positives, 7 in the pool: 6 other positives of the anchor, 4 of them in range, 2 drawn, 1 above.
     [("unbiased", 100 / 6 * 4 / 2, 100 / 6), ("published", 100 / 5 * 3 / 2, 100 / 5)],
 )
 def test_corrections(corrections, scale, above):
@@ -149,7 +149,7 @@ def test_corrections(corrections, scale, above):
     assert set(draws.positive.pairs[0].tolist()) < {1, 2, 3, 4}
     assert draws.positive.scale.item() == pytest.approx(scale)
     assert draws.positive.above.item() == pytest.approx(above)
-    # Of the negatives, which hold no anchor, both forms say the same: 4 of 6 in range, 3 drawn, 1 above.
+    # For the negatives, which do not contain the anchor, both forms agree: 4 of 6 in range, 3 drawn, 1 above.
     assert draws.negative.scale.item() == pytest.approx(60 / 6 * 4 / 3)
     assert draws.negative.above.item() == pytest.approx(60 / 6)
 

@@ -1,4 +1,4 @@
-"""Draws of a loss in a forward pass that activation checkpointing repeats, against the pass without it."""
+"""Draws of a loss in a forward pass that activation checkpointing repeats, compared with the pass without it."""
 
 import copy
 
@@ -73,7 +73,7 @@ def test_a_repeated_forward_pass_draws_the_same(name, form, step):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_features_that_are_recomputed_otherwise_meet_the_same_draws(name):
-    """As those of dropout, where the state of the generator is not restored."""
+    """For example dropout, whose generator state is not restored."""
     torch.manual_seed(0)
     features, points = torch.randn(150, 8), torch.rand(150, 3) * 1.2
     seen, loss = [], criterion(name)
@@ -96,7 +96,7 @@ def test_batches_of_accumulated_gradients_keep_their_draws(name):
     def gradient(run):
         loss, leaf = criterion(name), features.clone().requires_grad_()
         values = [run(lambda x, p: loss(x, p, image_ids=IMAGES)[0], leaf[k], points[k]) for k in (0, 1)]
-        for value in values:  # both forward passes come before the first backward pass
+        for value in values:  # both forward passes precede the first backward pass
             value.backward()
         return leaf.grad
 

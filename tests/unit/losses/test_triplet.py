@@ -1,4 +1,4 @@
-"""The triplet loss against its definition, in loops over triplets."""
+"""The triplet loss against its definition, as loops over triplets."""
 
 import math
 
@@ -10,7 +10,7 @@ from tests.unit.losses.batches import KAPPA, RHO, patches, value_and_gradient
 
 
 def of_query(s: list[float], positive: list[int], negative: list[int], margin: float, mining: str) -> float:
-    """Mean over the positives of a query with the similarities ``s``."""
+    """Return the mean over the positives of a query with the similarities ``s``."""
     total = 0.0
     for j in positive:
         eligible = [s[k] for k in negative if mining == "hardest" or s[k] < s[j]]
@@ -34,7 +34,7 @@ def test_it_is_its_definition(mining, margin):
     assert len(losses) > 20
     loss, log = TripletLoss(RHO, KAPPA, margin, mining)(features, points, scenes, valid, images)
     assert loss.item() == pytest.approx(sum(losses) / len(losses), abs=1e-12)
-    # The negatives of queries without a positive count, too, as they do for the contrastive losses.
+    # Negatives of queries without a positive are counted, too, as for the contrastive losses.
     assert [log["positives"], log["negatives"]] == pairs
 
 

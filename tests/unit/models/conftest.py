@@ -18,7 +18,7 @@ CONFIGS = {
 
 
 def write_backbone(folder: Path, kind: str, seed: int = 0) -> Path:
-    """A model with no weight left at zero or one."""
+    """Return a model without weights of exactly zero or one."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModel.from_config(CONFIGS[kind])
@@ -29,7 +29,7 @@ def write_backbone(folder: Path, kind: str, seed: int = 0) -> Path:
 
 
 def write_model(path: Path, content: dict, weights: dict[str, torch.Tensor]) -> Path:
-    """A model file of any content, with a valid content id."""
+    """Write a model file with arbitrary content and a valid content id."""
     text = json.dumps({"content_id": BLANK, **{key: value for key, value in content.items() if key != "content_id"}})
     save_file(weights, path, {"loco-model": text})
     seal(path)
@@ -38,7 +38,7 @@ def write_model(path: Path, content: dict, weights: dict[str, torch.Tensor]) -> 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """Kind -> configuration of a backbone of 16 channels and 3 blocks: ``vit`` of patch 8, ``dinov2`` of patch 14."""
+    """Kind -> configuration of a backbone of 16 channels and 3 blocks: ``vit`` (patch size 8), ``dinov2`` (14)."""
     folder = tmp_path_factory.mktemp("backbones")
     return {
         kind: {"name": "transformers", "path": str(write_backbone(folder / kind, kind)), "norm": False}

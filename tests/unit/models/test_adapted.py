@@ -20,7 +20,7 @@ LORA = {"lora": {"rank": 2, "last": 2}}
 
 
 class Pooling(Backbone):
-    """Means of the colours of patches: nothing to train, no blocks."""
+    """Return the mean colours of patches: nothing is trained, and there are no blocks."""
 
     dim = 3
 
@@ -50,7 +50,7 @@ def model(backbone, **settings):
 
 
 def shaken(extractor):
-    """The extractor with every trained weight moved, and a step of its batch norms."""
+    """Return the extractor with every trained weight changed, and a step of its batch norms."""
     torch.manual_seed(5)
     extractor.train()(tensors())
     with torch.no_grad():
@@ -62,12 +62,12 @@ def shaken(extractor):
 
 @pytest.mark.parametrize(("patch", "stride"), [(14, 14), (14, 8), (14, 28), (8, 12)])
 def test_a_feature_is_of_the_pixels_around_its_centre(pooling, patch, stride):
-    """Where the colour is the place, the mean of a patch is its centre, whatever the image was resized by."""
+    """If the colour is the position, the mean of a patch is its centre, for any size to which the image was resized."""
     rows, columns = 6, 7
     extractor = build_extractor(model({"stride": patch}, stride=stride))
     y, x = torch.meshgrid(torch.arange(rows * stride) + 0.5, torch.arange(columns * stride) + 0.5, indexing="ij")
     maps = extractor.raw(torch.stack([y, x, torch.ones_like(x)])[None])[0]
-    inner = slice(1, -1)  # at the border there is nothing beyond the image to be interpolated with
+    inner = slice(1, -1)  # at the border, no pixels beyond the image are available for the interpolation
     centres = (torch.arange(rows) + 0.5) * stride
     torch.testing.assert_close(maps[0, inner, inner], centres[inner, None].expand(-1, columns - 2), atol=1e-2, rtol=0)
     centres = (torch.arange(columns) + 0.5) * stride
@@ -75,15 +75,15 @@ def test_a_feature_is_of_the_pixels_around_its_centre(pooling, patch, stride):
 
 
 def test_patterns_finer_than_the_shrunk_image_leave_no_trace(pooling):
-    """Waves of 2.5 pixels, shrunk by 2.5, would meet each pixel at the same phase."""
+    """Waves of 2.5 pixels, reduced by 2.5, would have the same phase at each pixel."""
     waves = torch.cos(2 * torch.pi / 2.5 * (torch.arange(120) + 0.5)).expand(1, 3, 120, 120)
     maps = build_extractor(model({"stride": 8}, stride=20)).raw(waves)
-    assert maps[:, :, :, 1:-1].abs().max() < 0.02  # 0.5 if only sampled
+    assert maps[:, :, :, 1:-1].abs().max() < 0.02  # 0.5 with plain sampling
 
 
 def test_the_backbone_as_it_is_gives_its_own_unit_features(tiny):
     extractor = build_extractor(model(tiny["vit"]))
-    features = extractor.extract(images(43, 38))  # 6 x 5 patches, the last ones continued
+    features = extractor.extract(images(43, 38))  # 6 x 5 patches, of which the last ones are extended
     padded = F.pad(tensors(43, 38), (0, 2, 0, 5), mode="replicate")
     torch.testing.assert_close(features, F.normalize(build_backbone(tiny["vit"])(padded).maps, dim=1))
     assert (extractor.dim, extractor.trainable_parameters, extractor.frozen_encoder) == (16, 0, True)
@@ -114,7 +114,7 @@ def test_exactly_what_is_named_is_trained(tiny, train, trained):
     moved = {key for key, value in extractor.state_dict().items() if not torch.equal(value, before[key])}
     assert all(p.grad is None for p in extractor.parameters() if not p.requires_grad)
     wanted = {key for key in before if any(key.startswith(f"encoder.{part}") for part in trained)}
-    # The bias of the keys shifts all scores of a query alike: it gets no gradient.
+    # The bias of the keys shifts all scores of a query equally, so it gets no gradient.
     assert {key for key in wanted - moved if not key.endswith("k_proj.bias")} == set()
     assert moved <= wanted
     assert extractor.frozen_encoder == (train == "none")

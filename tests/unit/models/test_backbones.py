@@ -1,8 +1,9 @@
-"""Backbones of transformers, against that library's own forward."""
+"""Backbones of transformers, compared with the forward pass of that library."""
 
 import json
 import math
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -51,7 +52,7 @@ MEAN, STD = torch.tensor([0.2, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.1, 0.3,
 
 
 def make(kind: str):
-    """A random model of transformers in which every parameter matters: none left at zero or one."""
+    """Return a random model of transformers in which every parameter has an effect: none is left at zero or one."""
     config_class, settings = CONFIGS[kind]
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -64,7 +65,7 @@ def make(kind: str):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """kind -> (model of transformers, folder that it was saved to)."""
+    """kind -> (model of transformers, folder in which it is saved)."""
     made = {}
     for kind in CONFIGS:
         folder = tmp_path_factory.mktemp(kind)
@@ -78,7 +79,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    """An empty cache, and no way out."""
+    """Use an empty cache, without network access."""
 
     def refuse(*_, **__):
         raise OSError("no network in this test")
@@ -112,7 +113,7 @@ def test_the_last_layer_is_that_of_transformers_without_the_extra_tokens(models,
     assert expected.shape[1] == shape[0] * shape[1] + EXTRA[kind]
     found = backbone(x).maps
     assert found.shape == (2, backbone.dim, *shape)
-    for r in range(shape[0]):  # reading order, cell by cell
+    for r in range(shape[0]):  # in reading order, cell by cell
         for q in range(shape[1]):
             token = expected[:, EXTRA[kind] + r * shape[1] + q]
             torch.testing.assert_close(found[:, :, r, q], token, atol=1e-5, rtol=1e-5)
@@ -130,7 +131,7 @@ def test_layer_k_is_hidden_state_k_and_nothing_beyond_is_kept(models, kind, laye
     per_block = sum(p.numel() for p in build(folder, layer=1).blocks.parameters())
     assert sum(p.numel() for p in backbone.blocks.parameters()) == layer * per_block
     parts = {id(p) for module in (*backbone.embedding, *backbone.blocks) for p in module.parameters()}
-    assert parts == {id(p) for p in backbone.parameters()}  # without the last norm there is nothing else
+    assert parts == {id(p) for p in backbone.parameters()}  # without the last norm there is nothing else to compare
 
 
 @pytest.mark.parametrize("kind", VITS)
@@ -150,12 +151,12 @@ def test_norm_is_that_of_the_model_and_by_default_of_the_last_layer_alone(models
 @pytest.mark.parametrize(("facet", "name"), [("query", "query"), ("key", "key"), ("value", "value")])
 @pytest.mark.parametrize("layer", [1, 3])
 def test_facets_are_the_projections_of_the_attention(models, kind, facet, name, layer):
-    """From the weights in the file, in double precision, and the tokens that enter the block."""
+    """Compute the reference in double precision from the weights in the file and the tokens that enter the block."""
     model, folder = models[kind]
     weights = {key: value.double() for key, value in load_file(folder / "model.safetensors").items()}
     ending = {"dinov3_vit": f"attention.{name[0]}_proj"}.get(kind, f"attention.attention.{name}")
     block_norm = "layernorm_before" if kind == "vit" else "norm1"
-    # The one key of the file that ends in this block's part, whatever comes before.
+    # The only key of the file that ends with this part of the block, after any prefix.
     part = lambda end: next(v for k, v in weights.items() if k.endswith(f"layer.{layer - 1}.{end}"))  # noqa: E731
     backbone = build(folder, layer=layer, facet=facet)
     x = images(backbone.stride)
@@ -188,7 +189,7 @@ def test_resnet_stages(models, layer):
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_a_cell_of_a_resnet_looks_at_its_own_patch(models, layer):
-    """With positive filters of even weight, the mean place of what a cell depends on is its patch's centre."""
+    """With positive filters of even size, the mean position of the pixels that affect a cell is its patch centre."""
     backbone = build(models["resnet"][1], layer=layer, pretrained=False)
     for module in backbone.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -200,7 +201,7 @@ def test_a_cell_of_a_resnet_looks_at_its_own_patch(models, layer):
     weight = x.grad.sum(dim=(0, 1))
     place = torch.arange(len(weight)) + 0.5
     row, column = (weight.sum(1) @ place / weight.sum()).item(), (weight.sum(0) @ place / weight.sum()).item()
-    # Half a pixel is known; the maximum over 3 x 3 pixels of noise picks its place at random.
+    # Known to half a pixel; the maximum over 3 x 3 pixels of noise selects a random position.
     assert row == pytest.approx(6.5 * backbone.stride, abs=1.0)
     assert column == pytest.approx(7.5 * backbone.stride, abs=1.0)
 
@@ -230,7 +231,7 @@ def test_colours_default_to_imagenet(models, tmp_path):
 
 @pytest.mark.parametrize("kind", VITS)
 def test_training_mode_draws_nothing_and_reaches_every_weight(models, kind):
-    """No random positions, no weight that gets no gradient (which would stop training on several machines)."""
+    """No random positions, and no weight without a gradient (which would stop a training on several ranks)."""
     for options in ({}, {"facet": "value", "layer": 2}):
         backbone = build(models[kind][1], **options)
         x = images(backbone.stride)
@@ -274,13 +275,16 @@ def test_sides_must_be_whole_patches(models):
 
 def test_known_names_fit_their_hub_names():
     for name, known in KNOWN.items():
-        stride = {"resnet50": 32}.get(name) or int(name.split("_")[1].removeprefix("vit")[1:])
-        assert stride == known.stride
-        assert math.isclose(known.dim, {"s": 384, "b": 768, "l": 1024}.get(name.split("_")[-1][3:4], known.dim))
+        if name == "resnet50":
+            assert (known.stride, known.dim) == (32, 2048)
+            continue
+        size, stride = re.fullmatch(r"[a-z0-9]+_(?:vit)?([a-z]+|so400m)(\d+)(?:_reg)?", name).groups()
+        assert int(stride) == known.stride
+        assert known.dim == {"s": 384, "b": 768, "l": 1024, "so400m": 1152, "h": 1280, "g": 1536}[size]
         assert ("registers" in known.hub) == name.endswith("_reg")
 
 
-# What users get wrong.
+# Mistakes of users.
 
 
 def test_wrong_options(models):
@@ -294,8 +298,12 @@ def test_wrong_options(models):
     ]:
         with pytest.raises(ConfigError, match=message):
             build(folder, **options)
-    for options in ({"facet": "key"}, {"norm": True}):
-        with pytest.raises(ConfigError, match="neither facets nor"):
+    for options, message in [
+        ({"facet": "key"}, "`facet`: this model has no facets"),
+        ({"norm": True}, "`norm`: this model has no final normalisation"),
+        ({"concat_class_token": True}, "`concat_class_token`: this model has no class token"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
             build(models["resnet"][1], **options)
     with pytest.raises(ConfigError, match="no layer 5: its layers are 1 to 4"):
         build(models["resnet"][1], layer=5)
@@ -307,8 +315,8 @@ def test_wrong_options(models):
 
 def test_unsupported_or_broken_configurations(models, tmp_path):
     file = tmp_path / "config.json"
-    file.write_text('{"model_type": "clip"}')
-    with pytest.raises(ConfigError, match=r"'clip' is not supported; supported are: vit, .*resnet"):
+    file.write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match=r"'bert' is not supported; supported are: aimv2, .*resnet.*vit"):
         build(tmp_path)
     for text in ("{", "[]", '{"model_type": "dinov2", "hidden_size": "many"}'):
         file.write_text(text)
@@ -397,8 +405,11 @@ def test_a_path_that_is_missing_is_never_asked_for_on_the_hub(path, says, monkey
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("stated", [False, True])
 @pytest.mark.parametrize("path", ["dino_vits8", "hub:nobody/nothing"])
-def test_neither_here_nor_on_the_hub(offline, path):
+def test_neither_here_nor_on_the_hub(offline, path, stated, monkeypatch):
+    """Without a network; ``HF_HUB_OFFLINE=1`` states it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", stated)
     with pytest.raises(DataError) as caught:
         build(path)
     name = KNOWN[path].hub if path in KNOWN else "nobody/nothing"
@@ -406,8 +417,10 @@ def test_neither_here_nor_on_the_hub(offline, path):
     assert f"hf download {name}" in str(caught.value)
 
 
-def test_what_is_cached_needs_no_network(offline, models, monkeypatch):
-    """The layout of the hub's cache: a reference names the commit, whose snapshot holds the files."""
+@pytest.mark.parametrize("stated", [False, True])
+def test_what_is_cached_needs_no_network(offline, models, monkeypatch, stated):
+    """The layout of the hub's cache: a reference names the commit, whose snapshot contains the files."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", stated)
     model, folder = models["dinov2"]
     place = offline / "models--facebook--dinov2-small"
     snapshot = place / "snapshots" / "0123456789abcdef"
@@ -434,7 +447,7 @@ def test_a_licence_that_was_not_accepted(monkeypatch):
     def refuse(name, local_files_only, **_):
         if local_files_only:
             raise LocalEntryNotFoundError("not cached")
-        raise GatedRepoError.__new__(GatedRepoError)  # its own constructor wants the server's answer
+        raise GatedRepoError.__new__(GatedRepoError)  # its own constructor requires the response of the server
 
     monkeypatch.setattr("loco.models.hub.snapshot_download", refuse)
     with pytest.raises(DataError, match=r"accepting its licence(.|\n)*dinov3-vits16-pretrain-lvd1689m.*hf auth login"):
@@ -597,7 +610,8 @@ def test_positions_are_interpolated_as_in_the_code_of_dino(models, kind, shape):
         assert torch.equal(backbone(x).maps, plain(x).maps)
         return
     patches = model.embeddings.patch_embeddings((x - MEAN) / STD).detach()
-    found = backbone._embedded(backbone.normalised(x))[:, 1:] - patches
+    extra = {"interpolate_pos_encoding": True} if kind == "vit" else {}
+    found = backbone.embeddings(backbone.normalised(x), **extra)[:, 1:] - patches
     expected = dino_positions(table, *shape).reshape(1, shape[0] * shape[1], -1)
     np.testing.assert_allclose(found.detach().numpy(), np.broadcast_to(expected, found.shape), atol=1e-5)
     difference = (backbone(x).maps - plain(x).maps).norm() / plain(x).maps.norm()
@@ -606,7 +620,7 @@ def test_positions_are_interpolated_as_in_the_code_of_dino(models, kind, shape):
 
 @pytest.mark.parametrize("kind", ["dinov2_with_registers", "dinov3_vit", "resnet"])
 def test_other_models_have_no_such_positions(models, kind):
-    with pytest.raises(ConfigError, match=r"interpolate_offset|remove these options"):
+    with pytest.raises(ConfigError, match="interpolate_offset"):
         build(models[kind][1], interpolate_offset=0.1)
 
 
@@ -647,7 +661,7 @@ def test_colours_that_are_not_stated_are_reported_once(models, tmp_path, caplog)
 
 
 def rewritten(models, kind, folder, change, **settings):
-    """A folder whose weights are changed, and the settings of config.json."""
+    """Return a folder with changed weights, and the settings of config.json."""
     folder = folder_with(models, kind, folder, **settings)
     file = folder / "model.safetensors"
     save_file(change(load_file(file)), file, metadata={"format": "pt"})

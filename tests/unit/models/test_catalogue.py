@@ -1,4 +1,4 @@
-"""The catalogue of models, against the models that are really built."""
+"""The catalogue of models agrees with the models as they are built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 import loco
 from loco.errors import ConfigError
 from loco.models import build_extractor, save_extractor
-from loco.models.catalogue import BACKBONES, MODELS, is_deterministic, modules_of, parts_of, stride_of
+from loco.models.catalogue import BACKBONES, COMPUTED, MODELS, is_deterministic, modules_of, parts_of, stride_of
 from loco.models.heads import HEADS
 from tests.unit.models.test_croco import published as published_croco
 from tests.unit.models.test_published import published_head, published_transformer
@@ -24,11 +24,20 @@ from tests.unit.models.test_published import published_head, published_transform
 PACKAGE = Path(loco.__file__).parent
 CNN = {"name": "compact_cnn", "dim": 8, "widths": [8, 8], "blocks": 1}
 SIFT = {"name": "dense_sift", "stride": 8, "keypoint_size": 4}
+POOL = """
+import torch
+
+class Pool(torch.nn.AvgPool2d):
+    dim, stride = 3, 8
+
+    def __init__(self):
+        super().__init__(8)
+"""
 
 
 @pytest.fixture(scope="module")
 def files(tiny, tmp_path_factory):
-    """Paths of a CroCo encoder, an ONNX encoder, a stored model and a published one."""
+    """Return paths of a CroCo encoder, an ONNX encoder, a stored model and a published one."""
     folder = tmp_path_factory.mktemp("files")
     torch.save(published_croco("RoPE100"), folder / "croco.pth")
     pool = onnx.helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[8, 8], strides=[8, 8])
@@ -42,7 +51,10 @@ def files(tiny, tmp_path_factory):
     head = {f"trainable_head.{key}": value for key, value in published_head().items()}
     transformer = {f"dino_model.{key}": value for key, value in published_transformer(tiny["vit"], 2).items()}
     torch.save({"model": head | transformer}, folder / "locus.pth")
-    return folder
+    (folder / "pool_of_catalogue.py").write_text(POOL)
+    sys.path.append(str(folder))
+    yield folder
+    sys.path.remove(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +81,7 @@ def models(tiny, files):
         "residual_mlp_dim": {**vit, "head": {"name": "residual_mlp", "hidden": 4, "dim": 16}},
         "linear": {**vit, "head": {"name": "linear", "dim": 5}},
         "locus": {**vit, "head": {"name": "locus", "dim": 5, "width": 8}},
+        "python": {"name": "python", "class": "pool_of_catalogue.Pool", "stride": 8},
         "pretrained": {"name": "pretrained", "path": str(files), "stride": 4},
         "published": {
             "name": "published",
@@ -86,7 +99,7 @@ def models(tiny, files):
 
 def test_all_kinds_are_tested(models):
     parts = [part for model in models.values() for part in parts_of(model)]
-    assert {model["name"] for model in models.values()} == MODELS.keys()
+    assert {model["name"] for model in models.values()} == MODELS.keys() - {COMPUTED}  # which is not a network
     assert {part["backbone"]["name"] for part in parts if part["name"] == "backbone"} == BACKBONES.keys()
     assert {part["head"]["name"] for part in parts if "head" in part} == HEADS.keys()
 
@@ -112,13 +125,13 @@ def test_parts_are_the_members_at_any_depth(models):
 
 
 def test_the_modules_are_those_that_building_imports(models):
-    """Every module that a model's building adds to ``sys.modules`` is listed, or imported by one that is."""
+    """Every module that building a model adds to ``sys.modules`` is listed, or imported by a listed one."""
     kinds = ("compact_cnn", "dense_sift", "transformers", "croco", "onnx", "pretrained", "published", "concat")
     program = (
         "import json, os, sys; import loco.models.build\n"
         "print(json.dumps(sorted(sys.modules)), flush=True)\n"
         "for model in json.loads(sys.argv[1]):\n"
-        "    if os.fork() == 0:\n"  # each is built in a process that has built nothing
+        "    if os.fork() == 0:\n"  # each is built in a process that has built no model before
         "        loco.models.build.build_extractor(model)\n"
         "        print(json.dumps(sorted(sys.modules)), flush=True)\n"
         "        os._exit(0)\n"
@@ -135,12 +148,12 @@ def test_the_modules_are_those_that_building_imports(models):
         missing = {f"loco.models.{module}" for module in modules} - set(after)
         assert added
         assert added <= listed, name
-        if name != "pretrained":  # whose list covers all that a model file can require
+        if name != "pretrained":  # its list contains all modules that a model file can require
             assert not missing, name
 
 
 def test_a_pretrained_model_may_require_what_any_stored_model_requires(models):
-    stored = [model for name, model in models.items() if model["name"] not in ("pretrained", "published")]
+    stored = [model for name, model in models.items() if model["name"] not in ("pretrained", "published", "python")]
     for model in stored:
         assert set(modules_of(model)) < set(modules_of(models["pretrained"]))
 
@@ -187,7 +200,7 @@ MODULES = frozenset(f"loco.models.{path.stem}" for path in (PACKAGE / "models").
 
 
 def imports(module: str) -> set[str]:
-    """Modules of this project that a module's source imports, inside functions and for type checking, too."""
+    """Return the modules of this project that a module imports, also in functions and for type checking."""
     path = PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
     if not path.is_file():
         path = path.with_suffix("") / "__init__.py"
@@ -207,7 +220,7 @@ def is_module(name: str) -> bool:
 
 
 def closure(modules: set[str]) -> set[str]:
-    """The modules, and all of this project that they import directly or by way of others."""
+    """Return the modules, and all modules of this project that they import directly or indirectly."""
     reached, waiting = set(), [*modules]
     while waiting:
         module = waiting.pop()

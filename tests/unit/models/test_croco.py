@@ -1,4 +1,4 @@
-"""CroCo's encoder, against the same network written out plainly in double precision."""
+"""CroCo's encoder, compared with a plain implementation of the network in double precision."""
 
 import argparse
 import math
@@ -17,7 +17,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def published(positions: str, side: int = 4) -> dict:
-    """A tiny file in the published form, decoder included; every weight matters."""
+    """Write a tiny file in the published form, including the decoder; every weight has an effect."""
     draw = torch.Generator().manual_seed(2)
 
     def random(*shape):
@@ -45,7 +45,7 @@ def published(positions: str, side: int = 4) -> dict:
 
 
 def sines(height: int, width: int) -> np.ndarray:
-    """(height * width, DIM): sines then cosines of the column, then of the row, as in MAE."""
+    """Return embeddings (height * width, DIM): sines, then cosines of the column, then of the row, as in MAE."""
     cells = []
     for r in range(height):
         for q in range(width):
@@ -55,7 +55,7 @@ def sines(height: int, width: int) -> np.ndarray:
 
 
 def plain(content: dict, image: np.ndarray, layer: int, norm: bool, base: float | None) -> np.ndarray:
-    """(cells, DIM) tokens of one image (3, H, W): no PyTorch, positions turned as complex numbers."""
+    """Return tokens (cells, DIM) of one image (3, H, W), without PyTorch; positions rotate complex numbers."""
     w = {key: value.double().numpy() for key, value in content["model"].items()}
 
     def normalised(x, name):
@@ -66,7 +66,7 @@ def plain(content: dict, image: np.ndarray, layer: int, norm: bool, base: float 
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
     def turned(x, places):
-        """One head (cells, DIM / HEADS): rows turn its first half, columns its second."""
+        """Compute one head (cells, DIM / HEADS): rows rotate its first half, columns its second half."""
         parts = []
         for half, place in zip(np.split(x, 2, axis=1), places.T):
             quarter = half.shape[1] // 2
@@ -134,7 +134,7 @@ def test_tokens_are_those_of_the_plain_network(tmp_path, positions, base, grid, 
 
 
 def test_sines_are_interpolated_at_other_sizes(tmp_path):
-    """A file for the grid 3 x 7, of bicubically resized sines, would give the same."""
+    """A file with bicubically resized sines for the grid 3 x 7 would give the same features."""
     content = published("cosine")
     torch.save(content, tmp_path / "croco.pth")
     backbone = build(tmp_path / "croco.pth", layer=1)
@@ -148,7 +148,7 @@ def test_sines_are_interpolated_at_other_sizes(tmp_path):
 
 
 def test_rotation_tells_only_where_patches_are_to_each_other(file):
-    """An image of equal patches but two: their features depend on their offset, not on their place."""
+    """In an image of equal patches except two, their features depend on the offset between them only."""
     backbone = build(file, layer=1)
     patch = torch.rand(3, PATCH, PATCH, generator=torch.Generator().manual_seed(3))
 
@@ -161,7 +161,7 @@ def test_rotation_tells_only_where_patches_are_to_each_other(file):
     here, there = distinct((1, 1))[:, 1, 1], distinct((4, 3))[:, 4, 3]
     near, far = distinct((1, 1), (1, 2))[:, 1, 1], distinct((1, 1), (5, 5))[:, 1, 1]
     assert (near - far).abs().max() > 1e-3
-    # Not exact: other patches lie elsewhere around the two places.
+    # Not exact: the other patches have other offsets from the two positions.
     assert (here - there).abs().max() < (near - far).abs().max()
 
 
@@ -187,7 +187,7 @@ def test_settings_of_a_run_are_allowed(tmp_path):
     assert build(tmp_path / "croco.pth").dim == DIM
 
 
-# What users get wrong.
+# Mistakes of users.
 
 
 @pytest.mark.parametrize("layer", [0, 4])

@@ -1,4 +1,4 @@
-"""ONNX files: the same features as PyTorch, for any number of images, or no file."""
+"""ONNX files give the same features as PyTorch for any number of images, or are not written."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _run(path: Path, images: np.ndarray) -> np.ndarray:
 
 def test_an_exported_model_gives_the_same_features(tmp_path: Path) -> None:
     extractor = build_extractor(COMPACT)
-    path, size = tmp_path / "model.onnx", (21, 35)  # no whole number of patches
+    path, size = tmp_path / "model.onnx", (21, 35)  # not a multiple of the patch size
     difference = export_onnx(extractor, path, size)
-    assert extractor.training  # as it was
+    assert extractor.training  # the mode is unchanged
     images = np.random.default_rng([7]).random((4, 3, *size), np.float32)
     with torch.inference_mode():
         expected = extractor.eval()(torch.from_numpy(images)).numpy()
@@ -41,7 +41,7 @@ def test_an_exported_model_gives_the_same_features(tmp_path: Path) -> None:
 
 
 class _Drifting(Encoder):
-    """Gives other features than those that were exported."""
+    """Return other features than those that were exported."""
 
     dim, stride = 4, 2
 

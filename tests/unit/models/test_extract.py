@@ -1,4 +1,4 @@
-"""Features of photographs, in every form in which photographs come."""
+"""Features of photographs, for every form in which photographs are given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loco.models.parts import Encoder, Encoding
 
 
 class _MeanColours(Encoder):
-    """The mean colour of every patch."""
+    """Return the mean colour of every patch."""
 
     dim, stride = 3, 4
 
@@ -100,7 +100,7 @@ def test_a_network_can_learn_from_the_features() -> None:
 
 
 class _Refusing(_MeanColours):
-    """Like the others, until an image is black."""
+    """Fail for a black image."""
 
     def forward(self, images: Tensor) -> Encoding:
         if not images.any():
@@ -113,7 +113,7 @@ def test_features_leave_the_modes_of_all_modules_as_they_were(mode: bool) -> Non
     encoder = _Refusing()
     encoder.tail = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
     extractor = Extractor(encoder).train(mode)
-    encoder.tail[1].train(not mode)  # a mode of its own
+    encoder.tail[1].train(not mode)  # another mode than the rest
     modes = {name: module.training for name, module in extractor.named_modules()}
     assert set(modes.values()) == {True, False}
     extractor.extract(_images())

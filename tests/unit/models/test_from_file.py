@@ -1,4 +1,4 @@
-"""Models whose weights are there already, by configuration."""
+"""Models whose weights are in a local file, by configuration."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ SMALL = {"widths": (2, 2, 2, 2, 2)}
 
 
 def seeing(network: ResidualCNN) -> ResidualCNN:
-    """The network with every convolution passing its first channel on, and every norm doing nothing."""
+    """Return the network with convolutions that pass on their first channel, and norms without effect."""
     with torch.no_grad():
         for layer in network.layers:
             if isinstance(layer, torch.nn.Conv2d):
@@ -27,7 +27,7 @@ def seeing(network: ResidualCNN) -> ResidualCNN:
 @pytest.mark.parametrize(("aligned", "beside"), [(True, 0.0), (False, 3.5)])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_residual_network_is_read_at_the_centres_of_the_patches(stride, aligned, beside, axis):
-    """On an image whose colour is the place, the network says where it looked: the published one 3.5 pixels off."""
+    """If the colour is the position, the output is the position that was read: 3.5 pixels off in the published form."""
     network = seeing(ResidualCNN(2, stride, **SMALL, aligned=aligned))
     grid = (12, 15)
     height, width = (side * stride for side in grid)
@@ -35,7 +35,7 @@ def test_the_residual_network_is_read_at_the_centres_of_the_patches(stride, alig
     image = place.view((-1, 1) if axis == 0 else (1, -1)).expand(3, 1, height, width).transpose(0, 1) + 100
     with torch.no_grad():
         seen = network(torch.zeros(1, 2, *grid), image)[0, 0] * network.std[0, 0, 0] + network.mean[0, 0, 0] - 100
-    middle = slice(4, -4)  # beyond, the mirrored border bends the ramp
+    middle = slice(4, -4)  # beyond, the mirrored border changes the ramp
     wanted = (torch.arange(grid[axis]) + 0.5) * stride + beside
     wanted = wanted.view((-1, 1) if axis == 0 else (1, -1)).expand(grid)
     torch.testing.assert_close(seen[middle, middle], wanted[middle, middle], atol=0.05, rtol=0)
@@ -57,7 +57,7 @@ def test_the_residual_network_has_the_published_size():
 
 @pytest.mark.parametrize(("aligned", "low", "high"), [(True, 0.0, 0.002), (False, 0.03, 0.06)])
 def test_the_residual_starts_at_zero_and_the_aligned_one_grows_slowly(aligned, low, high):
-    """Published, the first step of Adam already gives the residual the batch norm's whole scale."""
+    """In the published form, the first step of Adam already gives the residual the full scale of the batch norm."""
     torch.manual_seed(0)
     network = ResidualCNN(4, 8, widths=(4, 4, 4, 4, 4), aligned=aligned).train()
     features, images = torch.randn(2, 4, 6, 6), torch.rand(2, 3, 48, 48)
@@ -77,7 +77,7 @@ def test_images_too_small_to_mirror_are_refused():
 
 
 def attention_by_hand(x, state, prefix, heads=4, scale=0.125):
-    """A transformer block in plain loops. ``x``: (n, c)."""
+    """Compute a transformer block by plain loops. ``x``: (n, c)."""
 
     def linear(name, y):
         return y @ state[f"{prefix}.{name}.weight"].T + state[f"{prefix}.{name}.bias"]

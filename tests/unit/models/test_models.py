@@ -64,7 +64,7 @@ def test_the_configuration_knows_the_strides_that_are_no_setting():
 
 
 def test_every_feature_is_centred_on_its_cell():
-    """Moving the image by one stride moves the map by one cell, away from the border."""
+    """Shifting the image by one stride shifts the map by one cell, away from the border."""
     image = images(1)
     moved = np.roll(image, 4, axis=2)
     extractor = build_extractor(SIFT)
@@ -73,11 +73,11 @@ def test_every_feature_is_centred_on_its_cell():
 
 
 def test_sift_describes_the_cell_centre():
-    """Mirroring the image mirrors the cells: true only if they are centred."""
+    """Mirroring the image mirrors the cells, which holds only if they are centred."""
     extractor = build_extractor(SIFT)
     image = images(1)
     plain, mirrored = extractor.extract(image)[0], extractor.extract(image[:, ::-1, ::-1].copy())[0]
-    # Turning by 180 degrees turns the 4 x 4 spatial bins and the 8 directions by half.
+    # A rotation by 180 degrees rotates the 4 x 4 spatial bins and the 8 directions by half a turn.
     turned = plain.reshape(4, 4, 8, 12, 16).flip(0, 1).roll(4, dims=2).reshape(128, 12, 16).flip(1, 2)
     inner = (slice(None), slice(5, -5), slice(5, -5))
     similarity = (mirrored[inner] * turned[inner]).sum(dim=0)

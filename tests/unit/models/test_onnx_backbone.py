@@ -1,4 +1,4 @@
-"""Encoders in ONNX form, against the PyTorch networks that they were exported from."""
+"""Encoders in ONNX form, compared with the PyTorch networks from which they were exported."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ MEAN, STD = torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.tensor([0.5, 0.6,
 
 
 class Net(nn.Module):
-    """Two outputs: a map at 1/8 that sees across patches, and the same as tokens after a class token."""
+    """Two outputs: a map at 1/8 that depends on neighbouring patches, and the same as tokens after a class token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def test_a_small_image_lies_at_the_top_left_of_the_mean_colour(net, folder, outp
     expected = reference(net, canvas)[:, :, : shape[0] // 8, : shape[1] // 8]
     found = build(folder / "fixed.onnx", output=output)(x).maps
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(found, reference(net, x), atol=1e-3)  # what is around is seen
+    assert not torch.allclose(found, reference(net, x), atol=1e-3)  # the neighbourhood has an effect
 
 
 @pytest.mark.parametrize("shape", [(24, 40), (48, 8)])
@@ -110,7 +110,7 @@ def test_copies_work(folder):
         torch.testing.assert_close(other(images()).maps, expected, atol=0, rtol=0)
 
 
-# What users get wrong.
+# Mistakes of users.
 
 
 def test_an_image_larger_than_the_input(folder):
@@ -152,7 +152,7 @@ def test_a_model_of_something_else(tmp_path):
 
 
 def test_a_size_that_the_model_refuses(tmp_path):
-    """A network that needs more than the four patches it is tried with."""
+    """A network that requires more than the four patches with which it is tried."""
     export(nn.Conv2d(3, 4, 40, stride=8), tmp_path / "wide.onnx", (64, 64), free=True)
     with pytest.raises(DataError, match="failed on an image of 32 x 32 pixels"):
         build(tmp_path / "wide.onnx")

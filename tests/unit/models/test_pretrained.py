@@ -1,4 +1,4 @@
-"""Models by path and by name, and models given away: what is loaded is what was saved."""
+"""Models by path and by name, and exported models: what is loaded is what was saved."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_what_is_no_model_is_named(trained: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def adapted(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model on a backbone that lies in the folder `weights/vit` of where it was trained."""
+    """Return a model with a backbone in the folder `weights/vit`, relative to where it was trained."""
     place = tmp_path / "training"
     shutil.copytree(hub_folder, place / "weights" / "vit")
     monkeypatch.chdir(place)
@@ -195,7 +195,7 @@ def test_a_concat_of_given_models_needs_them_no_more(trained: Path) -> None:
 def test_a_readme_of_others_is_left_alone(trained: Path, tmp_path: Path) -> None:
     model = loco.load(trained)
     save_pretrained(model, tmp_path / "mine")
-    save_pretrained(model, tmp_path / "mine")  # its own card is written anew
+    save_pretrained(model, tmp_path / "mine")  # a card of this project is replaced
     (tmp_path / "mine" / "README.md").write_text("my notes")
     with pytest.raises(DataError, match=r"not a model card[\s\S]*README.md"):
         save_pretrained(model, tmp_path / "mine")

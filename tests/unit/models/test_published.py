@@ -23,7 +23,7 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.2
 WIDTHS = (3, 4, 4, 6, 6, 16)
 SIDE = {"vit": 48, "dinov2": 42}  # images whose grid is that of the pretraining
 PATCH = {"vit": 8, "dinov2": 14}
-NAMES = [  # of a block's parts: transformers', the published
+NAMES = [  # parts of a block: the name in transformers, and the published name
     ("layernorm_before", "norm1"),
     ("layernorm_after", "norm2"),
     ("norm1", "norm1"),
@@ -44,7 +44,7 @@ def images(side):
 
 
 def published_transformer(backbone, blocks):
-    """The tiny backbone's weights under the names of DINO's code."""
+    """Return the weights of the tiny backbone under the names of DINO's code."""
     own = build_backbone(backbone).state_dict()
     weights = {
         "cls_token": own["embeddings.cls_token"],
@@ -69,7 +69,7 @@ def published_transformer(backbone, blocks):
 
 
 def published_cnn():
-    """LoCo's residual network: its modules in one list, so numbered through."""
+    """LoCo's residual network, whose modules are in one list, and so are numbered consecutively."""
     torch.manual_seed(0)
     weights, number, before = {}, 0, 3
     for layer, after in enumerate(WIDTHS):
@@ -103,7 +103,7 @@ def published_head(width=8, dim=5):
 
 
 def transformer_by_hand(w, x, patch, blocks, heads=2, scale=None):
-    """(b, 1 + n, c) tokens after some blocks, from published weights alone."""
+    """Return tokens (b, 1 + n, c) after some blocks, from published weights only."""
     x = F.conv2d(x, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=patch).flatten(2).mT
     x = torch.cat([w["cls_token"].expand(len(x), -1, -1), x], dim=1) + w["pos_embed"]
     for n in range(blocks):
@@ -141,7 +141,8 @@ def cnn_by_hand(w, x, rows, columns, patch):
         number += 4 if layer < 3 else 3
     out = torch.empty(len(x), x.shape[1], rows, columns)
     for r in range(rows):
-        for q in range(columns):  # cell i was taken to be centred at pixel 8 i, the first pixel's centre being 0
+        # Cell i was taken to be centred at pixel 8 i, where the centre of the first pixel is 0.
+        for q in range(columns):
             v, u = (((i + 0.5) * patch - 0.5) / 8 for i in (r, q))
             v, u = min(v, x.shape[2] - 1), min(u, x.shape[3] - 1)
             top, left = int(v), int(u)
@@ -233,7 +234,7 @@ def test_blocks_that_locus_tuned_come_from_the_file_and_are_kept(tiny, tmp_path,
 
 
 def foreign(monkeypatch, name, **members):
-    """A class as another program defines it; its module goes when the patch is undone."""
+    """A class as another program defines it; its module is removed when the patch is undone."""
     module, _, short = name.rpartition(".")
     made = type(short, (), {"__module__": module, **members})
     for number in range(1, name.count(".") + 1):
@@ -372,7 +373,7 @@ def without(weights, *keys):
             r"of another shape: head\.layers\.1\.bias \(9,\) for \(3,\)",
         ),
         (lambda w: {**w, "decoder.bias": torch.zeros(9)}, r"another model(.|\n)*decoder\.bias"),
-        # Only what stands at the start of a name is a wrapping.
+        # Only a prefix of the name is a wrapper.
         (lambda w: {k.replace("pretrained_model.", "dino_model."): v for k, v in w.items()}, r"dino_model\.blocks"),
         (lambda w: {**w, "layers.3.filt": torch.ones(3, 1, 4, 4) / 16}, "blur filter"),
         (lambda w: {k: v for k, v in w.items() if not k.startswith("layers.")}, r"no layers\.\*"),
@@ -385,9 +386,9 @@ def without(weights, *keys):
         (lambda w: {**w, "pretrained_model.blocks.2.norm1.bias": torch.ones(16)}, "another backbone"),
         (
             lambda w: {k: v for k, v in w.items() if "blocks.9" not in k} | {"epoch": 3},
-            "no weights in the expected places",
+            "the file contains no weights",
         ),
-        (lambda w: {"state_dict": [1, 2]}, "no weights in the expected places"),
+        (lambda w: {"state_dict": [1, 2]}, "the file contains no weights"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(tiny, tmp_path, damage, problem):

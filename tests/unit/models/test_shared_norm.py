@@ -1,4 +1,4 @@
-"""Batch normalisation of a batch that several processes hold, against the same batch in one."""
+"""Batch normalisation of a batch that is distributed over several ranks, compared with the same batch on one rank."""
 
 import pytest
 import torch

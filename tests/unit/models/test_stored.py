@@ -1,4 +1,4 @@
-"""Model files whose configuration or weights are not what a training writes."""
+"""Model files whose configuration or weights were not written by a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import loco
 from loco.cli import main
 from loco.errors import ConfigError, DataError
 from loco.models import build_extractor, load, load_weights, read_content, save_extractor
-from loco.models.options import MOST_PARAMETERS, construct_network
+from loco.models.options import MAX_PARAMETERS, construct_network
 from tests.unit.models.conftest import write_model
 
 CNN = {"name": "compact_cnn", "dim": 8, "widths": [8, 8], "blocks": 1}
@@ -71,7 +71,7 @@ def write(path: Path, model: object, weights: dict[str, torch.Tensor] | None = N
         ({**CNN, "widths": [8] * 1000}, "`widths` must be a list"),
         ({**CNN, "widths": [8, "8"]}, "must be an integer"),
         ({**CNN, "widths": [8, 9]}, "multiples of 8"),
-        ({**CNN, "widths": [80000, 80000]}, f"at most {MOST_PARAMETERS}"),
+        ({**CNN, "widths": [80000, 80000]}, f"at most {MAX_PARAMETERS}"),
         ({**SIFT, "stride": 0}, "`stride` must be an integer"),
         ({**SIFT, "stride": 10**6}, "`stride` must be an integer"),
         ({**SIFT, "keypoint_size": -1}, "`keypoint_size`"),
@@ -152,7 +152,7 @@ def test_a_network_of_any_size_is_measured_without_its_memory():
     torch.manual_seed(0)
     built = construct_network("a layer", torch.nn.Linear, {"in_features": 3}, out_features=2)
     torch.manual_seed(0)
-    assert torch.equal(built.weight, torch.nn.Linear(3, 2).weight)  # measuring draws nothing
+    assert torch.equal(built.weight, torch.nn.Linear(3, 2).weight)  # measuring does not draw random numbers
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -1,4 +1,4 @@
-"""A room to look at: two boxes in a larger one, seen by cameras around its middle, with exact depth."""
+"""A room to visualise: two boxes in a larger one, seen by cameras around its centre, with exact depth."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture(scope="session")
 def sparse_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    """Frames and correspondences of a simulated scene whose 3D points are those of a COLMAP model: no depth."""
+    """Return frames and correspondences of a simulated scene with the 3D points of a COLMAP model, without depth."""
     folder = tmp_path_factory.mktemp("sparse")
     image = {"height": 96, "width": 128}
     simulate_scene(
@@ -60,13 +60,13 @@ def sparse_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture
 def rows_as_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables and figures show the rows of the metric files as they are, instead of scores computed from the items."""
+    """Make tables and figures show the rows of the metric files instead of scores computed from the items."""
     for module in (summary, scores, ablations):
         monkeypatch.setattr(module, "summarise", _rows_as_scores)
 
 
 def _rows_as_scores(metrics: Iterable[Metrics], titles: dict[str, str]) -> pd.DataFrame:
-    """The table of ``summarise``, of rows averaged over seeds; only the best is best."""
+    """Return the table of ``summarise`` from rows averaged over seeds; only the best row is marked as best."""
     order = list(titles)
     lines = [
         dict(zip(KEYS, (m.benchmark, m.split, m.experiment, titles[m.experiment], r.metric, r.condition, r.unit)))
@@ -84,7 +84,7 @@ def _rows_as_scores(metrics: Iterable[Metrics], titles: dict[str, str]) -> pd.Da
 
 @pytest.fixture
 def draw_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Draws figures by a function of the folder that they go to, and again: they are whole, alike, and not blank."""
+    """Draw figures twice by a function of the output folder; they are complete, equal, and not blank."""
 
     monkeypatch.setitem(STYLE, "savefig.dpi", 80)
 
@@ -137,7 +137,7 @@ def write_scene(folder: Path, cameras: int) -> Scene:
 
 
 def _pose(k: int, cameras: int) -> np.ndarray:
-    """On a circle, looking across the middle of the room and a little down."""
+    """Return poses on a circle, looking across the centre of the room and a little down."""
     turn = 2 * np.pi * k / cameras
     centre = np.array([2.2 * np.cos(turn), 1.8 * np.sin(turn), 1.5 + 0.2 * (-1) ** k])
     forward = np.array([0.2, 0.1, 0.7]) - centre
@@ -150,9 +150,9 @@ def _pose(k: int, cameras: int) -> np.ndarray:
 
 
 def _render(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth (h, w) and colour (h, w, 3) uint8, by the slab method: rays leave the room and enter the boxes."""
+    """Return depth (h, w) and colour (h, w, 3) uint8, by the slab method: rays leave the room and enter the boxes."""
     centre, uv = pose[:3, 3], pixel_centres(*SIZE)
-    rays = backproject(uv, np.ones(SIZE), INTRINSICS, pose) - centre  # z-depth 1: so lengths are z-depths
+    rays = backproject(uv, np.ones(SIZE), INTRINSICS, pose) - centre  # with z = 1, ray parameters are z-depths
     depth = np.maximum(*((ROOM - centre)[:, None, None] / rays)).min(axis=-1)
     for box in BOXES:
         slabs = (box - centre)[:, None, None] / rays
@@ -164,6 +164,6 @@ def _render(pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _waves(points: np.ndarray, channels: int = 48) -> np.ndarray:
-    """Features of the place alone: cosines of random waves over the room."""
+    """Return features that depend on the location only: cosines of random waves over the room."""
     rng = np.random.default_rng(5)
     return np.cos(points @ rng.normal(scale=1.2, size=(3, channels)) + rng.uniform(0, 2 * np.pi, channels))

@@ -1,4 +1,4 @@
-"""Metric files: what is written is read, what is unusable is refused, tables take no stale numbers."""
+"""Metric files: what is written is read, invalid files are refused, and tables contain no outdated numbers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def content_of(file: Path) -> dict:
 
 
 def rewrite(file: Path, content: dict, version: int = VERSION, record: Record | None = RECORD) -> None:
-    """Write a document that is whole, whatever its content."""
+    """Write a document with a valid content id and arbitrary content."""
     write_json(file, content, FORMAT, version, record)
 
 
@@ -149,7 +149,7 @@ def test_wrong_types_are_refused_with_their_place(file: Path, place: tuple, valu
 def test_damage_under_a_valid_content_id_is_read_or_refused_with_the_name_of_the_file(
     file: Path, data: st.DataObject
 ) -> None:
-    """As by a tool that knows how to seal a file: the content id then says nothing, and the structure must."""
+    """As by a program that can write a valid content id: then only the structure shows the fault."""
     whole = file.with_suffix(".whole")
     if not whole.exists():
         whole.write_bytes(file.read_bytes().replace(read_content_id(file).encode(), BLANK.encode()))
@@ -171,7 +171,7 @@ def test_damage_under_a_valid_content_id_is_read_or_refused_with_the_name_of_the
 
 
 def test_a_file_of_version_1_is_refused(file: Path) -> None:
-    """Those had a `passport`, and no content id."""
+    """Files of version 1 had a `passport`, and no content id."""
     file.write_text(json.dumps({"format": FORMAT, "version": 1, "passport": {}, **content_of(file)}))
     with pytest.raises(DataError, match=r"(?s)earlier version.*seed3\.json"):
         read_metrics(file)

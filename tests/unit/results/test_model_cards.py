@@ -1,4 +1,4 @@
-"""Model cards: every number on them is that of a file, and none is of another run."""
+"""Model cards: every number on them is that of a file of the same run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The captions of the report render as Snakemake renders them, with the default configuration, to sound text."""
+"""The captions of the report render as in Snakemake, with the default configuration, to valid text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINKS = "\n\n" + "".join(f".. _{target}: javascript:show('{target}')\n" for targ
 
 
 def rendered(caption: Path, config: dict[str, Any] = CONFIG, **params: Any) -> tuple[str, str]:
-    """Text and HTML of a caption, by the settings of ``snakemake.report``; warnings of docutils are errors."""
+    """Return text and HTML of a caption, by the settings of ``snakemake.report``; warnings of docutils are errors."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(caption.read_text(encoding="utf-8") + LINKS)
     text = template.render(snakemake=SimpleNamespace(config=config, params=params))
@@ -54,7 +54,7 @@ def test_first_page_has_one_bullet_per_experiment() -> None:
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=lambda benchmark: benchmark.name)
 def test_tables_are_captioned_by_the_catalogue(benchmark) -> None:
-    # Benchmarks that the default configuration leaves out have settings of any kind.
+    # Benchmarks that the default configuration omits have arbitrary settings.
     config = {"benchmarks": {benchmark.name: {"matches": 1000, "descriptors": [{"name": "gem"}]}}}
     settings = CONFIG["benchmarks"].get(benchmark.name, config["benchmarks"][benchmark.name])
     template = ROOT / "report" / "benchmark.rst"

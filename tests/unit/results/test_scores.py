@@ -1,4 +1,4 @@
-"""Numbers of tables against numbers worked out by hand, and against other ways to compute them."""
+"""Numbers of tables, compared with numbers computed by hand, and by other methods."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def matched(experiment: str, recalls: list[float | None], seed: Seed = 0, angles
 
 
 def test_differences_are_taken_item_by_item() -> None:
-    """Scores that vary widely, and differ by the same everywhere: the interval is that of the differences, a point."""
+    """Scores vary widely but differ by a constant, so the interval of the difference has length zero."""
     table = differences(
         [matched("exact", [0.15, 0.65, 0.95, 0.35]), matched("sift", [0.1, 0.6, 0.9, 0.1])], TITLES, [("exact", "sift")]
     ).set_index("condition")
@@ -62,7 +62,7 @@ def test_seeds_are_compared_with_their_own() -> None:
     runs += [matched("sift", [0.2 - seed / 10] * 4, seed) for seed in (0, 1)]
     first = differences(runs, TITLES, [("exact", "sift")]).iloc[0]
     assert first[["value", "seeds"]].tolist() == pytest.approx([0.4, 2])
-    assert first["low"] == pytest.approx(0.4 - student.ppf(0.975, 1) * 0.1)  # of 0.3 and 0.5, whatever the items
+    assert first["low"] == pytest.approx(0.4 - student.ppf(0.975, 1) * 0.1)  # of 0.3 and 0.5, for any items
     assert first["high"] == 1.0  # differences of fractions are not larger
     assert first["std"] == pytest.approx(0.2 / 2**0.5)
     with pytest.raises(DataError, match="no metric file of pixel_correspondence / houses / sift / 1 to compare with"):
@@ -92,7 +92,7 @@ def test_certain_differences_are_bold_and_signed(tmp_path: Path) -> None:
     (line,) = lines_with((tmp_path / "d.md").read_text(), "CNN")
     assert "**+5.0** [+5.0, +5.0]" in line
     assert "| -10.0 |" in line
-    assert "**" not in line.rpartition("| ")[0].rpartition("| ")[2]  # all: the interval holds zero
+    assert "**" not in line.rpartition("| ")[0].rpartition("| ")[2]  # all: the interval contains zero
     assert r"CNN, 50 \% \& more\_ $-$ a|b & \textbf{+5.0}" in (tmp_path / "d.tex").read_text()
     assert r"\label{tab:pixel_correspondence_differences}" in (tmp_path / "d.tex").read_text()
 
@@ -119,7 +119,7 @@ def toyed(
 
 @pytest.mark.usefixtures("toy")
 def test_medians_differ_by_the_median_of_the_differences() -> None:
-    """Not by the difference of the medians, which is 2 here."""
+    """The median of the differences is not the difference of the medians, which is 2 here."""
     one = differences([toyed("exact", [1, 5, 9]), toyed("sift", [0, 3, 12])], TITLES, [("exact", "sift")]).iloc[0]
     assert (one["value"], one["unit"], one["n"]) == (1, "m", 3)
 
@@ -142,12 +142,12 @@ def test_failures_of_seeds_count_with_their_signs() -> None:
     runs += [toyed("exact", [1.0, 3.0, 4.0], 1), toyed("sift", [inf, 1.0, 1.0], 1)]
     first = differences(runs, TITLES, [("exact", "sift")]).iloc[0]
     assert first["value"] == 2.5  # of inf, 2, 3, -inf, 2, 3
-    assert first["std"] == pytest.approx(0.5**0.5)  # of the seeds' own: median of inf, 2, 3 and of -inf, 2, 3
+    assert first["std"] == pytest.approx(0.5**0.5)  # per seed: the median of inf, 2, 3 and of -inf, 2, 3
 
 
 @pytest.mark.usefixtures("toy")
 def test_what_one_of_two_cannot_do_is_not_a_difference_of_zero() -> None:
-    """An extractor without a class token has no number to rank by; its items are there all the same."""
+    """An extractor without a class token has no score, but its items exist."""
     runs = [toyed("exact", [float("nan")] * 3, statistic="mean"), toyed("sift", [1.0, 2.0, 3.0], statistic="mean")]
     assert pd.isna(differences(runs, TITLES, [("exact", "sift")]).iloc[0]["value"])
 

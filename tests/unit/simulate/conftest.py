@@ -38,7 +38,7 @@ def renderer(house: House) -> Renderer:
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene "a", written as raw Matterport3D."""
+    """Write a scene "a" as raw Matterport3D."""
     directory = tmp_path_factory.mktemp("raw") / "a"
     simulate_scene("matterport3d", directory, "a", SETTINGS)
     return directory
@@ -46,7 +46,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def empty_room() -> House:
-    """A room of 4 x 5 x 2.5 m without openings: a box with closed-form depth."""
+    """Return a room of 4 x 5 x 2.5 m without openings: a box with closed-form depth."""
     room = Room(np.array([1.0, -2.0]), np.array([5.0, 3.0]), 2.5)
     designs = [structure.floor(room, 0), structure.ceiling(room, 0), *(structure.wall(room, k, 0, 0) for k in range(4))]
     parts = [(number, design.parts[0].solid) for number, design in enumerate(designs)]  # without the skirting

@@ -62,14 +62,14 @@ def test_it_turns_around_once_on_a_loop_tilting_and_rolling_a_little(walk: Walk)
     level /= np.linalg.norm(level, axis=1, keepdims=True)
     roll = np.degrees(np.arccos(np.clip(np.sum(level * rotation[:, :, 0], axis=1), -1, 1)))
     assert 2 < roll.max() <= 3 + 1e-6
-    assert (rotation[:, 2, 1] < -0.9).all()  # the image's down is down
+    assert (rotation[:, 2, 1] < -0.9).all()  # the camera is upright
     radius = np.linalg.norm(centres[:, :2] - centres[:, :2].mean(axis=0), axis=1)
     np.testing.assert_allclose(radius, radius[0])
     assert 0.1 < radius[0] <= 0.3
 
 
 def test_consecutive_frames_see_the_same_things(walk: Walk, photos: list[Photo]) -> None:
-    """Of 24 frames, 15 degrees apart: most points of one are in the next, and are not hidden there."""
+    """For 24 frames, 15 degrees apart, most points of a frame are in the next one, and are not occluded there."""
     for one, other in pairwise(photos):
         points = backproject(pixel_centres(*walk.size), one.view.depth, walk.intrinsics, one.pose)
         uv, z = project(points, walk.intrinsics, other.pose)
@@ -100,7 +100,7 @@ def test_exact_depth_is_that_of_the_view_and_changes_no_colour(photos: list[Phot
 
 
 def test_exposure_drifts_slowly(walk: Walk, photos: list[Photo]) -> None:
-    """Undo shoulder and gamma: what light became which number gives the gain of each frame."""
+    """Invert shoulder and gamma: the light of a pixel relative to its radiance is the gain of the frame."""
     height, width = walk.size
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     stops = []

@@ -44,7 +44,7 @@ def test_plan_rooms_are_habitable_disjoint_and_joined(rooms: int, repetition: fl
 
 
 def test_doors_are_open(house: House) -> None:
-    """A ray through the middle of each doorway, above any leaf's handle, flies from one room into the other."""
+    """A ray through the centre of each doorway, above the handle of a door, passes from one room into the other."""
     scene = ray_scene(house)
     doors = [(room, o) for room in house.rooms for o in room.openings if o.to is not None]
     assert doors
@@ -90,7 +90,7 @@ def test_furniture_faces_point_outwards(kind: str) -> None:
 
 
 def test_furniture_does_not_intersect(house: House) -> None:
-    """No vertex of a piece lies well inside the box that another piece of simple shape fills."""
+    """No vertex of a piece is well inside the box that another piece of simple shape fills."""
     solid = {"wardrobe", "chest of drawers", "nightstand", "refrigerator", "tv stand", "cabinet", "bathtub"}
     points = {
         k: house.vertices[house.triangles[house.instance == k]].reshape(-1, 3) for k in range(len(house.instances))
@@ -140,7 +140,7 @@ def test_house_is_decided_by_seed_and_name() -> None:
 
 
 def test_tiles_repeat_after_two() -> None:
-    """A checkerboard without noise: equal two tiles further, different one further."""
+    """A checkerboard without noise is equal two tiles further, and different one tile further."""
     colours = np.array([[0.2, 0.2, 0.2], [0.8, 0.8, 0.8], [0.5, 0.5, 0.5]])
     material = Material("tiles", colours, scale=0.5)
     middles = np.array([[0.25, 0.25, 0], [0.75, 0.25, 0], [1.25, 0.25, 0], [0.75, 0.75, 0]])
@@ -160,7 +160,7 @@ def _labelled(house: House, label: str) -> list[int]:
 
 
 def _shape(house: House, number: int) -> tuple[float, ...]:
-    """Coordinates in the object's own frame: equal for copies of a design."""
+    """Return coordinates in the frame of the object, which are equal for copies of a design."""
     instance = house.instances[number]
     points = house.vertices[house.triangles[house.instance == number][:, 0]] - instance.pose[:3, 3]
     return tuple(np.round(points @ instance.pose[:3, :3], 3).max(axis=0).tolist())

@@ -1,4 +1,4 @@
-"""Simulated photographs of a plane: the written homographies say where everything is seen."""
+"""Simulated photographs of a plane: the written homographies state where every point is seen."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def members(raw: Path, kind: str) -> dict[str, bytes]:
 
 
 def read_conf(raw: Path) -> list[tuple[str, str, np.ndarray, np.ndarray]]:
-    """(depth name, colour name, intrinsics and camera-to-world as they stand in the file)."""
+    """Return (depth name, colour name, intrinsics and camera-to-world as in the file)."""
     text = members(raw, "undistorted_camera_parameters")["a/undistorted_camera_parameters/a.conf"].decode()
     scans, intrinsics = [], None
     for line in text.splitlines():
@@ -83,14 +83,14 @@ def test_cameras_tilt_up_level_and_down_and_are_not_alike(raw: Path) -> None:
     for _, colour, _, pose in read_conf(raw):
         tilt = {"0": 30, "1": 0, "2": -30}[colour[-7]]
         assert -pose[2, 2] == pytest.approx(np.sin(np.radians(tilt)), abs=1e-6)
-        assert pose[2, 1] > 0.8  # the image's up is up
+        assert pose[2, 1] > 0.8  # the camera is upright
         np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-6)
         assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
     assert len({k.tobytes() for _, _, k, _ in read_conf(raw)}) == 3
 
 
 def test_depth_images_agree_with_the_mesh_seen_from_the_conf(raw: Path) -> None:
-    """By the format's own rules, in float64: ray through each pixel, x right, y up, -z forward, origin bottom left."""
+    """By the rules of the format, in float64: rays through pixels, x right, y up, -z forward, origin bottom left."""
     depths, mesh = members(raw, "undistorted_depth_images"), read_mesh(raw)
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     scene.add_triangles(
@@ -111,7 +111,7 @@ def test_depth_images_agree_with_the_mesh_seen_from_the_conf(raw: Path) -> None:
         rays = local @ pose[:3, :3].T
         rays = np.concatenate([np.broadcast_to(pose[:3, 3], rays.shape), rays], -1).astype(np.float32)
         exact = scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)["t_hit"].numpy()
-        assert np.isfinite(exact).all()  # the mesh leaves no gaps, panes included
+        assert np.isfinite(exact).all()  # the mesh has no gaps, including panes
         valid = measured > 0
         error = np.abs(measured - exact)[valid]
         sigma = (0.0012 + 0.0019 * np.maximum(exact - 0.4, 0) ** 2)[valid] + 0.25e-3

@@ -45,7 +45,7 @@ def test_depth_and_instance_of_an_empty_room_are_those_of_a_box(empty_room: Hous
 
 
 def test_light_falls_off_from_the_lamp(empty_room: House) -> None:
-    """Straight below the lamp the floor gets power / pi / distance^2; far corners get less."""
+    """Directly below the lamp the floor gets power / pi / distance^2; far corners get less."""
     light = Renderer(empty_room).light.lamps
     floor = np.abs(empty_room.vertices[:, 2]) < 1e-6
     facing_up = floor & (empty_room.normals[:, 2] > 0.9)
@@ -71,7 +71,7 @@ def test_points_of_the_exact_depth_lie_on_the_mesh_and_on_their_instance(
 
 
 def test_gloss_makes_one_point_look_different_from_two_sides(empty_room: House) -> None:
-    """Matt surfaces keep their light, polished ones do not."""
+    """Matt surfaces look equally bright from everywhere, polished ones do not."""
 
     def change(gloss: float) -> float:
         house = replace(empty_room, materials=[replace(empty_room.materials[0], gloss=gloss)])
@@ -127,7 +127,7 @@ def test_sensor_depth_is_near_where_it_is_and_missing_where_specified() -> None:
     assert 0.6 < (seen[100:150, 50:100] == 0).mean() < 1  # dark
     assert 0.3 < (seen[200:, :100] == 0).mean() < 1  # shiny and oblique
     good = seen[30:90, :150]
-    assert (good > 0).all()  # nothing else is lost
+    assert (good > 0).all()  # no other depth is lost
     assert np.std(good) == pytest.approx(depth_noise(np.array(2.0)), rel=0.05)
     assert np.mean(good) == pytest.approx(2.0, abs=2e-4)
 

@@ -1,4 +1,4 @@
-"""The manifests of all scenes, as a table and as one verdict: none of another check or configuration is taken."""
+"""The manifests of all scenes, as a table and one result; those of another check or configuration are refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_scenes_must_pass(tmp_path):
     with pytest.raises(DataError, match=r"1 of 2 scenes[\s\S]*flats/birch[\s\S]*b.zip is truncated"):
         check_all.run([whole, broken], RECIPES, tmp_path / "all.txt")
     assert not (tmp_path / "all.txt").exists()
-    check_table.run([whole, broken], RECIPES, SIZES, tmp_path / "checks.csv")  # lists the broken one, too
+    check_table.run([whole, broken], RECIPES, SIZES, tmp_path / "checks.csv")  # lists the scene with problems, too
     assert "flats,birch,no,1" in (tmp_path / "checks.csv").read_text()
 
 

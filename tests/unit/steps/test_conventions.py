@@ -1,4 +1,4 @@
-"""Conventions of raw files that the configuration states reach every step that reads them."""
+"""Conventions of raw files that are set in the configuration reach every step that reads the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check_recipe(**conventions: float) -> Recipe:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A wall 2 m ahead, in units of 0.2 mm that no file states."""
+    """Write a wall 2 m away, in units of 0.2 mm that no file states."""
     folder = tmp_path / "raw" / "wall"
     for kind in ("color", "depth"):
         (folder / kind).mkdir(parents=True)

@@ -16,7 +16,7 @@ SETTINGS = {"stride": 4, "overlap_tolerance": 0.05}
 
 
 def turning(n: int) -> np.ndarray:
-    """Poses of a camera that turns once around, a little off the middle of the room."""
+    """Return poses of a camera that rotates once about a point near the centre of the room."""
     poses = np.stack([np.eye(4)] * n)
     poses[:, :3, :3] = Rotation.from_rotvec(np.arange(n)[:, None] * [0, 2 * np.pi / n, 0]).as_matrix()
     poses[:, :3, 3] = (0.5, 0.1, -0.2)
@@ -45,7 +45,7 @@ def test_points_of_a_room_lie_on_its_walls_and_neighbours_overlap(tmp_path):
         points, overlap = found["points"][:], found["overlap"][:]
         assert found["valid"][:].all()
     to_wall = np.abs(np.abs(points) - np.array([2.5, 1.25, 2.0])).min(axis=-1)
-    # But for the patches in the corners of the room, whose four pixels lie on two walls.
+    # Except for the patches in the corners of the room, whose four pixels are on two walls.
     assert np.mean(to_wall < 1e-5) > 0.9
     assert to_wall.max() < 0.02
     assert (np.diag(overlap) == 1).all()

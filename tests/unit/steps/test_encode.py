@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of frames, stored in half precision."""
+"""Outputs of a frozen encoder for frames, stored in half precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loco.storage import Encoded, Frames
 
 
 class _Scaled(Encoder):
-    """The mean colour of every patch, times a factor."""
+    """Return the mean colour of every patch, times a factor."""
 
     dim, stride = 3, 4
 

@@ -1,4 +1,4 @@
-"""Features of a scene's frames, as they are written for the benchmarks."""
+"""Features of the frames of a scene, as they are written for the benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ N, SIZE = 11, (8, 12)  # more frames than are extracted at a time, and not a mul
 
 
 class _Colours(Encoder):
-    """The mean colour of every patch, and of the whole image as the class token."""
+    """Return the mean colour of every patch, and of the whole image as the class token."""
 
     dim, stride, token_dim = 3, 4, 3
 
@@ -28,7 +28,7 @@ class _Colours(Encoder):
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch):
-    """Paths of a file of frames, of what is stored of them, and of the features to be written; and the images."""
+    """Return the images, and paths of the frames, of the stored encoder outputs, and of the features to be written."""
     monkeypatch.setattr(extract, "build_extractor", lambda model, seed: Extractor(_Colours()))
     rgb = np.random.default_rng(0).integers(1, 255, (N, *SIZE, 3), np.uint8)
     names, cameras = [f"{i}" for i in range(N)], (np.tile(np.eye(3), (N, 1, 1)), np.tile(np.eye(4), (N, 1, 1)))

@@ -12,7 +12,7 @@ from loco.training.pca import components
 
 
 def cells(n: int, seed: int = 0) -> torch.Tensor:
-    """(n, 6, 5, 4) maps, correlated, with a mean far from zero."""
+    """Return (n, 6, 5, 4) maps, correlated, with a mean far from zero."""
     rng = torch.Generator().manual_seed(seed)
     mixed = torch.randn(n, 5, 4, 6, generator=rng) @ torch.randn(6, 6, generator=rng)
     return (mixed + 10 * torch.randn(6, generator=rng)).permute(0, 3, 1, 2)

@@ -41,7 +41,7 @@ def test_equal_runs_give_equal_files(pristine, tmp_path):
 
 
 def test_frames_with_too_many_holes_are_dropped_and_counted(pristine, tmp_path, monkeypatch):
-    """Without a mesh, the sensor's own holes decide."""
+    """Without a mesh, holes are those of the sensor."""
     monkeypatch.setattr("loco.datasets.matterport3d.Matterport3DScene.mesh", lambda self: None)
     with prepare(pristine, tmp_path / "all.h5", max_hole_fraction=1.0) as frames:
         holes = dict(zip(frames.names, (frames["source"][:] == 3).mean(axis=(1, 2))))
@@ -60,7 +60,7 @@ RECIPE = Recipe("frames", "f0", {"format": "matterport3d", **SETTINGS}, {"check_
 
 
 def run_steps(raw, folder, recipe=RECIPE, **files):
-    """Check the scene and prepare its frames, as the workflow does."""
+    """Check the scene and prepare its frames, as in the workflow."""
     check_scene.run(CHECK, raw, folder / "manifest.json", "houses", "house")
     frames.run(recipe, folder / "manifest.json", raw, folder / "house.h5", "houses", "house", **files)
 

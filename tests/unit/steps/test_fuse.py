@@ -18,7 +18,7 @@ SETTINGS = {"voxel": 0.03, "max_depth": 6.0}
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """The same walk with exact depth (7-Scenes: a depth camera beside the colour camera) and as sensed."""
+    """Return the same camera path with exact depth (7-Scenes: with a separate depth camera) and with sensor noise."""
     raw = tmp_path_factory.mktemp("raw")
     simulate_scene("seven_scenes", raw / "exact", "house", MADE | {"exact_depth": True})
     simulate_scene("posed_rgbd", raw / "sensed", "house", MADE)

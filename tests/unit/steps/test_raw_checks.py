@@ -1,4 +1,4 @@
-"""The check of a raw scene as a step: what it finds goes into the manifest, with how the scene was made."""
+"""The check of a raw scene as a step: its findings are in the manifest, with the description of the scene."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MADE = Recipe("check_scene", "c0", {"format": "matterport3d", "decode": "all"}, 
 
 
 def checked(format: str, raw: Path, scene: str, decode: str) -> dict:
-    """What a check finds: here, what it was called with."""
+    """Return the findings of a check: here, the arguments with which it was called."""
     problems = [f"{format} {raw} {decode}"]
     return {"scene": scene, "ok": False, "problems": problems, "files": [], "digest": "d"}
 

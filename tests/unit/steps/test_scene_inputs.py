@@ -1,4 +1,4 @@
-"""Files of many scenes are checked before any of them is used: as planned, of the same frames, of known datasets."""
+"""Files of many scenes are checked before any is used: they are as planned, of the same frames, of known datasets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_correspondences(path: Path, frames_id: str, scene: str = "ash", recipe
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> list[tuple[Path, Path]]:
-    """Frames and correspondences of two scenes."""
+    """Write frames and correspondences of two scenes."""
     paths = []
     for scene in ("ash", "birch"):
         frames, correspondences = (tmp_path / kind / f"{scene}.h5" for kind in ("frames", "correspondences"))
@@ -75,7 +75,7 @@ def test_correspondences_of_another_recipe_are_refused_though_their_frames_are_r
 def test_files_of_other_frames_are_refused(scenes):
     frames, correspondences = scenes[0]
     old = read_content_id(frames)
-    new = write_frames(frames, value=2.0)  # as planned, but made anew since: from other raw data, say
+    new = write_frames(frames, value=2.0)  # as planned, but made again since, for example from other raw data
     assert new != old
     with pytest.raises(DataError) as caught:
         check_scenes(scenes, KINDS, RECIPE)

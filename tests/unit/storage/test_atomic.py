@@ -65,7 +65,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer_of_the_file(tm
     other = start_writer(tmp_path / "ash.h5")
     other.kill()
     other.wait()
-    assert len(temporary_files(tmp_path)) == 3 - 1  # the second writer of cedar removed what the first had left
+    # The second writer of cedar removed the file that the first had left.
+    assert len(temporary_files(tmp_path)) == 3 - 1
     write_text(tmp_path / "cedar.h5", "whole")
     assert [path.name.split(".")[1] for path in temporary_files(tmp_path)] == ["ash"]
     assert (tmp_path / "cedar.h5").read_text() == "whole"

@@ -1,4 +1,4 @@
-"""Content ids: a change of any bit of a file of any kind is noticed."""
+"""Content ids: a change of any bit of a file of any kind is detected."""
 
 from __future__ import annotations
 

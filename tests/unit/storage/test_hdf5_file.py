@@ -1,4 +1,4 @@
-"""No failed write into an HDF5 file is lost, whatever libhdf5 and h5py make of it."""
+"""Every failed write into an HDF5 file is reported, in all ways in which libhdf5 and h5py handle it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_frame_that_was_not_written_is_noticed(tmp_path):
 
 @pytest.fixture
 def no_room():
-    """Let no file of this process grow past 64 KB, as a full disk would."""
+    """Limit every file that this process writes to 64 KB, like a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
@@ -105,7 +105,7 @@ def test_running_out_of_room_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk_is_one_message_and_no_crash(tmp_path):
-    """In a process of its own, which also has to end in order: libhdf5 used to crash when it closed such a file."""
+    """In a separate process, which must also exit normally: libhdf5 used to crash when it closed such a file."""
     program = f"""
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""JSON documents: what is written is read; what is not strict JSON, or not of the schema, is refused by name."""
+"""JSON documents: what is written is read; invalid JSON and violations of the schema are refused by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCHEMA = {
 
 
 def sealed(path: Path, body: str) -> Path:
-    """A file with a valid content id, whatever follows it."""
+    """Write a file with a valid content id before arbitrary text."""
     path.write_text(f'{{"content_id": "{BLANK}", {body}')
     seal(path)
     return path

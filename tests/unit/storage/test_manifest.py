@@ -1,4 +1,4 @@
-"""Manifests: read with what every format states; a scene with problems does not pass."""
+"""Manifests are read with the counts that every format states; a scene with problems does not pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECIPE = Recipe("check_scene", "c0de", {"format": "colmap", "decode": "all"})
 
 @pytest.mark.parametrize("content", [WHOLE, BROKEN], ids=["whole", "broken"])
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, content: dict) -> None:
-    own = content | {"points": 7}  # counts of a format's own are kept
+    own = content | {"points": 7}  # counts specific to a format are kept
     record = new_record(RECIPE, {"dataset": "houses", "scene": content["scene"]}, {})
     write_manifest(tmp_path / "m.json", own, record)
     manifest = read_manifest(tmp_path / "m.json", RECIPE)

@@ -23,7 +23,7 @@ def write_frames(path: Path, value: int = 0, scene: str = "s") -> Path:
 
 
 def write_scene(folder: Path, scene: str = "s") -> list[Path]:
-    """Frames, correspondences and features of a scene whose images all overlap."""
+    """Write frames, correspondences and features of a scene whose images all overlap."""
     paths = [folder / f"{scene}.{kind.format}.h5" for kind in (Frames, Correspondences, Features)]
     with Frames(write_frames(paths[0], scene=scene)) as frames:
         frames_id = frames.content_id
@@ -36,7 +36,7 @@ def write_scene(folder: Path, scene: str = "s") -> list[Path]:
 
 
 def opened_names() -> set[str]:
-    """Names of the HDF5 files that this process has open, by the system's account."""
+    """Return the names of the HDF5 files that this process has open, according to the system."""
     links = (os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
     return {Path(link).name for link in links if link.endswith(".h5")}
 
@@ -106,7 +106,7 @@ def test_a_forked_process_opens_its_own_files(tmp_path):
     process.start()
     found = queue.get(timeout=60)
     process.join(timeout=60)
-    assert found == (True, False, 7)  # it closes what it inherited, since HDF5 would take it for its own
+    assert found == (True, False, 7)  # a fork closes inherited files
     assert before["rgb"][1].max() == 7  # the parent's file stays open
 
 

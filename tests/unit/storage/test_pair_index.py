@@ -24,7 +24,7 @@ def written(walls, tmp_path_factory):
 
 @pytest.fixture
 def index(written, tmp_path):
-    """A copy of an index, to be damaged."""
+    """Return a copy of an index that a test may damage."""
     path = tmp_path / written.name
     path.write_bytes(written.read_bytes())
     return path
@@ -53,7 +53,7 @@ def test_mapped_arrays_are_those_of_the_file_and_outlive_it(written):
 
 
 def test_processes_share_the_pages_of_an_index(tmp_path):
-    # 64 MB of points: a process that maps and reads them has no more memory of its own.
+    # 64 MB of points: a process that maps and reads them allocates no more memory.
     sizes = {"bounds": 2, "m": 1 << 22, "c": 0, "starts": 1}
     facts = {"radius": 1.0, "grid_origin": [0, 0, 0]}
     path = tmp_path / "large.h5"
@@ -94,7 +94,7 @@ def test_points_that_are_not_finite_are_refused(tmp_path):
 
 
 def replaced(name, make):
-    """A change of a file that puts another array in the place of one of its arrays."""
+    """Return a change of a file that replaces one of its arrays by another one."""
 
     def change(path):
         with h5py.File(path, "r+") as file:

@@ -90,7 +90,7 @@ def test_correspondences_know_their_grid(tmp_path):
 
 @pytest.mark.parametrize("kind", [Frames, Features])
 def test_a_single_bit_never_changes_what_is_read(tmp_path, kind):
-    """Whatever bit of a file flips: it is refused when it is opened or read, or everything is as before."""
+    """If any bit of a file flips, the file is refused when it is opened or read, or all its contents are unchanged."""
     path = tmp_path / "f.h5"
     write_frames(path) if kind is Frames else write_features(path, 64 * "a")
     expected = contents(kind, path)
@@ -108,7 +108,7 @@ def test_a_single_bit_never_changes_what_is_read(tmp_path, kind):
 
 
 def contents(kind, path):
-    """All that is in a file; None where it is refused by its name."""
+    """Return the contents of a file; None if it is refused by name."""
     try:
         with kind(path) as file:
             rest = {"facts": str(file.facts), "record": str(file.record), "place": (file.dataset, file.scene)}
@@ -174,7 +174,7 @@ def test_a_file_named_as_another_scene_is_refused_where_a_recipe_is_expected(tmp
 
 
 def test_values_that_were_edited_in_place_are_noticed(tmp_path):
-    """As by h5py: the checksums fit the new values."""
+    """As written by h5py: the checksums match the new values."""
     path = write_frames(tmp_path / "f.h5")
     with h5py.File(path, "r+") as file:
         file["pose"][1, 0, 3] += 0.5
@@ -191,7 +191,7 @@ def with_frames(path):
 
 @pytest.mark.parametrize("kind", ["external link", "soft link", "external storage", "virtual", "group", "absurd"])
 def test_data_of_other_files_and_absurd_sizes_are_refused(tmp_path, kind):
-    """Before anything is read: another file could be any file of the user."""
+    """Refused before anything is read, because another file could be any file of the user."""
     path = with_frames(tmp_path / "a.h5")
     (tmp_path / "secret").write_bytes(bytes(96))
     with h5py.File(path, "r+") as file:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-# What srun does for the training: start a task per node with variables of its own, wait for all; pass SIGUSR1 on, and
-# kill them on SIGTERM.
+# What srun does for the training: start a task per node with its own variables, wait for all tasks, pass SIGUSR1 on,
+# and kill the tasks on SIGTERM.
 SRUN = """
 import os, signal, subprocess, sys
 options = [part for part in sys.argv[1:] if part.startswith("--")]
@@ -48,9 +48,9 @@ def experiment():
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """A simulated SLURM job of two nodes, both of which are this machine: `srun` and `scontrol` on the path.
+    """Simulate a SLURM job of two nodes, both of which are this machine, with `srun`, `scontrol` and `squeue`.
 
-    Within a real job of two nodes (``sbatch --nodes 2 --wrap 'pytest ...'``), that job.
+    Within a real job of two nodes (``sbatch --nodes 2 --wrap 'pytest ...'``), that job is used.
     """
     if "SLURM_JOB_ID" in os.environ:
         return
@@ -58,8 +58,9 @@ def slurm(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "srun").write_text(f"#!{sys.executable}\n{SRUN}")
     (folder / "scontrol").write_text("#!/bin/sh\nprintf 'localhost\\nlocalhost\\n'\n")
+    (folder / "squeue").write_text("#!/bin/sh\necho 'n[1-2]'\n")
     for program in folder.iterdir():
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    for name, value in {"JOB_ID": "4711", "JOB_NODELIST": "n[1-2]", "NTASKS": "1", "STEP_ID": "0"}.items():
+    for name, value in {"JOB_ID": "4711", "JOB_NODELIST": "n1", "NTASKS": "1", "STEP_ID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)

@@ -61,16 +61,16 @@ def test_every_point_is_on_the_surface_and_projects_to_its_patch(walls):
 
 
 def test_pixels_move_with_their_points():
-    """A picture that states its own coordinates shows, after the map, the coordinates that the map gives."""
+    """After the map, an image whose colours are its coordinates has the coordinates that the map gives."""
     v, u = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
-    rgb = np.stack([4 * u, 4 * v, np.zeros(SIZE)], axis=-1).astype(np.uint8)  # exact: 4 (k + 0.5) is whole
+    rgb = np.stack([4 * u, 4 * v, np.zeros(SIZE)], axis=-1).astype(np.uint8)  # exact: 4 (k + 0.5) is an integer
     for view in views(ALL):
         image = view.image(rgb).astype(float)
         rows, columns = np.mgrid[: view.size[0], : view.size[1]] + 0.5
         frame = view.to_frame(np.stack([columns, rows], axis=-1))
-        away = 1.0 * max(1, view.frame[0] / view.resized[0])  # from the border, where pixels repeat
+        away = 1.0 * max(1, view.frame[0] / view.resized[0])  # from the border, where pixels are repeated
         inner = ((frame > away) & (frame < np.array(SIZE[::-1]) - away)).all(axis=-1)
-        assert np.abs(image[..., :2] / 4 - frame)[inner].max() < 0.3  # of a pixel: colours are whole numbers
+        assert np.abs(image[..., :2] / 4 - frame)[inner].max() < 0.3  # of a pixel: colours are integers
 
 
 def test_a_flip_mirrors_pixels_and_points(walls):
@@ -102,7 +102,7 @@ def test_draws_cover_what_is_configured():
         room = np.array([view.resized[axis] - view.size[axis] for view in drawn])
         offset = np.array([view.offset[axis] for view in drawn])
         assert (np.abs(offset) <= np.abs(room)).all()
-        assert (offset * room >= 0).all()  # within the frame, or the frame within the image
+        assert (offset * room >= 0).all()  # inside the frame, or the frame is inside the image
         assert {0, 4} <= set(offset[room == 4]) or (room != 4).all()
     for view in views(ALL | {"crop": False}):
         assert all(abs(2 * o - (r - s)) <= 1 for o, r, s in zip(view.offset, view.resized, view.size))
@@ -119,7 +119,7 @@ def test_batches_depend_on_seed_and_step_alone(walls):
         assert batch.points.shape[1:3] == (batch.images.shape[1] // STRIDE, batch.images.shape[2] // STRIDE)
         sizes.add(tuple(batch.images.shape[1:3]))
     assert len(sizes) > 1
-    part = Batches(open_scenes(walls), BATCH, augment, seed=1, process=1, processes=2).draw(3)
+    part = Batches(open_scenes(walls), BATCH, augment, seed=1, rank=1, world_size=2).draw(3)
     assert torch.equal(part.images, alone.draw(3).images[3:])
 
 
@@ -132,7 +132,7 @@ def test_colour_alone_draws_as_before(walls):
 
 @pytest.fixture(scope="module")
 def sparse_scene(tmp_path_factory):
-    """Points of a wall 2 m ahead, observed by a camera that moves sideways."""
+    """Return points of a wall 2 m away, observed by a camera that moves sideways."""
     folder, rng = tmp_path_factory.mktemp("sparse"), np.random.default_rng(0)
     k = np.array([[40.0, 0, 24], [0, 40.0, 16], [0, 0, 1]])
     tracks = np.concatenate([rng.uniform(-1.5, 2.5, size=(900, 2)), np.full((900, 1), 2.0)], axis=1)

@@ -33,7 +33,7 @@ def test_features_and_gradients_are_the_same(last, monkeypatch):
     calls, attend = [], Block._attend
     monkeypatch.setattr(Block, "_attend", lambda self, *a: (calls.append(1), attend(self, *a))[1])
     found_features, found = gradient(network)
-    assert len(calls) == 3 + last  # the checkpointed ones twice
+    assert len(calls) == 3 + last  # twice the checkpointed ones
     assert torch.equal(features, found_features)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)

@@ -24,7 +24,7 @@ def assert_equal(one: Batch, other: Batch) -> None:
 
 
 def test_images_come_with_their_own_points(walls):
-    """The points of each image of a batch project to the centres of its own patches, and nowhere else."""
+    """The points of each image of a batch are projected to the centres of its own patches only."""
     scenes = open_scenes(walls)
     for step in range(3):
         batch = Batches(scenes, BATCH, None, seed=0).draw(step)
@@ -51,7 +51,7 @@ def test_workers_and_processes_give_the_batches_of_one(walls):
         assert_equal(next(loader), batch)
     whole = alone.draw(7)
     assert whole.image.tolist() == list(range(6))
-    parts = [Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, process=k, processes=4).draw(7) for k in range(4)]
+    parts = [Batches(open_scenes(walls), BATCH, AUGMENT, seed=1, rank=k, world_size=4).draw(7) for k in range(4)]
     assert [part.image.tolist() for part in parts] == [[0, 1], [2, 3], [4], [5]]
     for part in parts:
         own = Batch(*(None if column is None else column[part.image] for column in whole._replace(rows=None)))
@@ -73,7 +73,7 @@ def test_batches_of_positive_pairs(walls, tmp_path):
     assert len(batch.images) == 4
     assert batch.use.sum(dim=(1, 2)).tolist() == [20] * 4
     points = batch.points.flatten(1, 2)
-    for scene in batch.scene.unique():  # no image is alone: each has a positive pair with another
+    for scene in batch.scene.unique():  # every image has a positive pair with another image
         of_scene = points[batch.scene == scene]
         near = torch.cdist(of_scene.flatten(0, 1), of_scene.flatten(0, 1)) <= 0.05
         images = near.view(len(of_scene), points.shape[1], len(of_scene), points.shape[1]).any(dim=(1, 3))
@@ -96,7 +96,7 @@ def test_groups_hang_together():
         group = connected_group(csr_array(pairs), 4, np.random.default_rng(seed))
         assert len(set(group)) == 4
         assert max(group) < 4 or min(group) >= 4
-    assert len(connected_group(csr_array(pairs), 20, np.random.default_rng(0))) == 8  # no more than there are
+    assert len(connected_group(csr_array(pairs), 20, np.random.default_rng(0))) == 8  # no more than exist
     assert sorted(connected_group(csr_array((3, 3), dtype=bool), 3, np.random.default_rng(0))) == [0, 1, 2]
 
 
@@ -107,6 +107,6 @@ def test_files_that_do_not_belong_together_are_refused(walls):
 
 
 def test_a_batch_that_is_too_small_for_the_processes_is_refused(walls):
-    batches = Batches(open_scenes(walls[:1]), BATCH, None, seed=0, process=0, processes=4)
-    with pytest.raises(DataError, match=r"fewer images than there are processes[\s\S]*found: +3"):
+    batches = Batches(open_scenes(walls[:1]), BATCH, None, seed=0, rank=0, world_size=4)
+    with pytest.raises(DataError, match=r"fewer images than there are ranks[\s\S]*found: +3"):
         batches.draw(0)

@@ -18,7 +18,7 @@ WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "
 
 
 class Waits(TorchDispatchMode):
-    """Records the operations that would wait for a GPU."""
+    """Record the operations that would wait for a GPU."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ def test_a_step_waits_for_what_the_documentation_lists(experiment, walls, tmp_pa
         loss = module.training_step(drawn, 0)
         loss.backward()
         numbers = Deferred({"finite": all_finite([p.grad for p in module.extractor.parameters()])})
-    # Are all points finite? Are all rows of length 1? And the points and scenes that are sorted into tiles.
+    # Whether all points are finite and all rows have norm 1; then the points and scenes, which are sorted into tiles.
     assert waits.found == ["_local_scalar_dense", "tolist", "cpu", "cpu"]
     monkeypatch.undo()
     assert numbers.read() == {"finite": 1}

@@ -49,15 +49,15 @@ def gradients(form, network, images, points, chunk, scale=1.0):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_the_gradient_is_that_of_one_pass(drop, dtype, tolerance):
     network, (images, points) = tiny_vit(drop=drop).to(dtype), batch(5, dtype)
-    if dtype == torch.float64:  # `Extractor` returns float32 maps: encoder and head alone, in double precision
+    if dtype == torch.float64:  # `Extractor` returns float32 maps: encoder and head only, in double precision
         network = nn.Sequential(network.encoder, Maps())
     loss, expected, after = gradients(direct, network, images, points, 2)
     found_loss, found, found_after = gradients(cached, network, images, points, 2)
     assert found_loss == loss
     assert expected.norm() > 1e-3
     assert (found - expected).norm() <= tolerance * expected.norm()
-    assert torch.equal(after, found_after)  # the second pass leaves the random state alone
-    if not drop:  # then chunks do not matter
+    assert torch.equal(after, found_after)  # the second pass does not change the random state
+    if not drop:  # then chunks make no difference
         _, whole, _ = gradients(direct, network, images, points, 5)
         assert (found - whole).norm() <= tolerance * whole.norm()
 
@@ -73,7 +73,7 @@ def test_gradients_add_up_and_take_the_scale_of_the_loss():
     _, scaled, _ = gradients(cached, network, images, points, 2, scale=1024.0)
     torch.testing.assert_close(scaled, 1024 * once)
     parameters = list(network.parameters())
-    cached(network, images, 2, parameters)[:, 0].sum().backward()  # on top of what is there
+    cached(network, images, 2, parameters)[:, 0].sum().backward()  # added to existing gradients
     other = torch.cat([parameter.grad.flatten() for parameter in parameters]) - scaled
     network.zero_grad()
     direct(network, images, 2, parameters)[:, 0].sum().backward()
@@ -88,7 +88,7 @@ def test_the_second_pass_runs_under_the_autocast_of_the_first():
         plain = direct(network, images, 2, None)
     assert torch.equal(features, plain)
     weights = torch.rand(features.shape, generator=torch.Generator().manual_seed(0))
-    found = torch.autograd.grad((weights * features).sum(), list(network.parameters()))  # outside of autocast
+    found = torch.autograd.grad((weights * features).sum(), list(network.parameters()))  # outside autocast
     expected = torch.autograd.grad((weights * plain).sum(), list(network.parameters()))
     for one, other in zip(found, expected):
         assert (one - other).norm() <= 0.02 * other.norm()
@@ -98,7 +98,7 @@ def test_the_second_pass_runs_under_the_autocast_of_the_first():
 
 
 class Live:
-    """Counts the bytes of activations that are held for a backward pass at one time."""
+    """Count the bytes of activations that are held for a backward pass at one time."""
 
     def __init__(self):
         self.now = self.most = 0
@@ -130,13 +130,13 @@ def test_activations_do_not_grow_with_the_batch():
                 form(network, images, 2, list(network.parameters()))[:, 0].sum().backward()
             most[form, count] = live.most
     assert most[direct, 16] > 3.5 * most[direct, 4]
-    # Beside the activations of two images, the graph of the sum alone.
+    # In addition to the activations of two images, only the graph of the sum.
     assert most[cached, 16] <= 1.05 * most[cached, 4]
     assert most[cached, 4] < 0.7 * most[direct, 4]
 
 
 class Step(nn.Module):
-    """As Lightning wraps a module whose forward pass is the training step."""
+    """Wrap a module as Lightning does: its forward pass is the training step."""
 
     def __init__(self, network, form, chunk):
         super().__init__()
@@ -156,13 +156,13 @@ def gradient_of(step, images, points):
 
 
 def in_double():
-    """A network and a batch of five images."""
+    """Return a network and a batch of five images."""
     network = tiny_vit(drop=0.0).double()
     return nn.Sequential(network.encoder, Maps()), *batch(5)
 
 
 def rank(process: int) -> list:
-    """Loss and gradient of two steps in one of two processes, which has three images or two."""
+    """Return loss and gradient of two steps on one of two ranks, which has three images or two."""
     network, *images_and_points = in_double()
     share = [part.split([3, 2])[process] for part in images_and_points]
     step = DistributedDataParallel(Step(network, cached, 1))
@@ -174,7 +174,7 @@ def test_two_processes_have_the_gradient_of_one_without_caching(tmp_path):
     loss, expected = gradient_of(Step(network, direct, 5), *images_and_points)
     assert expected.norm() > 1e-3
     for steps in run_together(rank, 2, tmp_path):
-        for found_loss, found in steps:  # in a second step, the gradients of the first are gone
+        for found_loss, found in steps:  # in a second step, the gradients of the first are cleared
             assert found_loss == pytest.approx(loss, abs=1e-12)
             assert (found - expected).norm() <= 1e-10 * expected.norm()
 
@@ -198,4 +198,4 @@ def test_batch_norms_that_are_trained_are_refused(experiment, tmp_path):
         RankingModule(experiment, 0, [], tmp_path)
     frozen = TinyViT()
     frozen.blocks.append(nn.BatchNorm1d(3).requires_grad_(False))
-    require_independent_images(Extractor(frozen))  # it stays in evaluation mode
+    require_independent_images(Extractor(frozen))  # a frozen encoder stays in evaluation mode

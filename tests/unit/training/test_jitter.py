@@ -13,7 +13,7 @@ def photographs(count, seed=0, size=(24, 40)):
 
 
 def one_by_one(image, amount, rng):
-    """Definition: the image about its mean by the contrast, then times the brightness and each channel's factor."""
+    """The definition: the image, scaled about its mean by the contrast, times brightness and factor of each channel."""
     x = image.permute(2, 0, 1) / 255
     contrast, brightness, balance = (
         torch.from_numpy(np.exp(rng.uniform(-amount[name], amount[name], (n, 1, 1)))).float()

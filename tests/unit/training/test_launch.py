@@ -1,4 +1,4 @@
-"""How the ranks of a training are started: commands and environment under a simulated SLURM job."""
+"""How the ranks of a training are started: commands and environment in a simulated SLURM job."""
 
 import json
 import os
@@ -26,7 +26,7 @@ if (job.parent / "fails").exists():
 
 @pytest.fixture
 def recorded(slurm, tmp_path, monkeypatch):
-    """Run `launch` with a program in the place of Python and of srun that records how it was called."""
+    """Run `launch` with a program in place of Python and of srun, which records how it was called."""
     program = tmp_path / "bin" / "srun"
     program.write_text(f"#!{sys.executable}\n{ECHO}")
     program.chmod(0o755)
@@ -69,13 +69,14 @@ def test_nodes_are_one_step_of_the_job(recorded, monkeypatch):
     assert agent[:3] == ["-m", "torch.distributed.run", "--nproc-per-node=4"]
     assert {"--nnodes=2", "--rdzv-backend=c10d"} < set(agent)
     handled = next(part for part in agent if part.startswith("--signals-to-handle="))
-    assert {"SIGTERM", "SIGUSR1"} < set(handled.partition("=")[2].split(","))  # srun passes the second on alone
+    # Srun passes the second signal on by itself.
+    assert {"SIGTERM", "SIGUSR1"} < set(handled.partition("=")[2].split(","))
     address = next(part for part in agent if part.startswith("--rdzv-endpoint="))
     assert address.startswith("--rdzv-endpoint=localhost:")
     assert 10_000 <= int(address.rpartition(":")[2]) < 30_000
     assert "--rdzv-id=4711-state-0123" in agent
     left = {name for name in environment if name.startswith("SLURM_")}
-    assert left == {"SLURM_JOB_ID", "SLURM_JOB_NODELIST"}
+    assert left == {"SLURM_JOB_ID"}
 
 
 def test_without_gpus_none_are_requested(recorded):
@@ -107,9 +108,10 @@ def test_a_job_of_another_number_of_nodes_is_refused(recorded):
 
 
 def test_a_scheduler_that_does_not_answer_is_reported(recorded, tmp_path):
-    (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\necho slurm is down >&2; exit 1\n")
-    with pytest.raises(DataError, match="slurm is down"):
-        recorded(2, 2)
+    for name in ("scontrol", "squeue"):  # the second is asked first
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\necho {name} is down >&2; exit 1\n")
+        with pytest.raises(DataError, match=f"{name} is down"):
+            recorded(2, 2)
 
 
 def test_what_a_rank_reports_is_raised(recorded, tmp_path):

@@ -1,4 +1,4 @@
-"""The lock of a training's folder, with the locks of the system and where a file system has none."""
+"""The lock of a training's folder, with locks of the system and on file systems without locks."""
 
 import errno
 import fcntl
@@ -14,7 +14,7 @@ from loco.process_identity import ProcessIdentity
 from loco.training import lock as module
 from loco.training.lock import LOCK, is_locked, training_lock
 
-HELD = ".lock.held.1"  # the first file that stands for a lock
+HELD = ".lock.held.1"  # the first file that serves as a lock
 WITHOUT = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP]
 
 
@@ -27,7 +27,7 @@ def without_locks(monkeypatch, number):
 
 @pytest.fixture(params=[None, *WITHOUT], ids=["flock", "ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def locks(request, monkeypatch):
-    """The lock of the system, and each way in which a file system says that it has none."""
+    """The lock of the system, and each way in which a file system reports that it has none."""
     if request.param is not None:
         without_locks(monkeypatch, request.param)
     return request.param
@@ -92,7 +92,7 @@ def test_a_child_holds_the_lock_when_its_parent_was_killed(monkeypatch, tmp_path
 
 
 def test_a_training_shares_its_lock_with_its_launcher(locks, tmp_path):
-    """The launcher outlives the block: the lock of the system is inherited, the other one lists it."""
+    """The launcher outlives the block: the lock of the system is inherited, the other kind lists the launcher."""
     with (
         training_lock(tmp_path) as lock,
         subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=lock.descriptors) as child,
@@ -120,7 +120,7 @@ def test_an_incomplete_file_may_belong_to_a_training_that_begins(monkeypatch, tm
 
 
 def test_a_process_that_was_slow_to_take_a_lock_takes_none_that_others_hold(monkeypatch, tmp_path):
-    """It saw the file 1, and files 2 and 3 came and went, or came, before it created file 2."""
+    """The process saw file 1; others created files 2 and 3, and perhaps removed them, before it created file 2."""
     without_locks(monkeypatch, errno.ENOLCK)
     (tmp_path / HELD).write_text(f"{ended_process()}\n")
     real, looks = module._numbers, []
@@ -144,7 +144,7 @@ def take(folder, number, results, start):
     try:
         with training_lock(folder):
             results.put("held")
-            start.wait()  # until every other one has been refused or has failed to be
+            start.wait()  # until every other process has been refused or has failed to be
     except DataError:
         results.put("refused")
         start.wait()

@@ -1,4 +1,4 @@
-"""The live log: whole lines or none, and cut where a saved state stands."""
+"""The live log: complete lines or none, and truncated to the step of a saved state."""
 
 import math
 import os
@@ -46,7 +46,7 @@ def test_a_log_is_cut_at_the_position_of_a_state(tmp_path):
     path.unlink()
     text = written(path, 6).content()
     with path.open("ab") as file:
-        file.write(b"7,,0.")  # a line that was not finished
+        file.write(b"7,,0.")  # an incomplete line
     log = LiveLog(path)
     log.cut(position, 3)
     assert path.read_bytes() == text[:position]

@@ -1,4 +1,4 @@
-"""Groups of parameters: every one in exactly one group, which weights decay, and the learning rate of each part."""
+"""Groups of parameters: every parameter is in exactly one, which ones decay, and the learning rate of each part."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def phases(*settings):
 
 
 def rates(extractor, **settings):
-    """Name of each trained parameter -> (learning rate, weight decay) in the first step."""
+    """Return name -> (learning rate, weight decay) in the first step, for each trained parameter."""
     (phase,) = phases(settings)
     optimiser = build_optimiser(extractor, [phase])
     set_rates(optimiser, phase, 0)

@@ -16,7 +16,7 @@ RADIUS = 0.2
 
 
 def write_scene(folder, scene, points, valid=None):
-    """Files of a scene of which only the patches' points (n, h, w, 3) matter."""
+    """Write files of a scene of which only the points of the patches (n, h, w, 3) matter."""
     n, h, w = points.shape[:3]
     paths = [folder / f"{scene}.{kind}.h5" for kind in ("frames", "correspondences", "pairs")]
     files = SceneFiles(paths[0], paths[1], pairs_path=paths[2])
@@ -31,7 +31,7 @@ def write_scene(folder, scene, points, valid=None):
 
 
 def positive_pairs(points, valid=None, radius=RADIUS):
-    """By brute force: how many positive pairs each two images have, {(a, b): count}, a < b."""
+    """By brute force: return the number of positive pairs of each two images, {(a, b): count}, a < b."""
     images = np.broadcast_to(np.arange(len(points))[:, None, None], points.shape[:3])
     valid = np.ones(points.shape[:3], bool) if valid is None else valid
     places, images = points[valid].astype(np.float32).astype(np.float64), images[valid]
@@ -41,7 +41,7 @@ def positive_pairs(points, valid=None, radius=RADIUS):
 
 
 def mixed(n, h, w, seed, spread=1.2):
-    """Patches of ``n`` images, dense around some places and sparse around others."""
+    """Return patches of ``n`` images, dense around some locations and sparse around others."""
     rng = np.random.default_rng(seed)
     places = rng.uniform(0, 1, size=(n, 1, 1, 3)) * [1, 1, 0]
     return places + rng.lognormal(-2, spread, size=(n, 1, 1, 1)) * rng.normal(size=(n, h, w, 3))
@@ -52,7 +52,7 @@ def draws(bank, count):
 
 
 def test_all_pairs_are_equally_likely_whatever_the_density(tmp_path):
-    # One patch an image: the two images of a batch of two are a pair of patches.
+    # One patch per image: the two images of a batch of two are a pair of patches.
     rng = np.random.default_rng(0)
     crowd, line = rng.normal(scale=0.06, size=(14, 3)), np.stack([1 + np.arange(20) * 0.15, *np.zeros((2, 20))], axis=1)
     points = np.concatenate([crowd, line])[rng.permutation(34), None, None]
@@ -65,7 +65,8 @@ def test_all_pairs_are_equally_likely_whatever_the_density(tmp_path):
     assert found.keys() <= pairs.keys()
     counts = np.array([found[pair] for pair in pairs])
     assert chisquare(counts).pvalue > 1e-3
-    # A random patch, then a random neighbour, would prefer pairs in sparse places: these draws could tell.
+    # Drawing a random patch and then a random neighbour would prefer pairs in sparse regions; these draws would show
+    # it.
     uneven = np.array([1 / degree[a] + 1 / degree[b] for a, b in pairs])
     assert chisquare(counts, uneven / uneven.sum() * counts.sum()).pvalue < 1e-9
 
@@ -81,7 +82,7 @@ def test_pairs_within_an_image_do_not_count(tmp_path):
     assert found.keys() <= pairs.keys()
     weights = np.array(list(pairs.values()))
     assert weights.max() > 20 * weights.min()
-    often = weights * 10000 / weights.sum() > 5  # the others in one class
+    often = weights * 10000 / weights.sum() > 5  # the rarer pairs form one class
     counts = np.array([found[pair] for pair in pairs])
     classes = [np.append(x[often], x[~often].sum() + 1e-9) for x in (counts, weights * 10000 / weights.sum())]
     assert chisquare(*classes, sum_check=False).pvalue > 1e-3
@@ -178,7 +179,7 @@ def test_indices_are_required_and_of_the_radius_of_the_batches(tmp_path):
     [("count", 7), ("place", 10**6), ("place", 4), ("image", 500), ("points", np.nan), ("cell", 0), ("start", 1 << 40)],
 )
 def test_an_index_that_contradicts_itself_is_refused_when_drawn_from(tmp_path, array, value):
-    # What no checksum covers: arrays that are mapped. The file is changed by a program, so that it opens as before.
+    # Mapped arrays, which no checksum covers: the file is changed by a program, so that it opens as before.
     scene = write_scene(tmp_path, "scene", mixed(6, 2, 3, 5, spread=0.1))
     with h5py.File(scene.pairs_path, "r+") as file:
         file[array][:] = value

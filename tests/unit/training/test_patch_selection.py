@@ -13,23 +13,23 @@ HOWS = ("image", "space", "coverage")
 
 
 def plane(normal, distance):
-    """Points where a camera at the origin sees the plane normal . x = distance, and the area of each patch there."""
+    """Return points where a camera at the origin sees the plane normal . x = distance, and the areas of the patches."""
     v, u = (np.indices(GRID) + 0.5) * STRIDE
     rays = np.stack([(u - GRID[1] * STRIDE / 2) / FOCAL, (v - GRID[0] * STRIDE / 2) / FOCAL, np.ones(GRID)], axis=-1)
     z = distance / (rays @ normal)
-    # A pixel's ray (x, y, 1) meets the plane at z (x, y, 1): dA = z^2 / (n . ray) dx dy.
+    # A pixel's ray (x, y, 1) intersects the plane at z (x, y, 1): dA = z^2 / (n . ray) dx dy.
     return z[..., None] * rays, z**2 / (rays @ normal) * (STRIDE / FOCAL) ** 2
 
 
 def slanted_wall():
-    """A wall seen at about 40 degrees, in a world turned at random: patches differ by more than a factor of 10."""
+    """Return a wall seen at about 40 degrees, in a random world frame; areas of patches differ by a factor above 10."""
     normal = np.array([0.6, -0.15, 0.77])
     points, areas = plane(normal / np.linalg.norm(normal), 1.5)
     return points @ Rotation.random(rng=1).as_matrix().T + [3.0, -2, 5], areas
 
 
 def probabilities(areas, count):
-    """min(1, c a) that sum to ``count``: those that would exceed 1 are taken, and the others share the rest."""
+    """Return min(1, c a) with sum ``count``: values that would exceed 1 are set to 1, and the others share the rest."""
     share = np.zeros(areas.shape)
     while (more := (share < 1) & (areas * (count - (share == 1).sum()) / areas[share < 1].sum() >= 1)).any():
         share[more] = 1
@@ -60,10 +60,11 @@ def test_space_keeps_patches_of_a_slanted_wall_in_proportion_to_their_area(count
     expected = probabilities(areas, count)
     draws = 2000
     found = frequency(np.ones(GRID, bool), points, count, "space", draws)
-    # Estimated areas are off by up to 13 % at the border, whose steps are one-sided.
+    # Estimated areas differ by up to 13 % at the border, where differences are one-sided.
     noise = np.sqrt(expected * (1 - expected) / draws)
     assert (np.abs(found - expected) <= 4.5 * noise + 0.14 * expected).all()
-    # Anything that is uniform on the surface has the surface's centre as its mean, which the patches do not have.
+    # The mean of any uniform distribution on the surface is the centroid of the surface, which the mean of the patches
+    # is not.
     if count == 20:
         seen, truth, image = (
             np.average(points.reshape(-1, 3), axis=0, weights=w.ravel()) for w in (found, areas, 1 + 0 * areas)
@@ -114,8 +115,8 @@ def test_a_post_of_one_patch_counts_as_ten_of_its_patches_at_most():
 def test_area_of_patches_without_neighbours():
     points, areas = plane(np.array([0, 0, 1.0]), 2.0)
     valid = np.zeros(GRID, bool)
-    valid[2, 3:8] = True  # a row: squares
-    valid[6, 3] = True  # alone: as the others
+    valid[2, 3:8] = True  # a row, with neighbours on two sides: patches are taken as squares
+    valid[6, 3] = True  # an isolated patch has the same estimate
     np.testing.assert_allclose(patch_areas(points, valid)[valid], areas[valid])
     alone = np.zeros(GRID, bool)
     alone[::2, ::2] = True
@@ -156,7 +157,7 @@ def test_keeps_exactly_as_many_valid_patches_as_asked(how, seed, count, density,
 
 
 def test_many_patches_are_covered_about_as_well_as_by_farthest_points():
-    # The walls and a box of a room, seen by a camera: near and far surfaces, and depth edges.
+    # The walls of a room and a box, seen by a camera: near and far surfaces, and depth edges.
     rng = np.random.default_rng(0)
     v, u = np.mgrid[-0.81:0.8:64j, -1.01:1:80j]
     rays = np.stack([u, v, np.ones_like(u)], axis=-1)
@@ -166,7 +167,7 @@ def test_many_patches_are_covered_about_as_well_as_by_farthest_points():
     valid = rng.random(depth.shape) < 0.95
     places, count = points[valid].astype(np.float64), 300
 
-    def covered(chosen):  # the farthest that any place is from a chosen one
+    def covered(chosen):  # the largest distance of any patch from a selected one
         return cKDTree(chosen).query(places)[0].max()
 
     greedy, distance = [0], np.full(len(places), np.inf)
@@ -177,8 +178,8 @@ def test_many_patches_are_covered_about_as_well_as_by_farthest_points():
     assert kept.sum() == count
     assert covered(points[kept]) < 1.6 * covered(places[greedy])
     at_random = select_patches(valid, points, count, "image", np.random.default_rng(0))
-    assert covered(points[at_random]) > 2 * covered(places[greedy])  # the measure can tell
+    assert covered(points[at_random]) > 2 * covered(places[greedy])  # the measure distinguishes them
     again = select_patches(valid, points, count, "coverage", np.random.default_rng(1))
-    assert (again & kept).sum() < 0.5 * count  # other patches, time and again
+    assert (again & kept).sum() < 0.5 * count  # other patches in every draw
     same = np.broadcast_to(points[0, 0], points.shape)  # all coincide
     assert select_patches(valid, same, count, "coverage", np.random.default_rng(0)).sum() == count

@@ -1,4 +1,4 @@
-"""Phases of a training: closed forms of all schedules and their sums, and what is in force at each step."""
+"""Phases of a training: closed forms of all schedules and their sums, and the settings at each step."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_one_cycle_is_that_of_pytorch(warmup, steps):
             reference.step()
 
 
-# Of w steps of warm-up and m others; cosines over whole or half periods add up to 0 but for their ends.
+# Of w steps of warm-up and m others; the sums of cosines over whole or half periods are 0, except for their ends.
 SUMS = {
     "cosine": lambda w, m: w / 2 + (m + 1) / 2,
     "linear": lambda w, m: w / 2 + (m + 1) / 2,
@@ -86,7 +86,7 @@ def test_a_phase_takes_what_it_does_not_set_from_the_training():
 def test_a_phase_is_in_force_from_its_first_to_its_last_step():
     phases = phases_of(TWO)
     assert [phase_at(phases, step).number for step in (0, 29, 30, 39, 40)] == [1, 1, 2, 2, 2]
-    # Its schedule begins with it: the warm-up, and the peak after it.
+    # Its schedule begins with the phase: the warm-up, and then the peak.
     assert [phases[1].lr(step) for step in (30, 33, 34)] == pytest.approx([4e-4, 1.6e-3, 2e-3])
     assert phases[0].lr(29) == pytest.approx(2e-3 * cosine(4, 30, 29))
 

@@ -1,4 +1,4 @@
-"""Training runs, small: what is learnt, what is written, and that a killed training ends as an unbroken one."""
+"""Small training runs: what is learnt and written; an interrupted training ends like an uninterrupted one."""
 
 import logging
 import os
@@ -169,7 +169,7 @@ TWO_PHASES = [{"loss": CONTRASTIVE, "steps": 3}, {"steps": 3}]
 def test_two_processes_train_as_one_on_one_node_or_two(experiment, walls, tmp_path, slurm, phases, nodes):
     if phases:
         experiment["train"]["phases"] = phases
-    walls = [*walls, walls[0]]  # two scenes to validate on, one for each rank
+    walls = [*walls, walls[0]]  # two scenes for validation, one for each rank
     one, log = run(experiment, walls, tmp_path / "one")
     experiment["train"]["processes"] = 2
     found = []
@@ -183,7 +183,7 @@ def test_two_processes_train_as_one_on_one_node_or_two(experiment, walls, tmp_pa
         scores = [ValidationScene(scene).mean_ap(two) for scene in open_scenes(walls[2:])]
         assert log_of_two["val_map"].iloc[-1] == sum(scores) / 2  # as one process computes it, bit for bit
         found.append((two, log_of_two[["step", "loss", "mean_ap", "val_map"]]))
-    for other, log_of_other in found[1:]:  # the same ranks, on machines of their own
+    for other, log_of_other in found[1:]:  # the same ranks, on separate machines
         assert_equal(other, found[0][0])
         pd.testing.assert_frame_equal(log_of_other, found[0][1])
 
@@ -203,11 +203,11 @@ def test_each_phase_has_its_loss_rate_and_temperature(experiment, walls, tmp_pat
     experiment["train"] |= {"steps": 7, "phases": [{"loss": CONTRASTIVE, "steps": 4}, second], "accumulate": 2}
     model, log = run(experiment, walls[:2], tmp_path)
     assert log["phase"].tolist() == [1] * 4 + [2] * 3
-    # A warm-up of one step, then a cosine over three; a line over three.
+    # A warm-up of one step, then a cosine over three steps; a linear schedule over three.
     np.testing.assert_allclose(log["lr"], [1e-3, 2e-3, 1.5e-3, 5e-4, 1e-3, 2e-3 / 3, 1e-3 / 3])
     np.testing.assert_allclose(log["tau"], [0.1] * 4 + [0.1, 0.05 * 2**0.5, 0.05])
-    assert log["loss"][:4].min() > 1  # a cross entropy
-    assert log["loss"][4:].max() < 1  # that of an average precision
+    assert log["loss"][:4].min() > 1  # the loss is a cross entropy
+    assert log["loss"][4:].max() < 1  # the loss of an average precision
     first, second = model.facts["phases"]
     assert (first["loss"], second["loss"], second["optimiser"]["clip"]) == (CONTRASTIVE, loss, 1.0)
     assert second["fraction_of_learning_rate"] == pytest.approx(2 / (2 + 5), rel=1e-5)
@@ -293,7 +293,7 @@ train({experiment!r}, walls[:2], walls[2:], Path({str(tmp_path / "stopped")!r}),
     assert stopped.returncode != 0
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     state = tmp_path / "stopped" / f"state-{FINGERPRINT[:16]}" / "last.ckpt"
-    # Asked to stop, it saves at once; killed, the last save of every two steps is left.
+    # When asked to stop, it saves at once; when killed, the last state of every second step remains.
     assert torch.load(state, weights_only=True)["global_step"] == (5 if signal_number == signal.SIGTERM else 4)
     resumed, resumed_log = run(experiment, walls, tmp_path / "stopped")
     assert_equal(resumed, unbroken)
@@ -311,11 +311,11 @@ def test_a_finished_training_continues_to_more_steps_bit_for_bit(constant_rate, 
     caplog.set_level(logging.INFO, "loco")
     constant_rate["train"] |= {"ema": 0.7, "keep": "best", "steps": 9}
     whole, whole_log = run(constant_rate, walls, tmp_path / "whole")
-    constant_rate["train"]["steps"] = 5  # neither a step that is saved nor one that is validated
+    constant_rate["train"]["steps"] = 5  # at this step, nothing is saved or validated
     run(constant_rate, walls, tmp_path / "continued")
     state = state_folder(tmp_path / "continued", FINGERPRINT)
     assert is_final(state)
-    moved = (tmp_path / "continued").rename(tmp_path / "moved")  # to another machine, say
+    moved = (tmp_path / "continued").rename(tmp_path / "moved")  # for example to another machine
     state = state_folder(moved, FINGERPRINT)
     assert progress(state)[:2] == (5, 5)
     constant_rate["train"]["steps"] = 9
@@ -421,7 +421,7 @@ def test_states_of_other_settings_are_not_used_but_kept_and_named(experiment, wa
     (message,) = [record.getMessage() for record in caplog.records if record.name == "loco.training.run"]
     assert f"{foreign} (2.5 MB)" in message
     assert "loco clean" in message
-    assert not (tmp_path / f"state-{FINGERPRINT[:16]}").exists()  # its own, when it has ended
+    assert not (tmp_path / f"state-{FINGERPRINT[:16]}").exists()  # its own state is removed when it has ended
 
 
 def test_a_broken_state_is_named(experiment, walls, tmp_path):
@@ -470,7 +470,7 @@ def test_what_is_frozen_stays_as_it_was_though_the_rest_is_validated(experiment,
     model, _ = run(experiment, walls, tmp_path / "both")
     assert_equal(model.encoder.models[0], frozen)
     unseen, _ = run(experiment, walls[:2], tmp_path / "unseen")
-    assert_equal(model, unseen)  # to validate changes nothing
+    assert_equal(model, unseen)  # a validation changes nothing
 
 
 def test_a_training_may_start_from_a_trained_model(experiment, walls, tmp_path):
@@ -557,7 +557,7 @@ def test_the_seed_reaches_the_draws_of_the_losses(experiment, tmp_path):
 
 def test_views_of_several_sizes_are_learnt_from(experiment, walls, tmp_path):
     experiment["train"]["augment"] = {"flip": 0.5, "scale": [0.8, 1.3], "sizes": [[32, 32], [40, 64]]}
-    experiment["train"]["loss"]["rho"] = 0.15  # views of a place differ by parts of a patch
+    experiment["train"]["loss"]["rho"] = 0.15  # views of a location differ by parts of a patch
     experiment["train"] |= {"steps": 40, "validate_every": 50}
     model, log = run(experiment, walls[:2], tmp_path)
     assert log["loss"].tail(10).mean() < log["loss"].head(10).mean() - 0.02

@@ -94,5 +94,5 @@ def test_a_final_state_is_one_without_a_later_one(tmp_path):
     assert not is_final(tmp_path)
     (tmp_path / "final.ckpt").touch()
     assert is_final(tmp_path)
-    (tmp_path / "last.ckpt").touch()  # it is being continued
+    (tmp_path / "last.ckpt").touch()  # the training is being continued
     assert not is_final(tmp_path)

@@ -1,4 +1,4 @@
-"""The mAP of a network in training, on images or on what was stored of them."""
+"""The mAP of a network in training, on images or on stored encoder outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loco.training.validation import ValidationScene
 
 
 class _Colours(Encoder):
-    """The mean colour of every patch, times a factor."""
+    """Return the mean colour of every patch, times a factor."""
 
     dim, stride = 3, 4
 
@@ -42,7 +42,7 @@ def test_stored_frames_are_validated_as_computed_ones(walls, tmp_path):
     ]
     computed, stored, flat = (ValidationScene(scene).mean_ap(Extractor(_Colours())) for scene in open_scenes(paths))
     assert stored == pytest.approx(computed, abs=2e-3)  # half precision
-    assert flat < computed - 0.05  # it is the stored frames that are evaluated
+    assert flat < computed - 0.05  # the stored frames are evaluated
     assert np.isfinite(flat)
 
 

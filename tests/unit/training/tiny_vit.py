@@ -1,4 +1,4 @@
-"""A transformer of a few channels at stride 4, with dropout, as a backbone that is trained."""
+"""A transformer of a few channels with stride 4 and dropout, as a backbone that is trained."""
 
 from __future__ import annotations
 

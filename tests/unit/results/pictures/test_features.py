@@ -32,7 +32,7 @@ def test_place_features_find_the_query_in_every_view(opened, scene) -> None:
 
 
 def test_similarity_is_the_cosine_with_the_query(opened) -> None:
-    """Maps of one constant vector per view: the cosines are known."""
+    """Return maps of one constant vector per view, with known cosines."""
     views, query = choose_views(opened[1], opened[0], n=2)
     vectors = ((2, 0), (3, 5)), ((3, 4), (7, 2))
     maps = [FeatureMap(np.tile(np.float32(vector), (*grid, 1)), views[0].size) for vector, grid in vectors]

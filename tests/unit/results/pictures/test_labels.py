@@ -1,4 +1,4 @@
-"""Which frames are shown, colours that tell objects and categories apart, and the figure itself."""
+"""Selection of frames, colours that distinguish objects and categories, and the figure itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WALL, CHAIR, LAMP = (MPCAT40.index(name) for name in ("wall", "chair", "lighting
 
 
 def write(path: Path, instance: np.ndarray, category: list[int], frames_id: str = "x") -> Path:
-    """A file of labels; ``category`` is that of each object."""
+    """Write a file of labels; ``category`` is that of each object."""
     facts = {"objects": [], "counts": {}}
     with Labels.create(path, "rooms", "room", dict(zip("nhw", instance.shape)), facts) as file:
         file.frames_id = frames_id
@@ -30,7 +30,7 @@ def write(path: Path, instance: np.ndarray, category: list[int], frames_id: str 
 
 
 def shows(*objects: set[int]) -> np.ndarray:
-    """Images of 10 x 10 pixels that show these objects, a row each, and nothing else."""
+    """Return images of 10 x 10 pixels that show these objects only, one row per object."""
     maps = np.full((len(objects), 10, 10), -1)
     for image, own in zip(maps, objects):
         image[: len(own)] = np.array(sorted(own))[:, None]
@@ -72,7 +72,7 @@ def test_objects_that_touch_have_different_colours(instance):
 
 
 def lightness(colours: np.ndarray) -> np.ndarray:
-    """CIE L*, 0 to 100: what is left where no hue is seen."""
+    """Return CIE L*, 0 to 100: what remains visible without hue."""
     return cv2.cvtColor(colours[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0, :, 0]
 
 
@@ -95,13 +95,13 @@ def test_colours_of_a_palette_differ():
     colours = palette(30)
     lab = cv2.cvtColor(colours[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
     distance = np.linalg.norm(lab[:, None] - lab, axis=-1) + 100 * np.eye(30)
-    assert distance.min() > 5  # 2.3 is just noticeable
+    assert distance.min() > 5  # 2.3 is a just noticeable difference
     np.testing.assert_array_equal(palette(70)[30:60], colours)
 
 
 @pytest.fixture
 def labelled(scene, tmp_path) -> Path:
-    """Labels of the frames of `scene`: a chair (object 1) and a lamp (2) before a wall (0)."""
+    """Write labels of the frames of `scene`: a chair (object 1) and a lamp (2) in front of a wall (0)."""
     with Frames(scene.frames) as frames:
         instance = np.zeros((len(frames), HEIGHT, WIDTH), int)
         instance[:, 40:90, 10:60], instance[:, 20:60, 80:110], instance[:, :10, 100:] = 1, 2, -1

@@ -1,4 +1,4 @@
-"""Correspondences of two photographs: mutual, distinctive, placed and drawn where they are."""
+"""Correspondences of two photographs are mutual, distinctive, and drawn at their positions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_matches_are_the_mutual_nearest_neighbours() -> None:
 
 
 def test_the_place_in_b_is_finer_than_a_patch() -> None:
-    """Features that turn with the place: the most similar pixel is known in closed form."""
+    """Return features that rotate with the position, so the most similar pixel is known in closed form."""
     stride, shift = 8, 3.0
     u = (torch.arange(12) + 0.5) * stride
     v = (torch.arange(6) + 0.5) * stride
@@ -71,10 +71,11 @@ def test_matches_are_spread_over_the_first_image() -> None:
 def test_images_may_differ_in_size_and_what_lies_beyond_them_is_left_out() -> None:
     a, _ = _random_maps(7, 9)
     found = find_matches(a, a[:, :5, :4], ((25, 33), (18, 16)), 4, ALL)
-    # The centres of the seventh row (26) and the ninth column (34) of A, of the fifth row (18) of B, lie beyond.
+    # The centres of the seventh row (26) and the ninth column (34) of A, and of the fifth row (18) of B, are outside.
     assert len(found) == 4 * 4
     np.testing.assert_array_equal(found.a, found.b)
-    for cells, size in (((1, 1), (1, 1)), ((1, 1), (4, 4)), ((1, 2), (4, 6))):  # none, one, and one centre in the image
+    # No, one, and one cell centre inside the image.
+    for cells, size in (((1, 1), (1, 1)), ((1, 1), (4, 4)), ((1, 2), (4, 6))):
         with pytest.raises(DataError, match="too small"):
             find_matches(a, a[:, : cells[0], : cells[1]], ((28, 36), size), 4, 1)
 

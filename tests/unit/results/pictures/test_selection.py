@@ -25,7 +25,8 @@ def test_chosen_views_overlap_and_see_the_query(opened, seed: int) -> None:
     overlap = correspondences["overlap"][:]
     assert all(min(overlap[indices[0], i], overlap[i, indices[0]]) >= MIN_OVERLAP for i in indices[1:])
     for view, uv, visible in zip(views, query.uv, query.visible):
-        # Brute force: a ray from the camera to the point, in the homogeneous form, against the depth of its pixel.
+        # Brute force: a ray from the camera to the point, in homogeneous coordinates, compared with the depth of its
+        # pixel.
         camera = np.linalg.inv(frames["pose"][view.index]) @ [*query.point, 1]
         image = frames["intrinsics"][view.index] @ camera[:3]
         assert image[:2] / image[2] == pytest.approx(uv)
@@ -46,7 +47,7 @@ def test_query_is_the_centre_of_a_patch_of_the_first_view(opened) -> None:
 
 
 def test_views_are_far_apart(opened) -> None:
-    """Of twelve cameras around a room, four that see one spot can be a quarter turn and more apart."""
+    """Of twelve cameras around a room, four that see one point can differ by a quarter turn and more."""
     _, query = choose_views(opened[1], opened[0])
     assert query.angle[0] == pytest.approx(0, abs=1e-5)
     assert query.angle[1] > 90
@@ -63,7 +64,7 @@ def test_too_few_views_that_see_the_query_are_filled_up(opened) -> None:
     views, query = choose_views(opened[1], opened[0], n=11)
     assert len({view.index for view in views}) == len(views) == len(query.visible)
     assert query.visible[0]
-    # Those that see it come first.
+    # Views that see it come first.
     assert query.visible.tolist() == sorted(query.visible.tolist(), reverse=True)
 
 
@@ -80,7 +81,7 @@ def test_scene_without_overlap_is_refused(opened, tmp_path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_views_of_a_sparse_scene_show_what_they_observe(sparse_scene, seed: int) -> None:
-    """Frames without depth: a view sees the query if and only if the model has an observation of it there."""
+    """For frames without depth, a view sees the query if and only if the model has an observation of it there."""
     with Frames(sparse_scene.frames) as frames, Correspondences(sparse_scene.correspondences) as correspondences:
         assert frames.sparse
         assert not frames["depth"][:].any()
@@ -102,7 +103,7 @@ def test_views_of_a_sparse_scene_show_what_they_observe(sparse_scene, seed: int)
 
 
 def test_sparse_views_without_an_observation_fill_up_and_are_not_visible(sparse_scene) -> None:
-    """More views than observe the query: those come first, and the others do not see it."""
+    """More views are requested than observe the query: those come first, and the others do not see it."""
     with Frames(sparse_scene.frames) as frames, Correspondences(sparse_scene.correspondences) as correspondences:
         views, query = choose_views(correspondences, frames, n=20)
         height, width = frames.size

@@ -1,4 +1,4 @@
-"""Pictures are written whole, alike on every run."""
+"""Pictures are complete and equal in every run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TITLES = {"place": "place & more", "absent": "not run", "colour": "colour"}
 
 @pytest.fixture(scope="module")
 def shown(scene):
-    """Views, query, and maps of two experiments at different resolutions."""
+    """Return views, query, and maps of two experiments at different resolutions."""
     with Frames(scene.frames) as frames, Correspondences(scene.correspondences) as correspondences:
         views, query = choose_views(correspondences, frames)
         maps = {}

@@ -1,4 +1,4 @@
-"""Plots draw the numbers that they are given."""
+"""Plots show the numbers that they are given."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def posed(experiment: str, rotation: list[float | None], seed: Seed = 0) -> Metr
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures of a test, in the order in which they are drawn; no files are written."""
+    """Record the figures of a test, in the order in which they are drawn; no files are written."""
     seen: list[Figure] = []
 
     @contextmanager
@@ -91,7 +91,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A benchmark that scores by the column ``score``, under two conditions, in the statistic that settings name."""
+    """Return a benchmark that scores the column ``score`` under two conditions, with the statistic of its settings."""
 
     def samples(items: dict, settings: dict) -> list[Sample]:
         chosen = [k for k, score in enumerate(items["score"]) if score is not None]
@@ -115,7 +115,7 @@ def toyed(experiment: str, scenes: dict[str, list[float | None]], seed: Seed = 0
 
 
 def points(axes: Axes, experiment: str) -> list[list[float]]:
-    """What is drawn of an experiment: x and y of its only line, blank places left out."""
+    """Return x and y of the only line of an experiment, without missing points."""
     (line,) = (line for line in axes.lines if to_hex(line.get_color()).upper() == COLOURS[experiment])
     return [xy for xy in np.asarray(line.get_xydata()).round(6).tolist() if not np.isnan(xy).any()]
 
@@ -172,12 +172,12 @@ def test_each_phase_has_its_panel_and_its_mark(log: Path, drawn: list[Figure], t
 
 def test_binned_recall_against_brute_force() -> None:
     angle = np.random.default_rng(1).permutation(60).astype(float)
-    pairs = [Item("a", (f"{n}a", f"{n}b")) for n in range(60)]  # of images that no other pair has
+    pairs = [Item("a", (f"{n}a", f"{n}b")) for n in range(60)]  # of images that are in no other pair
     centre, mean, low, high = scores._binned(angle, angle[None] / 60, pairs)
-    # 60 pairs, 12 a group: 0 .. 11, 12 .. 23, ...
+    # 60 pairs, 12 per group: 0 .. 11, 12 .. 23, ...
     np.testing.assert_allclose(centre, [5.5, 17.5, 29.5, 41.5, 53.5])
     np.testing.assert_allclose(mean, centre / 60)
-    # Of 24 images and their 12 independent pairs: Student's interval of 12 values, 0 .. 11, but for its quantile.
+    # Of 24 images and their 12 independent pairs: Student's interval of the 12 values 0 .. 11, except for its quantile.
     half = student.ppf(0.975, 23) * np.arange(12).std(ddof=1) / np.sqrt(12) / 60
     np.testing.assert_allclose(logit(high) - logit(mean), half / (mean * (1 - mean)), rtol=0.05)
     np.testing.assert_allclose(logit(mean) - logit(low), half / (mean * (1 - mean)), rtol=0.05)
@@ -260,7 +260,7 @@ def test_error_curves_pool_seeds(drawn: list[Figure], tmp_path: Path) -> None:
 
 
 def test_error_curves_of_correspondences(drawn: list[Figure], tmp_path: Path) -> None:
-    """Pairs without matches are left out; half the matches behind the camera is an infinite error."""
+    """Pairs without matches are left out; if half the matches are behind the camera, the error is infinite."""
     items = {"median_error": [8.0, None, None, 2.0, 0.5], "n_matches": [9, 0, 9, 9, 9]}
     scores.error_curves([metric_file("pixel_correspondence", "place", [], items)], TITLES, tmp_path / "curves")
     (axes,) = drawn[0].axes
@@ -270,7 +270,7 @@ def test_error_curves_of_correspondences(drawn: list[Figure], tmp_path: Path) ->
 
 @pytest.mark.usefixtures("toy")
 def test_spread_has_a_dot_a_scene(drawn: list[Figure], tmp_path: Path) -> None:
-    """Of all items of a scene; one without scores is left out, and seeds are averaged."""
+    """The median is that of all items of a scene; an item without a score is left out, and seeds are averaged."""
     runs = [toyed("place", {"a": [0.1, 0.3], "b": [0.8], "c": [None]}), toyed("colour", {"a": [0.2], "b": [0.4]})]
     runs += [toyed("place", {"a": [0.3, 0.5], "b": [0.6], "c": [0.9]}, seed=1)]
     scores.per_scene_spread(runs, TITLES, tmp_path / "spread")

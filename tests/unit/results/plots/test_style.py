@@ -1,4 +1,4 @@
-"""The frame of all figures: looks, legends, and files that are whole or not there."""
+"""The layout of all figures: style, legends, and files that are complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of all checks, and the message when scenes are broken."""
+"""The table of all checks, and the message if scenes have problems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of labels, against counts by hand."""
+"""The tables of labels, compared with counts by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loco.storage import Labels
 
 
 def write(path: Path, scene: str, objects: list[tuple], void: float) -> Path:
-    """A file of 2 x 5 x 10 pixels; objects are (category, stuff, triangles, pixels)."""
+    """Write a file of 2 x 5 x 10 pixels; objects are (category, stuff, triangles, pixels)."""
     facts = [
         {"label": "x", "category": c, "stuff": s, "triangles": t, "pixels": p, "frames": 1} for c, s, t, p in objects
     ]

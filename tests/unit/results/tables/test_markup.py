@@ -79,7 +79,7 @@ def test_latex_cells(tmp_path: Path) -> None:
 
 
 class Cells(HTMLParser):
-    """The text of the cells of each row of an HTML page."""
+    """Return the text of the cells of each row of an HTML page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def test_splits_have_blocks_of_their_own_and_their_own_best(tmp_path: Path) -> N
 
 
 def erring(experiment: str, metres: float | None, degrees: float | None, seed: int = 0) -> Metrics:
-    """Errors, and a share beside them."""
+    """Errors, and a fraction beside them."""
     rows = [Row("translation error", "all", metres, metres, metres and metres + 0.5, 9, "m")]
     rows += [Row("rotation error", "all", degrees, degrees and degrees - 1, None, 9, "deg")]
     rows += [Row("AUC@5deg", "all", 0.5, 0.4, 0.6, 9)]
@@ -220,7 +220,7 @@ def test_published_numbers_have_columns_of_their_own(tmp_path: Path) -> None:
 
 
 def test_published_numbers_are_never_bold_nor_measured(tmp_path: Path) -> None:
-    """Whatever they are: bold stays where it is without them."""
+    """Published numbers do not change which numbers are bold, and never replace measured ones."""
     metrics = [run("exact", 0.5, 0.25), run("sift", 0.4, 0.3)]
     texts = written(metrics, tmp_path, SHOWN)
     plain = written(metrics, tmp_path)

@@ -1,4 +1,4 @@
-"""Files of published numbers: what is wrong in them is said, and those of the project are sound."""
+"""Files of published numbers: faults are named, and the files of the project are valid."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_the_files_of_the_project_are_sound(path: Path) -> None:
 
 
 def test_numbers_of_the_project_are_those_of_the_papers() -> None:
-    """A few, typed anew."""
+    """Compare some numbers with values typed independently."""
     table = pd.DataFrame([number for path in FILES for number in read_published(path)])
 
     def of(method: str, dataset: str, metric: str | None = None) -> list[float]:

@@ -1,0 +1,132 @@
+"""Structure from motion with our matches and with COLMAP's SIFT: registered images, and errors of their poses.
+
+COLMAP's mapper is the same for all, with one camera whose focal length it estimates; only keypoints, descriptors and
+matches differ. All pairs of images are matched. Poses are compared after a similarity transform between the camera
+centres, estimated by RANSAC. The images are every k-th frame of a recording with poses (the format `posed_rgbd`: color/
+and poses.txt), or photographs of a simulated house.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from loco.cli import main as loco
+from loco.datasets.colmap import MIN_IMAGES
+from loco.datasets.reconstruct import reconstruct
+from loco.errors import DataError
+from loco.simulate.handheld import Walk
+
+HOUSE = {"rooms": 1, "repetition": 0.3, "image": {"height": 240, "width": 320}}
+TOLERANCE = 0.1  # inlier threshold of the alignment by RANSAC, metres
+
+Poses: TypeAlias = Mapping[str, NDArray[np.float64]]  # image name -> camera-to-world, 4 x 4, metres
+
+
+def recorded(folder: Path, every: int, out: Path) -> Poses:
+    """Copy every k-th image of a recording to ``out``, and return the poses."""
+    images = sorted((folder / "color").iterdir())
+    poses = np.loadtxt(folder / "poses.txt").reshape(-1, 4, 4)
+    for image in images[::every]:
+        (out / image.name).write_bytes(image.read_bytes())
+    return {image.name: pose for image, pose in list(zip(images, poses, strict=True))[::every]}
+
+
+def simulated(seed: int, images: int, out: Path) -> Poses:
+    """Write photographs of a simulated house to ``out``, and return the poses."""
+    poses = {}
+    for k, photo in enumerate(Walk(f"house{seed}", {**HOUSE, "seed": seed, "images": images}).photos()):
+        poses[f"{k:03}.png"] = photo.pose
+        cv2.imwrite(str(out / f"{k:03}.png"), photo.rgb[..., ::-1])
+    return poses
+
+
+def models(
+    images: Path, methods: Sequence[str], keypoints: int
+) -> Iterator[tuple[str, pycolmap.Reconstruction | None]]:
+    """Yield the largest reconstruction by SIFT, and by each method, ``detector=MODEL``; None if there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            reconstruct(images, Path(folder, "scene"), {"matcher": "exhaustive"}, threads=1)
+            yield "SIFT", pycolmap.Reconstruction(Path(folder, "scene/sparse/0"))
+        except DataError:
+            yield "SIFT", None
+    for method in methods:
+        detector, _, model = method.partition("=")
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["match", str(images), "--model", model, "--format", "colmap", "--out", folder]
+            if loco([*command, "--keypoints", detector, "--max-keypoints", str(keypoints)]):
+                raise SystemExit(1)
+            options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=0, min_model_size=MIN_IMAGES)
+            Path(folder, "models").mkdir()
+            found = pycolmap.incremental_mapping(
+                Path(folder, "database.db"), images, Path(folder, "models"), options
+            ).values()
+            yield f"{detector}, {model}", max(found, key=pycolmap.Reconstruction.num_reg_images, default=None)
+
+
+def errors(model: pycolmap.Reconstruction, poses: Poses) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the errors of the registered images after alignment: centres in metres, rotations in degrees."""
+    names = [image.name for image in model.images.values()]
+    options = pycolmap.RANSACOptions(max_error=TOLERANCE, random_seed=0)
+    centres = np.array([poses[name][:3, 3] for name in names])
+    aligned = pycolmap.align_reconstruction_to_locations(model, names, centres, 3, options)
+    if aligned is None:
+        return np.full(len(names), np.inf), np.full(len(names), 180.0)
+    model.transform(aligned)
+    moved, turned = [], []
+    for image in model.images.values():
+        pose = poses[image.name]
+        moved.append(np.linalg.norm(image.projection_center() - pose[:3, 3]))
+        difference = image.cam_from_world().rotation.matrix() @ pose[:3, :3]
+        turned.append(np.degrees(np.arccos(np.clip((np.trace(difference) - 1) / 2, -1, 1))))
+    return np.array(moved), np.array(turned)
+
+
+def report(scene: str, images: Path, poses: Poses, options: argparse.Namespace) -> None:
+    """Print a row of the table for each method."""
+    for method, model in models(images, options.methods, options.keypoints):
+        if model is None:
+            print(f"| {scene} | {method} | 0 of {len(poses)} | | | |", flush=True)
+            continue
+        moved, turned = errors(model, poses)
+        near = int(((moved < TOLERANCE) & (turned < 5)).sum())
+        print(
+            f"| {scene} | {method} | {len(moved)} of {len(poses)} | {near} | {100 * np.median(moved):.1f} | "
+            f"{np.median(turned):.2f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", metavar="DETECTOR=MODEL", help="patches=MODEL or sift=MODEL")
+    parser.add_argument("--recording", type=Path, help="folder with color/ and poses.txt")
+    parser.add_argument("--every", type=int, default=10, help="of the frames of the recording")
+    parser.add_argument("--houses", type=int, nargs="*", default=[], metavar="SEED", help="simulated houses")
+    parser.add_argument("--images", type=int, default=24, help="photographs of a house")
+    parser.add_argument("--keypoints", type=int, default=2048, help="SIFT keypoints per image")
+    options = parser.parse_args()
+    print("| scene | matches | registered | within 10 cm and 5 degrees | median, cm | median, degrees |")
+    print("| :-- | :-- | --: | --: | --: | --: |")
+    with tempfile.TemporaryDirectory() as folder:
+        if options.recording:
+            images = Path(folder, "recording")
+            images.mkdir()
+            report("recording", images, recorded(options.recording, options.every, images), options)
+        for seed in options.houses:
+            images = Path(folder, f"house{seed}")
+            images.mkdir()
+            report(f"house {seed}", images, simulated(seed, options.images, images), options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A database of COLMAP with our keypoints and matches, verified by two-view geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pycolmap
+
+from loco.errors import DataError
+from loco.matching import hloc
+from loco.storage import atomic_path
+
+SEED = 0  # of the geometric verification
+
+
+def write_database(
+    images: Path,
+    names: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    folder: Path,
+    out: Path,
+    single_camera: bool = True,
+) -> int:
+    """Write a database from which COLMAP reconstructs a model (``colmap mapper``, or ``pycolmap.incremental_mapping``).
+
+    Args:
+        images: folder of the images.
+        names: paths of the images within the folder.
+        pairs: names of two images each.
+        folder: folder with the files of :mod:`loco.matching.hloc` for these images and pairs.
+        out: the database; it replaces an existing one.
+        single_camera: whether one camera with one lens setting took all images.
+
+    Returns:
+        The number of matches that agree with the two-view geometry of their pair.
+
+    Raises:
+        DataError: an image cannot be read by COLMAP, or has another size than its keypoints were detected in.
+    """
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
+    camera = pycolmap.CameraMode.SINGLE if single_camera else pycolmap.CameraMode.AUTO
+    with atomic_path(out) as temporary, TemporaryDirectory(prefix=".pairs", dir=folder) as private:
+        pycolmap.Database.open(temporary).close()  # creates the tables
+        pycolmap.import_images(temporary, images, camera, image_names=list(names))
+        with pycolmap.Database.open(temporary) as database:
+            numbers = {image.name: image for image in database.read_all_images()}
+            for name in names:
+                if name not in numbers:
+                    raise DataError(
+                        f"COLMAP cannot read image {name}, or its size differs from that of the others",
+                        file=images / name,
+                        remedy="remove it, or pass --several-cameras if several cameras took the images",
+                    )
+                _require_size(database.read_camera(numbers[name].camera_id), images / name, folder, name)
+                database.write_keypoints(numbers[name].image_id, hloc.read_positions(folder / hloc.FEATURES, name))
+            for (first, second), matched in zip(pairs, hloc.read_matches(folder / hloc.MATCHES, pairs), strict=True):
+                if len(matched):
+                    database.write_matches(numbers[first].image_id, numbers[second].image_id, matched)
+        listed = Path(private, hloc.PAIRS)
+        listed.write_text("".join(f"{first} {second}\n" for first, second in pairs))
+        options = pycolmap.TwoViewGeometryOptions()
+        options.ransac.random_seed = SEED
+        pycolmap.verify_matches(temporary, listed, options)
+        with pycolmap.Database.open(temporary) as database:
+            return int(database.num_inlier_matches())
+
+
+def _require_size(camera: pycolmap.Camera, image: Path, folder: Path, name: str) -> None:
+    """Reject an image that COLMAP reads with another size, because it ignores the orientation in the EXIF data."""
+    height, width = hloc.read_size(folder / hloc.FEATURES, name)
+    if (camera.height, camera.width) != (height, width):
+        raise DataError(
+            "COLMAP reads this image with another size, probably because of the orientation in its EXIF data",
+            file=image,
+            expected=f"{width} x {height} pixels",
+            found=f"{camera.width} x {camera.height} pixels",
+            remedy="rotate the image file itself, for example by `exiftran -ai` or `mogrify -auto-orient`",
+        )

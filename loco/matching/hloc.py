@@ -1,0 +1,130 @@
+"""Keypoints and matches in the HDF5 files of hloc (github.com/cvg/Hierarchical-Localization, version 1.5).
+
+- Features: a group per image, named by its path, with ``keypoints`` (n, 2) float32, ``descriptors`` (d, n) float16,
+  and ``image_size`` (width, height). hloc puts the centre of the first pixel at 0, this project at 0.5.
+- Matches: a group ``first/second`` per pair, ``/`` in names replaced by ``-``, with ``matches0`` (n,), the keypoint of
+  the second image for each of the first or -1, and ``matching_scores0`` (n,) float16, cosines.
+- Pairs: a text file with two names in a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loco.errors import DataError
+from loco.evaluation.neighbours import mutual_neighbours
+from loco.matching.keypoints import Keypoints
+from loco.storage import atomic_path
+
+FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"
+_SHIFT = 0.5  # of the centre of the first pixel
+
+
+def write_features(images: Iterable[tuple[str, Keypoints, tuple[int, int]]], out: Path) -> None:
+    """Write the keypoints of images, one after the other.
+
+    Args:
+        images: name, keypoints, and size (height, width) in pixels of each image.
+        out: the file.
+    """
+    with atomic_path(out) as temporary, h5py.File(temporary, "w") as file:
+        for name, keypoints, (height, width) in images:
+            group = file.create_group(name)
+            group["keypoints"] = keypoints.positions - np.float32(_SHIFT)
+            group["descriptors"] = keypoints.descriptors.T.astype(np.float16)
+            group["image_size"] = np.array([width, height])
+
+
+def read_positions(features: Path, name: str) -> NDArray[np.float32]:
+    """Return the keypoint positions of an image (n, 2), pixels, the centre of the first pixel at 0.5.
+
+    Raises:
+        DataError: the file is not in the format of hloc or lacks the image.
+    """
+    with _opened(features) as file:
+        keypoints = _dataset(file, features, name, "keypoints")
+        if keypoints.ndim != 2 or keypoints.shape[1] < 2 or keypoints.dtype.kind != "f":
+            raise DataError(
+                f"the keypoints of image {name} are not positions in pixels",
+                file=features,
+                expected="floating-point numbers of shape (n, 2)",
+                found=f"{keypoints.dtype} of shape {keypoints.shape}",
+            )
+        return keypoints[:, :2].astype(np.float32) + np.float32(_SHIFT)
+
+
+def read_size(features: Path, name: str) -> tuple[int, int]:
+    """Return the size (height, width) of an image, pixels.
+
+    Raises:
+        DataError: as :func:`read_positions`.
+    """
+    with _opened(features) as file:
+        width, height = map(int, _dataset(file, features, name, "image_size")[:2])
+        return height, width
+
+
+def write_matches(features: Path, pairs: Sequence[tuple[str, str]], out: Path) -> None:
+    """Write the mutual nearest neighbours between the keypoints of pairs of images, and the list of pairs beside them.
+
+    Args:
+        features: file of :func:`write_features` with all images.
+        pairs: names of two images each.
+        out: file of the matches; the list is :data:`PAIRS` in the same folder.
+    """
+    with h5py.File(features) as source, atomic_path(out) as temporary, h5py.File(temporary, "w") as file:
+        for first, second in pairs:
+            of_first, of_second = (
+                torch.from_numpy(source[name]["descriptors"][:].T.astype(np.float32)) for name in (first, second)
+            )
+            rows, columns = mutual_neighbours(of_first, of_second)
+            matches = np.full(len(of_first), -1, np.int32)
+            scores = np.zeros(len(of_first), np.float16)
+            matches[rows] = columns
+            scores[rows] = (of_first[rows] * of_second[columns]).sum(dim=1).numpy()
+            group = file.create_group(_group_of(first, second))
+            group["matches0"], group["matching_scores0"] = matches, scores
+    with atomic_path(out.with_name(PAIRS)) as temporary:
+        temporary.write_text("".join(f"{first} {second}\n" for first, second in pairs))
+
+
+def read_matches(matches: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[NDArray[np.uint32]]:
+    """Yield the matched keypoints (m, 2) of each pair: rows of the first and of the second image.
+
+    Raises:
+        DataError: the file is not in the format of hloc or lacks a pair.
+    """
+    with _opened(matches) as file:
+        for first, second in pairs:
+            partner = _dataset(file, matches, _group_of(first, second), "matches0")[:]
+            rows = np.flatnonzero(partner >= 0)
+            yield np.stack([rows, partner[rows]], axis=1).astype(np.uint32)
+
+
+def _group_of(first: str, second: str) -> str:
+    return f"{first.replace('/', '-')}/{second.replace('/', '-')}"
+
+
+def _opened(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path)
+    except OSError as error:
+        raise DataError("the file is not a readable HDF5 file", file=path, found=error) from error
+
+
+def _dataset(file: h5py.File, path: Path, group: str, name: str) -> h5py.Dataset:
+    found = file.get(f"{group}/{name}")
+    if not isinstance(found, h5py.Dataset):
+        raise DataError(
+            f"{group} is missing",
+            file=path,
+            expected=f"a group of this name with a dataset {name!r}, as hloc writes them",
+            found=f"{len(file)} groups" + (f", the first of them {next(iter(file))!r}" if len(file) else ""),
+        )
+    return found
