@@ -54,18 +54,21 @@ def test_demo_is_left_as_it_is() -> None:
     assert load(demo(), ROOT) == demo()
 
 
+SAM2 = ["data/weights/sam2_hiera_tiny_encoder.with_runtime_opt.ort"]
 VIT = ["data/weights/vit_small_14/config.json", "data/weights/vit_small_14/model.safetensors"]
-COMPARED = ("vit", *(f"head_{loss}" for loss in ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")))
+LOSSES = ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")
 # Files that users download before they run a shipped configuration.
 FETCHED = {
     "office.yaml": {
-        **{
-            f"experiments.{name}.model.backbone.path": ["data/weights/sam2_hiera_tiny_encoder.with_runtime_opt.ort"]
-            for name in ("sam2", "sam2_pca", "sam2_exact")
-        },
+        **{f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", "sam2_pca", "sam2_exact")},
         **{f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_pca", "vit_exact")},
     },
-    "losses_office.yaml": {f"experiments.{name}.model.backbone.path": VIT for name in COMPARED},
+    "losses_office.yaml": {
+        f"experiments.{name}.model.backbone.path": VIT for name in ("vit", *(f"head_{loss}" for loss in LOSSES))
+    },
+    "losses_office_sam2.yaml": {
+        f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", *(f"sam2_{loss}" for loss in LOSSES))
+    },
     "published.yaml": {"datasets.matterport3d.labels.mapping": ["data/matterport3d/category_mapping.tsv"]},
 }
 SHIPPED = sorted(file.name for file in (ROOT / "config").glob("*.yaml") if file.name != "defaults.yaml")
