@@ -166,6 +166,12 @@ def _error(diagnosis: Diagnosis, scene: RawScene) -> DataError:
     if scene.opengl and fault.startswith("inverse"):
         fault = {"inverse": "inverse and axes", "inverse and axes": "inverse"}[fault]
     cause, remedy = (_OF_MODELS if sparse else {}).get(fault, _EXPLANATIONS[fault])(diagnosis.amount)
+    if fault == "depth" and scene.depth_units is not None:
+        fitting = scene.depth_units / diagnosis.amount
+        remedy = (
+            f"the depth scale is {scene.depth_units:g} units per metre, and about {fitting:.4g} "
+            f"would be consistent: correct `depth_scale` of the dataset or depth_scale.txt; otherwise {remedy}"
+        )
     found = f"unchanged: {_text(diagnosis.found)}"
     if diagnosis.repaired is not None:
         found += f"; after the correction: {_text(diagnosis.repaired)}"
@@ -234,7 +240,7 @@ _EXPLANATIONS: dict[str, Callable[[float], tuple[str, str]]] = {
     ),
     "depth": lambda amount: (
         f"depth appears to be {_factor(amount)} relative to the positions of the cameras",
-        "set the correct depth scale, or write positions in metres",
+        "write positions in metres",
     ),
     "intrinsics": lambda amount: (
         f"the intrinsics appear to be {_factor(amount)}, as if the images had been resized without them",

@@ -165,7 +165,8 @@ def nerfstudio(folder: Path, scene: str) -> list[Source]:
     """Return the file of poses and the folders of the images that it lists."""
     stated = (path for pair in paths_of_frames(folder / TRANSFORMS) for path in pair)
     paths = (PurePosixPath(path) for path in stated if isinstance(path, str) and "\0" not in path)
-    parents = {str(path.parent) for path in paths if not path.is_absolute() and ".." not in path.parts}
+    listed = {str(path.parent) for path in paths if not path.is_absolute() and ".." not in path.parts}
+    parents = {"images", "depth"} | listed
     return [
         Source(folder / TRANSFORMS),
         *(Source(folder / name, images=True, needed=False) for name in _outermost(parents)),

@@ -104,6 +104,7 @@ class PosedImages(SceneFolder):
         """
         super().__init__(raw, scene)
         self.rig = self.cameras(self.folder, scene, depth_scale)
+        self.depth_units = self.rig.scale.units
         self.shots, self._skipped, _ = self.listing(self.folder, scene)
 
     # Defined by a layout ---------------------------------------------------------------------------------------------

@@ -90,12 +90,14 @@ class RawScene(ABC):
         metric: whether the unit of its coordinates is the metre.
         opengl: whether its files follow OpenGL: camera axes with y up and z backward, rows counted from the bottom.
         origin: origin of its coordinates in the coordinates of its files (:mod:`loco.datasets.local`).
+        depth_units: units of the depth images per metre, where the user may state them; else None.
     """
 
     format: ClassVar[str]
     metric: ClassVar[bool] = True
     opengl: ClassVar[bool] = False
     origin: NDArray[np.float64] = np.zeros(3)
+    depth_units: float | None = None
 
     def __init__(self, raw: Path, scene: str) -> None:
         """Open a scene. Subclasses raise DataError if a file is missing or broken."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from loco.errors import ConfigError, DataError
+from loco.extras import named_extras
 from loco.fingerprints import file_fingerprint
 from loco.models import stored
 from loco.models.backbones import KNOWN, build_backbone
@@ -70,8 +71,8 @@ def find(model: str | Path) -> Origin:
             remedy="read published weights of other projects with `loco.models.published.load_published`",
         )
     if hub_name(str(model)):
-        from loco.models.hub import find_folder  # requires the packages of backbones
-
+        with named_extras():
+            from loco.models.hub import find_folder
         if origin := read_origin(find_folder(str(model)) / WEIGHTS):
             return origin
     if str(model) in KNOWN or hub_name(str(model)):
@@ -185,7 +186,8 @@ def push_to_hub(
         ConfigError: the name is not of the form owner/name.
         DataError: as in :func:`save_pretrained`; or the hub refuses the upload or cannot be reached.
     """
-    from loco.models.hub import upload_folder  # requires the packages of backbones
+    with named_extras():
+        from loco.models.hub import upload_folder
 
     repository = repository.removeprefix(HUB)
     with TemporaryDirectory() as place:

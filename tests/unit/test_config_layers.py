@@ -235,7 +235,7 @@ def test_values_of_the_command_line_are_laid_over_all_files() -> None:
     config = load(read_files([write("my.yaml", MINE)], ROOT, changes), ROOT)
     assert config["run"]["seeds"] == [1, 2]
     assert config["run"]["splits"] == ["mine"]
-    assert config["figures"] == {"scene": None, "views": 2}
+    assert config["figures"] == {"scene": None, "views": 2, "explorer_views": 20}
 
 
 def test_merging_changes_none_of_its_arguments() -> None:
@@ -272,7 +272,7 @@ PLACES = ("baidu", "gardens", "seventeen_places", "geotagged", "oxford_robotcar"
 SOURCES = {
     **{
         format: TRAINED.format(format=format, raw="data/mine", a="a", b="b", more="", benchmarks="")
-        for format in ("matterport3d", "seven_scenes", "tum_rgbd", "posed_rgbd", "colmap")
+        for format in ("matterport3d", "seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio", "colmap")
     },
     "scannet": TRAINED.format(
         format="scannet", raw="data/scans", a="scene0000_00", b="scene0001_00", more="", benchmarks=""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def test_faults_are_named(made: Path, tmp_path: Path, format: str, name: str) ->
     assert name in problem
     assert "check.accept_geometry" in problem
     assert manifest["geometry"]["fault"]
+    if name == "5 times too small" and format in ("posed_rgbd", "seven_scenes", "nerfstudio"):
+        assert re.search(r"1000 units per metre, and about 20\d would be consistent: correct `depth_scale`", problem)
 
 
 def test_an_accepted_scene_has_a_note(made: Path, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ SCENES = {
     ),
     "tum_rgbd": (["rgb.txt", "depth.txt", "groundtruth.txt", "rgb/1.png", "other/2.png", "K.txt"], ["imu.txt"]),
     "posed_rgbd": (["color/0.PNG", "depth/0.png", "poses.txt", "K.txt", "depth_scale.txt", "mesh.ply"], ["notes.txt"]),
+    "nerfstudio": (["transforms.json", "images/0.png", "depth/0.png", "depth_scale.txt"], ["colmap/cameras.bin"]),
     "colmap": (["images/a/0.jpg", "sparse/0/cameras.bin", "sparse/0/points3D.bin"], ["database.db", "dense/0.jpg"]),
     "scannet_pairs": (["test.npz", "intrinsics.npz", "scene0_00/color/0.jpg", "scene0_00/depth/0.png"], ["a.txt"]),
     "hpatches": (["1.ppm", "6.ppm", "H_1_2", "H_1_6"], ["readme"]),
