@@ -55,7 +55,7 @@ def test_the_ray_caster_reruns_all_scenes(world):
 HARMLESS = {
     "a version": ("loco/__init__.py", '__version__ = "', '__version__ = "9.'),
     "a message": ("loco/steps/frames.py", "no frame of the", "no image of the"),
-    "a message of a log": ("loco/logs.py", 'logger.info("finished")', 'logger.info("ended well")'),
+    "a message of a log": ("loco/logs.py", 'logger.info("started with', 'logger.info("begun with'),
     "a type": ("loco/geometry/inpaint.py", "-> NDArray[np.float32]", "-> NDArray[np.floating]"),
     "a type of a setting": ("loco/steps/evaluate.py", "subject: Mapping[str, str]", "subject: dict[str, str]"),
 }
