@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def test_steps_run_in_the_image_of_the_configuration(tmp_path: Path, monkeypatch
     programs.mkdir()
     (programs / "apptainer").write_text(APPTAINER)
     (programs / "apptainer").chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    # In an image, `python` is that of the project.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(programs), str(Path(sys.executable).parent)]), prepend=os.pathsep)
     monkeypatch.setenv("STARTED", str(started))
     world = World.new(tmp_path / "world")
     (world.directory / "loco.sif").touch()
