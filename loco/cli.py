@@ -188,7 +188,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     pictures = [arguments.out / f"{stem}_pca.png" for stem in stems]
     require_files(arguments.images)
     require_other_files([*outputs, *pictures], arguments.images)
-    model = load_model(arguments)
+    model = load_model(arguments.model, arguments.backbone)
     drawn, broken = [], []
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
@@ -240,7 +240,7 @@ def _models(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from loco.models.stored import describe
 
-    model = load_model(arguments)
+    model = load_model(arguments.model, arguments.backbone)
     sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
     print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from loco import paths
-from loco.cli_images import positive, read_photo, require_files
+from loco.cli_images import load_model, positive, read_photo, require_files
 from loco.errors import ConfigError
+from loco.results.explorer import VIEWS
 
 if TYPE_CHECKING:
     from loco.results.explorer.content import Content
     from loco.storage import Correspondences, Features
 
-VIEWS = 20
 MEGABYTE = 1e6
 
 
@@ -175,9 +175,6 @@ def _write_points(
 
 
 def _explore_photographs(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from loco.models.pretrained import load
     from loco.results.explorer.page import write_page
     from loco.results.explorer.photographs import photographs_content
 
@@ -186,9 +183,8 @@ def _explore_photographs(arguments: argparse.Namespace) -> None:
     if arguments.out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, found {arguments.out}")
     require_files(arguments.images)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     titles = _titles(arguments.model)
-    models = {title: load(name, device) for title, name in zip(titles, arguments.model)}
+    models = {title: load_model(name) for title, name in zip(titles, arguments.model)}
     count = len(arguments.images)
     chosen = sorted(set(np.linspace(0, count - 1, min(arguments.views, count)).round().astype(int).tolist()))
     photographs = {arguments.images[k].name: read_photo(arguments.images[k], arguments.max_size).rgb for k in chosen}

@@ -85,12 +85,13 @@ def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None
             raise ConfigError(f"{path} is an input image and would be overwritten: pass another output path")
 
 
-def load_model(arguments: argparse.Namespace) -> Extractor:
+def load_model(model: str, backbone: str | None = None) -> Extractor:
+    """Load a model by its name or path, on the GPU if there is one."""
     import torch
 
     from loco.models.pretrained import load
 
-    return load(arguments.model, "cuda" if torch.cuda.is_available() else "cpu", arguments.backbone)
+    return load(model, "cuda" if torch.cuda.is_available() else "cpu", backbone)
 
 
 def features_of(model: Extractor, photo: Photo, path: Path) -> Tensor:

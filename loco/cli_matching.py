@@ -23,6 +23,7 @@ from loco.cli_images import (
     size_option,
 )
 from loco.errors import ConfigError, DataError
+from loco.matching import DETECTORS, SELECTIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +63,7 @@ def match_options(add: Callable[..., Any]) -> None:
     )
     add(
         "--pairs",
-        choices=("exhaustive", "sequential", "retrieval"),
+        choices=SELECTIONS,
         default="exhaustive",
         help="pairs to match: all (default), each image with those that follow it, or each with the most similar",
     )
@@ -119,7 +120,7 @@ def _match_picture(arguments: argparse.Namespace) -> None:
     require_files(arguments.images)
     require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], arguments.images)
     a, b = photos = [read_photo(path, arguments.max_size or _PICTURE_SIZE) for path in arguments.images]
-    model = load_model(arguments)
+    model = load_model(arguments.model, arguments.backbone)
     of_a, of_b = (features_of(model, photo, path) for photo, path in zip(photos, arguments.images))
     matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
@@ -178,7 +179,7 @@ def _write_features(arguments: argparse.Namespace, root: Path, names: Sequence[s
     from loco.matching import hloc
     from loco.matching.keypoints import global_descriptor
 
-    model = load_model(arguments)
+    model = load_model(arguments.model, arguments.backbone)
     descriptors = []
 
     def described() -> Iterator[tuple[str, Keypoints, tuple[int, int]]]:
@@ -196,7 +197,7 @@ def _write_features(arguments: argparse.Namespace, root: Path, names: Sequence[s
 def _keypoints(arguments: argparse.Namespace, model: Extractor, photo: Photo, features: Tensor, name: str) -> Keypoints:
     """Return the keypoints of a photograph, in pixels of its file."""
     from loco.matching import hloc
-    from loco.matching.keypoints import DETECTORS, describe, detect
+    from loco.matching.keypoints import describe, detect
 
     scale: NDArray[np.float64] = photo.scale[::-1]  # (horizontal, vertical)
     if arguments.keypoints in DETECTORS:

@@ -4,4 +4,9 @@
 2. :mod:`loco.matching.pairs`: which images are matched.
 3. :mod:`loco.matching.hloc`: keypoints and matches in the files of hloc.
 4. :mod:`loco.matching.colmap_database`: a database of COLMAP from these files.
+
+This file imports nothing, because the command line reads its constants.
 """
+
+DETECTORS = ("patches", "sift")  # of keypoints
+SELECTIONS = ("exhaustive", "sequential", "retrieval")  # of pairs of images

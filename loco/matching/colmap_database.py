@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pycolmap
 
@@ -41,7 +40,7 @@ def write_database(
     """
     pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
     camera = pycolmap.CameraMode.SINGLE if single_camera else pycolmap.CameraMode.AUTO
-    with atomic_path(out) as temporary, TemporaryDirectory(prefix=".pairs", dir=folder) as private:
+    with atomic_path(out) as temporary:
         pycolmap.Database.open(temporary).close()  # creates the tables
         pycolmap.import_images(temporary, images, camera, image_names=list(names))
         with pycolmap.Database.open(temporary) as database:
@@ -58,11 +57,9 @@ def write_database(
             for (first, second), matched in zip(pairs, hloc.read_matches(folder / hloc.MATCHES, pairs), strict=True):
                 if len(matched):
                     database.write_matches(numbers[first].image_id, numbers[second].image_id, matched)
-        listed = Path(private, hloc.PAIRS)
-        listed.write_text("".join(f"{first} {second}\n" for first, second in pairs))
         options = pycolmap.TwoViewGeometryOptions()
         options.ransac.random_seed = SEED
-        pycolmap.verify_matches(temporary, listed, options)
+        pycolmap.verify_matches(temporary, folder / hloc.PAIRS, options)
         with pycolmap.Database.open(temporary) as database:
             return int(database.num_inlier_matches())
 

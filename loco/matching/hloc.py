@@ -10,12 +10,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from loco.errors import DataError
 from loco.evaluation.neighbours import mutual_neighbours
@@ -24,6 +26,7 @@ from loco.storage import atomic_path
 
 FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"
 _SHIFT = 0.5  # of the centre of the first pixel
+_HELD = 32  # images whose descriptors are kept in memory
 
 
 def write_features(images: Iterable[tuple[str, Keypoints, tuple[int, int]]], out: Path) -> None:
@@ -79,10 +82,13 @@ def write_matches(features: Path, pairs: Sequence[tuple[str, str]], out: Path) -
         out: file of the matches; the list is :data:`PAIRS` in the same folder.
     """
     with h5py.File(features) as source, atomic_path(out) as temporary, h5py.File(temporary, "w") as file:
+
+        @lru_cache(_HELD)  # consecutive pairs share images
+        def descriptors(name: str) -> Tensor:
+            return torch.from_numpy(source[name]["descriptors"][:].T.astype(np.float32))
+
         for first, second in pairs:
-            of_first, of_second = (
-                torch.from_numpy(source[name]["descriptors"][:].T.astype(np.float32)) for name in (first, second)
-            )
+            of_first, of_second = descriptors(first), descriptors(second)
             rows, columns = mutual_neighbours(of_first, of_second)
             matches = np.full(len(of_first), -1, np.int32)
             scores = np.zeros(len(of_first), np.float16)

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from loco.evaluation import sift_keypoints
 from loco.evaluation.global_descriptors import gem
-from loco.geometry.patches import extent_of, patch_centres
+from loco.geometry.patches import extent_of, grid_size, patch_centres
 from loco.geometry.sampling import sample_features
-
-DETECTORS = ("patches", "sift")
 
 
 class Keypoints(NamedTuple):
@@ -33,7 +31,8 @@ def detect(rgb: NDArray[np.uint8], detector: str, stride: int, max_keypoints: in
 
     Args:
         rgb: the image.
-        detector: ``patches``, the centres of all patches within the image, or ``sift``, those of OpenCV.
+        detector: one of :data:`loco.matching.DETECTORS`: ``patches``, the centres of all patches within the image, or
+            ``sift``, those of OpenCV.
         stride: pixels per side of a patch.
         max_keypoints: maximum number of SIFT keypoints; those of the highest contrast are kept.
     """
@@ -41,7 +40,7 @@ def detect(rgb: NDArray[np.uint8], detector: str, stride: int, max_keypoints: in
         positions, _ = sift_keypoints.detect(rgb, max_keypoints)
         return np.unique(positions, axis=0)  # a position with several orientations has one descriptor here
     height, width = rgb.shape[:2]
-    grid = -(-height // stride), -(-width // stride)
+    grid = grid_size((height, width), stride)
     centres = patch_centres(grid, extent_of(grid, stride)).reshape(-1, 2)
     return centres[(centres < (width, height)).all(axis=1)]
 

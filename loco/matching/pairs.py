@@ -7,7 +7,6 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-SELECTIONS = ("exhaustive", "sequential", "retrieval")
 Pair = tuple[int, int]
 
 
@@ -15,8 +14,9 @@ def select_pairs(selection: str, descriptors: Tensor, neighbours: int) -> list[P
     """Return the pairs of images to match, (i, j) with i < j, without repetitions.
 
     Args:
-        selection: ``exhaustive``, every pair; ``sequential``, each image with the ``neighbours`` images that follow it;
-            ``retrieval``, each with the ``neighbours`` images of the most similar descriptors.
+        selection: one of :data:`loco.matching.SELECTIONS`: ``exhaustive``, every pair; ``sequential``, each image with
+            the ``neighbours`` images that follow it; ``retrieval``, each with the ``neighbours`` images of the most
+            similar descriptors.
         descriptors: (n, c), L2-normalised global descriptors in the order of the images.
         neighbours: number of images with which an image is matched, for ``sequential`` and ``retrieval``.
     """

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loco.errors import DataError
 from loco.geometry.patches import patch_centres
 from loco.geometry.sampling import sample_features
+from loco.results.explorer import VIEWS
 from loco.results.explorer.compression import compress
 from loco.results.explorer.content import MIN_BASELINE, Content, Geometry, PageExtractor, PageView
 from loco.results.explorer.coverage import choose_by_coverage
@@ -20,7 +21,6 @@ from loco.results.pictures.features import joint_pca
 from loco.results.pictures.visibility import Points, Visibility
 from loco.storage import Correspondences, Features, Frames
 
-VIEWS = 20  # default number of views of a page
 PATCHES = 1400  # most per view; of a finer grid every second, third, ... row and column is shown
 
 
