@@ -40,5 +40,5 @@ def raw_folder(raw: str, files: Sequence[str]) -> Path:
         files: local paths of raw files in it; empty if there are none, so that nothing was copied.
     """
     name = str(Path(raw))
-    found = next((file.rindex(f"{name}/") for file in files if f"{name}/" in file), None)
-    return Path(raw) if found is None else Path(files[0][:found] + name)
+    file = next((file for file in files if f"{name}/" in file), None)
+    return Path(raw) if file is None else Path(file[: file.rindex(f"{name}/")] + name)
