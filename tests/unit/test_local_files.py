@@ -26,7 +26,7 @@ def test_raw_scenes_are_where_their_files_are() -> None:
     assert raw_folder("/data/scans", ["/data/scans/ash/a.zip", "/data/scans/ash/b.zip"]) == Path("/data/scans")
     assert raw_folder("results/raw/tiny", [f"{COPIES}/results/raw/tiny/ash"]) == Path(f"{COPIES}/results/raw/tiny")
     assert raw_folder("results/raw/tiny/", ["results/raw/tiny/ash"]) == Path("results/raw/tiny")
-    other = f"{COPIES}/elsewhere/labels.tsv"  # not in the folder
+    other = "/shared/labels.tsv"  # not in the folder
     assert raw_folder("results/raw/tiny", [other, f"{COPIES}/results/raw/tiny/ash"]) == Path(
         f"{COPIES}/results/raw/tiny"
     )
