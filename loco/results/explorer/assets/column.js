@@ -17,9 +17,8 @@ class Column {
     $(".fidelity", this.element).textContent =
       `Stored: ${channels} of ${fidelity.channels} channels, ${percentText(fidelity.variance)} of variance, ` +
       `rank agreement ${fidelity.rank_correlation.toFixed(4)}`;
-    $(".views-say", this.element).textContent = explorer.geometry
-      ? "Views, coloured by similarity to the patch; click to select another."
-      : "Views, coloured by similarity to the patch; click to select another.";
+    $(".views-say", this.element).textContent =
+      "Views, coloured by similarity to the patch; click to select another.";
     $(".scene-says", this.element).textContent = explorer.geometry
       ? "The scene: drag to orbit, scroll to zoom, click to select."
       : "";
