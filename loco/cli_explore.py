@@ -43,7 +43,7 @@ def explore_options(add: Callable[..., Any]) -> None:
     )
     add("--out", required=True, type=Path, metavar="HTML_OR_DIR", help="page to write, or a folder for several scenes")
     add("--scene", metavar="SCENE", help="the scene, if the folder has several (default: all, one page each)")
-    add("--experiments", nargs="+", metavar="NAME", help="experiments to show, in this order (default: all)")
+    add("--experiments", nargs="+", metavar="NAME", help="experiments to show, in this order (default: all, by name)")
     add("--views", type=positive, default=VIEWS, metavar="N", help=f"largest number of views (default: {VIEWS})")
     add("--ply", type=Path, metavar="DIR", help="also write the points in the colours of the similarity, one PLY each")
     add(
@@ -68,12 +68,14 @@ def explore(arguments: argparse.Namespace) -> None:
     """Write the pages."""
     if bool(arguments.images) == bool(arguments.results):
         raise ConfigError("pass either a results folder or files of features, or --images with --model")
+    of_results = ("scene", "experiments", "ply", "at")
+    _refuse(arguments, of_results if arguments.images else ("model",), "--images" if arguments.images else "results")
+    if arguments.at and not arguments.ply:
+        raise ConfigError("--at is the patch of --ply: pass --ply, or open the page with #view=VIEW&patch=PATCH")
     if arguments.images:
         _explore_photographs(arguments)
         return
-    scenes = [s for s in find_scenes(arguments.results, arguments.experiments) if arguments.scene in (None, s.scene)]
-    if not scenes:
-        raise ConfigError(f"the results contain no features of scene {arguments.scene}: correct --scene")
+    scenes = find_scenes(arguments.results, arguments.experiments, arguments.scene)
     if arguments.out.suffix == ".html":
         if len(scenes) > 1:
             names = ", ".join(files.scene for files in scenes)
@@ -84,18 +86,30 @@ def explore(arguments: argparse.Namespace) -> None:
         _explore_scene(files, arguments, arguments.out / files.dataset / f"{files.scene}.html")
 
 
-def find_scenes(given: Sequence[Path], experiments: Sequence[str] | None = None) -> list[SceneFiles]:
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], subject: str) -> None:
+    """Refuse options that have no effect."""
+    for name in names:
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name} has no effect with {subject}: remove it")
+
+
+def find_scenes(
+    given: Sequence[Path], experiments: Sequence[str] | None = None, scene: str | None = None
+) -> list[SceneFiles]:
     """Return the files of each scene that has features, by the paths of a results folder.
 
     Args:
         given: a results folder, or files of features in one, in the order in which they are to be shown.
-        experiments: the experiments to show, in this order; None shows all.
+        experiments: the experiments to show, in this order; None shows all, in the order of their names.
+        scene: the scene; None for all.
 
     Raises:
         ConfigError: there are no features, they are not in a results folder, or an experiment has none.
     """
     found: dict[tuple[Path, str, str], list[dict[str, str]]] = defaultdict(list)
     for path in given:
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist: pass a results folder, or files of features in it")
         for file in sorted(path.glob("features/*/*/*/*.h5")) if path.is_dir() else [path]:
             root = file.parents[4] if len(file.parents) > 4 else Path()
             fields = paths.fields_of(paths.FEATURES, f"results/{file.relative_to(root)}")
@@ -104,7 +118,11 @@ def find_scenes(given: Sequence[Path], experiments: Sequence[str] | None = None)
             found[root, fields["dataset"], fields["scene"]].append(fields)
     if not found:
         raise ConfigError(f"{given[0]} contains no features (features/<experiment>/<checkpoint>/<dataset>/<scene>.h5)")
-    return [_scene_files(*key, files, experiments) for key, files in found.items()]
+    scenes = {key: files for key, files in found.items() if scene in (None, key[2])}
+    if not scenes:
+        names = ", ".join(sorted({name for _, _, name in found}))
+        raise ConfigError(f"the results contain no features of scene {scene}: correct --scene; the scenes are {names}")
+    return [_scene_files(*key, files, experiments) for key, files in scenes.items()]
 
 
 def _scene_files(
@@ -208,3 +226,5 @@ def _report(out: Path, size: int, content: Content) -> None:
     views = f"{len(content.views)} of {content.available} views"
     titles = ", ".join(extractor.title for extractor in content.extractors)
     print(f"{out}: {size / MEGABYTE:.1f} MB, {views}, {titles}")
+    if content.geometry is not None and content.landmarks is None:
+        print("note: no patch is seen by two other views, so nothing is scored at the start; raise --views")

@@ -113,3 +113,17 @@ def test_what_cannot_be_explored_is_refused(results, tmp_path, capsys) -> None:
     options = [results, "--scene", "north", "--experiments", "a", "--out", page, "--ply", tmp_path]
     assert "the page has the views 0 to 9, found 10" in refused(capsys, *options, "--at", 10, 0)
     assert "view 1 has the patches 0 to 95, found 96" in refused(capsys, *options, "--at", 1, 96)
+
+
+def test_options_without_effect_and_missing_paths_are_refused(results, tmp_path, capsys) -> None:
+    page = tmp_path / "page.html"
+    images = ("--images", "a.jpg", "--model", "m", "--out", page)
+    for option in (("--ply", tmp_path), ("--at", 0, 1), ("--scene", "north"), ("--experiments", "a")):
+        assert f"{option[0]} has no effect with --images" in refused(capsys, *images, *option)
+    assert "--model has no effect with results" in refused(capsys, results, "--model", "m", "--out", page)
+    assert "--at is the patch of --ply" in refused(capsys, results, "--at", 0, 1, "--out", page)
+    assert "nowhere does not exist" in refused(capsys, tmp_path / "nowhere", "--out", page)
+    assert "the scenes are north, south" in refused(capsys, results, "--scene", "west", "--out", page)
+    said = refused(capsys, results, "--scene", "south", "--experiments", "c", "--out", page)
+    assert "scene south has no features of c" in said  # not the first scene
+    assert not page.exists()

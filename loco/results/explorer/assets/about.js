@@ -67,8 +67,8 @@ function method({ header, geometry, views, landmarks }) {
       : ".");
   if (!landmarks) return [colours, places, scores, choice];
   const start =
-    "The page opens at the patch that the first extractor finds in the most views in which the second one misses it, " +
-    `of ${landmarks.patch.length} patches drawn at random: an example, not a typical one. The means beside the average ` +
+    "The page opens at the patch for which the number of views in which the first extractor finds it exceeds that of " +
+    `the second one most, of ${landmarks.patch.length} patches drawn at random: an example, not a typical one. The means beside the average ` +
     "precisions are over these patches. “Harder” and “Easier” step through them in the order of their average " +
     `precision within ${lengthText(header.rho, geometry.unit)}.`;
   return [colours, places, scores, start, choice];

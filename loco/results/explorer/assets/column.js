@@ -13,10 +13,10 @@ class Column {
     this.views = explorer.views.map((view, k) => this.newView(view, k));
     this.addChoice();
     this.addCloud();
-    const { fidelity, channels } = this.extractor;
+    const { fidelity } = this.extractor;
     $(".fidelity", this.element).textContent =
-      `Stored: ${channels} of ${fidelity.channels} channels, ${percentText(fidelity.variance)} of variance, ` +
-      `rank agreement ${fidelity.rank_correlation.toFixed(4)}`;
+      `Kept: ${percentText(fidelity.variance)} of variance, ` +
+      `rank agreement ${fidelity.rank_correlation.toFixed(4)}, same match ${percentText(fidelity.same_match)}`;
     $(".views-say", this.element).textContent =
       "Views, coloured by similarity to the patch; click to select another.";
     $(".scene-says", this.element).textContent = explorer.geometry
@@ -169,9 +169,9 @@ class Column {
     const own = k === explorer.view;
     button.classList.toggle("own", own);
     const size = clamp(canvas.height * 0.07, 4 * ratio, 9 * ratio);
+    drawWord(canvas, String(k), "top", WHITE, ratio); // words first: they must not cover the marks
     if (own) drawMark(canvas, view, "square", centreOf(view, explorer.patchInView), WHITE, size);
     else this.drawMatch(view, k, size, ratio);
-    drawWord(canvas, String(k), "top", WHITE, ratio);
     button.setAttribute("aria-label", `View ${k}, ${view.name}: ${own ? "the selected patch" : this.verdict(k)}`);
   }
 
@@ -181,9 +181,9 @@ class Column {
     const match = this.matches[k];
     if (match < 0 || (this.explorer.geometry && !this.scored[k])) return;
     const colour = this.scored[k] ? (this.isCorrect(k) ? CORRECT : WRONG) : NEUTRAL;
+    drawWord(canvas, this.wordOf(k), "bottom", colour, ratio);
     if (this.scored[k]) drawMark(canvas, view, "ring", truth.places[k], WHITE, 1.25 * size);
     drawMark(canvas, view, "cross", centreOf(view, match - view.first), colour, 0.8 * size);
-    drawWord(canvas, this.wordOf(k), "bottom", colour, ratio);
   }
 
   isCorrect(k) {
@@ -234,8 +234,10 @@ class Column {
       const seen = this.scored.filter(Boolean).length;
       const found = this.scored.filter((scored, k) => scored && this.isCorrect(k)).length;
       const mean = landmarks ? meanOf(landmarks.precision, state.slots[this.slot], landmarks.patch.length) : NaN;
-      summary = `Correct in <b>${found} of ${seen}</b> views; average precision <b>${numberText(this.precision)}</b>`;
-      if (landmarks) summary += ` (mean ${numberText(mean)})`;
+      summary = seen
+        ? `Correct in <b>${found} of ${seen}</b> views; average precision <b>${numberText(this.precision)}</b>`
+        : "No other view sees this place from another position; select another patch.";
+      if (seen && landmarks) summary += ` (mean ${numberText(mean)})`;
     }
     $(".summary", this.element).innerHTML = summary;
   }
