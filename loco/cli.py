@@ -84,8 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _init_options(add: Callable[..., Any]) -> None:
-    add("folder", type=Path, metavar="DIR", help="folder with one folder per scene, or a single scene")
+    add("given", type=Path, metavar="DIR", help="folder with one folder per scene, a single scene, or a video")
     add("--out", type=Path, default=Path("my.yaml"), metavar="FILE", help="file to write; default my.yaml")
+    add("--fps", type=positive, metavar="N", help="frames per second that are extracted from a video (default: 3)")
 
 
 def _extract_options(add: Callable[..., Any]) -> None:
@@ -172,7 +173,7 @@ def _export_options(add: Callable[..., Any]) -> None:
 def _init(arguments: argparse.Namespace) -> None:
     from loco.starter import write_starter  # requires the packages of the workflow
 
-    write_starter(arguments.folder, arguments.out)
+    write_starter(arguments.given, arguments.out, arguments.fps)
 
 
 def _extract(arguments: argparse.Namespace) -> None:

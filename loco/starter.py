@@ -14,11 +14,20 @@ from loco.config_files import room_of
 from loco.config_layers import workflow_folder
 from loco.config_schema import SCHEMA, name_pattern
 from loco.datasets.catalogue import FORMATS
-from loco.datasets.recognise import EXAMPLES, PHOTOGRAPHS, Recognised, image_size, recognise
+from loco.datasets.recognise import (
+    EXAMPLES,
+    PHOTOGRAPHS,
+    VIDEO_SUFFIXES,
+    Recognised,
+    find_videos,
+    image_size,
+    recognise,
+)
 from loco.errors import ConfigError
 from loco.files import is_plain_path
 
 LONGER_SIDE = 320  # pixels of the prepared images, as in the experiments of the demo
+FRAMES_PER_SECOND = 3.0  # of a video; neighbouring frames must overlap for COLMAP, and keyframes are selected later
 MULTIPLE = 16  # the sides are multiples of this number of pixels, and thereby of the usual strides
 DEFAULT_SIZE = (240, 320)
 LINE = 120  # characters
@@ -27,21 +36,30 @@ VIDEOS = ("scannet", *WITH_FUSED_MESH)
 _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # text that YAML reads as something else
 
 
-def write_starter(folder: Path, out: Path) -> None:
-    """Write a configuration for a folder, and print the next command.
+def write_starter(given: Path, out: Path, per_second: float | None = None) -> None:
+    """Write a configuration for a folder or a video, and print the next command.
+
+    The frames of videos are written to ``data/<name>_frames/<video>/`` in the working directory.
 
     Args:
-        folder: contains one folder per scene, or is a scene.
+        given: a folder that contains one folder per scene, is a scene, or contains videos; or a video.
         out: file to write.
+        per_second: frames per second that are extracted from a video; None: :data:`FRAMES_PER_SECOND`.
 
     Raises:
-        ConfigError: the file exists, the folder does not, or nothing in it is recognised.
+        ConfigError: the file exists, the folder or video does not, nothing in it is recognised, or ``per_second`` is
+            set for something else than videos.
+        DataError: a video cannot be decoded or is too short.
     """
-    found, unnamed = _find(folder)
     if os.path.lexists(out):
         raise ConfigError(f"{out} exists and is not overwritten; name another file with --out, or remove it")
+    videos = find_videos(given)
+    if per_second is not None and not videos:
+        raise ConfigError(f"--fps applies to videos, and {given} is none; leave it out")
+    folder = _extract(given, videos, per_second or FRAMES_PER_SECOND) if videos else given
+    found, unnamed = _find(folder)
     command = f"snakemake{_snakefile()} --configfile {shlex.quote(str(out))} --cores {os.cpu_count() or 1}"
-    text = configuration(found, image_size(found), command)
+    text = configuration(found, image_size(found), command, of_video=bool(videos))
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "x", encoding="utf-8") as file:
         file.write(text)
@@ -55,13 +73,14 @@ def write_starter(folder: Path, out: Path) -> None:
     print(f"next: {command} check_all")
 
 
-def configuration(found: Recognised, size: tuple[int, int] | None, command: str) -> str:
+def configuration(found: Recognised, size: tuple[int, int] | None, command: str, of_video: bool = False) -> str:
     """Return the text of a configuration.
 
     Args:
         found: scenes, whose names are valid.
         size: (height, width) of the raw images, pixels; None if it is unknown.
         command: command line of Snakemake without targets.
+        of_video: whether photographs are the frames of a video.
     """
     name = _dataset_name(found.raw)
     parts = split(found.scenes, found.format)
@@ -83,7 +102,7 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str)
         "",
         "datasets:",
         f"  {name}:",
-        *_dataset(found, name, size),
+        *_dataset(found, name, size, of_video),
         "",
         "splits: # a scene can be in one part only",
         f"  {name}:",
@@ -131,10 +150,29 @@ def frame_size(size: tuple[int, int] | None) -> tuple[int, int]:
     return height, width
 
 
+def _extract(given: Path, videos: Sequence[Path], per_second: float) -> Path:
+    """Extract the frames of videos, one scene per video, and return their folder."""
+    from loco.datasets.video import extract_frames  # imports OpenCV
+
+    folder = Path("data", f"{_word(given.stem if given.is_file() else given.resolve().name)}_frames")
+    scenes = {video: folder / _word(video.stem) for video in videos}
+    if taken := [str(scene) for scene in scenes.values() if os.path.lexists(scene)]:
+        raise ConfigError(f"{', '.join(taken)}: exists and is not overwritten; remove it, or rename the video")
+    if len(set(scenes.values())) < len(scenes):
+        raise ConfigError(f"several videos of {given} have the same name; rename them")
+    for video, scene in scenes.items():
+        count = extract_frames(video, scene, per_second)
+        print(f"{scene}: {count} frames of {video}")
+    return folder
+
+
 def _find(given: Path) -> tuple[Recognised, list[str]]:
     """Return the scenes of a folder whose names are valid, and the other names."""
     if not given.is_dir():
-        raise ConfigError(f"there is no folder {given}; name the folder that contains your scenes")
+        raise ConfigError(
+            f"there is no folder or video {given}; name the folder that contains your scenes, or a video "
+            f"({', '.join(VIDEO_SUFFIXES)})"
+        )
     folder = Path(os.path.normpath(given))
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     found = recognise(folder)
@@ -159,7 +197,7 @@ def _find(given: Path) -> tuple[Recognised, list[str]]:
     return found._replace(scenes=valid), unnamed
 
 
-def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list[str]:
+def _dataset(found: Recognised, name: str, size: tuple[int, int] | None, of_video: bool) -> list[str]:
     """Return the lines of the configuration of a dataset, below its name."""
     height, width = frame_size(size)
     raw_size = f"the raw images have {size[0]} x {size[1]} pixels" if size else "the size of the raw images is unknown"
@@ -171,7 +209,9 @@ def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list
             *_listed("scenes: ", found.scenes),
             "reconstruct: # poses and points are reconstructed from the photographs",
             f"  images: {_quoted(str(found.raw))} # {where}",
-            "  matcher: exhaustive # `sequential` for the frames of a video",
+            "  matcher: sequential # each frame with those that follow it"
+            if of_video
+            else "  matcher: exhaustive # `sequential` for the frames of a video",
         ]
     else:
         lines += [f"raw: {_quoted(str(found.raw))} # {where}", *_listed("scenes: ", found.scenes)]
@@ -186,7 +226,7 @@ def _dataset(found: Recognised, name: str, size: tuple[int, int] | None) -> list
         )
     lines.append("check: { decode: all } # read every image; `sample` is faster, and decodes some of them")
     lines += ["frames: # preparation of the images", f"  height: {height} # in pixels; {raw_size}", f"  width: {width}"]
-    if found.format in VIDEOS:
+    if found.format in VIDEOS or of_video:
         lines.append(
             "  max_overlap: 0.8 # keyframe selection: leave out a frame that overlaps more with an earlier one"
         )
@@ -262,8 +302,12 @@ def _quoted(text: str) -> str:
 
 def _dataset_name(raw: Path) -> str:
     """Return a valid name made from that of the folder."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", raw.resolve().name).lstrip("-.")[:100]
+    name = _word(raw.resolve().name)
     return name if name and _quoted(name) == name and name[0] != "/" else f"data_{name}".rstrip("_")[:100]
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).lstrip("-.")[:100]
 
 
 def _count(scenes: Sequence[str]) -> str:

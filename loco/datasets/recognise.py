@@ -1,4 +1,4 @@
-"""Recognise the raw format of a folder of scenes by the names of its files. No image is decoded."""
+"""Recognise the raw format of a folder of scenes, and videos, by the names of the files. No image is decoded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from loco.errors import LocoError
 from loco.files import is_data
 
 PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is reconstructed from them
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")  # in lower case
 MAX_LISTED = 10_000  # largest number of entries of a folder that are read
 DEEPEST = 2  # levels of folders between the given one and that of the scenes
 _FEWEST = 3  # smallest number of photographs of a scene, because a point is verified by a third image
@@ -70,6 +71,14 @@ def recognise(folder: Path) -> Recognised | None:
     if photographed := [name for name in names if _has_photographs(folder / name)]:
         return _recognised(PHOTOGRAPHS, folder, names, photographed)
     return Recognised(PHOTOGRAPHS, folder.parent, [folder.name], []) if _has_photographs(folder) else None
+
+
+def find_videos(given: Path) -> list[Path]:
+    """Return a video, or the videos directly in a folder in which no scenes are recognised; by natural order."""
+    if given.is_file():
+        return [given] if given.suffix.lower() in VIDEO_SUFFIXES else []
+    names = sorted((name for name in _files(given) if name.lower().endswith(VIDEO_SUFFIXES)), key=layouts.natural)
+    return [given / name for name in names] if names and recognise(given) is None else []
 
 
 def image_size(found: Recognised) -> tuple[int, int] | None:

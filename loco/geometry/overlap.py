@@ -112,6 +112,34 @@ class KeyframeSelection:
         self._views.append(view)
 
 
+class SparseKeyframeSelection:
+    """Keyframe selection for frames without depth, by the points of a sparse model that they observe."""
+
+    def __init__(self) -> None:
+        self._observed: list[NDArray[np.int64]] = []
+
+    def overlap(self, track: NDArray[np.int64]) -> float:
+        """Return the largest mutual overlap with a frame added before, 0 if there is none.
+
+        The overlap of two frames is the fraction of the points of one that the other observes, the mean of both
+        directions.
+
+        Args:
+            track: (m,), indices of the observed points.
+        """
+        points = np.unique(track)  # an image can observe a point twice
+        return max((_common_fraction(points, observed) for observed in self._observed), default=0.0)
+
+    def add(self, track: NDArray[np.int64]) -> None:
+        """Add a frame to the keyframes. See :meth:`overlap` for the argument."""
+        self._observed.append(np.unique(track))
+
+
+def _common_fraction(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return (common / len(a) + common / len(b)) / 2 if common else 0.0
+
+
 def _coarse(depth: NDArray[Any], intrinsics: NDArray[Any], pose: NDArray[Any]) -> tuple[_Cloud, _View]:
     """Return the points and the view of a frame, with patches of 2 x 2 pixels of a downsampled depth image."""
     height, width = depth.shape

@@ -23,7 +23,7 @@ from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, Observations, RawFrame, d
 from loco.errors import DataError
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.inpaint import inpaint_depth
-from loco.geometry.overlap import KeyframeSelection
+from loco.geometry.overlap import KeyframeSelection, SparseKeyframeSelection
 from loco.geometry.raycast import RayCaster
 from loco.geometry.register import register_depth
 from loco.records import Recipe, Record, new_record
@@ -95,7 +95,8 @@ def prepare_frames(
             by different factors; ``images`` ("all" or "horizontal"); ``every``, to use every n-th image;
             ``max_hole_fraction``: frames with more holes after filling from the mesh are dropped; ``max_overlap``:
             frames that overlap more with a previous frame are left out
-            (:class:`loco.geometry.overlap.KeyframeSelection`); ``max_depth``: sensor depths beyond are missing, metres
+            (:class:`loco.geometry.overlap.KeyframeSelection`, or without depth its ``SparseKeyframeSelection``);
+            ``max_depth``: sensor depths beyond are missing, metres
             (:data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres per unit of a sparse model. The facts ``skipped``,
             ``dropped`` and ``not_keyframes`` list the frames that were left out.
         mesh: a PLY file made from the scene's own depth, to fill holes if the dataset has no mesh.
@@ -131,7 +132,7 @@ def prepare_frames(
         tracks = np.empty((0, 3))
     else:
         scale = settings.get("scale", 1.0)
-        prepared, tracks = sparse_frames(raw_frames, size, scale), tracks * scale
+        prepared, tracks = sparse_frames(raw_frames, size, settings, not_keyframes), tracks * scale
         origin = origin * scale
     sizes = {"n": len(names), "h": size[0], "w": size[1], "t": len(tracks)}
     with Frames.create(out, dataset, scene, sizes, record=record) as file:
@@ -230,10 +231,22 @@ def prepare_frame(
     return replace(frame, rgb=rgb, depth=depth.astype(np.float32), intrinsics=intrinsics, depth_camera=None), origin
 
 
-def sparse_frames(frames: Iterable[RawFrame], size: tuple[int, int], scale: float) -> Iterator[Prepared]:
-    """Yield frames of ``size`` without depth, with observations of a sparse model of ``scale`` metres per unit."""
+def sparse_frames(
+    frames: Iterable[RawFrame], size: tuple[int, int], settings: Mapping[str, Any], not_keyframes: dict[str, float]
+) -> Iterator[Prepared]:
+    """Yield frames of ``size`` without depth, with observations of a sparse model of ``scale`` metres per unit.
+
+    Frames that are left out are added to ``not_keyframes`` (name -> the overlap beyond the limit).
+    """
     nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    scale, limit, keyframes = settings.get("scale", 1.0), settings.get("max_overlap", 1), SparseKeyframeSelection()
     for frame in frames:
+        if limit < 1:
+            overlap = keyframes.overlap(frame.observations.track)
+            if overlap > limit:
+                not_keyframes[frame.name] = round(overlap, 4)
+                continue
+            keyframes.add(frame.observations.track)
         height, width = frame.rgb.shape[:2]
         pose = frame.pose.copy()
         pose[:3, 3] *= scale

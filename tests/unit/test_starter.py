@@ -143,7 +143,7 @@ def test_what_is_not_recognised_is_answered_by_the_layouts(here: Path, capsys: p
         assert example in said
     assert not (here / "my.yaml").exists()
     assert main(["init", "nowhere"]) == 2
-    assert "there is no folder nowhere" in capsys.readouterr().err
+    assert "there is no folder or video nowhere" in capsys.readouterr().err
 
 
 def test_a_file_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

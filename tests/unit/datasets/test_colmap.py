@@ -146,6 +146,27 @@ def test_scale_makes_metres_of_the_units_of_a_model(simulated, tmp_path):
         np.testing.assert_array_equal(other["observation_uv"][:], one["observation_uv"][:])
 
 
+def test_keyframes_are_selected_by_the_points_that_images_observe(simulated, tmp_path):
+    settings = {"height": 64, "width": 80, "images": "all", "max_hole_fraction": 0.2, "max_overlap": 0.3}
+    prepare_frames("colmap", simulated, "binary", tmp_path / "f.h5", "d", settings)
+    _, raw = all_frames(simulated, "binary")
+    observed = {frame.name: set(frame.observations.track.tolist()) for frame in raw}
+
+    def mutual(a: str, b: str) -> float:
+        common = len(observed[a] & observed[b])
+        return (common / len(observed[a]) + common / len(observed[b])) / 2
+
+    with Frames(tmp_path / "f.h5") as frames:
+        kept, left_out = frames.names, frames.facts["not_keyframes"]
+        assert sorted([*kept, *left_out]) == [frame.name for frame in raw]
+        assert 2 < len(kept) < 24
+        assert all(mutual(a, b) <= 0.3 for a in kept for b in kept if a != b)
+        for name, overlap in left_out.items():
+            earlier = [mutual(name, other) for other in kept if other < name]
+            assert max(earlier) == pytest.approx(overlap, abs=1e-4)
+            assert overlap > 0.3
+
+
 def test_manifest_of_a_whole_scene(raw):
     manifest = check_scene("colmap", raw, "house", "all")
     assert manifest["ok"], manifest["problems"]

@@ -60,7 +60,7 @@ def test_observations_are_moved_and_those_outside_are_dropped():
     cropped = crop_to_aspect(raw, (40, 40))
     np.testing.assert_array_equal(cropped.observations.track, [1, 2, 3])
     np.testing.assert_array_equal(cropped.observations.uv, uv[1:4] - [20, 0])
-    ((prepared, _),) = sparse_frames([cropped], (40, 40), 1.0)
+    ((prepared, _),) = sparse_frames([cropped], (40, 40), {}, {})
     np.testing.assert_allclose(prepared.observations.uv, (uv[1:4] - [20, 0]) * 40 / 60)
 
 

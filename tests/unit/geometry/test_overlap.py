@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from loco.geometry.cameras import project
 from loco.geometry.mesh import Mesh
-from loco.geometry.overlap import KeyframeSelection, overlap_matrix
+from loco.geometry.overlap import KeyframeSelection, SparseKeyframeSelection, overlap_matrix
 from loco.geometry.patches import patch_points
 from loco.geometry.raycast import RayCaster
 
@@ -220,3 +220,17 @@ def test_keyframes_at_another_image_size_and_without_depth():
         assert keyframes.overlap(np.zeros(size), k, poses[0]) == 0
     assert mutual[0] > 0.5
     assert mutual[1] == pytest.approx(mutual[0], abs=0.02)
+
+
+def test_keyframes_of_a_sparse_model_are_compared_by_common_points():
+    rng = np.random.default_rng(0)
+    observed = [rng.choice(60, size, replace=False) for size in (1, 10, 30, 0, 50, 25)]
+    observed[4] = np.repeat(observed[4], 2)  # an image can observe a point twice
+    keyframes = SparseKeyframeSelection()
+    for i, track in enumerate(observed):
+        a, largest = set(track.tolist()), 0.0
+        for b in (set(earlier.tolist()) for earlier in observed[:i]):
+            if a & b:
+                largest = max(largest, (len(a & b) / len(a) + len(a & b) / len(b)) / 2)
+        assert keyframes.overlap(track) == pytest.approx(largest, abs=1e-12)
+        keyframes.add(track)
