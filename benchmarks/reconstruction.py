@@ -3,7 +3,7 @@
 COLMAP's mapper is the same for all, with one camera whose focal length it estimates; only keypoints, descriptors and
 matches differ. All pairs of images are matched. Poses are compared after a similarity transform between the camera
 centres, estimated by RANSAC. The images are every k-th frame of a recording with poses (the format `posed_rgbd`: color/
-and poses.txt), or photographs of a simulated house.
+and poses.txt), or photographs of a simulated room, taken along one wall.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
@@ -23,9 +22,9 @@ from loco.cli import main as loco
 from loco.datasets.colmap import MIN_IMAGES
 from loco.datasets.reconstruct import reconstruct
 from loco.errors import DataError
-from loco.simulate.handheld import Walk
+from loco.simulate.photographs import simulate_photographs
 
-HOUSE = {"rooms": 1, "repetition": 0.3, "image": {"height": 240, "width": 320}}
+SIZE = (240, 320)  # of the photographs of simulated rooms, pixels
 TOLERANCE = 0.1  # inlier threshold of the alignment by RANSAC, metres
 
 Poses: TypeAlias = Mapping[str, NDArray[np.float64]]  # image name -> camera-to-world, 4 x 4, metres
@@ -40,13 +39,10 @@ def recorded(folder: Path, every: int, out: Path) -> Poses:
     return {image.name: pose for image, pose in list(zip(images, poses, strict=True))[::every]}
 
 
-def simulated(seed: int, images: int, out: Path) -> Poses:
-    """Write photographs of a simulated house to ``out``, and return the poses."""
-    poses = {}
-    for k, photo in enumerate(Walk(f"house{seed}", {**HOUSE, "seed": seed, "images": images}).photos()):
-        poses[f"{k:03}.png"] = photo.pose
-        cv2.imwrite(str(out / f"{k:03}.png"), photo.rgb[..., ::-1])
-    return poses
+def simulated(scene: str, images: int, out: Path) -> Poses:
+    """Write photographs of a simulated room to ``out``, and return the poses."""
+    poses = simulate_photographs(out, scene, images, SIZE)
+    return dict(zip(sorted(file.name for file in out.iterdir()), poses, strict=True))
 
 
 def models(
@@ -111,8 +107,8 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", metavar="DETECTOR=MODEL", help="patches=MODEL or sift=MODEL")
     parser.add_argument("--recording", type=Path, help="folder with color/ and poses.txt")
     parser.add_argument("--every", type=int, default=10, help="of the frames of the recording")
-    parser.add_argument("--houses", type=int, nargs="*", default=[], metavar="SEED", help="simulated houses")
-    parser.add_argument("--images", type=int, default=24, help="photographs of a house")
+    parser.add_argument("--rooms", nargs="*", default=[], metavar="NAME", help="simulated rooms")
+    parser.add_argument("--images", type=int, default=24, help="photographs of a room")
     parser.add_argument("--keypoints", type=int, default=2048, help="SIFT keypoints per image")
     options = parser.parse_args()
     print("| scene | matches | registered | within 10 cm and 5 degrees | median, cm | median, degrees |")
@@ -122,10 +118,9 @@ def main() -> None:
             images = Path(folder, "recording")
             images.mkdir()
             report("recording", images, recorded(options.recording, options.every, images), options)
-        for seed in options.houses:
-            images = Path(folder, f"house{seed}")
-            images.mkdir()
-            report(f"house {seed}", images, simulated(seed, options.images, images), options)
+        for room in options.rooms:
+            images = Path(folder, room)
+            report(room, images, simulated(room, options.images, images), options)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pytest
 
 from loco.simulate import simulate_scene
 from loco.storage import Frames
-from tests.unit.datasets.photographs import photograph, room, sideways
+from loco.simulate.photographs import photograph, room, sideways
 from tests.workflow.conftest import ROOT, World
 
 FEW_STEPS = {"steps": 2, "optimiser": {"warmup_steps": 0}, "validate_every": 2, "save_every": 2}

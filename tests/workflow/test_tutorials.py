@@ -76,6 +76,8 @@ def test_train_on_your_own_recording_and_then_add_a_backbone(repository: Path) -
     assert "my network, with a head" in said
     model = json.loads(_loco(repository, "info", "results/train/mine/head/seed0"))
     assert "my_net" in json.dumps(model)  # of the last part
+    said = run_tutorial("colmap", repository)
+    assert re.search(r"(?:[3-9]|1[0-2]) of 12 photographs", said)
     run_tutorial("explorer", repository)
     assert '"title":"recordings / second"' in (repository / "explorer.html").read_text()
     assert "[explorer.html](explorer.html)" in (repository / "release/README.md").read_text()

@@ -12,7 +12,7 @@ from loco.datasets import check_scene, open_scene
 from loco.datasets.reconstruct import reconstruct
 from loco.errors import DataError
 from loco.simulate.render import Renderer
-from tests.unit.datasets.photographs import photograph, room, sideways
+from loco.simulate.photographs import photograph, room, sideways
 
 IMAGES = 14
 

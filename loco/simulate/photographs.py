@@ -13,6 +13,24 @@ from loco.simulate.render import Renderer
 from loco.simulate.sensor import develop, expose
 
 
+def simulate_photographs(folder: Path, scene: str, count: int, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Write photographs of a room, taken from positions along one wall: ``folder/00.jpg`` and so on.
+
+    Args:
+        folder: output folder, created if missing.
+        scene: name of the scene, which determines the room.
+        count: number of photographs.
+        size: (height, width), pixels.
+
+    Returns:
+        The poses (count, 4, 4), camera-to-world, metres.
+    """
+    renderer = room(scene)
+    poses = sideways(renderer, count)
+    photograph(renderer, poses, size, folder)
+    return poses
+
+
 def room(scene: str) -> Renderer:
     """Return a renderer of a house with one room, which is determined by the name of the scene."""
     return Renderer(build_house(scene_seed(5, scene), {"rooms": 1, "repetition": 0.3}))
