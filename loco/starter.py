@@ -227,8 +227,9 @@ def _dataset(found: Recognised, name: str, size: tuple[int, int] | None, of_vide
     lines.append("check: { decode: all } # read every image; `sample` is faster, and decodes some of them")
     lines += ["frames: # preparation of the images", f"  height: {height} # in pixels; {raw_size}", f"  width: {width}"]
     if found.format in VIDEOS or of_video:
+        limit = 0.6 if of_video else 0.8  # overlaps are smaller if they are those of the points of a sparse model
         lines.append(
-            "  max_overlap: 0.8 # keyframe selection: leave out a frame that overlaps more with an earlier one"
+            f"  max_overlap: {limit} # keyframe selection: leave out a frame that overlaps more with an earlier one"
         )
     if found.format in (PHOTOGRAPHS, "colmap"):
         lines += [
