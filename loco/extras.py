@@ -17,6 +17,7 @@ EXTRAS = {
     **dict.fromkeys(("lightning", "tensorboard"), "train"),
     **dict.fromkeys(("matplotlib", "pandas"), "results"),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    **dict.fromkeys(("timm", "torchvision"), "timm"),
     **dict.fromkeys(("pygments", "referencing", "snakemake", "yaml"), "workflow"),
 }
 

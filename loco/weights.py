@@ -27,6 +27,7 @@ SHORT_NAMES = (
     *("cradiov4_so400m16", "cradiov4_vith16", "siglip2_vitb16", "siglip2_vitl16", "siglip2_so400m16"),
     *("tipsv2_vitb14", "tipsv2_vitl14", "tipsv2_so400m14", "tipsv2_vitg14", "resnet50"),
 )
+HUGGING_FACE = ("timm", "transformers")  # kinds of backbones whose path is a folder or a name on the hub
 HUB = "hub:"  # before the name of a repository on the Hugging Face hub, as in `hub:facebook/dino-vitb8`
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -61,11 +62,11 @@ def weight_files(model: Mapping[str, Any]) -> list[Path]:
 def _weight_files(kind: str, path: str) -> list[Path]:
     if kind == "pretrained":
         return [model_file(path)]
-    folder = Path(os.path.expanduser(path)) if kind == "transformers" else Path(path)
+    folder = Path(os.path.expanduser(path)) if kind in HUGGING_FACE else Path(path)
     if folder.is_dir():
         found = (sorted(folder.glob(pattern)) for pattern in ("*.safetensors", "*.json"))
         return [file for files in found for file in files if is_data(file.name)]
-    return [] if kind == "transformers" and (path in SHORT_NAMES or hub_name(path)) else [folder]
+    return [] if kind in HUGGING_FACE and (path in SHORT_NAMES or hub_name(path)) else [folder]
 
 
 def computed_files(path: str | Path, dataset: str, scene: str) -> list[Path]:
@@ -101,13 +102,13 @@ def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None
     Only the existence of files is checked; nothing is opened and nothing is downloaded.
 
     Args:
-        kind: ``transformers``, ``croco`` or ``onnx`` (backbones), ``pretrained``, ``published``, ``features`` or
-            ``python`` (models).
+        kind: ``transformers``, ``timm``, ``croco`` or ``onnx`` (backbones), ``pretrained``, ``published``, ``features``
+            or ``python`` (models).
         path: as in the configuration; relative paths are relative to the working directory.
-        pretrained: of ``transformers``: False if only the architecture is read from the folder.
+        pretrained: of ``transformers`` and ``timm``: False if only the architecture is read from the folder.
     """
-    if kind == "transformers":
-        return _transformers_problem(path, pretrained)
+    if kind in HUGGING_FACE:
+        return _hugging_face_problem(path, pretrained)
     if kind == "pretrained":
         file = model_file(path)
         return None if os.path.isfile(file) or is_product(file) else _absent("model file", file)
@@ -129,7 +130,7 @@ def _absent(kind: str, path: str | Path) -> str:
     return f"the {kind} {path} does not exist{where}; correct the path or download the missing files"
 
 
-def _transformers_problem(path: str, pretrained: bool) -> str | None:
+def _hugging_face_problem(path: str, pretrained: bool) -> str | None:
     folder = os.path.expanduser(path)
     if path.startswith(HUB):
         return None if hub_name(path) else f"expected {HUB}owner/name, found {path}"

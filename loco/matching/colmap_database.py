@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
 from loco.errors import DataError
 from loco.matching import hloc
@@ -56,12 +58,27 @@ def write_database(
                 database.write_keypoints(numbers[name].image_id, hloc.read_positions(folder / hloc.FEATURES, name))
             for (first, second), matched in zip(pairs, hloc.read_matches(folder / hloc.MATCHES, pairs), strict=True):
                 if len(matched):
-                    database.write_matches(numbers[first].image_id, numbers[second].image_id, matched)
-        options = pycolmap.TwoViewGeometryOptions()
-        options.ransac.random_seed = SEED
-        pycolmap.verify_matches(temporary, folder / hloc.PAIRS, options)
-        with pycolmap.Database.open(temporary) as database:
+                    _write_matches(database, numbers[first], numbers[second], matched)
             return int(database.num_inlier_matches())
+
+
+def _write_matches(
+    database: pycolmap.Database, first: pycolmap.Image, second: pycolmap.Image, matched: NDArray[np.uint32]
+) -> None:
+    """Write the matches (m, 2) of two images, and their two-view geometry: a fundamental matrix, by RANSAC.
+
+    The cameras are given different numbers. For one camera of unknown focal length, pycolmap 4.2 would call PoseLib's
+    solver of the fundamental matrix with a shared focal length, which crashes on some matches of patch centres.
+    """
+    options = pycolmap.TwoViewGeometryOptions()
+    options.ransac.random_seed = SEED
+    cameras = [database.read_camera(image.camera_id) for image in (first, second)]
+    for number, camera in enumerate(cameras, start=1):
+        camera.camera_id = number
+    positions = [database.read_keypoints(image.image_id)[:, :2].astype(np.float64) for image in (first, second)]
+    geometry = pycolmap.estimate_two_view_geometry(cameras[0], positions[0], cameras[1], positions[1], matched, options)
+    database.write_matches(first.image_id, second.image_id, matched)
+    database.write_two_view_geometry(first.image_id, second.image_id, geometry)
 
 
 def _require_size(camera: pycolmap.Camera, image: Path, folder: Path, name: str) -> None:

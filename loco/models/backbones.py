@@ -1,7 +1,7 @@
 """Pretrained backbones: their base class, short names, and :func:`build_backbone`.
 
-The kinds are in :mod:`loco.models.transformers_backbone`, :mod:`loco.models.croco` and
-:mod:`loco.models.onnx_backbone`.
+The kinds are in :mod:`loco.models.transformers_backbone`, :mod:`loco.models.timm_backbone`,
+:mod:`loco.models.croco` and :mod:`loco.models.onnx_backbone`.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ class Backbone(Encoder):
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
     """Build the backbone of a configuration (``name``, the kind, and its options), in evaluation mode.
 
-    The kinds are ``transformers`` (:func:`loco.models.transformers_backbone.load_transformers`), ``croco``
-    (:func:`loco.models.croco.load_croco`) and ``onnx`` (:class:`loco.models.onnx_backbone.OnnxBackbone`).
+    The kinds are ``transformers`` (:func:`loco.models.transformers_backbone.load_transformers`), ``timm``
+    (:func:`loco.models.timm_backbone.load_timm`), ``croco`` (:func:`loco.models.croco.load_croco`) and ``onnx``
+    (:class:`loco.models.onnx_backbone.OnnxBackbone`).
 
     Raises:
         ConfigError: unknown kind, option, layer or facet.

@@ -46,6 +46,7 @@ MODELS = {
 BACKBONES = {
     "croco": Entry("croco", "load_croco"),
     "onnx": Entry("onnx_backbone", "OnnxBackbone"),
+    "timm": Entry("timm_backbone", "load_timm"),
     "transformers": Entry("transformers_backbone", "load_transformers"),
 }
 STORABLE = ("backbone", "compact_cnn", "concat", "dense_sift")  # models allowed in the configuration of a model file

@@ -64,7 +64,7 @@ class Description(NamedTuple):
     prefix: str = ""
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
     """Return the content of a JSON document, which must be an object.
 
     Raises:
@@ -93,7 +93,7 @@ def read_description(folder: Path) -> Description:
     """
     file = folder / "config.json"
     try:
-        settings = _read_json(file)
+        settings = read_json(file)
         if settings.get("quantization_config") is not None:
             raise ConfigError(f"{file}: quantised weights are not supported; use the folder of the original weights")
         kind, own, prefix = _image_encoder(settings, file)
@@ -225,7 +225,7 @@ def _read_preprocessor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
         if not file.is_file():
             continue
         try:
-            settings = _read_json(file)
+            settings = read_json(file)
             nested = settings.get("image_processor")
             if nested is not None and not isinstance(nested, dict):
                 raise ValueError(f"`image_processor` must be an object in braces, found {nested!r:.100}")

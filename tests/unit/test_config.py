@@ -388,7 +388,7 @@ def test_models_on_backbones_are_described(
         ({"name": "backbone", "backbone": VIT}, "model lacks the key `stride`"),
         (on({"name": "transformers"}, train="all"), "model.backbone lacks the key `path`"),
         (on({**VIT, "layers": 3}, train="all"), "`layers` in experiments.exact.model.backbone; did you mean `layer`?"),
-        (on({**VIT, "name": "timm"}, train="all"), "model.backbone.name: 'timm' is not known"),
+        (on({**VIT, "name": "mmseg"}, train="all"), "model.backbone.name: 'mmseg' is not known"),
         (
             on({**VIT, "facet": "values"}, train="all"),
             "model.backbone.facet: 'values' is not known; did you mean `value`",

@@ -18,7 +18,9 @@ CONDA_NAMES = {"pytorch": "torch", "huggingface_hub": "huggingface-hub"}
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
-LINES = [*PYPROJECT["project"]["dependencies"], *chain(*EXTRAS.values()), *PYPROJECT["dependency-groups"]["dev"]]
+UNPINNED = "timm"  # requires torchvision, whose version depends on that of torch and of CUDA
+PINNED = chain(*(lines for extra, lines in EXTRAS.items() if extra != UNPINNED))
+LINES = [*PYPROJECT["project"]["dependencies"], *PINNED, *PYPROJECT["dependency-groups"]["dev"]]
 RANGES = [requirement for requirement in map(Requirement, LINES) if requirement.name != "loco"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from loco.simulate import simulate_scene
-from loco.storage import Frames
 from loco.simulate.photographs import photograph, room, sideways
+from loco.storage import Frames
 from tests.workflow.conftest import ROOT, World
 
 FEW_STEPS = {"steps": 2, "optimiser": {"warmup_steps": 0}, "validate_every": 2, "save_every": 2}

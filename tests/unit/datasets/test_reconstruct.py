@@ -11,8 +11,8 @@ import pytest
 from loco.datasets import check_scene, open_scene
 from loco.datasets.reconstruct import reconstruct
 from loco.errors import DataError
-from loco.simulate.render import Renderer
 from loco.simulate.photographs import photograph, room, sideways
+from loco.simulate.render import Renderer
 
 IMAGES = 14
 

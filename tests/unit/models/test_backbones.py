@@ -307,8 +307,8 @@ def test_wrong_options(models):
             build(models["resnet"][1], **options)
     with pytest.raises(ConfigError, match="no layer 5: its layers are 1 to 4"):
         build(models["resnet"][1], layer=5)
-    with pytest.raises(ConfigError, match="croco, onnx, transformers"):
-        build_backbone({"name": "timm", "path": "x"})
+    with pytest.raises(ConfigError, match="croco, onnx, timm, transformers"):
+        build_backbone({"name": "mmseg", "path": "x"})
     with pytest.raises(ConfigError, match="path"):
         build_backbone({"name": "transformers"})
 

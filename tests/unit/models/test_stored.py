@@ -52,8 +52,8 @@ def write(path: Path, model: object, weights: dict[str, torch.Tensor] | None = N
         ({"name": "backbone", "backbone": {"name": "croco", "path": 3}, "stride": 8}, "no `path`"),
         ({"name": "backbone", "backbone": {"path": "x"}, "stride": 8}, "unknown kind of backbone None"),
         (
-            {"name": "backbone", "backbone": {"name": "timm", "path": "x"}, "stride": 8},
-            "unknown kind of backbone 'timm'",
+            {"name": "backbone", "backbone": {"name": "mmseg", "path": "x"}, "stride": 8},
+            "unknown kind of backbone 'mmseg'",
         ),
         ({"name": "concat", "models": [], "stride": 4}, r"strides \[\]"),
         ({"name": "concat", "models": [SIFT]}, "does not support these options"),
