@@ -1,9 +1,9 @@
 """Structure from motion with our matches and with COLMAP's SIFT: registered images, and errors of their poses.
 
 COLMAP's mapper is the same for all, with one camera whose focal length it estimates; only keypoints, descriptors and
-matches differ. All pairs of images are matched. Poses are compared after a similarity transform between the camera
-centres, estimated by RANSAC. The images are every k-th frame of a recording with poses (the format `posed_rgbd`: color/
-and poses.txt), or photographs of a simulated room, taken along one wall.
+matches differ. All pairs of images are matched. Centres are compared after a similarity transform, estimated by RANSAC,
+and rotations after the rotation that aligns them best. The images are every k-th frame of a recording with poses (the
+format `posed_rgbd`: color/ and poses.txt), or photographs of a simulated room, taken along one wall.
 """
 
 from __future__ import annotations
@@ -70,21 +70,27 @@ def models(
 
 
 def errors(model: pycolmap.Reconstruction, poses: Poses) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the errors of the registered images after alignment: centres in metres, rotations in degrees."""
-    names = [image.name for image in model.images.values()]
+    """Return the errors of the registered images after alignment: centres in metres, rotations in degrees.
+
+    Rotations are aligned by the rotation nearest to all their differences, because centres near a line do not determine
+    the rotation around it.
+    """
+    images = list(model.images.values())
+    true = np.array([poses[image.name] for image in images])
     options = pycolmap.RANSACOptions(max_error=TOLERANCE, random_seed=0)
-    centres = np.array([poses[name][:3, 3] for name in names])
-    aligned = pycolmap.align_reconstruction_to_locations(model, names, centres, 3, options)
-    if aligned is None:
-        return np.full(len(names), np.inf), np.full(len(names), 180.0)
-    model.transform(aligned)
-    moved, turned = [], []
-    for image in model.images.values():
-        pose = poses[image.name]
-        moved.append(np.linalg.norm(image.projection_center() - pose[:3, 3]))
-        difference = image.cam_from_world().rotation.matrix() @ pose[:3, :3]
-        turned.append(np.degrees(np.arccos(np.clip((np.trace(difference) - 1) / 2, -1, 1))))
-    return np.array(moved), np.array(turned)
+    names = [image.name for image in images]
+    similarity = pycolmap.align_reconstruction_to_locations(model, names, true[:, :3, 3], 3, options)
+    if similarity is None:
+        moved = np.full(len(images), np.inf)
+    else:
+        centres = np.array([similarity * image.projection_center() for image in images])
+        moved = np.linalg.norm(centres - true[:, :3, 3], axis=1)
+    turned = np.array([image.cam_from_world().rotation.matrix().T for image in images])
+    differences = true[:, :3, :3] @ turned.transpose(0, 2, 1)
+    u, _, vt = np.linalg.svd(differences.sum(axis=0))
+    nearest = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
+    cosine = (np.trace(nearest.T @ differences, axis1=1, axis2=2) - 1) / 2
+    return moved, np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
 def report(scene: str, images: Path, poses: Poses, options: argparse.Namespace) -> None:
