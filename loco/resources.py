@@ -51,6 +51,7 @@ SECONDS = {
     "probe": 0.018,
 }
 FRAME = 128 * 160  # pixels
+ALL_WITH_ALL = ("homography", "place_recognition", "relative_pose")  # compare all features of two images
 # Terms of the estimates, MB: Python with PyTorch takes about 500 MB, and about 2,400 MB more with CUDA.
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
 HELD = 1100  # features that location consistency holds in memory (loco.evaluation.location_consistency.HELD)
@@ -193,11 +194,12 @@ class JobResources:
     def evaluate_minutes(self, benchmark: str, split: str, experiment: str) -> int:
         """Return the time to evaluate all test scenes in turn; for segmentation, including the training of probes.
 
-        Most benchmarks read or compare all features of an image, so the time follows their number.
+        The time follows the number of features of an image, and its square in benchmarks that compare all features of
+        two images.
         """
         keys, settings = self.plan.test_scenes(benchmark, split), self.config["benchmarks"][benchmark]
-        model = self._model(experiment)
-        images = sum(self._images(name) * self._enlarged(name) * self._finer(model, name) for name, _ in keys)
+        model, power = self._model(experiment), 2 if benchmark in ALL_WITH_ALL else 1
+        images = sum(self._images(name) * self._enlarged(name) * self._finer(model, name) ** power for name, _ in keys)
         pairs = SECONDS["pair of images"] * sum(self._images(name) ** 2 for name, _ in keys)
         steps = 0.0
         if BENCHMARKS[benchmark].gpus:  # one probe for held-out images, and one for all

@@ -55,7 +55,7 @@ class Bilinear(Upsampler):
 
 
 class JointBilateral(Upsampler):
-    """Joint bilateral upsampling (Kopf, Cohen, Lischinski and Uyttendaele, SIGGRAPH 2007, the equation of section 3).
+    """Joint bilateral upsampling (Kopf, Cohen, Lischinski and Uyttendaele, SIGGRAPH 2007).
 
     The feature of cell p of the result is sum_q S_q f(|p - q|) g(|I_p - I_q|) / sum_q f(|p - q|) g(|I_p - I_q|) over
     the cells q of the maps S in a window around p. Positions are measured in cells of the maps; f and g are Gaussians.
@@ -68,7 +68,7 @@ class JointBilateral(Upsampler):
         Args:
             map_stride, stride: as of :class:`Upsampler`.
             sigma_space: standard deviation of f, cells of the maps. The window has a radius of ceil(3 ``sigma_space``)
-                cells around the cell that contains p: 5 x 5 cells by default, as in the paper.
+                cells around the cell that contains p: 5 x 5 cells by default.
             sigma_colour: standard deviation of g, for Euclidean distances of RGB colours in [0, 1].
         """
         super().__init__(map_stride, stride)

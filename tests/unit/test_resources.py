@@ -82,9 +82,10 @@ def test_memory_and_time_follow_the_stride_of_upsampled_features(make):
     assert fine.extract_mb("exact", "houses") > 3 * coarse.extract_mb("exact", "houses")
     weighted = 12.5 * features  # a training holds the 25 cells of each window, once for 2 x 2 features
     assert fine.train_mb("exact", "houses") - coarse.train_mb("exact", "houses") > weighted
-    split = ("houses", "exact")
-    work = [found.evaluate_minutes("pixel_correspondence", *split) - resources.MIN_MINUTES for found in (coarse, fine)]
-    assert work[1] == pytest.approx(4 * work[0], rel=0.01)
+    for benchmark, growth in (("pixel_correspondence", 4), ("relative_pose", 16)):
+        minutes = [found.evaluate_minutes(benchmark, "houses", "exact") for found in (coarse, fine)]
+        work = [found - resources.MIN_MINUTES for found in minutes]
+        assert work[1] == pytest.approx(growth * work[0], rel=0.01)
 
 
 def test_gpus_are_requested_where_there_are_any(make):
