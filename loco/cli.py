@@ -189,7 +189,7 @@ def _extract(arguments: argparse.Namespace) -> None:
     pictures = [arguments.out / f"{stem}_pca.png" for stem in stems]
     require_files(arguments.images)
     require_other_files([*outputs, *pictures], arguments.images)
-    model = load_model(arguments.model, arguments.backbone)
+    model = load_model(arguments.model, arguments.backbone, arguments.upsample)
     drawn, broken = [], []
     for path, output, picture in zip(tqdm(arguments.images, unit="image"), outputs, pictures):
         try:
@@ -241,7 +241,7 @@ def _models(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from loco.models.stored import describe
 
-    model = load_model(arguments.model, arguments.backbone)
+    model = load_model(arguments.model, arguments.backbone, arguments.upsample)
     sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
     print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
 
@@ -258,7 +258,7 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, --push OWNER/NAME, or several of them")
     if arguments.onnx and not arguments.size:
         raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
-    model = load(arguments.model, backbone=arguments.backbone)
+    model = load(arguments.model, backbone=arguments.backbone, upsample=arguments.upsample)
     card = {
         "metrics": arguments.metrics,
         "with_backbone": arguments.with_backbone,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,6 +75,20 @@ def model_option(add: Callable[..., Any], name: str = "--model") -> None:
     required = {"required": True} if name.startswith("-") else {}
     add(name, metavar="MODEL", help="a model file, a folder that contains one, or a known backbone", **required)
     add("--backbone", metavar="PATH", help="path of the backbone, if it differs from the path used during training")
+    add(
+        "--upsample",
+        type=upsampling,
+        metavar="NAME:STRIDE",
+        help="upsample the features to a stride in pixels: bilinear:4 or joint_bilateral:4 (default: the model's own)",
+    )
+
+
+def upsampling(text: str) -> dict[str, Any]:
+    """Parse the upsampling of a model, such as ``bilinear:4``."""
+    name, _, stride = text.partition(":")
+    if not stride.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected NAME:STRIDE, such as bilinear:4, found {text!r}")
+    return {"name": name, "stride": int(stride)}
 
 
 def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
@@ -85,13 +99,13 @@ def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None
             raise ConfigError(f"{path} is an input image and would be overwritten: pass another output path")
 
 
-def load_model(model: str, backbone: str | None = None) -> Extractor:
+def load_model(model: str, backbone: str | None = None, upsample: Mapping[str, Any] | None = None) -> Extractor:
     """Load a model by its name or path, on the GPU if there is one."""
     import torch
 
     from loco.models.pretrained import load
 
-    return load(model, "cuda" if torch.cuda.is_available() else "cpu", backbone)
+    return load(model, "cuda" if torch.cuda.is_available() else "cpu", backbone, upsample)
 
 
 def features_of(model: Extractor, photo: Photo, path: Path) -> Tensor:

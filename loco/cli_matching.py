@@ -120,7 +120,7 @@ def _match_picture(arguments: argparse.Namespace) -> None:
     require_files(arguments.images)
     require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], arguments.images)
     a, b = photos = [read_photo(path, arguments.max_size or _PICTURE_SIZE) for path in arguments.images]
-    model = load_model(arguments.model, arguments.backbone)
+    model = load_model(arguments.model, arguments.backbone, arguments.upsample)
     of_a, of_b = (features_of(model, photo, path) for photo, path in zip(photos, arguments.images))
     matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
@@ -179,7 +179,7 @@ def _write_features(arguments: argparse.Namespace, root: Path, names: Sequence[s
     from loco.matching import hloc
     from loco.matching.keypoints import global_descriptor
 
-    model = load_model(arguments.model, arguments.backbone)
+    model = load_model(arguments.model, arguments.backbone, arguments.upsample)
     descriptors = []
 
     def described() -> Iterator[tuple[str, Keypoints, tuple[int, int]]]:

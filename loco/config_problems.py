@@ -26,7 +26,7 @@ from loco.datasets.catalogue import FORMATS
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
-from loco.models.catalogue import COMPUTED, has_maps, stride_of
+from loco.models.catalogue import COMPUTED, has_maps, map_stride_of, stride_of
 
 PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # keys of files and folders that are inputs of rules
 
@@ -276,6 +276,11 @@ def _augmentation_problems(augment: dict[str, Any], stride: int) -> Iterator[str
 
 
 def _model_problems(where: str, model: dict[str, Any]) -> Iterator[str]:
+    if "upsample" in model and stride_of(model) >= map_stride_of(model):
+        yield (
+            f"{where}.upsample.stride: expected less than the stride of the model, {map_stride_of(model)}, found "
+            f"{stride_of(model)}; reduce it, or remove `upsample`"
+        )
     if model["name"] == "backbone":
         if model["backbone"]["name"] == "onnx" and model.get("train", "none") != "none":
             yield f"{where}.train: a backbone of the kind `onnx` cannot be trained; remove `train`, and add a `head`"

@@ -15,7 +15,7 @@ from typing import Any
 from loco.config import scenes
 from loco.devices import visible_gpus
 from loco.evaluation.catalogue import BENCHMARKS
-from loco.models.catalogue import parts_of, stride_of
+from loco.models.catalogue import has_maps, map_stride_of, parts_of, stride_of
 from loco.plan import Plan
 
 IMAGES = 2500  # assumed number of images of a downloaded scene, about that of the largest scenes of Matterport3D
@@ -51,11 +51,13 @@ SECONDS = {
     "probe": 0.018,
 }
 FRAME = 128 * 160  # pixels
+ALL_WITH_ALL = ("homography", "place_recognition", "relative_pose")  # compare all features of two images
 # Terms of the estimates, MB: Python with PyTorch takes about 500 MB, and about 2,400 MB more with CUDA.
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
 HELD = 1100  # features that location consistency holds in memory (loco.evaluation.location_consistency.HELD)
 SAMPLES = 600  # samples of location consistency, and their ranks
 INDEXED = 120  # bytes per patch whose pairs are indexed, including its point and image
+WINDOW = 25  # cells in the default window of joint bilateral upsampling
 PATCH = 120  # bytes per patch without its features: point, image, order, distance
 
 
@@ -100,21 +102,27 @@ class JobResources:
         return self._at_least("fit_pca", network + 4 * 8 * CHANNELS**2 / 1e6)
 
     def train_mb(self, experiment: str, split: str) -> int:
-        """Return the memory of all ranks of a node: libraries, network and workers; each worker holds its batches."""
+        """Return the memory of all ranks of a node: libraries, network, upsampled features and workers.
+
+        Each worker holds its batches.
+        """
         train = self.config["experiments"][experiment]["train"]
         batch = train["batch"]
         images = batch["images"] if "radius" in batch else batch["scenes"] * batch["images_per_scene"]
-        stride = stride_of(self._model(experiment))
+        model, names = self._model(experiment), dict(scenes(self.config, split, "train"))
+        stored = 2 * CHANNELS * ("cache" in self.config["experiments"][experiment])  # on the grid before upsampling
         sizes = [
             3 * self._pixels(name)
-            + (PATCH + 2 * CHANNELS * ("cache" in self.config["experiments"][experiment])) * self._patches(name, stride)
-            for name in dict(scenes(self.config, split, "train"))
+            + PATCH * self._patches(name, stride_of(model))
+            + stored * self._patches(name, map_stride_of(model))
+            for name in names
         ]
-        workers = train.get("workers", 0)
-        loaded = images / train.get("processes", 1) * max(sizes, default=0) / 1e6
+        workers, per_rank = train.get("workers", 0), images / train.get("processes", 1)
+        loaded = per_rank * max(sizes, default=0) / 1e6
+        upsampled = per_rank * max((self._upsampled_mb(model, name) for name in names), default=0)
         worker = WORKER + train.get("prefetch", 2) * loaded
         ranks = self.ranks_per_node(experiment)
-        return self._at_least("train", ranks * (LIBRARIES + CUDA + NETWORK + loaded + workers * worker))
+        return self._at_least("train", ranks * (LIBRARIES + CUDA + NETWORK + upsampled + loaded + workers * worker))
 
     def evaluate_mb(self, benchmark: str, split: str, experiment: str) -> int:
         """Return the memory for the largest test scene; benchmarks without a case below need the minimum."""
@@ -183,15 +191,20 @@ class JobResources:
         keys = scenes(self.config, split, "train")
         return self._minutes("fit_pca", sum(self._images(name) * self._enlarged(name) for name, _ in keys))
 
-    def evaluate_minutes(self, benchmark: str, split: str) -> int:
-        """Return the time to evaluate all test scenes in turn; for segmentation, including the training of probes."""
+    def evaluate_minutes(self, benchmark: str, split: str, experiment: str) -> int:
+        """Return the time to evaluate all test scenes in turn; for segmentation, including the training of probes.
+
+        The time follows the number of features of an image, and its square in benchmarks that compare all features of
+        two images.
+        """
         keys, settings = self.plan.test_scenes(benchmark, split), self.config["benchmarks"][benchmark]
-        images = sum(self._images(name) * self._enlarged(name) for name, _ in keys)
+        model, power = self._model(experiment), 2 if benchmark in ALL_WITH_ALL else 1
+        images = sum(self._images(name) * self._enlarged(name) * self._finer(model, name) ** power for name, _ in keys)
         pairs = SECONDS["pair of images"] * sum(self._images(name) ** 2 for name, _ in keys)
         steps = 0.0
         if BENCHMARKS[benchmark].gpus:  # one probe for held-out images, and one for all
             passes = settings["epochs"] * (1 + settings["train_fraction"])
-            steps = passes * sum(self._images(name) for name, _ in keys) / settings["batch"]
+            steps = passes * sum(self._images(name) * self._finer(model, name) for name, _ in keys) / settings["batch"]
         return self._minutes("evaluate", images, pairs + SECONDS["probe"] * steps)
 
     # Nodes and GPUs
@@ -247,6 +260,22 @@ class JobResources:
         maps = self._channels(model) * self._patches(dataset, stride_of(model))
         cuda = CUDA if any(part["name"] not in WITHOUT_NETWORK for part in parts_of(model)) else 0
         return LIBRARIES + cuda + 4 * 8 * (3 * self._pixels(dataset) + 4 * maps) / 1e6
+
+    def _upsampled_mb(self, model: Mapping[str, Any], dataset: str) -> float:
+        """Return the memory of the upsampled features of an image in training, with what their gradient requires."""
+        if "upsample" not in model:
+            return 0.0
+        copies = 4.0
+        if model["upsample"]["name"] == "joint_bilateral":  # holds the window of each column and row of the maps
+            copies += WINDOW * stride_of(model) / map_stride_of(model)
+        return 4 * copies * self._channels(model) * self._patches(dataset, stride_of(model)) / 1e6
+
+    def _finer(self, model: Mapping[str, Any], dataset: str) -> float:
+        """Return the number of features of an image per evaluated location, at least 1."""
+        if not has_maps(model):
+            return 1.0
+        locations = self._patches(dataset, self.config["datasets"][dataset]["patches"]["stride"])
+        return max(1.0, self._patches(dataset, stride_of(model)) / locations)
 
     def _pixels(self, dataset: str) -> int:
         frames = self.config["datasets"][dataset]["frames"]

@@ -87,6 +87,11 @@ def has_maps(model: Config) -> bool:
 
 def stride_of(model: Config) -> int:
     """Return the output stride of a model, in pixels."""
+    return model["upsample"]["stride"] if "upsample" in model else map_stride_of(model)
+
+
+def map_stride_of(model: Config) -> int:
+    """Return the stride of the maps of a model before its upsampling, in pixels."""
     return model["stride"] if "stride" in model else FIXED_STRIDES[model["name"]]
 
 

@@ -18,14 +18,18 @@ from torch.nn import functional as F
 from loco.geometry.patches import grid_size
 from loco.models.options import MAX_STRIDE, require_sizes
 from loco.models.parts import Encoder, Encoding, Head
+from loco.models.upsample import Upsampler
 
 
 class Extractor(nn.Module):
-    """An encoder with an optional head; handles padding, resizing, the grid of features, normalisation and metadata.
+    """An encoder with an optional head and an optional upsampler; handles padding, resizing, the grid of features,
+    normalisation and metadata.
 
     Attributes:
         dim: channels of the features.
-        stride: output stride in pixels.
+        map_stride: stride of the maps of the encoder and the head, pixels.
+        upsampler: computes features of a smaller stride from the maps (:func:`loco.models.build.add_upsampler`); None
+            for none.
         token_dim: channels of the class token, 0 if the encoder has none (:meth:`with_class_token`).
         config: configuration from which :func:`loco.models.build_extractor` builds this extractor.
         facts: facts about its training, as stated in its model file.
@@ -42,8 +46,8 @@ class Extractor(nn.Module):
         Args:
             encoder: the network applied to the images.
             head: the network applied to the encoder's features; None for none.
-            stride: output stride in pixels. If it differs from that of the encoder, images are resized accordingly.
-                None for the stride of the encoder.
+            stride: stride of the maps in pixels. If it differs from that of the encoder, images are resized
+                accordingly. None for the stride of the encoder.
             config: see above.
 
         Raises:
@@ -51,8 +55,9 @@ class Extractor(nn.Module):
         """
         super().__init__()
         self.encoder, self.head = encoder, head
-        self.stride = encoder.stride if stride is None else stride
-        require_sizes("model", MAX_STRIDE, stride=self.stride)
+        self.map_stride = encoder.stride if stride is None else stride
+        require_sizes("model", MAX_STRIDE, stride=self.map_stride)
+        self.upsampler: Upsampler | None = None
         self.dim = head.dim if head else encoder.dim
         self.token_dim = encoder.token_dim
         self.config, self.facts = config, MappingProxyType({})
@@ -70,6 +75,11 @@ class Extractor(nn.Module):
         return self
 
     @property
+    def stride(self) -> int:
+        """The output stride in pixels."""
+        return self.upsampler.stride if self.upsampler else self.map_stride
+
+    @property
     def frozen_encoder(self) -> bool:
         """Whether the encoder is frozen and the head needs no class token, so that the encoder's maps can be stored."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
@@ -77,8 +87,8 @@ class Extractor(nn.Module):
 
     @property
     def needs_images(self) -> bool:
-        """Whether the head needs the images in addition to the encoder's maps."""
-        return self.head is not None and self.head.needs_images
+        """Whether the head or the upsampler needs the images in addition to the encoder's maps."""
+        return self.upsampler is not None or (self.head is not None and self.head.needs_images)
 
     def forward(self, images: Tensor | None, encoded: Tensor | None = None) -> Tensor:
         """Return L2-normalised features (b, dim, h, w); arguments and errors as for :meth:`raw`."""
@@ -103,8 +113,8 @@ class Extractor(nn.Module):
         """
         if encoded is None:
             return self.decode(self.encode(images), images)
-        if images is not None and tuple(encoded.shape[2:]) != self.grid(_size(images)):
-            raise ValueError(_mismatch(encoded, images, self.stride))
+        if images is not None and tuple(encoded.shape[2:]) != grid_size(_size(images), self.map_stride):
+            raise ValueError(_mismatch(encoded, images, self.map_stride))
         return self.decode(Encoding(encoded), images)
 
     def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +124,8 @@ class Extractor(nn.Module):
         return self.decode(encoding, images), token.float()
 
     def encode(self, images: Tensor) -> Encoding:
-        """Return the encoder's output for images (b, 3, H, W): maps (b, encoder.dim, h, w), (h, w) = :meth:`grid`."""
-        rows, columns = self.grid(_size(images))
+        """Return the encoder's output for images (b, 3, H, W): maps (b, encoder.dim, h, w) of stride ``map_stride``."""
+        rows, columns = grid_size(_size(images), self.map_stride)
         prepared = self._prepared(images)
         maps, token = self.encoder(prepared)
         if any(side != cells * self.encoder.stride for side, cells in zip(prepared.shape[2:], maps.shape[2:])):
@@ -125,22 +135,22 @@ class Extractor(nn.Module):
     def decode(self, encoding: Encoding, images: Tensor | None = None) -> Tensor:
         """Return the features (b, dim, h, w) float32 of what :meth:`encode` returned for ``images``."""
         maps = encoding.maps.float()
-        if self.head is None:
-            return maps
-        images = self._prepared(images) if self.head.needs_images else None
-        token = encoding.token.float() if self.head.needs_token else None
-        return self.head(maps, images, token).float()
+        if self.head is not None:
+            prepared = self._prepared(images) if self.head.needs_images else None
+            token = encoding.token.float() if self.head.needs_token else None
+            maps = self.head(maps, prepared, token).float()
+        return self.upsampler(maps, images).float() if self.upsampler else maps
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Pad images to whole patches, and resize them such that a patch has the encoder's stride."""
         height, width = _size(images)
-        multiple = self.stride * self.encoder.cells
+        multiple = self.map_stride * self.encoder.cells
         images = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         wanted = self.encoder.stride
-        if wanted == self.stride:
+        if wanted == self.map_stride:
             return images
-        size = [side // self.stride * wanted for side in images.shape[2:]]
-        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=wanted < self.stride)
+        size = [side // self.map_stride * wanted for side in images.shape[2:]]
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=wanted < self.map_stride)
 
     @torch.no_grad()  # not inference mode, whose tensors cannot be inputs of a network in training
     def extract(

@@ -15,7 +15,7 @@ from loco.extras import named_extras
 from loco.fingerprints import file_fingerprint
 from loco.models import stored
 from loco.models.backbones import KNOWN, build_backbone
-from loco.models.build import build_extractor
+from loco.models.build import add_upsampler, build_extractor
 from loco.models.extractor import Extractor
 from loco.storage import atomic_path, write_text
 from loco.weights import COPIED_BACKBONE, HUB, WEIGHTS, adapter_problem, hub_name
@@ -32,7 +32,12 @@ class Origin(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | Path | None = None) -> Extractor:
+def load(
+    model: str | Path,
+    device: str | torch.device = "cpu",
+    backbone: str | Path | None = None,
+    upsample: Mapping[str, Any] | None = None,
+) -> Extractor:
     """Load a feature extractor by its path or name, in evaluation mode.
 
     Args:
@@ -43,17 +48,22 @@ def load(model: str | Path, device: str | torch.device = "cpu", backbone: str | 
         device: device of the extractor.
         backbone: path of the backbone of a trained model: a folder, a file, or ``hub:owner/name``. Not required if it
             is at the path used during training, or beside the model. Its weights must be those used in training.
+        upsample: upsampling of the features, as ``model.upsample`` of an experiment: ``{"name": "bilinear", "stride":
+            4}`` (:func:`loco.models.build.add_upsampler`). None for the stride of the model.
 
     Raises:
         DataError: the model does not exist, its file is damaged, or its backbone is missing.
-        ConfigError: the kind of the model is unknown, or a backbone is passed but the model has none.
+        ConfigError: the kind of the model is unknown, a backbone is passed but the model has none, or the upsampling is
+            invalid.
     """
     origin = find(model)
     if origin.file:
-        return stored.load(origin.file, device, backbone)
-    if backbone:
+        extractor = stored.load(origin.file, device, backbone)
+    elif backbone:
         raise ConfigError(f"{model} is itself a backbone and requires no other: remove {backbone}")
-    return build_extractor(origin.model).to(device).eval()
+    else:
+        extractor = build_extractor(origin.model).to(device).eval()
+    return add_upsampler(extractor, upsample) if upsample else extractor
 
 
 def find(model: str | Path) -> Origin:

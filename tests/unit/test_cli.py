@@ -68,6 +68,26 @@ def test_extract_writes_the_features_of_each_image(model: str, photos: list[str]
     assert len(list((tmp_path / "out").iterdir())) == 4
 
 
+def test_features_are_upsampled_on_request(
+    model: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    finer = ["--model", model, "--upsample", "joint_bilateral:2"]
+    assert main(["extract", photos[0], *finer, "--out", str(tmp_path)]) == 0
+    expected = loco.load(model, upsample={"name": "joint_bilateral", "stride": 2}).extract(_rgb(photos[0]))[0]
+    assert expected.shape == (8, 17, 25)
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), expected.permute(1, 2, 0), atol=1e-3)
+    assert main(["match", *photos, *finer, "--out", str(tmp_path / "m.png"), "--matches", str(tmp_path / "m.csv")]) == 0
+    matches = pd.read_csv(tmp_path / "m.csv")
+    assert len(matches)
+    assert (matches[["u_a", "v_a"]] % 2 == 1).all(axis=None)  # the centres of cells of 2 x 2 pixels
+    assert main(["export", model, "--upsample", "bilinear:1", "--pretrained", str(tmp_path / "published")]) == 0
+    assert loco.load(tmp_path / "published").stride == 1
+    capsys.readouterr()  # progress bars
+    status, message = _fails(capsys, "extract", photos[0], "--model", model, "--upsample", "bilinear:4", "--out", "x")
+    assert "less than the stride of the model, 4 pixels" in message
+    assert status == 2
+
+
 def test_the_pictures_share_their_colours(model: str, photos: list[str], tmp_path: Path) -> None:
     """Features are the same in both images: what both images show has one colour."""
     copy = tmp_path / "copy.png"

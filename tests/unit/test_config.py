@@ -370,6 +370,17 @@ def on(backbone: dict[str, Any], **settings: Any) -> dict[str, Any]:
         on(VIT, train={"last": 3}),
         on(VIT, train="all"),
         {"name": "concat", "models": [on(VIT), on(VIT, train="all")], "stride": 8},
+        on(VIT, train="all", upsample={"name": "bilinear", "stride": 4}),
+        {"name": "compact_cnn", "dim": 8, "upsample": {"name": "joint_bilateral", "stride": 3, "sigma_space": 0.7}},
+        {
+            "name": "concat",
+            "models": [
+                {"name": "compact_cnn", "dim": 8},
+                on(VIT, upsample={"name": "joint_bilateral", "stride": 4, "sigma_colour": 0.2}),
+            ],
+            "stride": 4,
+            "upsample": {"name": "bilinear", "stride": 1},
+        },
     ],
 )
 def test_models_on_backbones_are_described(
@@ -404,6 +415,27 @@ def test_models_on_backbones_are_described(
             "model.models.1: expected the stride of `concat`, 8, found 4",
         ),
         ({"name": "concat", "models": [on(VIT)], "stride": 8}, "train: this model (concat) has no weights to train"),
+        (
+            on(VIT, train="all", upsample={"name": "bilinear", "stride": 8}),
+            "model.upsample.stride: expected less than the stride of the model, 8, found 8",
+        ),
+        (
+            {"name": "compact_cnn", "dim": 8, "upsample": {"name": "bilinear", "stride": 6}},
+            "model.upsample.stride: expected less than the stride of the model, 4, found 6",
+        ),
+        (
+            on(VIT, train="all", upsample={"name": "nearest", "stride": 4}),
+            "model.upsample.name: 'nearest' is not known",
+        ),
+        (on(VIT, train="all", upsample={"name": "bilinear"}), "model.upsample lacks the key `stride`"),
+        (
+            on(VIT, train="all", upsample={"name": "bilinear", "stride": 4, "sigma_space": 1}),
+            "unknown key `sigma_space` in experiments.exact.model.upsample",
+        ),
+        (
+            {"name": "features", "path": "f", "stride": 8, "upsample": {"name": "bilinear", "stride": 4}},
+            "unknown key `upsample` in experiments.exact.model",
+        ),
     ],
 )
 def test_mistakes_in_models_are_named(model: dict[str, Any], expected: str) -> None:

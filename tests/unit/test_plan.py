@@ -264,6 +264,31 @@ def test_stored_encodings_are_inputs_of_all_that_reads_them(make, tmp_path):
     assert plan.fit_pca_recipe("tiny", "pca", "deterministic").settings["seed"] is None
 
 
+def test_upsampled_extractors_share_the_stored_encodings_and_have_their_own_stride(make, tmp_path):
+    (tmp_path / "net.onnx").touch()
+    backbone = {"name": "onnx", "path": "net.onnx", "native_stride": 8}
+    model = {"name": "backbone", "backbone": backbone, "stride": 8, "head": {"name": "residual_mlp", "hidden": 4}}
+    finer = {**model, "upsample": {"name": "joint_bilateral", "stride": 2}}
+    models = {"coarse": model, "fine": finer, "frozen": {key: finer[key] for key in finer if key != "head"}}
+    train = make().config["experiments"]["quick"]["train"]
+    trained = {"train": {key: value for key, value in train.items() if key != "augment"}}
+    plan = make(
+        experiments={
+            name: {"title": name, "model": of, "cache": True, **(trained if "head" in of else {})}
+            for name, of in models.items()
+        }
+    )
+    (encoder,) = {plan.encoder(name) for name in models}
+    assert "upsample" not in plan.encoders[encoder]
+    recipes = {name: plan.extract_recipe(name, plan.checkpoint(name, "tiny", 0), "tiny") for name in models}
+    assert recipes["coarse"].inputs["encode"].id == recipes["fine"].inputs["encode"].id
+    assert recipes["frozen"].settings["model"]["upsample"] == finer["upsample"]
+    for name, stride in (("coarse", 8), ("fine", 2)):
+        read = plan.train_inputs("tiny", name)["train_correspondences"]
+        assert read == [path.replace("stride4", f"stride{stride}") for path in read]
+        assert read[0].startswith(f"results/correspondences/tiny/stride{stride}/")
+
+
 def test_labels_have_a_check_of_their_own(make, tmp_path):
     (tmp_path / "table.tsv").write_text("raw_category\tmpcat40\nwall\twall\n")
     plan = make(datasets={"tiny": {"labels": {"mapping": "table.tsv"}}})

@@ -28,10 +28,11 @@ _NULLABLE = {
     "comparisons": "Int64",
     "deterministic": "boolean",
 }  # blank in lines that contain only published numbers
-COLUMNS = ["published", "published_method", "published_source", "published_protocol"]
+COLUMNS = ["published", "published_method", "published_source", "published_protocol", "published_caveat"]
 # Defaults of pixel correspondence.
 DEFAULTS = {"step": 1, "interpolate": "normalised", "candidates": "all", "filters": ["ratio"], "occlusions": [False]}
 DEFAULTS |= {"refine": "none"}
+_OPTIONAL = ("condition", "settings", "caveat")  # columns that may be blank
 SETTING = re.compile(r"\s*([a-z]\w*)=(-?\d+(?:\.\d+)?|[a-z]\w*)\s*", re.ASCII)  # a number, true, false or a name
 
 
@@ -49,6 +50,7 @@ class Number:
         protocol: how it was measured.
         settings: settings of the benchmark that a comparable measurement must have (:func:`comparable`). In
             the file ``step=4; matches=1000; candidates=observed``; blank for none.
+        caveat: why the number is only roughly comparable with a measurement here; blank for none.
     """
 
     method: str
@@ -59,6 +61,7 @@ class Number:
     source: str
     protocol: str
     settings: Mapping[str, float | bool | str] = field(default_factory=dict)
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def read_published(path: str | Path) -> list[Number]:
 
 def _number(line: Mapping[str, str], where: str, path: str | Path) -> Number:
     complete = all(isinstance(text, str) for text in line.values())  # not None (missing) or a list (too many)
-    if not complete or not all(text.strip() for name, text in line.items() if name not in ("condition", "settings")):
+    if not complete or not all(text.strip() for name, text in line.items() if name not in _OPTIONAL):
         raise DataError(f"{where} is incomplete or has too many fields", file=path, found=dict(line))
     try:
         value = float(line["value"])
@@ -187,18 +190,21 @@ def _lines(split: str, block: pd.DataFrame, published: Published) -> Iterator[tu
         anew = {name: title for name, title in titles.items() if published.methods.get(name) == number.method}
         for experiment, title in (anew or {"": number.method}).items():
             keys = (benchmark, split, experiment, title, number.metric, number.condition, unit)
-            yield (*keys, value, number.method, number.source, number.protocol)
+            yield (*keys, value, number.method, number.source, number.protocol, number.caveat)
 
 
 def footnote(shown: pd.DataFrame) -> str:
-    """Return the sources of the published numbers in these lines, and the methods reproduced by experiments."""
+    """Return the sources, protocols and caveats of the published numbers in these lines.
+
+    It also names the methods that experiments reproduce.
+    """
     beside = shown[shown["experiment"] != ""].drop_duplicates(["title", "published_method"])
     words = ["quoted from publications, not measured here"]
     words += [f"{line.title} reproduces {line.published_method}" for line in beside.itertuples()]
-    sources = list(shown.groupby(["published_source", "published_protocol"], sort=False))
-    for (source, protocol), lines in sources:
+    sources = list(shown.groupby(["published_source", "published_protocol", "published_caveat"], sort=False))
+    for (source, protocol, caveat), lines in sources:
         of = f"{', '.join(lines['published_method'].unique())}: " if len(sources) > 1 else ""
-        words.append(f"{of}{source}; {protocol}")
+        words.append(f"{of}{source}; {protocol}" + (f"; caveat: {caveat}" if caveat else ""))
     return ". ".join(words) + "."
 
 

@@ -20,6 +20,7 @@ from loco.errors import ConfigError, DataError, LocoError
 from loco.models import build_extractor, load
 from loco.models.compact_cnn import CompactCNN
 from loco.models.parts import Encoding
+from loco.steps.correspondence import correspond_scene
 from loco.training import train
 from loco.training.data import Batches
 from loco.training.jitter import colours
@@ -77,6 +78,22 @@ def test_several_batches_make_one_step(experiment, walls, tmp_path):
     losses = [first_loss(module, batches.draw(step)) for step in range(2)]
     assert alone["loss"][0] == pytest.approx(losses[0], abs=1e-5)
     assert log["loss"][0] == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_upsampled_features_are_trained_at_their_own_stride(experiment, walls, tmp_path):
+    experiment["model"]["upsample"] = {"name": "joint_bilateral", "stride": 2}
+    with pytest.raises(DataError, match="at the stride of the model, 2"):
+        run(experiment, walls[:2], tmp_path / "coarse")
+    finer = [(frames, tmp_path / f"{number}.h5") for number, (frames, _) in enumerate(walls[:2])]
+    for frames, out in finer:
+        correspond_scene(frames, out, {"stride": 2, "overlap_tolerance": 0.05})
+    model, log = run(experiment, finer, tmp_path / "fine")
+    module = RankingModule(experiment, 0, [], tmp_path)
+    batch = Batches(open_scenes(finer), *batch_settings(experiment), 0).draw(0)
+    assert batch.use.shape[1:] == (16, 24)
+    assert log["loss"][0] == pytest.approx(first_loss(module, batch), abs=1e-5)
+    assert (model.stride, model.config) == (2, experiment["model"])
+    assert largest_difference(model, module.extractor) > 1e-4
 
 
 def first_loss(module, batch):

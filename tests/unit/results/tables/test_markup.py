@@ -52,13 +52,13 @@ def test_csv_is_tidy_and_complete(tmp_path: Path) -> None:
         "benchmark,split,experiment,title,metric,condition,unit,value,low,high,population,std,n,scenes,seeds,"
         "deterministic,"
         "low_new_items,high_new_items,low_new_images,high_new_images,low_new_scenes,high_new_scenes,p_best,comparisons,"
-        "published,published_method,published_source,published_protocol"
+        "published,published_method,published_source,published_protocol,published_caveat"
     )
     population, blank = "new images of these scenes", 5 * ","
     exact = 'pixel_correspondence,houses,exact,"CNN, 50 % & more_",recall@5px,15-30 deg,%'
-    assert lines[2] == f"{exact},,,,{population},,0,0,1,False,{blank},0.000000,3,,,,"
+    assert lines[2] == f"{exact},,,,{population},,0,0,1,False,{blank},0.000000,3,,,,,"
     numbers = f"0.333333,0.313333,0.363333,{population},,30,0,1,False,{blank},0.000000,3"
-    assert lines[3] == f"pixel_correspondence,houses,sift,a|b,recall@5px,0-15 deg,%,{numbers},,,,"
+    assert lines[3] == f"pixel_correspondence,houses,sift,a|b,recall@5px,0-15 deg,%,{numbers},,,,,"
     assert len(pd.read_csv(tmp_path / "table.v1.csv")) == 4
 
 
@@ -249,6 +249,9 @@ def test_a_footnote_says_where_published_numbers_come_from(tmp_path: Path) -> No
     second = Published([*NUMBERS, printed("third", 1.0, source="Poe")], SHOWN.datasets)
     (note,) = lines_with(written(metrics, tmp_path, second)["md"], "*published*:")
     assert note.endswith(rf"DINO\_B, rival: {SOURCE}; {PROTOCOL}. third: Poe; {PROTOCOL}.")
+    trained = Published([*NUMBERS, printed("third", 1.0, caveat="trained on it")], SHOWN.datasets)
+    (note,) = lines_with(written(metrics, tmp_path, trained)["md"], "*published*:")
+    assert note.endswith(rf"DINO\_B, rival: {SOURCE}; {PROTOCOL}. third: {SOURCE}; {PROTOCOL}; caveat: trained on it.")
 
 
 def test_published_numbers_stay_away_from_other_splits(tmp_path: Path) -> None:
