@@ -13,6 +13,7 @@ from loco.config import layers, load, merge_layers
 from loco.config_layers import DEFAULTS
 from loco.devices import gpus_granted_by_slurm
 from loco.errors import ConfigError
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.plan import Plan
 from loco.resources import JobResources
 from loco.summary import Summary
