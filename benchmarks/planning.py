@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from loco.evaluation import catalogue
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = [
     *("location_consistency", "pixel_correspondence", "panoptic_segmentation", "semantic_segmentation"),
@@ -105,14 +107,15 @@ def main() -> None:
         found = plan(name)
         jobs = found["jobs"]
         scenes = jobs["extract"] // 14  # four experiments with three seeds each, two deterministic ones
-        extractions, evaluations = (
-            len(EXPERIMENTS) * len(SEEDS) * scenes,
-            len(EXPERIMENTS) * len(SEEDS) * len(BENCHMARKS),
-        )
-        redundant = extractions - jobs["extract"] + evaluations - jobs["evaluate"]
+        divided = sum(catalogue.BENCHMARKS[benchmark].per_scene for benchmark in BENCHMARKS)
+        runs = len(EXPERIMENTS) * len(SEEDS)
+        evaluations = jobs["evaluate"] + jobs["merge_items"]
+        shared = jobs["extract"] + jobs["evaluate_scene"] + evaluations
+        redundant = runs * ((1 + divided) * scenes + len(BENCHMARKS)) - shared
         print(
-            f"{name}: {jobs['total']} jobs ({jobs['extract']} extractions, {jobs['evaluate']} evaluations; with one of "
-            f"each per experiment and seed: {jobs['total'] + redundant})\n"
+            f"{name}: {jobs['total']} jobs ({jobs['extract']} extractions, {jobs['evaluate_scene']} evaluations of "
+            f"scenes, {evaluations} metric files; with one of each per experiment and seed: "
+            f"{jobs['total'] + redundant})\n"
             f"  {found['wall']:.1f} s, {found['cpu']:.1f} s of CPU time\n"
             f"  functions of this project: {100 * found['ours']:.1f} % of {found['samples']} samples"
         )

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from loco import __version__
 from loco.cli_explore import explore, explore_options
 from loco.cli_images import (
-    features_of,
     load_model,
     model_option,
     positive,
     read_photo,
+    refuse_options,
     require_files,
     require_other_files,
     size_option,
 )
-from loco.cli_matching import keypoint_options, match, match_options, write_hloc
+from loco.cli_matching import keypoint_options, match, match_options, refuse_keypoint_options, write_hloc
 from loco.cli_results import (
     clean_options,
     clean_results,
@@ -46,13 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with named_extras():
             arguments.run(arguments)
     except (LocoError, OSError) as error:
-        lines = (line.strip() for line in printable_lines(str(error)).splitlines())
-        text = "; ".join(line for line in lines if line).replace(":; ", ": ")  # a list follows a colon
-        print(f"loco {arguments.command}: {text}", file=sys.stderr)
+        print(f"loco {arguments.command}: {_message(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _message(error: Exception) -> str:
+    """Return the text of an error on one line; the items of a list, which begin with a dash, have their own lines."""
+    text = ""
+    for line in filter(None, map(str.strip, printable_lines(str(error)).splitlines())):
+        separator = "\n  " if line.startswith("- ") else " " if text.endswith(":") else "; "
+        text += (separator if text else "") + line
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "match": (match, match_options, "match images: a picture of two, or files for hloc and COLMAP"),
         "explore": (explore, explore_options, "write a page to compare the features of any patch with all others"),
         "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
-        "info": (_info, _info_options, "print the configuration and provenance of a model as JSON"),
+        "info": (_info, _info_options, "print what a model is and how it was made"),
         "export": (_export, _export_options, "export a model to ONNX or to a folder for distribution"),
         "verify": (
             verify_results,
@@ -79,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (run, options, words) in parts.items():
         command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
         options(command.add_argument)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, default_of=command.get_default)
     return parser
 
 
@@ -130,6 +137,7 @@ def _models_options(add: Callable[..., Any]) -> None:
 
 def _info_options(add: Callable[..., Any]) -> None:
     model_option(add, "model")
+    add("--all", action="store_true", help="print the complete configuration, the data and the training as JSON")
 
 
 def _export_options(add: Callable[..., Any]) -> None:
@@ -178,11 +186,14 @@ def _init(arguments: argparse.Namespace) -> None:
 
 def _extract(arguments: argparse.Namespace) -> None:
     if arguments.format == "hloc":
+        refuse_options(arguments, ["pca"], "--format hloc")
         write_hloc(arguments)
         return
+    refuse_keypoint_options(arguments)
     from tqdm import tqdm
 
     from loco.geometry.patches import extent_of
+    from loco.models.finite import finite_features
 
     stems = _stems(arguments.images)
     outputs = [arguments.out / f"{stem}.{arguments.format}" for stem in stems]
@@ -197,7 +208,7 @@ def _extract(arguments: argparse.Namespace) -> None:
         except DataError as error:  # the other images may be intact
             broken.append(f"{path}: {error.problem}")
             continue
-        features = features_of(model, photo, path).permute(1, 2, 0).half().cpu().numpy()
+        features = finite_features(model, photo.rgb, path).permute(1, 2, 0).half().cpu().numpy()
         extent = np.array(extent_of(features.shape[:2], model.stride)) * photo.scale
         _write_features(features, extent.tolist(), output)
         if arguments.pca:
@@ -212,12 +223,16 @@ def _extract(arguments: argparse.Namespace) -> None:
 
 def _models(arguments: argparse.Namespace) -> None:
     from loco.models.backbones import KNOWN
+    from loco.models.hub import is_cached
     from loco.models.model_types import supported
     from loco.models.pretrained import read_origin
 
     _print_table(
-        ("name", "stride", "dim", "licence", "on the hub"),
-        [(name, known.stride, known.dim, known.licence, known.hub) for name, known in KNOWN.items()],
+        ("name", "stride", "dim", "licence", "on the hub", "cached"),
+        [
+            (name, known.stride, known.dim, known.licence, known.hub, "yes" if is_cached(name) else "no")
+            for name, known in KNOWN.items()
+        ],
     )
     print()
     _print_table(
@@ -239,11 +254,23 @@ def _models(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
+    from loco.models.catalogue import parts_of
     from loco.models.stored import describe
 
     model = load_model(arguments.model, arguments.backbone, arguments.upsample)
     sizes = {"dim": model.dim, "stride": model.stride, **describe(model)}
-    print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
+    if arguments.all:
+        print(json.dumps({"model": model.config, "sizes": sizes, "facts": dict(model.facts)}, indent=1))
+        return
+    lines = {
+        "model": ", ".join(part.get("backbone", {}).get("path", part["name"]) for part in parts_of(model.config)),
+        "features": f"{model.dim} channels, one vector per {model.stride} x {model.stride} pixels",
+        "parameters": f"{sizes['parameters']:,}, of which {sizes['trainable']:,} are trainable",
+        **{key: model.facts[key] for key in ("experiment", "split", "seed", "steps") if key in model.facts},
+    }
+    for name, value in lines.items():
+        print(f"{name:<12}{value}")
+    print("--all prints the complete configuration, the data and the training as JSON")
 
 
 def _export(arguments: argparse.Namespace) -> None:

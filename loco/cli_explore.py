@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from loco import paths
-from loco.cli_images import load_model, positive, read_photo, require_files
+from loco.cli_images import load_model, positive, read_photo, refuse_options, require_files
 from loco.errors import ConfigError
 from loco.results.explorer import VIEWS
 
@@ -68,8 +68,8 @@ def explore(arguments: argparse.Namespace) -> None:
     """Write the pages."""
     if bool(arguments.images) == bool(arguments.results):
         raise ConfigError("pass either a results folder or files of features, or --images with --model")
-    of_results = ("scene", "experiments", "ply", "at")
-    _refuse(arguments, of_results if arguments.images else ("model",), "--images" if arguments.images else "results")
+    without_effect = ("scene", "experiments", "ply", "at") if arguments.images else ("model", "max_size")
+    refuse_options(arguments, without_effect, "--images" if arguments.images else "results")
     if arguments.at and not arguments.ply:
         raise ConfigError("--at is the patch of --ply: pass --ply, or open the page with #view=VIEW&patch=PATCH")
     if arguments.images:
@@ -84,13 +84,6 @@ def explore(arguments: argparse.Namespace) -> None:
         return
     for files in scenes:
         _explore_scene(files, arguments, arguments.out / files.dataset / f"{files.scene}.html")
-
-
-def _refuse(arguments: argparse.Namespace, names: Sequence[str], subject: str) -> None:
-    """Refuse options that have no effect."""
-    for name in names:
-        if getattr(arguments, name):
-            raise ConfigError(f"--{name} has no effect with {subject}: remove it")
 
 
 def find_scenes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from loco.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from loco.models.extractor import Extractor
 
 
@@ -48,6 +46,22 @@ def read_photo(path: Path, max_size: int | None) -> Photo:
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     return Photo(rgb, np.array([height, width]) / rgb.shape[:2])
+
+
+def refuse_options(arguments: argparse.Namespace, names: Iterable[str], setting: str) -> None:
+    """Refuse options that were given, with another value than their default, where they have no effect.
+
+    Args:
+        arguments: of the command, with ``default_of``, the function that returns the default of an option.
+        names: the options, as attributes of ``arguments``.
+        setting: the option or argument with which they have no effect.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    for name in names:
+        if getattr(arguments, name) != arguments.default_of(name):
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect with {setting}: remove it")
 
 
 def require_files(paths: Sequence[Path]) -> None:
@@ -106,11 +120,3 @@ def load_model(model: str, backbone: str | None = None, upsample: Mapping[str, A
     from loco.models.pretrained import load
 
     return load(model, "cuda" if torch.cuda.is_available() else "cpu", backbone, upsample)
-
-
-def features_of(model: Extractor, photo: Photo, path: Path) -> Tensor:
-    """Return the features (c, h, w) of a photograph."""
-    features = model.extract(photo.rgb)[0]
-    if not features.isfinite().all():
-        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=path)
-    return features

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from loco.cli_images import (
     Photo,
-    features_of,
     load_model,
     model_option,
     positive,
     read_photo,
+    refuse_options,
     require_files,
     require_other_files,
     size_option,
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from loco.models.extractor import Extractor
 
 FORMATS = ("png", "hloc", "colmap")
+WITHOUT_EFFECT = {  # format of `loco match` -> options of the others
+    "png": ("pairs", "neighbours", "several_cameras"),
+    "hloc": ("count", "matches", "several_cameras"),
+    "colmap": ("count", "matches"),
+}
 _PICTURE_SIZE = 640  # pixels of the longer side of images that are matched for a picture
 
 
@@ -90,8 +95,15 @@ def keypoint_options(add: Callable[..., Any]) -> None:
     add("--max-keypoints", type=positive, default=4096, metavar="N", help="SIFT keypoints per image (default: 4096)")
 
 
+def refuse_keypoint_options(arguments: argparse.Namespace) -> None:
+    """Refuse the options of keypoints where features or a picture are written, not keypoints."""
+    refuse_options(arguments, ["keypoints", "max_keypoints"], f"--format {arguments.format}")
+
+
 def match(arguments: argparse.Namespace) -> None:
+    refuse_options(arguments, WITHOUT_EFFECT[arguments.format], f"--format {arguments.format}")
     if arguments.format == "png":
+        refuse_keypoint_options(arguments)
         _match_picture(arguments)
     else:
         _match_folder(arguments)
@@ -108,6 +120,7 @@ def write_hloc(arguments: argparse.Namespace) -> None:
 
 
 def _match_picture(arguments: argparse.Namespace) -> None:
+    from loco.models.finite import finite_features
     from loco.results.pictures.matches import draw_matches, find_matches, write_matches
 
     if arguments.out.suffix.lower() != ".png":
@@ -121,7 +134,7 @@ def _match_picture(arguments: argparse.Namespace) -> None:
     require_other_files([arguments.out, *([arguments.matches] if arguments.matches else [])], arguments.images)
     a, b = photos = [read_photo(path, arguments.max_size or _PICTURE_SIZE) for path in arguments.images]
     model = load_model(arguments.model, arguments.backbone, arguments.upsample)
-    of_a, of_b = (features_of(model, photo, path) for photo, path in zip(photos, arguments.images))
+    of_a, of_b = (finite_features(model, photo.rgb, path) for photo, path in zip(photos, arguments.images))
     matches = find_matches(of_a, of_b, (a.rgb.shape[:2], b.rgb.shape[:2]), model.stride, arguments.count)
     draw_matches((a.rgb, b.rgb), matches, arguments.out)
     if arguments.matches:
@@ -135,8 +148,8 @@ def _match_folder(arguments: argparse.Namespace) -> None:
     from loco.matching import hloc
     from loco.matching.pairs import select_pairs
 
-    if arguments.matches:
-        raise ConfigError(f"--matches belongs to --format png, found --format {arguments.format}; remove it")
+    if arguments.pairs == "exhaustive":
+        refuse_options(arguments, ["neighbours"], "--pairs exhaustive")
     root, names = _named(arguments.images)
     if len(names) < 2:
         raise ConfigError(f"at least two images are needed to match them, found {len(names)}")
@@ -174,10 +187,13 @@ def _named(paths: Sequence[Path]) -> tuple[Path, list[str]]:
 
 def _write_features(arguments: argparse.Namespace, root: Path, names: Sequence[str], out: Path) -> list[Tensor]:
     """Write the keypoints of images, and return a global descriptor of each."""
+    if arguments.keypoints != "sift":
+        refuse_options(arguments, ["max_keypoints"], f"--keypoints {arguments.keypoints}")
     from tqdm import tqdm
 
     from loco.matching import hloc
     from loco.matching.keypoints import global_descriptor
+    from loco.models.finite import finite_features
 
     model = load_model(arguments.model, arguments.backbone, arguments.upsample)
     descriptors = []
@@ -185,7 +201,7 @@ def _write_features(arguments: argparse.Namespace, root: Path, names: Sequence[s
     def described() -> Iterator[tuple[str, Keypoints, tuple[int, int]]]:
         for name in tqdm(names, unit="image"):
             photo = read_photo(root / name, arguments.max_size)
-            features = features_of(model, photo, root / name)
+            features = finite_features(model, photo.rgb, root / name)
             descriptors.append(global_descriptor(features))
             size = tuple(np.round(photo.scale * photo.rgb.shape[:2]).astype(int).tolist())
             yield name, _keypoints(arguments, model, photo, features, name), size

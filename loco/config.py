@@ -20,7 +20,7 @@ from loco.config_files import (
     resolve,
     scene_identity,
 )
-from loco.config_layers import layers, read_files, with_defaults
+from loco.config_layers import layers, merge_layers, read_files, with_defaults
 from loco.config_phases import former_keys
 from loco.config_problems import ablation_problems, cross_check, published_problems, share_training
 from loco.config_queries import (
@@ -47,6 +47,7 @@ __all__ = [
     "figure_scene",
     "layers",
     "load",
+    "merge_layers",
     "missing_files",
     "provided_by",
     "published_names",

@@ -26,22 +26,35 @@ def workflow_folder() -> Path | None:
 def read_files(
     paths: Iterable[str | Path], base: str | Path, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Merge configuration files: maps are merged, everything else is replaced by the later value.
+    """Read configuration files, and merge them with all files that they extend.
 
     Args:
         paths: files in the order of ``--configfile``; the demo if there are none.
         base: folder of the workflow.
+        overrides: as for :func:`merge_layers`.
+
+    Returns:
+        As :func:`merge_layers`.
+
+    Raises:
+        ConfigError: as :func:`layers`.
+    """
+    return merge_layers(layers(paths, base), overrides)
+
+
+def merge_layers(files: Iterable[Path], overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Merge configuration files: maps are merged, everything else is replaced by the later value.
+
+    Args:
+        files: all files that the configuration consists of, the lowest first (:func:`layers`).
         overrides: values of ``--config``, which replace those of all files. Snakemake reads nested numbers as text;
             they are converted.
 
     Returns:
         The configuration without defaults, which :func:`loco.config.load` adds and checks.
-
-    Raises:
-        ConfigError: as :func:`layers`.
     """
     config: Any = {}
-    for file in layers(paths, base):
+    for file in files:
         config = laid_over(config, _read(file))
     config.pop("extends", None)
     return laid_over(config, _typed(overrides or {}))

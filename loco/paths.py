@@ -17,10 +17,11 @@ ENCODED = "results/encoded/{encoder}/{dataset}/{scene}.h5"
 MODEL = "results/train/{split}/{experiment}/{run}/model.safetensors"
 CURVE = "results/train/{split}/{experiment}/{run}/log.csv"
 FEATURES = "results/features/{experiment}/{checkpoint}/{dataset}/{scene}.h5"
+ITEMS = "results/items/{benchmark}/{experiment}/{checkpoint}/{dataset}/{scene}.json"
 METRICS = "results/metrics/{benchmark}/{split}/{experiment}/{checkpoint}.json"
 PATTERNS = (
     *(RAW, MANIFEST, LABEL_MANIFEST, MESH, FRAMES, CORRESPONDENCES, PAIRS, LABELS, ENCODED),
-    *(MODEL, CURVE, FEATURES, METRICS),
+    *(MODEL, CURVE, FEATURES, ITEMS, METRICS),
 )
 
 

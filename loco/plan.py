@@ -43,6 +43,7 @@ _CACHED = (
     "raw_files",
     "test_scenes",
     "training_correspondences",
+    "_evaluated_files",
     "_required",
     "_tested_split",
 )
@@ -349,20 +350,10 @@ class Plan:
 
         A path is None if the benchmark does not require the file.
         """
-        mapped, patterns = has_maps(self.config["experiments"][experiment]["model"]), {}
-        for dataset in dict.fromkeys(dataset for dataset, _ in self.test_scenes(benchmark, split)):
-            needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
-            names = {"dataset": dataset, "scene": "{}", "experiment": experiment, "checkpoint": checkpoint}
-            patterns[dataset] = [
-                paths.FRAMES.format(**names),
-                paths.CORRESPONDENCES.format(**names, stride=stride) if "places" in needs else None,
-                paths.FEATURES.format(**names) if mapped else None,
-                paths.LABELS.format(**names) if "labels" in needs else None,
-            ]
-        return [
-            [pattern and pattern.replace("{}", scene) for pattern in patterns[dataset]]
-            for dataset, scene in self.test_scenes(benchmark, split)
-        ]
+        keys = self.test_scenes(benchmark, split)
+        datasets = dict.fromkeys(dataset for dataset, _ in keys)
+        patterns = {name: self._evaluated_files(benchmark, experiment, checkpoint, name) for name in datasets}
+        return [[path and path.format(scene=scene) for path in patterns[dataset]] for dataset, scene in keys]
 
     def training_correspondences(self, benchmark: str, split: str) -> list[list[str]]:
         """Return for each test scene of a benchmark the correspondences of the training scenes in its world frame."""
@@ -380,20 +371,8 @@ class Plan:
     def evaluate_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
         keys = self.test_scenes(benchmark, split)
         inputs, model = {}, self.config["experiments"][experiment]["model"]
-        if not self.evaluates(benchmark, experiment):
-            raise ConfigError(
-                f"experiments.{experiment}: `{model['name']}` has no feature maps, which {benchmark} requires"
-            )
         for dataset in dict.fromkeys(dataset for dataset, _ in keys):
-            needs = self._required(benchmark, dataset)
-            inputs[f"frames/{dataset}"] = self.frames_recipe(dataset)
-            if has_maps(model):
-                inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
-            if "places" in needs:
-                stride = self.config["datasets"][dataset]["patches"]["stride"]
-                inputs[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
-            if "labels" in needs:
-                inputs[f"label/{dataset}"] = self.label_recipe(dataset)
+            inputs |= self._evaluated_recipes(benchmark, experiment, checkpoint, dataset)
         seen = seen_scenes(self.config, split, benchmark)
         for dataset in dict.fromkeys(dataset for dataset, _ in seen):
             stride = self.config["datasets"][dataset]["patches"]["stride"]
@@ -407,6 +386,42 @@ class Plan:
             **({} if has_maps(model) else {"keypoints": model}),
         }
         return Recipe("evaluate", self.step_code("evaluate", f"evaluation/{benchmark}"), settings, inputs)
+
+    def evaluate_scene_inputs(
+        self, benchmark: str, experiment: str, checkpoint: str, dataset: str, scene: str
+    ) -> Files:
+        roles = ("frames", "correspondences", "features", "labels")
+        pattern = self._evaluated_files(benchmark, experiment, checkpoint, dataset)
+        return {role: path.format(scene=scene) if path else [] for role, path in zip(roles, pattern)}
+
+    def evaluate_scene_recipe(self, benchmark: str, experiment: str, checkpoint: str, dataset: str) -> Recipe:
+        settings = {"benchmark": benchmark, "settings": self.config["benchmarks"][benchmark]}
+        inputs = self._evaluated_recipes(benchmark, experiment, checkpoint, dataset)
+        return Recipe("evaluate_scene", self.step_code("evaluate_scene", f"evaluation/{benchmark}"), settings, inputs)
+
+    def merge_items_inputs(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> list[str]:
+        names = {"benchmark": benchmark, "experiment": experiment, "checkpoint": checkpoint}
+        keys = self.test_scenes(benchmark, split)
+        return [paths.ITEMS.format(dataset=dataset, scene=scene, **names) for dataset, scene in keys]
+
+    def merge_items_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
+        keys = self.test_scenes(benchmark, split)
+        settings = {
+            "benchmark": benchmark,
+            "settings": self.config["benchmarks"][benchmark],
+            "scenes": [list(key) for key in keys],
+            "seed": _seed_of(checkpoint),
+        }
+        inputs = {
+            f"evaluate_scene/{dataset}": self.evaluate_scene_recipe(benchmark, experiment, checkpoint, dataset)
+            for dataset in dict.fromkeys(dataset for dataset, _ in keys)
+        }
+        return Recipe("merge_items", self.step_code("merge_items", f"evaluation/{benchmark}"), settings, inputs)
+
+    def metrics_recipe(self, benchmark: str, split: str, experiment: str, checkpoint: str) -> Recipe:
+        """Return the recipe of a metric file, by the step that writes it."""
+        recipe = self.merge_items_recipe if BENCHMARKS[benchmark].per_scene else self.evaluate_recipe
+        return recipe(benchmark, split, experiment, checkpoint)
 
     def label_recipes(self) -> dict[str, Recipe]:
         """Return a map from each dataset of the run that has labels to the recipe of the labels."""
@@ -444,7 +459,13 @@ class Plan:
             paths.FEATURES,
             lambda experiment, checkpoint, dataset, scene: self.extract_recipe(experiment, checkpoint, dataset),
         )
-        yield paths.METRICS, lambda **names: self.evaluate_recipe(**names)
+        yield (
+            paths.ITEMS,
+            lambda benchmark, experiment, checkpoint, dataset, scene: self.evaluate_scene_recipe(
+                benchmark, experiment, checkpoint, dataset
+            ),
+        )
+        yield paths.METRICS, lambda **names: self.metrics_recipe(**names)
 
     def _model_recipe(self, split: str, experiment: str, run: str) -> Recipe:
         fitted = self._fitted_by(experiment)
@@ -537,6 +558,37 @@ class Plan:
             return {role: fitted(**fields)}
         finally:
             self._building.remove(path)
+
+    def _evaluated_files(self, benchmark: str, experiment: str, checkpoint: str, dataset: str) -> list[str | None]:
+        """Return the paths of frames, correspondences, features and labels of the scenes of a dataset.
+
+        The wildcard ``{scene}`` remains. A path is None if the benchmark does not require the file.
+        """
+        needs, stride = self._required(benchmark, dataset), self.config["datasets"][dataset]["patches"]["stride"]
+        names = {"dataset": dataset, "scene": "{scene}", "experiment": experiment, "checkpoint": checkpoint}
+        return [
+            paths.FRAMES.format(**names),
+            paths.CORRESPONDENCES.format(**names, stride=stride) if "places" in needs else None,
+            paths.FEATURES.format(**names) if has_maps(self.config["experiments"][experiment]["model"]) else None,
+            paths.LABELS.format(**names) if "labels" in needs else None,
+        ]
+
+    def _evaluated_recipes(self, benchmark: str, experiment: str, checkpoint: str, dataset: str) -> dict[str, Recipe]:
+        """Return the recipes of the files of the scenes of a dataset that a benchmark reads."""
+        needs, model = self._required(benchmark, dataset), self.config["experiments"][experiment]["model"]
+        if not self.evaluates(benchmark, experiment):
+            raise ConfigError(
+                f"experiments.{experiment}: `{model['name']}` has no feature maps, which {benchmark} requires"
+            )
+        inputs = {f"frames/{dataset}": self.frames_recipe(dataset)}
+        if has_maps(model):
+            inputs[f"extract/{dataset}"] = self.extract_recipe(experiment, checkpoint, dataset)
+        if "places" in needs:
+            stride = self.config["datasets"][dataset]["patches"]["stride"]
+            inputs[f"correspondence/{dataset}"] = self.correspondence_recipe(dataset, stride)
+        if "labels" in needs:
+            inputs[f"label/{dataset}"] = self.label_recipe(dataset)
+        return inputs
 
     def _required(self, benchmark: str, dataset: str) -> frozenset[str]:
         """Return the ground truth of a dataset that a benchmark requires."""

@@ -26,6 +26,7 @@ MIN_MB = {  # minimum of the steps whose memory depends on their settings
     "correspondence": 3000,
     "encode": 4000,
     "evaluate": 3000,
+    "evaluate_scene": 3000,
     "extract": 3000,
     "fit_pca": 4000,
     "frames": 3000,
@@ -54,7 +55,7 @@ FRAME = 128 * 160  # pixels
 ALL_WITH_ALL = ("homography", "place_recognition", "relative_pose")  # compare all features of two images
 # Terms of the estimates, MB: Python with PyTorch takes about 500 MB, and about 2,400 MB more with CUDA.
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
-HELD = 1100  # features that location consistency holds in memory (loco.evaluation.location_consistency.HELD)
+HELD = 1100  # features that location consistency and linear probes hold in memory (HELD of their modules)
 SAMPLES = 600  # samples of location consistency, and their ranks
 INDEXED = 120  # bytes per patch whose pairs are indexed, including its point and image
 WINDOW = 25  # cells in the default window of joint bilateral upsampling
@@ -147,6 +148,12 @@ class JobResources:
         cuda = CUDA if BENCHMARKS[benchmark].gpus else 0
         return math.ceil(max(floor, LIBRARIES + cuda + max(found)))
 
+    def evaluate_scene_mb(self, experiment: str, dataset: str) -> int:
+        """Return the memory of the probes of a scene: libraries, features in memory, and patches with their classes."""
+        patches = self._images(dataset) * self._patches(dataset, self.config["datasets"][dataset]["patches"]["stride"])
+        held = min(HELD, 2 * patches * self._channels(self._model(experiment)) / 1e6)
+        return self._at_least("evaluate_scene", LIBRARIES + CUDA + held + PATCH * patches / 1e6)
+
     # Time, minutes
 
     def check_scene_minutes(self, dataset: str) -> int:
@@ -192,20 +199,23 @@ class JobResources:
         return self._minutes("fit_pca", sum(self._images(name) * self._enlarged(name) for name, _ in keys))
 
     def evaluate_minutes(self, benchmark: str, split: str, experiment: str) -> int:
-        """Return the time to evaluate all test scenes in turn; for segmentation, including the training of probes.
+        """Return the time to evaluate all test scenes in turn.
 
         The time follows the number of features of an image, and its square in benchmarks that compare all features of
         two images.
         """
-        keys, settings = self.plan.test_scenes(benchmark, split), self.config["benchmarks"][benchmark]
-        model, power = self._model(experiment), 2 if benchmark in ALL_WITH_ALL else 1
+        keys, model = self.plan.test_scenes(benchmark, split), self._model(experiment)
+        power = 2 if benchmark in ALL_WITH_ALL else 1
         images = sum(self._images(name) * self._enlarged(name) * self._finer(model, name) ** power for name, _ in keys)
         pairs = SECONDS["pair of images"] * sum(self._images(name) ** 2 for name, _ in keys)
-        steps = 0.0
-        if BENCHMARKS[benchmark].gpus:  # one probe for held-out images, and one for all
-            passes = settings["epochs"] * (1 + settings["train_fraction"])
-            steps = passes * sum(self._images(name) * self._finer(model, name) for name, _ in keys) / settings["batch"]
-        return self._minutes("evaluate", images, pairs + SECONDS["probe"] * steps)
+        return self._minutes("evaluate", images, pairs)
+
+    def evaluate_scene_minutes(self, benchmark: str, experiment: str, dataset: str) -> int:
+        """Return the time of a segmentation: to train and score a probe for held-out images, and one for all."""
+        settings, images = self.config["benchmarks"][benchmark], self._images(dataset)
+        features = images * self._finer(self._model(experiment), dataset)
+        steps = settings["epochs"] * (1 + settings["train_fraction"]) * features / settings["batch"]
+        return self._minutes("evaluate", features * self._enlarged(dataset), SECONDS["probe"] * steps)
 
     # Nodes and GPUs
 

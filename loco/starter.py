@@ -179,10 +179,10 @@ def _find(given: Path) -> tuple[Recognised, list[str]]:
     if found is None:
         listed = sorted(os.listdir(folder))
         inside = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
-        layouts = "; ".join(f"{format}: {example}" for format, example in EXAMPLES.items())
+        layouts = "\n".join(f"- {format}: {example}" for format, example in EXAMPLES.items())
         raise ConfigError(
-            f"no scenes are recognised in {folder} (found: {inside or 'nothing'}); recognised are {layouts}; bring the "
-            "files into one of these layouts (docs/datasets.md), or start from another file of config/"
+            f"no scenes are recognised in {folder} (found: {inside or 'nothing'}). Bring the files into one of these "
+            f"layouts (docs/datasets.md), or start from another file of config/:\n{layouts}"
         )
     if not is_plain_path(found.raw):
         raise ConfigError(f"{str(found.raw)!r} contains braces or control characters; rename the folder")

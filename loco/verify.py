@@ -152,6 +152,10 @@ def _read(file: Path, name: str) -> Verified:
         from loco.results.metrics import read_metrics
 
         return Verified(file, content_id, read_metrics(file).record)
+    if paths.fields_of(paths.ITEMS, name):
+        from loco.results.metrics import read_items
+
+        return Verified(file, content_id, read_items(file).record)
     return Verified(file, content_id, read_manifest(file).record)
 
 

@@ -9,19 +9,20 @@ from types import SimpleNamespace
 from snakemake.exceptions import WorkflowError
 
 from loco import paths
-from loco.config import layers, load, read_files
+from loco.config import layers, load, merge_layers
 from loco.config_layers import DEFAULTS
 from loco.devices import gpus_granted_by_slurm
 from loco.errors import ConfigError
+from loco.evaluation.catalogue import BENCHMARKS
 from loco.plan import Plan
 from loco.resources import JobResources
 from loco.summary import Summary
 
 try:
-    given, changes = workflow.overwrite_configfiles, workflow.config_settings.config
+    files = layers(workflow.overwrite_configfiles, workflow.basedir)
     # Snakemake shows these files in its report, and copies them to machines without a shared file system.
-    workflow.configfiles[:] = [Path(workflow.basedir, DEFAULTS), *layers(given, workflow.basedir)]
-    config = load(read_files(given, workflow.basedir, changes), workflow.basedir)
+    workflow.configfiles[:] = [Path(workflow.basedir, DEFAULTS), *files]
+    config = load(merge_layers(files, workflow.config_settings.config), workflow.basedir)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 summary = Summary(plan := Plan(config, workflow.basedir))

@@ -11,6 +11,7 @@ import codecs
 import os
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -159,6 +160,8 @@ def _listed_folders(file: Path) -> set[str]:
 
 TRANSFORMS = "transforms.json"
 LARGEST_TRANSFORMS = 1 << 26  # bytes; a frame takes about 600
+# A check reads the file for its images, its camera and its frames. It is parsed once: results are kept by the bytes.
+parse_transforms = lru_cache(maxsize=1)(parse_json)
 
 
 def nerfstudio(folder: Path, scene: str) -> list[Source]:
@@ -177,7 +180,7 @@ def nerfstudio(folder: Path, scene: str) -> list[Source]:
 def paths_of_frames(file: Path) -> list[tuple[Any, Any]]:
     """Return the stated paths of the colour and the depth image of each frame; the reader reports invalid files."""
     try:
-        frames = parse_json(read_bytes(file, limit=LARGEST_TRANSFORMS))["frames"]
+        frames = parse_transforms(read_bytes(file, limit=LARGEST_TRANSFORMS))["frames"]
         return [(frame.get("file_path"), frame.get("depth_file_path")) for frame in frames]
     except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return []

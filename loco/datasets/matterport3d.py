@@ -70,6 +70,10 @@ class Matterport3DScene(RawScene):
         self.scans = _read_conf(self.archives[CAMERAS], scene)
 
     @classmethod
+    def remedy_of(cls, scene: str) -> str:
+        return _download(scene, " ".join(KINDS))
+
+    @classmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw, scene, found)
 
@@ -139,9 +143,15 @@ def _archive(raw: Path, scene: str, kind: str) -> Archive:
             f"{kind}.zip is missing",
             file=folder / f"{kind}.zip",
             scene=scene,
-            remedy=f"sign the agreement at https://niessner.github.io/Matterport, run `download_mp.py -o <folder> "
-            f"--id {scene} --type {kind}`, and set `raw` to the folder that contains the scenes (<folder>/v1/scans)",
+            remedy=_download(scene, kind),
         ) from None
+
+
+def _download(scene: str, kinds: str) -> str:
+    return (
+        f"sign the agreement at https://niessner.github.io/Matterport, run `download_mp.py -o <folder> --id {scene} "
+        f"--type {kinds}`, and set `raw` to the folder that contains the scenes (<folder>/v1/scans)"
+    )
 
 
 def _read_conf(archive: Archive, scene: str) -> list[Scan]:

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from loco.datasets.calibration import Lens, require_size
 from loco.datasets.distortion import FISHEYE, RADIAL_TANGENTIAL, Distortion
-from loco.datasets.files import parse_json, read_bytes
-from loco.datasets.layouts import LARGEST_TRANSFORMS, TRANSFORMS
+from loco.datasets.files import read_bytes
+from loco.datasets.layouts import LARGEST_TRANSFORMS, TRANSFORMS, parse_transforms
 from loco.datasets.pose_files import as_pose, is_camera
 from loco.datasets.posed_images import Listing, PosedImages, Rig, Shot, read_depth_scale
 from loco.errors import DataError
@@ -71,7 +71,7 @@ class NerfstudioScene(PosedImages):
 def _read(folder: Path, scene: str) -> Mapping[str, Any]:
     file = folder / TRANSFORMS
     try:
-        content = parse_json(read_bytes(file, scene, limit=LARGEST_TRANSFORMS))
+        content = parse_transforms(read_bytes(file, scene, limit=LARGEST_TRANSFORMS))
     except ValueError as error:
         raise DataError("the file is not valid JSON", file=file, scene=scene, found=error, remedy=_REMEDY) from error
     if not isinstance(content, dict):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loco.datasets.catalogue import FORMATS
-from loco.datasets.checklist import Checklist, Decode
+from loco.datasets.checklist import Checklist, Decode, few
 from loco.datasets.identity import Source
 from loco.datasets.orientation import count_orientations, orientations_note
+from loco.errors import DataError
 from loco.geometry.cameras import Camera, scale_intrinsics
 from loco.geometry.consistency import Sightings
 from loco.geometry.mesh import Mesh
@@ -108,6 +111,33 @@ class RawScene(ABC):
         """Return the files that frames are made from, present or not."""
         return FORMATS[cls.format].sources(folder, scene)
 
+    @classmethod
+    def remedy_of(cls, scene: str) -> str:
+        """Return the remedy for missing files of a scene."""
+        return "copy the scene to this folder (docs/datasets.md lists its files)"
+
+    @classmethod
+    def existing_folder(cls, raw: Path, scene: str) -> Path:
+        """Return the folder of a scene; one error replaces those of all its files if there is none.
+
+        Raises:
+            DataError: there is no such folder; the message names those beside it.
+            OSError: the system refuses to read it.
+        """
+        folder = raw / scene
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if S_ISDIR(folder.stat().st_mode):
+                return folder
+        others = sorted(path.name for path in raw.iterdir() if path.is_dir()) if raw.is_dir() else None
+        raise DataError(
+            "the folder of the scene does not exist",
+            file=folder,
+            scene=scene,
+            found=f"{raw} does not exist either" if others is None else f"{raw} contains {few(others) or 'no folder'}",
+            remedy="correct `raw` or `scenes` of the dataset in the configuration. If the scene is not on this "
+            f"machine: {cls.remedy_of(scene)}",
+        )
+
     # Check -----------------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -124,6 +154,8 @@ class RawScene(ABC):
         ``opened`` checks the opened scene, if its files have no problem, and returns further facts.
         """
         found = Checklist(cls.format, scene, decode)
+        if found.attempt(lambda: cls.existing_folder(raw, scene)) is None:
+            return found.manifest(raw / scene, [], {"images": 0})
         with count_orientations() as counted:
             counts = found.attempt(lambda: cls.inspect(raw, scene, found, **conventions)) or {}
         if note := orientations_note(counted):
@@ -137,6 +169,8 @@ class RawScene(ABC):
     def check_labels(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
         """Check the label files; never raises (:func:`loco.datasets.check_labels`)."""
         found, layout = Checklist(cls.format, scene, decode), FORMATS[cls.format].labels
+        if found.attempt(lambda: cls.existing_folder(raw, scene)) is None:
+            return found.manifest(raw / scene, [], {})
         counts = found.attempt(lambda: cls.inspect_labels(raw, scene, found)) or {}
         return found.manifest(raw / scene, layout(raw / scene, scene) if layout else [], counts)
 

@@ -60,6 +60,10 @@ class ScanNetScene(RawScene):
         self._skipped = {name: fault for name, fault in faults.items() if fault}
 
     @classmethod
+    def remedy_of(cls, scene: str) -> str:
+        return _download(scene, ".sens")
+
+    @classmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw, scene, found)
 

@@ -107,6 +107,10 @@ class ScanNetPairsScene(RawScene):
         self.pairs = read_pairs(self.folder)
 
     @classmethod
+    def remedy_of(cls, scene: str) -> str:
+        return _remedy("the images and lists")
+
+    @classmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
         return _inspect(raw / scene, found)
 

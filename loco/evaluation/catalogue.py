@@ -27,6 +27,9 @@ class Benchmark:
         figures: keys of :data:`loco.results.plots.scores.FIGURES`.
         gpus: number of GPUs that an evaluation can use.
         keypoints: whether the benchmark also evaluates keypoint extractors, not only feature maps.
+        per_scene: whether each scene is evaluated in a job of its own, whose items another job merges. For benchmarks
+            that take minutes or more per scene, and whose items of a scene depend on no other scene. They have no
+            setting ``seen_by_training``.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Benchmark:
     figures: tuple[str, ...] = ("dots", "per_scene_spread")
     gpus: int = 0
     keypoints: bool = False
+    per_scene: bool = False
 
     @property
     def caption(self) -> dict[str, str]:
@@ -90,6 +94,7 @@ _ENTRIES = (
         requires=_require("labels"),
         title="Panoptic segmentation",
         gpus=1,
+        per_scene=True,
         measures="A linear probe per scene predicts which object a patch shows from its feature: things (a chair, a "
         "lamp) by instance, so that an instance must be recognised from every viewpoint, and stuff (walls, floors) by "
         f"category. {_PROBE}",
@@ -101,6 +106,7 @@ _ENTRIES = (
         requires=_require("labels"),
         title="Semantic segmentation",
         gpus=1,
+        per_scene=True,
         measures=f"A linear probe per scene predicts the category of a patch from its feature. {_PROBE}",
         items="classes of all scenes (Jaccard, accuracy: scenes)",
         drawn="new classes of these scenes",

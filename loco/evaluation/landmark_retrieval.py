@@ -63,7 +63,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         rng = scene.rng(seed)
         drawn = draw_landmarks(valid, settings["landmarks"], rng)
         half = rng.permutation(len(images)) % 2
-        for block in np.array_split(drawn, ceil(len(drawn) * valid.sum() / BLOCK) or 1):
+        blocks = np.array_split(drawn, ceil(len(drawn) * valid.sum() / BLOCK) or 1)
+        for block in tqdm(blocks, desc="landmarks", unit="block", delay=2, mininterval=1, leave=False):
             for (i, *patch), scores in zip(block.tolist(), _scores(scene, block, valid, half, settings)):
                 row = dict(zip(items, (scene.frames.scene, images[i], *patch))) | scores
                 for name, column in items.items():

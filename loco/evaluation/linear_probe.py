@@ -133,13 +133,14 @@ def evaluate(
     """
     columns = (*COLUMNS, *CENTRES.values()) if settings.get("patch_centres") else COLUMNS
     items: dict[str, list[Any]] = {name: [] for name in columns}
-    for scene in tqdm(scenes, desc="linear probe", unit="scene"):
+    for scene in scenes:
         patches = _Patches(scene, classes_of)
         every, centres = np.arange(len(scene.frames)), scene.frames["pose"][:, :3, 3]
         parts = {HELD_OUT: split_images(centres, settings, scene.rng(seed, 0)), IN_SAMPLE: (every, every)}
         for key, (part, (trained_on, scored)) in enumerate(parts.items(), start=1):
             if len(scored):
-                for row in _class_scores(patches, trained_on, scored, settings, scene.rng(seed, key)):
+                name = f"{scene.frames.scene}, {part}"
+                for row in _class_scores(patches, trained_on, scored, settings, scene.rng(seed, key), name):
                     append(items, (scene.frames.scene, part, *row))
     return Evaluation([sample.row() for sample in samples(items, settings)], items)
 
@@ -196,17 +197,19 @@ def _class_scores(
     scored: NDArray[np.integer],
     settings: Mapping[str, Any],
     rng: np.random.Generator,
+    name: str,
 ) -> list[tuple]:
-    """Return the items of a part of a scene, from their third column on."""
+    """Return the items of a part of a scene, from their third column on; ``name`` is that of the progress bars."""
     targets, known = patches.targets, np.flatnonzero(patches.shown[trained_on].any(axis=0))
     if np.all(targets[trained_on] == VOID):
         return []
     # The probe has an output per trained class: map class indices to outputs, and all other classes to VOID (the last).
     output = np.full(len(patches.classes.names) + 1, VOID, np.int32)
     output[known] = np.arange(len(known))
-    probe = train_probe(patches.features, output[targets], trained_on, len(known), settings, rng)
+    probe = train_probe(patches.features, output[targets], trained_on, len(known), settings, rng, name)
     pixels = np.zeros(len(output), np.int64)
-    images = (_renumbered(*patches.image(i), output, pixels) for i in scored)
+    progress = tqdm(scored, desc=f"score {name}", unit="image", delay=2, mininterval=1)
+    images = (_renumbered(*patches.image(i), output, pixels) for i in progress)
     scores = dict(zip(known.tolist(), _class_numbers(score_probe(probe, images))))
     if settings.get("patch_centres"):
         centres = score_probe(probe, (_centres(patches.features(i), output[targets[i]]) for i in scored))
@@ -249,6 +252,7 @@ def train_probe(
     outputs: int,
     settings: Mapping[str, Any],
     rng: np.random.Generator,
+    name: str = "probe",
 ) -> nn.Linear:
     """Train a linear layer from features to ``outputs`` classes by Adam, on the cross-entropy of the labelled patches.
 
@@ -268,6 +272,7 @@ def train_probe(
         outputs: number of classes; classes without a target have negative samples only.
         settings: ``epochs``, ``batch`` (images per step).
         rng: random number generator that shuffles the images in each epoch.
+        name: what the progress bar names.
     """
     images = images[(targets[images] != VOID).any(axis=1)]
     classes = torch.from_numpy(targets)
@@ -277,7 +282,7 @@ def train_probe(
     probe = nn.Linear(channels, outputs, device=device)
     nn.init.zeros_(probe.weight), nn.init.zeros_(probe.bias)
     optimiser = torch.optim.Adam(probe.parameters(), lr=LEARNING_RATE)
-    for _ in range(settings["epochs"]):
+    for _ in tqdm(range(settings["epochs"]), desc=f"train {name}", unit="epoch", mininterval=1):
         order = rng.permutation(images)
         for start in range(0, len(order), settings["batch"]):
             batch = order[start : start + settings["batch"]]

@@ -139,7 +139,8 @@ def query_precisions(
     queries = _draw_queries(image, settings["queries_per_scene"], query_rng)
     count = settings["samples_per_query"] or len(points)
     scores: dict[Condition, list[NDArray]] = {condition: [] for condition in conditions}
-    for block in np.array_split(queries, ceil(len(queries) * min(count, len(points)) / BLOCK) or 1):
+    blocks = np.array_split(queries, ceil(len(queries) * min(count, len(points)) / BLOCK) or 1)
+    for block in tqdm(blocks, desc="queries", unit="block", delay=2, mininterval=1, leave=False):
         drawn = [_draw_samples(points, image, query, conditions, count, sample_rngs) for query in block]
         padded = [_padded(samples) for samples in zip(*drawn)]
         similarities = _similarities(features, block, [indices for indices, _ in padded])

@@ -146,7 +146,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     listed = [pair for number, scene in enumerate(scenes) for pair in listed_pairs(scene, number, edges)]
     names = [scene.frames.names for scene in scenes]
     items: dict[str, list[Any]] = {column: [] for column in _columns(settings)}
-    surfaces = [training_surfaces(scene, settings) for scene in scenes]
+    progress = tqdm(scenes, desc="surfaces of the training scenes", unit="scene", delay=2)
+    surfaces = [training_surfaces(scene, settings) for scene in progress]
     for pair in tqdm(listed + draw_pairs(scenes, settings, seed), desc="pixel correspondence", unit="pair"):
         scene = scenes[pair.scene]
         row = [scene.frames.scene, names[pair.scene][pair.a], names[pair.scene][pair.b], pair.angle, pair.overlap]

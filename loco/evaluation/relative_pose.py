@@ -107,7 +107,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
     items |= {name: [] for name in ("n_matches", "n_inliers", "rotation_error", "translation_error", "direction_error")}
     reported = SURFACES if settings.get("seen_by_training") == "report" else ()
     items |= {name: [] for name in reported}
-    surfaces = [training_surfaces(scene, settings) for scene in scenes]
+    progress = tqdm(scenes, desc="surfaces of the training scenes", unit="scene", delay=2)
+    surfaces = [training_surfaces(scene, settings) for scene in progress]
     for pair in tqdm(draw_pairs(scenes, settings, seed), desc="relative pose", unit="pair"):
         scene = scenes[pair.scene]
         within = settings.get("seen_within", SEEN_WITHIN)

@@ -1,15 +1,23 @@
-"""Checks that weights are usable: dense, of floating-point types, no larger than their storage in the file, finite."""
+"""Checks that weights are usable: dense, of floating-point types, no larger than their storage in the file, finite.
+
+:func:`finite_features` checks what a network makes of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from loco.errors import DataError
+
+if TYPE_CHECKING:
+    from loco.models.extractor import Extractor
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _COUNTER = "num_batches_tracked"  # integer buffer of batch norms
@@ -34,6 +42,23 @@ def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
             found=f"NaN or infinity in {', '.join(broken[:5])}" + (f" and {len(broken) - 5} more" * (len(broken) > 5)),
             remedy="download or copy the file again; if it was written by a training, train again",
         )
+
+
+def finite_features(extractor: Extractor, rgb: NDArray[np.uint8], file: str | Path) -> Tensor:
+    """Return the features (c, h, w) of an image (H, W, 3). Weights can be finite, and their products not.
+
+    Args:
+        extractor: the model.
+        rgb: the image.
+        file: file of the image, for the error message.
+
+    Raises:
+        DataError: a feature is NaN or infinite.
+    """
+    features = extractor.extract(rgb)[0]
+    if not features.isfinite().all():
+        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=file)
+    return features
 
 
 def require_dense(weights: Mapping[Any, Any], file: str | Path) -> None:

@@ -35,11 +35,9 @@ def find_folder(path: str, revision: str | None = None, weights: bool = True) ->
     name = KNOWN[path].hub if path in KNOWN else hub_name(path)
     if name is None:
         return _local_folder(path, revision)
-    files = [*_FILES, *(_WEIGHT_FILES if weights else [])]
     for offline in (True, False):
         try:
-            place = snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline)
-            folder = Path(place)
+            folder = _snapshot(name, revision, weights, offline)
         except GatedRepoError as error:
             raise DataError(
                 f"backbone {name!r} can be downloaded only after accepting its licence",
@@ -59,6 +57,14 @@ def find_folder(path: str, revision: str | None = None, weights: bool = True) ->
         "'model*.safetensors'`; or set "
         f"the path to a folder with config.json and model.safetensors ({HERE})",
     ) from problem
+
+
+def is_cached(name: str) -> bool:
+    """Return whether the weights of a known backbone are in the cache of this machine; the hub is not contacted."""
+    try:
+        return _is_complete(_snapshot(KNOWN[name].hub, None, True, offline=True), weights=True)
+    except (OSError, ValueError):  # not in the cache
+        return False
 
 
 def upload_folder(folder: Path, name: str, private: bool = False) -> str:
@@ -90,6 +96,12 @@ def upload_folder(folder: Path, name: str, private: bool = False) -> str:
             remedy="run `hf auth login` with a token that may write to this repository, and check the network",
         ) from error
     return str(address)
+
+
+def _snapshot(name: str, revision: str | None, weights: bool, offline: bool) -> Path:
+    """Return the folder of a model on the hub in the cache, which is downloaded unless ``offline``."""
+    files = [*_FILES, *(_WEIGHT_FILES if weights else [])]
+    return Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline))
 
 
 def _is_complete(folder: Path, weights: bool) -> bool:

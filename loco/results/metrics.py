@@ -1,4 +1,8 @@
-"""Metric files: the scores of one run on one benchmark, with their provenance record."""
+"""Metric files: the scores of one run on one benchmark, with their provenance record.
+
+Benchmarks that are evaluated per scene (:attr:`loco.evaluation.catalogue.Benchmark.per_scene`) first write a file of
+items per scene, from which the metric file is computed.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,11 @@ from loco.evaluation.intervals import LEVELS
 from loco.evaluation.result import Evaluation, Row, Sample
 from loco.records import Recipe, Record
 from loco.storage import read_json, write_json
+from loco.storage.json_file import Document
 from loco.storage.reading import REGENERATE
 
 FORMAT, VERSION = "loco-metrics", 3
+ITEMS_FORMAT, ITEMS_VERSION = "loco-items", 1
 Key = tuple[str, str, str, int | None]
 
 _TEXT, _MAP = {"type": "string"}, {"type": "object"}
@@ -29,6 +35,7 @@ def _map_of(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ROW = {"metric": _TEXT, "condition": _TEXT, "value": _NUMBER, "low": _NUMBER, "high": _NUMBER, "n": _COUNT}
+_ITEMS = {**_MAP, "additionalProperties": {"type": "array"}}
 _CONTENT = {
     "benchmark": _TEXT,
     "split": _TEXT,
@@ -36,7 +43,7 @@ _CONTENT = {
     "seed": {"type": ["integer", "null"], "minimum": 0},
     "settings": _MAP,
     "rows": {"type": "array", "items": _map_of(_ROW | {"unit": _TEXT, "population": _LEVEL, "scenes": _COUNT})},
-    "items": {**_MAP, "additionalProperties": {"type": "array"}},
+    "items": _ITEMS,
 }
 SCHEMA = _map_of(_CONTENT)
 
@@ -112,16 +119,32 @@ def read_metrics(path: str | Path, expected: Recipe | None = None) -> Metrics:
     return Metrics(**content | {"path": document.path, "record": document.record, "rows": rows})
 
 
+def write_items(path: str | Path, items: Mapping[str, list[Any]], record: Record | None = None) -> None:
+    """Write the items of one scene, a table by columns, atomically; :func:`read_items` reads it back."""
+    write_json(path, items, ITEMS_FORMAT, ITEMS_VERSION, record)
+
+
+def read_items(path: str | Path) -> Document:
+    """Read a file of items; its content is the table.
+
+    Raises:
+        DataError: the file is missing, damaged, of another format or version, or has a wrong structure.
+    """
+    document = read_json(path, ITEMS_FORMAT, ITEMS_VERSION, schema=_ITEMS)
+    _require_columns(document.content, document.path)
+    return document
+
+
 def _require_columns(items: Mapping[str, list], path: Path) -> None:
-    """Check that items are a table: columns of equal length with numbers, strings, booleans or None."""
+    """Check that ``items`` is a table: columns of equal length with numbers, strings, booleans or None."""
     lengths = {name: len(column) for name, column in items.items()}
     if len(set(lengths.values())) > 1:
-        raise _unusable(path, "has columns of unequal length in `items`", found=lengths)
+        raise _unusable(path, "has columns of unequal length in its items", found=lengths)
     for name, column in items.items():
         types = {type(entry) for entry in column} - {type(None)}
         if not (types <= {int, float} or types in ({str}, {bool})):
             found = ", ".join(sorted(kind.__name__ for kind in types))
-            raise _unusable(path, f"has mixed or nested entries in the column `{name}` of `items`", found=found)
+            raise _unusable(path, f"has mixed or nested entries in the column `{name}` of its items", found=found)
 
 
 def samples_of(metrics: Metrics) -> list[Sample]:
@@ -158,4 +181,4 @@ def key_text(key: Iterable[object]) -> str:
 
 
 def _unusable(path: Path, problem: str, found: object = None) -> DataError:
-    return DataError(f"the metric file {problem}", file=path, found=found, remedy=REGENERATE)
+    return DataError(f"the file {problem}", file=path, found=found, remedy=REGENERATE)

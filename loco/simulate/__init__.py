@@ -29,4 +29,4 @@ def simulate_scene(format: str, directory: Path, scene: str, settings: Mapping[s
     """
     with named_extras():
         module = import_module(f"{__name__}.{WRITERS[format]}")
-    getattr(module, f"simulate_{format}")(Path(directory), scene, settings)
+    module.SIMULATE[format](Path(directory), scene, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Format -> module of `loco.simulate` that defines the function `simulate_<format>`. The module is imported when it is
+# Format -> module of `loco.simulate` whose dict `SIMULATE` has the function for it. The module is imported when it is
 # used, so that a change of one writer reruns only the simulations that it wrote.
 WRITERS = {
     "matterport3d": "raw_matterport3d",

@@ -123,3 +123,7 @@ def _depth(walk: Walk, pose: Floats, uv: Floats) -> Floats:
     z = np.zeros(len(uv))
     z[hit] = np.sum(normals * (a - pose[:3, 3]), axis=1) / np.sum(normals * rays[hit], axis=1)
     return z
+
+
+# Format -> the function that simulates a scene of it, for `loco.simulate.simulate_scene`.
+SIMULATE = {"colmap": simulate_colmap}

@@ -121,3 +121,7 @@ def _shift(by: float) -> Floats:
 def _write_image(path: Path, rgb: NDArray[np.uint8]) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(cv2.imencode(".ppm", rgb[..., ::-1])[1].tobytes())
+
+
+# Format -> the function that simulates a scene of it, for `loco.simulate.simulate_scene`.
+SIMULATE = {"hpatches": simulate_hpatches}

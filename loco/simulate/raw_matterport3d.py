@@ -159,3 +159,7 @@ def _png(depth: Floats) -> bytes:
 
 def _json(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
+
+
+# Format -> the function that simulates a scene of it, for `loco.simulate.simulate_scene`.
+SIMULATE = {"matterport3d": simulate_matterport3d}

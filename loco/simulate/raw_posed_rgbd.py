@@ -153,3 +153,12 @@ def _write_numbers(path: Path, rows: Floats) -> None:
 
 def _write_camera(path: Path, intrinsics: Floats) -> None:
     _write_numbers(path, intrinsics - HALF_A_PIXEL)
+
+
+# Format -> the function that simulates a scene of it, for `loco.simulate.simulate_scene`.
+SIMULATE = {
+    "seven_scenes": simulate_seven_scenes,
+    "tum_rgbd": simulate_tum_rgbd,
+    "posed_rgbd": simulate_posed_rgbd,
+    "nerfstudio": simulate_nerfstudio,
+}

@@ -233,3 +233,7 @@ def _write_labels(directory: Path, scene: str, house: House, rng: np.random.Gene
 
 def _write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, separators=(",", ":")))
+
+
+# Format -> the function that simulates a scene of it, for `loco.simulate.simulate_scene`.
+SIMULATE = {"scannet": simulate_scannet}

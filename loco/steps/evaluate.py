@@ -8,8 +8,8 @@ from pathlib import Path
 
 from loco.devices import claimed_gpus
 from loco.evaluation.catalogue import BENCHMARKS
-from loco.evaluation.result import EvaluatedScene
-from loco.records import Recipe, new_record
+from loco.evaluation.result import EvaluatedScene, Evaluation
+from loco.records import Recipe, Record, new_record
 from loco.results.metrics import write_metrics
 from loco.steps.scene_inputs import check_scenes
 from loco.storage import Correspondences, Features, Frames, Labels
@@ -40,32 +40,52 @@ def run(
     Raises:
         DataError: an input was not made as planned, or the benchmark cannot be computed on it.
     """
-    inputs = check_scenes(scenes, KINDS, recipe)
-    distinct = dict.fromkeys(path for paths in training for path in paths)
-    inputs |= check_scenes([[path] for path in distinct], [Correspondences], recipe)
-    benchmark, settings = recipe.settings["benchmark"], recipe.settings["settings"]
-    # The evaluation has its own seed, so that all experiments and seeds are evaluated on the same samples.
-    with claimed_gpus(BENCHMARKS[benchmark].gpus):
-        evaluation = import_module(f"loco.evaluation.{benchmark}").evaluate(
-            [
-                # The paths are the first two to four fields.
-                EvaluatedScene(  # type: ignore[misc]
-                    *paths,  # type: ignore[arg-type]
-                    training_paths=tuple(seen),
-                    keypoints=recipe.settings.get("keypoints"),
-                )
-                for paths, seen in zip(scenes, training)
-            ],
-            settings,
-        )
-        record = new_record(recipe, subject, inputs)
+    with claimed_gpus(BENCHMARKS[recipe.settings["benchmark"]].gpus):
+        evaluation, record = evaluate(recipe, scenes, training, subject)
     write_metrics(
         out,
-        benchmark=benchmark,
+        benchmark=recipe.settings["benchmark"],
         split=subject["split"],
         experiment=subject["experiment"],
         seed=recipe.settings["seed"],
-        settings=settings,
+        settings=recipe.settings["settings"],
         evaluation=evaluation,
         record=record,
     )
+
+
+def evaluate(
+    recipe: Recipe,
+    scenes: Sequence[Sequence[Path | None]],
+    training: Sequence[Sequence[Path]],
+    subject: Mapping[str, str],
+) -> tuple[Evaluation, Record]:
+    """Check the files of scenes, and evaluate a benchmark on them.
+
+    Args:
+        recipe, scenes, training, subject: as for :func:`run`; the recipe's settings ``scenes`` and ``seed`` are not
+            used.
+
+    Returns:
+        The scores with their items, and the record of the file that will contain them.
+
+    Raises:
+        DataError: as for :func:`run`.
+    """
+    inputs = check_scenes(scenes, KINDS, recipe)
+    distinct = dict.fromkeys(path for paths in training for path in paths)
+    inputs |= check_scenes([[path] for path in distinct], [Correspondences], recipe)
+    # The evaluation has its own seed, so that all experiments and seeds are evaluated on the same samples.
+    evaluation = import_module(f"loco.evaluation.{recipe.settings['benchmark']}").evaluate(
+        [
+            # The paths are the first two to four fields.
+            EvaluatedScene(  # type: ignore[misc]
+                *paths,  # type: ignore[arg-type]
+                training_paths=tuple(seen),
+                keypoints=recipe.settings.get("keypoints"),
+            )
+            for paths, seen in zip(scenes, training)
+        ],
+        recipe.settings["settings"],
+    )
+    return evaluation, new_record(recipe, subject, inputs)

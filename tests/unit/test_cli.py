@@ -13,6 +13,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors import safe_open
 
 import loco
@@ -137,15 +138,23 @@ def test_matches_of_scaled_photographs_are_in_pixels_of_the_files(
 
 
 def test_models_lists_what_is_known_and_what_is_there(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name, files in (("dinov2-base", ("config.json", "model.safetensors")), ("dinov2-small", ("config.json",))):
+        for file in (f"snapshots/{40 * '0'}/{file}" for file in files):
+            (tmp_path / f"hub/models--facebook--{name}" / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"hub/models--facebook--{name}" / file).touch()
+        (tmp_path / f"hub/models--facebook--{name}/refs").mkdir()
+        (tmp_path / f"hub/models--facebook--{name}/refs/main").write_text(40 * "0")
     broken = tmp_path / "results" / "broken.safetensors"
     broken.write_bytes(b"broken")
     assert main(["models", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     lines = [line.split() for line in printed.out.splitlines()]
-    assert ["dinov2_vitb14", "14", "768", "Apache-2.0", "facebook/dinov2-base"] in lines
-    assert ["tipsv2_vitg14", "14", "1536", "Apache-2.0", "google/tipsv2-g14"] in lines
+    assert ["dinov2_vitb14", "14", "768", "Apache-2.0", "facebook/dinov2-base", "yes"] in lines
+    assert ["tipsv2_vitg14", "14", "1536", "Apache-2.0", "google/tipsv2-g14", "no"] in lines
+    assert ["dinov2_vits14", "14", "384", "Apache-2.0", "facebook/dinov2-small", "no"] in lines  # no weights
     assert ["sam_vision_model", "sam", "block", "yes", "no", "no", "fixed"] in lines
     assert [model, "compact_cnn"] in [line[:2] for line in lines]
     assert str(broken) in printed.err
@@ -155,12 +164,21 @@ def test_models_lists_what_is_known_and_what_is_there(
 
 
 def test_info_says_how_a_model_was_made(model: str, capsys: pytest.CaptureFixture) -> None:
-    assert main(["info", model]) == 0
+    assert main(["info", model, "--all"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["model"] == COMPACT
     assert said["facts"] == {"seed": 3}
     parameters = sum(p.numel() for p in build_extractor(COMPACT).parameters())
     assert said["sizes"].items() >= {"dim": 8, "stride": 4, "parameters": parameters}.items()
+    assert main(["info", model]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines.pop("--all").endswith("as JSON")
+    assert lines == {
+        "model": "compact_cnn",
+        "features": "8 channels, one vector per 4 x 4 pixels",
+        "parameters": f"{parameters:,}, of which {parameters:,} are trainable",
+        "seed": "3",
+    }
 
 
 def test_export_writes_both_forms(model: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -229,12 +247,43 @@ def test_features_that_are_not_finite_are_refused(
     broken = build_extractor(COMPACT, 1)
     broken.encoder.head.weight.data.fill_(3e38)  # finite, but their products are not
     save_extractor(broken, COMPACT, tmp_path / "broken.safetensors")
-    for command in (["extract", *photos, "--out", tmp_path / "o"], ["match", *photos, "--out", tmp_path / "m.png"]):
+    for command in (
+        ["extract", *photos, "--out", tmp_path / "o"],
+        ["match", *photos, "--out", tmp_path / "m.png"],
+        ["explore", "--images", *photos, "--out", tmp_path / "p.html"],
+    ):
         status, message = _fails_after_progress(capsys, *command, "--model", tmp_path / "broken.safetensors")
         assert status == 1
         assert "not finite" in message
-    assert not (tmp_path / "o").exists()
-    assert not (tmp_path / "m.png").exists()
+        assert "a.png" in message
+    assert not any((tmp_path / name).exists() for name in ("o", "m.png", "p.html"))
+
+
+@pytest.mark.parametrize(
+    ("command", "refused"),
+    [
+        ("match --format png --pairs retrieval", "--pairs has no effect with --format png"),
+        ("match --format png --neighbours 5", "--neighbours has no effect with --format png"),
+        ("match --format png --several-cameras", "--several-cameras has no effect with --format png"),
+        ("match --format png --keypoints sift", "--keypoints has no effect with --format png"),
+        ("match --format hloc --count 5", "--count has no effect with --format hloc"),
+        ("match --format hloc --matches m.csv", "--matches has no effect with --format hloc"),
+        ("match --format hloc --several-cameras", "--several-cameras has no effect with --format hloc"),
+        ("match --format colmap --count 5", "--count has no effect with --format colmap"),
+        ("match --format colmap --neighbours 5", "--neighbours has no effect with --pairs exhaustive"),
+        ("match --format hloc --max-keypoints 5", "--max-keypoints has no effect with --keypoints patches"),
+        ("extract --format npy --keypoints sift", "--keypoints has no effect with --format npy"),
+        ("extract --format safetensors --max-keypoints 5", "--max-keypoints has no effect with --format safetensors"),
+        ("extract --format hloc --pca", "--pca has no effect with --format hloc"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, command: str, refused: str
+) -> None:
+    name, *options = command.split()
+    status, message = _fails(capsys, name, *photos, "--model", "m", "--out", tmp_path / "out.png", *options)
+    assert (status, message) == (2, f"loco {name}: {refused}: remove it\n")
+    assert not (tmp_path / "out.png").exists()
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture) -> None:

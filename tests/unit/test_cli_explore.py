@@ -121,6 +121,7 @@ def test_options_without_effect_and_missing_paths_are_refused(results, tmp_path,
     for option in (("--ply", tmp_path), ("--at", 0, 1), ("--scene", "north"), ("--experiments", "a")):
         assert f"{option[0]} has no effect with --images" in refused(capsys, *images, *option)
     assert "--model has no effect with results" in refused(capsys, results, "--model", "m", "--out", page)
+    assert "--max-size has no effect with results" in refused(capsys, results, "--max-size", 64, "--out", page)
     assert "--at is the patch of --ply" in refused(capsys, results, "--at", 0, 1, "--out", page)
     assert "nowhere does not exist" in refused(capsys, tmp_path / "nowhere", "--out", page)
     assert "the scenes are north, south" in refused(capsys, results, "--scene", "west", "--out", page)

@@ -103,7 +103,7 @@ def test_match_writes_a_database_for_colmap(model: str, folder: Path, tmp_path: 
         (["a.png", "b.png", "c.png", "--out", "m.png"], "two images, found 3"),
         (
             ["a.png", "b.png", "--format", "hloc", "--out", "o", "--matches", "m.csv"],
-            "--matches belongs to --format png",
+            "--matches has no effect with --format hloc",
         ),
         (["a.png", "--format", "hloc", "--out", "o"], "at least two images"),
         (["a.png", "a.png", "--format", "hloc", "--out", "o"], "passed twice"),

@@ -83,6 +83,31 @@ def test_every_file_of_a_run_has_a_recipe_by_its_path(make):
     assert plan.recipe_of("results/tables/checks.csv") is None
 
 
+def test_a_benchmark_per_scene_is_evaluated_for_each_scene_once(make):
+    """Two splits that share a test scene share its items; every file has the recipe that the next step expects."""
+    labels = {"labels": {"mapping": "config/labels/simulated.tsv"}}
+    splits = {"more": {"trained_on": "tiny", "test": {"tiny": ["cedar", "birch"]}}}
+    plan = make(
+        run={"benchmarks": ["panoptic_segmentation"], "splits": ["tiny", "more"]},
+        datasets={"tiny": labels},
+        splits={"tiny": {"val": {"tiny": []}}, **splits},
+    )
+    names = {"benchmark": "panoptic_segmentation", "experiment": "quick", "checkpoint": "tiny-seed0"}
+    merged = {split: plan.merge_items_inputs(split=split, **names) for split in ("tiny", "more")}
+    items = "results/items/panoptic_segmentation/quick/tiny-seed0/tiny/{}.json"
+    assert merged == {"tiny": [items.format("cedar")], "more": [items.format("cedar"), items.format("birch")]}
+    assert plan.evaluate_scene_inputs(**names, dataset="tiny", scene="birch") == {
+        "frames": "results/frames/tiny/birch.h5",
+        "correspondences": [],
+        "features": "results/features/quick/tiny-seed0/tiny/birch.h5",
+        "labels": "results/labels/tiny/birch.h5",
+    }
+    recipe = plan.recipe_of(plan.metric_file("panoptic_segmentation", "more", "quick", 0))
+    assert recipe.step == "merge_items"
+    assert recipe.inputs == {"evaluate_scene/tiny": plan.recipe_of(items.format("birch"))}
+    assert recipe.settings["scenes"] == [["tiny", "cedar"], ["tiny", "birch"]]
+
+
 def inputs_of(plan: Plan, path: str) -> list[str]:
     """Return the files from which a file is made, by the methods of the plan."""
     for pattern, ask in {
@@ -337,7 +362,7 @@ def test_paths_and_patterns_are_inverse():
     fields = {"experiment": "a", "checkpoint": "b-seed0", "dataset": "c", "scene": "d.e"}
     assert paths.fields_of(paths.FEATURES, paths.FEATURES.format(**fields)) == fields
     assert paths.fields_of(paths.FEATURES, "results/features/a/b/c.h5") is None
-    assert len(set(paths.PATTERNS)) == 13
+    assert len(set(paths.PATTERNS)) == 14
 
 
 def test_planning_imports_nothing_heavy():

@@ -139,8 +139,10 @@ def test_what_is_not_recognised_is_answered_by_the_layouts(here: Path, capsys: p
     assert main(["init", "notes"]) == 2
     said = capsys.readouterr().err
     assert "no scenes are recognised in notes (found: todo.txt)" in said
-    for example in EXAMPLES.values():
-        assert example in said
+    assert [line for line in said.splitlines() if line.startswith("  - ")] == [
+        f"  - {format}: {example}" for format, example in EXAMPLES.items()
+    ]
+    assert max(map(len, said.splitlines())) < 200
     assert not (here / "my.yaml").exists()
     assert main(["init", "nowhere"]) == 2
     assert "there is no folder or video nowhere" in capsys.readouterr().err

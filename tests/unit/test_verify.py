@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loco.records import Recipe, new_record
+from loco.results.metrics import write_items
 from loco.steps.scene_inputs import weights_ids
 from loco.storage import read_manifest, write_json, write_manifest
 from loco.storage.reading import reading
@@ -94,3 +95,16 @@ def test_a_report_is_grouped_by_kind():
         Finding("damaged", Path("c"), "is gone"),
     ]
     assert report(findings) == "damaged: 2\n  a: is cut\n  c: is gone\noutdated: 1\n  b: is old"
+
+
+def test_items_of_scenes_are_verified(tmp_path):
+    results = tmp_path / "results"
+    names = {"benchmark": "panoptic_segmentation", "experiment": "e", "checkpoint": "c", "dataset": "d", "scene": "ash"}
+    ash = results / "items/panoptic_segmentation/e/c/d/ash.json"
+    write_items(ash, {"scene": ["ash"], "iou": [0.5]}, new_record(Recipe("evaluate_scene", "c0", {}), names, {}))
+    birch = ash.with_name("birch.json")
+    shutil.copy(ash, birch)
+    assert verify(results, None, 1) == (2, [Finding("misplaced", birch, "belongs to the scene ash, expected birch")])
+    birch.write_bytes(ash.read_bytes().replace(b"0.5", b"0.6"))
+    count, (finding,) = verify(results, None, 1)
+    assert (count, finding.kind, finding.file) == (2, "damaged", birch)

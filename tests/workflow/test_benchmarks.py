@@ -57,7 +57,8 @@ def whole(world):
 def test_every_benchmark_ends_in_a_table(whole, finished):
     plan = whole.plan("all")
     assert not {"train", "location_consistency_dots", "table_pixel_correspondence"} & plan.keys()  # unchanged
-    assert (plan["evaluate"], plan["label"]) == (2 * 6, 1)
+    # Two experiments: four further benchmarks, and two segmentations of one scene.
+    assert (plan["evaluate"], plan["evaluate_scene"], plan["merge_items"], plan["label"]) == (8, 4, 4, 1)
     whole.run("all")
     assert not whole.plan("all")
 
@@ -86,7 +87,7 @@ def test_every_benchmark_ends_in_a_table(whole, finished):
     mapping = whole.workflow / "config/labels/simulated.tsv"
     mapping.write_text(mapping.read_text() + "a thing that is nowhere\tobjects\n")
     plan = whole.plan("tables")
-    assert (plan["label"], plan["evaluate"]) == (1, 4)
+    assert (plan["label"], plan["evaluate_scene"], plan["merge_items"], plan["evaluate"]) == (1, 4, 4, 0)
     tables = {name for name in plan if name.startswith("table_")}
     assert tables == {"table_panoptic_segmentation", "table_semantic_segmentation"}
 

@@ -1,13 +1,16 @@
-"""What Snakemake does before any job runs: which files it opens."""
+"""What Snakemake does before any job runs: which files it opens, and which targets it knows."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from transformers import ViTConfig, ViTModel
 
-from tests.workflow.conftest import TINY, World
+from tests.workflow.conftest import ROOT, TINY, World
 
 # Python imports this module when it starts, in Snakemake and in all Python processes below it.
 RECORD = """
@@ -49,3 +52,16 @@ def test_no_weights_models_or_results_are_opened(recorded, tmp_path, target):
     below = {str(path.relative_to(recorded.directory)) for path in opened if path.is_relative_to(recorded.directory)}
     assert not {name for name in below if name.endswith((".safetensors", ".h5", ".zip", ".bin", ".pth"))}
     assert not {name for name in below if name.startswith("results/") and not name.startswith("results/logs")}
+
+
+def test_the_documented_targets_are_those_of_the_workflow(tmp_path: Path) -> None:
+    _, _, text = (ROOT / "docs/running.md").read_text().partition("\nTargets are ")
+    documented = set(re.findall(r"`(\w+)`", text.partition("For a misspelt name")[0]))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    command += ["--configfile", str(TINY), "--list-target-rules"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    targets = set(re.findall(r"^(\w+)(?: \(|$)", done.stdout, re.MULTILINE))  # name (description)
+    assert {"all", "tables", "figures"} <= documented <= targets
+    figures = r"label_counts|\w+_(curve|plot|dots|spread|angle|curves|accuracy|at_k)|pictures|explorer"
+    others = {name for name in targets - documented if not re.match(rf"table_|differences_|ablation_|{figures}", name)}
+    assert others == set()

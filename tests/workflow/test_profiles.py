@@ -108,7 +108,7 @@ def test_the_slurm_profile_submits_every_shipped_configuration(place: Path, name
         assert job.number("-t") >= 5
         assert job.number("--mem") >= 500
         steps = job.name.partition("_")[0].partition("-")[0]
-        if steps in ("check", "scene", "encode", "extract"):  # one after another: one core, or two
+        if steps in ("check", "scene", "encode", "extract", "evaluate"):  # one after another: one core, or two
             assert job.number("--cpus-per-task") <= 2
     needing = {job.name.partition("-")[0].partition("_")[0] for job in jobs if job.number("--gpus")}
     assert needing <= {"train", "encode", "extract", "fit", "evaluate"}
@@ -151,12 +151,12 @@ def test_what_a_job_requests(place: Path) -> None:
         assert {job.number("--gpus") for job in jobs} == {0 if "sift" in name else 1}
         longest, *_, shortest = sorted((job.number("-t") for job in jobs), reverse=True)
         assert longest * 5 == shortest * 8  # eight scenes, and the other five
-    evaluations = {
-        job.options["--comment"].partition("wildcards_")[2]: job.number("--gpus") for job in found["evaluate"]
-    }
-    assert len(evaluations) == 6
-    for name, gpus in evaluations.items():
-        assert gpus == next(value.gpus for key, value in BENCHMARKS.items() if name.startswith(key))
+    # Three experiments are evaluated as a whole, and by segmentation in the same bundles as they are extracted.
+    assert [job.number("--gpus") for job in found["evaluate"]] == [BENCHMARKS["relative_pose"].gpus] * 3
+    segmentations = {name: jobs for name, jobs in found.items() if name.startswith("evaluate_scene-semantic")}
+    assert [len(jobs) for jobs in segmentations.values()] == [3] * 3
+    assert all(job.number("--gpus") == 1 for jobs in segmentations.values() for job in jobs)
+    assert len(found["merge_items"]) == 3
 
 
 def test_a_site_without_gpus_is_asked_for_none(place: Path) -> None:
@@ -178,6 +178,6 @@ def test_time_follows_the_work(place: Path) -> None:
         "benchmarks": {"semantic_segmentation": {"epochs": 3000, "batch": 1, "train_fraction": 0.5}},
     }
     jobs = submit(place, configs=[ROOT / "config/config.yaml", overlay(place, settings)])
-    (evaluation,) = (job for job in jobs if job.name == "evaluate")
-    steps = 3 * images * 3000 * (0.5 + 1)  # three houses, and two probes of each
+    (evaluation,) = (job for job in jobs if job.name.startswith("evaluate_scene"))
+    steps = 3 * images * 3000 * (0.5 + 1)  # three houses in one SLURM job, and two probes of each
     assert evaluation.number("-t") >= steps * 0.018 / 60

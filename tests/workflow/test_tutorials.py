@@ -70,11 +70,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_on_your_own_recording_and_then_add_a_backbone(repository: Path) -> None:
     said = run_tutorial("recording", repository)
-    assert "compact CNN, not trained" in said
+    assert "compact CNN, untrained" in said
     assert (repository / "matches.png").read_bytes().startswith(b"\x89PNG")
     said = run_tutorial("backbone", repository)
     assert "my network, with a head" in said
-    model = json.loads(_loco(repository, "info", "results/train/mine/head/seed0"))
+    model = json.loads(_loco(repository, "info", "results/train/recordings/head/seed0", "--all"))
     assert "my_net" in json.dumps(model)  # of the last part
     said = run_tutorial("colmap", repository)
     assert re.search(r"(?:[3-9]|1[0-2]) of 12 photographs", said)

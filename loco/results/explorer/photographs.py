@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from loco.geometry.patches import extent_of
 from loco.geometry.sampling import sample_features
 from loco.models.extractor import Extractor
+from loco.models.finite import finite_features
 from loco.results.explorer.content import Content, PageView
 from loco.results.explorer.scene import PATCHES, page_extractor
 
@@ -29,6 +30,9 @@ def photographs_content(
         photographs: name -> (h, w, 3) uint8; their sizes may differ.
         models: title -> extractor.
         available: number of photographs that these were chosen from.
+
+    Raises:
+        DataError: a model returns features that are not finite.
     """
     stride = min(model.stride for model in models.values())
     views = [_view(k, name, rgb, stride) for k, (name, rgb) in enumerate(photographs.items())]
@@ -53,7 +57,7 @@ def _features(model: Extractor, views: Sequence[PageView]) -> NDArray[np.float32
     """Return the features (p, c) at the centres of the patches of all views."""
     found = []
     for view in views:
-        cells = model.extract(view.rgb)[0].permute(1, 2, 0).float().cpu()
+        cells = finite_features(model, view.rgb, view.name).permute(1, 2, 0).float().cpu()
         rows, columns = cells.shape[:2]
         centres = torch.tensor([view.centre(patch) for patch in range(view.grid[0] * view.grid[1])])
         found.append(sample_features(cells, centres, extent_of((rows, columns), model.stride)).numpy())

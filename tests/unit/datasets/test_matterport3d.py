@@ -212,7 +212,7 @@ def with_first_number(number: str):
     ("damage", "message"),
     [
         (lambda raw: (raw / "house" / f"{COLOR}.zip").unlink(), r"color_images.zip is missing[\s\S]*download_mp.py"),
-        (lambda raw: shutil.rmtree(raw / "house"), r"region_segmentations.zip is missing[\s\S]*--id house"),
+        (lambda raw: shutil.rmtree(raw / "house"), r"folder of the scene does not exist[\s\S]*--id house"),
         (truncate, r"truncated or not a zip archive[\s\S]*depth_images.zip[\s\S]*download it again"),
         (flip_a_byte, r"cannot be read: Bad CRC-32[\s\S]*color_images.zip"),
         (escape, r"leaves the folder: '../outside.txt'[\s\S]*color_images.zip"),

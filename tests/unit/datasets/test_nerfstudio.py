@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loco.datasets import layouts
+from loco.datasets import check_scene, layouts
 from loco.datasets.distortion import FISHEYE, RADIAL_TANGENTIAL
 from loco.datasets.nerfstudio import NerfstudioScene
 from loco.datasets.recognise import recognise
@@ -109,3 +109,12 @@ def test_broken_files_are_named(tmp_path: Path, content: Any, message: str) -> N
     manifest = NerfstudioScene.check(folder.parent, "room", "sample")
     assert not manifest["ok"]
     assert any("transforms.json" in problem for problem in manifest["problems"])
+
+
+def test_a_check_parses_the_file_once(tmp_path: Path) -> None:
+    folder = scene(tmp_path, {**CAMERA, "frames": [frame(0)]})
+    layouts.parse_transforms.cache_clear()
+    check_scene("nerfstudio", tmp_path / "raw", "room", "all")
+    assert layouts.parse_transforms.cache_info().misses == 1
+    (folder / "transforms.json").write_text(json.dumps({**CAMERA, "frames": [frame(0), frame(1)]}))
+    assert len(NerfstudioScene.listing(folder, "room").shots) == 2

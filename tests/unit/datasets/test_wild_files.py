@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fuzz_targets as seeds
-from loco.datasets import check_scene, open_scene, raw_files
+from loco.datasets import FORMATS, check_labels, check_scene, open_scene, raw_files
 from loco.datasets.checklist import Checklist
 from loco.datasets.images import decode_color
 from loco.datasets.pose_files import as_pose, is_rigid, read_number
@@ -303,3 +303,19 @@ def test_a_scan_that_is_listed_twice_is_refused(tmp_path):
     conf.write_text("\n".join([line for line in lines if not line.startswith("n_images")] + [scan]))
     manifest = check_scene("matterport3d", tmp_path, "s", "all")
     assert any("is listed twice" in problem for problem in manifest["problems"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_missing_folder_is_one_problem(format, tmp_path):
+    """Not one per file of the scene. The message names the folders that exist."""
+    raw = tmp_path / "raw"
+    for exists in (False, True):
+        (manifest, labels) = check_scene(format, raw, "s", "all"), check_labels(format, raw, "s", "all")
+        (problem,) = manifest["problems"]
+        assert labels["problems"] == manifest["problems"]
+        assert problem.startswith("the folder of the scene does not exist\n")
+        assert f"file: {raw}/s\n" in problem
+        assert ("contains hall, room\n" if exists else "does not exist either\n") in problem
+        assert (manifest["ok"], manifest["images"], manifest["files"]) == (False, 0, [])
+        for folder in ("room", "hall"):
+            (raw / folder).mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[3]
 def test_the_schema_has_settings_for_every_benchmark() -> None:
     schema = yaml.safe_load((ROOT / "config" / "schemas" / "benchmarks.yaml").read_text(encoding="utf-8"))
     assert schema["properties"].keys() == BENCHMARKS.keys()
+    divided = [schema["properties"][name] for name, benchmark in BENCHMARKS.items() if benchmark.per_scene]
+    assert divided
+    assert not any("seen_by_training" in str(settings) for settings in divided)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

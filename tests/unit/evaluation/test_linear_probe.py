@@ -500,6 +500,14 @@ def test_draws_depend_on_the_seed_and_the_scene_alone(labelled_scene):
     assert asked[0] == asked[1]
 
 
+def test_the_progress_of_each_probe_is_shown(labelled_scene, capsys):
+    patches = np.random.default_rng(0).choice([3, 5], (6, 3, 4))
+    evaluate(labelled_scene(patches, np.eye(8)[patches], scene="hall"), epochs=7)
+    bars = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if "7/7" in line]
+    assert [bar.split(":")[0] for bar in bars] == [f"train hall, {part}" for part in (HELD_OUT, IN_SAMPLE)]
+    assert all("100%" in bar for bar in bars)
+
+
 def test_a_scene_of_one_image_is_scored_as_published_only(labelled_scene):
     patches = np.random.default_rng(0).integers(1, 5, (1, 5, 6))
     result = evaluate(labelled_scene(patches, np.eye(5)[patches]))

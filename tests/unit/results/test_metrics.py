@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from loco.errors import DataError
 from loco.evaluation.result import Evaluation, Row
 from loco.records import Recipe, Record, new_record
-from loco.results.metrics import FORMAT, VERSION, Metrics, as_rows, read_metrics, write_metrics
+from loco.results.metrics import (
+    FORMAT,
+    VERSION,
+    Metrics,
+    as_rows,
+    read_items,
+    read_metrics,
+    write_items,
+    write_metrics,
+)
 from loco.storage import read_json, write_json
 from loco.storage.content_id import BLANK, read_content_id, seal
 
@@ -235,3 +244,15 @@ def test_a_file_is_shown_in_every_row_that_names_it(file: Path) -> None:
         ("other.json", "elsewhere", "SIFT", None),
     ]
     assert shown[0] == dataclasses.replace(found, split="held out", experiment="5 m")
+
+
+def test_items_of_a_scene_are_read_back_or_refused(tmp_path: Path) -> None:
+    items = {"scene": ["ash", "ash"], "iou": [0.1 + 0.2, None], "trained": [True, False]}
+    path = tmp_path / "ash.json"
+    write_items(path, items)
+    assert read_items(path).content == items
+    with pytest.raises(DataError, match=r"(?s)another format.*ash\.json"):
+        read_metrics(path)
+    write_items(path, {"scene": ["ash"], "iou": []})
+    with pytest.raises(DataError, match=r"(?s)unequal length.*ash\.json"):
+        read_items(path)

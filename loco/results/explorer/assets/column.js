@@ -1,5 +1,17 @@
 /* One extractor of the page. */
 
+// What the views show, and what is stated above them if no place is known, by the mode of the page.
+const CAPTIONS = {
+  similarity: "Views, coloured by similarity to the patch; click to select another.",
+  photograph: "Views, as photographed; click to select a patch.",
+  pca: "Views, in the colours of their features; click to select a patch.",
+};
+const SUMMARIES = {
+  similarity: "Similarities are cosines of features; the scale is on the right above.",
+  photograph: "The best match in each view has the largest cosine similarity to the patch.",
+  pca: "Patches of similar colours have similar features.",
+};
+
 /** One extractor: its views, its cloud, and its numbers. */
 class Column {
   constructor(explorer, slot) {
@@ -17,8 +29,6 @@ class Column {
     $(".fidelity", this.element).textContent =
       `Kept: ${percentText(fidelity.variance)} of variance, ` +
       `rank agreement ${fidelity.rank_correlation.toFixed(4)}, same match ${percentText(fidelity.same_match)}`;
-    $(".views-say", this.element).textContent =
-      "Views, coloured by similarity to the patch; click to select another.";
     $(".scene-says", this.element).textContent = explorer.geometry
       ? "The scene: drag to orbit, scroll to zoom, click to select."
       : "";
@@ -227,8 +237,10 @@ class Column {
     const bar = $(".bar", this.element);
     bar.hidden = !similar;
     if (similar) drawBar(bar, explorer.colourMaps[state.map]);
-    bar.parentElement.title = "cosine similarity";
-    let summary = "Similarities are cosines of features; the scale is on the right above.";
+    bar.parentElement.title = similar ? "cosine similarity" : "";
+    $(".unit", this.element).textContent = similar ? "cosine" : "";
+    $(".views-say", this.element).textContent = CAPTIONS[state.mode];
+    let summary = SUMMARIES[state.mode];
     if (geometry && !truth) summary = "This patch has no known 3D point, so matches are not scored.";
     if (truth) {
       const seen = this.scored.filter(Boolean).length;

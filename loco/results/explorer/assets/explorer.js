@@ -50,7 +50,7 @@ class Explorer {
     return { patch, slots, mode: "similarity", map: "viridis", rho: this.header.rho };
   }
 
-  /** Take over a state from a link; parts that do not fit the page are ignored. */
+  /** Take over a state from a link; parts that do not fit the page are ignored, and a wrong view or patch is reported. */
   open(wanted) {
     const state = { ...this.state };
     const view = this.views[wanted.view];
@@ -64,7 +64,7 @@ class Explorer {
     if (left >= 0) state.slots = [left, ...state.slots.slice(1)];
     if (right === null) state.slots = state.slots.slice(0, 1);
     else if (right >= 0) state.slots = [state.slots[0], right];
-    this.change(state);
+    this.change(state, linkProblem(wanted, this.views));
   }
 
   get view() {
@@ -81,8 +81,10 @@ class Explorer {
     this.change({ patch: this.views[view].first + patch });
   }
 
-  change(changes) {
+  /** Change the state; `notice` is shown before the place of the patch, until the next change. */
+  change(changes, notice = "") {
     const before = this.state;
+    this.notice = notice;
     this.state = { ...before, ...changes };
     if (`${before.slots}` !== `${this.state.slots}` || !this.columns.length) this.arrange();
     this.compute();
@@ -217,7 +219,8 @@ class Explorer {
     const half = Math.max((((right - left) / view.grid[1]) * canvas.width) / view.size[0] / 2, 5);
     drawMark(canvas, view, "square", centreOf(view, this.patchInView), WHITE, half);
     const [row, column] = [Math.floor(this.patchInView / view.grid[1]), this.patchInView % view.grid[1]];
-    $("#place").textContent = `View ${this.view}, patch ${this.patchInView} (row ${row}, column ${column})`;
+    const place = `View ${this.view}, patch ${this.patchInView} (row ${row}, column ${column})`;
+    $("#place").textContent = `${this.notice} ${place}`.trim();
     $("#place").title = view.name;
   }
 

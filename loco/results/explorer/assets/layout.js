@@ -57,6 +57,15 @@ function stateOf(fragment) {
   return state;
 }
 
+/** Return what is wrong with the view and the patch of a link to a page with these views; empty if nothing is. */
+function linkProblem({ view, patch }, views) {
+  if (view === undefined) return patch === undefined ? "" : "The link names a patch, but no view.";
+  if (!views[view]) return `The link names view ${view}; the views are 0 to ${views.length - 1}.`;
+  const last = views[view].count - 1;
+  const fits = patch === undefined || clamp(Math.round(patch), 0, last) === Math.round(patch);
+  return fits ? "" : `The link names patch ${patch}; the patches of view ${view} are 0 to ${last}.`;
+}
+
 /** Return the fragment of a state. */
 function fragmentOf(state) {
   return `#${new URLSearchParams(state)}`;

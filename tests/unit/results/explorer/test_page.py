@@ -223,9 +223,12 @@ def test_keyboard(page, content) -> None:
     page.press("PageUp")
     assert state(page)["view"] == start["view"]
     page.press("Home")
+    captions = {"pca": "in the colours of their features", "photograph": "as photographed", "similarity": "similarity"}
     for key, mode in (("f", "pca"), ("p", "photograph"), ("s", "similarity")):
         page.press(key)
         assert state(page)["mode"] == mode
+        assert captions[mode] in page.run("document.querySelector('.views-say').textContent")
+        assert page.run("document.querySelector('.scale').textContent.includes('cosine')") == (mode == "similarity")
     page.press("x")
     assert state(page)["slots"] == [1, 0]
     page.press("?")
@@ -287,6 +290,25 @@ def test_a_link_that_fits_no_page_is_ignored(browser, page_file, content, fragme
     assert state(page)["patch"] == 720 * view + patch
     assert state(page)["mode"] == "similarity"
     assert page.problems == []
+
+
+@pytest.mark.parametrize(
+    ("fragment", "notice"),
+    [
+        ("#view=99&patch=5", "The link names view 99; the views are 0 to 7."),
+        ("#patch=7", "The link names a patch, but no view."),
+        ("#view=3&patch=720", "The link names patch 720; the patches of view 3 are 0 to 719. View 3, patch 719"),
+        ("#view=3&patch=-1", "The link names patch -1; the patches of view 3 are 0 to 719. View 3, patch 0"),
+        ("#view=3&patch=719", "View 3, patch 719"),
+        ("#mode=pca", "View "),
+    ],
+)
+def test_a_link_out_of_range_is_reported_until_the_next_change(browser, page_file, fragment: str, notice: str) -> None:
+    page = show(browser, page_file, fragment)
+    place = "document.querySelector('#place').textContent"
+    assert page.run(place).startswith(notice)
+    click_patch(page, 5, 77)
+    assert page.run(place).startswith("View 5, patch 77 ")
 
 
 def test_extractors_are_chosen_for_each_column(page) -> None:
