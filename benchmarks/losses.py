@@ -432,10 +432,26 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=Path("results/benchmarks/losses.csv"), help="default: %(default)s")
     parser.add_argument("--plot", type=Path, help="SVG and PNG of this name (default: beside the CSV)")
     parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        help="measure only the losses over all pairs, on this device, and append the rows to the CSV",
+    )
+    parser.add_argument("--runs", type=int, default=20, help="with --device: measured calls (default: %(default)s)")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
         print(json.dumps(measure(options.task)))
+        return
+    if options.device:
+        from benchmarks import loss_speed  # imports this module
+
+        torch.set_num_threads(options.threads)
+        sizes_of = options.patches, options.dims, options.kappas
+        for row in loss_speed.rows(options.device, loss_speed.LOSSES, *sizes_of, options.dtype, options.runs):
+            loss_speed.append(row, options.csv)
+            print({key: value for key, value in row.items() if key in loss_speed.COLUMNS[6:]}, flush=True)
+        loss_speed.plot(options.csv)
         return
     few = [320, 640] if options.quick else [320, 640, 1280, 2560]
     patches = [1280] if options.quick else options.patches

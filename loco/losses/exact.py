@@ -1,4 +1,4 @@
-"""The ranking loss over all pairs, exact to rounding, in memory linear in the number of patches.
+"""The ranking loss over all pairs, with an error below 1.5e-5, in memory linear in the number of patches.
 
 The loss depends on a pair only through its score s = f_i . f_j and its class. Therefore
 
@@ -9,16 +9,20 @@ The loss depends on a pair only through its score s = f_i . f_j and its class. T
 3. the backward pass recomputes the tiles, looks up the derivatives by linear interpolation, and multiplies them by the
    features.
 
-The cost is three products of n x n x d, as in attention. Linear binning has an error of second order in (bin width /
-tau), which is bounded by the choice of :data:`loco.losses.histograms.BINS_PER_TAU`. Several scales differ only in the
-tables: they share both passes. The tiles are distributed over the ranks, and the histograms are summed (all-reduce).
+Each unordered pair is visited once, so the products take 4 n^2 d operations, two thirds of three products of n x n x d.
+Linear binning has an error of second order in (bin width / tau), which is bounded by the choice of
+:data:`loco.losses.histograms.BINS_PER_TAU` (docs/losses.md). Several scales differ only in the tables: they share both
+passes. The blocks are distributed over the ranks, and the histograms are summed (all-reduce).
+
+The passes are implemented twice: by PyTorch operations on large tiles (:class:`TiledPairs`), the reference, and by
+fused kernels for GPUs (:class:`loco.losses.kernels.FusedPairs`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -66,7 +70,8 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         """
         Args:
             rho, kappa, tau, same_image, ratio, group, normalise, ranking, weights: as in the base class.
-            tile: patches per side of a tile; None for a default that depends on the device.
+            tile: patches per side of a tile, at most; None for a default that depends on the device. The fused kernels
+                have their own size.
             queries: with ``ranking="query"``, number of patches drawn as queries, uniformly; patches without a positive
                 are skipped. A query ranks all its pairs, so the mean AP of the drawn queries is an unbiased estimate of
                 that of all queries. The log counts the pairs of the drawn queries. None for all patches.
@@ -91,25 +96,24 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
     def loss(self, patches: Patches) -> tuple[Tensor, Log]:
         source = patches.features[:0].clone()  # represents the features in the check for second derivatives
-        tiling = self._tiling(patches)
         if self.ranking == "query":
             differentiate = torch.is_grad_enabled() and patches.features.requires_grad
             queries = None if self.queries is None else sample_rows(patches, self.queries, self.generator(patches))
+            tiling = self._tiling(patches)
             found = QueryMeanAP.apply(patches.features, source, self, tiling, queries, differentiate)
         else:
-            found = _MeanAP.apply(patches.features, source, self, tiling)
+            found = _MeanAP.apply(patches.features, source, self, self.pairs(patches))
         return mean_of_scales(self.scales, self.weights, *found)
 
     def precision(self, patches: Patches) -> Tensor:
-        if self.ranking == "query":
-            return query_precision(self, self._tiling(patches), patches.features)
         tiling, features = self._tiling(patches), patches.features
-        features = features[tiling.order]
-        tables, engine, dtype = self.tables(tiling, features), self.engine(features), wide_type(features)
-        scales = list(zip(self.weights, tables))
-        ap = engine.Lookup(tiling, self.grid, sum(v * table.weighted_ap for v, table in scales), dtype)
-        weights = sum(v * table.weight.expand_as(table.ap) for v, table in scales)
-        weight = engine.Lookup(tiling, self.grid, weights, dtype)
+        if self.ranking == "query":
+            return query_precision(self, tiling, features)
+        features, dtype = features[tiling.order], wide_type(features)
+        scales = list(zip(self.weights, self.tables(TiledPairs(tiling), features)))
+        weighted_ap = torch.stack([v * table.weighted_ap for v, table in scales]).sum(dim=0)
+        weights = torch.stack([v * table.weight.expand_as(table.ap) for v, table in scales]).sum(dim=0)
+        ap, weight = (histograms.Lookup(tiling, self.grid, values, dtype) for values in (weighted_ap, weights))
         sums = torch.zeros(2, len(features), dtype=dtype, device=features.device)
         for block in tiling.blocks(self.classes.positive_within):
             scores = multiply(features[block.i], features[block.j].T)
@@ -117,48 +121,79 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
                 values = lookup.read(block, scores.clone())
                 total[block.i] += values.sum(dim=1)
                 total[block.j] += values.sum(dim=0)
-        total, weight = all_reduce(sums, self.group)
-        precision = torch.empty_like(total)
-        precision[tiling.order] = total / weight
+        weighted_ap, weights = all_reduce(sums, self.group)
+        precision = torch.empty_like(weights)
+        precision[tiling.order] = weighted_ap / weights
         return precision
 
-    def tables(self, tiling: Tiling, features: Tensor) -> list[Tables]:
-        """Compute the tables of each scale in the first pass, for features in tile order."""
-        binning = self.engine(features).Binning(tiling, self.grid, self.classes.number)
-        for block in tiling.blocks(self.classes.radii[-1]):
-            binning.add(block, multiply(features[block.i], features[block.j].T))
-        scores = all_reduce(binning.histograms(), self.group)
-        weights = zip(self.classes.positive.to(scores), self.classes.negative.to(scores))
-        return [Tables(scores, *of_scale, self.grid, self.tau, self.ratio) for of_scale in weights]
+    def pairs(self, patches: Patches) -> Pairs:
+        """Return the pairs of a batch: with the fused kernels if they are supported, else with PyTorch operations."""
+        features = patches.features
+        if (
+            features.is_cuda
+            and features.dtype != torch.float64
+            and len(features)
+            and self.tiling_type is Tiling
+            and torch.cuda.get_device_capability(features.device) >= (8, 0)
+            and find_spec("triton")
+        ):
+            from loco.losses.kernels import FusedPairs  # requires Triton
 
-    def gradient(self, tiling: Tiling, features: Tensor, slopes: Tensor) -> Tensor:
-        """Compute this rank's part of the gradient in the second pass.
+            return FusedPairs(patches, self.classes, self.group)
+        return TiledPairs(self._tiling(patches))
 
-        Args:
-            tiling, features: as in :meth:`tables`.
-            slopes: derivatives of the loss with respect to the score of a pair of each class, (classes, bins).
+    def tables(self, pairs: Pairs, features: Tensor) -> list[Tables]:
+        """Compute the tables of each scale in the first pass, for features in the order of the pairs."""
+        scores = all_reduce(pairs.histograms(features, self.grid), self.group)
+        # The weights are few numbers, which the driver copies to a GPU without waiting for it.
+        positive, negative = (
+            part.to(scores, non_blocking=True) for part in (self.classes.positive, self.classes.negative)
+        )
+        return [Tables(scores, *each, self.grid, self.tau, self.ratio) for each in zip(positive, negative)]
+
+    def _tiling(self, patches: Patches) -> Tiling:
+        tile = self.tile or (2048 if patches.features.is_cuda else 512)
+        return self.tiling_type(patches, self.classes, tile, self.group)
+
+
+class Pairs(Protocol):
+    """The pairs of a batch on this rank, which both passes visit."""
+
+    @property
+    def order(self) -> Tensor:
+        """The patches in the order in which the passes take their features, (n,) int64."""
+
+    def histograms(self, features: Tensor, grid: Grid) -> Tensor:
+        """Return the histograms of the scores of each class (classes, bins) float64, from features (n, d)."""
+
+    def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
+        """Return the gradient (n, d), in the wide type, from the slope of a pair of each class (classes, bins).
+
+        Slopes are at most 1 in size, because half precision cannot represent 1e-8.
         """
-        scale = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)  # half precision cannot represent 1e-8
-        lookup = self.engine(features).Lookup(tiling, self.grid, slopes / scale, product_type(features))
+
+
+class TiledPairs:
+    """:class:`Pairs` by PyTorch operations on large tiles."""
+
+    def __init__(self, tiling: Tiling) -> None:
+        self.tiling, self.order, self.reach = tiling, tiling.order, tiling.radii[-1]
+
+    def histograms(self, features: Tensor, grid: Grid) -> Tensor:
+        binning = histograms.Binning(self.tiling, grid, self.tiling.pair_classes.number)
+        for block in self.tiling.blocks(self.reach):
+            binning.add(block, multiply(features[block.i], features[block.j].T))
+        return binning.histograms()
+
+    def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
+        lookup = histograms.Lookup(self.tiling, grid, slopes, product_type(features))
         out = torch.zeros_like(features, dtype=wide_type(features))
-        for block in tiling.blocks(self.classes.radii[-1]):
+        for block in self.tiling.blocks(self.reach):
             f_i, f_j = features[block.i], features[block.j]
             weight = lookup.read(block, multiply(f_i, f_j.T))
             multiply(weight, f_j, add_to=out[block.i])
             multiply(weight.T, f_i, add_to=out[block.j])
-        return out.mul_(scale)
-
-    def engine(self, features: Tensor) -> Any:
-        """Return the module with ``Binning`` and ``Lookup``: fused kernels if available, else PyTorch operations."""
-        if features.is_cuda and features.dtype != torch.float64 and find_spec("triton"):
-            from loco.losses import kernels  # requires Triton
-
-            return kernels
-        return histograms
-
-    def _tiling(self, patches: Patches) -> Tiling:
-        tile = self.tile or (4096 if patches.features.is_cuda else 512)
-        return self.tiling_type(patches, self.classes, tile, self.group)
+        return out
 
 
 class _MeanAP(torch.autograd.Function):
@@ -166,12 +201,12 @@ class _MeanAP(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, source: Tensor, criterion: ExactSmoothAP, tiling: Tiling
+        ctx: Any, features: Tensor, source: Tensor, criterion: ExactSmoothAP, pairs: Pairs
     ) -> tuple[Tensor, Tensor, Tensor]:
-        features = features[tiling.order]
-        tables = criterion.tables(tiling, features)
+        features = features[pairs.order]
+        tables = criterion.tables(pairs, features)
         ctx.save_for_backward(features, source)
-        ctx.criterion, ctx.tiling, ctx.tables = criterion, tiling, tables
+        ctx.criterion, ctx.pairs, ctx.tables = criterion, pairs, tables
         mean_ap = torch.stack([table.mean_ap for table in tables]).to(wide_type(features))
         positives, negatives = torch.stack([table.pairs for table in tables], dim=1)
         ctx.mark_non_differentiable(positives, negatives)
@@ -183,10 +218,11 @@ class _MeanAP(torch.autograd.Function):
         features, _ = ctx.saved_tensors
         grad = all_reduce(grad.double(), ctx.criterion.group)  # this rank's blocks contribute to all losses
         slopes = sum(g * table.slopes() for g, table in zip(grad, ctx.tables))
+        scale = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)
         with torch.autocast(features.device.type, enabled=False):
-            sorted_gradient = ctx.criterion.gradient(ctx.tiling, features, slopes)
+            in_order = ctx.pairs.gradient(features, ctx.criterion.grid, slopes / scale)
         gradient = torch.empty_like(features)
-        gradient[ctx.tiling.order] = sorted_gradient.to(features.dtype)
+        gradient[ctx.pairs.order] = in_order.mul_(scale).to(features.dtype)
         return gradient, None, None, None
 
 

@@ -1,157 +1,328 @@
-"""Fused Triton kernels for the two steps between the matrix products of the exact loss, for NVIDIA GPUs.
+"""Fused Triton kernels of the exact loss, for NVIDIA GPUs of compute capability 8.0 or higher.
 
-They perform the operations of :mod:`loco.losses.histograms` without writing the distance, the class and the grid point
-of a pair to memory. Pairs are counted in integers, and fractions in units of 2^-24, so the sums do not depend on the
-order of the threads: results are bitwise reproducible.
+The pair matrix is divided into blocks of 128 x 128 pairs. A program computes the scores of a block as a product of
+features that stays in registers, and the class of each pair, unless the bounding boxes of the patches determine a
+common one. The first pass counts the scores in histograms. The second pass looks up the slopes of the pairs, writes
+them in the type of the features for a part of the matrix at a time, and multiplies them by the features.
+
+Which blocks contain pairs is determined and listed on the device. The host knows the number of patches only; it
+launches programs for all blocks, and those without pairs end at once. It never waits for the device.
+
+Results are bitwise reproducible: pairs are counted in integers, and fractions in units of 2^-16 of a cell, so the sums
+do not depend on the order of the threads; products are accumulated in the order of the lists.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.functional import pad
 
+from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.histograms import MARGIN, Grid, steps_of
-from loco.losses.tiles import Block, Tiling
+from loco.losses.patches import Patches
+from loco.losses.tiles import Classes, spatial_order
 
-_SIDE = 32  # a program processes the pairs of 32 x 32 patches
-_COPIES = 8  # copies of the histograms, each for an eighth of the programs, to reduce contention at frequent scores
-_UNIT = 2**24  # resolution of the fractions, that of float32
-
-
-class Binning:
-    """Counts the pairs of each class at each grid point."""
-
-    def __init__(self, tiling: Tiling, grid: Grid, classes: int) -> None:
-        self.pairs = _Pairs(tiling, grid)
-        shape = (_COPIES, 2, classes, grid.bins)
-        self.totals = torch.zeros(shape, dtype=torch.int64, device=tiling.points.device)
-
-    def add(self, block: Block, similarity: Tensor) -> None:
-        """Count the pairs of a block."""
-        each = self.totals[0, 0].numel()
-        self.pairs.launch(_count, block, similarity, self.totals, each, COPIES=_COPIES, UNIT=_UNIT)
-
-    def histograms(self) -> Tensor:
-        """Return the histograms (classes, bins), float64."""
-        counts, passed_on = self.totals.sum(dim=0).double()
-        return self.pairs.grid.bin_linearly(counts, passed_on / _UNIT)
+SIDE = 128  # patches per side of a block
+_EACH = -1  # for a block whose pairs have different classes
+COLUMNS = 16  # columns of blocks that a program processes
+PART = 32  # rows and columns of blocks whose slopes are stored at a time
+_COPIES = 64  # of the histograms, to reduce contention at frequent scores
+_COPY_BYTES = 2**26  # of all copies
+UNIT = 2**16  # of the fractions of a cell
+ONE = 2**40  # one pair in a packed number, whose lower bits are the sum of the fractions
+_COUNTED = 2**23 - 1  # pairs that a cell of a copy can count; more would overflow 64 bits
+_DEPTH_BYTES = 128  # of a row, that a step of a product loads
+CHUNK = 128  # columns of the gradient that a program computes
+OPTIONS = {"num_warps": 8, "num_stages": 3}  # of the compiler
 
 
-class Lookup:
-    """Tables over the grid, one for each class (classes, bins), read by linear interpolation."""
+class _Blocks(NamedTuple):
+    """For each row of blocks, the columns of the blocks that contain pairs.
 
-    def __init__(self, tiling: Tiling, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
-        self.pairs, self.dtype = _Pairs(tiling, grid), dtype
-        self.table = torch.stack([values, steps_of(values)], dim=-1).float().contiguous()
+    Attributes:
+        columns: (T, T) int32, in ascending order, followed by those of the other blocks.
+        before: number of blocks with pairs before each column, (T, T + 1) int32.
+    """
 
-    def read(self, block: Block, similarity: Tensor) -> Tensor:
-        """Return the value of each pair of a block."""
-        out = torch.empty_like(similarity, dtype=self.dtype)
-        self.pairs.launch(_read, block, similarity, self.table, out)
+    columns: Tensor
+    before: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> _Blocks:
+        columns = torch.argsort(mask.logical_not().byte(), dim=1, stable=True).int()
+        return cls(columns, pad(mask.cumsum(1, dtype=torch.int32), (1, 0)))
+
+
+class FusedPairs:
+    """The pairs of a batch on a GPU, for both passes of the exact loss.
+
+    Attributes:
+        order: the patches in the order of the features that the passes take, (n,) int64.
+    """
+
+    def __init__(self, patches: Patches, classes: Classes, group: Group = None, side: int = SIDE) -> None:
+        points, scenes = patches.points, patches.scene_ids
+        self.classes, self.side = classes, side
+        self.order = spatial_order(points, scenes, side)
+        self.count = len(points)
+        self.tiles = triton.cdiv(self.count, side)
+        # The last tile is completed by the last patch, whose copies form no pairs.
+        completed = torch.cat([self.order, self.order[-1:].expand(-self.count % side)])
+        self.points = points[completed].T.contiguous()
+        self.scenes, self.images = (_ranks(ids)[completed] for ids in (scenes, patches.image_ids))
+        # The tensor is small, so the driver copies it without waiting for the device.
+        squares = torch.tensor([radius * radius for radius in classes.radii])
+        self.squared_radii = squares.to(self.points, non_blocking=True)
+        self.kinds, mask = self._kinds(group)
+        self.by_row, self.by_column = _Blocks.of(mask), _Blocks.of(mask.T.contiguous())
+
+    def _kinds(self, group: Group) -> tuple[Tensor, Tensor]:
+        """Return the common class of each block, or _EACH, (T, T) int32, and which blocks of this rank have pairs."""
+        boxes = self.points.view(3, self.tiles, self.side).double()
+        nearest, farthest = self.points.new_zeros((2, self.tiles, self.tiles), dtype=torch.float64)
+        for low, high in zip(boxes.amin(dim=2), boxes.amax(dim=2)):
+            beyond = low[None] - high[:, None]  # of a column beyond a row
+            nearest += torch.maximum(beyond, beyond.T).clamp_(min=0).square_()
+            across = high[None] - low[:, None]
+            farthest += torch.maximum(across, across.T).square_()
+        nearest, farthest = nearest.sqrt_(), farthest.sqrt_()
+        first, last = (self.scenes.view(self.tiles, self.side)[:, k] for k in (0, -1))
+        one_scene = (first == last) & (first[:, None] == first) & (last[:, None] == last)
+        tile = torch.arange(self.tiles, device=self.points.device)
+        each = (nearest <= self.classes.image_matters_within) | ~one_scene | (tile[:, None] == tile)
+        if self.count % self.side:
+            each |= (tile == self.tiles - 1) | (tile[:, None] == self.tiles - 1)
+        kinds = torch.zeros_like(each, dtype=torch.int32)
+        for radius in self.classes.radii:
+            each |= (nearest <= radius) & (radius < farthest)
+            kinds += radius < nearest
+        same_scene = (first <= last[:, None]) & (first[:, None] <= last)
+        rank, world_size = rank_and_world_size(group)
+        of_rank = (tile[:, None] + tile) % world_size == rank
+        mask = same_scene & (nearest <= self.classes.radii[-1]) & (tile[:, None] <= tile) & of_rank
+        return kinds.masked_fill_(each, _EACH), mask
+
+    def histograms(self, features: Tensor, grid: Grid) -> Tensor:
+        """Return the histograms of the scores of each class (classes, bins) float64.
+
+        If a score is not finite, an entry of the class of the pairs that are not counted is NaN, so that the loss and
+        its gradient are NaN, and the numbers of pairs are right. Such scores are at the last grid point, and no score
+        of L2-normalised rows is as large.
+
+        Args:
+            features: (n, d), in the order of :attr:`order`.
+            grid: the grid of scores.
+        """
+        cells = self.classes.number * grid.bins
+        copies = max(1, min(_COPIES, _COPY_BYTES // (8 * cells)))
+        packed = torch.zeros((copies, cells), dtype=torch.int64, device=features.device)
+        totals = torch.zeros((2, cells), dtype=torch.int64, device=features.device)
+        groups = triton.cdiv(self.tiles, COLUMNS)
+        programs = self.tiles * groups
+        at_once = copies * max(1, _COUNTED // (COLUMNS * self.side * self.side))
+        for first in range(0, programs, at_once):
+            self._launch(
+                _count, (min(at_once, programs - first),), features, *self._pairs(grid), self.by_row.columns,
+                self.by_row.before, self.tiles, first, groups, packed, copies, cells, COLUMNS=COLUMNS,
+                UNIT=UNIT, ONE=ONE,
+            )  # fmt: skip
+            totals += torch.stack([(packed // ONE).sum(dim=0), (packed % ONE).sum(dim=0)])
+            packed.zero_()
+        counts, passed_on = totals.view(2, -1, grid.bins).double()
+        histograms = grid.bin_linearly(counts, passed_on / UNIT)
+        histograms[self.classes.across - 1, -1].masked_fill_(counts[:, -1].sum() > 0, torch.nan)
+        return histograms
+
+    def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
+        """Return the sums of the slopes of all pairs of each patch times the features of the other patch.
+
+        Args:
+            features: (n, d), in the order of :attr:`order`.
+            grid: the grid of scores.
+            slopes: slope of a pair of each class (classes, bins), at most 1 in size.
+
+        Returns:
+            (n, d) float32.
+        """
+        table = torch.stack([slopes, steps_of(slopes)], dim=-1).float().contiguous()
+        out = torch.zeros(features.shape, device=features.device)
+        side, part = self.side, min(PART, self.tiles)
+        stored = features.new_empty((part * side, part * side))
+        chunks = triton.cdiv(features.shape[1], CHUNK)
+        for row in range(0, self.tiles, part):
+            for column in range(row, self.tiles, part):
+                rows, columns = (min(part, self.tiles - first) for first in (row, column))
+                self._launch(
+                    _look_up, (rows, triton.cdiv(columns, COLUMNS)), features, *self._pairs(grid),
+                    self.by_row.columns, self.by_row.before, self.tiles, row, column, columns, table, stored,
+                    part * side, COLUMNS=COLUMNS,
+                )  # fmt: skip
+                # The slopes are read by rows for the patches of the rows, and by columns for those of the columns.
+                for blocks, own, others, number, other_number, strides in (
+                    (self.by_row, row, column, rows, columns, stored.stride()),
+                    (self.by_column, column, row, columns, rows, stored.stride()[::-1]),
+                ):
+                    self._launch(
+                        _multiply, (number, chunks), features, *blocks, self.count, self.tiles, own, others,
+                        others + other_number, stored, *strides, out, CHUNK=CHUNK,
+                    )  # fmt: skip
         return out
 
+    def _pairs(self, grid: Grid) -> tuple[Any, ...]:
+        """Return the arguments of the kernels that describe the pairs."""
+        return (
+            self.points, self.images, self.scenes, self.squared_radii, self.kinds, self.count,
+            1 / grid.width, MARGIN, grid.bins,
+        )  # fmt: skip
 
-class _Pairs:
-    """Arguments of the kernels that describe the pairs of a tiling."""
-
-    def __init__(self, tiling: Tiling, grid: Grid) -> None:
-        self.tiling, self.grid = tiling, grid
-        self.radii = torch.tensor([radius * radius for radius in tiling.radii]).to(tiling.points)
-
-    def launch(self, kernel: Any, block: Block, similarity: Tensor, *arguments: Any, **constants: int) -> None:
-        """Run a kernel for each pair of a block; ``similarity`` is float32."""
-        (rows, columns), points = similarity.shape, self.tiling.points
-        kernel[(triton.cdiv(rows, _SIDE), triton.cdiv(columns, _SIDE))](
-            similarity, rows, columns, points, self.tiling.image_ids, points.shape[1], self.radii,
-            block.i.start, block.j.start, 1 / self.grid.width, MARGIN, self.grid.bins, *arguments,
-            RADII=len(self.tiling.radii), COMPARE_IMAGES=block.nearest <= self.tiling.image_matters_within,
-            ONE_TILE=block.i == block.j, SIDE=_SIDE, **constants,
+    def _launch(self, kernel: Any, programs: tuple[int, ...], features: Tensor, *arguments: Any, **sizes: int) -> None:
+        kernel[programs](
+            features, features.shape[1], *arguments, SIDE=self.side, **sizes,
+            **product_options(features.dtype, self.side),
+            **({} if kernel is _multiply else {"RADII": len(self.classes.radii)}), **OPTIONS,
         )  # fmt: skip
 
 
-# A program processes the pairs of SIDE rows and SIDE columns of a block, whose first patches are i and j.
+def _ranks(ids: Tensor) -> Tensor:
+    """Return the rank of each id (n,) among the different ids, int32."""
+    in_order, order = ids.sort()
+    ranks = pad((in_order[1:] != in_order[:-1]).cumsum(0, dtype=torch.int32), (1, 0))
+    return torch.empty_like(ranks).scatter_(0, order, ranks)
 
 
-@triton.jit
+def product_options(dtype: torch.dtype, side: int) -> dict[str, Any]:
+    """Return the constants of the products for a type of features.
+
+    Features in float32 are multiplied in TF32 if PyTorch may do so, and otherwise as three products of TF32, whose sum
+    is about as accurate as float32.
+    """
+    highest = torch.get_float32_matmul_precision() == "highest"
+    precision = "tf32x3" if dtype == torch.float32 and highest else "tf32"
+    return {"DEPTH": min(side, _DEPTH_BYTES // dtype.itemsize), "PRECISION": precision}
+
+
+_VARYING = ["n", "tiles", "first", "groups", "row", "column", "columns", "own", "others", "end"]  # with the batch
+
+
+@triton.jit(do_not_specialize=_VARYING)
 def _count(
-    scores, rows, columns, points, images, n, radii, i, j, scale, margin, bins, totals, each,
-    RADII: tl.constexpr, COMPARE_IMAGES: tl.constexpr, ONE_TILE: tl.constexpr, SIDE: tl.constexpr,
-    COPIES: tl.constexpr, UNIT: tl.constexpr,
+    features, dims, points, images, scenes, radii, kinds, n, scale, margin, bins, listed, before, tiles, first, groups,
+    totals, copies, cells,
+    SIDE: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr, RADII: tl.constexpr, COLUMNS: tl.constexpr,
+    UNIT: tl.constexpr, ONE: tl.constexpr,
 ):  # fmt: skip
-    row, column, inside = _place(rows, columns, SIDE)
-    below, fraction = _locate(scores, row, column, columns, inside, scale, margin, bins)
-    passed = _classes(points, images, n, radii, i + row, j + column, RADII, COMPARE_IMAGES)
-    counted = _counted(passed, row, column, inside, RADII, ONE_TILE)
-    copy = (tl.program_id(0) + tl.program_id(1) * tl.num_programs(0)) % COPIES
-    cell = totals + copy.to(tl.int64) * 2 * each + passed * bins + below
-    tl.atomic_add(cell, tl.full(cell.shape, 1, tl.int64), mask=counted, sem="relaxed")
-    tl.atomic_add(cell + each, (fraction * UNIT).to(tl.int64), mask=counted, sem="relaxed")
+    """Count the pairs of up to COLUMNS blocks of a row of blocks."""
+    program = first + tl.program_id(0)
+    i, column = program // groups, program % groups * COLUMNS
+    start = tl.load(before + i * (tiles + 1) + column)
+    end = tl.load(before + i * (tiles + 1) + tl.minimum(column + COLUMNS, tiles))
+    copy = totals + (program % copies).to(tl.int64) * cells
+    for k in range(start, end):
+        j = tl.load(listed + i * tiles + k)
+        below, fraction = _locate(features, dims, i, j, n, scale, margin, bins, SIDE, DEPTH, PRECISION)
+        kind = tl.load(kinds + i * tiles + j)
+        passed = _classes(kind, points, images, scenes, radii, i, j, n, tiles, SIDE, RADII)
+        packed = ONE + (fraction * UNIT).to(tl.int64)
+        tl.atomic_add(copy + passed * bins + below, packed, mask=passed % (RADII + 1) < RADII, sem="relaxed")
 
 
-@triton.jit
-def _read(
-    scores, rows, columns, points, images, n, radii, i, j, scale, margin, bins, table, out,
-    RADII: tl.constexpr, COMPARE_IMAGES: tl.constexpr, ONE_TILE: tl.constexpr, SIDE: tl.constexpr,
+@triton.jit(do_not_specialize=_VARYING)
+def _look_up(
+    features, dims, points, images, scenes, radii, kinds, n, scale, margin, bins, listed, before, tiles, row, column,
+    columns, table, out, stride,
+    SIDE: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr, RADII: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    row, column, inside = _place(rows, columns, SIDE)
-    below, fraction = _locate(scores, row, column, columns, inside, scale, margin, bins)
-    passed = _classes(points, images, n, radii, i + row, j + column, RADII, COMPARE_IMAGES)
-    counted = _counted(passed, row, column, inside, RADII, ONE_TILE)
-    entry = table + 2 * (passed * bins + below)
-    value = tl.load(entry, mask=counted, other=0.0) + fraction * tl.load(entry + 1, mask=counted, other=0.0)
-    tl.store(out + _offset(row, column, columns), value.to(out.dtype.element_ty), mask=inside)
+    """Write the slopes of the pairs of up to COLUMNS blocks of a row of blocks."""
+    i, first = row + tl.program_id(0), tl.program_id(1) * COLUMNS
+    start = tl.load(before + i * (tiles + 1) + column + first)
+    end = tl.load(before + i * (tiles + 1) + column + tl.minimum(first + COLUMNS, columns))
+    for k in range(start, end):
+        j = tl.load(listed + i * tiles + k)
+        below, fraction = _locate(features, dims, i, j, n, scale, margin, bins, SIDE, DEPTH, PRECISION)
+        kind = tl.load(kinds + i * tiles + j)
+        passed = _classes(kind, points, images, scenes, radii, i, j, n, tiles, SIDE, RADII)
+        counted = passed % (RADII + 1) < RADII
+        entry = table + 2 * (passed * bins + below)
+        slope = tl.load(entry, mask=counted, other=0.0) + fraction * tl.load(entry + 1, mask=counted, other=0.0)
+        a, b = (i - row) * SIDE + tl.arange(0, SIDE), (j - column) * SIDE + tl.arange(0, SIDE)
+        tl.store(out + a[:, None] * stride + b[None, :], slope.to(out.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=_VARYING)
+def _multiply(
+    features, dims, listed, before, n, tiles, own, others, end, slopes, own_stride, other_stride, out,
+    SIDE: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """Add slopes times features to CHUNK columns of the rows of a tile; other tiles are those from others to end."""
+    i, d = own + tl.program_id(0), tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
+    first = tl.load(before + i * (tiles + 1) + others)
+    last = tl.load(before + i * (tiles + 1) + end)
+    row, depth = tl.arange(0, SIDE), tl.arange(0, DEPTH)
+    total = tl.full((SIDE, CHUNK), 0.0, tl.float32)
+    parts: tl.constexpr = SIDE // DEPTH
+    for step in range(first * parts, last * parts):
+        other = tl.load(listed + i * tiles + step // parts) * SIDE + step % parts * DEPTH + depth
+        within = (i - own) * SIDE + row
+        weight = tl.load(slopes + within[:, None] * own_stride + (other - others * SIDE)[None, :] * other_stride)
+        rows = features + tl.minimum(other, n - 1).to(tl.int64) * dims
+        value = tl.load(rows[:, None] + d[None, :], mask=d[None, :] < dims, other=0.0)
+        total = tl.dot(weight, value, total, input_precision=PRECISION)
+    if last > first:
+        row += i * SIDE
+        sums, inside = out + row[:, None].to(tl.int64) * dims + d[None, :], (row < n)[:, None] & (d < dims)[None, :]
+        tl.store(sums, tl.load(sums, mask=inside) + total, mask=inside)
 
 
 @triton.jit
-def _place(rows, columns, SIDE: tl.constexpr):
-    row, column = tl.program_id(0) * SIDE + tl.arange(0, SIDE), tl.program_id(1) * SIDE + tl.arange(0, SIDE)
-    return row, column, (row < rows)[:, None] & (column < columns)[None, :]
+def _locate(
+    features, dims, i, j, n, scale, margin, bins, SIDE: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Return the grid point below each score of a block, int32, and the fraction of the cell.
 
-
-@triton.jit
-def _offset(row, column, columns):
-    return row[:, None].to(tl.int64) * columns + column[None, :]
-
-
-@triton.jit
-def _locate(scores, row, column, columns, inside, scale, margin, bins):
-    """Return the grid point below, int32, and the cell fraction, as :meth:`loco.losses.histograms.Grid.locate`."""
-    score = tl.load(scores + _offset(row, column, columns), mask=inside, other=0.0)
-    position = tl.minimum(tl.maximum((score + margin) * scale, 0.0), bins - 1.0)
+    As :meth:`loco.losses.histograms.Grid.locate`; scores that are not finite are at the last grid point.
+    """
+    row = features + tl.minimum(i * SIDE + tl.arange(0, SIDE), n - 1).to(tl.int64) * dims
+    column = features + tl.minimum(j * SIDE + tl.arange(0, SIDE), n - 1).to(tl.int64) * dims
+    scores = tl.full((SIDE, SIDE), 0.0, tl.float32)
+    for start in range(0, dims, DEPTH):
+        d = start + tl.arange(0, DEPTH)
+        a = tl.load(row[:, None] + d[None, :], mask=d[None, :] < dims, other=0.0)
+        b = tl.load(column[None, :] + d[:, None], mask=d[:, None] < dims, other=0.0)
+        scores = tl.dot(a, b, scores, input_precision=PRECISION)
+    position = (scores + margin) * scale
+    # The comparison is false for NaN.
+    position = tl.where(tl.abs(position) < bins - 1.0, tl.maximum(position, 0.0), bins - 1.0)
     below = position.to(tl.int32)
     return below, position - below.to(tl.float32)
 
 
 @triton.jit
-def _classes(points, images, n, radii, row, column, RADII: tl.constexpr, COMPARE_IMAGES: tl.constexpr):
-    """Return the class of each pair, as :meth:`loco.losses.tiles.Tiling.classes`; rows and columns are patches."""
-    x = _difference(points, n, row, column)
-    y = _difference(points + n, n, row, column)
-    z = _difference(points + 2 * n, n, row, column)
-    squared = x * x + y * y + z * z
-    passed = tl.full(squared.shape, 0, tl.int32)
-    for k in tl.static_range(RADII):
-        passed += (squared > tl.load(radii + k)).to(tl.int32)
-    if COMPARE_IMAGES:
-        a, b = tl.load(images + row, mask=row < n, other=0), tl.load(images + column, mask=column < n, other=0)
-        passed += (a[:, None] == b[None, :]).to(tl.int32) * (RADII + 1)
+def _classes(kind, points, images, scenes, radii, i, j, n, tiles, SIDE: tl.constexpr, RADII: tl.constexpr):
+    """Return the class of each pair of a block, int32, as :meth:`loco.losses.tiles.Tiling.classes`."""
+    passed = tl.full((SIDE, SIDE), kind, tl.int32)
+    if kind < 0:
+        row, column = i * SIDE + tl.arange(0, SIDE), j * SIDE + tl.arange(0, SIDE)
+        x = _difference(points, row, column)
+        y = _difference(points + tiles * SIDE, row, column)
+        z = _difference(points + 2 * tiles * SIDE, row, column)
+        squared = x * x + y * y + z * z
+        passed = tl.full((SIDE, SIDE), 0, tl.int32)
+        for k in tl.static_range(RADII):
+            passed += (squared > tl.load(radii + k)).to(tl.int32)
+        same_image = tl.load(images + row)[:, None] == tl.load(images + column)[None, :]
+        passed += same_image.to(tl.int32) * (RADII + 1)
+        # Count a pair once, no patch with itself, and no copies of the last patch.
+        is_pair = (row[:, None] < column[None, :]) & (column < n)[None, :]
+        is_pair = is_pair & (tl.load(scenes + row)[:, None] == tl.load(scenes + column)[None, :])
+        passed = tl.where(is_pair, passed, RADII)
     return passed
 
 
 @triton.jit
-def _difference(axis, n, row, column):
-    a, b = tl.load(axis + row, mask=row < n, other=0.0), tl.load(axis + column, mask=column < n, other=0.0)
-    return a[:, None] - b[None, :]
-
-
-@triton.jit
-def _counted(passed, row, column, inside, RADII: tl.constexpr, ONE_TILE: tl.constexpr):
-    """Return whether to count a pair: within the last radius, once within a tile, and not of a patch with itself."""
-    counted = inside & (passed % (RADII + 1) < RADII)
-    if ONE_TILE:
-        counted = counted & (row[:, None] < column[None, :])
-    return counted
+def _difference(axis, row, column):
+    return tl.load(axis + row)[:, None] - tl.load(axis + column)[None, :]

@@ -7,11 +7,13 @@ are ignored; for most others, the bounding boxes determine a common class of all
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.pairs import Scale
@@ -36,7 +38,7 @@ class Classes:
         upto = torch.tensor(self.radii, dtype=torch.float64)
         rho, kappa = torch.tensor(scales, dtype=torch.float64).T[:, :, None]
         within = (upto <= rho, (upto > rho) & (upto <= kappa))
-        positive, negative = (torch.nn.functional.pad(part.double(), (0, 1)) for part in within)
+        positive, negative = (pad(part.double(), (0, 1)) for part in within)
         self.positive = torch.cat([positive, same_image * positive], dim=1)  # weights, (K, number)
         self.negative = torch.cat([negative, negative], dim=1)
 
@@ -60,17 +62,19 @@ class Tiling:
         self.pair_classes = classes
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
         self.rank, self.world_size = rank_and_world_size(group)
-        points = patches.points
-        host_points, host_scenes = points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
-        tiles = list(_tiles(host_points, host_scenes, tile))
-        order = np.concatenate([np.empty(0, np.int64), *tiles])
-        self.order = torch.from_numpy(order).to(points.device)
+        n, points = len(patches.points), patches.points
+        tile = max(1, -(-n // 2 ** halvings(n, tile)))  # equal tiles of at most the requested size
+        self.order = spatial_order(points, patches.scene_ids, tile)
         self.points, self.image_ids = points[self.order].T.contiguous(), patches.image_ids[self.order]
-        ends = np.cumsum([0, *map(len, tiles)])
-        self.slices = [slice(*ends[k : k + 2].tolist()) for k in range(len(tiles))]
-        self.scenes = np.array([host_scenes[rows[0]] for rows in tiles])
-        self.low = np.array([host_points[rows].min(axis=0) for rows in tiles])
-        self.high = np.array([host_points[rows].max(axis=0) for rows in tiles])
+        host_points, host_scenes = self.points.cpu().double().numpy(), patches.scene_ids[self.order].cpu().numpy()
+        # A tile that contains several scenes is divided at their boundaries.
+        first_of_scenes = np.flatnonzero(np.diff(host_scenes)) + 1
+        starts = np.union1d(np.arange(0, n, tile), first_of_scenes).astype(np.int64)
+        self.slices = [slice(*pair) for pair in pairwise([*starts.tolist(), n])]
+        self.scenes = host_scenes[starts]
+        self.low, self.high = (
+            part.reduceat(host_points, starts, axis=1).T if n else np.empty((0, 3)) for part in (np.minimum, np.maximum)
+        )
 
     def blocks(self, reach: float) -> Iterator[Block]:
         """Yield the blocks of this rank that contain pairs up to a distance of ``reach``."""
@@ -140,19 +144,43 @@ class Tiling:
         return classes
 
 
-def _tiles(points: np.ndarray, scene_ids: np.ndarray, tile: int) -> Iterator[np.ndarray]:
-    """Yield the rows of at most ``tile`` neighbouring patches of one scene."""
-    for scene in np.unique(scene_ids):
-        yield from _bisect(points, np.flatnonzero(scene_ids == scene), tile)
+def halvings(n: int, tile: int) -> int:
+    """Return how often n patches must be halved for parts of at most ``tile``."""
+    return max(0, -(-n // tile) - 1).bit_length()
 
 
-def _bisect(points: np.ndarray, rows: np.ndarray, tile: int) -> Iterator[np.ndarray]:
-    """Bisect patches along the longest side of their bounding box until each part has at most ``tile`` patches."""
-    if len(rows) <= tile:
-        yield rows
-        return
-    axis = np.ptp(points[rows], axis=0).argmax()
-    half = -(-len(rows) // tile) // 2 * tile
-    order = np.argpartition(points[rows, axis], half)
-    for part in (order[:half], order[half:]):
-        yield from _bisect(points, np.sort(rows[part]), tile)
+def spatial_order(points: Tensor, scene_ids: Tensor, tile: int) -> Tensor:
+    """Return an order of patches in which each ``tile`` consecutive ones are neighbours.
+
+    The patches are sorted by scene and bisected repeatedly, at multiples of the tile, across the longest side of the
+    bounding box of each part, as in a k-d tree. All parts of a level are sorted at once, so the number of operations
+    depends on n alone, and nothing waits for the device.
+
+    Args:
+        points: (n, 3), finite.
+        scene_ids: (n,) int64.
+        tile: patches per tile.
+
+    Returns:
+        (n,) int64. A tile contains several scenes only where one ends and the next begins.
+    """
+    n = len(points)
+    order = torch.argsort(scene_ids, stable=True)
+    scenes = scene_ids[order]
+    scene_rank = pad((scenes[1:] != scenes[:-1]).cumsum(0), (min(n, 1), 0))
+    # The scene is a fourth coordinate, whose extent exceeds that of the points where there are several.
+    extent = 1 + 4 * points.abs().amax() if n else 1
+    coordinates = torch.cat([points[order], (scene_rank * extent)[:, None].to(points)], dim=1)
+    position = torch.arange(n, device=points.device)
+    for level in range(halvings(n, tile), 0, -1):
+        size = tile << level
+        part = position // size
+        padded = torch.cat([coordinates, coordinates[-1:].expand(-n % size, -1)]).view(-1, size, 4)
+        low, high = padded.amin(dim=1), padded.amax(dim=1)
+        axis = (high - low).argmax(dim=1)[part, None]
+        along = coordinates.gather(1, axis) - low[part].gather(1, axis)
+        # One sort by part and coordinate: the bits of positive floating-point numbers are ordered like the numbers.
+        key = (part << 32) | along[:, 0].float().view(torch.int32)
+        by_key = torch.argsort(key, stable=True)
+        order, coordinates = order[by_key], coordinates[by_key]
+    return order
