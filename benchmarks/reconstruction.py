@@ -59,7 +59,8 @@ def models(
         detector, _, model = method.partition("=")
         with tempfile.TemporaryDirectory() as folder:
             command = ["match", str(images), "--model", model, "--format", "colmap", "--out", folder]
-            if loco([*command, "--keypoints", detector, "--max-keypoints", str(keypoints)]):
+            limit = ["--max-keypoints", str(keypoints)] if detector == "sift" else []
+            if loco([*command, "--keypoints", detector, *limit]):
                 raise SystemExit(1)
             options = pycolmap.IncrementalPipelineOptions(num_threads=1, random_seed=0, min_model_size=MIN_IMAGES)
             Path(folder, "models").mkdir()
