@@ -89,11 +89,11 @@ def test_tables_are_those_of_a_local_run(run: World, tmp_path: Path) -> None:
 def test_tables_are_those_of_a_run_on_a_storage_provider(
     run: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder in the place of a bucket: jobs read and write copies, not files of the working directory."""
+    """A folder in the place of a bucket: jobs read and write copies, as where nothing is shared but the bucket."""
     world, store = World.new(tmp_path / "world"), tmp_path / "store"
     world.overlay(SMALL)
     provider = ("--default-storage-provider", "fs", "--default-storage-prefix", str(store))
-    world.run(*provider, "--", "tables", "check_table", cores=2)
+    world.run(*provider, "--shared-fs-usage", "none", "--", "tables", "check_table", cores=2)
     for table in TABLES:
         assert (store / "results/tables" / table).read_text() == run.read(f"results/tables/{table}")
     assert not (world.directory / "results").exists()
