@@ -160,6 +160,7 @@ def test_labels_are_apart_from_frames(tmp_path):
             rewrite_in_place(scene / name)
         assert label_state(format, tmp_path / format, "s") == state
     assert label_files("colmap", tmp_path, "s") == []
+    (tmp_path / "s").mkdir(exist_ok=True)
     assert "has no labels" in check_labels("colmap", tmp_path, "s", "sample")["problems"][0]
 
 

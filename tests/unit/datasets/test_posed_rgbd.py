@@ -251,6 +251,11 @@ def lose(name: str) -> Callable[[Path], None]:
     return lambda folder: shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
 
 
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 def later(lines: list[str]) -> list[str]:
     return [re.sub(r"^1305031", "1405031", line) for line in lines]
 
@@ -270,7 +275,7 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", lose("poses.txt"), r"poses.txt is missing"),
         ("posed_rgbd", lose("K.txt"), r"K.txt is missing"),
         ("posed_rgbd", lose("depth"), r"depth is missing"),
-        ("posed_rgbd", lose("."), r"color is missing[\s\S]*depth is missing[\s\S]*poses.txt is[\s\S]*K.txt is missing"),
+        ("posed_rgbd", empty, r"color is missing[\s\S]*depth is missing[\s\S]*poses.txt is[\s\S]*K.txt is missing"),
         ("posed_rgbd", lose("depth/00003.png"), r"'00003' of color/ has no counterpart in depth/"),
         ("posed_rgbd", lose("color/00004.png"), r"'00004' of depth/ has no counterpart in color/"),
         ("posed_rgbd", write("color/00004.jpg", "again"), r"two images have the name '00004'"),
@@ -282,14 +287,14 @@ IDENTITY = "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"
         ("posed_rgbd", write("depth_scale.txt", "0"), r"the value is not a valid scale"),
         ("posed_rgbd", write("depth_to_color.txt", "inf " + IDENTITY[2:]), r"not finite[\s\S]*depth_to_color.txt"),
         ("posed_rgbd", write("mesh.ply", "ply"), r"the mesh cannot be read"),
-        ("seven_scenes", lose("."), r"seq-01 is missing[\s\S]*seq-NN/frame-NNNNNN"),
+        ("seven_scenes", empty, r"seq-01 is missing[\s\S]*seq-NN/frame-NNNNNN"),
         ("seven_scenes", write("seq-12.zip", ""), r"seq-12 is missing[\s\S]*unpack seq-NN.zip"),
         ("seven_scenes", lose("seq-02/frame-000001.pose.txt"), r"1 files are missing: frame-000001.pose.txt"),
         ("seven_scenes", lose("seq-02/frame-000000.depth.png"), r"are missing[\s\S]*5 color.png, 4 depth.png, 5 pose"),
         ("seven_scenes", write("seq-01/frame-000002.pose.txt", "1 0 0 0"), r"4 x 4 numbers[\s\S]*found: 4"),
         ("seven_scenes", write("K_depth.txt", "500 0 320\n0 500 240\n0 0 1"), r"K_depth.txt belongs[\s\S]*\(320.5, "),
         ("tum_rgbd", lose("groundtruth.txt"), r"groundtruth.txt is missing[\s\S]*check rgb.txt"),
-        ("tum_rgbd", lose("."), r"rgb.txt is missing[\s\S]*depth.txt is missing[\s\S]*groundtruth.txt is missing"),
+        ("tum_rgbd", empty, r"rgb.txt is missing[\s\S]*depth.txt is missing[\s\S]*groundtruth.txt is missing"),
         ("tum_rgbd", lose("K.txt"), r"K.txt is missing[\s\S]*3 x 3"),
         ("tum_rgbd", edit("depth.txt", later), r"no colour image has a depth image within[\s\S]*found: 1405031"),
         ("tum_rgbd", edit("groundtruth.txt", later), r"no frame can be used[\s\S]*11 frames were lost"),

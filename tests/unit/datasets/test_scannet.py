@@ -329,7 +329,7 @@ def finer_mesh(raw: Path) -> None:
     ("damage", "message"),
     [
         (
-            lambda raw: shutil.rmtree(raw / SCAN),
+            lambda raw: (shutil.rmtree(raw / SCAN), (raw / SCAN).mkdir()),
             r"scene0042_01.sens is missing[\s\S]*download-scannet.py -o <folder> --id scene0042_01 --type .sens",
         ),
         (truncate, r"ends within frame 5 of 6"),
