@@ -187,19 +187,17 @@ def dense_frames(
     With ``fill``, frames without any depth are dropped, because inpainting requires known depths. Frames that are left
     out are added to ``dropped`` (name -> fraction of holes) or ``not_keyframes`` (name -> an overlap beyond the limit).
     """
-    keyframes = KeyframeSelection(settings["max_overlap"]) if settings.get("max_overlap", 1) < 1 else None
+    limit = settings.get("max_overlap", 1)
+    keyframes = KeyframeSelection(limit)
     for raw_frame in frames:
         frame, origin = prepare_frame(raw_frame, size, caster, settings.get("max_depth", MAX_DEPTH))
         holes = float(np.mean(origin == 0))
         if holes > settings["max_hole_fraction"] or (fill and holes == 1):
             dropped[frame.name] = round(holes, 4)
             continue
-        if keyframes is not None:
-            overlap = keyframes.overlap(frame.depth, frame.intrinsics, frame.pose)
-            if overlap > settings["max_overlap"]:
-                not_keyframes[frame.name] = round(overlap, 4)
-                continue
-            keyframes.add(frame.depth, frame.intrinsics, frame.pose)
+        view = frame.depth, frame.intrinsics, frame.pose
+        if limit < 1 and not _is_keyframe(keyframes, view, frame.name, limit, not_keyframes):
+            continue
         if fill and holes:
             frame.depth[:], origin[origin == 0] = inpaint_depth(frame.depth, frame.rgb), INPAINTED
         yield frame, origin
@@ -231,6 +229,25 @@ def prepare_frame(
     return replace(frame, rgb=rgb, depth=depth.astype(np.float32), intrinsics=intrinsics, depth_camera=None), origin
 
 
+def _is_keyframe(
+    keyframes: KeyframeSelection | SparseKeyframeSelection,
+    view: tuple[Any, ...],
+    name: str,
+    limit: float,
+    not_keyframes: dict[str, float],
+) -> bool:
+    """Add a frame to the keyframes, or to ``not_keyframes`` if its overlap with one of them exceeds the limit.
+
+    ``view`` are the arguments of ``keyframes.overlap``.
+    """
+    overlap = keyframes.overlap(*view)
+    if overlap > limit:
+        not_keyframes[name] = round(overlap, 4)
+        return False
+    keyframes.add(*view)
+    return True
+
+
 def sparse_frames(
     frames: Iterable[RawFrame], size: tuple[int, int], settings: Mapping[str, Any], not_keyframes: dict[str, float]
 ) -> Iterator[Prepared]:
@@ -241,12 +258,9 @@ def sparse_frames(
     nothing = np.zeros(size, np.float32), np.zeros(size, np.uint8)
     scale, limit, keyframes = settings.get("scale", 1.0), settings.get("max_overlap", 1), SparseKeyframeSelection()
     for frame in frames:
-        if limit < 1:
-            overlap = keyframes.overlap(frame.observations.track)
-            if overlap > limit:
-                not_keyframes[frame.name] = round(overlap, 4)
-                continue
-            keyframes.add(frame.observations.track)
+        view = (frame.observations.track,)
+        if limit < 1 and not _is_keyframe(keyframes, view, frame.name, limit, not_keyframes):
+            continue
         height, width = frame.rgb.shape[:2]
         pose = frame.pose.copy()
         pose[:3, 3] *= scale
