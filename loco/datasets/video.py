@@ -55,7 +55,8 @@ def extract_frames(video: Path, out: Path, per_second: float) -> int:
             written = 0
             for _, frames in groupby(_frames(capture, video.name), key=lambda frame: int(frame[0] * per_second / rate)):
                 number, image = max(frames, key=lambda frame: _sharpness(frame[1]))
-                cv2.imwrite(str(folder / f"{number:06}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+                encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+                (folder / f"{number:06}.jpg").write_bytes(encoded.tobytes())  # unlike `imwrite`, fails on a full disk
                 written += 1
             if written < MIN_IMAGES:
                 raise DataError(
