@@ -47,6 +47,7 @@ def write_database(
         pycolmap.import_images(temporary, images, camera, image_names=list(names))
         with pycolmap.Database.open(temporary) as database:
             numbers = {image.name: image for image in database.read_all_images()}
+            positions = {}
             for name in names:
                 if name not in numbers:
                     raise DataError(
@@ -55,15 +56,20 @@ def write_database(
                         remedy="remove it, or pass --several-cameras if several cameras took the images",
                     )
                 _require_size(database.read_camera(numbers[name].camera_id), images / name, folder, name)
-                database.write_keypoints(numbers[name].image_id, hloc.read_positions(folder / hloc.FEATURES, name))
+                positions[name] = hloc.read_positions(folder / hloc.FEATURES, name)
+                database.write_keypoints(numbers[name].image_id, positions[name])
             for (first, second), matched in zip(pairs, hloc.read_matches(folder / hloc.MATCHES, pairs), strict=True):
                 if len(matched):
-                    _write_matches(database, numbers[first], numbers[second], matched)
+                    pair = (numbers[first], numbers[second]), (positions[first], positions[second])
+                    _write_matches(database, *pair, matched)
             return int(database.num_inlier_matches())
 
 
 def _write_matches(
-    database: pycolmap.Database, first: pycolmap.Image, second: pycolmap.Image, matched: NDArray[np.uint32]
+    database: pycolmap.Database,
+    images: tuple[pycolmap.Image, pycolmap.Image],
+    positions: tuple[NDArray[np.float32], NDArray[np.float32]],
+    matched: NDArray[np.uint32],
 ) -> None:
     """Write the matches (m, 2) of two images, and their two-view geometry: a fundamental matrix, by RANSAC.
 
@@ -72,13 +78,12 @@ def _write_matches(
     """
     options = pycolmap.TwoViewGeometryOptions()
     options.ransac.random_seed = SEED
-    cameras = [database.read_camera(image.camera_id) for image in (first, second)]
-    for number, camera in enumerate(cameras, start=1):
-        camera.camera_id = number
-    positions = [database.read_keypoints(image.image_id)[:, :2].astype(np.float64) for image in (first, second)]
-    geometry = pycolmap.estimate_two_view_geometry(cameras[0], positions[0], cameras[1], positions[1], matched, options)
-    database.write_matches(first.image_id, second.image_id, matched)
-    database.write_two_view_geometry(first.image_id, second.image_id, geometry)
+    first, second = (database.read_camera(image.camera_id) for image in images)
+    first.camera_id, second.camera_id = 1, 2
+    geometry = pycolmap.estimate_two_view_geometry(first, positions[0], second, positions[1], matched, options)
+    numbers = [image.image_id for image in images]
+    database.write_matches(*numbers, matched)
+    database.write_two_view_geometry(*numbers, geometry)
 
 
 def _require_size(camera: pycolmap.Camera, image: Path, folder: Path, name: str) -> None:
