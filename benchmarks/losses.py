@@ -429,7 +429,9 @@ def main() -> None:
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="type of the features"
     )
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--csv", type=Path, default=Path("results/benchmarks/losses.csv"), help="default: %(default)s")
+    parser.add_argument(
+        "--csv", type=Path, help="default: losses.csv in results/benchmarks/, with --device loss_speed.csv"
+    )
     parser.add_argument("--plot", type=Path, help="SVG and PNG of this name (default: beside the CSV)")
     parser.add_argument("--quick", action="store_true", help="small sizes only")
     parser.add_argument(
@@ -443,6 +445,8 @@ def main() -> None:
     if options.task:
         print(json.dumps(measure(options.task)))
         return
+    # The rows with --device are appended to earlier ones, so they have a file of their own.
+    options.csv = options.csv or Path("results/benchmarks", "loss_speed.csv" if options.device else "losses.csv")
     if options.device:
         from benchmarks import loss_speed  # imports this module
 
