@@ -9,10 +9,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from importlib.util import cache_from_source
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -166,9 +170,16 @@ class _Module:
 
     path: Path
     statements: list[_Statement]
-    places: dict[str | None, set[int]]  # name -> indices of the statements that define it; None: without a name
     defined: frozenset[str]
     lazy: dict[str, set[str]]  # name -> modules that `__getattr__` may import; `_ALL` for any other name
+
+    @cached_property
+    def places(self) -> dict[str | None, set[int]]:
+        """Name -> indices of the statements that define it; None: those without a name."""
+        places: dict[str | None, set[int]] = {None: set()}
+        for k, statement in enumerate(self.statements):
+            places.setdefault(statement.name, set()).add(k)
+        return places
 
     def requested(self, name: str, only_imports: bool) -> set[int]:
         """Return the indices of the statements that a use of ``name`` requires.
@@ -199,8 +210,50 @@ class _Module:
 
 @cache
 def _read_module(path: Path) -> _Module:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
+    """Return the statements of a module.
+
+    They are stored beside Python's bytecode, as every run of the workflow requires those of about 200 modules, which
+    take longer to analyse than everything else that precedes the first job.
+    """
+    source = path.read_bytes()
     package = _module_name(path.parent) if path.is_relative_to(PACKAGE) else ""
+    key = hashlib.sha256(repr((_ANALYSIS, package, path.name, source)).encode()).hexdigest()
+    stored = Path(cache_from_source(str(path))).with_suffix(".fingerprint")
+    with suppress(OSError, ValueError, TypeError, KeyError):  # absent, damaged, or of another program
+        return _load_module(path, key, json.loads(stored.read_bytes()))
+    module = _analyse(path, source, package)
+    if not module.lazy:  # these depend on which files exist
+        _store_module(stored, key, module)
+    return module
+
+
+_ANALYSIS = file_fingerprint(__file__)
+
+
+def _load_module(path: Path, key: str, document: Any) -> _Module:
+    if document["key"] != key:
+        raise ValueError
+    statements = [
+        _Statement(name, digest, frozenset(names), tuple((module, origin) for module, origin in imports))
+        for name, digest, names, imports in document["statements"]
+    ]
+    return _Module(path, statements, frozenset(document["defined"]), lazy={})
+
+
+def _store_module(file: Path, key: str, module: _Module) -> None:
+    """Write the file if bytecode may be written, and the folder can be."""
+    statements = [(s.name, s.digest, sorted(s.names), s.imports) for s in module.statements]
+    document = {"key": key, "statements": statements, "defined": sorted(module.defined)}
+    if not sys.dont_write_bytecode:
+        unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+        with suppress(OSError):
+            file.parent.mkdir(exist_ok=True)
+            unfinished.write_text(json.dumps(document), encoding="utf-8")
+            unfinished.replace(file)
+
+
+def _analyse(path: Path, source: bytes, package: str) -> _Module:
+    tree = ast.parse(source, filename=str(path))
     texts, exceptions = _message_texts(tree), _exception_names(tree)
     written = []
     for node in _statements_with_effect(tree.body):
@@ -223,10 +276,7 @@ def _read_module(path: Path) -> _Module:
             _Statement(bound if used else None, _digest([module, name, bound]), imports=((module, name),))
         )
         defined.add(bound)
-    places: dict[str | None, set[int]] = {None: set()}
-    for k, statement in enumerate(statements):
-        places.setdefault(statement.name, set()).add(k)
-    return _Module(path, statements, places, frozenset(defined), _lazy_modules(tree, package))
+    return _Module(path, statements, frozenset(defined), _lazy_modules(tree, package))
 
 
 def _digest(parts: Iterable[str]) -> str:

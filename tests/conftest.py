@@ -1,7 +1,8 @@
-"""Limit all tests, and the processes that they start, to one thread.
+"""Limit all tests, and the processes that they start, to one thread, and let them store bytecode.
 
 `make test` runs two workers. If each of them had a thread per core, which is the default of the libraries, threads
-would mostly wait for each other: a test of many small tensors would take ten times as long.
+would mostly wait for each other: a test of many small tensors would take ten times as long. The tests start hundreds of
+processes; without stored bytecode, each of them would compile the package again.
 """
 
 import os
@@ -11,3 +12,4 @@ from loco.logs import THREADS
 os.environ |= dict.fromkeys(THREADS, "1")  # set before torch, numpy and OpenCV are imported
 # Jobs of the workflow set their number of threads themselves; with `passive`, waiting threads sleep.
 os.environ["OMP_WAIT_POLICY"] = "passive"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

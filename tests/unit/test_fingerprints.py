@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import itertools
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -427,6 +429,57 @@ def test_does_not_depend_on_the_folder_or_the_order_of_entries(
     package.root = package.root.rename(package.root.with_name("elsewhere"))
     monkeypatch.setattr(fingerprints, "PACKAGE", package.root / "loco")
     assert package.fingerprint("script.py", "loco/unrelated.py") == before
+
+
+@pytest.fixture
+def stored(package: Package, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file in which the statements of `loco/area.py` are stored."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    package.fingerprint()
+    (path,) = (package.root / "loco/__pycache__").glob("area.*.fingerprint")
+    return path
+
+
+def test_stored_statements_are_read_instead_of_the_source(
+    package: Package, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = package.fingerprint()
+    monkeypatch.setattr(ast, "parse", lambda *_, **__: pytest.fail("the source was analysed again"))
+    assert package.fingerprint() == expected
+
+
+def test_a_change_with_the_same_size_and_time_is_noticed(package: Package, stored: Path) -> None:
+    expected, source = package.fingerprint(), package.root / "loco/area.py"
+    before = source.stat()
+    package.edit("loco/area.py", "radius**2", "radius**3")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert package.fingerprint() != expected
+    package.edit("loco/area.py", "radius**3", "radius**2")
+    assert package.fingerprint() == expected
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff", b"[]", b"{}", b'{"key": 1}', None])
+def test_a_damaged_store_is_made_again(package: Package, stored: Path, damaged: bytes | None) -> None:
+    expected, whole = package.fingerprint(), stored.read_bytes()
+    if damaged is None:  # the right key, statements of another form
+        damaged = json.dumps(json.loads(whole) | {"statements": [["name"]]}).encode()
+    stored.write_bytes(damaged)
+    assert package.fingerprint() == expected
+    assert stored.read_bytes() == whole
+
+
+def test_nothing_is_stored_where_python_stores_no_bytecode(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    package.fingerprint()
+    assert not list(package.root.rglob("*.fingerprint"))
+
+
+def test_a_store_that_cannot_be_written_changes_nothing(package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (package.root / "loco/__pycache__").write_text("a file in place of the folder")
+    expected = package.fingerprint()
+    (package.root / "loco/__pycache__").unlink()
+    assert package.fingerprint() == expected
 
 
 def test_a_file_that_is_not_python_is_named(package: Package) -> None:
