@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -106,8 +105,10 @@ def test_tables_are_those_of_a_run_on_a_storage_provider(
 def test_two_nodes_train_as_one(run: World, cluster: Cluster) -> None:
     one, two = (load_file(run.directory / model_of(name)) for name in ("one_node", "two_nodes"))
     assert one.keys() == two.keys()
-    # A rank has one CPU thread on one node and two on two, so sums are rounded differently.
-    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one)
+    # A rank has one CPU thread on one node and two on two, so sums are rounded differently. Adam normalises gradients,
+    # so a weight whose gradient is nearly 0 may differ by a learning rate (1e-3) per step, but not weights on average.
+    differences = {name: (one[name].double() - two[name].double()).abs().mean().item() for name in one}
+    assert max(differences.values()) < 1e-6
     jobs = {name: cluster.jobs_of(f"rule_train_wildcards_tiny_{name}")[-1] for name in ("one_node", "two_nodes")}
     assert {name: (job["NumNodes"], job["TresPerJob"]) for name, job in jobs.items()} == {
         "one_node": ("1", "gres:gpu:2"),
