@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks import losses
 from loco.losses import ExactSmoothAP, InfoNCE
-from loco.losses.exact import TiledPairs
+from loco.losses.tiled import TiledPairs
 
 WARM_UP, RUNS = 3, 20
 ROWS = 1024  # of the pair matrix, that the sigmoid loss stores at a time
@@ -38,7 +38,7 @@ class PlainExact(ExactSmoothAP):
     """The exact loss by PyTorch operations, on any device."""
 
     def pairs(self, patches: Any) -> TiledPairs:
-        return TiledPairs(self._tiling(patches))
+        return self.tiled_pairs(patches)
 
 
 def forward(loss: str, features: Tensor, points: Tensor, kappa: float) -> Callable[[], Tensor]:

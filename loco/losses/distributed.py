@@ -2,7 +2,9 @@
 
 Each rank has some of the patches. :func:`gather_patches` returns all of them on every rank (all-gather), so that a loss
 over pairs includes the pairs between ranks. Every rank computes the loss of the whole batch. In the backward pass, the
-gradients of a patch are summed over the ranks (reduce-scatter) on the rank from which it came.
+gradients of a patch are summed over the ranks (reduce-scatter) on the rank from which it came. Where the features of
+all ranks do not fit into the memory of one, :class:`Shift` passes those of one rank at a time to the next
+(:mod:`loco.losses.ring`).
 
 The gradient is therefore that of the sum of the losses of all W ranks. Distributed training divides by W:
 ``DistributedDataParallel`` averages gradients over the ranks. The network then gets the gradient of the loss of the
@@ -11,7 +13,7 @@ whole batch.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, distributed
@@ -20,6 +22,7 @@ from loco.losses.first_order import first_order
 from loco.losses.patches import Patches
 
 Group: TypeAlias = "distributed.ProcessGroup | None"
+Exchange: TypeAlias = Literal["gather", "ring"]
 
 
 def rank_and_world_size(group: Group) -> tuple[int, int]:
@@ -31,32 +34,63 @@ def gather_patches(patches: Patches, group: Group) -> tuple[Patches, slice]:
     """Return the patches of all ranks, in the order of the ranks, and the slice of this rank's patches."""
     if group is None:
         return patches, slice(None)
-    rank, world_size = rank_and_world_size(group)
-    count = torch.tensor([len(patches.features)], device=patches.features.device)
-    gathered = [torch.empty_like(count) for _ in range(world_size)]
-    distributed.all_gather(gathered, count, group)
-    counts = [int(number) for number in gathered]
+    counts = gather_counts(patches.features, group)
+    rank, _ = rank_and_world_size(group)
     first = sum(counts[:rank])
     features = _Gather.apply(patches.features, counts, group)
-    others = (_gather(part, counts, group) for part in patches[1:])
+    others = (gather_rows(part, counts, group) for part in patches[1:])
     return type(patches)(features, *others), slice(first, first + counts[rank])
 
 
-def all_reduce(tensor: Tensor, group: Group) -> Tensor:
-    """Sum ``tensor`` over the ranks in place (all-reduce), and return it."""
-    if group is not None:
-        distributed.all_reduce(tensor, group=group)
-    return tensor
+def gather_counts(rows: Tensor, group: Group) -> list[int]:
+    """Return the number of rows of each rank."""
+    count = torch.tensor([len(rows)], device=rows.device)
+    gathered = [torch.empty_like(count) for _ in range(distributed.get_world_size(group))]
+    distributed.all_gather(gathered, count, group)
+    return [int(number) for number in gathered]
 
 
-def _gather(part: Tensor, counts: list[int], group: Group) -> Tensor:
-    padded = _padded(part, max(counts))
-    parts = [torch.empty_like(padded) for _ in counts]
-    distributed.all_gather(parts, padded, group)
+def gather_rows(rows: Tensor, counts: list[int], group: Group) -> Tensor:
+    """Return the rows of all ranks, in the order of the ranks."""
+    sent = padded(rows, max(counts))
+    parts = [torch.empty_like(sent) for _ in counts]
+    distributed.all_gather(parts, sent, group)
     return torch.cat([part[:count] for part, count in zip(parts, counts)])
 
 
-def _padded(part: Tensor, rows: int) -> Tensor:
+def all_reduce(tensor: Tensor, group: Group, operation: Any = distributed.ReduceOp.SUM) -> Tensor:
+    """Reduce ``tensor`` over the ranks in place (all-reduce), by default to the sum, and return it."""
+    if group is not None:
+        distributed.all_reduce(tensor, operation, group=group)
+    return tensor
+
+
+class Shift:
+    """A transfer that has started: to the rank ``by`` places ahead, and from the rank as many places behind.
+
+    All ranks start their transfers in the same order, with tensors of one shape and dtype. The sent tensor may be read
+    but not changed until :meth:`wait` returns.
+    """
+
+    def __init__(self, sent: Tensor, by: int, group: Group) -> None:
+        rank, world_size = rank_and_world_size(group)
+        ahead, behind = ((rank + places) % world_size for places in (by, -by))
+        self.received = torch.empty_like(sent)
+        self._works = distributed.batch_isend_irecv(
+            [
+                distributed.P2POp(distributed.isend, sent, group=group, group_peer=ahead),
+                distributed.P2POp(distributed.irecv, self.received, group=group, group_peer=behind),
+            ]
+        )
+
+    def wait(self) -> Tensor:
+        """Return the received tensor."""
+        for work in self._works:
+            work.wait()
+        return self.received
+
+
+def padded(part: Tensor, rows: int) -> Tensor:
     """Pad ``part`` with zero rows to the number of rows that every rank sends."""
     return torch.cat([part, part.new_zeros(rows - len(part), *part.shape[1:])])
 
@@ -67,12 +101,12 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int], group: Group) -> Tensor:
         ctx.counts, ctx.group = counts, group
-        return _gather(rows, counts, group)
+        return gather_rows(rows, counts, group)
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        parts = [_padded(part, max(ctx.counts)) for part in grad.split(ctx.counts)]
+        parts = [padded(part, max(ctx.counts)) for part in grad.split(ctx.counts)]
         local = torch.empty_like(parts[0])
         distributed.reduce_scatter(local, parts, group=ctx.group)
         return local[: ctx.counts[distributed.get_rank(ctx.group)]], None, None

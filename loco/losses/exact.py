@@ -14,21 +14,22 @@ Linear binning has an error of second order in (bin width / tau), which is bound
 :data:`loco.losses.histograms.BINS_PER_TAU` (docs/losses.md). Several scales differ only in the tables: they share both
 passes. The blocks are distributed over the ranks, and the histograms are summed (all-reduce).
 
-The passes are implemented twice: by PyTorch operations on large tiles (:class:`TiledPairs`), the reference, and by
-fused kernels for GPUs (:class:`loco.losses.kernels.FusedPairs`).
+The passes are implemented twice: by PyTorch operations on large tiles (:class:`loco.losses.tiled.TiledPairs`), the
+reference, and by fused kernels for GPUs (:class:`loco.losses.kernels.FusedPairs`). :class:`loco.losses.ring.RingPairs`
+are the tiles of ranks that do not gather their features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from loco.losses import histograms
-from loco.losses.distributed import Group, all_reduce
+from loco.losses.distributed import Exchange, Group, all_reduce, rank_and_world_size
 from loco.losses.first_order import first_order
 from loco.losses.histograms import Grid
 from loco.losses.inputs import wide_type
@@ -36,7 +37,9 @@ from loco.losses.log import Log
 from loco.losses.pairs import AllPairsLoss, Ranking, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.per_query import QueryMeanAP, query_precision
+from loco.losses.ring import RingPairs
 from loco.losses.stochastic import StochasticLoss, sample_rows
+from loco.losses.tiled import Pairs, TiledPairs, multiply
 from loco.losses.tiles import Classes, Tiling
 
 
@@ -66,6 +69,7 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         weights: Sequence[float] | None = None,
         queries: int | None = None,
         seed: int = 0,
+        exchange: Exchange = "gather",
     ) -> None:
         """
         Args:
@@ -76,16 +80,28 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
                 are skipped. A query ranks all its pairs, so the mean AP of the drawn queries is an unbiased estimate of
                 that of all queries. The log counts the pairs of the drawn queries. None for all patches.
             seed: seed of the draws.
+            exchange: how the ranks of ``group`` exchange their features. ``gather``: each rank gets all features and
+                their gradient. ``ring``: each rank keeps its own, and those of one other rank at a time visit it
+                (:mod:`loco.losses.ring`), for batches whose features do not fit into the memory of one rank; with
+                ``ranking="batch"`` and PyTorch operations only. Both give the same loss up to rounding.
 
         Raises:
-            ValueError: as in the base class; fewer than one query, or ``queries`` with ``ranking="batch"``.
+            ValueError: as in the base class; fewer than one query, or ``queries`` with ``ranking="batch"``; an unknown
+                exchange, or ``exchange="ring"`` with ``ranking="query"``.
         """
         super().__init__(
             rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights, seed=seed
         )
         if queries is not None and (ranking != "query" or queries < 1):
             raise ValueError(f"queries must be at least 1, with ranking='query'; found {queries} with {ranking!r}")
-        self.tile, self.queries = tile, queries
+        if exchange not in get_args(Exchange):
+            raise ValueError(f"the exchange must be one of {', '.join(get_args(Exchange))}, found {exchange!r}")
+        if exchange == "ring" and ranking != "batch":
+            raise ValueError(
+                f"exchange='ring' is implemented for ranking='batch' only, found ranking={ranking!r}: "
+                "set exchange='gather'"
+            )
+        self.tile, self.queries, self.exchange = tile, queries, exchange
         self.takes_half = ranking == "batch"
         self.classes = Classes(self.scales, same_image)
 
@@ -106,31 +122,32 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         return mean_of_scales(self.scales, self.weights, *found)
 
     def precision(self, patches: Patches) -> Tensor:
-        tiling, features = self._tiling(patches), patches.features
         if self.ranking == "query":
-            return query_precision(self, tiling, features)
-        features, dtype = features[tiling.order], wide_type(features)
-        scales = list(zip(self.weights, self.tables(TiledPairs(tiling), features)))
+            return query_precision(self, self._tiling(patches), patches.features)
+        pairs = self.tiled_pairs(patches)
+        features, dtype = patches.features[pairs.order], wide_type(patches.features)
+        scales = list(zip(self.weights, self.tables(pairs, features)))
         weighted_ap = torch.stack([v * table.weighted_ap for v, table in scales]).sum(dim=0)
         weights = torch.stack([v * table.weight.expand_as(table.ap) for v, table in scales]).sum(dim=0)
-        ap, weight = (histograms.Lookup(tiling, self.grid, values, dtype) for values in (weighted_ap, weights))
-        sums = torch.zeros(2, len(features), dtype=dtype, device=features.device)
-        for block in tiling.blocks(self.classes.positive_within):
-            scores = multiply(features[block.i], features[block.j].T)
+        ap, weight = (histograms.Lookup(pairs.tiling, self.grid, values, dtype) for values in (weighted_ap, weights))
+        sums = torch.zeros(2, len(pairs.tiling.order), dtype=dtype, device=features.device)
+        for block, (f_i,), (f_j,) in pairs.blocks(self.classes.positive_within, features):
+            scores = multiply(f_i, f_j.T)
             for total, lookup in zip(sums, (ap, weight)):
                 values = lookup.read(block, scores.clone())
                 total[block.i] += values.sum(dim=1)
                 total[block.j] += values.sum(dim=0)
-        weighted_ap, weights = all_reduce(sums, self.group)
+        weighted_ap, weights = all_reduce(sums, self.group)[:, pairs.rows]
         precision = torch.empty_like(weights)
-        precision[tiling.order] = weighted_ap / weights
+        precision[pairs.order] = weighted_ap / weights
         return precision
 
     def pairs(self, patches: Patches) -> Pairs:
         """Return the pairs of a batch: with the fused kernels if they are supported, else with PyTorch operations."""
         features = patches.features
         if (
-            features.is_cuda
+            not self._in_ring
+            and features.is_cuda
             and features.dtype != torch.float64
             and len(features)
             and self.tiling_type is Tiling
@@ -140,6 +157,12 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
             from loco.losses.kernels import FusedPairs  # requires Triton
 
             return FusedPairs(patches, self.classes, self.group)
+        return self.tiled_pairs(patches)
+
+    def tiled_pairs(self, patches: Patches) -> TiledPairs:
+        """Return the pairs of a batch, with PyTorch operations; of features that visit each rank, with ``ring``."""
+        if self._in_ring:
+            return RingPairs(patches, self.classes, self._tile(patches), self.group)
         return TiledPairs(self._tiling(patches))
 
     def tables(self, pairs: Pairs, features: Tensor) -> list[Tables]:
@@ -152,48 +175,14 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         return [Tables(scores, *each, self.grid, self.tau, self.ratio) for each in zip(positive, negative)]
 
     def _tiling(self, patches: Patches) -> Tiling:
-        tile = self.tile or (2048 if patches.features.is_cuda else 512)
-        return self.tiling_type(patches, self.classes, tile, self.group)
+        return self.tiling_type(patches, self.classes, self._tile(patches), self.group)
 
-
-class Pairs(Protocol):
-    """The pairs of a batch on this rank, which both passes visit."""
+    def _tile(self, patches: Patches) -> int:
+        return self.tile or (2048 if patches.features.is_cuda else 512)
 
     @property
-    def order(self) -> Tensor:
-        """The patches in the order in which the passes take their features, (n,) int64."""
-
-    def histograms(self, features: Tensor, grid: Grid) -> Tensor:
-        """Return the histograms of the scores of each class (classes, bins) float64, from features (n, d)."""
-
-    def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
-        """Return the gradient (n, d), in the wide type, from the slope of a pair of each class (classes, bins).
-
-        Slopes are at most 1 in size, because half precision cannot represent 1e-8.
-        """
-
-
-class TiledPairs:
-    """:class:`Pairs` by PyTorch operations on large tiles."""
-
-    def __init__(self, tiling: Tiling) -> None:
-        self.tiling, self.order, self.reach = tiling, tiling.order, tiling.radii[-1]
-
-    def histograms(self, features: Tensor, grid: Grid) -> Tensor:
-        binning = histograms.Binning(self.tiling, grid, self.tiling.pair_classes.number)
-        for block in self.tiling.blocks(self.reach):
-            binning.add(block, multiply(features[block.i], features[block.j].T))
-        return binning.histograms()
-
-    def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
-        lookup = histograms.Lookup(self.tiling, grid, slopes, product_type(features))
-        out = torch.zeros_like(features, dtype=wide_type(features))
-        for block in self.tiling.blocks(self.reach):
-            f_i, f_j = features[block.i], features[block.j]
-            weight = lookup.read(block, multiply(f_i, f_j.T))
-            multiply(weight, f_j, add_to=out[block.i])
-            multiply(weight.T, f_i, add_to=out[block.j])
-        return out
+    def _in_ring(self) -> bool:
+        return self.exchange == "ring" and rank_and_world_size(self.group)[1] > 1
 
 
 class _MeanAP(torch.autograd.Function):
@@ -277,21 +266,6 @@ class Tables:
         as_ranked = as_ranked + self.ap_by_r_n * _correlate(self.negatives, self.sigmoid_slope)
         slopes = self.weight * (as_positive + as_ranked) + self.negative_weight * as_negative
         return -slopes / self.total_weight
-
-
-def product_type(factor: Tensor) -> torch.dtype:
-    """Return the dtype of products: half precision on a GPU, which accumulates in float32; otherwise the wide type."""
-    return factor.dtype if factor.is_cuda else wide_type(factor)
-
-
-def multiply(a: Tensor, b: Tensor, add_to: Tensor | None = None) -> Tensor:
-    """Return a @ b, in float32 at least, for factors of any dtype; or add it to a tensor in place."""
-    kind = product_type(a)
-    if kind != wide_type(a):
-        product = torch.mm(a, b, out_dtype=torch.float32)
-        return product if add_to is None else add_to.add_(product)
-    a, b = a.to(kind), b.to(kind)
-    return a @ b if add_to is None else add_to.addmm_(a, b)
 
 
 def _correlate(histogram: Tensor, kernel: Tensor) -> Tensor:

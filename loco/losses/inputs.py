@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed import ReduceOp
+from torch.nn.functional import pad
 
-from loco.losses.distributed import Group, rank_and_world_size
+from loco.losses.distributed import Group, all_reduce, rank_and_world_size
 from loco.losses.patches import Patches
 
 MIN_NORM = 1e-12  # rows with a smaller norm count as zero, as in torch.nn.functional.normalize
@@ -120,27 +122,31 @@ def _ids(name: str, ids: Tensor, shape: torch.Size) -> Tensor:
     return integers.view(-1, *[1] * (len(shape) - ids.ndim), *ids.shape[1:]).expand(shape).flatten()
 
 
-def normalise_rows(features: Tensor) -> tuple[Tensor, bool]:
+def normalise_rows(features: Tensor, group: Group = None) -> tuple[Tensor, bool]:
     """L2-normalise the rows of a matrix, differentiably.
 
     Args:
         features: (n, d), float32 or float64.
+        group: ranks that each pass a part of the rows; None if all rows are passed.
 
     Returns:
-        The L2-normalised rows (n, d), and whether all are finite. A row of zeros (norm below :data:`MIN_NORM`)
-        stays zero, with similarity 0 to every row and gradient 0.
+        The L2-normalised rows (n, d), and whether all, on all ranks, are finite. A row of zeros (norm below
+        :data:`MIN_NORM`) stays zero, with similarity 0 to every row and gradient 0.
     """
     norm = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return features / norm.masked_fill(norm < MIN_NORM, torch.inf), bool(norm.isfinite().all())
+    is_finite = all_reduce(norm.isfinite().all().int(), group, ReduceOp.MIN)
+    return features / norm.masked_fill(norm < MIN_NORM, torch.inf), bool(is_finite)
 
 
-def require_normalised_rows(features: Tensor) -> bool:
+def require_normalised_rows(features: Tensor, group: Group = None) -> bool:
     """Check that rows are L2-normalised, as by :func:`torch.nn.functional.normalize`: with norm 1, or zero.
 
     Norms may differ from 1 by 1e-4, in addition to the rounding of the dtype (bfloat16: 0.004).
 
     Args:
         features: (n, d), of any floating-point dtype.
+        group: ranks that each pass a part of the rows, and all raise an error for a row of one; None if all rows are
+            passed.
 
     Returns:
         Whether all rows are finite; no error is raised for other rows.
@@ -149,18 +155,18 @@ def require_normalised_rows(features: Tensor) -> bool:
         ValueError: a row has another norm.
     """
     norm = torch.linalg.vector_norm(features.detach(), dim=1, dtype=wide_type(features))
-    off = (norm - 1).abs().masked_fill_(norm == 0, 0).nan_to_num(0, 0)
-    if not len(off):
-        return True
-    worst, is_finite = torch.stack([off.max(), norm.isfinite().all().to(off)]).tolist()  # one synchronisation
+    # The row that is added is within the tolerance, and there is none without patches.
+    off = pad((norm - 1).masked_fill_(norm == 0, 0).nan_to_num(0, 0, 0), (0, 1))
+    numbers = torch.stack([off.max(), -off.min(), norm.isfinite().logical_not().any().to(off)])
+    too_long, too_short, not_finite = all_reduce(numbers, group, ReduceOp.MAX).tolist()  # one synchronisation
     tolerance = _NORM_TOLERANCE + torch.finfo(features.dtype).eps / 2
-    if worst > tolerance:
-        found = float(norm[off.argmax()])
+    if max(too_long, too_short) > tolerance:
+        found = 1 + too_long if too_long > too_short else 1 - too_short
         raise ValueError(
             f"with normalise=False, the rows of the features must have an L2 norm of 1 within {tolerance:.1g}; found "
             f"a row with norm {found:.6g}: apply torch.nn.functional.normalize, or set normalise=True"
         )
-    return bool(is_finite)
+    return not not_finite
 
 
 def wide_type(features: Tensor) -> torch.dtype:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from loco.losses.distributed import Group, gather_patches
+from loco.losses.distributed import Exchange, Group, gather_patches
 from loco.losses.inputs import Selection, normalise_rows, require_normalised_rows, select, wide_type
 from loco.losses.log import Log
 from loco.losses.patches import Patches
@@ -46,6 +46,7 @@ class RankingLoss(torch.nn.Module):
     takes_tau = True  # whether the loss has a temperature
     takes_transforms = False  # whether torch.func (except vmap) and forward-mode derivatives are supported
     smallest_tau = 0.0  # limited by the memory of the loss
+    exchange: Exchange = "gather"  # how the ranks of a group exchange their features
 
     rho: float | list[float]  # lists if they were passed as such
     kappa: float | list[float]
@@ -158,14 +159,18 @@ class RankingLoss(torch.nn.Module):
     def _batch(
         self, features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
     ) -> tuple[Patches, bool, Selection, slice]:
-        """Return the patches of the batch, whether their features are finite, those of this rank, and their rows."""
+        """Return the patches of the batch, whether their features are finite, those of this rank, and their rows.
+
+        With ``exchange="ring"``, the patches are those of this rank.
+        """
+        gathering, checking = (self.group, None) if self.exchange == "gather" else (None, self.group)
         selection = select(features, points, scene_ids, valid, image_ids, self.group)
-        patches, local_rows = gather_patches(selection.patches, self.group)
+        patches, local_rows = gather_patches(selection.patches, gathering)
         rows, narrow = patches.features, self.takes_half and features.is_cuda
         if self.normalise:
-            rows, is_finite = normalise_rows(rows.to(wide_type(rows)))
+            rows, is_finite = normalise_rows(rows.to(wide_type(rows)), checking)
         else:
-            is_finite = require_normalised_rows(rows)
+            is_finite = require_normalised_rows(rows, checking)
         rows = rows.to(features.dtype if narrow else wide_type(features))
         return patches._replace(features=rows), is_finite, selection, local_rows
 

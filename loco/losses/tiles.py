@@ -7,7 +7,7 @@ are ignored; for most others, the bounding boxes determine a common class of all
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -78,15 +78,18 @@ class Tiling:
 
     def blocks(self, reach: float) -> Iterator[Block]:
         """Yield the blocks of this rank that contain pairs up to a distance of ``reach``."""
-        count = 0
-        for a in range(len(self.slices)):
-            low, high, scenes = self.low[a:], self.high[a:], self.scenes[a:]
-            nearest = np.linalg.norm(np.maximum(0, np.maximum(low[0] - high, low - high[0])), axis=1)
-            farthest = np.linalg.norm(np.maximum(high - low[0], high[0] - low), axis=1)
-            for k in np.flatnonzero(self._forms_pairs(scenes[0], scenes) & (nearest <= reach)):
-                if count % self.world_size == self.rank:
-                    yield Block(self.slices[a], self.slices[a + k], float(nearest[k]), float(farthest[k]))
-                count += 1
+        tiles = range(len(self.slices))
+        return islice(self.blocks_between(tiles, tiles, reach), self.rank, None, self.world_size)
+
+    def blocks_between(self, rows: range, columns: range, reach: float) -> Iterator[Block]:
+        """Yield the blocks of these tiles, on and above the diagonal, that contain pairs up to ``reach``."""
+        for a in rows:
+            first = max(a, columns.start)
+            low, high, scenes = (part[first : columns.stop] for part in (self.low, self.high, self.scenes))
+            nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low[a] - high, low - self.high[a])), axis=1)
+            farthest = np.linalg.norm(np.maximum(high - self.low[a], self.high[a] - low), axis=1)
+            for k in np.flatnonzero(self._forms_pairs(self.scenes[a], scenes) & (nearest <= reach)):
+                yield Block(self.slices[a], self.slices[first + k], float(nearest[k]), float(farthest[k]))
 
     def strips(self, reach: float) -> Iterator[list[Block]]:
         """Yield this rank's rows of each tile, with all columns with which they form pairs within ``reach``.
