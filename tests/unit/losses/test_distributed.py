@@ -13,8 +13,10 @@ from loco.losses.inputs import select
 from tests.unit.losses.batches import KAPPA, RHO, patches, temperature, value_and_gradient
 from tests.unit.processes import run_together
 
+EXACT = {"rho": [0.2, 0.5], "kappa": [0.5, 1.5], "same_image": 0.4, "tile": 16}
 CRITERIA = {
-    "exact": {"rho": [0.2, 0.5], "kappa": [0.5, 1.5], "same_image": 0.4, "tile": 16},
+    "exact": EXACT,
+    "ring": {"name": "exact", **EXACT, "exchange": "ring"},
     "dense": {"rho": RHO, "kappa": KAPPA},
     "sampled": {"rho": RHO, "kappa": KAPPA, "anchors": 8, "max_positives": 10, "max_negatives": 20},
     "info_nce": {"rho": RHO, "kappa": KAPPA, "queries": 40},
@@ -24,6 +26,7 @@ CRITERIA = {
     "per query": {"name": "exact", "rho": [0.2, 0.5], "kappa": [0.5, 1.5], "ranking": "query", "tile": 16},
     "drawn queries": {"name": "exact", "rho": RHO, "kappa": KAPPA, "ranking": "query", "queries": 70, "tile": 16},
 }
+EXCHANGES = ["exact", "ring"]  # the forms of the exact loss that exchange features in different ways
 SHARES = {2: [90, 30], 3: [50, 0, 70]}  # patches per rank
 
 
@@ -37,16 +40,29 @@ def work(process: int, shares: list[int]) -> dict:
     group = distributed.group.WORLD
     batch = [part.split(shares)[process] for part in patches(sum(shares), scenes=2)]
     found = {name: value_and_gradient(criterion(name, group), *batch) for name in CRITERIA}
-    found["precision"] = criterion("exact", group).patch_precision(*batch)
     found["anonymous"] = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05, group=group), *batch[:4])
-    found["nothing"] = value_and_gradient(ExactSmoothAP(1e-9, 1e-8, 0.05, group=group), *batch)
     found["lost"] = {name: value_and_gradient(criterion(name, group), *lose(batch, process == 0)) for name in CRITERIA}
-    found["broken"] = value_and_gradient(criterion("exact", group), *lose(batch, process == 0, of_features=True))
-    found["network"] = network_gradient(DistributedDataParallel(network()), criterion("exact", group), batch)
+    return found | {(part, name): result for name in EXCHANGES for part, result in more(name, process, batch).items()}
+
+
+def more(name: str, process: int, batch: list[torch.Tensor]) -> dict:
+    """Return the results of more calls of one form of the exact loss on one rank."""
+    group = distributed.group.WORLD
+    found = {"precision": criterion(name, group).patch_precision(*batch)}
+    nowhere = ExactSmoothAP(1e-9, 1e-8, 0.05, group=group, exchange=criterion(name).exchange)
+    found["nothing"] = value_and_gradient(nowhere, *batch)
+    found["broken"] = value_and_gradient(criterion(name, group), *lose(batch, process == 0, of_features=True))
+    found["network"] = network_gradient(DistributedDataParallel(network()), criterion(name, group), batch)
     # One rank scales its loss: its features receive the gradient of the sum.
     features = batch[0].clone().requires_grad_()
-    (criterion("exact", group)(features, *batch[1:])[0] * (process + 1)).backward()
+    (criterion(name, group)(features, *batch[1:])[0] * (process + 1)).backward()
     found["scaled"] = features.grad
+    unnormalised = criterion(name, group)
+    unnormalised.normalise = False
+    try:
+        unnormalised(batch[0] * (3 if process == 0 else 1), *batch[1:])
+    except ValueError as error:
+        found["error"] = str(error)
     return found
 
 
@@ -106,38 +122,48 @@ class TestTogether:
         assert alone[2]["positives"] > 10
         assert_same([process["lost"][name] for process in self.found], alone)
 
-    def test_features_that_are_not_finite_on_one_process(self):
+    @pytest.mark.parametrize("name", EXCHANGES)
+    def test_features_that_are_not_finite_on_one_process(self, name):
         shares = self.batch[3].split(SHARES[len(self.found)])
         for process, valid in zip(self.found, shares):
-            loss, gradient, _ = process["broken"]
+            loss, gradient, _ = process["broken", name]
             assert loss.isnan()
             assert gradient[valid].isnan().all()
             assert (gradient[~valid] == 0).all()
+
+    @pytest.mark.parametrize("name", EXCHANGES)
+    def test_rows_that_are_not_normalised_on_one_process_are_an_error_on_all(self, name):
+        for process in self.found:
+            assert "a row with norm 3:" in process["error", name]
 
     def test_images_without_a_number_are_different_ones(self):
         alone = value_and_gradient(ExactSmoothAP(RHO, KAPPA, 0.05), *self.batch[:4])
         assert_same([process["anonymous"] for process in self.found], alone)
 
-    def test_without_a_positive_pair_all_are_zero(self):
+    @pytest.mark.parametrize("name", EXCHANGES)
+    def test_without_a_positive_pair_all_are_zero(self, name):
         for process in self.found:
-            loss, gradient, log = process["nothing"]
+            loss, gradient, log = process["nothing", name]
             assert loss == 0
             assert (gradient == 0).all()
             assert log["positives"] == 0
 
-    def test_patch_precision_is_told_to_the_process_of_the_patch(self):
+    @pytest.mark.parametrize("name", EXCHANGES)
+    def test_patch_precision_is_told_to_the_process_of_the_patch(self, name):
         alone = criterion("exact").patch_precision(*self.batch)
-        together = torch.cat([process["precision"] for process in self.found])
+        together = torch.cat([process["precision", name] for process in self.found])
         torch.testing.assert_close(together, alone, equal_nan=True)
 
-    def test_a_network_gets_the_gradient_of_the_loss(self):
+    @pytest.mark.parametrize("name", EXCHANGES)
+    def test_a_network_gets_the_gradient_of_the_loss(self, name):
         alone = network_gradient(network(), criterion("exact"), self.batch)
         for process in self.found:
-            torch.testing.assert_close(process["network"], alone)
+            torch.testing.assert_close(process["network", name], alone)
 
-    def test_losses_scaled_apart_add_up(self):
+    @pytest.mark.parametrize("name", EXCHANGES)
+    def test_losses_scaled_apart_add_up(self, name):
         _, gradient, _ = value_and_gradient(criterion("exact"), *self.batch)
-        together = torch.cat([process["scaled"] for process in self.found])
+        together = torch.cat([process["scaled", name] for process in self.found])
         n = len(self.found)
         torch.testing.assert_close(together, gradient * n * (n + 1) / 2)
 
