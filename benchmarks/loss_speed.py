@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import datetime
+import math
 import platform
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from loco.losses.tiled import TiledPairs
 
 WARM_UP, RUNS = 3, 20
 ROWS = 1024  # of the pair matrix, that the sigmoid loss stores at a time
-LOSSES = ("exact", "exact, plain", "InfoNCE of all", "sigmoid", "pytorch-metric-learning")
+LOSSES = ("exact", "exact, plain", "InfoNCE of all", "sigmoid", "siglip-kernel", "pytorch-metric-learning")
 COLUMNS = (
     "date", "commit", "device", "driver", "torch", "triton", "loss", "n", "d", "kappa", "dtype", "median_s", "p20_s",
     "p80_s", "runs", "peak_mb", "product_tflops", "left_out",
@@ -45,6 +47,12 @@ def forward(loss: str, features: Tensor, points: Tensor, kappa: float) -> Callab
     """Return a function that computes a loss."""
     if loss == "sigmoid":
         return lambda: sigmoid_loss(features, points)
+    if loss == "siglip-kernel":
+        from siglip_kernel import fused_siglip_loss
+
+        # Its positives are the pairs (i, i); which pairs are positive does not affect its time.
+        log_scale, bias = (torch.tensor(value, device=features.device) for value in (math.log(10.0), -10.0))
+        return lambda: fused_siglip_loss(features, features, log_scale, bias)
     if loss == "pytorch-metric-learning":
         from pytorch_metric_learning.losses import SupConLoss
 
@@ -76,6 +84,8 @@ def sigmoid_loss(features: Tensor, points: Tensor, scale: float = 10.0, bias: fl
 def measure(loss: str, features: Tensor, points: Tensor, kappa: float, runs: int) -> dict[str, Any]:
     """Return the time of a loss with its backward pass, the peak memory beyond the inputs, and a product rate."""
     device = features.device.type
+    if loss == "siglip-kernel" and not (device == "cuda" and find_spec("siglip_kernel")):
+        return {"left_out": "requires a CUDA GPU and the package siglip-kernel: pip install siglip-kernel"}
     features = features.clone().requires_grad_()
     run = forward(loss, features, points, kappa)
     times: list[float] = []

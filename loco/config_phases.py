@@ -70,6 +70,8 @@ def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"
     if loss.get("queries") is not None and loss["name"] == "exact" and loss.get("ranking") != "query":
         yield f"{name}.queries: the loss `exact` draws queries only with `ranking: query`; set it, or remove `queries`"
+    if loss.get("exchange") == "ring" and loss.get("ranking") == "query":
+        yield f"{name}.exchange: `ring` is implemented for `ranking: batch` only; set `exchange: gather`"
     if "queries" in loss and loss["queries"] is None and {"positives", "negatives"} & loss.keys():
         yield f"{name}: `queries: null` takes all pairs; remove `positives` and `negatives`, or set a number of queries"
     if len(weights := loss.get("weights", rhos)) != len(rhos):

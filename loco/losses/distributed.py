@@ -84,14 +84,16 @@ class Shift:
         )
 
     def wait(self) -> Tensor:
-        """Return the received tensor."""
-        for work in self._works:
-            work.wait()
+        """Return the received tensor, and hold the sent one no longer."""
+        while self._works:
+            self._works.pop().wait()
         return self.received
 
 
 def padded(part: Tensor, rows: int) -> Tensor:
-    """Pad ``part`` with zero rows to the number of rows that every rank sends."""
+    """Pad ``part`` with zero rows to the number of rows that every rank sends; not copied if it has them."""
+    if len(part) == rows:
+        return part.contiguous()
     return torch.cat([part, part.new_zeros(rows - len(part), *part.shape[1:])])
 
 

@@ -65,11 +65,9 @@ class RingPairs(TiledPairs):
                 arriving = Shift(visiting, 1, self.group)
             added = [torch.zeros_like(visiting, dtype=total.dtype) for total in sums]
             yield from self._blocks_with((self.rank - step) % self.world_size, parts, (visiting, *added), reach)
-            for part, earlier in zip(added, leaving):
-                part += earlier.wait()
+            _add_received(added, leaving)
             leaving = [Shift(part, 1 if step < last else -last, self.group) for part in added]
-        for total, returned in zip(sums, leaving):
-            total += returned.wait()[: len(total)]
+        _add_received(sums, leaving)
 
     def _blocks_with(
         self, shard: int, own: tuple[Tensor, ...], visiting: tuple[Tensor, ...], reach: float
@@ -108,6 +106,12 @@ class _ShardedTiling(Tiling):
 
     def _forms_pairs(self, scene: int, others: np.ndarray) -> np.ndarray:
         return others % self.scene_count == scene % self.scene_count
+
+
+def _add_received(sums: list[Tensor], shifts: list[Shift]) -> None:
+    """Add the rows that arrive to each tensor, and drop the transfers."""
+    for total in sums[: len(shifts)]:
+        total += shifts.pop(0).wait()[: len(total)]
 
 
 def _moved(rows: slice, by: int) -> slice:

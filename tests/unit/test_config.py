@@ -510,6 +510,10 @@ def test_a_training_is_one_phase_or_a_list_of_them() -> None:
             "train.loss: `queries: null` takes all pairs",
         ),
         ({"loss": {**EXACT, "ranking": "query", "queries": 0}}, "train.loss.queries: 0 is less than"),
+        (
+            {"loss": {**EXACT, "ranking": "query", "exchange": "ring"}},
+            "train.loss.exchange: `ring` is implemented for `ranking: batch` only",
+        ),
     ],
 )
 def test_mistakes_in_phases_are_named_once(changes: dict[str, Any], expected: str) -> None:
