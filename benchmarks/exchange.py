@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from torch import distributed, multiprocessing
 
 from benchmarks import losses
 from loco.losses import ExactSmoothAP
+from loco.losses.distributed import Exchange
 
-EXCHANGES = ("gather", "ring")
+EXCHANGES: tuple[Exchange, ...] = get_args(Exchange)
 
 
-def measure(rank: int, world_size: int, exchange: str, kappa: float, folder: Path) -> None:
+def measure(rank: int, world_size: int, exchange: Exchange, kappa: float, tile: int | None, folder: Path) -> None:
     """Write the numbers and the gradient of one rank to ``folder``, which contains the inputs of all ranks."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
@@ -32,9 +33,8 @@ def measure(rank: int, world_size: int, exchange: str, kappa: float, folder: Pat
         torch.from_numpy(np.array_split(np.load(folder / f"{name}.npy", mmap_mode="r"), world_size)[rank].copy())
         for name in ("features", "points")
     )
-    criterion = ExactSmoothAP(
-        losses.RHO, kappa, losses.TAU, normalise=False, group=distributed.group.WORLD, exchange=exchange
-    )
+    options: dict[str, Any] = {"tile": tile, "exchange": exchange, "group": distributed.group.WORLD}
+    criterion = ExactSmoothAP(losses.RHO, kappa, losses.TAU, normalise=False, **options)
     features.requires_grad_()
     features.grad = torch.ones_like(features)
     before = losses.fresh_peak("cpu")
@@ -50,7 +50,7 @@ def measure(rank: int, world_size: int, exchange: str, kappa: float, folder: Pat
     distributed.destroy_process_group()
 
 
-def compare(n: int, dim: int, world_size: int, kappa: float) -> list[dict[str, Any]]:
+def compare(n: int, dim: int, world_size: int, kappa: float, tile: int | None) -> list[dict[str, Any]]:
     """Return a row for each exchange, with the difference of loss and gradient from those of the first."""
     rows, gradients = [], []
     with tempfile.TemporaryDirectory() as name:
@@ -59,7 +59,7 @@ def compare(n: int, dim: int, world_size: int, kappa: float) -> list[dict[str, A
             np.save(folder / f"{part}.npy", array.numpy())
         for exchange in EXCHANGES:
             (folder / "meet").unlink(missing_ok=True)
-            multiprocessing.start_processes(measure, (world_size, exchange, kappa, folder), world_size)
+            multiprocessing.start_processes(measure, (world_size, exchange, kappa, tile, folder), world_size)
             ranks = [json.loads((folder / f"{exchange}{rank}.json").read_text()) for rank in range(world_size)]
             gradients.append(np.concatenate([np.load(folder / f"{exchange}{rank}.npy") for rank in range(world_size)]))
             row = {"n": n, "d": dim, "kappa": kappa, "ranks": world_size, "exchange": exchange}
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=768, metavar="D")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], metavar="W")
     parser.add_argument("--kappa", type=float, default=0.5, help="metres (default: %(default)s)")
+    parser.add_argument("--tile", type=int, help="patches per side of a tile (default: that of the loss)", metavar="T")
     options = parser.parse_args()
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)  # of the ranks: glibc returns freed tensors to the system at once
     print(
@@ -86,7 +87,7 @@ def main() -> None:
     )
     for n in options.patches:
         for world_size in options.ranks:
-            for row in compare(n, options.dim, world_size, options.kappa):
+            for row in compare(n, options.dim, world_size, options.kappa, options.tile):
                 print(
                     "| {n:,} | {d} | {kappa:g} | {ranks} | {exchange} | {mb:,.0f} | {cpu_s:.1f} | {wall_s:.1f} | "
                     "{loss_difference:.1e} | {gradient_difference:.1e} |".format(**row),
