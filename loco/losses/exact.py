@@ -36,6 +36,7 @@ from loco.losses.log import Log
 from loco.losses.pairs import AllPairsLoss, Ranking, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.per_query import QueryMeanAP, query_precision
+from loco.losses.query_rows import tile_of_rows
 from loco.losses.stochastic import StochasticLoss, sample_rows
 from loco.losses.tiles import Classes, Tiling
 
@@ -152,8 +153,9 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         return [Tables(scores, *each, self.grid, self.tau, self.ratio) for each in zip(positive, negative)]
 
     def _tiling(self, patches: Patches) -> Tiling:
-        tile = self.tile or (2048 if patches.features.is_cuda else 512)
-        return self.tiling_type(patches, self.classes, tile, self.group)
+        on_gpu = patches.features.is_cuda
+        default = tile_of_rows(on_gpu) if self.ranking == "query" else 2048 if on_gpu else 512
+        return self.tiling_type(patches, self.classes, self.tile or default, self.group)
 
 
 class Pairs(Protocol):
