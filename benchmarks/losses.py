@@ -130,7 +130,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 def runner(task: dict[str, Any], features: Tensor, points: Tensor) -> Callable[[], tuple[Tensor, dict[str, Any]]]:
     if task.get("blocks"):
         return lambda: by_blocks(features, points, task["kappa"])
-    options = {"name": task["loss"], "tau": TAU} | task["options"]
+    options = {"name": task["loss"], "tau": task.get("tau", TAU)} | task["options"]
     criterion = build_loss(rho=RHO, kappa=task["kappa"], normalise=False, **options)
     state = {name: value.clone() for name, value in criterion.state_dict().items()}
     patches = Patches(features, points, torch.zeros(len(features), dtype=torch.int64), torch.arange(len(features)))
@@ -271,7 +271,13 @@ class Bench:
 
 
 def sizes(
-    bench: Bench, losses: list[str], patches: list[int], dims: list[int], kappas: list[float], dense_gb: float
+    bench: Bench,
+    losses: list[str],
+    patches: list[int],
+    dims: list[int],
+    kappas: list[float],
+    dense_gb: float,
+    tau: float = TAU,
 ) -> Iterator[dict]:
     """Measure every loss at every size, except those whose time would exceed the limit."""
     last: dict[tuple, dict[str, Any]] = {}
@@ -291,7 +297,8 @@ def sizes(
                     if before and ("s" not in before or before["s"] * (n / before["n"]) ** 2 > bench.limit):
                         yield bench.left_out(f"more than {bench.limit:.0f} s", **key)
                         continue
-                    row = bench.run("size", loss, n, d, kappa, gradient=str(gradients[loss]), products=loss == "exact")
+                    task = {"gradient": str(gradients[loss]), "products": loss == "exact", "tau": tau}
+                    row = bench.run("size", loss, n, d, kappa, **task)
                     last[loss, d, kappa] = row
                     if loss == "exact":
                         pairs = row["positives"] * (row["positives"] + row["negatives"])
@@ -423,6 +430,7 @@ def main() -> None:
     parser.add_argument("--patches", type=int, nargs="+", default=[2560 * 2**k for k in range(6)], metavar="N")
     parser.add_argument("--dims", type=int, nargs="+", default=[64, 768], metavar="D")
     parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="metres", metavar="M")
+    parser.add_argument("--tau", type=float, default=TAU, help="in the table of sizes (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=60, help="maximum seconds per call (default: %(default)s)")
     parser.add_argument("--dense-gb", type=float, default=4, help="GB for the dense loss (default: %(default)s)")
     parser.add_argument(
@@ -463,7 +471,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.limit, options.threads, options.dtype)
         columns = ["positives", "negatives", "mean_ap", "s", "mb", "products_s", "ratio", "gradient_error"]
-        rows = sizes(bench, options.losses, patches, options.dims, options.kappas, options.dense_gb)
+        rows = sizes(bench, options.losses, patches, options.dims, options.kappas, options.dense_gb, options.tau)
         print_table("Sizes", rows, columns)
         write(bench.rows, options.csv)  # the following measurements may be interrupted
         if options.sizes_only:

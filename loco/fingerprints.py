@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -219,8 +220,8 @@ def _read_module(path: Path) -> _Module:
     package = _module_name(path.parent) if path.is_relative_to(PACKAGE) else ""
     key = hashlib.sha256(repr((_ANALYSIS, package, path.name, source)).encode()).hexdigest()
     stored = Path(cache_from_source(str(path))).with_suffix(".fingerprint")
-    with suppress(OSError, ValueError, TypeError, KeyError):  # absent, damaged, or of another program
-        return _load_module(path, key, json.loads(stored.read_bytes()))
+    with suppress(OSError, zlib.error, ValueError, TypeError, KeyError):  # absent, damaged, or of another program
+        return _load_module(path, key, json.loads(zlib.decompress(stored.read_bytes())))
     module = _analyse(path, source, package)
     if not module.lazy:  # these depend on which files exist
         _store_module(stored, key, module)
@@ -248,7 +249,7 @@ def _store_module(file: Path, key: str, module: _Module) -> None:
         unfinished = file.with_name(f"{file.name}.{os.getpid()}")
         with suppress(OSError):
             file.parent.mkdir(exist_ok=True)
-            unfinished.write_text(json.dumps(document), encoding="utf-8")
+            unfinished.write_bytes(zlib.compress(json.dumps(document).encode(), level=1))
             unfinished.replace(file)
 
 

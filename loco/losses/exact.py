@@ -37,6 +37,7 @@ from loco.losses.log import Log
 from loco.losses.pairs import AllPairsLoss, Ranking, mean_of_scales
 from loco.losses.patches import Patches
 from loco.losses.per_query import QueryMeanAP, query_precision
+from loco.losses.query_rows import tile_of_rows
 from loco.losses.ring import RingPairs
 from loco.losses.stochastic import StochasticLoss, sample_rows
 from loco.losses.tiled import Pairs, TiledPairs, multiply
@@ -178,7 +179,9 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         return self.tiling_type(patches, self.classes, self._tile(patches), self.group)
 
     def _tile(self, patches: Patches) -> int:
-        return self.tile or (2048 if patches.features.is_cuda else 512)
+        on_gpu = patches.features.is_cuda
+        default = tile_of_rows(on_gpu) if self.ranking == "query" else 2048 if on_gpu else 512
+        return self.tile or default
 
     @property
     def _in_ring(self) -> bool:

@@ -17,11 +17,9 @@ from loco.losses.distributed import Group, all_reduce
 from loco.losses.first_order import first_order
 from loco.losses.pairs import nothing_to_rank
 from loco.losses.patches import Patches
-from loco.losses.query_rows import QueryRows, RowBlock
+from loco.losses.query_rows import QueryRows, RowBlock, tile_of_rows
 from loco.losses.stochastic import StochasticLoss, sample_rows
 from loco.losses.tiles import Classes, Tiling
-
-_TILE = 512  # patches per side of a tile
 
 
 class QueryLoss(StochasticLoss):
@@ -96,7 +94,8 @@ class QueryLoss(StochasticLoss):
         return torch.cat(losses).mean(), log
 
     def _of_all(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
-        tiling = Tiling(patches, Classes(self.scales, self.same_image), _TILE, self.group)
+        tile = tile_of_rows(patches.features.is_cuda)
+        tiling = Tiling(patches, Classes(self.scales, self.same_image), tile, self.group)
         differentiate = torch.is_grad_enabled() and patches.features.requires_grad
         # The cloned rows represent the features in the check for second derivatives.
         mean, pairs = _MeanOfAll.apply(patches.features, patches.features[:0].clone(), self, tiling, differentiate)

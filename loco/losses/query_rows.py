@@ -17,6 +17,14 @@ _PAIRS_ON_A_GPU = 2**25
 _ROWS = 96  # minimum, within the maximum of pairs: products of fewer rows are slow
 
 
+def tile_of_rows(on_gpu: bool) -> int:
+    """Return the number of patches per side of a tile for passes over rows.
+
+    Small tiles have fewer pairs that do not count. Large ones are divided into fewer blocks, which take time on a GPU.
+    """
+    return 2048 if on_gpu else 128
+
+
 class RowBlock(NamedTuple):
     """Queries of one tile, and their pairs, whose scores or slopes are stored as a matrix (r, width).
 

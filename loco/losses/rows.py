@@ -1,9 +1,10 @@
 """Smooth AP within rows of the pair matrix: one histogram, and one set of tables, for each row.
 
 The tables are those of :mod:`loco.losses.exact`, but there are thousands of them. The grids are therefore coarse, and
-interpolation is cubic: a score is distributed over the four nodes around it, by the polynomial through them (Lagrange).
-Per cell, the sums of the powers 0 to 3 of the fractions of the scores are accumulated, from which the weights of the
-nodes follow. Tables span the scores of the positives, where AP is evaluated, and the unsaturated nodes around them.
+a score is distributed over the four nodes around it, by the polynomial through them (Lagrange), whose cubic power is
+replaced by lower ones (Chebyshev). Per cell, the sums of the powers 0 to 2 of the fractions of the scores are
+accumulated, from which the weights of the nodes follow. Tables span the scores of the positives, where AP is evaluated,
+and the unsaturated nodes around them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from torch.nn.functional import pad
 
 from loco.losses.histograms import MARGIN
 
-NODES_PER_TAU = 6
+NODES_PER_TAU = 7
 SATURATED = 24  # in tau: sigma differs from 0 or 1 by less than 4e-11 beyond
 _BAND = SATURATED * NODES_PER_TAU
-_PART = 256  # nodes whose ranks are computed at once
+_PART = 128  # nodes whose ranks are computed at once
 
 # Weights of the nodes -1, 0, 1, 2 (rows), as coefficients of the powers 0, 1, 2, 3 of the fraction (columns), times 6.
 _LAGRANGE = [[0, -2, 3, -1], [6, -3, -6, 3], [0, 6, 3, -3], [0, -1, 0, 1]]
+# The power 3 as coefficients of the powers 0, 1, 2: their sum differs from it by at most 1/32 within the cell.
+_CHEBYSHEV = [1 / 32, -9 / 16, 3 / 2]
 
 
 class RowGrid:
@@ -35,7 +38,8 @@ class RowGrid:
         self.width = tau / NODES_PER_TAU
         self.first = -MARGIN - self.width
         self.nodes = int(2 * MARGIN / self.width) + 4
-        self.lagrange = like.new_tensor(_LAGRANGE) / 6
+        lagrange = torch.tensor(_LAGRANGE, dtype=torch.float64) / 6
+        self.weights = (lagrange[:, :3] + lagrange[:, 3:] * torch.tensor(_CHEBYSHEV)).to(like)  # (nodes, powers)
         node = torch.arange(-_BAND, _PART + _BAND, dtype=torch.float64, device=like.device)
         sigmoid = torch.sigmoid((node[:, None] - node[_BAND : _BAND + _PART]) / NODES_PER_TAU)
         self.sigmoid, self.slope = sigmoid.to(like), (sigmoid * (1 - sigmoid) / tau).to(like)
@@ -49,25 +53,22 @@ class RowGrid:
         return part
 
     def histograms(self, moments: Tensor) -> Tensor:
-        """Return histograms on the nodes (..., nodes), from the sums of the powers of the fractions (4, ..., nodes)."""
-        before, here, after, beyond = torch.tensordot(self.lagrange, moments, dims=1)
+        """Return histograms on the nodes (..., nodes), from the sums of the powers of the fractions (3, ..., nodes)."""
+        before, here, after, beyond = torch.tensordot(self.weights, moments, dims=1)
         here[..., :-1] += before[..., 1:]
         here[..., 1:] += after[..., :-1]
         here[..., 2:] += beyond[..., :-2]
         return here
 
     def polynomials(self, values: Tensor) -> Tensor:
-        """Return the coefficients (4, ..., m) of powers of the fraction per cell, from values at m nodes (..., m)."""
+        """Return the coefficients (3, ..., nodes) of powers of the fraction per cell, from values (..., nodes)."""
         padded = pad(values, (1, 2))
         around = torch.stack([padded[..., k : k + values.shape[-1]] for k in range(4)])
-        return torch.tensordot(self.lagrange.T, around, dims=1)
+        return torch.tensordot(self.weights.T, around, dims=1)
 
 
 class Window(NamedTuple):
-    """The nodes from ``low`` to ``high``, which contain all positives of some rows, and their surroundings.
-
-    The surroundings have ``_BAND`` more nodes at either end, some of which may be beyond the grid.
-    """
+    """The nodes from ``low`` to ``high`` of a grid, which contain all positives of some rows."""
 
     grid: RowGrid
     low: int
@@ -81,54 +82,40 @@ class Window(NamedTuple):
 
     @property
     def inside(self) -> slice:
-        """Grid nodes within the surroundings."""
-        return slice(max(0, self.low - _BAND), min(self.grid.nodes, self.high + _BAND))
+        return slice(self.low, self.high)
 
-    @property
-    def at(self) -> slice:
-        """The same nodes, counted from the first node of the surroundings."""
-        shift = self.low - _BAND
-        return slice(self.inside.start - shift, self.inside.stop - shift)
-
-    def around(self, histograms: Tensor) -> Tensor:
-        """Return the histograms of the surroundings, whose last node includes all higher scores."""
-        beyond = (self.high + _BAND) - self.inside.stop
-        out = pad(histograms[..., self.inside], (self.at.start, beyond))
-        out[..., -1] += histograms[..., self.inside.stop :].sum(dim=-1)
+    def ranks(self, histograms: Tensor) -> Tensor:
+        """Return sum_b histogram[b] sigma(x_b - x_k) at the nodes k of the window, from histograms (..., nodes)."""
+        out = self._correlate(histograms, self.grid.sigmoid)
+        for part, near, _ in self._parts():
+            out[..., part] += histograms[..., near.stop :].sum(dim=-1, keepdim=True)  # where sigma is 1
         return out
 
-    def ranks(self, around: Tensor) -> Tensor:
-        """Return sum_b histogram[b] sigma(x_b - x_k) at the nodes k of the window, from histograms around it."""
-        out = self._correlate(around, self.grid.sigmoid)
-        for part, near in self._parts():
-            out[..., part] += around[..., near.stop :].sum(dim=-1, keepdim=True)  # where sigma is 1
-        return out
-
-    def rank_slopes(self, around: Tensor) -> Tensor:
+    def rank_slopes(self, histograms: Tensor) -> Tensor:
         """Return the sums of :meth:`ranks` with the derivative of sigma."""
-        return self._correlate(around, self.grid.slope)
+        return self._correlate(histograms, self.grid.slope)
 
-    def _correlate(self, around: Tensor, kernel: Tensor) -> Tensor:
+    def _correlate(self, histograms: Tensor, kernel: Tensor) -> Tensor:
         """Return the sums over the unsaturated nodes."""
-        out = around.new_empty(*around.shape[:-1], self.high - self.low)
-        for part, near in self._parts():
-            size = part.stop - part.start
-            out[..., part] = around[..., near] @ kernel[: size + 2 * _BAND, :size]
+        out = histograms.new_empty(*histograms.shape[:-1], self.high - self.low)
+        for part, near, of_part in self._parts():
+            out[..., part] = histograms[..., near] @ kernel[of_part]
         return out
 
     def passing_slopes(self, within: Tensor) -> Tensor:
-        """Return sum_k value[k] sigma'(x_b - x_k) at the nodes b of the surroundings, from values in the window."""
-        out = within.new_zeros(*within.shape[:-1], self.high - self.low + 2 * _BAND)
-        for part, near in self._parts():
-            size = part.stop - part.start
-            out[..., near] += within[..., part] @ self.grid.slope[: size + 2 * _BAND, :size].T
+        """Return sum_k value[k] sigma'(x_b - x_k) at the nodes b of the grid, from values in the window."""
+        out = within.new_zeros(*within.shape[:-1], self.grid.nodes)
+        for part, near, of_part in self._parts():
+            out[..., near] += within[..., part] @ self.grid.slope[of_part].T
         return out
 
-    def _parts(self) -> Iterator[tuple[slice, slice]]:
-        """Yield parts of the window, each with the nodes of its surroundings that are not saturated for it."""
-        for start in range(0, self.high - self.low, _PART):
-            stop = min(start + _PART, self.high - self.low)
-            yield slice(start, stop), slice(start, stop + 2 * _BAND)
+    def _parts(self) -> Iterator[tuple[slice, slice, tuple[slice, slice]]]:
+        """Yield parts of the window, the nodes that are not saturated for each, and their part of the kernels."""
+        for start in range(self.low, self.high, _PART):
+            stop, below = min(start + _PART, self.high), start - _BAND
+            near = slice(max(0, below), min(self.grid.nodes, stop + _BAND))
+            of_part = slice(near.start - below, near.stop - below), slice(stop - start)
+            yield slice(start - self.low, stop - self.low), near, of_part
 
 
 class RowTables:
@@ -143,20 +130,20 @@ class RowTables:
             ratio: factor of the negatives.
         """
         self.window, self.positive, self.negative = window, positive, ratio * negative
-        self.histograms = histograms[..., window.low : window.high]
-        self.around = window.around(torch.stack([positive @ histograms, self.negative @ histograms]))
-        self.r_p, self.r_n = window.ranks(self.around)
+        self.histograms = histograms[..., window.inside]
+        self.summed = torch.stack([positive @ histograms, self.negative @ histograms])
+        self.r_p, self.r_n = window.ranks(self.summed)
         self.weights = [float(weight) for weight in positive.unique() if weight > 0]
-        total = self.around[0].sum(dim=-1)
+        total = self.summed[0].sum(dim=-1)
         self.row_scale = torch.where(total > 0, 1 / total, 0.0)[:, None]
         self.ap = sum((positives * ap).sum(dim=-1) for positives, ap, *_ in self._by_weight()) * self.row_scale[:, 0]
 
     def slopes(self) -> Tensor:
-        """Return the derivative of a row's mean AP by the score of a pair of each kind (r, kinds, surrounding nodes).
+        """Return the derivative of a row's mean AP by the score of a pair of each kind (r, kinds, nodes).
 
         The score of a pair affects the ranks of all positives; the score of a positive also affects its own rank.
         """
-        slope_p, slope_n = self.window.rank_slopes(self.around)
+        slope_p, slope_n = self.window.rank_slopes(self.summed)
         by_r_p = by_r_n = torch.zeros_like(self.r_p)
         as_ranked = torch.zeros_like(self.histograms)
         for weight, (positives, _, ap_by_r_p, ap_by_r_n) in zip(self.weights, self._by_weight()):
@@ -164,7 +151,7 @@ class RowTables:
             as_ranked[:, self.positive == weight] = weight * (ap_by_r_p * slope_p + ap_by_r_n * slope_n)[:, None]
         as_positive, as_negative = self.window.passing_slopes(torch.stack([by_r_p, by_r_n]))[:, :, None]
         slopes = self.positive[:, None] * as_positive + self.negative[:, None] * as_negative
-        slopes[..., _BAND:-_BAND] -= as_ranked
+        slopes[..., self.window.inside] -= as_ranked
         return slopes.mul_(self.row_scale[:, None])
 
     def _by_weight(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:

@@ -19,6 +19,8 @@ from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.pairs import Scale
 from loco.losses.patches import Patches
 
+_COLUMNS = 1024  # in a merged block of several classes, at most, so that the temporary matrices stay in the cache
+
 
 class Classes:
     """The classes of pairs, and their weights at each of K scales.
@@ -65,7 +67,9 @@ class Tiling:
         n, points = len(patches.points), patches.points
         tile = max(1, -(-n // 2 ** halvings(n, tile)))  # equal tiles of at most the requested size
         self.order = spatial_order(points, patches.scene_ids, tile)
-        self.points, self.image_ids = points[self.order].T.contiguous(), patches.image_ids[self.order]
+        self.points = points[self.order].T.contiguous()
+        # Numbered from 0 in the type of the points, in which comparisons are several times as fast as those of int64.
+        self.images = patches.image_ids.unique(return_inverse=True)[1][self.order].to(points)
         host_points, host_scenes = self.points.cpu().double().numpy(), patches.scene_ids[self.order].cpu().numpy()
         # A tile that contains several scenes is divided at their boundaries.
         first_of_scenes = np.flatnonzero(np.diff(host_scenes)) + 1
@@ -103,7 +107,22 @@ class Tiling:
             farthest = np.linalg.norm(np.maximum(self.high - low, high - self.low), axis=1)
             near = np.flatnonzero(self._forms_pairs(scene, self.scenes) & (nearest <= reach))
             if first < end and len(near):
-                yield [Block(slice(first, end), self.slices[k], float(nearest[k]), float(farthest[k])) for k in near]
+                rows = slice(first, end)
+                blocks = (Block(rows, self.slices[k], float(nearest[k]), float(farthest[k])) for k in near)
+                yield list(self._merged(blocks))
+
+    def _merged(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """Merge adjacent blocks of one common class, and some of several classes: larger blocks take less time."""
+        last = next(blocks)
+        for block in blocks:
+            columns, common = slice(last.j.start, block.j.stop), self._common_class(block)
+            is_small = common is not None or columns.stop - columns.start <= _COLUMNS
+            if block.j.start == last.j.stop and common == self._common_class(last) and is_small:
+                last = Block(last.i, columns, min(last.nearest, block.nearest), max(last.farthest, block.farthest))
+            else:
+                yield last
+                last = block
+        yield last
 
     def _forms_pairs(self, scene: int, others: np.ndarray) -> np.ndarray:
         """Return for tiles of the scenes ``others`` (m,) whether they form pairs with a tile of ``scene``."""
@@ -125,26 +144,33 @@ class Tiling:
             classes[torch.arange(len(rows), device=rows.device), rows - block.j.start] = len(self.radii)
         return classes
 
+    def _common_class(self, block: Block) -> int | None:
+        """Return the class of all pairs of a block; None if the bounds of the distances do not determine it."""
+        passed = sum(radius < block.nearest for radius in self.radii)
+        within = sum(radius < block.farthest for radius in self.radii)
+        return passed if passed == within and block.nearest > self.image_matters_within else None
+
     def _classes(self, i: slice | Tensor, block: Block, of_each: bool) -> int | Tensor:
         """Return the common class of all pairs of rows ``i`` and the columns of a block, or that of each pair."""
         _, j, nearest, farthest = block
-        passed = sum(radius < nearest for radius in self.radii)
+        common = self._common_class(block)
+        if common is not None and not of_each:
+            return common
+        # Floating-point numbers until the end, because comparisons and sums of them are the fastest.
+        images, passed = self.images[i], sum(radius < nearest for radius in self.radii)
+        classes = torch.full((len(images), j.stop - j.start), passed, dtype=self.points.dtype, device=images.device)
+        mask = torch.empty_like(classes)
         open_radii = [radius for radius in self.radii if nearest <= radius < farthest]
-        compare_images = nearest <= self.image_matters_within
-        if not open_radii and not compare_images and not of_each:
-            return passed
-        images = self.image_ids[i]
-        classes = torch.full((len(images), j.stop - j.start), passed, dtype=torch.int32, device=self.points.device)
         if open_radii:
             # Coordinate differences, not the expanded square: points are tens of metres from the origin, and distances
             # must be exact to centimetres.
             x, y, z = (axis[i][:, None] - axis[None, j] for axis in self.points)
             squared = x.square_().addcmul_(y, y).addcmul_(z, z)
             for radius in open_radii:
-                classes += squared > radius * radius  # radius**2 raises OverflowError for huge radii
-        if compare_images:
-            classes.add_(images[:, None] == self.image_ids[None, j], alpha=self.across)
-        return classes
+                classes += torch.gt(squared, radius * radius, out=mask)  # radius**2 raises OverflowError for huge radii
+        if nearest <= self.image_matters_within:
+            classes.add_(torch.eq(images[:, None], self.images[None, j], out=mask), alpha=self.across)
+        return classes.int()
 
 
 def halvings(n: int, tile: int) -> int:

@@ -151,7 +151,7 @@ def test_queries_that_cannot_be_drawn_are_refused(ranking, queries):
         ExactSmoothAP(**ONE, tau=0.1, ranking=ranking, queries=queries)
 
 
-BOUND = 3.1e-5  # of the error of an average precision, derived in docs/losses.md
+BOUND = 3.5e-5  # of the error of an average precision, derived in docs/losses.md
 
 
 @pytest.mark.parametrize("tau", [0.02, 0.1, 0.6])
