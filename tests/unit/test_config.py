@@ -64,6 +64,7 @@ FETCHED = {
         **{f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_pca", "vit_exact")},
     },
     "houses_vit.yaml": {f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_exact")},
+    "houses_sam2.yaml": {f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", "sam2_exact")},
     "losses_office.yaml": {
         f"experiments.{name}.model.backbone.path": VIT for name in ("vit", *(f"head_{loss}" for loss in LOSSES))
     },
