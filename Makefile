@@ -59,7 +59,7 @@ QUICK := $(patsubst %,tests/unit/%.py, \
 	simulate/test_house steps/test_conventions storage/test_content_id storage/test_json_file storage/test_manifest \
 	training/test_optimiser training/test_phases test_environment test_records test_structure)
 
-PYTEST = $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/workflow tests/unit
 
 quick: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(QUICK)
