@@ -243,14 +243,18 @@ def _load_module(path: Path, key: str, document: Any) -> _Module:
 
 def _store_module(file: Path, key: str, module: _Module) -> None:
     """Write the file if bytecode may be written, and the folder can be."""
+    if sys.dont_write_bytecode:
+        return
     statements = [(s.name, s.digest, sorted(s.names), s.imports) for s in module.statements]
     document = {"key": key, "statements": statements, "defined": sorted(module.defined)}
-    if not sys.dont_write_bytecode:
-        unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-        with suppress(OSError):
-            file.parent.mkdir(exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        try:
             unfinished.write_bytes(zlib.compress(json.dumps(document).encode(), level=1))
             unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)  # on a full disk
 
 
 def _analyse(path: Path, source: bytes, package: str) -> _Module:

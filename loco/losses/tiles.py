@@ -88,32 +88,32 @@ class Tiling:
     def blocks_between(self, rows: range, columns: range, reach: float) -> Iterator[Block]:
         """Yield the blocks of these tiles, on and above the diagonal, that contain pairs up to ``reach``."""
         for a in rows:
-            first = max(a, columns.start)
-            low, high, scenes = (part[first : columns.stop] for part in (self.low, self.high, self.scenes))
-            nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low[a] - high, low - self.high[a])), axis=1)
-            farthest = np.linalg.norm(np.maximum(high - self.low[a], self.high[a] - low), axis=1)
-            for k in np.flatnonzero(self._forms_pairs(self.scenes[a], scenes) & (nearest <= reach)):
-                yield Block(self.slices[a], self.slices[first + k], float(nearest[k]), float(farthest[k]))
+            yield from self._of_tile(a, self.slices[a], slice(max(a, columns.start), columns.stop), reach)
 
     def strips(self, reach: float) -> Iterator[list[Block]]:
         """Yield this rank's rows of each tile, with all columns with which they form pairs within ``reach``.
 
         The blocks of a strip have the same rows. A pair is in the strips of both of its patches.
         """
-        for tile, scene, low, high in zip(self.slices, self.scenes, self.low, self.high):
+        for a, tile in enumerate(self.slices):
             size = tile.stop - tile.start
             first, end = (tile.start + size * k // self.world_size for k in (self.rank, self.rank + 1))
-            nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low - high, low - self.high)), axis=1)
-            farthest = np.linalg.norm(np.maximum(self.high - low, high - self.low), axis=1)
-            near = np.flatnonzero(self._forms_pairs(scene, self.scenes) & (nearest <= reach))
-            if first < end and len(near):
-                rows = slice(first, end)
-                blocks = (Block(rows, self.slices[k], float(nearest[k]), float(farthest[k])) for k in near)
-                yield list(self._merged(blocks))
+            if first < end and (strip := list(self._merged(self._of_tile(a, slice(first, end), slice(None), reach)))):
+                yield strip
+
+    def _of_tile(self, a: int, rows: slice, columns: slice, reach: float) -> Iterator[Block]:
+        """Yield the blocks of ``rows``, patches of tile ``a``, and the tiles ``columns`` with pairs up to ``reach``."""
+        slices, low, high = self.slices[columns], self.low[columns], self.high[columns]
+        nearest = np.linalg.norm(np.maximum(0, np.maximum(self.low[a] - high, low - self.high[a])), axis=1)
+        farthest = np.linalg.norm(np.maximum(high - self.low[a], self.high[a] - low), axis=1)
+        for k in np.flatnonzero(self._forms_pairs(self.scenes[a], self.scenes[columns]) & (nearest <= reach)):
+            yield Block(rows, slices[k], float(nearest[k]), float(farthest[k]))
 
     def _merged(self, blocks: Iterator[Block]) -> Iterator[Block]:
         """Merge adjacent blocks of one common class, and some of several classes: larger blocks take less time."""
-        last = next(blocks)
+        last = next(blocks, None)
+        if last is None:
+            return
         for block in blocks:
             columns, common = slice(last.j.start, block.j.stop), self._common_class(block)
             is_small = common is not None or columns.stop - columns.start <= _COLUMNS
