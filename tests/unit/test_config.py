@@ -56,13 +56,15 @@ def test_demo_is_left_as_it_is() -> None:
 
 SAM2 = ["data/weights/sam2_hiera_tiny_encoder.with_runtime_opt.ort"]
 VIT = ["data/weights/vit_small_14/config.json", "data/weights/vit_small_14/model.safetensors"]
+OFFICE = {
+    **{f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", "sam2_pca", "sam2_exact")},
+    **{f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_pca", "vit_exact")},
+}
 LOSSES = ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")
 # Files that users download before they run a shipped configuration.
 FETCHED = {
-    "office.yaml": {
-        **{f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", "sam2_pca", "sam2_exact")},
-        **{f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_pca", "vit_exact")},
-    },
+    "office.yaml": OFFICE,
+    "ablations_office.yaml": OFFICE,
     "houses_vit.yaml": {f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_exact")},
     "houses_sam2.yaml": {f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", "sam2_exact")},
     "losses_office.yaml": {
