@@ -46,6 +46,7 @@ LOGGED = {  # columns of the log that are sent to loggers -> their names there
     "images_per_second": "images/s",
     "peak_gb": "GB",
 }
+MAX_WITHOUT_POSITIVES = 50  # steps without a positive pair after which a training is stopped
 
 
 @dataclass
@@ -109,6 +110,7 @@ class RankingModule(pl.LightningModule):
         self._unread: deque[_Step] = deque()
         self._unwritten: list[dict[str, float]] = []  # read, but not yet in the log
         self._batch: Batch | None = None  # the last
+        self._without_positives: int | None = 0  # steps so far; None once one had a positive pair
         self.half = HALF.get(self.settings.get("precision"))
         if self.settings.get("grad_cache"):
             require_independent_images(self.extractor)
@@ -255,7 +257,8 @@ class RankingModule(pl.LightningModule):
         if step.gradients and not step.gradients.read()["finite"]:
             raise self._diverged("gradients", step.number - 1, step.batches[-1][0])
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
-        pairs = sum(part["positives"] + part["negatives"] for part in parts)
+        positives, negatives = (sum(part[key] for part in parts) for key in ("positives", "negatives"))
+        self._require_positives(step.number, positives)
         images = (
             sum(len(batch.use) for batch, _ in step.batches) * self.trainer.world_size
         )  # equal parts, up to one image
@@ -269,10 +272,23 @@ class RankingModule(pl.LightningModule):
             **mean,
             "seconds": step.seconds,
             "images_per_second": images / step.seconds,
-            "pairs_per_second": pairs / step.seconds,
+            "pairs_per_second": (positives + negatives) / step.seconds,
             "data_fraction": step.data_fraction,
             "peak_gb": step.peak_gb,
         }
+
+    def _require_positives(self, number: int, positives: float) -> None:
+        """Check that a step up to ``number`` had a positive pair; without any, nothing is learnt."""
+        if self._without_positives is None or positives:
+            self._without_positives = None
+            return
+        self._without_positives += 1
+        if self._without_positives == MAX_WITHOUT_POSITIVES or number == self.phases[-1].end:
+            raise DataError(
+                f"none of {self._without_positives} training steps has a positive pair, so nothing is learnt",
+                expected=f"patches of different images within `rho`, {self.criterion.rho} m, of each other",
+                remedy="raise `train.loss.rho`, or draw more patches or images that overlap more (`train.batch`)",
+            )
 
     def _write(self) -> None:
         """Write the steps that were read to the log."""
@@ -340,11 +356,12 @@ class RankingModule(pl.LightningModule):
         self.read_steps()
         self._write()
         checkpoint["tracked_weights"], checkpoint["last_score"] = vars(self.tracked_weights), self.last_score
+        checkpoint["without_positives"] = self._without_positives
         checkpoint["log"] = self.curve.mark() if self.curve is not None else 0
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         vars(self.tracked_weights).update(checkpoint["tracked_weights"])
-        self.last_score = checkpoint["last_score"]
+        self.last_score, self._without_positives = checkpoint["last_score"], checkpoint["without_positives"]
         if self.curve is not None and self.trainer.is_global_zero:
             self.curve.cut(checkpoint["log"], checkpoint["global_step"])
 

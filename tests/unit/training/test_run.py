@@ -552,6 +552,18 @@ def test_the_batch_whose_gradient_is_not_finite_is_saved(experiment, walls, tmp_
     assert torch.equal(saved["images"], drawn.images)
 
 
+@pytest.mark.parametrize("steps", [1, 4, 60])
+def test_a_training_without_positive_pairs_is_stopped(experiment, walls, tmp_path, monkeypatch, steps):
+    """Also if it is repeated: no state of it passes for a finished training."""
+    monkeypatch.setattr("loco.training.module.MAX_WITHOUT_POSITIVES", 5)
+    experiment["train"] |= {"steps": steps, "validate_every": 1, "save_every": 1}
+    experiment["train"]["loss"]["rho"] = 1e-7
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"has a positive pair(.|\n)*1e-07 m"):
+            run(experiment, walls[:2], tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_a_model_without_parameters_is_refused(experiment, walls, tmp_path):
     experiment["model"] = {"name": "dense_sift"}
     with pytest.raises(ConfigError, match="no trainable parameters"):
