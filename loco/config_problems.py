@@ -146,6 +146,9 @@ def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     ):
         formats = ", ".join(name for name, format in FORMATS.items() if "depth_scale" in format.conventions)
         yield f"depth_scale: applies to real data in the formats {formats}; other files state their scale, so remove it"
+    stride, sides = dataset["patches"]["stride"], [dataset["frames"].get(side) for side in ("height", "width")]
+    if None not in sides and stride > min(sides):
+        yield f"patches.stride: expected at most the smaller side of the frames, {min(sides)} pixels, found {stride}"
     if "simulate" in dataset:
         count = {"matterport3d": "panoramas", "hpatches": None}.get(dataset["format"], "images")
         if count and count not in dataset["simulate"]:

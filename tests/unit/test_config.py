@@ -245,6 +245,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             "data",
             "datasets.houses.raw: a dataset with `simulate` is written to results/raw/houses",
         ),
+        (
+            "datasets.houses.patches.stride",
+            200,
+            "datasets.houses.patches.stride: expected at most the smaller side of the frames, 128 pixels, found 200",
+        ),
         ("datasets.houses.scenes", "none.txt", "datasets.houses.scenes: scene list none.txt (looked for in"),
         (
             "splits.houses.val",
