@@ -17,7 +17,7 @@ GEOMETRY = {"pairs": "frame_pairs", "overlap": "overlap", "error_cm": "disagreem
 
 
 def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], int], stem: str | Path) -> None:
-    """Write ``stem``.csv, ``stem``.md and ``stem``.html, with one line per scene.
+    """Write ``stem``.csv, ``stem``.md and ``stem``.html, with one line per scene; the Markdown ends with the notes.
 
     Args:
         manifests: results of the checks (:func:`loco.datasets.check_scene`).
@@ -34,7 +34,11 @@ def write_checks(manifests: Manifests, prepared_bytes: Mapping[tuple[str, str], 
     lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
     write_text(f"{stem}.csv", "".join(",".join(line) + "\n" for line in [columns, *lines]))
     rule = ["---"] * len(columns)
-    write_text(f"{stem}.md", "".join("| " + " | ".join(line) + " |\n" for line in [columns, rule, *lines]))
+    table = "".join("| " + " | ".join(line) + " |\n" for line in [columns, rule, *lines])
+    notes = [
+        f"- {'/'.join(key)}: {note}\n" for key, manifest in manifests.items() for note in manifest.get("notes", ())
+    ]
+    write_text(f"{stem}.md", table + "".join(["\n", *notes] if notes else []))
     write_text(f"{stem}.html", plain_page("Raw scenes of the run", columns, lines))
 
 

@@ -35,7 +35,9 @@ def test_table_has_a_line_a_scene(tmp_path: Path) -> None:
     counts = {"problems": "0", "notes": "1", "images": "36", "raw_bytes": "142", "prepared_bytes": "99"}
     assert ash == {"dataset": "houses", "scene": "ash", "ok": "yes", **counts}
     assert (birch["ok"], birch["problems"], birch["notes"]) == ("no", "2", "0")
-    lines = (tmp_path / "checks.md").read_text().splitlines()
+    table, notes = (tmp_path / "checks.md").read_text().split("\n\n")
+    assert notes == "- houses/ash: one object is listed twice\n"
+    lines = table.splitlines()
     assert {line.count("|") for line in lines} == {9}
     assert lines[2] == "| houses | ash | yes | 0 | 1 | 36 | 142 | 99 |"
     page = (tmp_path / "checks.html").read_text()
