@@ -23,6 +23,7 @@ from loco.geometry.suspects import MIN_CONSISTENCY, Diagnosis, diagnose
 ANCHORS = 8  # evenly spaced frames of a scene that are compared with neighbours
 GAPS = (1, 2, 4, 8)  # distances in frames from an anchor to its neighbour in the order of the files
 USUAL_CONSISTENCY = 0.9  # a note is written below; correct recordings reach 0.99
+USUAL_DEPTH = 0.05, 200.0  # metres: the median depth of a scene, which a wrong unit puts beyond
 TURN = 30.0  # rotation in degrees that is equivalent to the median distance to the nearest other frames
 
 
@@ -127,8 +128,9 @@ def _diagnose(scene: RawScene | LocalScene, chosen: NDArray[np.int64], found: Ch
 
 
 def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | LocalScene, found: Checklist) -> None:
-    """Add a problem if no frame has depth, and a note if much of it is beyond the default of ``frames.max_depth``."""
+    """Add a problem if no frame has depth, or its unit is wrong, and a note if much of it is beyond ``MAX_DEPTH``."""
     beyond = [fraction for depth in depths if (fraction := depth_beyond(depth, MAX_DEPTH)) is not None]
+    measured = np.concatenate([depth[np.isfinite(depth) & (depth > 0)] for depth in depths])
     if not beyond:
         found.add(
             "no depth in any sampled frame",
@@ -136,6 +138,15 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | Local
             expected="z-depth, in which 0 and 65535 mean missing",
             found=f"{len(depths)} depth images without valid depth",
             remedy="export the depth images again, and check the program that writes them",
+        )
+    elif not USUAL_DEPTH[0] <= (median := float(np.median(measured))) <= USUAL_DEPTH[1]:
+        found.add(
+            f"the depth has a median of {median:.3g} m, so its unit is probably wrong",
+            file=scene.folder,
+            expected=f"a median between {USUAL_DEPTH[0]:g} and {USUAL_DEPTH[1]:g} m",
+            found=f"{len(depths)} frames with depths from {measured.min():.3g} to {measured.max():.3g} m",
+            remedy="check the unit of the depth images (`depth_scale`, if the format has it), and that of the poses, "
+            "whose positions are in metres",
         )
     elif np.mean(beyond) > NOTED_BEYOND:
         found.note(

@@ -113,6 +113,15 @@ def test_depth_beyond_the_default_limit_is_noted(tmp_path: Path, value: int, not
     assert any("100% of the measured depth" in note for note in manifest.get("notes", [])) == noted
 
 
+@pytest.mark.parametrize(("value", "scale", "median"), [(2000, 1.0, "2e+03 m"), (2, 1000.0, "0.002 m")])
+def test_depth_of_a_wrong_unit_is_refused(tmp_path: Path, value: int, scale: float, median: str) -> None:
+    """Millimetres that are read as metres, and metres that were rounded and are read as millimetres."""
+    manifest = check_scene("posed_rgbd", write_flat(tmp_path, value), "house", "sample", {"depth_scale": scale})
+    (problem,) = manifest["problems"]
+    assert f"the depth has a median of {median}" in problem
+    assert "depth_scale" in problem
+
+
 @pytest.mark.parametrize("value", [0, 65535])
 def test_scenes_without_any_depth_are_refused(tmp_path: Path, value: int) -> None:
     (problem,) = check_scene("posed_rgbd", write_flat(tmp_path, value), "house", "sample")["problems"]
