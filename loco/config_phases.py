@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loco.config_schema import hint
+from loco.errors import hint
 from loco.training.phases import merged_phases
 
 

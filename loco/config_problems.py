@@ -21,8 +21,8 @@ from loco.config_queries import (
     seen_scenes,
     variant_runs,
 )
-from loco.config_schema import hint
 from loco.datasets.catalogue import FORMATS
+from loco.errors import hint
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,7 +15,7 @@ from jsonschema import Draft202012Validator, ValidationError, validators
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-from loco.errors import ConfigError
+from loco.errors import ConfigError, hint
 
 SCHEMA = "config/schemas/config.schema.yaml"
 MAX_VALUES, MAX_LEVELS = 200_000, 50  # a larger configuration is a mistake or an attack
@@ -104,22 +103,13 @@ def name_pattern(schema_file: Path) -> str:
 
 def name_problem(name: str) -> str:
     """Return what is wrong with a name that does not match :func:`name_pattern`."""
-    return f"invalid name {name!r}: names consist of letters, digits, `_`, `-` and `.`, not beginning with `-` or `.`"
+    allowed = "ASCII letters, digits, `_`, `-` and `.`, not beginning with `-` or `.`"
+    return f"invalid name {name!r}: names consist of {allowed}"
 
 
 def dotted(keys: Iterable[str | int]) -> str:
     """Return the path of keys as users write it, such as ``run.seeds.0``."""
     return ".".join(map(str, keys)) or "the top level"
-
-
-def hint(name: Any, known: Iterable[Any]) -> str:
-    """Return the end of a message about an unknown name: the most similar known name, or some known names."""
-    known = [str(item) for item in known]
-    near = get_close_matches(str(name), known, n=1)
-    if near:
-        return f"; did you mean `{near[0]}`?"
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"; known: {shown or 'none'}"
 
 
 @lru_cache

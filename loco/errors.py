@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class LocoError(Exception):
@@ -45,6 +48,16 @@ class DataError(LocoError):
         lines = [problem, *(f"  {name}: {printable(str(fact))}" for name, fact in facts.items() if fact is not None)]
         super().__init__("\n".join(lines))
         self.problem = printable_lines(problem)
+
+
+def hint(name: Any, known: Iterable[Any]) -> str:
+    """Return the end of a message about an unknown name: the most similar known name, or some known names."""
+    known = [str(item) for item in known]
+    near = get_close_matches(str(name), known, n=1)
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"; known: {shown or 'none'}"
 
 
 def printable_lines(text: str) -> str:

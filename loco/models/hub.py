@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-from loco.errors import ConfigError, DataError
+from loco.errors import ConfigError, DataError, hint
 from loco.models.backbones import KNOWN
 from loco.weights import COPIED_BACKBONE, HUB, WEIGHTS, adapter_problem, hub_name
 
@@ -116,8 +115,8 @@ def _local_folder(path: str, revision: str | None) -> Path:
     if not folder.is_dir():
         raise DataError(
             f"backbone {path!r} is not a folder",
-            expected=f"a folder, a name on the hub ({HUB}owner/name), or one of {', '.join(KNOWN)}",
-            remedy=f"{_nearest(path)}correct its path ({HERE}); write a model on the hub as {HUB}owner/name",
+            expected=f"a folder, a name on the hub ({HUB}owner/name), or a known backbone{hint(path, KNOWN)}",
+            remedy=f"correct its path ({HERE}); write a model on the hub as {HUB}owner/name",
         )
     if revision is not None:
         raise ConfigError(
@@ -126,8 +125,3 @@ def _local_folder(path: str, revision: str | None) -> Path:
     if problem := adapter_problem(folder):
         raise DataError(problem)
     return folder
-
-
-def _nearest(name: str) -> str:
-    near = get_close_matches(name, KNOWN, n=1)
-    return f"did you mean {near[0]}? Otherwise " if near else ""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from loco.errors import ConfigError, DataError
+from loco.errors import ConfigError, DataError, hint
 from loco.extras import named_extras
 from loco.fingerprints import file_fingerprint
 from loco.models import stored
@@ -91,13 +91,20 @@ def find(model: str | Path) -> Origin:
         return Origin(None, _frozen(str(path)), {})
     if problem := adapter_problem(path):
         raise DataError(problem)
+    if path.is_dir():
+        raise DataError(
+            "the folder contains no model file",
+            file=path,
+            expected=f"`{WEIGHTS}` written by the training step, or `config.json` and `{WEIGHTS}` of a backbone",
+            remedy="run `loco models FOLDER` to list the model files in a folder and those below it",
+        )
     raise DataError(
         f"the model {str(model)!r} does not exist",
         expected=(
-            "a model file, a folder that contains one, a name on the hub (hub:owner/name), or one of "
-            f"{', '.join(KNOWN)}"
+            "a model file, a folder that contains one, a name on the hub (hub:owner/name), or a known backbone"
+            f"{hint(model, KNOWN)}"
         ),
-        remedy="run `loco models FOLDER` to list the model files in a folder",
+        remedy="run `loco models FOLDER` to list the known backbones and the model files in a folder",
     )
 
 

@@ -394,7 +394,7 @@ def test_code_in_a_folder_is_not_run(models, tmp_path):
         ("weights/dino", "write a model on the hub as hub:owner/name"),
         ("facebook/dino-vits8", "write a model on the hub as hub:owner/name"),
         ("../nowhere", "correct its path"),
-        ("dinov2_vits13", "did you mean dinov2_vits14?"),
+        ("dinov2_vits13", "did you mean `dinov2_vits14`?"),
     ],
 )
 def test_a_path_that_is_missing_is_never_asked_for_on_the_hub(path, says, monkeypatch):

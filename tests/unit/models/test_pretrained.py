@@ -114,8 +114,9 @@ def test_what_is_no_model_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     trained.write_bytes(whole[: len(whole) // 2])
     for name, says in {
-        "dino_vits9": "the model 'dino_vits9' does not exist(.|\n)*dino_vits8",
-        str(tmp_path / "empty"): "does not exist",
+        "dino_vits9": "the model 'dino_vits9' does not exist(.|\n)*did you mean `dino_vits8`",
+        "dinov2_vits15": "did you mean `dinov2_vits14`",
+        str(tmp_path / "empty"): r"the folder contains no model file(.|\n)*model\.safetensors",
         str(trained): r"cannot be read as a model(.|\n)*model\.safetensors",
         str(trained.parent): "cannot be read as a model",
     }.items():
