@@ -21,6 +21,7 @@ from loco.cli_images import (
     read_photo,
     refuse_options,
     require_files,
+    require_folder,
     require_other_files,
     size_option,
 )
@@ -185,6 +186,7 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _extract(arguments: argparse.Namespace) -> None:
+    require_folder(arguments.out, "--out")
     if arguments.format == "hloc":
         refuse_options(arguments, ["pca"], "--format hloc")
         write_hloc(arguments)
@@ -285,6 +287,8 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError("nothing to write: pass --onnx FILE, --pretrained DIR, --push OWNER/NAME, or several of them")
     if arguments.onnx and not arguments.size:
         raise ConfigError("an ONNX file has a fixed input size: pass --size H W")
+    if arguments.pretrained:
+        require_folder(arguments.pretrained, "--pretrained")
     model = load(arguments.model, backbone=arguments.backbone, upsample=arguments.upsample)
     card = {
         "metrics": arguments.metrics,

@@ -73,6 +73,13 @@ def require_files(paths: Sequence[Path]) -> None:
             raise DataError("the image does not exist", file=path)
 
 
+def require_folder(path: Path, option: str) -> None:
+    """Refuse an output folder that cannot be created, because it is a file or is below one."""
+    existing = next((part for part in (path, *path.parents) if part.exists()), None)
+    if existing and not existing.is_dir():
+        raise ConfigError(f"{option} expects a folder, and {existing} is a file: pass another path")
+
+
 def size_option(add: Callable[..., Any], default: int | None, others: str = "") -> None:
     words = f"downscale images to N pixels along the longer side (default: {default or 'original size'}{others})"
     add("--max-size", type=positive, default=default, metavar="N", help=words)

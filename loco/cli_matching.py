@@ -19,6 +19,7 @@ from loco.cli_images import (
     read_photo,
     refuse_options,
     require_files,
+    require_folder,
     require_other_files,
     size_option,
 )
@@ -148,6 +149,7 @@ def _match_folder(arguments: argparse.Namespace) -> None:
     from loco.matching import hloc
     from loco.matching.pairs import select_pairs
 
+    require_folder(arguments.out, "--out")
     if arguments.pairs == "exhaustive":
         refuse_options(arguments, ["neighbours"], "--pairs exhaustive")
     root, names = _named(arguments.images)

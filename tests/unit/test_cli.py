@@ -89,6 +89,27 @@ def test_features_are_upsampled_on_request(
     assert status == 2
 
 
+@pytest.mark.parametrize("below", ["", "/deeper"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "IMAGES", "--model", "resnet51", "--out", "FILE"],
+        ["extract", "IMAGES", "--model", "resnet51", "--format", "hloc", "--out", "FILE"],
+        ["match", "IMAGES", "--model", "resnet51", "--format", "hloc", "--out", "FILE"],
+        ["export", "resnet51", "--pretrained", "FILE"],
+    ],
+)
+def test_an_output_folder_that_is_a_file_is_refused_before_the_model_is_loaded(
+    command: list[str], below: str, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "afile.txt"
+    file.touch()
+    words = [found for word in command for found in (photos if word == "IMAGES" else [word])]
+    status, message = _fails(capsys, *(f"{file}{below}" if word == "FILE" else word for word in words))
+    assert f"expects a folder, and {file} is a file" in message
+    assert status == 2
+
+
 def test_the_pictures_share_their_colours(model: str, photos: list[str], tmp_path: Path) -> None:
     """Features are the same in both images: what both images show has one colour."""
     copy = tmp_path / "copy.png"
