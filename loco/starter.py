@@ -7,20 +7,25 @@ import os
 import re
 import shlex
 import textwrap
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loco.config_files import room_of
 from loco.config_layers import workflow_folder
 from loco.config_schema import SCHEMA, name_pattern
 from loco.datasets.catalogue import FORMATS
+from loco.datasets.layouts import PHOTOGRAPHS as SUPPORTED
 from loco.datasets.recognise import (
     EXAMPLES,
+    MIN_PHOTOGRAPHS,
     PHOTOGRAPHS,
     VIDEO_SUFFIXES,
     Recognised,
     find_videos,
     image_size,
+    images_by_suffix,
+    nearest_problem,
     recognise,
 )
 from loco.errors import ConfigError
@@ -64,8 +69,11 @@ def write_starter(given: Path, out: Path, per_second: float | None = None) -> No
     with open(out, "x", encoding="utf-8") as file:
         file.write(text)
     print(f"{out}: {_count(found.scenes)} of the format {found.format} in {found.raw}")
+    if (name := _dataset_name(found.raw)) != (folder_name := found.raw.resolve().name):
+        print(f"the dataset is named {name}, because {folder_name!r} is no valid name")
     if unnamed:
-        print(f"left out, because these are no names of scenes (rename the folders): {', '.join(map(repr, unnamed))}")
+        names = ", ".join(map(repr, unnamed))
+        print(f"left out, because these are no names of scenes (rename the folders with ASCII letters): {names}")
     if found.others:
         print(f"left out, because they are not of this format: {', '.join(found.others)}")
     if "train" not in split(found.scenes, found.format):
@@ -169,32 +177,54 @@ def _extract(given: Path, videos: Sequence[Path], per_second: float) -> Path:
 def _find(given: Path) -> tuple[Recognised, list[str]]:
     """Return the scenes of a folder whose names are valid, and the other names."""
     if not given.is_dir():
+        problem = f"{given} is a file and not a video" if given.exists() else f"there is no folder or video {given}"
         raise ConfigError(
-            f"there is no folder or video {given}; name the folder that contains your scenes, or a video "
-            f"({', '.join(VIDEO_SUFFIXES)})"
+            f"{problem}; name the folder that contains your scenes, or a video ({', '.join(VIDEO_SUFFIXES)})"
         )
     folder = Path(os.path.normpath(given))
     folder = folder if folder.name not in ("", "..") else folder.resolve()
     found = recognise(folder)
     if found is None:
-        listed = sorted(os.listdir(folder))
-        inside = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
-        layouts = "\n".join(f"- {format}: {example}" for format, example in EXAMPLES.items())
-        raise ConfigError(
-            f"no scenes are recognised in {folder} (found: {inside or 'nothing'}). Bring the files into one of these "
-            f"layouts (docs/datasets.md), or start from another file of config/:\n{layouts}"
-        )
+        raise ConfigError(_not_recognised(folder))
     if not is_plain_path(found.raw):
         raise ConfigError(f"{str(found.raw)!r} contains braces or control characters; rename the folder")
     pattern = re.compile(name_pattern(_workflow() / SCHEMA))
     valid = [scene for scene in found.scenes if pattern.fullmatch(scene) and len(scene) <= 100]
     unnamed = [scene for scene in found.scenes if scene not in valid]
     if not valid:
+        old = found.raw / unnamed[0]
+        command = shlex.join(["mv", str(old), str(old.with_name(_word(old.name).strip("_") or "scene"))])
         raise ConfigError(
-            f"the scenes of {found.raw} have names that cannot be used ({', '.join(map(repr, unnamed[:5]))}); rename "
-            "the folders with letters, digits, `_`, `-` and `.`"
+            f"the scenes of {found.raw} have names that cannot be used ({', '.join(map(repr, unnamed[:5]))}), because "
+            "scenes have the names of their folders; rename the folders with ASCII letters, digits, `_`, `-` and `.`, "
+            f"for example: {command}"
         )
     return found._replace(scenes=valid), unnamed
+
+
+def _not_recognised(folder: Path) -> str:
+    """Return the message about a folder without scenes: the nearest layout, if there is one, and all layouts."""
+    listed = sorted(os.listdir(folder))
+    inside = ", ".join(listed[:8]) + (", ..." if len(listed) > 8 else "")
+    problem = f"no scenes are recognised in {folder} (found: {inside or 'nothing'})."
+    if (nearest := nearest_problem(folder)) is not None:
+        problem += f" There are depth images in {nearest}. Photographs without depth belong in a folder of their own."
+    elif images := images_by_suffix(folder):
+        found = "; ".join(f"{path}: {_counts(images[path])}" for path in list(images)[:5])
+        found += "; ..." if len(images) > 5 else ""
+        problem += (
+            f" The images ({found}) are no scene: one requires at least {MIN_PHOTOGRAPHS} photographs in one folder, "
+            f"of the types {' '.join(SUPPORTED)}."
+        )
+    layouts = "\n".join(f"- {format}: {example}" for format, example in EXAMPLES.items())
+    return (
+        f"{problem} Bring the files into one of these layouts (docs/datasets.md), or start from another file of "
+        f"config/:\n{layouts}"
+    )
+
+
+def _counts(images: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in images.items())
 
 
 def _dataset(found: Recognised, name: str, size: tuple[int, int] | None, of_video: bool) -> list[str]:
@@ -308,7 +338,9 @@ def _dataset_name(raw: Path) -> str:
 
 
 def _word(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).lstrip("-.")[:100]
+    """Return the ASCII letters, digits, ``_``, ``-`` and ``.`` of a text, others replaced; accents are removed."""
+    unaccented = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text))
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", unaccented).lstrip("-.")[:100]
 
 
 def _count(scenes: Sequence[str]) -> str:

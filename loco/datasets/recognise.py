@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,9 @@ PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is r
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")  # in lower case
 MAX_LISTED = 10_000  # largest number of entries of a folder that are read
 DEEPEST = 2  # levels of folders between the given one and that of the scenes
-_FEWEST = 3  # smallest number of photographs of a scene, because a point is verified by a third image
+MIN_PHOTOGRAPHS = 3  # of a scene, because a point is verified by a third image
+_COLOR_FOLDERS = ("color", "rgb", "images")  # of recordings with depth images
+_DEPTH_FOLDER = "depth"
 _HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
 
 # What `loco init` recognises, and an example of each layout.
@@ -55,7 +58,7 @@ def recognise(folder: Path) -> Recognised | None:
 
     The folder may be a scene itself or a folder in it, contain the scenes, or contain the folder of the scenes up to
     two levels below. Folders of photographs are recognised only directly in it. If there are scenes of several formats,
-    the format with the most scenes is returned.
+    the format with the most scenes is returned. A folder with depth images is never one of photographs.
     """
     if (format := _format(folder, folder.name)) is not None:
         return Recognised(format, folder.parent, [folder.name], [])
@@ -67,6 +70,8 @@ def recognise(folder: Path) -> Recognised | None:
             return _recognised(format, root, names, [name for name in names if formats[name] == format])
     if (format := _format(folder.parent, folder.parent.name)) is not None:  # its folder of colour images, for example
         return Recognised(format, folder.parent.parent, [folder.parent.name], [])
+    if _has_depth(folder):
+        return None
     names = _names(folder)
     if photographed := [name for name in names if _has_photographs(folder / name)]:
         return _recognised(PHOTOGRAPHS, folder, names, photographed)
@@ -78,7 +83,33 @@ def find_videos(given: Path) -> list[Path]:
     if given.is_file():
         return [given] if given.suffix.lower() in VIDEO_SUFFIXES else []
     names = sorted((name for name in _files(given) if name.lower().endswith(VIDEO_SUFFIXES)), key=layouts.natural)
-    return [given / name for name in names] if names and recognise(given) is None else []
+    return [given / name for name in names] if names and recognise(given) is None and not _has_depth(given) else []
+
+
+def nearest_problem(folder: Path) -> str | None:
+    """Return what a recording with depth images lacks to be one of the format ``posed_rgbd``; None if there is none."""
+    candidates = (*_recordings_of(folder), *_roots(folder))
+    recording = next(filter(_is_recording, candidates), None)
+    if recording is None:
+        return None
+    found = next(name for name in _COLOR_FOLDERS if (recording / name).is_dir())
+    missing = [name for name in ("poses.txt", "K.txt") if not (recording / name).is_file()]
+    problems = [f"expects `color/`, found `{found}/`"] if found != "color" else []
+    problems += [f"missing: {', '.join(missing)}"] if missing else []
+    return f"{recording} (nearest: posed_rgbd, {'; '.join(problems)})"
+
+
+def images_by_suffix(folder: Path) -> dict[Path, dict[str, int]]:
+    """Return the number of images by suffix, supported or not, of a folder and of each of its subfolders."""
+    from loco.datasets.images import unread_images
+
+    counts = {}
+    for path in (folder, *(folder / name for name in _names(folder))):
+        files = _files(path)
+        images = [file for file in files if file.lower().endswith(layouts.PHOTOGRAPHS)] + unread_images(files)
+        if images:
+            counts[path] = dict(sorted(Counter(Path(file).suffix.lower() for file in images).items()))
+    return counts
 
 
 def image_size(found: Recognised) -> tuple[int, int] | None:
@@ -162,7 +193,21 @@ _SIGNS: dict[str, Callable[[Path, str], bool]] = {
 
 def _has_photographs(folder: Path) -> bool:
     found = (name for name in _files(folder) if name.lower().endswith(layouts.PHOTOGRAPHS))
-    return len(list(islice(found, _FEWEST))) == _FEWEST
+    return not _is_recording(folder) and len(list(islice(found, MIN_PHOTOGRAPHS))) == MIN_PHOTOGRAPHS
+
+
+def _has_depth(folder: Path) -> bool:
+    """Return whether a folder is a recording with depth images, or the folder of its colour or depth images."""
+    return any(map(_is_recording, _recordings_of(folder)))
+
+
+def _recordings_of(folder: Path) -> list[Path]:
+    """Return the folders that are the recording if ``folder`` is one or contains the images of one."""
+    return [folder, *([folder.parent] if folder.name in (*_COLOR_FOLDERS, _DEPTH_FOLDER) else [])]
+
+
+def _is_recording(folder: Path) -> bool:
+    return (folder / _DEPTH_FOLDER).is_dir() and any((folder / name).is_dir() for name in _COLOR_FOLDERS)
 
 
 def _heads(format: str, folder: Path, name: str) -> Iterator[bytes]:

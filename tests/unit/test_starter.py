@@ -148,6 +148,84 @@ def test_what_is_not_recognised_is_answered_by_the_layouts(here: Path, capsys: p
     assert "there is no folder or video nowhere" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("color", "says"),
+    [
+        ("color", "nearest: posed_rgbd, missing: poses.txt, K.txt"),
+        ("rgb", "nearest: posed_rgbd, expects `color/`, found `rgb/`; missing: poses.txt, K.txt"),
+        ("images", "nearest: posed_rgbd, expects `color/`, found `images/`; missing: poses.txt, K.txt"),
+    ],
+)
+@pytest.mark.parametrize("given", ["tour", "tour/one", "tour/one/{color}", "tour/one/depth"])
+def test_a_recording_with_depth_is_never_photographs(
+    color: str, says: str, given: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind in (color, "depth", "left"):
+        write_photographs(here / "tour/one" / kind, size=(30, 40))
+    (here / "tour/one/preview.mp4").touch()
+    assert main(["init", given.format(color=color)]) == 2
+    assert f"tour/one ({says})" in capsys.readouterr().err
+
+
+def test_a_recording_whose_color_folder_has_another_name_lacks_nothing_else(
+    raw: Callable[[str], Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(raw("posed_rgbd") / "scene0000_00", here / "data/one")
+    (here / "data/one/color").rename(here / "data/one/rgb")
+    assert main(["init", "data"]) == 2
+    assert "data/one (nearest: posed_rgbd, expects `color/`, found `rgb/`)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "IMG_1.jpg"])
+def test_a_file_that_is_no_video_is_called_a_file(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / name).touch()
+    assert main(["init", name]) == 2
+    assert f"{name} is a file and not a video; name the folder that contains your scenes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["a.jpg"], "(photos: 1 .jpg)"),
+        (["a.HEIC", "b.heic", "c.heic", "d.png"], "(photos: 3 .heic, 1 .png)"),
+        (
+            ["kitchen/a.heic", "kitchen/b.heic", "hall/a.jpg", "hall/b.jpg"],
+            "(photos/hall: 2 .jpg; photos/kitchen: 2 .heic)",
+        ),
+    ],
+)
+def test_images_that_are_too_few_or_of_other_types_are_counted(
+    files: list[str], found: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in files:
+        (here / "photos" / file).parent.mkdir(parents=True, exist_ok=True)
+        (here / "photos" / file).touch()
+    assert main(["init", "photos"]) == 2
+    said = capsys.readouterr().err
+    assert f"The images {found} are no scene: one requires at least 3 photographs in one folder" in said
+    assert "of the types .bmp .jpeg .jpg .png .tif .tiff .webp." in said
+
+
+def test_a_scene_whose_name_cannot_be_used_is_renamed_by_the_user(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photographs(here / "Fotos Küche", size=(30, 40))
+    assert main(["init", "Fotos Küche"]) == 2
+    said = capsys.readouterr().err
+    assert "rename the folders with ASCII letters" in said
+    assert "mv 'Fotos Küche' Fotos_Kuche" in said
+
+
+def test_a_dataset_whose_folder_has_no_valid_name_gets_one_that_is_printed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photographs(here / "Büro Aufnahme ü/one", size=(30, 40))
+    assert main(["init", "Büro Aufnahme ü"]) == 0
+    said = capsys.readouterr().out
+    assert "the dataset is named Buro_Aufnahme_u, because 'Büro Aufnahme ü' is no valid name" in said
+    assert list(loaded()["datasets"]) == ["Buro_Aufnahme_u"]
+
+
 def test_a_file_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_photographs(here / "data/a")
     (here / "my.yaml").write_text("mine")
@@ -173,7 +251,10 @@ def test_folders_whose_names_cannot_be_used_are_named(here: Path, capsys: pytest
     for name in ("good", "a b", "-x"):
         write_photographs(here / "data" / name)
     assert main(["init", "data"]) == 0
-    assert "rename the folders): 'a b', '-x'" in capsys.readouterr().out.replace("'-x', 'a b'", "'a b', '-x'")
+    said = capsys.readouterr().out
+    assert "left out, because these are no names of scenes (rename the folders with ASCII letters): " in said
+    assert "'a b'" in said
+    assert "'-x'" in said
     assert next(iter(loaded()["datasets"].values()))["scenes"] == ["good"]
 
 

@@ -88,7 +88,10 @@ def test_init_overwrites_no_frames_and_refuses_what_has_no_effect(
     assert main(["init", "data", "--fps", "2"]) == 2
     assert "--fps applies to videos" in capsys.readouterr().err
     (here / "notes.txt").touch()
-    for nothing in ("notes.txt", "nowhere.mp4"):
-        assert main(["init", nothing]) == 2
-        assert f"no folder or video {nothing}" in capsys.readouterr().err
+    for given, says in {
+        "notes.txt": "notes.txt is a file and not a video",
+        "nowhere.mp4": "there is no folder or video nowhere.mp4",
+    }.items():
+        assert main(["init", given]) == 2
+        assert says in capsys.readouterr().err
     assert not (here / "my.yaml").exists()
