@@ -8,6 +8,10 @@ min_version("9.19")
 report: "report/workflow.rst"
 
 
+onsuccess:
+    print("Tables: results/tables/   Figures: results/figures/   Checks of the raw scenes: results/tables/checks.md")
+
+
 include: "rules/common.smk"
 include: "rules/simulate.smk"
 include: "rules/reconstruct.smk"

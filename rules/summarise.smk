@@ -214,20 +214,22 @@ if summary.pictures:
 rule tables:
     """Make all tables of the run."""
     input:
-        expand("results/tables/{benchmark}.csv", benchmark=plan.run["benchmarks"]),
         expand(
-            "results/tables/{benchmark}_differences.csv",
-            benchmark=plan.run["benchmarks"] if plan.run.get("comparisons") else [],
+            "results/tables/{benchmark}{of}.{kind}",
+            benchmark=plan.run["benchmarks"],
+            of=["", "_differences"] if plan.run.get("comparisons") else [""],
+            kind=["csv", "md", "tex", "html"],
         ),
 
 
 rule figures:
     """Make all figures of the run."""
     input:
-        expand("results/figures/{split}/training_curve.svg", split=summary.curve_splits),
+        expand("results/figures/{split}/training_curve.{kind}", split=summary.curve_splits, kind=["svg", "png"]),
         [
-            f"results/figures/{split}/{benchmark}/{figure}.svg"
+            f"results/figures/{split}/{benchmark}/{figure}.{kind}"
             for benchmark, figure in summary.figures
             for split in summary.evaluated_splits(benchmark)
+            for kind in ("svg", "png")
         ],
         [rules.pictures.output, rules.explorer.output] if summary.pictures else [],

@@ -60,6 +60,16 @@ def test_two_runs_give_identical_tables(world, finished):
             assert world.read(table) == finished.read(table)
 
 
+def test_a_form_of_a_table_that_was_deleted_is_made_again(world):
+    path = "results/tables/location_consistency.md"
+    content = world.read(path)
+    (world.directory / path).unlink()
+    said = world.run("all")
+    assert "rule table_location_consistency:" in said
+    assert "Tables: results/tables/" in said
+    assert world.read(path) == content
+
+
 def test_report_is_built(world):
     world.run("--report", "report.html")
     report = world.read("report.html")
