@@ -39,7 +39,12 @@ def test_all_can_be_imported():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("name", SMALL)
+SLOW = {"exchange", "linear_probe", "location_consistency", "training_step"}  # several CPU seconds each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in SMALL]
+)
 def test_it_runs_and_prints_a_table(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", *SMALL[name]]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

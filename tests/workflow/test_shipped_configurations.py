@@ -53,6 +53,7 @@ def run_to_the_end(world: World, split: str, test_scene: str, *targets: str) -> 
     return table
 
 
+@pytest.mark.long
 def test_photographs(tmp_path):
     world = shipped("photographs", tmp_path)
     for scene in ("first", "second"):
