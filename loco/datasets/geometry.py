@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from loco.datasets.checklist import Checklist
 from loco.datasets.local import LocalScene, in_local_coordinates, origin_of
-from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, RawScene, depth_beyond
+from loco.datasets.raw import MAX_DEPTH, NOTED_BEYOND, RawScene, measured_depth
 from loco.errors import DataError
 from loco.geometry.cameras import relative_rotation_angle
 from loco.geometry.consistency import Agreement, Views
@@ -24,6 +24,7 @@ ANCHORS = 8  # evenly spaced frames of a scene that are compared with neighbours
 GAPS = (1, 2, 4, 8)  # distances in frames from an anchor to its neighbour in the order of the files
 USUAL_CONSISTENCY = 0.9  # a note is written below; correct recordings reach 0.99
 USUAL_DEPTH = 0.05, 200.0  # metres: the median depth of a scene, which a wrong unit puts beyond
+THINNED = 64  # the median is that of every 64th measured pixel: the frames may have tens of millions
 TURN = 30.0  # rotation in degrees that is equivalent to the median distance to the nearest other frames
 
 
@@ -129,8 +130,11 @@ def _diagnose(scene: RawScene | LocalScene, chosen: NDArray[np.int64], found: Ch
 
 def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | LocalScene, found: Checklist) -> None:
     """Add a problem if no frame has depth, or its unit is wrong, and a note if much of it is beyond ``MAX_DEPTH``."""
-    beyond = [fraction for depth in depths if (fraction := depth_beyond(depth, MAX_DEPTH)) is not None]
-    measured = np.concatenate([depth[np.isfinite(depth) & (depth > 0)] for depth in depths])
+    beyond, thinned = [], []
+    for known in map(measured_depth, depths):
+        if len(known):
+            beyond.append(np.mean(known > MAX_DEPTH))
+            thinned.append(known[::THINNED].copy())  # a view would keep all of them
     if not beyond:
         found.add(
             "no depth in any sampled frame",
@@ -139,12 +143,12 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | Local
             found=f"{len(depths)} depth images without valid depth",
             remedy="export the depth images again, and check the program that writes them",
         )
-    elif not USUAL_DEPTH[0] <= (median := float(np.median(measured))) <= USUAL_DEPTH[1]:
+    elif not USUAL_DEPTH[0] <= (median := np.median(np.concatenate(thinned))) <= USUAL_DEPTH[1]:
         found.add(
             f"the depth has a median of {median:.3g} m, so its unit is probably wrong",
             file=scene.folder,
             expected=f"a median between {USUAL_DEPTH[0]:g} and {USUAL_DEPTH[1]:g} m",
-            found=f"{len(depths)} frames with depths from {measured.min():.3g} to {measured.max():.3g} m",
+            found=f"{median:.3g} m in {len(beyond)} frames",
             remedy="check the unit of the depth images (`depth_scale`, if the format has it), and that of the poses, "
             "whose positions are in metres",
         )

@@ -75,9 +75,14 @@ class LabelledMesh(NamedTuple):
     labels: list[str]
 
 
+def measured_depth(depth: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the measured values (k,) of a depth image (h, w), metres."""
+    return depth[np.isfinite(depth) & (depth > 0)]
+
+
 def depth_beyond(depth: NDArray[np.floating], limit: float) -> float | None:
     """Return the fraction of the measured depth (h, w) that is beyond a limit in metres; None without any depth."""
-    measured = depth[np.isfinite(depth) & (depth > 0)]
+    measured = measured_depth(depth)
     return float(np.mean(measured > limit)) if len(measured) else None
 
 
