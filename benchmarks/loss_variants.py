@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
+from torch.optim import Optimizer
 
 from loco import paths
 from loco.config import load, read_files
@@ -39,7 +40,7 @@ from loco.plan import Plan
 from loco.steps.extract import extract_scene
 from loco.training.data import Batch, Batches
 from loco.training.optimiser import build_optimiser, set_rates
-from loco.training.phases import phases_of
+from loco.training.phases import Phase, phases_of
 from loco.training.scene_files import SceneFiles, open_scenes
 
 QUERIES, POSITIVES = 512, 4_000  # drawn per batch: query patches, and positive pairs that are ranked
@@ -190,11 +191,16 @@ def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: s
             loss = similarity_loss(criterion, batch, features)
         else:
             loss = VARIANTS[variant](_pairs(batches, batch, step, features))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(extractor.parameters(), phase.optimiser["clip"])
-        optimiser.step()
+        descend(extractor, optimiser, phase, loss)
     return extractor.eval()
+
+
+def descend(extractor: nn.Module, optimiser: Optimizer, phase: Phase, loss: Tensor) -> None:
+    """Take a step of the optimiser, with the clipping of the phase."""
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(extractor.parameters(), phase.optimiser["clip"])
+    optimiser.step()
 
 
 def patch_features(extractor: nn.Module, batch: Batch) -> Tensor:

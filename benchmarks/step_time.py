@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.loss_variants import open_run, patch_features, similarity_loss
+from benchmarks.loss_variants import descend, open_run, patch_features, similarity_loss
 from loco.losses import build_loss
 from loco.models.build import build_extractor
 from loco.training.data import Batch, Batches
@@ -42,10 +42,8 @@ class Training:
         """Take a step, and note its CPU seconds."""
         began = time.process_time()
         set_rates(self.optimiser, self.phase, number)
-        self.optimiser.zero_grad()
-        similarity_loss(self.criterion, batch, patch_features(self.extractor, batch)).backward()
-        torch.nn.utils.clip_grad_norm_(self.extractor.parameters(), self.phase.optimiser["clip"])
-        self.optimiser.step()
+        loss = similarity_loss(self.criterion, batch, patch_features(self.extractor, batch))
+        descend(self.extractor, self.optimiser, self.phase, loss)
         self.seconds.append(time.process_time() - began)
 
 

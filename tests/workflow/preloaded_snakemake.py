@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 
 def run(arguments: Sequence[str], directory: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -45,7 +44,7 @@ def _serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _become(arguments: list[str], directory: str, environment: dict[str, Any], outputs: list[str]) -> None:
+def _become(arguments: list[str], directory: str, environment: dict[str, str], outputs: list[str]) -> None:
     """Turn this process into the command."""
     for stream, path in enumerate([os.devnull, *outputs]):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), stream)
