@@ -147,11 +147,12 @@ class RankingLoss(torch.nn.Module):
             group.
 
         Raises:
+            TypeError: features are no tensor.
             ValueError: the shapes or dtypes do not match; rows are not L2-normalised with ``normalise=False``.
             RuntimeError: ``torch.func.vmap`` is used; or another transform of ``torch.func``, or a forward-mode
                 derivative, with a loss that does not support them.
         """
-        self._require_no_transform(features)
+        self._require_plain_tensor(features)
         with torch.autocast(features.device.type, enabled=False):
             patches, is_finite, _, _ = self._batch(features, points, scene_ids, valid, image_ids)
             return self.loss(patches) if is_finite else self._not_finite(patches)
@@ -181,7 +182,11 @@ class RankingLoss(torch.nn.Module):
         log = {key: math.nan if key.startswith("mean_ap") else number for key, number in log.items()}
         return patches.features.sum(dtype=wide_type(patches.features)) * math.nan, log
 
-    def _require_no_transform(self, features: Tensor) -> None:
+    def _require_plain_tensor(self, features: Tensor) -> None:
+        """Refuse features that are no tensor, and transforms of them that the loss does not support."""
+        if not isinstance(features, Tensor):
+            found = f"{type(features).__module__}.{type(features).__qualname__}"
+            raise TypeError(f"features must be a torch.Tensor, found {found}; convert them with torch.as_tensor")
         if _is_batched(features):
             raise RuntimeError(
                 f"{type(self).__name__} cannot be transformed by torch.func.vmap, because the number of pairs depends "
@@ -265,7 +270,7 @@ class AllPairsLoss(RankingLoss):
         LoCUS (ICCV 2023) selects the best patches as landmarks. Arguments are those of a call. The result is (n,), or
         (b, h, w) for maps; NaN for a patch without a positive pair, and for all patches if a feature is not finite.
         """
-        self._require_no_transform(features)
+        self._require_plain_tensor(features)
         with torch.autocast(features.device.type, enabled=False):
             patches, is_finite, selection, local_rows = self._batch(features, points, scene_ids, valid, image_ids)
             rows = patches.features
