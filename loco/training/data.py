@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from loco.training.jitter import draw_factors
 from loco.training.pair_bank import PairBank
 from loco.training.patch_selection import select_patches
 from loco.training.scene_files import SceneFiles
+
+logger = logging.getLogger(__name__)
 
 Draw = tuple[int, int]  # an image of a batch: indices of its scene and frame
 
@@ -58,10 +61,27 @@ class OverlappingImages:
             seed: seed of all draws.
 
         Raises:
-            DataError: a scene has no image.
+            DataError: a scene has no image, or no scene has a pair of such images.
         """
         self.batch, self.seed = batch, seed
         self.pairs = [scene.pairs(batch["min_overlap"], batch["min_baseline"]) for scene in scenes]
+        self._require_pairs()
+
+    def _require_pairs(self) -> None:
+        without = sum(pairs.nnz == 0 for pairs in self.pairs)
+        wanted = f"overlap by {self.batch['min_overlap']:g} and were taken {self.batch['min_baseline']:g} m apart"
+        if without == len(self.pairs):
+            raise DataError(
+                f"no two images of a training scene {wanted}",
+                expected="images that overlap, taken from different positions",
+                found=f"{sum(pairs.shape[0] for pairs in self.pairs)} images in {len(self.pairs)} scenes, without such a pair",
+                remedy="lower `train.batch.min_overlap` or `.min_baseline`, or use scenes with more images",
+            )
+        if without:
+            logger.warning(
+                "%d of %d training scenes have no two images that %s; images of these scenes are drawn at random",
+                *(without, len(self.pairs), wanted),
+            )
 
     def draw(self, step: int) -> list[Draw]:
         """Draw the images of batch number ``step``."""

@@ -10,7 +10,7 @@ from loco.errors import DataError
 from loco.geometry.cameras import project
 from loco.steps.pairs import index_scene
 from loco.training.data import Batch, Batches, connected_group
-from loco.training.scene_files import open_scenes
+from loco.training.scene_files import SceneFiles, open_scenes
 
 BATCH = {"scenes": 2, "images_per_scene": 3, "min_overlap": 0.3, "min_baseline": 0.0, "patches_per_image": 40}
 
@@ -110,3 +110,18 @@ def test_a_batch_that_is_too_small_for_the_processes_is_refused(walls):
     batches = Batches(open_scenes(walls[:1]), BATCH, None, seed=0, rank=0, world_size=4)
     with pytest.raises(DataError, match=r"fewer images than there are ranks[\s\S]*found: +3"):
         batches.draw(0)
+
+
+@pytest.mark.parametrize("change", [{"min_baseline": 99.5}, {"min_overlap": 0.999}])
+def test_settings_that_no_two_images_meet_are_refused(walls, change):
+    (value,) = change.values()
+    with pytest.raises(DataError, match=rf"{value}[\s\S]*30 images in 3 scenes[\s\S]*`train.batch.min_overlap` or"):
+        Batches(open_scenes(walls), BATCH | change, None, seed=0)
+
+
+def test_scenes_without_pairs_beside_others_are_stated(walls, caplog, monkeypatch):
+    scenes, none = open_scenes(walls), csr_array((3, 3), dtype=bool)
+    pairs = SceneFiles.pairs
+    monkeypatch.setattr(SceneFiles, "pairs", lambda scene, *limits: none if scene is scenes[1] else pairs(scene, *limits))
+    Batches(scenes, BATCH, None, seed=0)
+    assert "1 of 3 training scenes have no two images that overlap by 0.3 and were taken 0 m apart" in caplog.text
