@@ -414,6 +414,10 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
             found=f"{len(listed)} points, none of which qualifies",
             remedy=REMEDY,
         )
+    found.note(
+        "structure from motion does not determine the unit of length: `frames.scale` states the metres per unit of the "
+        "model (default 1), and all distances in settings and results are in metres only if it is right"
+    )
     _note_models(found, opened.folder)
     _check_photographs(found, opened)
     return {"images": len(names), "skipped": len(opened.skipped), "points": points}

@@ -53,6 +53,8 @@ from loco.training.validation import ValidationScene
 ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; missing files are None or omitted
 
 logger = logging.getLogger(__name__)
+# Without Lightning's advertisement of another package.
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda entry: "litlogger" not in entry.getMessage())
 
 
 def train(
@@ -233,9 +235,9 @@ class Steps(Callback):
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
+                trainer.save_checkpoint(temporary, weights_only=False)
         else:
-            trainer.save_checkpoint(self.path)  # on other ranks, waits for rank 0 to write
+            trainer.save_checkpoint(self.path, weights_only=False)  # on other ranks, waits for rank 0 to write
 
 
 def _loggers(settings: Mapping[str, Any], out_dir: Path, state: Path) -> Iterator[Logger]:
@@ -254,8 +256,10 @@ def _loader(batches: Batches, settings: Mapping[str, Any], device: torch.device)
 
 def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpoint: Path | None) -> None:
     with warnings.catch_warnings():
-        # By default, batches are drawn in this process: a draw is cheap compared to a step.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # By default, batches are drawn in this process: a draw is cheap compared to a step. Ranks on several nodes are
+        # started by `launch`, and a single rank needs no `srun`. LeafSpec is deprecated within Lightning itself.
+        for message in ("does not have many workers", "`srun` command is available", "LeafSpec"):
+            warnings.filterwarnings("ignore", message=f".*{message}")
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except SIGTERMException:

@@ -278,7 +278,8 @@ def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem
     """
     metrics = list(metrics)
     experiments = _experiments(metrics, titles)
-    sample = next(iter(_scene_samples(metrics[0]).values()), Sample("score", "no items", [], []))
+    scenes = _scene_samples(metrics[0])
+    sample = next(iter(scenes.values()), Sample("score", "no items", [], []))
     with new_figure(stem, WIDTH, 0.7 + 0.3 * len(experiments)) as figure:
         axes = figure.subplots()
         for row, experiment in enumerate(experiments):
@@ -295,7 +296,9 @@ def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem
                 axes.vlines(scores.mean(), row - 0.35, row + 0.35, color=colour, linewidth=1.2)
         axes.set_yticks(range(len(experiments)), [titles[experiment] for experiment in experiments])
         axes.set(
-            ylim=(len(experiments) - 0.5, -0.5), xlabel=axis_label(sample.metric, sample.unit), title=sample.condition
+            ylim=(len(experiments) - 0.5, -0.5),
+            xlabel=axis_label(sample.metric, sample.unit),
+            title=f"{sample.condition} (number of scenes: {len(scenes)})",
         )
 
 

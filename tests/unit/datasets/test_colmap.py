@@ -172,6 +172,7 @@ def test_manifest_of_a_whole_scene(raw):
     assert manifest["ok"], manifest["problems"]
     assert (manifest["images"], manifest["skipped"]) == (24, 0)
     assert manifest["points"] == len(open_scene("colmap", raw, "house").tracks())
+    assert "does not determine the unit of length: `frames.scale` states" in manifest["notes"][0]
     model = {f"sparse/0/{name}" for name in ("cameras", "images", "points3D", "rigs", "frames")}
     assert {file["name"].split(".")[0] for file in manifest["files"]} == {"images"} | model
 

@@ -279,7 +279,7 @@ def test_spread_has_a_dot_a_scene(drawn: list[Figure], tmp_path: Path) -> None:
     assert points(axes, "colour") == [[20.0, 1.0], [40.0, 1.0]]
     assert [stroke.get_segments()[0][0].tolist() for stroke in axes.collections] == [[50.0, -0.35], [30.0, 0.65]]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["place & more", "colour"]
-    assert (axes.get_title(), axes.get_xlabel()) == ("all", "score (%)")
+    assert (axes.get_title(), axes.get_xlabel()) == ("all (number of scenes: 3)", "score (%)")
 
 
 @pytest.mark.usefixtures("toy")
