@@ -64,11 +64,11 @@ PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder t
 quick: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(QUICK)
 
-test: lint browser
-	$(PYTEST) -m "not long"
+test: env browser
+	$(call beside_lint,$(PYTEST) -m "not long")
 
-test-all: lint browser
-	$(PYTEST)
+test-all: env browser
+	$(call beside_lint,$(PYTEST))
 
 # Tests of HTML pages need a browser, and are skipped without one. The package of Ubuntu is a snap, which containers cannot run.
 browser:
@@ -99,6 +99,12 @@ lint: env
 
 clean:
 	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -r {} +
+
+# Run a command, and `make lint` at the same time, whose output is shown if it fails.
+define beside_lint
+@mkdir -p build; $(MAKE) --no-print-directory lint >build/lint.log 2>&1 & lint=$$!; \
+code=0; $(1) || code=$$?; wait $$lint || { code=$$?; cat build/lint.log; echo 'error: make lint failed' >&2; }; exit $$code
+endef
 
 # Run the workflow with a configuration, and build its report.
 define run

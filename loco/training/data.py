@@ -68,13 +68,13 @@ class OverlappingImages:
         self._require_pairs()
 
     def _require_pairs(self) -> None:
-        without = sum(pairs.nnz == 0 for pairs in self.pairs)
+        images, without = sum(pairs.shape[0] for pairs in self.pairs), sum(pairs.nnz == 0 for pairs in self.pairs)
         wanted = f"overlap by {self.batch['min_overlap']:g} and were taken {self.batch['min_baseline']:g} m apart"
         if without == len(self.pairs):
             raise DataError(
                 f"no two images of a training scene {wanted}",
                 expected="images that overlap, taken from different positions",
-                found=f"{sum(pairs.shape[0] for pairs in self.pairs)} images in {len(self.pairs)} scenes, without such a pair",
+                found=f"{images} images in {len(self.pairs)} scenes, without such a pair",
                 remedy="lower `train.batch.min_overlap` or `.min_baseline`, or use scenes with more images",
             )
         if without:

@@ -54,7 +54,7 @@ ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, p
 
 logger = logging.getLogger(__name__)
 # Without Lightning's advertisement of another package.
-logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda entry: "litlogger" not in entry.getMessage())
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda entry: "litlogger" not in str(entry.msg))
 
 
 def train(

@@ -122,6 +122,8 @@ def test_settings_that_no_two_images_meet_are_refused(walls, change):
 def test_scenes_without_pairs_beside_others_are_stated(walls, caplog, monkeypatch):
     scenes, none = open_scenes(walls), csr_array((3, 3), dtype=bool)
     pairs = SceneFiles.pairs
-    monkeypatch.setattr(SceneFiles, "pairs", lambda scene, *limits: none if scene is scenes[1] else pairs(scene, *limits))
+    monkeypatch.setattr(
+        SceneFiles, "pairs", lambda scene, *limits: none if scene is scenes[1] else pairs(scene, *limits)
+    )
     Batches(scenes, BATCH, None, seed=0)
     assert "1 of 3 training scenes have no two images that overlap by 0.3 and were taken 0 m apart" in caplog.text
