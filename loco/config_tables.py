@@ -9,19 +9,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from loco.config_layers import DEFAULTS, EVERY
 
 README, SCHEMAS = "config/README.md", "config/schemas"
-# Topic -> definition in its schema file; None if the file itself describes the keys.
-TOPICS = {"run": None, "datasets": "dataset", "splits": "split", "ablations": "ablation", "figures": None}
+
+
+class Topic(NamedTuple):
+    """The descriptions of a table: a definition of a schema file, or the file itself; and the place of its defaults."""
+
+    file: str
+    definition: str | None
+    defaults: tuple[str, ...]  # keys of defaults.yaml
+
+
+_TRAIN = ("experiments", EVERY, "train")
+TOPICS = {
+    "run": Topic("run", None, ("run",)),
+    "datasets": Topic("datasets", "dataset", ("datasets", EVERY)),
+    "splits": Topic("splits", "split", ()),
+    "experiments": Topic("experiments", "experiment", ()),
+    "model": Topic("models", "model", ()),
+    "model.backbone": Topic("models", "backbone", ()),
+    "model.head": Topic("models", "head", ()),
+    "train": Topic("training", "train", _TRAIN),
+    "train.optimiser": Topic("training", "optimiser", (*_TRAIN, "optimiser")),
+    "train.loss": Topic("losses", "loss", ()),
+    "ablations": Topic("ablations", "ablation", ()),
+    "figures": Topic("figures", None, ("figures",)),
+}
 BENCHMARKS = "benchmarks"  # each benchmark has a table, `benchmarks.<name>`
+_OF_A_TOPIC = {(topic.file, topic.definition) for topic in TOPICS.values()}  # definitions with a table of their own
 _TABLE = re.compile(r"(<!-- keys of ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_Schema = Mapping[str, Any]
 
 
 def main() -> None:
@@ -44,61 +68,147 @@ def table(topic: str, base: Path) -> str:
 
 def keys(topic: str, base: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted key, default, description) of all keys of a topic in the order of the schema."""
+    schemas = _Schemas(base)
     part, _, benchmark = topic.partition(".")
-    schema = _read(base / SCHEMAS / f"{part}.yaml")
-    defaults = _read(base / DEFAULTS).get(part, {})
     if part == BENCHMARKS:
-        start, values = schema["properties"][benchmark], defaults.get(benchmark, {})
+        start = schemas.entry({"$ref": f"{BENCHMARKS}.yaml#/properties/{benchmark}"}, BENCHMARKS)
+        path: tuple[str, ...] = (BENCHMARKS, benchmark)
     else:
-        definition = TOPICS[part]
-        start = schema if definition is None else schema["$defs"][definition]
-        values = defaults.get(EVERY, defaults)
-    yield from _keys(_resolved(start, schema), schema, "", values)
+        file, definition, path = TOPICS[topic]
+        pointer = "" if definition is None else f"#/$defs/{definition}"
+        start = schemas.entry({"$ref": f"{file}.yaml{pointer}"}, file)
+    values: Any = yaml.safe_load((base / DEFAULTS).read_text(encoding="utf-8"))
+    for key in path:
+        values = values.get(key, {})
+    yield from _keys(start, schemas, "", values)
 
 
-def _keys(schema: _Schema, document: _Schema, prefix: str, defaults: Any) -> Iterator[tuple[str, str, str]]:
-    for key, stated in _properties(schema).items():
-        entry = _resolved(stated, document)
+class _Entry(NamedTuple):
+    """What the schema states about a key, and where."""
+
+    stated: Mapping[str, Any]
+    file: str
+    is_topic: bool = False
+
+
+@dataclass
+class _Schemas:
+    """The schema files, which refer to each other."""
+
+    base: Path
+    read: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def entry(self, stated: Mapping[str, Any], file: str) -> _Entry:
+        """Follow the references of an entry; what it states itself replaces what they state."""
+        is_topic = False
+        if "$ref" in stated.get("else", {}):  # text or a map
+            stated = stated["else"]
+        while "$ref" in stated:
+            name, _, pointer = stated["$ref"].partition("#")
+            file = name.removesuffix(".yaml") or file
+            target: Any = self._file(file)
+            steps = pointer.strip("/").split("/") if pointer else []
+            for step in steps:
+                target = target[step]
+            is_topic |= (file, steps[-1] if steps else None) in _OF_A_TOPIC
+            stated = {**target, **{key: value for key, value in stated.items() if key != "$ref"}}
+        return _Entry(stated, file, is_topic)
+
+    def _file(self, name: str) -> dict[str, Any]:
+        if name not in self.read:
+            self.read[name] = yaml.safe_load((self.base / SCHEMAS / f"{name}.yaml").read_text(encoding="utf-8"))
+        return self.read[name]
+
+
+class _Part(NamedTuple):
+    """Keys that a part of a schema describes, and the values of `name` that have them (empty: all maps have them)."""
+
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+    properties: Mapping[str, Any]
+
+
+class _Key(NamedTuple):
+    """A key of a map, and the values of `name` that have it."""
+
+    key: str
+    names: tuple[str, ...]
+    required: bool
+    entry: _Entry
+
+
+def _keys(start: _Entry, schemas: _Schemas, prefix: str, defaults: Any) -> Iterator[tuple[str, str, str]]:
+    for key, names, required, entry in _properties(start, schemas):
         value = defaults[key] if isinstance(defaults, Mapping) and key in defaults else ...
-        items = _resolved(entry.get("items", {}), document)
-        inner, mark = (items, "[].") if _properties(items) else (entry, ".")
-        yield f"{prefix}{key}", _default(key, entry, schema, ... if _properties(entry) else value), entry["description"]
-        yield from _keys(inner, document, f"{prefix}{key}{mark}", value) if _properties(inner) else ()
+        items = schemas.entry(entry.stated.get("items", {}), entry.file)
+        inner, mark = (items, "[].") if _is_map(items) else (entry, ".")
+        yield f"{prefix}{key}", _default(entry, required, value), _description(names, entry.stated)
+        if _is_map(inner) and not inner.is_topic:
+            yield from _keys(inner, schemas, f"{prefix}{key}{mark}", value)
 
 
-def _properties(schema: _Schema) -> dict[str, Any]:
-    """Return the keys that a schema describes, also those that only some values of `name` have."""
-    found = dict(schema.get("properties", {}))
-    for condition in schema.get("allOf", ()):
-        conditional = condition.get("then", {}).get("properties", {})
-        found |= {key: entry for key, entry in conditional.items() if isinstance(entry, Mapping)}
-    return found
+def _is_map(entry: _Entry) -> bool:
+    return any(_parts(entry.stated))
 
 
-def _resolved(entry: _Schema, document: _Schema) -> _Schema:
-    """Replace a reference by its definition, and a choice between text and a map by the map."""
-    entry = entry.get("else", entry) if "if" in entry and "properties" not in entry else entry
-    reference = entry.get("$ref", "")
-    if not reference.startswith("#/$defs/"):
-        return entry
-    return {**document["$defs"][reference.removeprefix("#/$defs/")], **entry}
+def _parts(stated: Mapping[str, Any]) -> Iterator[_Part]:
+    """Yield the parts of a schema that describe keys."""
+    required = tuple(stated.get("required", ()))
+    if stated.get("properties"):
+        yield _Part((), required, stated["properties"])
+    for condition in stated.get("allOf", ()):
+        then, name = condition.get("then", {}), condition.get("if", {}).get("properties", {}).get("name", {})
+        names = tuple(name.get("enum", [name["const"]] if "const" in name else []))
+        if then.get("properties"):
+            yield _Part(names, (*required, *then.get("required", ())), then["properties"])
+    if "allOf" not in stated and "properties" not in stated:
+        # A map or something else (`if: {type: ...}`), or one of two kinds of map (`if: {required: [key]}`): the keys of
+        # the second kind, which `then` describes, are optional.
+        for branch in ("else", "then"):
+            optional = branch == "then" and "required" in stated.get("if", {})
+            for part in _parts(stated.get(branch, {})) if branch in stated else ():
+                yield part._replace(required=() if optional else (*required, *part.required))
 
 
-def _default(key: str, entry: _Schema, schema: _Schema, value: Any) -> str:
+def _properties(start: _Entry, schemas: _Schemas) -> list[_Key]:
+    """Return the keys that a schema describes; a key that several names describe in the same way is one."""
+    found: list[_Key] = []
+    for names, required, properties in _parts(start.stated):
+        for key, stated in properties.items():
+            if not isinstance(stated, Mapping):
+                continue  # described elsewhere, or forbidden
+            new = _Key(key, names, key in required, schemas.entry(stated, start.file))
+            same = next((n for n, old in enumerate(found) if old.key == key and old.entry == new.entry), None)
+            if same is None:
+                found.append(new)
+            else:
+                found[same] = found[same]._replace(names=(*found[same].names, *names))
+    every = {name for key in found if key.key == "name" for name in key.entry.stated.get("enum", ())}
+    return [key._replace(names=() if set(key.names) == every else key.names) for key in found]
+
+
+def _description(names: tuple[str, ...], stated: Mapping[str, Any]) -> str:
+    """Return the description of a key, after the names that have it."""
+    text: str = stated["description"]
+    if not names:
+        return text
+    word = re.split(r"[ ,:;]", text, maxsplit=1)[0]
+    if word == "A" or (word[1:].isalpha() and word[1:].islower()):  # not LoRA or L2-normalised
+        text = text[0].lower() + text[1:]
+    return f"{', '.join(f'`{name}`' for name in names)}: {text}"
+
+
+def _default(entry: _Entry, required: bool, value: Any) -> str:
     """Return the default in the table: a value, ``required``, or nothing if the key is optional or has keys itself."""
-    if value is ... and "default" in entry:
-        value = entry["default"]
+    has_keys = entry.stated.get("type") == "object" and _is_map(entry)
+    value = entry.stated.get("default", ...) if value is ... or has_keys else value
     if value is not ...:
         return f"`{_text(value)}`"
-    return "required" if key in schema.get("required", ()) and not _properties(entry) else ""
+    return "required" if required and (entry.is_topic or not has_keys) else ""
 
 
 def _text(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -61,15 +61,16 @@ OFFICE = {
     **{f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_pca", "vit_exact")},
 }
 LOSSES = ("batch", "query", "sampled", "info_nce", "sup_con", "triplet")
+LOSSES_OFFICE = {
+    f"experiments.{name}.model.backbone.path": VIT for name in ("vit", *(f"head_{loss}" for loss in LOSSES))
+}
 # Files that users download before they run a shipped configuration.
 FETCHED = {
     "office.yaml": OFFICE,
-    "ablations_office.yaml": OFFICE,
+    "ablations_office.yaml": LOSSES_OFFICE,
     "houses_vit.yaml": {f"experiments.{name}.model.backbone.path": VIT for name in ("vit", "vit_exact")},
     "houses_sam2.yaml": {f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", "sam2_exact")},
-    "losses_office.yaml": {
-        f"experiments.{name}.model.backbone.path": VIT for name in ("vit", *(f"head_{loss}" for loss in LOSSES))
-    },
+    "losses_office.yaml": LOSSES_OFFICE,
     "losses_office_sam2.yaml": {
         f"experiments.{name}.model.backbone.path": SAM2 for name in ("sam2", *(f"sam2_{loss}" for loss in LOSSES))
     },
