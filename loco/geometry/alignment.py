@@ -62,7 +62,7 @@ def robust_rigid_fit(
 
     Motions are proposed by triples of points drawn at random (RANSAC, Fischler and Bolles 1981) and rated by the sum
     of squared residuals, each truncated at ``distance``^2 (MSAC, Torr and Zisserman 2000). The best motion is refitted
-    to its inliers, the points whose residual is at most ``distance``, until the set of inliers no longer changes.
+    to its inliers, the points whose residual is below ``distance``, until the set of inliers no longer changes.
 
     With ``weights``, points are drawn in proportion to them, and they weight the sum and the fits (as El Banani et al.,
     "UnsupervisedR&R", CVPR 2021, section 3.3). Whether a point is an inlier does not depend on its weight.
@@ -70,14 +70,14 @@ def robust_rigid_fit(
     Args:
         a: (m, 3), metres.
         b: (m, 3), the match of each point, metres.
-        distance: largest residual of an inlier, metres.
+        distance: residual below which a point is an inlier, metres.
         iterations: number of triples to draw.
         rng: generator of the draws.
         weights: (m,), positive; their scale has no effect. Equal if None.
 
     Returns:
-        The motion (4, 4), b = R a + t, and the mask of inliers (m,). None if there are fewer than three inliers or if
-        they are collinear, so that they do not determine a motion.
+        The motion (4, 4), b = R a + t, and the mask of inliers (m,). None if there are fewer than three inliers, or if
+        the inliers are collinear, so that they do not determine a motion.
     """
     if len(a) < MIN_POINTS:
         return None

@@ -11,7 +11,7 @@ Floats = NDArray[np.floating]
 
 
 class Camera(NamedTuple):
-    """``intrinsics`` (3, 3) for the size of this image, pixels; ``pose`` (4, 4) camera-to-world, metres."""
+    """Camera of an image: ``intrinsics`` (3, 3), pixels of this image; ``pose`` (4, 4), camera-to-world, metres."""
 
     intrinsics: NDArray[np.float64]
     pose: Floats

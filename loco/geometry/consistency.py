@@ -3,8 +3,8 @@
 The depth of every frame of a sample is projected into all others. A point on the surface that the other frame measured
 is an agreement. A point behind that surface may be occluded and is not counted. A point in front of it is a
 contradiction, since the other frame saw through it. The *consistency* is the fraction of agreements among agreements
-and contradictions. It is near 1 for a correct recording with any overlap and occlusions. Distances are relative
-to the depth, so the unit of depth has no effect.
+and contradictions. It is near 1 for a correct recording, however much its frames overlap or occlude each other.
+Distances are relative to the depth, so the unit of depth has no effect.
 
 Two frames of a sparse model are compared by the points that both of them observe: they agree on a point if each of them
 observes it where it projects to.
@@ -34,7 +34,7 @@ class Agreement(NamedTuple):
 
     Attributes:
         consistency: fraction of agreements among agreements and contradictions; 0 if there are neither.
-        overlap: median over the frames of the largest fraction of a frame's points on which one other frame agrees.
+        overlap: largest fraction of the points of a frame on which a single other frame agrees; median over the frames.
         error: median difference in depth of points that agree or contradict, metres; NaN if there are none, and for
             sparse models.
         net: sum of the agreements of a frame with all others, each between 1 (exact) and 0 (at the tolerance), minus
@@ -63,7 +63,7 @@ class Comparable(Protocol):
             scale: factor on all depths, or on the positions of the points of a sparse model.
             zoom: factor on the focal lengths and principal points as stated in the files.
             focal: factor on the focal lengths only.
-            every: take each n-th point.
+            every: use only every n-th point.
         """
 
 
@@ -170,7 +170,7 @@ class Sightings:
         offset = np.where(seen[:, 2] > 0, offset, np.inf) / self.tolerance[frame]
 
         def common(weights: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-            """Return (m, m), the sum of the products of the weights of the points that two frames observe."""
+            """Return (m, m): the sum of ``weights`` x ``others`` over the points that both frames of a pair observe."""
             size = len(self.intrinsics), len(self.points)
             shared = (sparse.csr_array((w, (frame, point)), size) for w in (weights, others))
             product = (next(shared) @ next(shared).T).toarray()
@@ -191,7 +191,7 @@ def _factors(zoom: float, focal: float) -> NDArray[np.float64]:
 def _summary(
     agree: NDArray[Any], contradict: NDArray[Any], exact: NDArray[Any], points: NDArray[Any], offsets: NDArray[Any]
 ) -> Agreement:
-    """Summarise (m, m) counts of points of frame a in frame b, where frame a has ``points[a]`` points."""
+    """Summarise counts (m, m): entry (a, b) counts points of frame a compared with frame b; a has ``points[a]``."""
     total = agree.sum() + contradict.sum()
     return Agreement(
         consistency=float(agree.sum() / total) if total else 0.0,

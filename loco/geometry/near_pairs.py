@@ -1,8 +1,9 @@
-"""Pairs of nearby points of different images: count them once for all points, then find those of any one point.
+"""Pairs of nearby points of different images: count them once for all points, then find the partners of single points.
 
-Points are sorted by the cells of a grid whose cells are as wide as the largest distance of a pair. The partners of a
-point are in the 27 cells around it, which are nine runs of consecutive points. Only :func:`_within` decides whether two
-points are a pair, in double precision and with the same operations, so counting and finding always agree.
+The partners of a point are the points of other images within a radius. Points are sorted by the cells of a grid whose
+cells are as wide as this radius. The partners of a point are therefore in the 27 cells around it, which are nine runs
+of consecutive points. Only :func:`_within` decides whether two points are a pair, in double precision and with the same
+operations, so counting and finding always agree.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _BLOCK = 1 << 19  # comparisons at once
 
 
 class NearPairs(NamedTuple):
-    """Points sorted by cell, with the number of partners of each; m points, c cells that are not empty.
+    """Points sorted by cell, with the number of partners of each: m points in c cells that are not empty.
 
     ``points`` (m, 3) float32 and ``images`` (m,) uint32 are sorted by cell. For each point in the original order,
     ``place`` (m,) uint32 is its index in the sorted arrays and ``counts`` (m,) uint32 its number of partners. ``cells``
@@ -72,8 +73,11 @@ def partners(pairs: NearPairs, point: int, radius: float) -> NDArray[np.uint32]:
 
     Args:
         pairs: the sorted points; ``place`` and ``counts`` are not used.
-        point: its index among the sorted points.
+        point: index of the point among the sorted points.
         radius: the radius passed to :func:`index_pairs`, metres.
+
+    Returns:
+        (k,), image numbers; an image occurs once for each of its points that is a partner.
     """
     own = pairs.points[point : point + 1]
     low, high = _runs(pairs.cells, pairs.starts, cell_keys(own, pairs.origin, radius))

@@ -18,8 +18,8 @@ def local_origin(centres: NDArray[np.floating], metric: bool = True) -> NDArray[
     """Return the origin of a scene's local coordinates, in its world coordinates.
 
     The origin is zero if the median camera centre is within :data:`FAR` of zero along each axis, so scenes that need no
-    origin keep their coordinates. Otherwise it is the median camera centre, rounded to the power of ten above the
-    extent of the cameras: a readable number that shifts coordinates by whole metres.
+    origin keep their coordinates. Otherwise it is the median camera centre, rounded to a multiple of the power of ten
+    above the extent of the cameras: a readable number that shifts coordinates by whole metres.
 
     Args:
         centres: (n, 3), camera centres, world frame.

@@ -31,10 +31,10 @@ def overlap_matrix(
 ) -> NDArray[np.float32]:
     """Return the fraction of image i's valid patches that image j sees, for all pairs of images.
 
-    Image j sees a point if the point projects into the image, in front of the camera, the four surrounding pixels all
-    have depth, and the z-depth of the point is within ``tolerance`` of theirs. A nearer point would float in front of
-    the surface that j sees; a farther point is occluded. The patches of an image are between their four pixels, so each
-    image sees exactly all of itself.
+    Image j sees a point if the point is in front of the camera, projects into the image, and its z-depth is between the
+    smallest and the largest depth of the four surrounding pixels, extended by ``tolerance`` on both sides. All four
+    must have depth. A nearer point would float in front of the surface that j sees; a farther point is occluded. The
+    depth of a patch is interpolated between its four pixels, so each image sees all of its own valid patches.
 
     Only potentially visible points are projected. Images, then blocks of their patches, are culled if their bounding
     boxes are outside j's viewing frustum, or in front of or behind all depths of j in the region that they project to,
@@ -47,7 +47,7 @@ def overlap_matrix(
         depth: (n, H, W), z-depth in metres, 0 = none; read one image at a time.
         intrinsics: (n, 3, 3), pixels of the depth images.
         poses: (n, 4, 4), camera-to-world, metres.
-        tolerance: largest difference in depth, metres.
+        tolerance: largest distance of a visible point from the range of depths of its four pixels, metres.
         threads: number of images that are processed at once.
 
     Returns:
@@ -121,7 +121,7 @@ class SparseKeyframeSelection:
     def overlap(self, track: NDArray[np.int64]) -> float:
         """Return the largest mutual overlap with a frame added before, 0 if there is none.
 
-        The overlap of two frames is the fraction of the points of one that the other observes, the mean of both
+        The overlap of two frames is the fraction of the points of one that the other observes, averaged over both
         directions.
 
         Args:
@@ -185,7 +185,7 @@ class _Cloud:
         self.image_boxes = np.concatenate([self.image_boxes, other.image_boxes], axis=2)
 
     def visible_fraction(self, view: _View) -> NDArray[np.float64]:
-        """Return the fraction of each image's valid patches that are seen, (n,)."""
+        """Return the fraction (n,) of the valid patches of each image that ``view`` sees."""
         met = np.zeros(len(self._counts), dtype=bool)
         met[self._shown[view.may_see(self.image_boxes)]] = True
         blocks = np.flatnonzero(met[self._image])
@@ -260,7 +260,7 @@ class _View:
         nearest, farthest = z.min(axis=0), z.max(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows, columns = (_covered(p / z, nearest > 0, n) for p, n in zip((y, x), self._cells))
-        # On the level whose cells are as large as the box, it touches at most 2 x 2 cells.
+        # On the level whose cells are as large as the projected box, the box touches at most 2 x 2 cells.
         extent = np.maximum(rows[1] - rows[0], columns[1] - columns[0])
         level = np.ceil(np.log2(np.maximum(extent, 1))).astype(np.int64)
         cell = self._first[level] + (rows >> level)[:, None] * self._columns[level] + (columns >> level)
@@ -275,7 +275,10 @@ class _View:
 
 
 def _covered(positions: NDArray[Any], ahead: NDArray[Any], cells: int) -> NDArray[np.int64]:
-    """Return first and last cell (2, k) of positions (8, k) along an axis; all cells unless a box is ``ahead``."""
+    """Return the first and last cell (2, k) that boxes with corners at ``positions`` (8, k) cover along an axis.
+
+    Boxes that are not entirely in front of the camera (``ahead``, (k,)) are assumed to cover all cells.
+    """
     first, last = np.where(ahead, positions.min(axis=0), 0), np.where(ahead, positions.max(axis=0), cells)
     return np.clip(np.stack([first, last]), 0, cells - 1).astype(np.int64)
 

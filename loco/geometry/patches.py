@@ -52,8 +52,8 @@ def sample_depth(depth: NDArray[np.floating], uv: NDArray[np.floating]) -> tuple
 
     The inverse depth is interpolated bilinearly between four pixels of one surface. This is exact on planes at any
     slant, because the inverse depth of a plane is linear in the image. If the four pixels are separated by a depth edge
-    (:data:`EDGE_RATIO`), the pixel that contains the position is read instead. If one of them has no depth, the result
-    has none.
+    (:data:`EDGE_RATIO`), the pixel that contains the position is read instead. If one of the four
+    has no depth, the result has none.
 
     Args:
         depth: (h, w), metres, 0 = none.
@@ -121,7 +121,7 @@ def surface_points(
     """Return the 3D points that an image shows at continuous positions.
 
     Args:
-        depth, intrinsics, pose: as of :func:`patch_points`.
+        depth, intrinsics, pose: as for :func:`patch_points`.
         uv: (..., 2), pixels of the depth image.
 
     Returns:

@@ -53,9 +53,8 @@ def _looked_up(
 ) -> NDArray[Any]:
     """Return the depth at the rays of a camera at the centre of the depth camera, with relative ``rotation``."""
     homogeneous = np.concatenate([pixel_centres(*size), np.ones((*size, 1))], axis=-1)
-    rays = (
-        homogeneous @ np.linalg.inv(intrinsics).T @ rotation.T
-    )  # z of a ray in the camera is 1, in the depth camera this
+    # In the frame of the depth camera. In the frame of the target camera, the z-component of each ray is 1.
+    rays = homogeneous @ np.linalg.inv(intrinsics).T @ rotation.T
     ahead = rays[..., 2] > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         uv = (rays @ depth_intrinsics.T)[..., :2] / rays[..., 2:]
@@ -65,7 +64,7 @@ def _looked_up(
 
 
 def _resized(depth: NDArray[Any], intrinsics: NDArray[Any], factor: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return a depth image no finer than needed and its intrinsics; ray casting time grows with the triangles."""
+    """Return a depth image and its intrinsics, resized by ``factor``; ray casting time grows with the pixels."""
     height, width = depth.shape
     size = max(1, round(factor * height)), max(1, round(factor * width))
     if size == depth.shape:

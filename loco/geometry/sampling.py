@@ -11,7 +11,7 @@ def sample_features(feature_map: Tensor, uv: Tensor, extent: tuple[float, float]
     """Interpolate features bilinearly at pixel positions and L2-normalise them.
 
     Args:
-        feature_map: (h, w, c), cell centres at ((q + 0.5) W / w, (r + 0.5) H / h).
+        feature_map: (h, w, c); the cell in row r and column q is centred at pixel ((q + 0.5) W / w, (r + 0.5) H / h).
         uv: (m, 2), pixels; (0, 0) is the top-left corner of the top-left pixel.
         extent: (H, W), pixels, that the map covers.
 

@@ -12,7 +12,7 @@ from loco.geometry.consistency import Agreement, Comparable
 
 Floats = NDArray[np.floating]
 
-MIN_CONSISTENCY = 0.6  # below, frames are inconsistent; correct recordings reach 0.99, unrelated poses 0.15 to 0.4
+MIN_CONSISTENCY = 0.6  # below this, frames are inconsistent; correct recordings reach 0.99, unrelated poses 0.15 to 0.4
 REPAIRED_CONSISTENCY = 0.85  # minimum consistency after a repair
 GAIN, MIN_GAIN = 1.2, 0.02  # minimum increase of the net agreement by a repair: factor, and difference
 FEWER_CONTRADICTIONS = 0.5  # largest fraction of the contradictions that may remain after a repair
@@ -20,7 +20,7 @@ OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenGL's camera axes (y up, 
 SCALES = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.5, 2.0, 1.5)
 ZOOMS = (2.0, 1.75, 1.5, 4 / 3, 1.25, 1.1)
 SHIFTS = (1, -1, 2, -2)
-COARSE, FINALISTS = 5, 4  # every n-th point ranks the suspects; this many finalists are compared by all points
+COARSE, FINALISTS = 5, 4  # suspects are ranked by every 5th point; the best 4 are then compared by all points
 REFINED = np.geomspace(0.9, 1.1, 9)  # factors tried around the best scale and zoom
 STANDARD = 0.05  # a factor this close to a standard factor is reported as the standard factor
 BETTER = 1.05  # factor by which a non-standard factor must increase the net agreement to be preferred
@@ -31,11 +31,13 @@ class Suspect(NamedTuple):
     """A mistake and how to undo it.
 
     Attributes:
-        fault: ``inverse``, ``axes``, ``inverse and axes``, ``shift``, ``reversed``, ``depth``, ``intrinsics`` (of
-            images of another size) or ``focal`` (lengths alone).
+        fault: ``inverse`` (poses are world-to-camera), ``axes`` (camera axes of OpenGL), ``inverse and axes``,
+            ``shift`` (each frame has the pose of another frame, a fixed number of frames away), ``reversed`` (poses in
+            reverse order), ``depth`` (unit of depth), ``intrinsics`` (for another image size) or ``focal`` (focal
+            lengths only).
         poses: (m, 4, 4), poses after undoing the mistake.
-        amount: number of frames of a shift; for ``depth``, ``intrinsics`` and ``focal``, the factor that undoes the
-            mistake.
+        amount: for ``shift``, the number of frames by which the poses must be moved: frame i gets the stored pose of
+            frame i + ``amount``; for ``depth``, ``intrinsics`` and ``focal``, the factor that undoes the mistake.
     """
 
     fault: str
@@ -55,7 +57,7 @@ class Diagnosis(NamedTuple):
     Attributes:
         found: agreement of the frames as stored.
         fault: fault of the suspect that repairs them; ``unknown`` if they are inconsistent and no suspect repairs them;
-            None if they are consistent, or if they hardly overlap and no suspect changes that.
+            None if they are consistent, or if no two of them overlap and no suspect changes that.
         amount: see :class:`Suspect`.
         repaired: agreement after the repair.
     """

@@ -16,7 +16,7 @@ NONE = -1
 def patch_tracks(
     uv: NDArray[np.floating], track: NDArray[np.integer], grid: tuple[int, int], extent: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Return the point of each patch of an image: of those observed within it, the one nearest to its centre.
+    """Return, for each patch of an image, the point observed within the patch that is nearest to its centre.
 
     Args:
         uv: (m, 2), observed positions of points, pixels; those outside the grid are ignored.
@@ -25,7 +25,7 @@ def patch_tracks(
         extent: (height, width) that they cover, pixels.
 
     Returns:
-        (rows, columns), indices of points, -1 where none is observed. Of two equally near points, the lower index.
+        (rows, columns), indices of points, -1 where none is observed; the lower index if two points are equally near.
     """
     (rows, columns), (height, width) = grid, extent
     inside = ((uv >= 0) & (uv < (width, height))).all(axis=1)
