@@ -8,5 +8,5 @@
 This file imports nothing, because the command line reads its constants.
 """
 
-DETECTORS = ("patches", "sift")  # of keypoints
-SELECTIONS = ("exhaustive", "sequential", "retrieval")  # of pairs of images
+DETECTORS = ("patches", "sift")  # keypoint detectors
+SELECTIONS = ("exhaustive", "sequential", "retrieval")  # strategies for selecting the image pairs to match

@@ -1,4 +1,4 @@
-"""A database of COLMAP with our keypoints and matches, verified by two-view geometry."""
+"""Write keypoints and matches to a database of COLMAP, with verification by two-view geometry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loco.errors import DataError
 from loco.matching import hloc
 from loco.storage import atomic_path
 
-SEED = 0  # of the geometric verification
+SEED = 0  # seed of RANSAC in the geometric verification
 
 
 def write_database(
@@ -29,16 +29,18 @@ def write_database(
     Args:
         images: folder of the images.
         names: paths of the images within the folder.
-        pairs: names of two images each.
+        pairs: names of the two images of each pair.
         folder: folder with the files of :mod:`loco.matching.hloc` for these images and pairs.
         out: the database; it replaces an existing one.
-        single_camera: whether one camera with one lens setting took all images.
+        single_camera: whether one camera with one lens setting took all images, which then have one size. Otherwise
+            COLMAP assigns cameras to images by their EXIF data and sizes.
 
     Returns:
-        The number of matches that agree with the two-view geometry of their pair.
+        The number of matches that agree with the two-view geometry of their pair, over all pairs.
 
     Raises:
-        DataError: an image cannot be read by COLMAP, or has another size than its keypoints were detected in.
+        DataError: COLMAP cannot read an image, or an image does not have the size for which its keypoints were
+            detected; or the files of keypoints and matches are invalid, or lack an image or a pair.
     """
     pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
     camera = pycolmap.CameraMode.SINGLE if single_camera else pycolmap.CameraMode.AUTO
@@ -53,7 +55,8 @@ def write_database(
                     raise DataError(
                         f"COLMAP cannot read image {name}, or its size differs from that of the others",
                         file=images / name,
-                        remedy="remove it, or pass --several-cameras if several cameras took the images",
+                        remedy="pass --several-cameras if the images differ in size; otherwise convert the image to "
+                        "JPEG or PNG, or leave it out",
                     )
                 _require_size(database.read_camera(numbers[name].camera_id), images / name, folder, name)
                 positions[name] = hloc.read_positions(folder / hloc.FEATURES, name)
@@ -87,13 +90,16 @@ def _write_matches(
 
 
 def _require_size(camera: pycolmap.Camera, image: Path, folder: Path, name: str) -> None:
-    """Reject an image that COLMAP reads with another size, because it ignores the orientation in the EXIF data."""
+    """Reject an image that does not have the size for which its keypoints were detected: the file has been replaced.
+
+    The EXIF orientation is not a cause: neither COLMAP nor this project applies it.
+    """
     height, width = hloc.read_size(folder / hloc.FEATURES, name)
     if (camera.height, camera.width) != (height, width):
         raise DataError(
-            "COLMAP reads this image with another size, probably because of the orientation in its EXIF data",
+            "the image does not have the size for which its keypoints were detected",
             file=image,
             expected=f"{width} x {height} pixels",
             found=f"{camera.width} x {camera.height} pixels",
-            remedy="rotate the image file itself, for example by `exiftran -ai` or `mogrify -auto-orient`",
+            remedy="run `loco match` again: the image has been replaced since its keypoints were detected",
         )

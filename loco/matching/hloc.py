@@ -1,10 +1,11 @@
 """Keypoints and matches in the HDF5 files of hloc (github.com/cvg/Hierarchical-Localization, version 1.5).
 
-- Features: a group per image, named by its path, with ``keypoints`` (n, 2) float32, ``descriptors`` (d, n) float16,
+- Features: one group per image, named by its path, with ``keypoints`` (n, 2) float32, ``descriptors`` (d, n) float16,
   and ``image_size`` (width, height). hloc puts the centre of the first pixel at 0, this project at 0.5.
-- Matches: a group ``first/second`` per pair, ``/`` in names replaced by ``-``, with ``matches0`` (n,), the keypoint of
-  the second image for each of the first or -1, and ``matching_scores0`` (n,) float16, cosines.
-- Pairs: a text file with two names in a line.
+- Matches: a group ``first/second`` per pair, where ``/`` in names is replaced by ``-``, with two arrays over the
+  keypoints of the first image: ``matches0`` (n,), the index of the matched keypoint of the second image, or -1; and
+  ``matching_scores0`` (n,) float16, the cosine similarity of the match, or 0.
+- Pairs: a text file with the names of two images per line.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from loco.matching.keypoints import Keypoints
 from loco.storage import atomic_path
 
 FEATURES, MATCHES, PAIRS = "features.h5", "matches.h5", "pairs.txt"
-_SHIFT = 0.5  # of the centre of the first pixel
+_SHIFT = 0.5  # position of the centre of the first pixel in this project, in hloc 0
 _HELD = 32  # images whose descriptors are kept in memory
 
 
 def write_features(images: Iterable[tuple[str, Keypoints, tuple[int, int]]], out: Path) -> None:
-    """Write the keypoints of images, one after the other.
+    """Write the keypoints of images to a features file.
 
     Args:
-        images: name, keypoints, and size (height, width) in pixels of each image.
-        out: the file.
+        images: name, keypoints, and size (height, width) in pixels of each image; consumed one at a time.
+        out: the file; it replaces an existing one.
     """
     with atomic_path(out) as temporary, h5py.File(temporary, "w") as file:
         for name, keypoints, (height, width) in images:
@@ -56,8 +57,9 @@ def read_positions(features: Path, name: str) -> NDArray[np.float32]:
             raise DataError(
                 f"the keypoints of image {name} are not positions in pixels",
                 file=features,
-                expected="floating-point numbers of shape (n, 2)",
+                expected="floating-point numbers of shape (n, 2), or with more columns",
                 found=f"{keypoints.dtype} of shape {keypoints.shape}",
+                remedy="write the file again with `extract_features` of hloc",
             )
         return keypoints[:, :2].astype(np.float32) + np.float32(_SHIFT)
 
@@ -78,7 +80,7 @@ def write_matches(features: Path, pairs: Sequence[tuple[str, str]], out: Path) -
 
     Args:
         features: file of :func:`write_features` with all images.
-        pairs: names of two images each.
+        pairs: names of the two images of each pair.
         out: file of the matches; the list is :data:`PAIRS` in the same folder.
     """
     with h5py.File(features) as source, atomic_path(out) as temporary, h5py.File(temporary, "w") as file:
@@ -101,7 +103,7 @@ def write_matches(features: Path, pairs: Sequence[tuple[str, str]], out: Path) -
 
 
 def read_matches(matches: Path, pairs: Sequence[tuple[str, str]]) -> Iterator[NDArray[np.uint32]]:
-    """Yield the matched keypoints (m, 2) of each pair: rows of the first and of the second image.
+    """Yield the matches (m, 2) of each pair: indices of keypoints of the first and of the second image.
 
     Raises:
         DataError: the file is not in the format of hloc or lacks a pair.
@@ -121,16 +123,23 @@ def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path)
     except OSError as error:
-        raise DataError("the file is not a readable HDF5 file", file=path, found=error) from error
+        raise DataError(
+            "the file is not a readable HDF5 file",
+            file=path,
+            expected="a file in the format of hloc",
+            found=error,
+            remedy="write the file again, or pass another one",
+        ) from error
 
 
 def _dataset(file: h5py.File, path: Path, group: str, name: str) -> h5py.Dataset:
     found = file.get(f"{group}/{name}")
     if not isinstance(found, h5py.Dataset):
         raise DataError(
-            f"{group} is missing",
+            f"the file has no dataset {name!r} of {group!r}",
             file=path,
-            expected=f"a group of this name with a dataset {name!r}, as hloc writes them",
-            found=f"{len(file)} groups" + (f", the first of them {next(iter(file))!r}" if len(file) else ""),
+            expected=f"a group {group!r} with a dataset {name!r}, in the format of hloc",
+            found=f"{len(file)} group(s)" + (f", the first of which is {next(iter(file))!r}" if len(file) else ""),
+            remedy="write the file again for these images; images are named by their paths in their common folder",
         )
     return found

@@ -27,12 +27,12 @@ class Keypoints(NamedTuple):
 
 
 def detect(rgb: NDArray[np.uint8], detector: str, stride: int, max_keypoints: int) -> NDArray[np.float64]:
-    """Return keypoint positions (n, 2) of an image (h, w, 3), pixels.
+    """Return the positions (n, 2) of the keypoints of an image, pixels.
 
     Args:
-        rgb: the image.
+        rgb: (h, w, 3), the image.
         detector: one of :data:`loco.matching.DETECTORS`: ``patches``, the centres of all patches within the image, or
-            ``sift``, those of OpenCV.
+            ``sift``, the SIFT keypoints of OpenCV.
         stride: pixels per side of a patch.
         max_keypoints: maximum number of SIFT keypoints; those of the highest contrast are kept.
     """
@@ -60,5 +60,9 @@ def describe(feature_map: Tensor, positions: NDArray[np.floating], stride: int) 
 
 
 def global_descriptor(feature_map: Tensor) -> Tensor:
-    """Return the descriptor of an image for retrieval (c,): the generalised mean of its patches, exponent 3."""
+    """Return the descriptor (c,) of an image for retrieval: the generalised mean of its patches with exponent 3.
+
+    Args:
+        feature_map: (c, h, w), L2-normalised.
+    """
     return gem(feature_map.flatten(1).T.float().cpu(), exponent=3)

@@ -15,8 +15,8 @@ def select_pairs(selection: str, descriptors: Tensor, neighbours: int) -> list[P
 
     Args:
         selection: one of :data:`loco.matching.SELECTIONS`: ``exhaustive``, every pair; ``sequential``, each image with
-            the ``neighbours`` images that follow it; ``retrieval``, each with the ``neighbours`` images of the most
-            similar descriptors.
+            the ``neighbours`` images that follow it; ``retrieval``, each image with the ``neighbours`` images whose
+            descriptors are most similar.
         descriptors: (n, c), L2-normalised global descriptors in the order of the images.
         neighbours: number of images with which an image is matched, for ``sequential`` and ``retrieval``.
     """
