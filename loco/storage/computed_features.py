@@ -1,8 +1,8 @@
-"""Features that another program computed (``model: {name: features}``): maps by the name of the image.
+"""Read features that another program computed (``model: {name: features}``): one map per image, by its name.
 
-A scene is an HDF5 file with one dataset per image, or a folder with one ``.npy`` file per image
-(:func:`loco.weights.computed_files`). Nothing in them is executed: pickled arrays, links out of an HDF5 file, and
-arrays that are stored in other files are refused.
+The maps of a scene are in an HDF5 file with one dataset per image, or in a folder with one ``.npy`` file per image
+(:func:`loco.weights.computed_files`). No content is executed and no other file is read: pickled arrays, links in HDF5
+files, and arrays that are stored in other files are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REMEDY = "write one array (h, w, c) of floating-point numbers per image, named 
 
 
 class ComputedFeatures:
-    """Reads the maps of a scene; a context manager."""
+    """Reader of the maps of a scene; a context manager that closes the file."""
 
     def __init__(self, path: Path, scene: str) -> None:
         """
@@ -29,7 +29,7 @@ class ComputedFeatures:
             scene: name of the scene, for messages.
 
         Raises:
-            DataError: there is no such file, or it cannot be read.
+            DataError: the file does not exist or is not a readable HDF5 file.
         """
         self.path, self.scene = path, scene
         self._file: h5py.File | None = None
@@ -40,7 +40,13 @@ class ComputedFeatures:
                 pass
             self._file = h5py.File(path, "r", locking=False)
         except OSError as error:
-            raise DataError(f"the file cannot be read as HDF5: {error}", file=path, scene=scene) from error
+            raise DataError(
+                f"the file cannot be read as HDF5: {error}",
+                file=path,
+                scene=scene,
+                expected="an HDF5 file, or a folder of .npy files",
+                remedy="correct the path, or write the features again",
+            ) from error
 
     def __enter__(self) -> ComputedFeatures:
         return self
@@ -54,10 +60,10 @@ class ComputedFeatures:
 
         Args:
             name: name of the image.
-            grid: (h, w) that is expected.
+            grid: required (h, w): one feature per patch of the frame.
 
         Raises:
-            DataError: the image has no map, or the map has another shape or type, or is not finite.
+            DataError: the image has no map, or the map has another shape, is not floating-point, or is not finite.
         """
         try:
             values = self._from_folder(name) if self._file is None else self._from_file(self._file, name)
@@ -71,7 +77,7 @@ class ComputedFeatures:
                 file=self.path,
                 scene=self.scene,
                 expected=f"{grid[0]} x {grid[1]} features, by the size of the frames and `stride`",
-                found=f"{values.shape[0]} x {values.shape[1]}",
+                found=f"{values.shape[0]} x {values.shape[1]} features",
                 remedy="set `stride` to that of the features, or compute them on images of the size of the frames",
             )
         found = np.asarray(values, np.float32)

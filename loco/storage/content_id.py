@@ -29,7 +29,7 @@ def seal(path: str | Path) -> str:
 
     Raises:
         ValueError: the file has no blank id in its head.
-        OSError: it cannot be read or written.
+        OSError: the file cannot be read or written.
     """
     with open(path, "r+b") as file:
         start, found = _locate(file.read(HEAD))
@@ -74,7 +74,7 @@ def verify_content_id(path: str | Path) -> str:
 
 
 def verified_bytes(path: str | Path) -> bytes:
-    """Read a whole (small) file into memory and check it as :func:`verify_content_id` does."""
+    """Check a small file as :func:`verify_content_id` does, and return its content."""
     verify_content_id(path)
     with reading(path):
         return Path(path).read_bytes()

@@ -1,8 +1,8 @@
 """A file object for HDF5 that records failed writes.
 
-libhdf5 reports some failed writes when an object is destroyed, where Python cannot raise, and crashes on the next ones.
-This file records the first failure and reports success to libhdf5, so that libhdf5 can close the file in order; the
-writer checks for a failure after each of its writes.
+libhdf5 reports some failed writes only when an object is destroyed, where Python cannot raise, and crashes on later
+writes. This file records the first failure and reports success to libhdf5, so that libhdf5 can close the file properly;
+the writer calls :meth:`CheckedFile.require_written` after each of its writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ class CheckedFile(io.RawIOBase):
         self.failure: BaseException | None = None
 
     def require_written(self) -> None:
-        """Raise the first failure of a write, if there was one."""
+        """Raise the error of the first write that failed, if any.
+
+        Raises:
+            OSError: the system refused a write.
+            BaseException: a write was interrupted, for example by a request to stop.
+        """
         if isinstance(self.failure, OSError):
             raise OSError(self.failure.errno, f"a write failed: {self.failure.strerror}")
         if self.failure is not None:

@@ -34,7 +34,18 @@ class Document:
 def write_json(
     path: str | Path, content: Mapping[str, Any], format: str, version: int, record: Record | None = None
 ) -> None:
-    """Write a document to ``path``, atomically. NaN is refused, because JSON cannot represent it."""
+    """Write a document to ``path``, atomically.
+
+    Args:
+        path: output file.
+        content: JSON-serialisable content.
+        format, version: name and version of the format, which :func:`read_json` checks.
+        record: provenance record.
+
+    Raises:
+        DataError: the disk is full.
+        ValueError: a number is NaN or infinite, which JSON cannot represent.
+    """
     head = {"content_id": BLANK, "format": format, "version": version}
     body = {"record": record.to_json() if record else None, "content": content}
     text = json.dumps(head)[:-1] + ",\n" + json.dumps(body, indent=1, sort_keys=True, allow_nan=False)[1:] + "\n"
@@ -55,12 +66,13 @@ def read_json(
     Args:
         path: the file.
         format, version: required format and version.
+        expected: required recipe; None accepts any.
         schema: JSON Schema of its content; ``integer`` means a number without a decimal point. None accepts any
             object.
-        expected: required recipe; None accepts any.
 
     Raises:
-        DataError: it is missing or damaged, has a different format or version, or was not made as expected.
+        DataError: it is missing or damaged, has a different format or version, violates the schema, or was not made as
+            expected.
     """
     text = verified_bytes(path)
     with reading(path):
@@ -84,7 +96,7 @@ def read_json(
 
 
 def _schema_problem(content: Any, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with the content by a JSON Schema, or None."""
+    """Describe the most relevant violation of a JSON Schema; return None if the content satisfies it."""
     # Imported on use: the base of the package, without the extra `data`, reads no documents.
     from jsonschema.exceptions import best_match
 
@@ -96,7 +108,7 @@ def _schema_problem(content: Any, schema: Mapping[str, Any]) -> str | None:
 
 @cache
 def _validator() -> Any:
-    """JSON Schema takes 1.0 for an integer; here an integer is written without a point."""
+    """Return a validator that, unlike JSON Schema, does not accept a float such as 1.0 as an integer."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
 
@@ -105,7 +117,7 @@ def _validator() -> Any:
 
 
 def _parse(text: str) -> Any:
-    """Parse strict JSON: no NaN, no numbers that overflow.
+    """Parse strict JSON, without NaN and without numbers that overflow.
 
     Raises:
         ValueError, RecursionError: it is not strict JSON, or is nested too deeply.
@@ -117,7 +129,7 @@ def _parse(text: str) -> Any:
 
 
 def _no_number(token: str) -> Any:
-    raise ValueError(f"{token} is not JSON")
+    raise ValueError(f"{token} is not a finite number of the supported range")
 
 
 def _finite(token: str) -> float:

@@ -1,4 +1,4 @@
-"""Manifests: results of the check of a raw scene (``results/manifests``). A broken scene has a manifest, too."""
+"""Manifests: results of the checks of raw scenes (``results/manifests``), including scenes that failed the check."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Manifest:
 
     Attributes:
         path: the file.
-        content: see :func:`loco.datasets.check_scene`; and ``dataset``, its name.
-        content_id: digest of the manifest, including the identities of the raw files.
+        content: result of :func:`loco.datasets.check_scene`, and ``dataset``, the name of the dataset.
+        content_id: digest of the manifest, which includes the identities of the raw files.
         record: provenance record.
     """
 
@@ -48,7 +48,7 @@ class Manifest:
 
     @property
     def key(self) -> tuple[str, str]:
-        """(dataset, scene)."""
+        """The names (dataset, scene)."""
         return self.content["dataset"], self.content["scene"]
 
     def require_passed(self) -> None:

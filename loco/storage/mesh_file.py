@@ -36,7 +36,7 @@ def write_mesh(
 
 
 def read_mesh(path: str | Path, expected: Recipe | None = None) -> tuple[bytes, str]:
-    """Return bytes and content id of a PLY file written by :func:`write_mesh`.
+    """Return the bytes and the content id of a PLY file written by :func:`write_mesh`.
 
     Raises:
         DataError: it is missing or damaged, or was not made as expected.

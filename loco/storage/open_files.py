@@ -21,8 +21,8 @@ class OpenFiles:
     """A least-recently-used cache of open scene files.
 
     A file that is evicted is closed when the last reference to it is released, so a caller can continue to use it. To
-    bound the number of descriptors, callers get a file again for each use and do not hold references to files or their
-    datasets of many scenes.
+    bound the number of descriptors, callers call :meth:`get` for each use and do not hold references to the files (or
+    datasets in them) of many scenes.
 
     HDF5 files must not be shared by processes: a forked process closes the files of its parent on its first access and
     opens its own. Not thread-safe.
@@ -86,10 +86,10 @@ OPEN_FILES = OpenFiles()  # one cache per process, because descriptors are limit
 
 @dataclass(frozen=True)
 class LazyFiles:
-    """The files of a scene, opened when they are accessed and closed when enough others have been used since.
+    """The files of a scene, which are opened on access, through the cache :data:`OPEN_FILES`.
 
-    Objects for any number of scenes can exist at once. Get a file again for each use. Subclasses add the paths of
-    further files and properties that open them.
+    Objects for any number of scenes can exist at once. Access the property for each use, and do not store the file.
+    Subclasses add the paths of further files and properties that open them.
 
     Raises:
         DataError: on access, if a file is missing or invalid, describes different frames, or has been replaced by one

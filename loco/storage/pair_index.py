@@ -1,4 +1,4 @@
-"""Index of the positive pairs of a scene: a memory-mapped file, of which drawing a pair reads only a few pages."""
+"""Index of the positive pairs of a scene, memory-mapped so that drawing a pair reads only a few pages of the file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from loco.storage.scene_file import Array, SceneFile
 class PairIndex(SceneFile):
     """Pairs of nearby patches in different images of a scene (``results/pairs``).
 
-    A pair consists of two valid patches of different images at most ``facts["radius"]`` metres apart; it counts in both
-    orders. Patches are numbered in the order of the valid patches of :class:`loco.storage.Correspondences`, image by
-    image: the patches of image i begin at ``first[i]``, and the pairs whose first patch is one of them at
-    ``bounds[i]``. ``count[k]`` is the number of pairs of patch k, and ``place[k]`` its index in ``points`` and
-    ``image``, which are sorted by the cells of a grid.
-    ``cell`` and ``start``: see :class:`loco.geometry.near_pairs.NearPairs`; ``facts["grid_origin"]`` is the origin of
-    the grid.
+    A pair consists of two valid patches of different images at most ``facts["radius"]`` metres apart; each pair is
+    counted in both orders. Patches are numbered in the order of the valid patches of
+    :class:`loco.storage.Correspondences`, image by image: the patches of image i begin at ``first[i]``, and the pairs
+    whose first patch is in image i begin at ``bounds[i]``. ``count[k]`` is the number of pairs with patch k as first
+    patch, and ``place[k]`` is the index of patch k in ``points`` and ``image``, which are sorted by the cells of a
+    grid. ``cell`` and ``start`` are described in :class:`loco.geometry.near_pairs.NearPairs`; ``facts["grid_origin"]``
+    is the origin of the grid.
 
     The arrays of patches and cells are memory-mapped, so that processes share them in the page cache.
     """
@@ -46,7 +46,7 @@ class PairIndex(SceneFile):
 
     @cached_property
     def bounds(self) -> NDArray[np.int64]:
-        """(n + 1,), index of the first pair of each image, then the number of pairs, each counted in both orders."""
+        """(n + 1,), index of the first pair of each image, followed by the number of pairs, counted in both orders."""
         return self["bounds"][:]
 
     @cached_property
@@ -70,11 +70,17 @@ class PairIndex(SceneFile):
             ascending = len(values) and values[0] == 0 and (np.diff(values) >= 0).all()
             if not ascending or last not in (None, values[-1]):
                 raise self._unfit(
-                    f"array `{name}` does not contain valid bounds", f"ascending, 0 to {last}", values[-3:]
+                    f"array `{name}` does not contain valid bounds; `found` shows its last values",
+                    f"ascending indices from 0 to {'the number of pairs' if last is None else last}",
+                    values[-3:],
                 )
         if len(self["start"]) != cells + 1:
-            raise self._unfit("the numbers of cells and of their start indices differ", cells + 1, len(self["start"]))
+            raise self._unfit(
+                f"the number of start indices must be that of the cells ({cells}) plus 1", cells + 1, len(self["start"])
+            )
         if not (0 < self.radius < np.inf and np.isfinite(self.facts["grid_origin"]).all()):
             raise self._unfit(
-                "the radius or the origin is invalid", "a positive number and a finite origin", self.facts["radius"]
+                f"the radius or the origin of the grid, {self.facts['grid_origin']}, is invalid",
+                "a positive, finite radius and a finite origin",
+                self.facts["radius"],
             )

@@ -1,4 +1,4 @@
-"""Raw scenes made by the workflow (``results/raw``): folders of files with a record.
+"""Raw scenes made by the workflow (``results/raw``): folders of files with a provenance record.
 
 The record is a JSON document that lists the SHA-256 of every file, so its content id identifies the whole folder.
 """
@@ -27,7 +27,7 @@ def read_folder_record(folder: Path, expected: Recipe | None = None) -> Document
     """Read the record of a folder, without reading the files.
 
     Raises:
-        DataError: the folder has no record, or was not made as expected.
+        DataError: the folder has no record, the record is damaged, or the folder was not made as expected.
     """
     return read_json(folder / RECORD, _FORMAT, _VERSION, expected)
 
@@ -41,9 +41,10 @@ def verify_folder(folder: Path) -> None:
     stated, found = read_folder_record(folder).content["files"], _digests(folder)
     if wrong := sorted(name for name in stated.keys() | found.keys() if stated.get(name) != found.get(name)):
         raise DataError(
-            f"the folder contains {len(wrong)} files that were changed, removed or added after it was written",
+            f"{len(wrong)} file(s) of the folder were changed, removed or added after it was written",
             file=folder,
-            found=", ".join(wrong[:3]),
+            expected=f"the {len(stated)} files listed in {RECORD}",
+            found=f"differences in {', '.join(wrong[:3])}{', ...' if wrong[3:] else ''}",
             remedy=REGENERATE,
         )
 

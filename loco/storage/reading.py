@@ -1,4 +1,4 @@
-"""Read errors in a uniform form: every error names the file, the reason given by the system, and how to fix it."""
+"""Convert errors of reading a file to DataErrors that state the file, the reason, and how to fix it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def reading(path: str | Path, scene: str | None = None, remedy: str = REGENERATE
         remedy: how to fix a file with invalid content.
 
     Raises:
-        DataError: with ``remedy`` if the content is invalid, or with how to fix the error of the system.
+        DataError: the file cannot be read. The error states ``remedy``, or how to fix an error of the system (a missing
+            file, permissions, limits).
     """
     try:
         yield
@@ -63,7 +64,7 @@ def is_refused_by_system(error: BaseException) -> bool:
 
 
 def error_number(error: BaseException) -> int | None:
-    """Return the system error number of an OSError, which HDF5 states in the text of the message only."""
+    """Return the system error number of an error, or None; HDF5 states the number only in the text of its messages."""
     if isinstance(error, MemoryError):
         return errno.ENOMEM
     in_text = re.search(r"errno = (\d+)", str(error))

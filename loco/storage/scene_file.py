@@ -43,9 +43,10 @@ _NO_CACHE = 0  # bytes of HDF5's chunk cache per array and open file (8 MB by de
 class Array:
     """An array of the file: element type and shape, where equal letters denote equal sizes.
 
-    ``frames`` is how an array with one large entry per frame is stored: ``compressed`` (depth and labels) or ``plain``
-    (features and the arrays that training reads at every step, because gzip makes reading 6 to 12 times slower).
-    ``mapped`` stores a large array contiguously without checksums, for :meth:`SceneFile.mapped`. None for small arrays.
+    ``frames`` is how a large array is stored. An array with one entry per frame is ``compressed`` (depth and labels) or
+    ``plain`` (features and the arrays that training reads at every step, because gzip makes reading 6 to 12 times
+    slower). ``mapped`` stores an array contiguously and without checksums, for :meth:`SceneFile.mapped`. None for small
+    arrays.
     """
 
     dtype: str
@@ -82,7 +83,7 @@ class StoredArray:
 
 
 class SceneFile:
-    """A scene's file, open for reading. Subclasses state ``format``, ``version`` and ``arrays``.
+    """A file of a scene, open for reading. Subclasses define ``format``, ``version`` and ``arrays``.
 
     Attributes:
         dataset, scene: names of its dataset and scene.
@@ -157,20 +158,40 @@ class SceneFile:
         length = self.path.stat().st_size
         for name in (*self.arrays, "facts", "record", "digests"):
             if not isinstance(self._file.get(name, getlink=True), h5py.HardLink):
-                raise self._unfit(f"`{name}` is a link", "an array in this file", "a link or nothing")
+                raise self._unfit(
+                    f"`{name}` is not an array in this file",
+                    "an array",
+                    "a link" if self._file.get(name, getlink=True) else "no such entry",
+                )
             array = self._file[name]
             if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
-                raise self._unfit(f"`{name}` is not an array in this file", "an array", "a group, or other files")
+                raise self._unfit(
+                    f"`{name}` is not an array in this file",
+                    "an array",
+                    "an array that is stored in other files" if isinstance(array, h5py.Dataset) else "a group",
+                )
             limit = max(_HARMLESS, _LARGEST_RATIO * length if array.compression else length)
             if array.nbytes > limit or array.dtype.hasobject:
-                raise self._unfit(f"`{name}` is too large for this file", f"at most {limit} bytes", array.nbytes)
+                raise self._unfit(
+                    f"`{name}` is too large for this file, or its element type ({array.dtype}) has no fixed size",
+                    f"at most {limit} bytes",
+                    array.nbytes,
+                )
             one = array.nbytes // max(len(array), 1) if array.shape else array.nbytes
             if array.compression and max(one, _bytes_of_chunk(array)) > _LARGEST_FRAME:
-                raise self._unfit(f"`{name}` is too large", f"at most {_LARGEST_FRAME} bytes per frame", one)
+                raise self._unfit(
+                    f"`{name}` has too large frames or chunks (of {_bytes_of_chunk(array)} bytes)",
+                    f"at most {_LARGEST_FRAME} bytes per frame and per chunk",
+                    one,
+                )
             if name in self.arrays and self.arrays[name].frames == "mapped" and array.size:
                 start = array.id.get_offset()  # None if it is not contiguous
                 if start is None or start % _ALIGNMENT or start + array.nbytes > length:
-                    raise self._unfit(f"`{name}` cannot be mapped", "an array in one piece, aligned", f"offset {start}")
+                    raise self._unfit(
+                        f"`{name}` cannot be memory-mapped",
+                        f"a contiguous array within the file, at a multiple of {_ALIGNMENT} bytes",
+                        "an array in chunks" if start is None else f"{array.nbytes} bytes at offset {start}",
+                    )
 
     def _check_arrays(self) -> None:
         sizes: dict[str, int] = {}
@@ -185,8 +206,8 @@ class SceneFile:
     def _check_digests(self) -> None:
         """Check the small arrays against the digests stored by the writer.
 
-        These detect changes by a program that edits the file in place, since it also updates the checksums of the
-        chunks. Large arrays are checked only by ``loco verify``.
+        The digests detect changes by a program that edits the file in place, which the checksums of the chunks do not,
+        because HDF5 updates them. Large arrays are checked only by ``loco verify``.
         """
         digests = _read_json(self._file["digests"])
         for name, array in self.arrays.items():
@@ -196,7 +217,7 @@ class SceneFile:
                 )
 
     def _check_values(self) -> None:
-        """Check the values of small arrays."""
+        """Check the values of small arrays; overridden by subclasses."""
 
     def _unfit(self, problem: str, expected: object, found: object) -> DataError:
         return DataError(problem, file=self.path, expected=expected, found=found, remedy=REGENERATE)
@@ -207,7 +228,7 @@ class SceneFile:
     def mapped(self, name: str) -> NDArray[Any]:
         """Return a read-only memory map of an array that is stored as ``mapped``, without reading it.
 
-        All processes share the pages that are read. The view stays valid when the file is closed.
+        All processes share the pages that are read. The array stays valid when the file is closed.
         """
         array = self[name]
         if not array.size:
@@ -231,7 +252,7 @@ class SceneFile:
 
     @property
     def origin(self) -> NDArray[np.float64]:
-        """(3,), metres, offset to add to poses and points of the file for the world coordinates of the raw scene."""
+        """(3,), metres; poses and points of the file plus this offset are in the world frame of the raw scene."""
         return np.array(self.facts.get("origin", (0.0, 0.0, 0.0)), np.float64)
 
     def require_frames(self, other: SceneFile) -> None:
@@ -246,6 +267,7 @@ class SceneFile:
                 file=self.path,
                 expected=f"{other.dataset}/{other.scene}, as {other.path}",
                 found=f"{self.dataset}/{self.scene}",
+                remedy="use files of the same dataset and scene",
             )
         if self.frames_id != other.frames_id:
             raise DataError(
@@ -276,7 +298,7 @@ class SceneFile:
             path: output file.
             dataset: name of the dataset.
             scene: name of the scene.
-            sizes: size for every letter in the shapes of ``arrays``.
+            sizes: size for every letter in the shapes of ``arrays``; 0 for those in ``may_be_empty`` if not stated.
             facts: further metadata, JSON-serialisable (counts, settings).
             frames_id: content id of the frames that the file describes; empty for frames themselves.
             record: provenance record.
@@ -286,7 +308,8 @@ class SceneFile:
 
         Raises:
             DataError: the disk is full.
-            OSError: any other write failed. Every failed write raises here.
+            OSError: a write failed for another reason. Every failed write raises an error in the block or at its end.
+            RuntimeError: the block wrote only some of the frames of an array.
         """
         with atomic_path(path) as temporary:
             sizes = dict.fromkeys(cls.may_be_empty, 0) | dict(sizes)
@@ -397,12 +420,12 @@ class Frames(SceneFile):
     """Posed colour and depth images of a scene, all of one size (``results/frames``).
 
     ``rgb`` (n, h, w, 3) uint8; ``depth`` (n, h, w) float32 z-depth in metres, 0 = none; ``source`` (n, h, w) uint8
-    is the source of each depth (:attr:`SOURCES`); ``intrinsics`` (n, 3, 3) and ``pose`` (n, 4, 4, camera-to-world)
-    float64; ``facts["names"]`` the names of the raw images.
+    is the source of each depth, an index into :attr:`SOURCES`; ``intrinsics`` (n, 3, 3) float64, pixels; ``pose``
+    (n, 4, 4) float64, camera-to-world, metres; ``facts["names"]`` are the names of the raw images.
 
     Frames of a sparse model have no depth. Instead, ``track`` (t, 3) float64 are the points of the model, world frame,
-    metres, and observation k of m is of point ``observation_track[k]`` at pixel ``observation_uv[k]`` in frame
-    ``observation_frame[k]``. For frames with depth, t = m = 0.
+    metres, and each observation k of m states that point ``observation_track[k]`` is visible at pixel
+    ``observation_uv[k]`` of frame ``observation_frame[k]``. For frames with depth, t = m = 0.
     """
 
     format = "loco-frames"
@@ -448,7 +471,7 @@ class Frames(SceneFile):
 
 
 class Correspondences(SceneFile):
-    """The 3D point of each patch, and the overlap of the images of a scene (``results/correspondences``).
+    """The 3D points of the patches of a scene, and the overlap of its images (``results/correspondences``).
 
     ``points`` (n, h, w, 3) float32, world frame, metres; ``valid`` (n, h, w) bool; ``overlap`` (n, n) float32, where
     (i, j) is the fraction of image i's valid patches that image j sees. ``facts["stride"]`` is the patch size in
@@ -478,12 +501,13 @@ class Correspondences(SceneFile):
 class Labels(SceneFile):
     """Instance and category of each pixel of a scene's frames (``results/labels``).
 
-    ``instance`` (n, h, w) int32 is the index of the object, :attr:`VOID` if the ray hits none; ``semantic`` (n, h, w)
-    uint8 is its category, an index into :data:`loco.datasets.labels.MPCAT40`, 0 = void.
+    ``instance`` (n, h, w) int32 is the index of the object, or :attr:`VOID` where the ray of the pixel hits no object;
+    ``semantic`` (n, h, w) uint8 is its category, an index into :data:`loco.datasets.labels.MPCAT40`, 0 = void.
 
-    ``facts["objects"]`` lists the objects by index: ``label`` (raw), ``category``, ``stuff`` (bool), ``triangles``,
-    ``pixels``, ``frames``. ``facts["counts"]`` contains the number of ``objects`` with triangles, of ``things`` and
-    ``stuff`` among them, and ``void``, the fraction of pixels without a category.
+    ``facts["objects"]`` lists the objects by index: ``label`` (raw label), ``category`` (name), ``stuff`` (bool), and
+    the numbers of its ``triangles``, of the ``pixels`` and of the ``frames`` that show it. ``facts["counts"]`` contains
+    the number of ``objects`` with triangles, the numbers of ``things`` and ``stuff`` among them, and ``void``, the
+    fraction of pixels without a category.
     """
 
     format = "loco-labels"
@@ -521,7 +545,7 @@ class Features(SceneFile):
         """Return the L2-normalised features (h, w, c) of frame ``i``.
 
         Raises:
-            DataError: some are not finite; a benchmark would rank them in an arbitrary order and report a score.
+            DataError: a feature is not finite; a benchmark would rank such features in an arbitrary order.
         """
         found = self["features"][i]
         if not np.isfinite(found).all():
@@ -529,8 +553,9 @@ class Features(SceneFile):
                 "the file contains features that are not finite",
                 file=self.path,
                 scene=self.scene,
-                found=f"frame {i}",
-                remedy="check the weights of the extractor: a training that diverged produces such features",
+                expected="finite features",
+                found=f"NaN or infinity in frame {i}",
+                remedy="check the weights of the extractor: a training run that diverged produces such features",
             )
         return found
 
@@ -538,7 +563,8 @@ class Features(SceneFile):
 class Encoded(SceneFile):
     """Outputs of the frozen encoder of a model for a scene's frames (``results/encoded``), for training to read.
 
-    ``encoded`` (n, c, h, w) float16: the output of ``encode`` of the extractor that ``facts["encoder"]`` describes.
+    ``encoded`` (n, c, h, w) float16 are the maps that :meth:`loco.models.Extractor.encode` returns for the extractor
+    described by ``facts["encoder"]``.
     """
 
     format = "loco-encoded"
@@ -547,10 +573,15 @@ class Encoded(SceneFile):
 
 
 def prepared_bytes(count: int, size: tuple[int, int], stride: int) -> int:
-    """Estimate the size on disk, in bytes, of the frames and correspondences of ``count`` images of ``size``.
+    """Estimate the size on disk, in bytes, of the frames and correspondences of a scene.
 
-    Colours take 3 bytes per pixel, patches 13, and the matrix of overlaps 4 per entry; depth with its source takes 2.5
-    bytes per pixel, as measured on files of simulated scenes.
+    Colours take 3 bytes per pixel, points and masks 13 bytes per patch, and the overlap matrix 4 bytes per entry; depth
+    with its source takes 2.5 bytes per pixel, as measured on files of simulated scenes.
+
+    Args:
+        count: number of images.
+        size: (height, width) of the frames, pixels.
+        stride: patch size, pixels.
     """
     pixels = size[0] * size[1]
     return int(count * (5.5 * pixels + 13 * pixels / stride**2) + 4 * count**2)

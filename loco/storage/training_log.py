@@ -1,4 +1,4 @@
-"""The log of a training (``log.csv``), and the digest by which a model identifies its log."""
+"""The log of a training run (``log.csv``), and the digest by which a model identifies its log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEASURED = {"seconds", "images_per_second", "pairs_per_second", "data_fraction",
 
 
 def curve_digest(log: Path) -> str:
-    """Return the SHA-256 of the columns of a log that are reproducible: equal for two runs of the same training.
+    """Return the SHA-256 of the reproducible columns of a log, which is equal for two runs of the same training.
 
     Raises:
         DataError: the log cannot be read.

@@ -34,7 +34,7 @@ def test_a_record_lists_all_files(folder):
 )
 def test_changed_files_are_named(folder, damage, name):
     damage(folder)
-    with pytest.raises(DataError, match=rf"1 files[\s\S]*{name}"):
+    with pytest.raises(DataError, match=rf"1 file\(s\)[\s\S]*{name}"):
         verify_folder(folder)
 
 
