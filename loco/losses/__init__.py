@@ -1,11 +1,11 @@
 """Ranking losses over pairs of patches, behind one interface: ``loss, log = criterion(features, points, ...)``.
 
 - :class:`ExactSmoothAP`: all pairs, in memory linear in the number of patches. The recommended loss.
-- :class:`SampledSmoothAP`: LoCo's estimate from a few anchors.
+- :class:`SampledSmoothAP`: LoCo's loss, an estimate from a few positive pairs (the anchors) and sampled other pairs.
 - :class:`DenseSmoothAP`: a direct implementation of the definition, for small batches and tests.
-- :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches.
+- :class:`LandmarkSmoothAP`: LoCUS's training loss, whose queries are a few patches (the landmarks).
 - :class:`InfoNCE`, :class:`SupCon`: contrastive losses over the same pairs, for the first steps of untrained networks.
-- :class:`TripletLoss`: a baseline.
+- :class:`TripletLoss`: the triplet loss with hard negatives, a baseline.
 
 :class:`LabelSmoothAP` is the exact ranking loss for embeddings with class labels, without geometry.
 """
@@ -36,7 +36,17 @@ LOSSES: dict[str, type[RankingLoss]] = {
 
 
 def build_loss(name: str, seed: int = 0, **options: Any) -> RankingLoss:
-    """Build a loss by its name in the configuration, with its options; ``seed`` is that of its random draws, if any."""
+    """Build a loss by its name in the configuration.
+
+    Args:
+        name: a key of :data:`LOSSES`.
+        seed: seed of the random draws; ignored by losses without random draws.
+        options: arguments of the class, such as ``rho``, ``kappa`` and ``tau``.
+
+    Raises:
+        KeyError: there is no loss of this name.
+        ValueError: an option is out of its range.
+    """
     draws: dict[str, Any] = {"seed": seed} if issubclass(LOSSES[name], StochasticLoss) else {}
     return LOSSES[name](**draws, **options)
 

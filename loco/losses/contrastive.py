@@ -35,7 +35,12 @@ class _ContrastiveLoss(QueryLoss):
         self.beta = beta
 
     def log_negatives(self, scores: Tensor, negative: Tensor) -> Tensor:
-        """Return the logarithm of |N_i| sum over N_i of q_k e_k for each query (q,), from s / tau."""
+        """Return the logarithm of |N_i| sum over N_i of q_k e_k (:class:`InfoNCE`) for each query, (q,).
+
+        Args:
+            scores: similarities divided by tau, (q, m).
+            negative: mask of the negative pairs, (q, m) bool.
+        """
         if not self.beta:
             return mask_scores(scores, negative).logsumexp(dim=1)
         count = negative.sum(dim=1, keepdim=True)
@@ -47,14 +52,16 @@ class _ContrastiveLoss(QueryLoss):
 class InfoNCE(_ContrastiveLoss):
     """InfoNCE (van den Oord et al., 2018, eq. 4): each positive of a query is classified against the negatives.
 
-    For query i with positives P_i and negatives N_i, and e_k = exp(s_ik / tau), the mean over its positives j of
+    The loss of query i with positives P_i and negatives N_i is the mean over its positives j of
 
-        -log (e_j / (e_j + |N_i| sum over N_i of q_k e_k)),   q_k = e_k^beta / sum over N_i of e_k^beta.
+        -log (e_j / (e_j + |N_i| sum over N_i of q_k e_k)),   q_k = e_k^beta / sum over N_i of e_k^beta,
+
+    where e_k = exp(s_ik / tau).
 
     ``beta`` is the concentration of hard negatives (Robinson et al., ICLR 2021, sec. 3, without the correction for
     false negatives: the points determine which pairs are negative). The negatives are weighted as if drawn with
-    probability q, which favours those similar to the query; with 0 they have equal weights. As in that paper's code,
-    beta multiplies s / tau, and the gradient passes through q.
+    probability q, which favours negatives similar to the query; with ``beta=0``, all have equal weights. As in the code
+    of that paper, beta multiplies s / tau, and the gradient passes through q.
 
     ``queries=256, positives=128, negatives=384, beta=0.1`` are the settings of the NCE baseline of LoCo
     (NeurIPS 2024). That paper states no formula; its beta is interpreted as this concentration.
@@ -70,7 +77,8 @@ class InfoNCE(_ContrastiveLoss):
 class SupCon(_ContrastiveLoss):
     """Supervised contrastive loss (Khosla et al., NeurIPS 2020, eq. 2, L_out).
 
-    Like :class:`InfoNCE`, but each positive is also compared with the other positives of its query:
+    As :class:`InfoNCE`, but each positive is also compared with the other positives of its query. The loss of query i
+    is the mean over its positives j of
 
         -log (e_j / (sum over P_i of e_k + |N_i| sum over N_i of q_k e_k)).
     """

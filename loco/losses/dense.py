@@ -20,6 +20,7 @@ class DenseSmoothAP(AllPairsLoss):
     """Smooth AP over all pairs in time O(|P| (|P| + |N|)): for small batches, and for tests.
 
     With ``self_term``, a pair is also compared with itself, which adds w_a sigma(0) to R_P, as in the LoCUS release.
+    The other arguments are those of :class:`loco.losses.pairs.AllPairsLoss`.
     """
 
     takes_transforms = True
@@ -73,7 +74,9 @@ class DenseSmoothAP(AllPairsLoss):
         return _Ranked(torch.stack([i, j])[:, positive], weight, ap, int(negative.sum()))
 
     def _rank_queries(self, pairs: Tensor, similarity: Tensor, weight: Tensor, *classes: Tensor) -> _Ranked:
-        """Rank the pairs of each patch that has a positive."""
+        """Rank the pairs of each query, i.e. of each patch with a positive; ``classes`` are the masks of the positive
+        and of the negative ``pairs``.
+        """
         lists, negatives = [], 0
         for query in pairs[:, classes[0]].unique():
             positive, negative = (part & (pairs == query).any(dim=0) for part in classes)
@@ -85,7 +88,13 @@ class DenseSmoothAP(AllPairsLoss):
         return _Ranked(query[None], weight, ap, negatives)
 
     def smooth_ap(self, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
-        """Return the AP (p,) of positives from their scores (p,), those of the negatives (n,), and the weights (p,)."""
+        """Return the smooth AP (p,) of the positives.
+
+        Args:
+            s_p: scores of the positives, (p,).
+            s_n: scores of the negatives, (n,).
+            weight: weights of the positives, (p,).
+        """
         rows = max(1, BLOCK // max(1, len(s_p) + len(s_n)))
         if len(s_p) <= rows:
             return self._block_ap(s_p, weight, s_p, s_n, weight)
@@ -94,7 +103,9 @@ class DenseSmoothAP(AllPairsLoss):
         return torch.cat([checkpoint(self._block_ap, *part, s_p, s_n, weight, use_reentrant=False) for part in blocks])
 
     def _block_ap(self, s_a: Tensor, self_weight: Tensor, s_p: Tensor, s_n: Tensor, weight: Tensor) -> Tensor:
-        """Return the AP (a,) of some of the positives, from their scores ``s_a`` and weights (a,)."""
+        """Return the AP (a,) of some of the positives, with the scores ``s_a`` and the weights ``self_weight``, (a,)
+        each; the other arguments are those of :meth:`smooth_ap`.
+        """
         r_p = (weight * torch.sigmoid((s_p[None] - s_a[:, None]) / self.tau)).sum(dim=1)
         if not self.self_term:
             r_p = r_p - 0.5 * self_weight
@@ -103,10 +114,9 @@ class DenseSmoothAP(AllPairsLoss):
 
 
 class _Ranked(NamedTuple):
-    """Positives at one scale: their two patches (2, p), or their queries (1, p); weights and AP (p,); and the number of
-    negatives. The weights of a query add up to 1."""
+    """The ranked positive pairs at one scale."""
 
-    patches: Tensor
-    weight: Tensor
-    ap: Tensor
-    negatives: int
+    patches: Tensor  # (2, p) int64, both patches of each pair; with ranking="query", (1, p), its query
+    weight: Tensor  # (p,); with ranking="query", the weights of each query add up to 1
+    ap: Tensor  # (p,)
+    negatives: int  # number of negative pairs

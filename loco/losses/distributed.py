@@ -2,11 +2,11 @@
 
 Each rank has some of the patches. :func:`gather_patches` returns all of them on every rank (all-gather), so that a loss
 over pairs includes the pairs between ranks. Every rank computes the loss of the whole batch. In the backward pass, the
-gradients of a patch are summed over the ranks (reduce-scatter) on the rank from which it came. Where the features of
-all ranks do not fit into the memory of one, :class:`Shift` passes those of one rank at a time to the next
-(:mod:`loco.losses.ring`).
+gradients of a patch are summed over the ranks (reduce-scatter), and the rank that holds the patch receives the sum. If
+the features of all ranks do not fit into the memory of one rank, they are passed from rank to rank instead
+(:class:`Shift`, :mod:`loco.losses.ring`).
 
-The gradient is therefore that of the sum of the losses of all W ranks. Distributed training divides by W:
+The gradient is therefore that of the sum of the losses of all W ranks. Distributed training divides it by W:
 ``DistributedDataParallel`` averages gradients over the ranks. The network then gets the gradient of the loss of the
 whole batch.
 """
@@ -31,7 +31,11 @@ def rank_and_world_size(group: Group) -> tuple[int, int]:
 
 
 def gather_patches(patches: Patches, group: Group) -> tuple[Patches, slice]:
-    """Return the patches of all ranks, in the order of the ranks, and the slice of this rank's patches."""
+    """Return the patches of all ranks, in the order of the ranks, and the slice of this rank's patches.
+
+    The features are differentiable: their gradients are summed over the ranks. Without a group, the patches are
+    returned unchanged.
+    """
     if group is None:
         return patches, slice(None)
     counts = gather_counts(patches.features, group)
@@ -51,7 +55,16 @@ def gather_counts(rows: Tensor, group: Group) -> list[int]:
 
 
 def gather_rows(rows: Tensor, counts: list[int], group: Group) -> Tensor:
-    """Return the rows of all ranks, in the order of the ranks."""
+    """Return the rows of all ranks, concatenated in the order of the ranks, without a gradient.
+
+    Args:
+        rows: (counts[rank], ...), the rows of this rank.
+        counts: number of rows of each rank (:func:`gather_counts`).
+        group: process group; not None.
+
+    Returns:
+        (sum(counts), ...), on the device of ``rows``.
+    """
     sent = padded(rows, max(counts))
     parts = [torch.empty_like(sent) for _ in counts]
     distributed.all_gather(parts, sent, group)
@@ -66,10 +79,11 @@ def all_reduce(tensor: Tensor, group: Group, operation: Any = distributed.Reduce
 
 
 class Shift:
-    """A transfer that has started: to the rank ``by`` places ahead, and from the rank as many places behind.
+    """A transfer between ranks that starts on creation: rank r sends to rank r + ``by``, and receives from rank
+    r - ``by`` (modulo the world size).
 
-    All ranks start their transfers in the same order, with tensors of one shape and dtype. The sent tensor may be read
-    but not changed until :meth:`wait` returns.
+    All ranks must start their transfers in the same order, with tensors of the same shape and dtype. The sent tensor
+    may be read but not changed until :meth:`wait` returns.
     """
 
     def __init__(self, sent: Tensor, by: int, group: Group) -> None:
@@ -84,14 +98,14 @@ class Shift:
         )
 
     def wait(self) -> Tensor:
-        """Return the received tensor, and hold the sent one no longer."""
+        """Wait for the end of the transfer, release the sent tensor, and return the received one."""
         while self._works:
             self._works.pop().wait()
         return self.received
 
 
 def padded(part: Tensor, rows: int) -> Tensor:
-    """Pad ``part`` with zero rows to the number of rows that every rank sends; not copied if it has them."""
+    """Pad ``part`` with zero rows to ``rows`` rows; it is not copied if it has as many and is contiguous."""
     if len(part) == rows:
         return part.contiguous()
     return torch.cat([part, part.new_zeros(rows - len(part), *part.shape[1:])])

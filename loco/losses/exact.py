@@ -9,14 +9,15 @@ The loss depends on a pair only through its score s = f_i . f_j and its class. T
 3. the backward pass recomputes the tiles, looks up the derivatives by linear interpolation, and multiplies them by the
    features.
 
-Each unordered pair is visited once, so the products take 4 n^2 d operations, two thirds of three products of n x n x d.
+Each unordered pair is visited once, so the matrix products take 4 n^2 d operations. With a stored similarity matrix,
+they would take 6 n^2 d (three products of n x n x d).
 Linear binning has an error of second order in (bin width / tau), which is bounded by the choice of
 :data:`loco.losses.histograms.BINS_PER_TAU` (docs/losses.md). Several scales differ only in the tables: they share both
 passes. The blocks are distributed over the ranks, and the histograms are summed (all-reduce).
 
 The passes are implemented twice: by PyTorch operations on large tiles (:class:`loco.losses.tiled.TiledPairs`), the
-reference, and by fused kernels for GPUs (:class:`loco.losses.kernels.FusedPairs`). :class:`loco.losses.ring.RingPairs`
-are the tiles of ranks that do not gather their features.
+reference, and by fused kernels for GPUs (:class:`loco.losses.kernels.FusedPairs`). With ``exchange="ring"``, ranks do
+not gather the features of the batch (:class:`loco.losses.ring.RingPairs`).
 """
 
 from __future__ import annotations
@@ -75,16 +76,16 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         """
         Args:
             rho, kappa, tau, same_image, ratio, group, normalise, ranking, weights: as in the base class.
-            tile: patches per side of a tile, at most; None for a default that depends on the device. The fused kernels
-                have their own size.
+            tile: maximum number of patches per side of a tile; None for a default that depends on the device. The fused
+                kernels ignore it.
             queries: with ``ranking="query"``, number of patches drawn as queries, uniformly; patches without a positive
                 are skipped. A query ranks all its pairs, so the mean AP of the drawn queries is an unbiased estimate of
                 that of all queries. The log counts the pairs of the drawn queries. None for all patches.
             seed: seed of the draws.
-            exchange: how the ranks of ``group`` exchange their features. ``gather``: each rank gets all features and
-                their gradient. ``ring``: each rank keeps its own, and those of one other rank at a time visit it
-                (:mod:`loco.losses.ring`), for batches whose features do not fit into the memory of one rank; with
-                ``ranking="batch"`` and PyTorch operations only. Both give the same loss up to rounding.
+            exchange: how the ranks of ``group`` exchange their features. ``gather``: each rank has all features and
+                their gradient. ``ring``: each rank holds its own features and those of one other rank at a time
+                (:mod:`loco.losses.ring`), for batches whose features do not fit into the memory of one rank. It
+                requires ``ranking="batch"`` and does not use the fused kernels. Both give the same loss up to rounding.
 
         Raises:
             ValueError: as in the base class; fewer than one query, or ``queries`` with ``ranking="batch"``; an unknown
@@ -94,7 +95,9 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
             rho, kappa, tau, same_image, ratio, group, normalise, ranking=ranking, weights=weights, seed=seed
         )
         if queries is not None and (ranking != "query" or queries < 1):
-            raise ValueError(f"queries must be at least 1, with ranking='query'; found {queries} with {ranking!r}")
+            raise ValueError(
+                f"queries must be at least 1, with ranking='query'; found queries={queries} with ranking={ranking!r}"
+            )
         if exchange not in get_args(Exchange):
             raise ValueError(f"the exchange must be one of {', '.join(get_args(Exchange))}, found {exchange!r}")
         if exchange == "ring" and ranking != "batch":
@@ -161,15 +164,15 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
         return self.tiled_pairs(patches)
 
     def tiled_pairs(self, patches: Patches) -> TiledPairs:
-        """Return the pairs of a batch, with PyTorch operations; of features that visit each rank, with ``ring``."""
+        """Return the pairs of a batch with PyTorch operations, for the configured exchange between ranks."""
         if self._in_ring:
             return RingPairs(patches, self.classes, self._tile(patches), self.group)
         return TiledPairs(self._tiling(patches))
 
     def tables(self, pairs: Pairs, features: Tensor) -> list[Tables]:
-        """Compute the tables of each scale in the first pass, for features in the order of the pairs."""
+        """Compute the tables of each scale, the first pass; ``features`` are in the order of ``pairs.order``."""
         scores = all_reduce(pairs.histograms(features, self.grid), self.group)
-        # The weights are few numbers, which the driver copies to a GPU without waiting for it.
+        # The tensors are small, so the driver copies them to a GPU without waiting for it.
         positive, negative = (
             part.to(scores, non_blocking=True) for part in (self.classes.positive, self.classes.negative)
         )
@@ -189,7 +192,10 @@ class ExactSmoothAP(StochasticLoss, AllPairsLoss):
 
 
 class _MeanAP(torch.autograd.Function):
-    """Mean smooth AP of the positive pairs at each scale, and the numbers of pairs; the gradient is a second pass."""
+    """Mean smooth AP of the positive pairs at each scale, and the numbers of positive and negative pairs, (K,) each.
+
+    The gradient is computed in a second pass over the pairs.
+    """
 
     @staticmethod
     def forward(
@@ -208,7 +214,7 @@ class _MeanAP(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
         features, _ = ctx.saved_tensors
-        grad = all_reduce(grad.double(), ctx.criterion.group)  # this rank's blocks contribute to all losses
+        grad = all_reduce(grad.double(), ctx.criterion.group)  # the blocks of this rank enter the loss of every rank
         slopes = sum(g * table.slopes() for g, table in zip(grad, ctx.tables))
         scale = slopes.abs().amax().clamp(min=torch.finfo(slopes.dtype).tiny)
         with torch.autocast(features.device.type, enabled=False):
@@ -221,8 +227,15 @@ class _MeanAP(torch.autograd.Function):
 class Tables:
     """AP and its derivatives as functions of the score, on a grid, at one scale (float64).
 
-    They differ between classes of positive pairs, because a pair is not compared with itself and classes differ in
-    their weights.
+    The tables differ between the classes of positive pairs, because a pair is not compared with itself and the classes
+    differ in weight.
+
+    Attributes:
+        weight: weight of a positive pair of each class, (classes, 1).
+        ap: AP of a positive pair of each class, (classes, bins).
+        weighted_ap: their product, (classes, bins).
+        mean_ap: mean AP over the positive pairs, weighted; scalar.
+        pairs: numbers of the positive and of the negative pairs, (2,) int64.
     """
 
     def __init__(
@@ -232,7 +245,9 @@ class Tables:
         Args:
             scores: histograms of the scores of each class, (classes, bins).
             positive, negative: weights of the pairs of each class, (classes,).
-            grid, tau, ratio: the grid, the temperature, and the factor of the negatives.
+            grid: grid of the histograms.
+            tau: temperature.
+            ratio: factor c of the negatives.
         """
         offset = torch.arange(-(grid.bins - 1), grid.bins, dtype=torch.float64, device=scores.device) * grid.width
         self.sigmoid = torch.sigmoid(offset / tau)

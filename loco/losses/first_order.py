@@ -11,7 +11,8 @@ from torch import Tensor
 
 _REFUSAL = (
     "the gradient of this ranking loss cannot be differentiated: second derivatives (gradient penalties, Hessians) are "
-    "implemented for DenseSmoothAP, LandmarkSmoothAP, and for InfoNCE, SupCon and TripletLoss with drawn queries"
+    "implemented only in a single process (group=None), for DenseSmoothAP, LandmarkSmoothAP, and for InfoNCE, SupCon "
+    "and TripletLoss with drawn queries (queries=N)"
 )
 
 
@@ -25,6 +26,9 @@ def first_order(backward: Callable[..., tuple[Tensor | None, ...]]) -> Callable[
     Args:
         backward: returns the gradient of the first input, and None for the others. One of the saved tensors must depend
             on this input, unless the function is linear.
+
+    Returns:
+        The decorated method. A second derivative raises a RuntimeError.
     """
 
     @wraps(backward)

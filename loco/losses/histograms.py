@@ -21,6 +21,7 @@ class Grid(NamedTuple):
 
     @classmethod
     def for_tau(cls, tau: float) -> Grid:
+        """Return the grid for a temperature: at least :data:`BINS_PER_TAU` points per tau, and at least 512 points."""
         return cls(max(512, int(2 * MARGIN * BINS_PER_TAU / tau) + 1))
 
     @property
@@ -28,19 +29,28 @@ class Grid(NamedTuple):
         return 2 * MARGIN / (self.bins - 1)
 
     def locate(self, similarity: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the grid point below, int32, and the fraction of its cell in [0, 1); overwrites ``similarity``."""
+        """Return the index of the grid point below each similarity, int32, and its position in the cell, in [0, 1).
+
+        Overwrites ``similarity``.
+        """
         position = similarity.add_(MARGIN).mul_(1 / self.width).clamp_(0, self.bins - 1)
         return position.int(), position.frac_()
 
     def bin_linearly(self, counts: Tensor, passed_on: Tensor) -> Tensor:
-        """Return histograms with linear binning, from the pairs above each grid point and their summed fractions."""
+        """Return histograms with linear binning (classes, bins).
+
+        Args:
+            counts: number of pairs in the cell above each grid point, (classes, bins).
+            passed_on: sum of the positions of these pairs in the cell, i.e. of the fractions that are counted at the
+                next grid point, (classes, bins).
+        """
         histograms = counts - passed_on
         histograms[:, 1:] += passed_on[:, :-1]
         return histograms
 
 
 class Binning:
-    """Counts the pairs of each class at each grid point."""
+    """Histograms of the scores of each class of pairs, accumulated block by block."""
 
     def __init__(self, tiling: Tiling, grid: Grid, classes: int) -> None:
         self.tiling, self.grid = tiling, grid
@@ -62,7 +72,7 @@ class Binning:
 
 
 class Lookup:
-    """Tables over the grid, one for each class (classes, bins), read by linear interpolation."""
+    """Tables over the grid, ``values`` (classes, bins), one per class of pairs, read by linear interpolation."""
 
     def __init__(self, tiling: Tiling, grid: Grid, values: Tensor, dtype: torch.dtype) -> None:
         self.tiling, self.grid = tiling, grid

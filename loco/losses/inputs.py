@@ -93,7 +93,7 @@ def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
     wrong = [allowed[name][1] for name, tensor in others.items() if tensor.shape not in allowed[name][0]]
     if wrong:
         found = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {"features": features, **others}.items())
-        raise ValueError(f"wrong shape of {', '.join(wrong)}; found {found}")
+        raise ValueError(f"wrong shapes: expected {', '.join(wrong)} to match the features; found {found}")
     return shape
 
 
@@ -145,17 +145,17 @@ def require_normalised_rows(features: Tensor, group: Group = None) -> bool:
 
     Args:
         features: (n, d), of any floating-point dtype.
-        group: ranks that each pass a part of the rows, and all raise an error for a row of one; None if all rows are
-            passed.
+        group: ranks that each pass a part of the rows; all ranks raise the error if a row of any rank has another norm.
+            None if all rows are passed.
 
     Returns:
-        Whether all rows are finite; no error is raised for other rows.
+        Whether all rows, on all ranks, are finite; no error is raised for rows that are not.
 
     Raises:
         ValueError: a row has another norm.
     """
     norm = torch.linalg.vector_norm(features.detach(), dim=1, dtype=wide_type(features))
-    # The row that is added is within the tolerance, and there is none without patches.
+    # The padding is an entry without a deviation, because the maximum of no rows is not defined.
     off = pad((norm - 1).masked_fill_(norm == 0, 0).nan_to_num(0, 0, 0), (0, 1))
     numbers = torch.stack([off.max(), -off.min(), norm.isfinite().logical_not().any().to(off)])
     too_long, too_short, not_finite = all_reduce(numbers, group, ReduceOp.MAX).tolist()  # one synchronisation

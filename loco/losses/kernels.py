@@ -28,24 +28,24 @@ from loco.losses.patches import Patches
 from loco.losses.tiles import Classes, spatial_order
 
 SIDE = 128  # patches per side of a block
-_EACH = -1  # for a block whose pairs have different classes
+_EACH = -1  # kind of a block whose pairs may differ in class
 COLUMNS = 16  # columns of blocks that a program processes
 PART = 32  # rows and columns of blocks whose slopes are stored at a time
-_COPIES = 64  # of the histograms, to reduce contention at frequent scores
-_COPY_BYTES = 2**26  # of all copies
-UNIT = 2**16  # of the fractions of a cell
+_COPIES = 64  # maximum number of copies of the histograms, which reduce contention at frequent scores
+_COPY_BYTES = 2**26  # maximum size of all copies
+UNIT = 2**16  # units per cell in which fractions are counted
 ONE = 2**40  # one pair in a packed number, whose lower bits are the sum of the fractions
 _COUNTED = 2**23 - 1  # pairs that a cell of a copy can count; more would overflow 64 bits
-_DEPTH_BYTES = 128  # of a row, that a step of a product loads
+_DEPTH_BYTES = 128  # bytes of a row that one step of a product loads
 CHUNK = 128  # columns of the gradient that a program computes
-OPTIONS = {"num_warps": 8, "num_stages": 3}  # of the compiler
+OPTIONS = {"num_warps": 8, "num_stages": 3}  # options of the Triton compiler
 
 
 class _Blocks(NamedTuple):
-    """For each row of blocks, the columns of the blocks that contain pairs.
+    """For each row of blocks, the columns of the blocks that contain pairs; T is the number of tiles.
 
     Attributes:
-        columns: (T, T) int32, in ascending order, followed by those of the other blocks.
+        columns: (T, T) int32; in each row, the columns of the blocks with pairs, ascending, then the other columns.
         before: number of blocks with pairs before each column, (T, T + 1) int32.
     """
 
@@ -62,10 +62,17 @@ class FusedPairs:
     """The pairs of a batch on a GPU, for both passes of the exact loss.
 
     Attributes:
-        order: the patches in the order of the features that the passes take, (n,) int64.
+        order: the patches in the order in which the passes take their features, (n,) int64.
     """
 
     def __init__(self, patches: Patches, classes: Classes, group: Group = None, side: int = SIDE) -> None:
+        """
+        Args:
+            patches: all patches of the batch, on a GPU.
+            classes: classes of pairs and their weights.
+            group: ranks over which the blocks are distributed.
+            side: patches per side of a block.
+        """
         points, scenes = patches.points, patches.scene_ids
         self.classes, self.side = classes, side
         self.order = spatial_order(points, scenes, side)
@@ -82,11 +89,13 @@ class FusedPairs:
         self.by_row, self.by_column = _Blocks.of(mask), _Blocks.of(mask.T.contiguous())
 
     def _kinds(self, group: Group) -> tuple[Tensor, Tensor]:
-        """Return the common class of each block, or _EACH, (T, T) int32, and which blocks of this rank have pairs."""
+        """Return the common class of each block, or _EACH, (T, T) int32, and the mask of the blocks with pairs that
+        belong to this rank, (T, T) bool.
+        """
         boxes = self.points.view(3, self.tiles, self.side).double()
         nearest, farthest = self.points.new_zeros((2, self.tiles, self.tiles), dtype=torch.float64)
         for low, high in zip(boxes.amin(dim=2), boxes.amax(dim=2)):
-            beyond = low[None] - high[:, None]  # of a column beyond a row
+            beyond = low[None] - high[:, None]  # gap along this axis from the box of a row to that of a column
             nearest += torch.maximum(beyond, beyond.T).clamp_(min=0).square_()
             across = high[None] - low[:, None]
             farthest += torch.maximum(across, across.T).square_()
@@ -110,9 +119,9 @@ class FusedPairs:
     def histograms(self, features: Tensor, grid: Grid) -> Tensor:
         """Return the histograms of the scores of each class (classes, bins) float64.
 
-        If a score is not finite, an entry of the class of the pairs that are not counted is NaN, so that the loss and
-        its gradient are NaN, and the numbers of pairs are right. Such scores are at the last grid point, and no score
-        of L2-normalised rows is as large.
+        If any score is not finite, the last bin of the class of uncounted pairs (``across - 1``) is set to NaN. The
+        loss and its gradient are then NaN, and the numbers of counted pairs remain correct. Scores that are not finite
+        are binned at the last grid point, which no score of L2-normalised rows reaches.
 
         Args:
             features: (n, d), in the order of :attr:`order`.
@@ -139,12 +148,12 @@ class FusedPairs:
         return histograms
 
     def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
-        """Return the sums of the slopes of all pairs of each patch times the features of the other patch.
+        """Return, for each patch, the sum over its pairs of the slope times the features of the other patch.
 
         Args:
             features: (n, d), in the order of :attr:`order`.
             grid: the grid of scores.
-            slopes: slope of a pair of each class (classes, bins), at most 1 in size.
+            slopes: slope of a pair of each class (classes, bins), at most 1 in absolute value.
 
         Returns:
             (n, d) float32.
@@ -196,17 +205,18 @@ def _ranks(ids: Tensor) -> Tensor:
 
 
 def product_options(dtype: torch.dtype, side: int) -> dict[str, Any]:
-    """Return the constants of the products for a type of features.
+    """Return the compile-time constants of the matrix products for features of a dtype.
 
-    Features in float32 are multiplied in TF32 if PyTorch may do so, and otherwise as three products of TF32, whose sum
-    is about as accurate as float32.
+    Features in float32 are multiplied in TF32 if :func:`torch.set_float32_matmul_precision` allows it, and otherwise as
+    three TF32 products whose sum is about as accurate as float32.
     """
     highest = torch.get_float32_matmul_precision() == "highest"
     precision = "tf32x3" if dtype == torch.float32 and highest else "tf32"
     return {"DEPTH": min(side, _DEPTH_BYTES // dtype.itemsize), "PRECISION": precision}
 
 
-_VARYING = ["n", "tiles", "first", "groups", "row", "column", "columns", "own", "others", "end"]  # with the batch
+# Arguments that vary with the batch: kernels are not compiled again for special values of these.
+_VARYING = ["n", "tiles", "first", "groups", "row", "column", "columns", "own", "others", "end"]
 
 
 @triton.jit(do_not_specialize=_VARYING)
@@ -258,7 +268,7 @@ def _multiply(
     features, dims, listed, before, n, tiles, own, others, end, slopes, own_stride, other_stride, out,
     SIDE: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Add slopes times features to CHUNK columns of the rows of a tile; other tiles are those from others to end."""
+    """Add slopes times features of the tiles from ``others`` to ``end`` - 1 to CHUNK columns of the rows of a tile."""
     i, d = own + tl.program_id(0), tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
     first = tl.load(before + i * (tiles + 1) + others)
     last = tl.load(before + i * (tiles + 1) + end)

@@ -15,12 +15,13 @@ from loco.losses.exact import ExactSmoothAP
 from loco.losses.pairs import Ranking
 from loco.losses.tiles import Tiling
 
-_QUERIES, _REFERENCES = 0, 1  # scenes of the two sets
+_QUERIES, _REFERENCES = 0, 1  # scene ids of the two sets of embeddings
 _LARGEST_LABEL = 2**52  # larger integers are not exact in float64
 
 
 class LabelSmoothAP(torch.nn.Module):
-    """Smooth AP of embeddings with labels (Brown et al., ECCV 2020), over all pairs, in memory linear in their number.
+    """Smooth AP of embeddings with labels (Brown et al., ECCV 2020), over all pairs, in memory linear in the number of
+    embeddings.
 
     Pairs of one class are positive, all others negative; classes may have any sizes. Embeddings are L2-normalised, so
     similarities are cosines. The signature of :meth:`forward` is that of the losses of pytorch-metric-learning.
@@ -54,10 +55,10 @@ class LabelSmoothAP(torch.nn.Module):
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss, a scalar; 0, with zero gradient, without positive pairs.
+        """Return the loss, a scalar; it is 0, with zero gradient, if there are no positive pairs.
 
         Args:
-            embeddings: (n, d), floating-point numbers of any length.
+            embeddings: (n, d), floating-point numbers; rows may have any norm.
             labels: class of each embedding, (n,), integers.
             indices_tuple: must be None, because all pairs are ranked.
             ref_emb: references (m, d), which the embeddings rank instead of each other, such as a memory of earlier
@@ -65,8 +66,8 @@ class LabelSmoothAP(torch.nn.Module):
             ref_labels: classes of the references, (m,), integers.
 
         Raises:
-            ValueError: labels are missing or have another shape or type, references lack labels, or pairs of a miner
-                are passed.
+            ValueError: labels are missing, have another shape or dtype, or are 2**52 or more in absolute value;
+                references are passed without labels or labels without references; or the pairs of a miner are passed.
         """
         if indices_tuple is not None:
             raise ValueError("indices_tuple must be None: the loss ranks all pairs; remove the miner")
@@ -89,13 +90,15 @@ class LabelSmoothAP(torch.nn.Module):
 
 
 class _CrossTiling(Tiling):
-    """The pairs of a query and a reference."""
+    """The blocks whose pairs consist of a query (row) and a reference (column)."""
 
     def _forms_pairs(self, scene: int, others: np.ndarray) -> np.ndarray:
         return (others == _REFERENCES) & (scene == _QUERIES)
 
 
 class _CrossSmoothAP(ExactSmoothAP):
+    """The exact loss over the pairs of a query and a reference."""
+
     tiling_type = _CrossTiling
 
 
@@ -111,5 +114,7 @@ def _checked_labels(name: str, labels: Tensor | None, of: str, rows: Tensor) -> 
         found = "none" if labels is None else f"{tuple(labels.shape)} {labels.dtype}"
         raise ValueError(f"{name} must be integers of shape ({len(rows)},), one for each row of {of}; found {found}")
     if labels.numel() and int(labels.abs().max()) >= _LARGEST_LABEL:
-        raise ValueError(f"{name} must be below 2**52 in size; number the classes from 0")
+        raise ValueError(
+            f"{name} must be below 2**52 in absolute value, found {int(labels.abs().max())}; number the classes from 0"
+        )
     return labels

@@ -43,7 +43,7 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
         """
         Args:
             rho, kappa, tau, self_term, ratio, group, normalise: as in :class:`loco.losses.dense.DenseSmoothAP`.
-            landmarks: number of patches drawn as landmarks.
+            landmarks: maximum number of patches drawn as landmarks, over all scenes of the batch.
             patches: fraction of the patches with which landmarks are compared, in addition to their positives.
             seed: seed of the draws.
 
@@ -52,7 +52,9 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
         """
         super().__init__(rho, kappa, tau, self_term, 1.0, ratio, group, normalise, seed=seed)
         if landmarks < 1 or not 0 < patches <= 1:
-            raise ValueError(f"landmarks must be at least 1 and patches in (0, 1], found {landmarks} and {patches}")
+            raise ValueError(
+                f"landmarks must be at least 1 and patches in (0, 1], found landmarks={landmarks} and patches={patches}"
+            )
         self.landmarks, self.patches = landmarks, patches
 
     def loss(self, patches: Patches) -> tuple[Tensor, dict[str, float]]:
@@ -67,7 +69,12 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
         return 1 - mean_ap, {"positives": len(s_p), "negatives": count, "mean_ap": mean_ap.item()}
 
     def draw(self, patches: Patches, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw landmarks and patches; return the rows of landmarks (l,) and masks (l, n) of both classes of pairs."""
+        """Draw landmarks and patches.
+
+        Returns:
+            The rows of the landmarks, (l,) int64, and the masks of their positive and of their negative pairs with all
+            patches, (l, n) bool each.
+        """
         candidates = torch.nonzero(_of_first_images(patches))[:, 0]
         order = torch.from_numpy(rng.permutation(len(candidates))[: self.landmarks]).to(candidates.device)
         rows = candidates[order]
@@ -84,7 +91,7 @@ class LandmarkSmoothAP(StochasticLoss, DenseSmoothAP):
 
 
 def _of_first_images(patches: Patches) -> Tensor:
-    """Return the mask (n,) of the patches of the image with the lowest id of their scene."""
+    """Return the mask (n,) of the patches that belong to the first image, the one with the lowest id, of a scene."""
     _, scene = torch.unique(patches.scene_ids, return_inverse=True)
     first = patches.image_ids.new_full((int(scene.max()) + 1 if len(scene) else 0,), torch.iinfo(torch.int64).max)
     first.scatter_reduce_(0, scene, patches.image_ids, "amin")

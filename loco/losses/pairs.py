@@ -41,7 +41,7 @@ class Scale(NamedTuple):
 class RankingLoss(torch.nn.Module):
     """Base class of the ranking losses, with a radius for positives, one for negatives, and a temperature."""
 
-    takes_several_scales = False  # whether rho and kappa may be lists
+    takes_several_scales = False  # whether rho and kappa may be lists of several values
     takes_half = False  # whether features on a GPU stay in half precision instead of being converted to float32
     takes_tau = True  # whether the loss has a temperature
     takes_transforms = False  # whether torch.func (except vmap) and forward-mode derivatives are supported
@@ -147,7 +147,7 @@ class RankingLoss(torch.nn.Module):
             group.
 
         Raises:
-            TypeError: features are no tensor.
+            TypeError: features are not a tensor.
             ValueError: the shapes or dtypes do not match; rows are not L2-normalised with ``normalise=False``.
             RuntimeError: ``torch.func.vmap`` is used; or another transform of ``torch.func``, or a forward-mode
                 derivative, with a loss that does not support them.
@@ -160,9 +160,12 @@ class RankingLoss(torch.nn.Module):
     def _batch(
         self, features: Tensor, points: Tensor, scene_ids: Tensor | None, valid: Tensor | None, image_ids: Tensor | None
     ) -> tuple[Patches, bool, Selection, slice]:
-        """Return the patches of the batch, whether their features are finite, those of this rank, and their rows.
+        """Check, gather and L2-normalise the inputs.
 
-        With ``exchange="ring"``, the patches are those of this rank.
+        Returns:
+            The patches of the batch (with ``exchange="ring"``, of this rank only), with L2-normalised features; whether
+            the features of all ranks are finite; the selection of this rank's patches from the inputs; and the slice of
+            this rank's patches in the returned ones.
         """
         gathering, checking = (self.group, None) if self.exchange == "gather" else (None, self.group)
         selection = select(features, points, scene_ids, valid, image_ids, self.group)
@@ -183,7 +186,7 @@ class RankingLoss(torch.nn.Module):
         return patches.features.sum(dtype=wide_type(patches.features)) * math.nan, log
 
     def _require_plain_tensor(self, features: Tensor) -> None:
-        """Refuse features that are no tensor, and transforms of them that the loss does not support."""
+        """Raise an error if features are not a tensor, or are transformed in a way that the loss does not support."""
         if not isinstance(features, Tensor):
             found = f"{type(features).__module__}.{type(features).__qualname__}"
             raise TypeError(f"features must be a torch.Tensor, found {found}; convert them with torch.as_tensor")
@@ -203,6 +206,7 @@ class RankingLoss(torch.nn.Module):
             )
 
     def loss(self, patches: Patches) -> tuple[Tensor, Mapping[str, float]]:
+        """Return the loss and the log (see :meth:`forward`) of patches with L2-normalised features."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -267,8 +271,12 @@ class AllPairsLoss(RankingLoss):
     ) -> Tensor:
         """Return the mean AP over the positive pairs of each patch, at all scales, weighted as in the loss.
 
-        LoCUS (ICCV 2023) selects the best patches as landmarks. Arguments are those of a call. The result is (n,), or
-        (b, h, w) for maps; NaN for a patch without a positive pair, and for all patches if a feature is not finite.
+        LoCUS (ICCV 2023) selects the patches of highest precision as landmarks. Arguments and errors are those of
+        :meth:`forward`.
+
+        Returns:
+            (n,), or (b, h, w) for maps, float32 or float64, without a gradient. NaN for a patch without a positive
+            pair, and for all patches if a feature is not finite.
         """
         self._require_plain_tensor(features)
         with torch.autocast(features.device.type, enabled=False):
@@ -278,6 +286,7 @@ class AllPairsLoss(RankingLoss):
         return selection.scatter(precision.to(wide_type(rows))[local_rows])
 
     def precision(self, patches: Patches) -> Tensor:
+        """Return :meth:`patch_precision` (n,) of patches with L2-normalised features."""
         raise NotImplementedError
 
 
@@ -285,7 +294,10 @@ def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] 
     rhos = rho if isinstance(rho, Sequence) else [rho]
     kappas = [math.inf if far is None else far for far in (kappa if isinstance(kappa, Sequence) else [kappa])]
     if len(rhos) != len(kappas) or not rhos or len(set(rhos)) < len(rhos):
-        raise ValueError(f"each scale must have a rho and a kappa, found rho = {rho}, kappa = {kappa}")
+        raise ValueError(
+            "each scale must have a rho and a kappa, and the values of rho must differ; "
+            f"found rho = {rho}, kappa = {kappa}"
+        )
     for near, far in zip(rhos, kappas):
         if not 0 < near < far:
             raise ValueError(f"the radii must satisfy 0 < rho < kappa, found rho = {near}, kappa = {far}")
@@ -293,7 +305,7 @@ def _scales(rho: float | Sequence[float], kappa: float | Sequence[float | None] 
 
 
 def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = ()) -> tuple[Tensor, dict[str, float]]:
-    """Return the loss of a batch without positive pairs: 0, with zero gradient."""
+    """Return the loss of a batch without positive pairs, 0 with zero gradient, and its log."""
     names = ["mean_ap", *(f"mean_ap_{scale.rho:g}" for scale in scales if len(scales) > 1)]
     log = {"positives": 0, "negatives": negatives, **dict.fromkeys(names, math.nan)}
     return features.sum(dtype=wide_type(features)) * 0.0, log
@@ -302,10 +314,10 @@ def nothing_to_rank(features: Tensor, negatives: int, scales: Sequence[Scale] = 
 def mean_of_scales(
     scales: list[Scale], weights: Sequence[float], mean_ap: Tensor, positives: Tensor, negatives: Tensor
 ) -> tuple[Tensor, Log]:
-    """Return the loss and log of a batch from the weights, mean AP and numbers of pairs of each scale, (K,) each.
+    """Return the loss and the log of a batch from the weight, mean AP and numbers of pairs of each scale, (K,) each.
 
-    Scales without positive pairs are left out; if no scale has any, the loss is 0, with zero gradient. There is no
-    synchronisation with the device.
+    Scales without positive pairs are left out; if no scale has any, the loss is 0, with zero gradient. The numbers of
+    the log stay on the device, so nothing synchronises.
     """
     ranked = positives > 0
     # Multiply the weights one by one, because copying the list to a GPU would synchronise.

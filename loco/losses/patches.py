@@ -13,4 +13,4 @@ class Patches(NamedTuple):
     features: Tensor  # (m, d)
     points: Tensor  # (m, 3), metres
     scene_ids: Tensor  # (m,) int64
-    image_ids: Tensor  # (m,) int64; positive pairs of equal numbers are weighted by `same_image`
+    image_ids: Tensor  # (m,) int64; positive pairs within one image have the weight `same_image`

@@ -1,4 +1,4 @@
-"""Smooth AP in which each patch ranks its pairs, with an error below 3.5e-5, in memory linear in their number.
+"""Smooth AP in which each patch ranks its pairs, with an error below 3.5e-5, in memory linear in the number of patches.
 
 Patch i is a query, and L = 1 - mean over the queries with a positive of
 
@@ -10,8 +10,8 @@ both of its patches.
 The rows of the pair matrix are independent, so they are processed in blocks of rows with all columns:
 
 1. the scores of the pairs of each class in each row go into a histogram;
-2. on its grid, the AP of the row, and the derivative by the score of a pair of each class, are tables
-   (:mod:`loco.losses.rows`);
+2. on the grid of the histogram, the AP of the row and its derivative with respect to the score of a pair of each class
+   are tables (:mod:`loco.losses.rows`);
 3. the derivative of each pair is looked up and multiplied by the features of its two patches.
 
 The weight of each row in the loss is known in advance, from the points, so all three steps are done for a block before
@@ -35,10 +35,11 @@ from loco.losses.tiles import Tiling
 
 
 class QueryMeanAP(torch.autograd.Function):
-    """Mean AP of the queries at each scale, and the numbers of pairs.
+    """Mean AP of the queries at each scale, and the numbers of positive and negative pairs, (K,) each.
 
-    The gradient is that of the mean over the scales with the weights of the loss, the only value that depends on them:
-    the incoming gradients of the scales sum to that of their mean.
+    The loss depends on the mean APs only through their weighted mean over the scales, so only the gradient of this mean
+    is computed, in the forward pass. In the backward pass, it is multiplied by the sum of the incoming gradients of the
+    scales, which is the derivative of the loss with respect to this mean.
     """
 
     @staticmethod
@@ -68,12 +69,15 @@ class QueryMeanAP(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
-        # The rows of this rank contribute to the loss on every rank.
+        # The rows of this rank enter the loss of every rank.
         return gradient * all_reduce(grad.double().sum(), ctx.group).to(gradient), None, None, None, None, None
 
 
 def query_precision(criterion: AllPairsLoss, tiling: Tiling, features: Tensor) -> Tensor:
-    """Return the AP of each patch as a query (n,), averaged over the scales at which it has a positive; NaN without."""
+    """Return the AP of each patch as a query, (n,).
+
+    It is the weighted mean over the scales at which the patch has a positive, and NaN if there is no such scale.
+    """
     ranking = QueryRanking(criterion, tiling, features[tiling.order], queries=None, differentiate=False)
     weights = ranking.ap.new_tensor(criterion.weights)
     sums = torch.stack([ranking.ap @ weights, ranking.ranked.to(weights) @ weights])
@@ -87,17 +91,26 @@ class QueryRanking:
     """The pass over the rows of this rank.
 
     Attributes:
-        ap: AP of each query of this rank at each scale (n, K) float64, in tile order; 0 for others.
-        ranked: which patches of this rank are queries at each scale, (n, K) bool.
+        ap: AP of each query of this rank at each scale (n, K) float64, in tile order; 0 for other patches.
+        ranked: which patches, in tile order, are queries of this rank at each scale, (n, K) bool.
         queries: numbers of queries at each scale, over all ranks, (K,) float64.
         pairs: numbers of positive and of negative pairs of the queries of this rank (2, K), float64.
-        gradient: derivative of the weighted mean of the scales' mean AP by the features (n, d), from these rows.
+        gradient: derivative of the weighted mean of the scales' mean AP with respect to the features, (n, d) in tile
+            order, as far as it comes from the rows of this rank; None if it was not requested.
     """
 
     def __init__(
         self, criterion: AllPairsLoss, tiling: Tiling, features: Tensor, queries: Tensor | None, differentiate: bool
     ) -> None:
-        """Process the rows; ``features`` are in tile order, ``queries`` in the original one (None: all)."""
+        """Process the rows of this rank.
+
+        Args:
+            criterion: the loss, which has the scales, weights and temperature.
+            tiling: tiling of the pair matrix.
+            features: (n, d), in tile order.
+            queries: patches that may be queries, int64, in the original order; None for all.
+            differentiate: whether to compute the gradient.
+        """
         self.criterion, self.tiling, self.features = criterion, tiling, features
         self.classes, self.grid = tiling.pair_classes, RowGrid(criterion.tau, features)
         n, scales = len(features), len(criterion.scales)
@@ -105,9 +118,10 @@ class QueryRanking:
         self.pairs = features.new_zeros((2, scales), dtype=torch.float64)
         self.gradient = torch.zeros_like(features) if differentiate else None
         weights = torch.cat([self.classes.positive, self.classes.negative]).T  # weights of each class (classes, 2 K)
-        kinds, kind_of_class = weights.unique(dim=0, return_inverse=True)  # the first has weight 0 at all scales
+        # A kind is a set of classes with equal weights at all scales; kind 0 has weight 0 everywhere.
+        kinds, kind_of_class = weights.unique(dim=0, return_inverse=True)
         self.positive, self.negative = kinds[1:].T.to(features).view(2, scales, -1)  # (K, kinds)
-        self.kinds = len(kinds) - 1  # without the first
+        self.kinds = len(kinds) - 1  # without kind 0
         self.kind_of_class = kind_of_class.tolist()
         rows = QueryRows(tiling, features, queries)
         self.ranked = rows.ranked
@@ -147,8 +161,11 @@ class QueryRanking:
     def _locate(self, rows: RowBlock, cell: Tensor, fraction: Tensor, whole: Tensor) -> RowGrid:
         """Write the cell of each pair in the histograms of its row, and its fraction within the cell.
 
-        The cells of a row are those of each kind in turn, and one for the first kind. Returns the part of the grid that
-        the histograms cover.
+        The cells of a row are those of kind 1, kind 2, and so on, and a last one for all pairs of kind 0, which do not
+        count.
+
+        Returns:
+            The part of the grid that the histograms cover.
         """
         rows.multiply(self.features[rows.rows] / self.grid.width, self.features, out=fraction)
         grid = self.grid.spanning(*(torch.stack(fraction.aminmax()) * self.grid.width).tolist())
@@ -167,7 +184,7 @@ class QueryRanking:
         return grid
 
     def _histograms(self, grid: RowGrid, cell: Tensor, fraction: Tensor, power: Tensor) -> tuple[Tensor, Tensor]:
-        """Return histograms (r, kinds, nodes) of the pairs of each kind but the first, and their counts (r, kinds)."""
+        """Return histograms (r, kinds, nodes) of the pairs of each kind except kind 0, and their counts (r, kinds)."""
         moments = fraction.new_zeros(3, len(cell), self.kinds * grid.nodes + 1)
         moments[0].scatter_add_(1, cell, fraction.new_ones(cell.shape[1]).expand_as(cell))
         moments[1].scatter_add_(1, cell, fraction)
@@ -176,7 +193,9 @@ class QueryRanking:
         return grid.histograms(moments), moments[0].sum(dim=-1, dtype=torch.float64)
 
     def _look_up(self, slopes: Tensor, grid: RowGrid, cell: Tensor, fraction: Tensor, *buffers: Tensor) -> None:
-        """Write the slope of each pair to the second buffer, from those per kind but the first (r, kinds, nodes)."""
+        """Write the slope of each pair to the second buffer, from the tables ``slopes`` (r, kinds, nodes) of all kinds
+        except kind 0.
+        """
         power, value = buffers
         constant, *others = pad(grid.polynomials(slopes).flatten(2), (0, 1))
         torch.gather(others.pop(), 1, cell, out=value)

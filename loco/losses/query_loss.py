@@ -26,7 +26,7 @@ class QueryLoss(StochasticLoss):
     """Base class of losses per query: the mean of :meth:`of_rows` over the queries that have a positive.
 
     Pairs within one image are not positives. The log counts the pairs of the drawn queries (or of all queries with a
-    positive) before pairs are drawn, once per query; ``mean_ap`` is not measured.
+    positive, if queries are not drawn) before pairs are drawn, once per query; its ``mean_ap`` is NaN.
     """
 
     def __init__(
@@ -46,19 +46,23 @@ class QueryLoss(StochasticLoss):
             rho, kappa, tau, group, normalise: as in :class:`loco.losses.pairs.RankingLoss`.
             queries: number of query patches drawn; those without a positive are skipped. None for all patches, with
                 first derivatives only.
-            positives, negatives: maximum numbers drawn per query; None for all. Must be None if queries is None.
+            positives, negatives: maximum numbers of positive and of negative pairs drawn per query; None for all. Both
+                must be None if ``queries`` is None.
             seed: seed of the draws.
 
         Raises:
-            ValueError: as :class:`loco.losses.pairs.RankingLoss`; a number below 1, or pairs that are drawn for all
-                queries.
+            ValueError: as :class:`loco.losses.pairs.RankingLoss`; a number below 1; or ``positives`` or ``negatives``
+                with ``queries=None``.
         """
         super().__init__(rho, kappa, tau, group=group, normalise=normalise, seed=seed)
         for name, number in (("queries", queries), ("positives", positives), ("negatives", negatives)):
             if number is not None and number < 1:
                 raise ValueError(f"the number of {name} must be at least 1, or None for all, found {number}")
         if queries is None and (positives is not None or negatives is not None):
-            raise ValueError("with queries=None, all pairs are used: positives and negatives must be None")
+            raise ValueError(
+                "with queries=None, all pairs are used: positives and negatives must be None, found "
+                f"positives={positives} and negatives={negatives}"
+            )
         self.queries, self.positives, self.negatives = queries, positives, negatives
         self.takes_transforms = queries is not None
 
@@ -118,7 +122,7 @@ class QueryLoss(StochasticLoss):
 
 
 class _MeanOfAll(torch.autograd.Function):
-    """Mean of a loss over all patches with a positive, and the numbers of their pairs (2,)."""
+    """Mean of a loss over all patches with a positive, and their numbers of positive and negative pairs, (2,) int64."""
 
     @staticmethod
     def forward(
@@ -151,7 +155,7 @@ class _MeanOfAll(torch.autograd.Function):
     @first_order
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient, _ = ctx.saved_tensors
-        # The rows of this rank contribute to the loss on every rank.
+        # The rows of this rank enter the loss of every rank.
         return gradient * all_reduce(grad.double(), ctx.group).to(gradient), None, None, None, None
 
 
@@ -170,7 +174,13 @@ def _classes_of_rows(tiling: Tiling, block: RowBlock) -> tuple[Tensor, Tensor]:
 
 
 def mean_of_rows(values: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Return the mean (rows,) of the values (p,) of each row, from the row of each value; no row is empty."""
+    """Return the mean of the values of each row, (rows,).
+
+    Args:
+        values: (p,).
+        row: the row of each value, (p,) int64.
+        rows: number of rows, each of which has a value.
+    """
     total, count = (values.new_zeros(rows).index_add(0, row, part) for part in (values, torch.ones_like(values)))
     return total / count
 
@@ -184,7 +194,7 @@ def mask_scores(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _draw(mask: Tensor, number: int | None, generator: torch.Generator) -> Tensor:
-    """Draw at most ``number`` of the true entries of each row uniformly."""
+    """Return a mask of at most ``number`` true entries of each row of ``mask``, drawn uniformly; None for all."""
     if number is None or number >= mask.shape[1]:
         return mask
     keys = torch.rand(mask.shape, generator=generator).to(mask.device).masked_fill_(~mask, -1.0)

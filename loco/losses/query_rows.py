@@ -12,15 +12,16 @@ from torch import Tensor
 
 from loco.losses.tiles import Block, Tiling
 
-_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # on a CPU: per dimension, minimum, maximum
-_PAIRS_ON_A_GPU = 2**25
-_ROWS = 96  # minimum, within the maximum of pairs: products of fewer rows are slow
+_PAIRS_AT_A_TIME = 2**13, 2**19, 2**21  # pairs of a block on a CPU: per feature dimension, minimum, maximum
+_PAIRS_ON_A_GPU = 2**25  # pairs of a block on a GPU
+_ROWS = 96  # minimum number of rows of a block, up to the maximum of pairs: products of fewer rows are slow
 
 
 def tile_of_rows(on_gpu: bool) -> int:
     """Return the number of patches per side of a tile for passes over rows.
 
-    Small tiles have fewer pairs that do not count. Large ones are divided into fewer blocks, which take time on a GPU.
+    With small tiles, fewer pairs are computed that do not count. With large tiles, there are fewer blocks, each of
+    which takes time to launch on a GPU.
     """
     return 2048 if on_gpu else 128
 
@@ -50,13 +51,28 @@ class RowBlock(NamedTuple):
             yield columns, tiling.classes_of_rows(self.rows, block)
 
     def multiply(self, queries: Tensor, features: Tensor, out: Tensor) -> Tensor:
-        """Write the scores of the pairs to ``out`` (r, width), from the features of the queries (r, d) and of all."""
+        """Write the scores of the pairs to ``out`` (r, width).
+
+        Args:
+            queries: features of the queries, (r, d).
+            features: features of all patches, (n, d), in tile order.
+            out: (r, width).
+
+        Returns:
+            ``out``.
+        """
         for others, columns in self.runs:
             torch.mm(queries, features[others].T, out=out[:, columns])
         return out
 
     def multiply_back(self, slopes: Tensor, features: Tensor, gradient: Tensor) -> None:
-        """Add the gradient with respect to the features (n, d) in place, from that of the scores (r, width)."""
+        """Add the gradient with respect to the features to ``gradient`` (n, d) in place.
+
+        Args:
+            slopes: gradient with respect to the scores of the pairs, (r, width).
+            features: features of all patches, (n, d), in tile order.
+            gradient: (n, d), in tile order.
+        """
         queries, out = features[self.rows], torch.zeros(len(self.rows), features.shape[1]).to(features)
         for others, columns in self.runs:
             out.addmm_(slopes[:, columns], features[others])
@@ -105,7 +121,10 @@ class QueryRows:
                     yield RowBlock(part, strip, columns, runs)
 
     def _nearest_class(self, rows: Tensor, strip: list[Block]) -> Tensor:
-        """Return the class of the nearest potential positive pair of each row, as if it were across images."""
+        """Return the class of the nearest pair of each row that can be positive, as if all pairs were across images.
+
+        Pairs within one image are excluded if they have weight 0.
+        """
         classes_of_pairs = self.tiling.pair_classes
         nearest = torch.full_like(rows, len(self.tiling.radii))
         for block in strip:

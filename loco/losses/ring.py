@@ -1,11 +1,11 @@
-"""The pairs of a batch whose features stay on their ranks, while those of one rank at a time visit the others.
+"""The pairs of a batch whose features are not gathered, but passed from rank to rank in a ring.
 
 An all-gather puts the features of the whole batch (n, d), and in the backward pass their gradient, on each of W ranks.
 In a ring, a rank holds its own features, its *shard*, and one other shard. In step s, rank r receives the shard of rank
-r - s from rank r - 1, visits the pairs between this shard and its own, and passes it on to rank r + 1. Two shards meet
-once within W // 2 steps. If W is even, they meet on both of their ranks in the last step, and each rank visits half of
-the blocks. In the backward pass, the gradient of a shard follows it from rank to rank and returns to its own rank at
-the end.
+r - s from rank r - 1, visits the pairs between this shard and its own, and passes it on to rank r + 1. Any two shards
+meet within W // 2 steps. If W is even, the two shards that meet in the last step do so on both of their ranks, and each
+of the two ranks visits half of the blocks. In the backward pass, the gradient of a shard is passed along with it, and
+is sent back to the rank of the shard at the end.
 
 Points, scenes and images, some tens of bytes per patch, are gathered: every rank has the tiles of the whole batch and
 skips blocks without pairs as usual. While the pairs of a shard are visited, the next shard and the gradient of the
@@ -29,17 +29,18 @@ from loco.losses.tiles import Block, Classes, Tiling
 
 
 class RingPairs(TiledPairs):
-    """:class:`loco.losses.tiled.Pairs` of a batch of which this rank has some of the features.
+    """:class:`loco.losses.tiled.Pairs` of a batch whose features are distributed over the ranks.
 
-    Features, sums and their order are those of the patches of this rank; the tiling is that of the whole batch.
+    The passes take the features of the patches of this rank, and return the gradient for these patches; :attr:`order`
+    is the order of these patches. The tiling is that of the whole batch.
     """
 
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group) -> None:
         """
         Args:
-            patches: those of this rank; there may be none.
+            patches: patches of this rank; there may be none.
             classes, tile: as for :class:`loco.losses.tiles.Tiling`.
-            group: the ranks of the batch, at least two, each of which creates its pairs.
+            group: the ranks of the batch, at least two; all must call this constructor.
         """
         self.group = group
         self.rank, self.world_size = rank_and_world_size(group)
@@ -72,7 +73,14 @@ class RingPairs(TiledPairs):
     def _blocks_with(
         self, shard: int, own: tuple[Tensor, ...], visiting: tuple[Tensor, ...], reach: float
     ) -> Iterator[tuple[Block, list[Tensor], list[Tensor]]]:
-        """Yield the blocks of the own shard and another one, or of the own one alone, as :meth:`blocks` does."""
+        """Yield the blocks between this rank's shard and ``shard``, or within this rank's shard, as :meth:`blocks`.
+
+        Args:
+            shard: rank of the other shard.
+            own: features and sums of this rank's shard.
+            visiting: features and sums of the other shard.
+            reach: metres.
+        """
         (a, of_rows), (b, of_columns) = sorted([(self.rank, own), (shard, visiting)], key=itemgetter(0))
         found = self.tiling.blocks_between(self.shards[a], self.shards[b], reach)
         if 2 * ((self.rank - shard) % self.world_size) == self.world_size:  # the other rank visits the other half
@@ -83,23 +91,24 @@ class RingPairs(TiledPairs):
 
 
 class _ShardedTiling(Tiling):
-    """The tiles of the patches of all ranks, none of which contains patches of two ranks.
+    """The tiles of the patches of all ranks; no tile contains patches of two ranks.
 
     Attributes:
-        shards: the tiles of each rank.
+        shards: indices of the tiles of each rank.
     """
 
     def __init__(self, patches: Patches, counts: list[int], classes: Classes, tile: int) -> None:
         """
         Args:
-            patches: those of all ranks, in the order of the ranks. The features may be missing.
+            patches: patches of all ranks, in the order of the ranks; their features are not used.
             counts: number of patches of each rank.
             classes, tile: as in the base class.
         """
         different, scenes = patches.scene_ids.unique(return_inverse=True)
         self.scene_count = len(different)
         ranks = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(scenes.device)
-        # The base class keeps scenes apart; here a scene of one rank and the same scene of another are two.
+        # The base class divides tiles at the boundaries of scenes. Here, the patches of a scene on two ranks count as
+        # two scenes, so that tiles are also divided at the boundaries of ranks.
         super().__init__(patches._replace(scene_ids=ranks * self.scene_count + scenes), classes, tile)
         ends = np.searchsorted(self.scenes, np.arange(len(counts) + 1) * self.scene_count)
         self.shards = [range(*pair) for pair in pairwise(ends.tolist())]
@@ -109,7 +118,7 @@ class _ShardedTiling(Tiling):
 
 
 def _add_received(sums: list[Tensor], shifts: list[Shift]) -> None:
-    """Add the rows that arrive to each tensor, and drop the transfers."""
+    """Wait for ``shifts``, add the received rows to ``sums`` in place, and empty ``shifts``."""
     for total in sums[: len(shifts)]:
         total += shifts.pop(0).wait()[: len(total)]
 

@@ -1,10 +1,12 @@
 """Smooth AP within rows of the pair matrix: one histogram, and one set of tables, for each row.
 
 The tables are those of :mod:`loco.losses.exact`, but there are thousands of them. The grids are therefore coarse, and
-a score is distributed over the four nodes around it, by the polynomial through them (Lagrange), whose cubic power is
-replaced by lower ones (Chebyshev). Per cell, the sums of the powers 0 to 2 of the fractions of the scores are
-accumulated, from which the weights of the nodes follow. Tables span the scores of the positives, where AP is evaluated,
-and the unsaturated nodes around them.
+a score is distributed over the four nodes around it with the weights of cubic Lagrange interpolation, in which the
+cubic power is replaced by lower powers (Chebyshev economisation). For each cell, the sums of the powers 0 to 2 of the
+positions of its scores within the cell (the fractions) are accumulated, from which the weights of the nodes follow.
+Tables span the scores of the positives, where AP is evaluated, and the unsaturated nodes around them.
+
+A *kind* is a set of classes of pairs with equal weights (:mod:`loco.losses.per_query`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch.nn.functional import pad
 from loco.losses.histograms import MARGIN
 
 NODES_PER_TAU = 7
-SATURATED = 24  # in tau: sigma differs from 0 or 1 by less than 4e-11 beyond
+SATURATED = 24  # difference of scores, in tau, beyond which sigma differs from 0 or 1 by less than 4e-11
 _BAND = SATURATED * NODES_PER_TAU
 _PART = 128  # nodes whose ranks are computed at once
 
@@ -53,7 +55,11 @@ class RowGrid:
         return part
 
     def histograms(self, moments: Tensor) -> Tensor:
-        """Return histograms on the nodes (..., nodes), from the sums of the powers of the fractions (3, ..., nodes)."""
+        """Return histograms on the nodes (..., nodes).
+
+        Args:
+            moments: sums of the powers 0 to 2 of the fractions of each cell, (3, ..., nodes).
+        """
         before, here, after, beyond = torch.tensordot(self.weights, moments, dims=1)
         here[..., :-1] += before[..., 1:]
         here[..., 1:] += after[..., :-1]
@@ -61,7 +67,9 @@ class RowGrid:
         return here
 
     def polynomials(self, values: Tensor) -> Tensor:
-        """Return the coefficients (3, ..., nodes) of powers of the fraction per cell, from values (..., nodes)."""
+        """Return the coefficients of the powers 0 to 2 of the fraction in each cell, (3, ..., nodes), which interpolate
+        ``values`` (..., nodes).
+        """
         padded = pad(values, (1, 2))
         around = torch.stack([padded[..., k : k + values.shape[-1]] for k in range(4)])
         return torch.tensordot(self.weights.T, around, dims=1)
@@ -92,11 +100,11 @@ class Window(NamedTuple):
         return out
 
     def rank_slopes(self, histograms: Tensor) -> Tensor:
-        """Return the sums of :meth:`ranks` with the derivative of sigma."""
+        """Return the sums of :meth:`ranks` with the derivative of sigma in place of sigma."""
         return self._correlate(histograms, self.grid.slope)
 
     def _correlate(self, histograms: Tensor, kernel: Tensor) -> Tensor:
-        """Return the sums over the unsaturated nodes."""
+        """Return sum_b histogram[b] kernel(x_b - x_k) at the nodes k of the window, over the unsaturated nodes b."""
         out = histograms.new_empty(*histograms.shape[:-1], self.high - self.low)
         for part, near, of_part in self._parts():
             out[..., part] = histograms[..., near] @ kernel[of_part]
@@ -127,7 +135,10 @@ class RowTables:
             window: window of all positives.
             histograms: histograms of the scores of each kind of pairs, (r, kinds, nodes).
             positive, negative: weights of the pairs of each kind, (kinds,).
-            ratio: factor of the negatives.
+            ratio: factor c of the negatives.
+
+        Attributes:
+            ap: mean AP of the positives of each row, weighted, (r,); 0 without positives.
         """
         self.window, self.positive, self.negative = window, positive, ratio * negative
         self.histograms = histograms[..., window.inside]
@@ -139,7 +150,7 @@ class RowTables:
         self.ap = sum((positives * ap).sum(dim=-1) for positives, ap, *_ in self._by_weight()) * self.row_scale[:, 0]
 
     def slopes(self) -> Tensor:
-        """Return the derivative of a row's mean AP by the score of a pair of each kind (r, kinds, nodes).
+        """Return the derivative of a row's mean AP with respect to the score of a pair of each kind, (r, kinds, nodes).
 
         The score of a pair affects the ranks of all positives; the score of a positive also affects its own rank.
         """
@@ -155,7 +166,9 @@ class RowTables:
         return slopes.mul_(self.row_scale[:, None])
 
     def _by_weight(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Yield, for the positives of each weight, their weighted histogram, AP, and its derivatives by R_P and R_N."""
+        """Yield, for the positives of each weight, the weighted histogram, the AP, and the derivatives of the AP with
+        respect to R_P and R_N, (r, nodes of the window) each.
+        """
         for weight in self.weights:
             positives = weight * self.histograms[:, self.positive == weight].sum(dim=1)
             above = 1 + self.r_p - 0.5 * weight  # a pair is not compared with itself

@@ -1,10 +1,10 @@
 """LoCo's sampled ranking loss (NeurIPS 2024, sec. 3.3 to 3.5), without gathering features per (anchor, pair).
 
-A few positive pairs, the anchors, are ranked. For each anchor, pairs whose similarity is more than Delta above count as
-1 and those more than Delta below as 0, where the sigmoid is saturated; of the others, at most a given number is drawn.
-Counts and draws are scaled to the population, so that R_P and R_N of each anchor are unbiased. The similarity of every
-pair of the pools is computed once, and anchors gather scalars: the memory is that of the features and of a few numbers
-per (anchor, pair of the pool).
+A few positive pairs, the anchors, are ranked. If the similarity of a pair is more than Delta above that of the anchor,
+where the sigmoid is saturated, the pair counts as 1; if it is more than Delta below, as 0. Of the other pairs, at most
+a given number is drawn. Counts and draws are scaled to the population, so that R_P and R_N of each anchor are unbiased.
+The similarity of every pair of the pools is computed once, and anchors gather scalars: the memory is that of the
+features and of a few numbers per (anchor, pair of the pool).
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ class SampledSmoothAP(StochasticLoss):
             pool: maximum number of positive, and of negative, pairs of the batch that are considered.
             saturation: the sigmoid counts as saturated where its slope is below this fraction of its maximum; 0 =
                 never.
-            corrections: ``published`` scales R_P as in LoCo's release, which counts the anchor among the other
-                positives of the pool and among those in range, although it is in neither: for B others, w of them in
-                range, it uses B - 1 and w - 1. ``unbiased`` uses B and w. The two agree as the pool grows.
+            corrections: how R_P is scaled. Let the pool have B positives in addition to the anchor, w of which are in
+                the unsaturated range. ``unbiased`` uses B and w. ``published`` uses B - 1 and w - 1, as LoCo's release,
+                which excludes the anchor from these numbers although they do not include it. The two agree as the pool
+                grows.
             seed: seed of the draws.
             same_image: maximum fraction of positive pairs within one image: 0 leaves these out, 1 keeps all. LoCo's
                 paper keeps all, its release has a limit of 0.4.
@@ -103,7 +104,13 @@ class SampledSmoothAP(StochasticLoss):
         return 1 - mean_ap, log
 
     def draw(self, s_p: Tensor, s_n: Tensor, pairs: Pairs, rng: np.random.Generator) -> SampledPairs:
-        """Draw anchors, and the pairs with which they are compared, from the similarities of the pools."""
+        """Draw anchors, and the pairs with which they are compared.
+
+        Args:
+            s_p, s_n: similarities of the positive and of the negative pairs of the pools, (m,) each.
+            pairs: the pools.
+            rng: random number generator.
+        """
         anchors = torch.from_numpy(rng.permutation(len(s_p))[: self.anchors]).to(s_p.device)
         generator = torch.Generator(s_p.device).manual_seed(int(rng.integers(2**62)))
         difference = s_p - s_p[anchors, None]
@@ -126,12 +133,19 @@ class SampledSmoothAP(StochasticLoss):
         generator: torch.Generator,
         missing: int = 0,
     ) -> Candidates:
-        """Draw pairs for each anchor, from ``difference`` = s - s_a (A, m) of a uniform sample of ``population`` pairs.
+        """Draw at most ``cap`` unsaturated pairs for each anchor.
 
-        ``pool`` pairs of the sample are compared with the anchor; the factors exclude ``missing`` of them.
+        Args:
+            difference: s - s_a of each anchor and each pair of the pool, (A, m).
+            population: number of pairs of which the pool is a uniform sample.
+            pool: number of pairs of the pool with which an anchor is compared.
+            cap: maximum number of pairs drawn per anchor.
+            generator: source of the draws.
+            missing: number that is subtracted from both counts in the scale factors: 1 for the positives with
+                ``corrections="published"``, else 0.
         """
         near = (difference.abs() <= self.delta) & difference.isfinite()
-        # A uniform draw without replacement: the largest random keys; pairs out of range have none.
+        # The largest random keys are a uniform draw without replacement; pairs out of range get the key -1.
         keys = torch.rand(near.shape, generator=generator, device=near.device).masked_fill_(~near, -1.0)
         keys, drawn = keys.topk(min(cap, keys.shape[1]), dim=1)
         is_drawn = keys >= 0
@@ -151,15 +165,20 @@ class Candidates(NamedTuple):
     above: Tensor  # (A,) number of pairs that count as 1, where the sigmoid is saturated
 
     def rank(self, difference: Tensor, tau: float) -> Tensor:
-        """Estimate the sum of sigma(s - s_a) over the population (A,), from s - s_a of the drawn pairs (A, m)."""
+        """Estimate the sum of sigma(s - s_a) over the population, (A,).
+
+        Args:
+            difference: s - s_a of the drawn pairs, (A, m).
+            tau: temperature.
+        """
         sigma = torch.sigmoid(difference / tau) * self.is_drawn
         return self.scale * sigma.sum(dim=1) + self.above
 
 
 class SampledPairs(NamedTuple):
-    """Anchors (A,), rows of the pool of positives, and the pairs with which they are compared."""
+    """The anchors, and the pairs with which they are compared."""
 
-    anchors: Tensor
+    anchors: Tensor  # (A,) int64, rows of the pool of positives
     positive: Candidates
     negative: Candidates
 
@@ -178,7 +197,8 @@ def draw_pools(
 ) -> Pairs:
     """Draw uniform samples of the positive and of the negative pairs of a batch, at most ``pool`` of each.
 
-    Positive pairs within one image are first reduced at random to at most a fraction ``same_image`` of all.
+    Before that, positive pairs within one image are dropped at random, such that they are at most a fraction
+    ``same_image`` of all positive pairs.
     """
     points, scene_ids = patches.points.cpu().double().numpy(), patches.scene_ids.cpu().numpy()
     trees = [(rows, cKDTree(points[rows])) for rows in (np.flatnonzero(scene_ids == s) for s in np.unique(scene_ids))]
@@ -196,7 +216,7 @@ def draw_pools(
 def _limit_same_image(
     pairs: np.ndarray, image_ids: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return pairs (m, 2), at most this fraction of which are within one image."""
+    """Drop random pairs (m, 2) within one image, such that at most ``fraction`` of all pairs are within one image."""
     same = image_ids[pairs[:, 0]] == image_ids[pairs[:, 1]]
     across, within = pairs[~same], pairs[same]
     limit = len(within) if fraction == 1 else int(fraction / (1 - fraction) * len(across))
@@ -228,7 +248,10 @@ def _draw_pairs(
 
 
 def _split_count(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw how many of ``pool`` elements are of each kind, of which there are ``counts`` (up to billions)."""
+    """Draw how many elements of each group are among ``pool`` elements that are drawn without replacement.
+
+    ``counts`` are the sizes of the groups, up to billions; if there are no more than ``pool`` elements, all are drawn.
+    """
     total = int(counts.sum())
     if total <= pool:
         return counts
@@ -239,7 +262,10 @@ def _split_count(counts: np.ndarray, pool: int, rng: np.random.Generator) -> np.
 def _draw_scene_pairs(
     tree: cKDTree, count: int, number: int, above: float, upto: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw ``number`` of the ``count`` pairs of a scene in range, from a list if there are few, else by rejection."""
+    """Draw ``number`` of the ``count`` pairs of a scene with above < distance <= upto, as indices (number, 2).
+
+    They are drawn from a list of all pairs in range if the list is short, and otherwise by rejection.
+    """
     possible = tree.n * (tree.n - 1) // 2
     trials = number * possible / count
     if number * 4 > count or trials > count:

@@ -12,15 +12,15 @@ from torch import Tensor
 from loco.losses.pairs import RankingLoss
 from loco.losses.patches import Patches
 
-_REMEMBERED = 256  # number of remembered calls; above the number of calls of a step before its backward pass
+_REMEMBERED = 256  # number of remembered calls; must exceed the number of calls before a backward pass
 _ROUNDING = 1e-4  # largest relative difference of sums over the same rows when a GPU recomputes them
 
 
 class StochasticLoss(RankingLoss):
     """Base class of losses with random draws, which depend on ``seed`` and on the number of the call.
 
-    The number of calls is part of the module's state, so a resumed training makes the same draws as an uninterrupted
-    one.
+    The number of calls is part of the module's state, so a resumed training run makes the same draws as an
+    uninterrupted one.
 
     Activation checkpointing (:mod:`torch.utils.checkpoint`) repeats a forward pass inside the backward pass. A repeated
     call gets the number of the original call on the same patches, and thus makes the same draws.
@@ -36,7 +36,10 @@ class StochasticLoss(RankingLoss):
         self._recent: deque[_Call] = deque(maxlen=_REMEMBERED)
 
     def generator(self, patches: Patches) -> torch.Generator:
-        """Return the generator of the draws of this call, on the CPU: the same on all ranks."""
+        """Return the generator of the draws of this call, on the CPU, and count the call (:meth:`call_number`).
+
+        Its state is the same on all ranks.
+        """
         return torch.Generator().manual_seed(1_000_003 * self.seed + self.call_number(patches))
 
     def call_number(self, patches: Patches) -> int:
@@ -48,9 +51,10 @@ class StochasticLoss(RankingLoss):
             number = int(self.calls)
             self.calls += 1
         if torch._C._are_functorch_transforms_active():
-            return number  # not repeated by checkpointing, and sums over its patches would be tracked by the transform
+            # Such a call is not repeated by checkpointing, and the transform would track the sums over its patches.
+            return number
         hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-        if hooks or not torch.is_grad_enabled():  # the forward pass may be repeated: it stores no graph
+        if hooks or not torch.is_grad_enabled():  # the forward pass stores no graph, so it may be repeated
             self._recent.append(_Call(number, _Summary.of(patches), id(hooks[0]) if hooks else None))
         return number
 
@@ -84,7 +88,10 @@ class _Call:
 
 
 class _Summary(NamedTuple):
-    """Weighted sums over the patches of a call, float64, on the CPU. Features are recomputed up to rounding."""
+    """Weighted sums over the patches of a call, float64, on the CPU, by which a repeated call is recognised.
+
+    Recomputed features may differ from the original ones by rounding.
+    """
 
     points: Tensor  # sums of points, scenes and images, and the number of patches
     features: Tensor
@@ -104,7 +111,7 @@ class _Summary(NamedTuple):
 
 
 def _differ_by(sums: Tensor, other: Tensor) -> float:
-    """Return the largest relative difference."""
+    """Return the largest relative difference of two sums; infinity if their shapes differ."""
     if sums.shape != other.shape:
         return torch.inf
     return float(((sums - other).abs() / (1 + sums.abs())).max()) if len(sums) else 0.0

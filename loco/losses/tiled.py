@@ -25,9 +25,13 @@ class Pairs(Protocol):
         """Return the histograms of the scores of each class (classes, bins) float64, from features (n, d)."""
 
     def gradient(self, features: Tensor, grid: Grid, slopes: Tensor) -> Tensor:
-        """Return the gradient (n, d), in the wide type, from the slope of a pair of each class (classes, bins).
+        """Return the gradient (n, d), in the dtype :func:`loco.losses.inputs.wide_type`.
 
-        Slopes are at most 1 in size, because half precision cannot represent 1e-8.
+        Args:
+            features: (n, d), in the order of :attr:`order`.
+            grid: grid of the scores.
+            slopes: derivative of the loss with respect to the score of a pair of each class, (classes, bins). The
+                caller scales them to at most 1 in absolute value, because half precision cannot represent 1e-8.
         """
 
 
@@ -53,8 +57,8 @@ class TiledPairs:
                 the others are sums, to which the caller adds.
 
         Yields:
-            A block, the views of its rows, and those of its columns, one of each part. Sums are complete when the
-            iterator ends.
+            A block; the views of its rows, one per part; and the views of its columns, one per part. The sums are
+            complete when the iterator ends.
         """
         for block in self.tiling.blocks(reach):
             yield block, [part[block.i] for part in parts], [part[block.j] for part in parts]
@@ -81,7 +85,7 @@ def product_type(factor: Tensor) -> torch.dtype:
 
 
 def multiply(a: Tensor, b: Tensor, add_to: Tensor | None = None) -> Tensor:
-    """Return a @ b, in float32 at least, for factors of any dtype; or add it to a tensor in place."""
+    """Return a @ b, in float32 at least, for factors of any dtype; or add it to ``add_to`` in place and return that."""
     kind = product_type(a)
     if kind != wide_type(a):
         product = torch.mm(a, b, out_dtype=torch.float32)

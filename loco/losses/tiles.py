@@ -19,18 +19,31 @@ from loco.losses.distributed import Group, rank_and_world_size
 from loco.losses.pairs import Scale
 from loco.losses.patches import Patches
 
-_COLUMNS = 1024  # in a merged block of several classes, at most, so that the temporary matrices stay in the cache
+_COLUMNS = 1024  # maximum columns of a merged block of several classes, so that temporary matrices stay in the cache
 
 
 class Classes:
     """The classes of pairs, and their weights at each of K scales.
 
-    The class of a pair is the number of radii, of all scales, below its distance. The last class contains pairs beyond
-    all radii, which count at no scale, and entries that are not pairs. For two patches of one image, :attr:`across`,
-    the number of classes across images, is added.
+    The class of a pair is the number of radii, of all scales, below its distance. The last class, ``across`` - 1,
+    contains pairs beyond all radii, which count at no scale, and entries that are not pairs. For two patches of one
+    image, ``across`` is added.
+
+    Attributes:
+        radii: all radii of all scales, ascending, metres.
+        across: number of classes of pairs across images.
+        number: number of all classes.
+        positive_within: largest distance of a positive pair, metres.
+        image_matters_within: distance up to which the weight of a pair depends on the images of its patches, metres.
+        positive, negative: weight of the pairs of each class as positives and as negatives, (K, number) float64.
     """
 
     def __init__(self, scales: list[Scale], same_image: float) -> None:
+        """
+        Args:
+            scales: radii of the positive and of the negative pairs at each scale.
+            same_image: weight of the positive pairs within one image.
+        """
         self.radii = sorted({radius for scale in scales for radius in scale})
         self.across = len(self.radii) + 1
         self.number = 2 * self.across
@@ -41,12 +54,12 @@ class Classes:
         rho, kappa = torch.tensor(scales, dtype=torch.float64).T[:, :, None]
         within = (upto <= rho, (upto > rho) & (upto <= kappa))
         positive, negative = (pad(part.double(), (0, 1)) for part in within)
-        self.positive = torch.cat([positive, same_image * positive], dim=1)  # weights, (K, number)
+        self.positive = torch.cat([positive, same_image * positive], dim=1)
         self.negative = torch.cat([negative, negative], dim=1)
 
 
 class Block(NamedTuple):
-    """A block of the pair matrix: its rows i and columns j, and bounds of the distances of its pairs."""
+    """A block of the pair matrix: its rows i and columns j, and bounds of the distances of its pairs, metres."""
 
     i: slice
     j: slice
@@ -58,9 +71,21 @@ class Tiling:
     """The blocks of the pair matrix that contain any pair; each unordered pair occurs once.
 
     The blocks are distributed over the ranks of a group.
+
+    Attributes:
+        order: patches in the order of the tiles (tile order), (n,) int64.
+        points: points in tile order, (3, n).
+        slices: the patches of each tile, in tile order.
     """
 
     def __init__(self, patches: Patches, classes: Classes, tile: int, group: Group = None) -> None:
+        """
+        Args:
+            patches: all patches of the batch; their features are not used.
+            classes: classes of pairs and their weights.
+            tile: maximum number of patches per tile.
+            group: ranks over which the blocks are distributed; None if this process visits all.
+        """
         self.pair_classes = classes
         self.radii, self.across, self.image_matters_within = classes.radii, classes.across, classes.image_matters_within
         self.rank, self.world_size = rank_and_world_size(group)
@@ -68,7 +93,7 @@ class Tiling:
         tile = max(1, -(-n // 2 ** halvings(n, tile)))  # equal tiles of at most the requested size
         self.order = spatial_order(points, patches.scene_ids, tile)
         self.points = points[self.order].T.contiguous()
-        # Numbered from 0 in the type of the points, in which comparisons are several times as fast as those of int64.
+        # Images are numbered from 0 in the dtype of the points, whose comparisons are several times as fast as int64.
         self.images = patches.image_ids.unique(return_inverse=True)[1][self.order].to(points)
         host_points, host_scenes = self.points.cpu().double().numpy(), patches.scene_ids[self.order].cpu().numpy()
         # A tile that contains several scenes is divided at their boundaries.
@@ -91,7 +116,8 @@ class Tiling:
             yield from self._of_tile(a, self.slices[a], slice(max(a, columns.start), columns.stop), reach)
 
     def strips(self, reach: float) -> Iterator[list[Block]]:
-        """Yield this rank's rows of each tile, with all columns with which they form pairs within ``reach``.
+        """Yield a strip for each tile: the blocks of this rank's rows of the tile and all columns with which they form
+        pairs within ``reach``.
 
         The blocks of a strip have the same rows. A pair is in the strips of both of its patches.
         """
@@ -110,7 +136,9 @@ class Tiling:
             yield Block(rows, slices[k], float(nearest[k]), float(farthest[k]))
 
     def _merged(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """Merge adjacent blocks of one common class, and some of several classes: larger blocks take less time."""
+        """Merge adjacent blocks of one common class, and small ones of several classes, because fewer and larger blocks
+        take less time.
+        """
         last = next(blocks, None)
         if last is None:
             return
@@ -129,7 +157,10 @@ class Tiling:
         return others == scene
 
     def classes(self, block: Block) -> int | Tensor:
-        """Return the common class of a block's pairs, or that of each, int32; beyond all radii for uncounted pairs."""
+        """Return the common class of all pairs of a block, or the class of each pair, (rows, columns) int32.
+
+        Entries that are not to be counted, on and below the diagonal, have the class of pairs beyond all radii.
+        """
         classes = self._classes(block.i, block, of_each=block.i == block.j)
         # Count pairs within a tile once, and no patch with itself.
         if isinstance(classes, Tensor) and block.i == block.j:
@@ -145,24 +176,27 @@ class Tiling:
         return classes
 
     def _common_class(self, block: Block) -> int | None:
-        """Return the class of all pairs of a block; None if the bounds of the distances do not determine it."""
+        """Return the class of all pairs of a block; None if their distances or their images may differ in class."""
         passed = sum(radius < block.nearest for radius in self.radii)
         within = sum(radius < block.farthest for radius in self.radii)
         return passed if passed == within and block.nearest > self.image_matters_within else None
 
     def _classes(self, i: slice | Tensor, block: Block, of_each: bool) -> int | Tensor:
-        """Return the common class of all pairs of rows ``i`` and the columns of a block, or that of each pair."""
+        """Return the common class of all pairs of the rows ``i`` and the columns of a block, or the class of each pair.
+
+        With ``of_each``, the class of each pair is returned in any case.
+        """
         _, j, nearest, farthest = block
         common = self._common_class(block)
         if common is not None and not of_each:
             return common
-        # Floating-point numbers until the end, because comparisons and sums of them are the fastest.
+        # Classes are floating-point numbers until the end, because their comparisons and sums are the fastest.
         images, passed = self.images[i], sum(radius < nearest for radius in self.radii)
         classes = torch.full((len(images), j.stop - j.start), passed, dtype=self.points.dtype, device=images.device)
         mask = torch.empty_like(classes)
         open_radii = [radius for radius in self.radii if nearest <= radius < farthest]
         if open_radii:
-            # Coordinate differences, not the expanded square: points are tens of metres from the origin, and distances
+            # The expanded square would not be accurate enough: points are tens of metres from the origin, and distances
             # must be exact to centimetres.
             x, y, z = (axis[i][:, None] - axis[None, j] for axis in self.points)
             squared = x.square_().addcmul_(y, y).addcmul_(z, z)
@@ -179,7 +213,7 @@ def halvings(n: int, tile: int) -> int:
 
 
 def spatial_order(points: Tensor, scene_ids: Tensor, tile: int) -> Tensor:
-    """Return an order of patches in which each ``tile`` consecutive ones are neighbours.
+    """Return an order of patches in which the patches of each tile (``tile`` consecutive patches) are neighbours.
 
     The patches are sorted by scene and bisected repeatedly, at multiples of the tile, across the longest side of the
     bounding box of each part, as in a k-d tree. All parts of a level are sorted at once, so the number of operations

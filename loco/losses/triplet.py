@@ -16,14 +16,14 @@ Mining: TypeAlias = Literal["hardest", "semi_hard"]
 class TripletLoss(QueryLoss):
     """Triplet loss on cosine similarities, a baseline.
 
-    For query i with positives P_i and negatives N_i, the mean over its positives j of
+    The loss of query i with positives P_i and negatives N_i is the mean over its positives j of
 
-        max(0, margin + s_ik - s_ij)
+        max(0, margin + s_ik - s_ij),
 
-    where k is a negative of the query: the one with the largest similarity (``mining="hardest"``; HardNet, Mishchuk
-    et al., NeurIPS 2017, there on distances and with one positive), or the one with the largest similarity below s_ij
-    (``semi_hard``; FaceNet, Schroff et al., CVPR 2015, sec. 3.2), which does not exist for the positives that rank
-    below all negatives: their loss is 0. A query without negatives has a loss of 0.
+    where k is a negative of the query. With ``mining="hardest"``, it is the negative with the largest similarity
+    (HardNet, Mishchuk et al., NeurIPS 2017, there on distances and with one positive). With ``mining="semi_hard"``, it
+    is the negative with the largest similarity below s_ij (FaceNet, Schroff et al., CVPR 2015, sec. 3.2); a positive
+    that ranks below all negatives has no such negative, and its loss is 0. A query without negatives has a loss of 0.
     """
 
     takes_tau = False
@@ -40,7 +40,7 @@ class TripletLoss(QueryLoss):
         Args:
             rho, kappa, options: as in :class:`loco.losses.query_loss.QueryLoss`.
             margin: margin by which the similarity of a positive should exceed that of the negative, in (0, 2].
-            mining: selection of the negative.
+            mining: selection of the negative, ``hardest`` or ``semi_hard``.
 
         Raises:
             ValueError: as in the base class; a margin out of its range, or an unknown mining.
@@ -59,7 +59,8 @@ class TripletLoss(QueryLoss):
             negative_scores = mask_scores(scores, negative).amax(dim=1)[row]
         else:
             ranked = scores.masked_fill(~negative, -math.inf).sort(dim=1).values
-            below = torch.searchsorted(ranked.detach(), scores.detach()) - 1  # never the first, the query itself
+            # At least 0: the query itself is no negative, so each row of `ranked` begins with -inf.
+            below = torch.searchsorted(ranked.detach(), scores.detach()) - 1
             negative_scores = ranked[row, below[row, column]]
         return mean_of_rows((self.margin + negative_scores - positive_scores).relu(), row, len(scores))
 
