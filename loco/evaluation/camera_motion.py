@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from loco.geometry.alignment import robust_rigid_fit
 
 MIN_ESSENTIAL = 5  # number of matches that determine an essential matrix
-CONFIDENCE = 0.99999  # at which the search for an essential matrix ends early, as in SuperGlue
-FAR = 1e9  # in baselines; by default OpenCV rejects points beyond 50
+CONFIDENCE = 0.99999  # confidence at which the search for an essential matrix ends early, as in SuperGlue
+FAR = 1e9  # distance, in baselines, beyond which triangulated points are rejected; OpenCV's default is 50
 
 Motion = tuple[NDArray[np.float64], int]  # (4, 4), x_b = R x_a + t, and the number of inliers
 
@@ -28,7 +28,7 @@ def rigid_motion(
 ) -> Motion | None:
     """Estimate the rigid motion from points ``a`` to ``b``, (m, 3), each in its camera frame, metres; None on failure.
 
-    A point is an inlier if its residual is below ``distance``, metres. ``weights`` (m,) of the matches are positive.
+    See :func:`loco.geometry.alignment.robust_rigid_fit` for the arguments.
     """
     found = robust_rigid_fit(a, b, distance, iterations, rng, weights)
     return found and (found[0], int(found[1].sum()))
@@ -51,14 +51,14 @@ def essential_motion(
         uv_b: (m, 2), pixels of B.
         k_a: (3, 3), intrinsics of A.
         k_b: (3, 3), intrinsics of B.
-        pixels: distance from its epipolar line below which a match is an inlier.
+        pixels: distance of a match from its epipolar line below which it is an inlier, pixels.
         iterations: maximum number of random samples.
         rng: random number generator.
-        weights: (m,), of the matches: those of greater weight are drawn first. None for uniform draws.
+        weights: (m,), weights of the matches; matches of greater weight are drawn first. None for uniform draws.
 
     Returns:
-        The motion for which the points lie in front of both cameras; None if there are fewer than five matches, or if
-        the estimation fails.
+        Of the four motions of the essential matrix, the one for which most points lie in front of both cameras, and the
+        number of inliers; None if there are fewer than five matches, or if the estimation fails.
     """
     if len(uv_a) < MIN_ESSENTIAL:
         return None

@@ -27,9 +27,9 @@ class Benchmark:
         figures: keys of :data:`loco.results.plots.scores.FIGURES`.
         gpus: number of GPUs that an evaluation can use.
         keypoints: whether the benchmark also evaluates keypoint extractors, not only feature maps.
-        per_scene: whether each scene is evaluated in a job of its own, whose items another job merges. For benchmarks
-            that take minutes or more per scene, and whose items of a scene depend on no other scene. They have no
-            setting ``seen_by_training``.
+        per_scene: whether each scene is evaluated by a separate job, and one more job merges the items of all scenes.
+            This is for benchmarks that take minutes or more per scene and whose items do not depend on other scenes.
+            Such a benchmark cannot have the setting ``seen_by_training``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Benchmark:
         return {"name": self.name, "title": self.title, "measures": self.measures, "items": self.items}
 
     def population(self, level: str) -> str:
-        """Return the population of an interval of a level (:data:`loco.evaluation.intervals.LEVELS`), for captions."""
+        """Return, for captions, the population that an interval of a level (``intervals.LEVELS``) concerns."""
         return {"items": self.drawn, "images": "new images of these scenes", "scenes": "new scenes"}[level]
 
 
@@ -58,9 +58,9 @@ def _require(*alternatives: str) -> tuple[frozenset[str], ...]:
 
 
 _PROBE = (
-    "The classes of things and of stuff, and the images that the probe was trained on and the held-out ones, are "
-    "reported separately. Pixels without a category and classes that the scored images do not show are left out; "
-    "scores are averaged over scenes"
+    "Scores are reported separately for things and stuff, and for held-out images and the images on which the probe "
+    "was trained. Pixels without a category and classes that the scored images do not show are left out; scores are "
+    "averaged over scenes"
 )
 
 _ENTRIES = (
@@ -81,10 +81,10 @@ _ENTRIES = (
         requires=_require("places depth", "pairs depth"),
         title="Pixel correspondence",
         measures="Recall of nearest-neighbour matches between two images of a scene (protocol of Probe3D), by the "
-        "rotation between the cameras. The best matches of each pair count: by the ratio test unless the metric names "
-        "another filter. A match is correct if it lies within the stated number of pixels of the true correspondence, "
-        "or within the stated number of centimetres of the true 3D point. Pixels are those of the frames, subsampled "
-        "by the setting step (Probe3D: 120 x 160 of 480 x 640)",
+        "rotation between the cameras. The best matches of each pair are evaluated, selected by the ratio test unless "
+        "the metric names another filter. A match is correct if it lies within the stated number of pixels of the true "
+        "correspondence, or within the stated number of centimetres of the true 3D point. Pixels are those of the "
+        "frames, subsampled by the setting step (Probe3D: 120 x 160 of 480 x 640)",
         items="image pairs",
         drawn="new pairs of these images",
         figures=("recall_against_angle", "error_curves", "per_scene_spread"),
@@ -117,7 +117,7 @@ _ENTRIES = (
         title="Place recognition",
         measures="Recall@k: the fraction of queries for which the k best matches in the database contain an image of "
         "the same place. Images are retrieved by one global descriptor per image. A condition states the descriptor "
-        "and, if the first images are reranked by matching their patches, how",
+        "and, if the first images are reranked by matching their patches, the method of reranking",
         items="queries with an image of their place in the database",
         drawn="new images of these scenes",
         figures=("recall_at_k", "per_scene_spread"),
@@ -151,7 +151,7 @@ _ENTRIES = (
         title="Relative pose",
         measures="Median errors of the relative pose of two images, estimated from their matches: by aligning the 3D "
         "points of the matches where depth is known (rigid), or by an essential matrix, which leaves the length of the "
-        "translation undetermined (essential). A pair without an estimate counts as infinitely wrong. AUC is the area "
+        "translation undetermined (essential). A pair without an estimate has an infinite error. AUC is the area "
         "under the cumulative curve of the larger of the angular errors of rotation and translation direction",
         items="image pairs",
         drawn="new pairs of these images",

@@ -59,7 +59,10 @@ def descriptor_name(settings: Mapping[str, Any]) -> str:
 
 
 def descriptor(settings: Mapping[str, Any], centres: Tensor | None = None) -> Callable[[Image], Tensor]:
-    """Return the function that describes an image, for an entry of ``descriptors``; VLAD requires ``centres``."""
+    """Return the function from an image to its descriptor (d,), for an entry of ``descriptors``.
+
+    VLAD requires ``centres`` (k, c), the vocabulary (:func:`learn_centres`).
+    """
     if settings["name"] == "class_token":
         return Image.token
     temperature = settings["temperature"] if settings.get("assignment") == "soft" else None
@@ -82,14 +85,15 @@ def describe(images: Sequence[Image], describe_one: Callable[[Image], Tensor]) -
 def vlad(patches: Tensor, centres: Tensor, temperature: float | None = None) -> Tensor:
     """Return the vector of locally aggregated descriptors (Jégou et al. 2010), as in AnyLoc (Keetha et al. 2024).
 
-    For each centre c_k, the sum over patches of w_k (x - c_k) is L2-normalised (intra-normalisation, Arandjelović &
-    Zisserman 2013); then their concatenation is. The weights w of a patch are 1 for the centre of the largest cosine
-    and 0 for the others, or a softmax over the centres.
+    For each centre c_k, the sum over patches x of w_k (x - c_k) is L2-normalised (intra-normalisation, Arandjelović &
+    Zisserman 2013). The sums of all centres are then concatenated, and the result is L2-normalised. The weights w of a
+    patch are 1 for the centre of the largest cosine and 0 for the others, or a softmax over the centres.
 
     Args:
         patches: (m, c), L2-normalised rows.
         centres: (k, c).
-        temperature: factor of the cosines in the softmax: the larger, the harder; None for hard assignment.
+        temperature: factor of the cosines in the softmax: the larger, the harder the assignment; None for hard
+            assignment.
 
     Returns:
         (k c,), L2-normalised.
@@ -106,8 +110,8 @@ def vlad(patches: Tensor, centres: Tensor, temperature: float | None = None) -> 
 def gem(patches: Tensor, exponent: float) -> Tensor:
     """Return the generalised mean (Radenović et al. 2019) of signed features per channel, (c,), L2-normalised.
 
-    Powers and roots are taken of the absolute values and keep the sign. For odd exponents this is AnyLoc's form, for 1
-    the mean.
+    Powers and roots are taken of the absolute values and keep the sign. For odd exponents this is AnyLoc's form; for
+    exponent 1 it is the mean. ``patches`` is (m, c).
     """
     mean = (patches.sign() * patches.abs() ** exponent).mean(dim=0)
     return F.normalize(mean.sign() * mean.abs() ** (1 / exponent), dim=0)
@@ -131,7 +135,7 @@ def learn_centres(images: Sequence[Image], clusters: int, samples: int, seed: in
     found = sum(map(len, parts))
     if found < clusters:
         raise DataError(
-            "the images of the database have fewer patches than the vocabulary of VLAD has clusters",
+            "fewer patches were drawn for the vocabulary of VLAD than it has clusters",
             file=images[0].scene.features.path,
             scene=images[0].scene.frames.scene,
             expected=f"at least {clusters} patches",
@@ -144,8 +148,9 @@ def learn_centres(images: Sequence[Image], clusters: int, samples: int, seed: in
 def cosine_kmeans(patches: Tensor, count: int, rng: np.random.Generator) -> Tensor:
     """Cluster patches by k-means with cosine similarity and k-means++ initialisation (Arthur & Vassilvitskii 2007).
 
-    A centre is the mean of its patches. Patches are assigned by its direction alone, but its norm is kept, so that the
-    residuals of its patches sum to zero and uniformly distributed content cancels out in VLAD.
+    A centre is the mean of its patches. Patches are assigned by the directions of the centres alone, but the norms of
+    the centres are kept, so that the residuals of the patches of a centre sum to zero and uniformly distributed content
+    cancels out in VLAD.
 
     Args:
         patches: (n, c), L2-normalised rows, n >= count.

@@ -90,7 +90,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """Return the scores that each row of :func:`evaluate` summarises, from its items."""
+    """Return the scores that each row of :func:`evaluate` summarises, computed from the items of all pairs."""
     changes = [change for change in ("illumination", "viewpoint") if change in items["change"]]
     pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     errors = [np.inf if error is None else error for error in items["corner_error"]]
@@ -114,6 +114,8 @@ def _pairs(scene: EvaluatedScene) -> tuple[Mapping[str, Any], list[tuple[int, in
             file=scene.frames.path,
             scene=scene.frames.scene,
             expected="a dataset of the format `hpatches`",
+            found=f"{sum('homography' in pair for pair in truth.get('pairs') or [])} of "
+            f"{len(truth.get('pairs') or [])} image pairs with a homography",
             remedy="remove the scene from the split, or remove `homography` from `run.benchmarks`",
         )
     numbers = {name: i for i, name in enumerate(scene.frames.names)}
@@ -156,7 +158,7 @@ def _evaluate_pair(
 ) -> list[int | float | None]:
     """Return a pair's number of matches, its fraction of matched keypoints, its accuracies and its corner error."""
     a, b = (keypoints[i] for i in images)
-    # In random order: among equal features the first one is chosen, which would be correct if the camera does not move.
+    # Shuffled, because the first of equal features is chosen, which would be correct if the camera does not move.
     order_a, order_b = rng.permutation(len(a.places)), rng.permutation(len(b.places))
     in_a, in_b = mutual_neighbours(a.features[order_a], b.features[order_b])
     in_a, in_b = order_a[in_a], order_b[in_b]

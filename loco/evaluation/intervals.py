@@ -64,16 +64,16 @@ class Interval(NamedTuple):
 class Clusters:
     """The clusters of a level, each of which is left out in turn.
 
-    They are sampled within strata (scenes) whose weights are fixed. If a stratum is empty without a cluster (a
-    scene of a single image), units are sampled from all strata together, which gives wider intervals.
+    Clusters are sampled within strata (scenes) whose weights are fixed. If a stratum would be empty without one of its
+    clusters (a scene of a single image), clusters are sampled from all strata together, which gives wider intervals.
     """
 
     def __init__(self, units: Sequence[Sequence[tuple]], strata: Sequence[str] | None, weights: NDArray) -> None:
         """
         Args:
-            units: the units that each item belongs to: one, or the two images of a pair.
-            strata: stratum of each item, None for a single one.
-            weights: (m,) of the items, positive.
+            units: for each item, the units that it belongs to: one unit, or the two images of a pair.
+            strata: stratum of each item; None for a single stratum.
+            weights: (m,), weights of the items, positive.
         """
         number = {unit: n for n, unit in enumerate(dict.fromkeys(unit for several in units for unit in several))}
         item = np.repeat(np.arange(len(units)), [len(several) for several in units])
@@ -106,10 +106,10 @@ class Clusters:
         """Return the change of the weighted mean when each unit is left out.
 
         Args:
-            values: (s, m), of s seeds.
+            values: (s, m), scores of m items for s seeds.
 
         Returns:
-            (s, n), scaled such that the sum of squares is the jackknife variance of the mean.
+            (s, n) for n units, scaled such that the sum of squares is the jackknife variance of the mean.
         """
         values = values * self._weights
         total = values @ self._in_stratum
@@ -140,7 +140,7 @@ class Design:
 
     @cached_property
     def _clusters(self) -> dict[Level, Clusters]:
-        """The units of each level; levels that the items lack, or that have too few units, are missing."""
+        """Clusters of each level, except levels that the items do not state or that have too few units."""
         if len(self._items) < 2:
             return {}
         scenes = [item.scene for item in self._items]
@@ -156,11 +156,11 @@ class Design:
     def variance(self, values: NDArray[np.float64], level: Level) -> tuple[float, float] | None:
         """Return the variance of the mean of values (s, m) over units of a level and seeds, and its degrees of freedom.
 
-        A pair is left out with either of its images, so its own noise counts twice; the variance over items corrects
-        for it: the two-way form of Cameron, Gelbach and Miller (2011), for pairs Fafchamps and Gubert (2007). Clusters
-        and seeds are crossed. With the variances V_u over units, V_s over seeds and V_us of their interaction, V_s
-        includes V_us, as V_u does, so that the sum is V_u + max(V_s - V_us, 0) (analysis of variance). The degrees of
-        freedom are Satterthwaite's.
+        If images are left out, a pair is left out with either of its images, so the noise of the pair is counted twice.
+        The variance over items is therefore subtracted (two-way clustering, Cameron, Gelbach and Miller 2011; for
+        pairs, Fafchamps and Gubert 2007). Clusters and seeds are crossed. With the variances V_u over units, V_s over
+        seeds and V_us of their interaction, V_s includes V_us, as V_u does, so that the sum is V_u + max(V_s - V_us, 0)
+        (analysis of variance). The degrees of freedom are Satterthwaite's.
 
         Returns:
             None if the level has too few units.
@@ -206,7 +206,7 @@ class Design:
         stays within [0, 1].
 
         Args:
-            values: (m,), or (s, m) of s seeds.
+            values: scores of the m items, (m,), or (s, m) for s seeds.
             level: level of the units; None for :attr:`level`.
             statistic: statistic of the values of all seeds together.
             bounds: least and largest possible value, :data:`FRACTION` for fractions. The interval is clipped to them,
@@ -214,7 +214,7 @@ class Design:
             confidence: confidence level.
 
         Returns:
-            None if there are too few units, or NaN among the values.
+            None if there are too few units, no values, or NaN among the values.
         """
         values = np.atleast_2d(np.asarray(values, dtype=np.float64))
         if values.size == 0 or np.isnan(values).any():
@@ -242,7 +242,7 @@ class Design:
 
 
 def _without_items(variances: Sequence[float]) -> float:
-    """Return the variance over images minus that over items, at least the latter; or the only variance."""
+    """Return the variance over images minus the variance over items, but at least the latter; or the only variance."""
     return float(max(variances[0] - variances[-1], variances[-1]) if len(variances) > 1 else variances[0])
 
 

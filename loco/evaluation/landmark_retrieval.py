@@ -2,10 +2,10 @@
 
 A landmark is a patch of an image and represents its 3D point. Its views are the patches of the other images of the
 scene that lie within a radius of this point. All patches of the other images are ranked by the similarity of their
-features to that of the landmark, and the score of a landmark is the average precision of its views. It also measures
-how good a landmark the patch is. Patches of its own image are left out, because its neighbours there look similar
-for any features. Patches of other images from the same camera position (of one panorama) differ from it by a homography
-only, and can be left out as well.
+features to that of the landmark, and the score of a landmark is the average precision of its views. The score also
+measures how suitable the patch is as a landmark. Patches of the landmark's own image are left out, because neighbouring
+patches look similar for any features. Images from the same camera position (of one panorama) differ from the landmark's
+image by a homography only, and can be left out as well.
 
 The best landmarks are then selected by that score. To avoid scoring landmarks on the data by which they were selected,
 the images are halved at random: landmarks are selected on either half and scored on the other.
@@ -42,18 +42,18 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 
     Args:
         scenes: test scenes, read one at a time.
-        settings: ``landmarks`` drawn per scene; ``rho``, distance within which patches are views, and ``kappa``,
-            distance beyond which patches are not ranked, metres (None: all are ranked); ``min_baseline``, images taken
-            nearer than this to the landmark's own image are left out, like that image, metres;
-            ``selected_fraction``, the fraction of landmarks that is selected.
+        settings: ``landmarks``, the number drawn per scene; ``rho``, the distance within which patches are views, and
+            ``kappa``, the distance beyond which patches are not ranked (None: all are ranked), metres;
+            ``min_baseline``, the distance between camera centres, metres, below which other images are left out, as
+            the landmark's own image is; ``selected_fraction``, the fraction of landmarks that are selected.
         seed: seed of all draws.
 
     Returns:
-        Rows "AP of views" and "AP of images" (which includes all images, for any ``kappa``), means over landmarks:
-        for "all landmarks", among all other images; for those with views in both halves of the images ("by halves"), as
-        the mean of both halves; and for the "best 25 % by halves". Items: the landmarks drawn. A landmark that no other
-        image shows has 0 ``n_views`` and None as scores, and is in no row; a scene of one image has only such
-        landmarks.
+        Rows "AP of views" and "AP of images" (which ranks all images, for any ``kappa``), means over landmarks. "all
+        landmarks" are ranked among all other images. "by halves" is for the landmarks with views in both halves of the
+        images; their score is the mean of the scores in both halves. "best 25 % by halves" is for the selected ones.
+        Items: the landmarks drawn. A landmark that no other image shows has ``n_views`` 0 and None as scores, and is in
+        no row; a scene of one image has only such landmarks.
     """
     names = ("scene", "image", "row", "column", "n_views", "n_images", *map(_column, METRICS.values()))
     names += tuple(_column(ranked, half) for ranked in METRICS.values() for half in (0, 1))
@@ -86,19 +86,22 @@ def draw_landmarks(valid: NDArray[np.bool_], count: int, rng: np.random.Generato
 def average_precision(scores: ArrayLike, positive: ArrayLike) -> float | None:
     """Return the average precision of a ranking: the mean, over the positives, of the precision at their ranks.
 
-    Equal scores count as their mean over all orders. Take t of them, p of them positive, below C others with P
-    positives. The k-th among them is a positive in p / t of all orders, and is then preceded on average by (k - 1)(p -
-    1) / (t - 1) of the positives among them (McSherry and Najork 2008). They therefore contribute
+    Items with equal scores are averaged over all their orders (McSherry and Najork 2008). Consider t items with the
+    same score, p of which are positive, and let C items, P of which are positive, have larger scores. The k-th of the t
+    items is positive in p / t of all orders, and is then preceded by (k - 1) B of the other p - 1 positives on average,
+    where B = (p - 1) / (t - 1), or 0 for t = 1. The t items therefore add
 
-        p / t sum_{k=1..t} (P + 1 + (k - 1) B) / (C + k),    B = (p - 1) / (t - 1),
-            = p / t [B t + (P + 1 - B (C + 1)) (digamma(C + t + 1) - digamma(C + 1))].
+        p / t sum_{k=1..t} (P + 1 + (k - 1) B) / (C + k)
+            = p / t [B t + (P + 1 - B (C + 1)) (digamma(C + t + 1) - digamma(C + 1))]
+
+    to the sum of the precisions, which is divided by the number of positives.
 
     Args:
         scores: (n,), larger is better.
         positive: (n,), bool.
 
     Returns:
-        A value in (0, 1]; None without a positive.
+        A value in (0, 1]; None if there are no positives.
     """
     scores, positive = np.asarray(scores), np.asarray(positive, dtype=bool)
     level, p = np.unique(scores[positive], return_counts=True)
@@ -178,7 +181,10 @@ def _landmarks(scene: EvaluatedScene, landmarks: NDArray[np.int64]) -> tuple[Ten
 def _patches(
     scene: EvaluatedScene, i: int, wanted: NDArray[np.bool_] | tuple[NDArray, NDArray]
 ) -> tuple[Tensor, NDArray[np.float32]]:
-    """Return the features (m, c) and 3D points (m, 3), world frame, metres, of patches: a mask, or rows and columns."""
+    """Return the features (m, c) and 3D points (m, 3; world frame, metres) of the patches ``wanted`` of image ``i``.
+
+    ``wanted`` is a mask over the grid, or the rows and columns of the patches.
+    """
     centres = patch_centres(scene.correspondences.grid, scene.correspondences.extent)[wanted]
     feature_map = torch.from_numpy(scene.features.map(i))
     features = sample_features(feature_map, torch.from_numpy(centres), scene.features.extent)
@@ -186,10 +192,10 @@ def _patches(
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """Return the scores of landmarks that each row of :func:`evaluate` averages, from its items.
+    """Return the scores that each row of :func:`evaluate` averages, computed from the items of all landmarks.
 
     Which landmarks are the best depends on the features. To allow paired comparisons of extractors, the item of a
-    selected landmark is its rank among the best of its scene, and belongs to no particular image.
+    selected landmark is its rank among the best landmarks of its scene, without an image.
     """
     columns = (items[name] for name in ("scene", "image", "row", "column"))
     drawn = [Item(scene, (image,), tuple(patch)) for scene, image, *patch in zip(*columns)]
@@ -210,7 +216,7 @@ def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list
 def _chosen(
     items: Mapping[str, list[Any]], landmarks: list[int], ranked: str, fraction: float
 ) -> Iterator[tuple[Item, float]]:
-    """Return the item and the score of the k-th best landmark of each scene, averaged over both selections.
+    """Yield the item and the score of the k-th best landmark of each scene, averaged over both selections.
 
     Landmarks are selected by the average precision of their views on one half of the images, and scored on the other.
     """

@@ -199,7 +199,7 @@ def _class_scores(
     rng: np.random.Generator,
     name: str,
 ) -> list[tuple]:
-    """Return the items of a part of a scene, from their third column on; ``name`` is that of the progress bars."""
+    """Return the items of a part of a scene, from their third column on; ``name`` is shown in the progress bars."""
     targets, known = patches.targets, np.flatnonzero(patches.shown[trained_on].any(axis=0))
     if np.all(targets[trained_on] == VOID):
         return []
@@ -272,7 +272,10 @@ def train_probe(
         outputs: number of classes; classes without a target have negative samples only.
         settings: ``epochs``, ``batch`` (images per step).
         rng: random number generator that shuffles the images in each epoch.
-        name: what the progress bar names.
+        name: text of the progress bar.
+
+    Returns:
+        The layer, on the CPU.
     """
     images = images[(targets[images] != VOID).any(axis=1)]
     classes = torch.from_numpy(targets)
@@ -375,12 +378,12 @@ def average_precision(positive: NDArray[np.integer], total: NDArray[np.integer])
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """Return the scores that each row of :func:`evaluate` averages, from its items.
+    """Return the scores that each row of :func:`evaluate` averages, computed from the items of all classes.
 
-    Rows are means over scenes. "mAP" and "mIoU" are the mean over a scene's classes of AP and of intersection over
-    union TP / (TP + FP + FN); the items of their intervals are the classes of all scenes. "Jaccard", TP / (TP + FP +
-    FN) of sums over the classes, and "accuracy", the fraction of correct pixels, are dominated by a few large classes,
-    so that classes are not samples: the items of their intervals are the scenes.
+    Rows are means over scenes. "mAP" and "mIoU" are the means over a scene's classes of AP and of intersection over
+    union, TP / (TP + FP + FN); the items of their intervals are the classes of all scenes. "Jaccard", TP / (TP + FP +
+    FN) of the sums of TP, FP and FN over the classes, and "accuracy", the fraction of correct pixels, are dominated by
+    a few large classes, so the items of their intervals are the scenes, not the classes.
     """
     table = pd.DataFrame(items)
     table = table[table["iou"].notna()]

@@ -132,7 +132,8 @@ def query_precisions(
         rng: random number generator.
 
     Returns:
-        The query patches (q,), and their scores (q,) by condition; NaN if no other patch is within the radius.
+        The indices (q,) of the query patches, and their scores (q,) by condition; NaN if no other patch is within the
+        radius.
     """
     conditions = _conditions(settings)
     query_rng, *sample_rngs = rng.spawn(1 + len(conditions))
@@ -230,7 +231,7 @@ def _query_image(settings: Mapping[str, Any]) -> list[bool]:
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """Return the scores of query images that each row of :func:`evaluate` averages, from its items."""
+    """Return the scores that each row of :func:`evaluate` averages, computed from the items of all query images."""
     count, conditions = len(items["scene"]), _conditions(settings)
     query_image = items.get("query_image", [conditions[0].query_image] * count)
     surface = items.get("surface", [ALL] * count)

@@ -20,7 +20,7 @@ def mutual_neighbours(features_a: Tensor, features_b: Tensor) -> tuple[NDArray[n
         features_b: (n, c), L2-normalised rows.
 
     Returns:
-        Rows of A (k,), and of B (k,); none if an image has no features.
+        Rows of A (k,), and of B (k,); both empty if an image has no features.
     """
     if not (len(features_a) and len(features_b)):
         return np.empty(0, np.int64), np.empty(0, np.int64)

@@ -12,12 +12,12 @@ from loco.geometry.cameras import backproject, pixel_centres, project
 from loco.geometry.patches import sample_depth
 from loco.storage import Frames
 
-OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # inpainted depth is an estimate
+OBSERVED = [Frames.SOURCES.index("sensor"), Frames.SOURCES.index("mesh")]  # codes of observed depth in ``source``
 OCCLUSION_TOLERANCE = 0.05  # metres
 
 
 def observed_depth(depth: NDArray[np.floating], source: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return the depth (h, w) where it was measured or rendered from the mesh; 0 elsewhere."""
+    """Return the depth (h, w) where ``source`` (h, w) states that it was measured or rendered from the mesh; else 0."""
     return np.where(np.isin(source, OBSERVED), depth, 0).astype(np.float64)
 
 
@@ -39,7 +39,7 @@ def shown_points(
     """Return the 3D points (k, 3) at continuous positions (k, 2) of an image, world frame; infinite without depth.
 
     Depth is interpolated within one surface. At a depth edge, and next to missing depth, the depth of the pixel that
-    contains the position is used. Arguments as for :func:`is_visible`.
+    contains the position is used. See :func:`is_visible` for the other arguments.
     """
     z, _ = sample_depth(depth, uv)
     columns, rows = np.floor(uv).astype(int).T

@@ -1,19 +1,19 @@
 """Pixel correspondences between posed images: Probe3D's protocol (El Banani et al. 2024, section 3.2 and appendix).
 
-Every pixel of image A with known depth is matched to the pixel of image B with the most similar feature. Matches are
-scored by the ratio test on cosine distances D = 1 - cosine similarity, 1 - D1 / D2 for the two nearest pixels of B,
-and the best 1000 are kept. The error of a match is its distance in B, in pixels, from the projection of the 3D point of
-A; recall is the fraction of matches with an error below a threshold. Matching is one-directional. Points that are
-occluded in B or outside its borders are not filtered.
+Every pixel of image A with known depth is matched to the pixel of image B with the most similar feature. The score of a
+match is 1 - D1 / D2 (ratio test), where D1 and D2 are its cosine distances (1 - cosine similarity) to the nearest and
+the second nearest pixel of B. The 1000 matches with the highest scores are kept. The error of a match is its distance
+in B, in pixels, from the projection of the 3D point of A; recall is the fraction of matches with an error below a
+threshold. Matching is one-directional. Points that are occluded in B or outside its borders are not filtered.
 
 Features are extracted from the whole frames. Pixels are those of frames subsampled by ``step`` (every step-th row and
 column). Probe3D has frames of 480 x 640 and a step of 4: it matches and measures errors at 120 x 160, so its "10 px"
 are 40 pixels of the frame.
 
-Pairs are those that the dataset lists (ScanNet's 1,500), or drawn by overlap and rotation. The variants of LoCo's
-release can be evaluated in addition, with one search per pair: other filters (:mod:`loco.evaluation.pixel_search`), and
-leaving out the points that are not visible in B. So can the 3D errors of Probe3D's NAVI protocol: the distances between
-the 3D points of the matched pixels of A and B.
+Pairs are listed by the dataset (ScanNet's 1,500), or drawn by overlap and rotation. The variants of LoCo's release can
+be evaluated in addition, with one search per pair: other filters (:mod:`loco.evaluation.pixel_search`), and leaving out
+the points that are not visible in B. The 3D errors of Probe3D's NAVI protocol can be evaluated as well: the distances
+between the 3D points of the matched pixels of A and B.
 """
 
 from __future__ import annotations
@@ -112,19 +112,20 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
             transform from camera A to camera B, metres.
         settings: ``rotation_bins`` (edges, degrees), ``step`` (default 1), ``thresholds`` (pixels of the subsampled
             frames), ``matches`` to keep per pair. For drawn pairs: ``pairs_per_bin`` over all scenes, ``min_overlap``,
-            ``min_baseline``. Optional: ``interpolate``, whether L2-normalised features (``normalised``, the default) or
-            unnormalised ones (``raw``) are interpolated to pixels; ``candidates``, the pixels of B among which matches
-            are searched, ``all`` (the default) or those of ``observed`` depth (Probe3D: ``raw`` and ``observed``);
-            ``filters`` (names of ``pixel_search.FILTERS``, [ratio]); ``occlusions`` ([false]), true to leave out,
-            before the selection, the points that are not visible in B, whose depth differs by more than
-            ``occlusion_tolerance`` (metres, 0.05); ``thresholds_m`` (metres, none); ``pooled`` (false); ``refine`` and
-            its keys, which move the matched position in B within its pixel (:mod:`loco.evaluation.refinement`; none);
-            ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`; ignore).
+            ``min_baseline`` (metres). Optional: ``interpolate``, whether L2-normalised features (``normalised``, the
+            default) or unnormalised ones (``raw``) are interpolated to pixels; ``candidates``, the pixels of B among
+            which matches are searched, ``all`` (the default) or those of ``observed`` depth (Probe3D: ``raw`` and
+            ``observed``); ``filters``, names of ``pixel_search.FILTERS`` (default ``[ratio]``); ``occlusions`` (default
+            ``[false]``), where true leaves out, before the selection, the points that are not visible in B: those
+            outside the image, and those whose depth differs by more than ``occlusion_tolerance`` (metres, default
+            0.05); ``thresholds_m`` of 3D errors (metres, none by default); ``pooled`` (default false); ``refine`` and
+            its keys, which move the matched position in B within its pixel (:mod:`loco.evaluation.refinement`, default
+            ``none``); ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`, default ``ignore``).
         seed: seed of all draws.
 
     Returns:
-        A row "recall@10px" for every threshold and bin ("30-60 deg"), and for "all" pairs: mean over pairs of the
-        recall in a pair; value None if there is no pair. Likewise "recall@2cm" for ``thresholds_m``, and, if
+        A row "recall@10px" for every threshold and bin ("30-60 deg"), and for "all" pairs: the mean over pairs of the
+        recall of a pair; the value is None if there is no pair. Likewise "recall@2cm" for ``thresholds_m``, and, if
         ``pooled``, "recall@10px, pooled": pairs weighted by their number of matches, as in LoCo's release. These are
         for the first filter and the first of ``occlusions``; the others have separate rows ("recall@10px, similarity
         filter, visible only"). With ``seen_by_training: report``, the rows "recall@10px, seen surfaces" and "...,
@@ -189,8 +190,8 @@ def listed_pairs(scene: EvaluatedScene, number: int, edges: NDArray[np.floating]
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
     """Draw at most ``pairs_per_bin`` pairs per rotation bin, as evenly as possible from all scenes without a list.
 
-    Images of a pair overlap by ``min_overlap`` and were taken ``min_baseline`` apart. Bins hold their lower edge; the
-    last one its upper edge too.
+    Images of a pair overlap by at least ``min_overlap`` and were taken at least ``min_baseline`` apart. Bins contain
+    their lower edge; the last bin also contains its upper edge.
 
     Raises:
         DataError: a scene has neither a list nor overlaps.
@@ -273,8 +274,9 @@ def _select_matches(
 ) -> NDArray[np.integer]:
     """Return the best matches of a variant, rows (k,) of ``found``.
 
-    There are ``count`` of the points ``among`` (m,) all, and the same fraction of those on a surface (m,), so that k
-    does not depend on the features.
+    The ``count`` best matches of the points in the mask ``among`` (m,) are selected. For a variant with a surface,
+    matches are selected from those of these points that are in the mask (m,) of the surface. The same fraction of them
+    is selected as of all points, so k does not depend on the features.
     """
     if variant.surface is None:
         return best_matches(found, variant.filter, count, among)
@@ -343,7 +345,7 @@ def _columns(settings: Mapping[str, Any]) -> list[str]:
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """Return the recalls that each row of :func:`evaluate` averages, from its items."""
+    """Return the recalls that each row of :func:`evaluate` averages, computed from the items of all pairs."""
     edges = settings["rotation_bins"]
     bins = bin_number(items["angle"], edges).tolist()
     conditions: dict[str, set[int]] = {f"{low:g}-{high:g} deg": {i} for i, (low, high) in enumerate(pairwise(edges))}
@@ -380,7 +382,8 @@ def _require_one_size(scenes: Sequence[EvaluatedScene]) -> None:
     for scene in scenes[1:]:
         if scene.frames.size != scenes[0].frames.size:
             raise DataError(
-                "the frames differ in size from those of the other test scenes, so pixel thresholds are not comparable",
+                "the frames differ in size (height, width) from those of the other test scenes, so pixel thresholds "
+                "are not comparable",
                 file=scene.frames.path,
                 scene=scene.frames.scene,
                 expected=scenes[0].frames.size,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from loco.geometry.cameras import pixel_centres
 from loco.geometry.sampling import sample_features, sampling_grid
 
-RESOLUTION = 1e-6  # of cosines in float32: distances below it are equal
+RESOLUTION = 1e-6  # resolution of cosines in float32; smaller cosine distances are raised to it
 Extent = tuple[float, float]
 BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 MB at 128 x 160)
 

@@ -75,21 +75,21 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
 
     Args:
         scenes: test scenes, all open at once.
-        settings: where overlap defines the positives: ``queries`` per scene (a fraction below 1, a number, or
-            ``greedy``: :func:`greedy_queries`),
-            ``min_overlap`` of a positive, ``max_overlap``, ``max_distance`` (metres); ``descriptors`` (see
-            :mod:`~loco.evaluation.global_descriptors`) and ``domains`` (dataset -> domain: datasets whose database
-            images share a vocabulary if ``vocabulary`` is ``domain``; two or more datasets per domain); ``rerank``
-            (``none``, or the first ``top`` by :mod:`~loco.evaluation.reranking`; default ``[none]``); ``ks``,
-            ``accuracy``; ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
+        settings: if overlap defines the positives, ``queries`` per scene (a fraction below 1, a number, or ``greedy``:
+            :func:`greedy_queries`), and ``min_overlap``, ``max_overlap`` and ``max_distance`` (metres) of
+            :func:`overlapping_places`; ``descriptors`` (see :mod:`~loco.evaluation.global_descriptors`); ``domains``
+            (dataset -> domain), the datasets whose database images share a vocabulary if ``vocabulary`` is ``domain``,
+            two or more per domain; ``rerank``, a list of ``none`` or settings by which the first ``top`` images are
+            reranked (:mod:`~loco.evaluation.reranking`; default ``[none]``); ``ks``; ``accuracy`` (default false);
+            ``seen_by_training`` and its keys (:mod:`loco.evaluation.training_surfaces`).
         seed: seed of all draws.
 
     Returns:
-        A row "recall@5" for every k and ranking method ("GeM 3, mutual + RANSAC"), and every database if there are
-        several ("VLAD 128, houses"): mean over queries; the value is None if the method requires a class token and the
-        extractor has none. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first k
-        images, over queries with k or more positives (LoCo's release). Items: a row for each ranking method and query,
-        with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
+        A row "recall@5" for every k and ranking method ("GeM 3, mutual + RANSAC"), and for every database if there are
+        several ("VLAD 128, houses"): the mean over queries; the value is None if the method requires a class token and
+        the extractor has none. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first
+        k images, over queries with k or more positives (LoCo's release). Items: a row for each ranking method and
+        query, with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
         ``first_<k>``. With ``seen_by_training: report``, the rows "..., mostly seen" and "..., mostly unseen" are
         computed from the queries of which more than half of the patches are seen or unseen (columns ``seen`` and
         ``unseen``). A query without positives has ``n_positives`` 0 and rank None, and is in no row; neither is a
@@ -182,6 +182,9 @@ def listed_places(scene: EvaluatedScene) -> Places:
             "the positives of the ground truth do not match its queries and database",
             **facts,
             expected=f"for each of {len(queries)} queries, numbers from 0 to {len(database) - 1}",
+            found=f"for {len(positives)} queries, numbers from "
+            f"{min((numbers[0] for numbers in positives if numbers.size), default=0)} to "
+            f"{max((numbers[-1] for numbers in positives if numbers.size), default=0)}",
             remedy="check that the ground truth belongs to these images",
         )
     return database, queries, positives
@@ -277,8 +280,8 @@ def _require_shared(datasets: set[str], domains: Mapping[str, str]) -> None:
         raise ConfigError(
             f"benchmarks.place_recognition: {dataset} does not share its vocabulary with another dataset: {domain} a "
             "domain "
-            "of one dataset in this split; use `vocabulary: dataset`, or test on other datasets of the domain in the "
-            "same split"
+            "of one dataset in this split; use `vocabulary: dataset`, or add another dataset of the domain to the "
+            "split"
         )
 
 
@@ -327,7 +330,7 @@ def _search(
 
 
 def rank(database: Tensor, queries: Tensor) -> Iterator[Numbers]:
-    """Yield for each query the numbers (n,) of all database images, most similar first; ties as in the database.
+    """Yield for each query the numbers (n,) of all database images, most similar first; ties keep their order.
 
     Args:
         database: descriptors (n, d), L2-normalised rows.
@@ -379,10 +382,15 @@ def _reranked(
 
 
 def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
-    """Return the hits (1) and misses (0) that each row of :func:`evaluate` averages, from its items.
+    """Return the values that each row of :func:`evaluate` averages, one per query.
 
-    If an extractor lacks the descriptor, they and their mean are NaN; its queries are still those of the other
-    extractors.
+    The values are 1 (hit) or 0 (miss) for "recall@k", over the queries with a positive, and the fraction of positives
+    among the first k images for "accuracy@k", over the queries with k positives or more. If a descriptor requires a
+    class token and the extractor has none, all values are NaN, so that all extractors have the same queries.
+
+    Args:
+        items: items of :func:`evaluate`: column name -> one value per ranking method and query.
+        settings: as for :func:`evaluate`.
     """
     databases = list(dict.fromkeys(items["database"])) or [""]  # without any query, the rows are empty
     every = range(len(items["rank"]))
@@ -396,7 +404,7 @@ def samples(items: Mapping[str, list[Any]], settings: Settings) -> list[Sample]:
 
 
 def _recall(items: Mapping[str, list[Any]], k: int, condition: str, database: str, chosen: Iterable[int]) -> Sample:
-    """Return the hits among the first k images, for the ``chosen`` rows with positives."""
+    """Return whether a positive is among the first k images, for the ``chosen`` rows with positives."""
     rows = _rows(items, condition, database, chosen, 1)
     hits = [np.nan if items["rank"][n] is None else float(items["rank"][n] <= k) for n in rows]
     return Sample(f"recall@{k}", condition, _keys(items, rows), hits)

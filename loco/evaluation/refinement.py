@@ -2,7 +2,7 @@
 
 A match pairs a position in image A with the most similar cell of a grid in image B, so its position in B is off by up
 to half a cell in each direction, for any features. The position of the peak between cells is estimated from the
-similarities of the neighbouring cells. Two estimators, each limited to the matched cell:
+similarities of the neighbouring cells. There are two estimators, both limited to the matched cell:
 
 - ``parabola``: the vertex of the parabola through the peak and its two neighbours, along each axis. It is invariant to
   the offset and scale of the similarities, in which extractors differ.
@@ -109,7 +109,7 @@ def similarity_windows(
 ) -> NDArray[np.float64]:
     """Return the cosine similarities (k, window, window) of queries (k, c) and the cells around ``cells`` (k,).
 
-    Cells beyond the grid, or that are not candidates, are NaN. Arguments as of :func:`refined_offsets`.
+    Cells beyond the grid, or that are not candidates, are NaN. See :func:`refined_offsets` for the arguments.
     """
     rows, columns = size
     reach = np.arange(window) - window // 2

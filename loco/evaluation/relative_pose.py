@@ -1,8 +1,8 @@
 """Relative pose of two images from matches of their features.
 
-The patches of both images are matched: mutual nearest neighbours by cosine similarity, of which the best by the ratio
-test on cosine distances (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. The position of a patch is its
-centre; with ``refine``, the position in B moves to the peak of the similarities around it
+The patches of both images are matched. Matches are mutual nearest neighbours by cosine similarity, of which those with
+the best scores in the ratio test (as in :mod:`loco.evaluation.pixel_correspondence`) are kept. The position of a patch
+is its centre; with ``refine``, the position in B moves to the peak of the similarities around it
 (:mod:`loco.evaluation.refinement`). Keypoint extractors have their own positions, and also apply Lowe's ratio test
 (:mod:`loco.evaluation.sift_keypoints`).
 
@@ -95,7 +95,7 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
         "rotation error" (deg) with the median "translation error" (m; rigid) or "direction error" (deg; essential), and
         "AUC@5deg" for every threshold; each with the name of the method. Items: one per pair and method. A pair without
         an estimate (fewer than three matches with depth for ``rigid``, fewer than five for ``essential``, or too few
-        inliers) has None as errors and counts as infinitely wrong; the value of an infinite median is None. Images
+        inliers) has None as errors, which count as infinite; the value of an infinite median is None. Images
         without observed depth, such as those of sparse models, are not evaluated by ``rigid``.
 
     Raises:
@@ -123,7 +123,8 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Mapping[str, Any], seed
 def draw_pairs(scenes: Sequence[EvaluatedScene], settings: Mapping[str, Any], seed: int) -> list[Pair]:
     """Return all listed pairs, and at most ``pairs_per_bin`` per overlap bin drawn evenly from the other scenes.
 
-    Images of a drawn pair were taken ``min_baseline`` apart. Bins hold their lower edge; the last its upper edge too.
+    Images of a drawn pair were taken at least ``min_baseline`` apart. Bins contain their lower edge; the last bin also
+    contains its upper edge.
     """
     listed = {s: found for s, scene in enumerate(scenes) if (found := pairs_of_dataset(scene)) is not None}
     pairs = [Pair(s, *pair, overlap=None) for s, named in listed.items() for pair in named]
@@ -240,7 +241,7 @@ def mutual_matches(a: Tensor, b: Tensor, count: int, rng: np.random.Generator) -
         rng: random number generator that breaks ties.
 
     Returns:
-        Rows of ``a`` and of ``b``; empty if either has fewer than two rows, so that D2 is undefined.
+        At most ``count`` matches; none if ``a`` or ``b`` has fewer than two rows, because D2 is then undefined.
     """
     if min(len(a), len(b)) < 2:
         return Matches(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
@@ -306,7 +307,7 @@ def direction_angle(found: NDArray[np.floating], truth: NDArray[np.floating]) ->
 
 
 def samples(items: Mapping[str, list[Any]], settings: Mapping[str, Any]) -> list[Sample]:
-    """Return the errors and scores of pairs that each row of :func:`evaluate` summarises, from its items."""
+    """Return the errors and scores that each row of :func:`evaluate` summarises, from the items of all pairs."""
     pairs = [Item(scene, (a, b)) for scene, a, b in zip(items["scene"], items["a"], items["b"])]
     found = []
     for method, (condition, chosen) in product(settings["methods"], _conditions(items, settings).items()):

@@ -79,8 +79,8 @@ class Row:
         n: number of items (query images, image pairs) behind value and interval.
         unit: ``%`` for a fraction between 0 and 1, which tables print in percent and of which more is better; of any
             other unit (``m``, ``deg``), lower is better.
-        population: population of the interval, new ``items``, ``images`` or ``scenes``
-            (:class:`loco.evaluation.intervals.Design`); None if there is no interval.
+        population: population that the interval concerns: new ``items``, ``images`` or ``scenes``
+            (:attr:`loco.evaluation.intervals.Design.level`); None if there is no interval.
         scenes: number of scenes that the items belong to.
     """
 
@@ -144,7 +144,7 @@ class Evaluation:
 
     Attributes:
         rows: the numbers.
-        items: a table by columns, JSON-serialisable; None if an item has no value.
+        items: column name -> one JSON-serialisable value per item, None if an item has no value.
     """
 
     rows: list[Row]

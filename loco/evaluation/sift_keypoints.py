@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RATIO, MAX_KEYPOINTS = 0.8, 2000  # defaults: ratio of the two smallest distances; keypoints per image
+RATIO, MAX_KEYPOINTS = 0.8, 2000  # defaults: largest ratio of the two smallest distances; keypoints per image
 DIM = 128
 
 

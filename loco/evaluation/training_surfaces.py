@@ -106,7 +106,7 @@ def pair_fractions(
 
 
 def _fractions(surfaces: Surfaces, patches: Sequence[tuple[int, NDArray[np.bool_]]]) -> Fractions:
-    """Return the fractions of the patches in masks (h, w) of images, given with their numbers."""
+    """Return the fractions over ``patches``, the number and a mask (h, w) of each image."""
     chosen = {name: np.concatenate([surfaces[name][image][mask] for image, mask in patches]) for name in SURFACES}
     seen, unseen = (float(of.mean()) if len(of) else None for of in chosen.values())
     return seen, unseen
