@@ -9,14 +9,13 @@ which files a run consists of.
 Conventions of the whole package:
 
 - Cameras follow OpenCV: x right, y down, z forward. ``pose`` is camera-to-world, 4 x 4, in metres.
-- Depth is z-depth in metres; 0 means no depth.
+- Depth is z-depth in metres; 0 denotes missing depth.
 - Pixel coordinates are continuous: (0, 0) is the top-left corner of the top-left pixel, so the centre of pixel ``i`` is
   at ``i + 0.5``. A pixel is looked up by ``floor``; resizing an image scales its intrinsics.
 - Arrays are (n, h, w, channels) in files and NumPy, (n, channels, h, w) in PyTorch.
 
 For users of trained models: ``loco.load`` (or ``loco.from_pretrained``), ``loco.save_pretrained`` and
-``loco.push_to_hub``; see
-:mod:`loco.models.pretrained`.
+``loco.push_to_hub`` (:mod:`loco.models.pretrained`).
 """
 
 from importlib import import_module

@@ -41,7 +41,11 @@ from loco.extras import named_extras
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit status: 0, 1 for an error in a file, or 2 for an error in the command."""
+    """Run a command and return the exit status.
+
+    It is 0 on success, 1 for an error in a file, 2 for an error in the command or the configuration, and 130 if the
+    command was interrupted.
+    """
     arguments = _parser().parse_args(argv)
     try:
         with named_extras():
@@ -55,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _message(error: Exception) -> str:
-    """Return the text of an error on one line; the items of a list, which begin with a dash, have their own lines."""
+    """Return the text of an error on one line, except for the items of lists (``- ...``), each on a separate line."""
     text = ""
     for line in filter(None, map(str.strip, printable_lines(str(error)).splitlines())):
         separator = "\n  " if line.startswith("- ") else " " if text.endswith(":") else "; "
@@ -71,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "init": (_init, _init_options, "write a starter configuration for recordings, scans or photographs"),
         "extract": (_extract, _extract_options, "extract the features of images"),
         "match": (match, match_options, "match images: a picture of two, or files for hloc and COLMAP"),
-        "explore": (explore, explore_options, "write a page to compare the features of any patch with all others"),
+        "explore": (explore, explore_options, "write a page that compares the features of any patch with all others"),
         "models": (_models, _models_options, "list the known backbones and the model files in a folder"),
-        "info": (_info, _info_options, "print what a model is and how it was made"),
+        "info": (_info, _info_options, "print the architecture, size and training of a model"),
         "export": (_export, _export_options, "export a model to ONNX or to a folder for distribution"),
         "verify": (
             verify_results,
@@ -81,24 +85,33 @@ def _parser() -> argparse.ArgumentParser:
             "verify the content and provenance of all files in a results folder",
         ),
         "failed": (show_failed, failed_options, "print the last lines of the logs of jobs that failed or still run"),
-        "progress": (show_progress, progress_options, "print the progress of the trainings in a results folder"),
-        "clean": (clean_results, clean_options, "list or remove files left by interrupted trainings and killed jobs"),
+        "progress": (show_progress, progress_options, "print the progress of the training runs in a results folder"),
+        "clean": (
+            clean_results,
+            clean_options,
+            "list or remove files left by interrupted training runs and killed jobs",
+        ),
     }
     for name, (run, options, words) in parts.items():
-        command = commands.add_parser(name, help=words, description=words.capitalize() + ".")
+        command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
         options(command.add_argument)
         command.set_defaults(run=run, default_of=command.get_default)
     return parser
 
 
 def _init_options(add: Callable[..., Any]) -> None:
-    add("given", type=Path, metavar="DIR", help="folder with one folder per scene, a single scene, or a video")
-    add("--out", type=Path, default=Path("my.yaml"), metavar="FILE", help="file to write; default my.yaml")
-    add("--fps", type=positive, metavar="N", help="frames per second that are extracted from a video (default: 3)")
+    add(
+        "given",
+        type=Path,
+        metavar="DIR",
+        help="folder that contains one folder per scene, is a scene, or contains videos; or a video",
+    )
+    add("--out", type=Path, default=Path("my.yaml"), metavar="FILE", help="file to write (default: my.yaml)")
+    add("--fps", type=positive, metavar="N", help="number of frames to extract per second of a video (default: 3)")
 
 
 def _extract_options(add: Callable[..., Any]) -> None:
-    add("images", nargs="+", type=Path, metavar="IMAGE")
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="images; with --format hloc also a single folder")
     model_option(add)
     add(
         "--out",
@@ -119,7 +132,7 @@ def _extract_options(add: Callable[..., Any]) -> None:
     add(
         "--pca",
         action="store_true",
-        help="also write the features as colours, by one PCA over all images (which are held in memory)",
+        help="also write the features as colours, by one PCA over all images, whose features are held in memory",
     )
     keypoint_options(add)
     size_option(add, None)
@@ -138,7 +151,11 @@ def _models_options(add: Callable[..., Any]) -> None:
 
 def _info_options(add: Callable[..., Any]) -> None:
     model_option(add, "model")
-    add("--all", action="store_true", help="print the complete configuration, the data and the training as JSON")
+    add(
+        "--all",
+        action="store_true",
+        help="print the complete configuration, the data and the training settings as JSON",
+    )
 
 
 def _export_options(add: Callable[..., Any]) -> None:
@@ -163,14 +180,19 @@ def _export_options(add: Callable[..., Any]) -> None:
         type=Path,
         default=[],
         metavar="JSON",
-        help="metric files of the model to include in the model card",
+        help="metric files of the workflow (results/metrics/**/*.json) whose scores the model card shows",
     )
     add(
         "--with-backbone",
         action="store_true",
         help="copy the files of the backbone to DIR, unless it is on the Hugging Face hub",
     )
-    add("--explorer", type=Path, metavar="HTML", help="copy a page of `loco explore` to DIR, and link it in the card")
+    add(
+        "--explorer",
+        type=Path,
+        metavar="HTML",
+        help="copy a page of `loco explore` to DIR, and link to it from the model card",
+    )
     add(
         "--push",
         metavar="OWNER/NAME",
@@ -240,7 +262,7 @@ def _models(arguments: argparse.Namespace) -> None:
     _print_table(
         ("model type", "image encoder of", "layer", "LoRA, last", "facets", "class token", "size"), supported()
     )
-    print("other types that AutoBackbone of transformers supports work frozen")
+    print("other types that AutoBackbone of transformers supports can be used, but not trained")
     origins = []
     for path in sorted(arguments.folder.rglob("*.safetensors")):
         try:
@@ -272,7 +294,7 @@ def _info(arguments: argparse.Namespace) -> None:
     }
     for name, value in lines.items():
         print(f"{name:<12}{value}")
-    print("--all prints the complete configuration, the data and the training as JSON")
+    print("--all prints the complete configuration, the data and the training settings as JSON")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -308,7 +330,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _stems(paths: Sequence[Path]) -> list[str]:
-    """Return the names of the outputs; refuse images with the same name."""
+    """Return the names of the images without suffix, which become those of the outputs; refuse equal names."""
     first: dict[str, Path] = {}
     for path in paths:
         if path.stem in first:

@@ -24,7 +24,7 @@ MEGABYTE = 1e6
 
 
 class SceneFiles(NamedTuple):
-    """Files of a scene in a results folder: ``features`` maps the names of extractors to their files."""
+    """Files of a scene in a results folder: ``features`` maps the names of extractors to their feature files."""
 
     dataset: str
     scene: str
@@ -39,39 +39,65 @@ def explore_options(add: Callable[..., Any]) -> None:
         nargs="*",
         type=Path,
         metavar="RESULTS_OR_FEATURES",
-        help="a results folder, or files of features of one scene in it; the first two are shown when the page opens",
+        help="a results folder, or feature files of one scene in it; the page opens with the first two extractors",
     )
     add("--out", required=True, type=Path, metavar="HTML_OR_DIR", help="page to write, or a folder for several scenes")
-    add("--scene", metavar="SCENE", help="the scene, if the folder has several (default: all, one page each)")
+    add("--scene", metavar="SCENE", help="show this scene only (default: all scenes, one page per scene)")
     add("--experiments", nargs="+", metavar="NAME", help="experiments to show, in this order (default: all, by name)")
-    add("--views", type=positive, default=VIEWS, metavar="N", help=f"largest number of views (default: {VIEWS})")
-    add("--ply", type=Path, metavar="DIR", help="also write the points in the colours of the similarity, one PLY each")
+    add(
+        "--views",
+        type=positive,
+        default=VIEWS,
+        metavar="N",
+        help=f"maximum number of views per page (default: {VIEWS})",
+    )
+    add(
+        "--ply",
+        type=Path,
+        metavar="DIR",
+        help="also write the points of the scene, coloured by their similarity to a patch, one PLY file per extractor",
+    )
     add(
         "--at",
         nargs=2,
         type=int,
         metavar=("VIEW", "PATCH"),
-        help="the patch of --ply, by its numbers in the page (default: the patch at which the page opens)",
+        help="the patch for --ply, by the numbers of view and patch in the page (default: the patch at which the page "
+        "opens)",
     )
-    add("--images", nargs="+", type=Path, metavar="IMAGE", help="photographs without poses, instead of results")
+    add(
+        "--images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="photographs to show instead of results; poses are not needed; requires --model",
+    )
     add(
         "--model",
         nargs="+",
         default=[],
         metavar="MODEL",
-        help="models for --images: files, folders, or known backbones",
+        help="models that extract the features of --images: model files, folders that contain one, or known backbones",
     )
-    add("--max-size", type=positive, default=640, metavar="N", help="longer side of --images, pixels (default: 640)")
+    add(
+        "--max-size",
+        type=positive,
+        default=640,
+        metavar="N",
+        help="downscale --images to N pixels along the longer side (default: 640)",
+    )
 
 
 def explore(arguments: argparse.Namespace) -> None:
     """Write the pages."""
     if bool(arguments.images) == bool(arguments.results):
-        raise ConfigError("pass either a results folder or files of features, or --images with --model")
+        raise ConfigError("pass either a results folder or feature files, or --images with --model")
     without_effect = ("scene", "experiments", "ply", "at") if arguments.images else ("model", "max_size")
     refuse_options(arguments, without_effect, "--images" if arguments.images else "results")
     if arguments.at and not arguments.ply:
-        raise ConfigError("--at is the patch of --ply: pass --ply, or open the page with #view=VIEW&patch=PATCH")
+        raise ConfigError(
+            "--at selects the patch of --ply: pass --ply, too, or open the page with #view=VIEW&patch=PATCH"
+        )
     if arguments.images:
         _explore_photographs(arguments)
         return
@@ -89,10 +115,10 @@ def explore(arguments: argparse.Namespace) -> None:
 def find_scenes(
     given: Sequence[Path], experiments: Sequence[str] | None = None, scene: str | None = None
 ) -> list[SceneFiles]:
-    """Return the files of each scene that has features, by the paths of a results folder.
+    """Return the files of each scene that has features, found by their paths in a results folder.
 
     Args:
-        given: a results folder, or files of features in one, in the order in which they are to be shown.
+        given: a results folder, or feature files in one, in the order in which they are to be shown.
         experiments: the experiments to show, in this order; None shows all, in the order of their names.
         scene: the scene; None for all.
 
@@ -102,12 +128,12 @@ def find_scenes(
     found: dict[tuple[Path, str, str], list[dict[str, str]]] = defaultdict(list)
     for path in given:
         if not path.exists():
-            raise ConfigError(f"{path} does not exist: pass a results folder, or files of features in it")
+            raise ConfigError(f"{path} does not exist: pass a results folder, or feature files in it")
         for file in sorted(path.glob("features/*/*/*/*.h5")) if path.is_dir() else [path]:
             root = file.parents[4] if len(file.parents) > 4 else Path()
             fields = paths.fields_of(paths.FEATURES, f"results/{file.relative_to(root)}")
             if fields is None:
-                raise ConfigError(f"{file} is not a file of features in a results folder: expected {paths.FEATURES}")
+                raise ConfigError(f"{file} is not a feature file in a results folder: expected a path {paths.FEATURES}")
             found[root, fields["dataset"], fields["scene"]].append(fields)
     if not found:
         raise ConfigError(f"{given[0]} contains no features (features/<experiment>/<checkpoint>/<dataset>/<scene>.h5)")
@@ -125,7 +151,10 @@ def _scene_files(
         present = {fields["experiment"] for fields in features}
         if missing := [name for name in experiments if name not in present]:
             found = ", ".join(sorted(present))
-            raise ConfigError(f"scene {scene} has no features of {', '.join(missing)}; its experiments are {found}")
+            raise ConfigError(
+                f"scene {scene} has no features of {', '.join(missing)}: correct --experiments; the experiments with "
+                f"features of this scene are {found}"
+            )
         features = [fields for name in experiments for fields in features if fields["experiment"] == name]
     times = Counter(fields["experiment"] for fields in features)
 
@@ -175,10 +204,10 @@ def _write_points(
 
     view, patch = arguments.at or content.start
     if not 0 <= view < len(content.views):
-        raise ConfigError(f"--at: the page has the views 0 to {len(content.views) - 1}, found {view}")
+        raise ConfigError(f"--at: VIEW must be from 0 to {len(content.views) - 1}, found {view}")
     rows, columns = content.views[view].grid
     if not 0 <= patch < rows * columns:
-        raise ConfigError(f"--at: view {view} has the patches 0 to {rows * columns - 1}, found {patch}")
+        raise ConfigError(f"--at: PATCH must be from 0 to {rows * columns - 1} for view {view}, found {patch}")
     for name, file in features.items():
         out = arguments.ply / file.scene / f"{name.replace('/', '-')}.ply"
         count = write_similarity_points(correspondences, file, content.views[view], patch, name, out)
@@ -190,7 +219,7 @@ def _explore_photographs(arguments: argparse.Namespace) -> None:
     from loco.results.explorer.photographs import photographs_content
 
     if not arguments.model:
-        raise ConfigError("--images requires --model")
+        raise ConfigError("--images requires --model: pass model files, folders that contain one, or known backbones")
     if arguments.out.suffix != ".html":
         raise ConfigError(f"--out must end in .html, found {arguments.out}")
     require_files(arguments.images)
@@ -204,15 +233,15 @@ def _explore_photographs(arguments: argparse.Namespace) -> None:
 
 
 def _titles(models: Sequence[str]) -> list[str]:
-    """Return the titles of models: the last parts of their paths, as many as tell them apart.
+    """Return the titles of models: the last components of their paths, as few as are distinct.
 
-    Whoever gets the page does not see the folders of this machine.
+    Complete paths would show the folders of this machine to the readers of the page.
     """
     for length in range(1, max(len(Path(model).parts) for model in models) + 1):
         titles = ["/".join(Path(model).parts[-length:]) for model in models]
         if len(set(titles)) == len(models):
             return titles
-    raise ConfigError("--model names a model twice")
+    raise ConfigError("--model: a model is passed twice; pass each model once")
 
 
 def _report(out: Path, size: int, content: Content) -> None:
@@ -220,4 +249,4 @@ def _report(out: Path, size: int, content: Content) -> None:
     titles = ", ".join(extractor.title for extractor in content.extractors)
     print(f"{out}: {size / MEGABYTE:.1f} MB, {views}, {titles}")
     if content.geometry is not None and content.landmarks is None:
-        print("note: no patch is seen by two other views, so nothing is scored at the start; raise --views")
+        print("note: no patch is seen by two other views, so the page opens without scores; raise --views")

@@ -1,4 +1,4 @@
-"""Options and photographs that several commands of ``loco`` read."""
+"""Options, checks and readers that several commands of ``loco`` share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 
 class Photo(NamedTuple):
-    """A photograph (H, W, 3), and its scale: pixels of the file per pixel of the photograph, (vertical, horizontal)."""
+    """A photograph, RGB (H, W, 3), and its scale (vertical, horizontal): pixels of the file per pixel of ``rgb``."""
 
     rgb: NDArray[np.uint8]
     scale: NDArray[np.float64]
 
 
 def read_photo(path: Path, max_size: int | None) -> Photo:
-    """Read a photograph, and shrink it such that its longer side is at most ``max_size`` pixels.
+    """Read a photograph, and downscale it such that its longer side is at most ``max_size`` pixels (None: any size).
+
+    Pixels are read as they are stored; an EXIF orientation is ignored.
 
     Raises:
         DataError: the file cannot be decoded.
@@ -49,15 +51,15 @@ def read_photo(path: Path, max_size: int | None) -> Photo:
 
 
 def refuse_options(arguments: argparse.Namespace, names: Iterable[str], setting: str) -> None:
-    """Refuse options that were given, with another value than their default, where they have no effect.
+    """Refuse options without effect that are set to another value than their default.
 
     Args:
-        arguments: of the command, with ``default_of``, the function that returns the default of an option.
-        names: the options, as attributes of ``arguments``.
-        setting: the option or argument with which they have no effect.
+        arguments: arguments of the command; ``arguments.default_of`` returns the default of an option.
+        names: the options without effect, as attributes of ``arguments``.
+        setting: the option or argument because of which they have no effect.
 
     Raises:
-        ConfigError: one of them was given.
+        ConfigError: one of them is set to another value.
     """
     for name in names:
         if getattr(arguments, name) != arguments.default_of(name):
@@ -65,16 +67,24 @@ def refuse_options(arguments: argparse.Namespace, names: Iterable[str], setting:
 
 
 def require_files(paths: Sequence[Path]) -> None:
-    """Refuse images that do not exist."""
+    """Refuse folders, and images that do not exist.
+
+    Raises:
+        DataError: a path is a folder or does not exist.
+    """
     for path in paths:
         if path.is_dir():
             raise DataError("this is a folder, not an image", file=path, remedy=f"pass its images: {path}/*")
         if not path.is_file():
-            raise DataError("the image does not exist", file=path)
+            raise DataError("the image does not exist", file=path, remedy="correct the path")
 
 
 def require_folder(path: Path, option: str) -> None:
-    """Refuse an output folder that cannot be created, because it is a file or is below one."""
+    """Refuse an output folder that cannot be created because it is a file, or because a folder above it is one.
+
+    Raises:
+        ConfigError: it is; the message names ``option``.
+    """
     existing = next((part for part in (path, *path.parents) if part.exists()), None)
     if existing and not existing.is_dir():
         raise ConfigError(f"{option} expects a folder, and {existing} is a file: pass another path")
@@ -100,7 +110,7 @@ def model_option(add: Callable[..., Any], name: str = "--model") -> None:
         "--upsample",
         type=upsampling,
         metavar="NAME:STRIDE",
-        help="upsample the features to a stride in pixels: bilinear:4 or joint_bilateral:4 (default: the model's own)",
+        help="upsample the features to a stride in pixels: bilinear:4 or joint_bilateral:4 (default: as in the model)",
     )
 
 
@@ -113,7 +123,11 @@ def upsampling(text: str) -> dict[str, Any]:
 
 
 def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Refuse outputs that would overwrite an input."""
+    """Refuse outputs that would overwrite an input.
+
+    Raises:
+        ConfigError: an output is an input.
+    """
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:
@@ -121,7 +135,7 @@ def require_other_files(outputs: Sequence[Path], inputs: Sequence[Path]) -> None
 
 
 def load_model(model: str, backbone: str | None = None, upsample: Mapping[str, Any] | None = None) -> Extractor:
-    """Load a model by its name or path, on the GPU if there is one."""
+    """Load a model by its name or path, to the GPU if there is one (:func:`loco.models.pretrained.load`)."""
     import torch
 
     from loco.models.pretrained import load

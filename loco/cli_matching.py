@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from loco.models.extractor import Extractor
 
 FORMATS = ("png", "hloc", "colmap")
-WITHOUT_EFFECT = {  # format of `loco match` -> options of the others
+WITHOUT_EFFECT = {  # format of `loco match` -> options that have no effect with it
     "png": ("pairs", "neighbours", "several_cameras"),
     "hloc": ("count", "matches", "several_cameras"),
     "colmap": ("count", "matches"),
@@ -47,7 +47,7 @@ def match_options(add: Callable[..., Any]) -> None:
         nargs="+",
         type=Path,
         metavar="IMAGE",
-        help="two images; with --format hloc or colmap any, or a folder",
+        help="two images; with --format hloc or colmap, any number of images, or a folder of images",
     )
     model_option(add)
     add("--out", required=True, type=Path, metavar="PATH", help="output image (png), or folder (hloc, colmap)")
@@ -65,23 +65,29 @@ def match_options(add: Callable[..., Any]) -> None:
         "--matches",
         type=Path,
         metavar="CSV",
-        help="also write the matches of a picture as CSV, in pixels of the image files after EXIF rotation",
+        help="also write the matches of a picture as CSV, in pixels of the image files as stored (EXIF orientation is "
+        "ignored)",
     )
     add(
         "--pairs",
         choices=SELECTIONS,
         default="exhaustive",
-        help="pairs to match: all (default), each image with those that follow it, or each with the most similar",
+        help="pairs to match: exhaustive, all pairs (default); sequential, each image with the next N images; "
+        "retrieval, each image with the N most similar images (N: --neighbours)",
     )
     add(
         "--neighbours",
         type=positive,
         default=20,
         metavar="N",
-        help="images per image with --pairs sequential and retrieval (default: 20)",
+        help="number of images with which each image is matched, with --pairs sequential or retrieval (default: 20)",
     )
     keypoint_options(add)
-    add("--several-cameras", action="store_true", help="several cameras or lens settings took the images (colmap)")
+    add(
+        "--several-cameras",
+        action="store_true",
+        help="the images were taken by several cameras or lens settings; by default, all share one camera (colmap)",
+    )
     size_option(add, None, "; for png: 640")
 
 
@@ -90,14 +96,20 @@ def keypoint_options(add: Callable[..., Any]) -> None:
         "--keypoints",
         default="patches",
         metavar="WHICH",
-        help="keypoints for hloc and colmap: patches (their centres), sift, or a features file of hloc with the "
-        "points of any other detector (default: patches)",
+        help="keypoints, with --format hloc or colmap: patches (their centres), sift, or a features file of hloc with "
+        "the keypoints of any other detector (default: patches)",
     )
-    add("--max-keypoints", type=positive, default=4096, metavar="N", help="SIFT keypoints per image (default: 4096)")
+    add(
+        "--max-keypoints",
+        type=positive,
+        default=4096,
+        metavar="N",
+        help="maximum number of SIFT keypoints per image, with --keypoints sift (default: 4096)",
+    )
 
 
 def refuse_keypoint_options(arguments: argparse.Namespace) -> None:
-    """Refuse the options of keypoints where features or a picture are written, not keypoints."""
+    """Refuse the keypoint options for formats without keypoints: features of patches, and pictures of matches."""
     refuse_options(arguments, ["keypoints", "max_keypoints"], f"--format {arguments.format}")
 
 
@@ -154,7 +166,7 @@ def _match_folder(arguments: argparse.Namespace) -> None:
         refuse_options(arguments, ["neighbours"], "--pairs exhaustive")
     root, names = _named(arguments.images)
     if len(names) < 2:
-        raise ConfigError(f"at least two images are needed to match them, found {len(names)}")
+        raise ConfigError(f"expected at least two images to match, found {len(names)}; pass more images, or a folder")
     out = arguments.out
     descriptors = torch.stack(_write_features(arguments, root, names, out / hloc.FEATURES))
     chosen = select_pairs(arguments.pairs, descriptors, arguments.neighbours)
@@ -171,24 +183,24 @@ def _match_folder(arguments: argparse.Namespace) -> None:
 
 
 def _named(paths: Sequence[Path]) -> tuple[Path, list[str]]:
-    """Return the folder of images and their paths within it, which are the names of hloc and COLMAP."""
+    """Return the common folder of images, and their paths relative to it, by which hloc and COLMAP identify them."""
     from loco.datasets.colmap import photographs
 
     if len(paths) == 1 and paths[0].is_dir():
         files, root = photographs(paths[0]), Path(os.path.normpath(paths[0]))
         if not files:
-            raise DataError("the folder contains no images", file=root)
+            raise DataError("the folder contains no images", file=root, remedy="pass a folder of images")
     else:
         require_files(paths)
         files, root = list(paths), Path(os.path.commonpath([path.absolute().parent for path in paths]))
     names = [os.path.relpath(file.absolute(), root.absolute()).replace(os.sep, "/") for file in files]
     if len(set(names)) < len(names):
-        raise ConfigError("an image was passed twice; pass each once")
+        raise ConfigError("an image was passed twice; pass each image once")
     return root, names
 
 
 def _write_features(arguments: argparse.Namespace, root: Path, names: Sequence[str], out: Path) -> list[Tensor]:
-    """Write the keypoints of images, and return a global descriptor of each."""
+    """Write the keypoints of images, and return the global descriptor of each image."""
     if arguments.keypoints != "sift":
         refuse_options(arguments, ["max_keypoints"], f"--keypoints {arguments.keypoints}")
     from tqdm import tqdm

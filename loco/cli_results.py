@@ -1,4 +1,4 @@
-"""The commands of ``loco`` for a results folder: verify files, list failed jobs, remove what killed ones left."""
+"""The commands of ``loco`` for a results folder: verify files, show failed jobs and training progress, clean up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REMEDIES = {
     "other configuration": "move the files of another configuration elsewhere, or delete them",
     "left behind": "run `loco clean --delete` to remove the files left behind",
 }
-_INTERRUPTED, _FINAL = "saved state of an interrupted training", "final state of a finished training"
+_INTERRUPTED, _FINAL = "saved state of an interrupted training run", "final state of a finished training run"
 
 
 def verify_options(add: Callable[..., Any]) -> None:
@@ -61,12 +61,12 @@ def clean_options(add: Callable[..., Any]) -> None:
     add(
         "--final",
         action="store_true",
-        help="include the final states of finished trainings, which are kept to continue them",
+        help="include the final states of finished training runs, which are kept to continue them with more steps",
     )
 
 
 def clean_results(arguments: argparse.Namespace) -> None:
-    """List or remove the saved states of interrupted trainings, and temporary files."""
+    """List or remove the saved states of interrupted training runs, and temporary files."""
     from loco.storage import temporary_files
     from loco.training.states import is_final, saved_states
 
@@ -82,8 +82,8 @@ def clean_results(arguments: argparse.Namespace) -> None:
         print("nothing to remove")
     elif not arguments.delete:
         print(
-            "nothing was removed; `loco clean --delete` removes all of these files, after which the trainings start "
-            "from the beginning"
+            "nothing was removed; add --delete to remove these files. Interrupted training runs then start from the "
+            "beginning"
         )
 
 
@@ -92,7 +92,7 @@ def progress_options(add: Callable[..., Any]) -> None:
 
 
 def show_progress(arguments: argparse.Namespace) -> None:
-    """Print the progress of each training with a saved state: running, interrupted, or finished."""
+    """Print the progress of each training run with a saved state: running, interrupted, or finished."""
     from loco.training.lock import is_locked
     from loco.training.states import all_states, is_final, progress
 
@@ -109,7 +109,7 @@ def show_progress(arguments: argparse.Namespace) -> None:
             values += [f"{now.images_per_second:.0f} images/s", f"{timedelta(seconds=round(now.seconds_left))} left"]
         print(f"{state.parent.relative_to(results)}: {', '.join(values)} ({kind}; {state.name})")
     if not states:
-        print("no training has a saved state: none is running and none was interrupted")
+        print("no training run has a saved state: none is running and none was interrupted")
 
 
 def failed_options(add: Callable[..., Any]) -> None:
@@ -144,12 +144,12 @@ def _results_option(add: Callable[..., Any]) -> None:
 
 def _results_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise ConfigError(f"the folder {folder} does not exist")
+        raise ConfigError(f"the folder {folder} does not exist: pass the results folder of a run")
     return folder.resolve()
 
 
 def _plan(configs: list[Path]) -> Any:
-    """Return the plan of the given configuration files, as ``snakemake --configfile`` does; by default of the demo."""
+    """Return the plan of configuration files, merged as by ``snakemake --configfile``; of the demo without any."""
     from loco.config import load, read_files
     from loco.config_layers import workflow_folder
     from loco.plan import Plan

@@ -75,6 +75,9 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
         A copy that consists of plain dicts with sorted keys: every scene list is a list of names, every integer is an
         int, the variants of ablations are experiments, and "no limit" is None.
 
+    Warns:
+        FutureWarning: for every deprecated key and value (:mod:`loco.config_deprecated`).
+
     Raises:
         ConfigError: lists all problems, each with its key.
     """
@@ -92,7 +95,7 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
 
 
 def _problems(config: dict[str, Any], base: Path) -> list[str]:
-    """Return problems of a configuration that follows the schema; read scene lists and add variants in place."""
+    """Return the problems of a configuration that satisfies the schema; read scene lists and add variants in place."""
     problems = read_scene_lists(config, base, name_pattern(base / SCHEMA))
     problems += [*share_training(config["splits"]), *ablation_problems(config)]
     if not problems and config.get("ablations"):
@@ -108,7 +111,7 @@ def _problems(config: dict[str, Any], base: Path) -> list[str]:
 
 
 def _requires(benchmark: str) -> tuple[frozenset[str], ...]:
-    """Return what a benchmark requires of its test scenes; nothing if it is unknown, which is reported elsewhere."""
+    """Return what a benchmark requires of its test scenes; nothing for an unknown one, which is reported elsewhere."""
     return BENCHMARKS[benchmark].requires if benchmark in BENCHMARKS else ()
 
 

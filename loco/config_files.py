@@ -86,8 +86,8 @@ def check_files(paths: Iterable[str | Path]) -> None:
 
 
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
-    """A safe loader that refuses deep nesting below Python's own limit. It uses the events of libyaml, because the
-    scanner of PyYAML takes seconds for long lists of scenes."""
+    """A safe loader that refuses deep nesting before Python's recursion limit is reached. It uses the events of
+    libyaml, because the scanner of PyYAML takes seconds for long lists of scenes."""
 
     levels = 0
 
@@ -100,7 +100,7 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
         self.levels += 1
         if self.levels > MAX_LEVELS:
             mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem=f"nested in more than {MAX_LEVELS} levels", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_LEVELS} levels deep", problem_mark=mark)
         node = super().compose_node(parent, index)
         self.levels -= 1
         return node
@@ -136,7 +136,7 @@ def _node_problems(loader: _Loader, node: yaml.Node, where: str, sizes: dict[yam
 
     Args:
         where: dotted path of the node.
-        sizes: receives the number of values that the node expands to; None while it is being visited.
+        sizes: receives the number of values to which each node expands; None while the node is being visited.
     """
     if node in sizes:
         if sizes[node] is None:
@@ -185,7 +185,8 @@ def read_scene_lists(config: dict[str, Any], base: Path, pattern: str) -> list[s
         pattern: regular expression that every name must match completely.
 
     Returns:
-        Problems: lists that cannot be read or are empty, and lines that are not names. Their paths are not replaced.
+        Problems: lists that cannot be read or are empty, and lines that are not names. The paths of these lists are not
+        replaced.
     """
     lists = [(f"datasets.{name}", dataset, "scenes") for name, dataset in config["datasets"].items()]
     lists += [
@@ -272,7 +273,7 @@ def missing_tables(config: Mapping[str, Any], splits: Iterable[str], base: Path)
 
 
 def scene_identity(config: Mapping[str, Any], dataset: str, scene: str) -> frozenset[str]:
-    """Return identifiers of the data of a scene; two scenes with a common identifier contain the same data.
+    """Return identifiers of the data of a scene. Two scenes with a common identifier contain the same data.
 
     The identifiers are the path of its raw folder, with links resolved; for a simulated scene its seed and name, which
     determine its content; for a reconstructed scene the real path of its photographs; and for ScanNet the names of its

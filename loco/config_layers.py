@@ -1,4 +1,4 @@
-"""Merge the layers of a configuration: defaults, extended files, the files of ``--configfile``, the command line."""
+"""Merge the layers of a configuration: defaults, extended files, files of ``--configfile``, and the command line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def merge_layers(files: Iterable[Path], overrides: Mapping[str, Any] | None = No
     """Merge configuration files: maps are merged, everything else is replaced by the later value.
 
     Args:
-        files: all files that the configuration consists of, the lowest first (:func:`layers`).
+        files: all files that the configuration consists of, in ascending order of precedence (:func:`layers`).
         overrides: values of ``--config``, which replace those of all files. Snakemake reads nested numbers as text;
             they are converted.
 
@@ -61,10 +61,10 @@ def merge_layers(files: Iterable[Path], overrides: Mapping[str, Any] | None = No
 
 
 def layers(paths: Iterable[str | Path], base: str | Path) -> list[Path]:
-    """Return the files that a configuration consists of, the lowest first.
+    """Return the files that a configuration consists of, in ascending order of precedence.
 
-    Extended files are below all files of the command line, so an inherited value never overrides one of these. Every
-    file is included once, at its first position.
+    All extended files precede the files of the command line, so that an inherited value never overrides a value of the
+    latter. Every file is included once, at its first position.
 
     Args:
         paths: as in :func:`read_files`.
@@ -94,11 +94,16 @@ def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]
     """Return a configuration completed with the values of ``config/defaults.yaml``.
 
     The entry ``*`` of ``datasets`` and ``experiments`` provides the defaults of all other entries. The defaults of
-    ``train`` apply to experiments that are trained, and those of its ``batch`` only if the batch is of the same kind.
+    ``train`` apply only to experiments with a ``train`` block. Of the defaults of ``train.batch``, which describe
+    batches of overlapping images, a batch of positive pairs (with ``radius``) takes only ``patches_per_image``. An
+    experiment without ``title`` gets its name as title.
 
     Args:
         config: plain dicts (:func:`loco.config_schema.plain_copy`); may violate the schema.
         base: folder of the workflow.
+
+    Raises:
+        ConfigError: ``config/defaults.yaml`` cannot be read or is not valid (:func:`loco.config.check_files`).
     """
     file = Path(base, DEFAULTS)
     check_files([file])
@@ -116,7 +121,7 @@ def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]
 
 
 def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:
-    """Return an experiment completed with the defaults of all experiments that apply to it."""
+    """Return an experiment completed with the defaults that apply to it (:func:`with_defaults`)."""
     if not (isinstance(defaults, dict) and isinstance(experiment, dict)):
         return experiment
     used = dict(defaults)
@@ -131,10 +136,10 @@ def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:
 
 
 def _extended(path: Path, base: Path) -> list[Path]:
-    """Return the file that a file extends, the one that this file extends, and so on.
+    """Return the chain of extended files: the file that ``path`` extends, the file that this one extends, and so on.
 
-    A path is relative to the folder of the file that states it, or else to ``config/`` of the workflow, so a file
-    `config.yaml` of a user can extend the demo.
+    Each is searched for in the folder of the file that names it, and then in ``config/`` of the workflow, so that a
+    user's file named `config.yaml` can extend the demo.
     """
     chain = [path]
     while (wanted := _read(chain[-1]).get("extends")) is not None:
@@ -167,7 +172,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _typed(value: Any) -> Any:
-    """Return values of the command line with text that YAML reads as a number, true, false or null converted."""
+    """Convert text in values of the command line that YAML reads as a number, true, false or null."""
     if isinstance(value, Mapping):
         return {key: _typed(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Check the phases of trainings (:mod:`loco.training.phases`), and describe how to rewrite their former keys."""
+"""Check the phases of training runs (:mod:`loco.training.phases`), and state how to replace keys of old versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loco.training.phases import merged_phases
 
 
 def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterator[str]:
-    """Yield problems of the phases of a training that follows the schema.
+    """Yield the problems of the phases of a training run whose configuration satisfies the schema.
 
     Args:
         model: ``model`` of the experiment, as in the configuration.
@@ -28,7 +28,7 @@ def phase_problems(model: Mapping[str, Any], train: Mapping[str, Any]) -> Iterat
     if train.get("steps", total) != total:
         yield f"train.steps ({train['steps']}) is not the sum of the steps of its phases ({total}); remove it"
     if train["validate_every"] > total and (train.get("keep") == "best" or "early_stop" in train):
-        every = f"train.validate_every ({train['validate_every']}) is more than the steps of the training ({total})"
+        every = f"train.validate_every ({train['validate_every']}) exceeds the number of training steps ({total})"
         yield f"{every}: there is no validation by which the best weights could be selected; reduce it"
 
 
@@ -54,7 +54,8 @@ def _problems_of(where: str, stated: Mapping[str, Any], phase: Mapping[str, Any]
     if settings["warmup_steps"] >= steps:
         yield f"{rise} must be less than {where}.steps ({steps})"
     elif settings.get("schedule") == "one_cycle" and not settings["warmup_steps"]:
-        yield f"{rise} must be at least 1: `one_cycle` rises during these steps, usually 30 % of the phase"
+        reason = "with `one_cycle`, the learning rate rises during these steps, usually 30 % of the phase"
+        yield f"{rise} must be at least 1: {reason}"
     for part in settings.get("lr_factors", {}):
         if part not in parts:
             holder = where if part in stated.get("optimiser", {}).get("lr_factors", {}) else "train"
@@ -79,7 +80,7 @@ def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _names(train: Mapping[str, Any]) -> list[str]:
-    """Return the names of the phases of a training in messages."""
+    """Return the name of each phase in messages: ``train.phases.<number>``, or ``train`` if there is one phase only."""
     return [f"train.phases.{number}" for number in range(len(train.get("phases") or []))] or ["train"]
 
 
@@ -128,6 +129,6 @@ def _in_place_of_warmup(warmup: Any, train: Mapping[str, Any]) -> str:
     phases = [{"loss": warmup.get("loss"), "steps": steps}, {"steps": total - steps}]
     return (
         "is now a list of phases, each with its own schedule. Instead of `warmup` and `steps`, write "
-        f"`phases: {json.dumps(phases)}`; the second phase takes `loss`, and both take `optimiser`, from `train`. Its "
-        "`warmup_steps` and its cosine restart in each phase"
+        f"`phases: {json.dumps(phases)}`; the second phase takes `loss`, and both take `optimiser`, from `train`. The "
+        "`warmup_steps` and the cosine schedule restart in each phase"
     )

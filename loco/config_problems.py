@@ -1,4 +1,4 @@
-"""Cross-check a configuration that follows the schema: undefined names, and contradictory settings."""
+"""Cross-check a configuration that satisfies the schema: undefined names, and contradictory settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
 from loco.models.catalogue import COMPUTED, has_maps, map_stride_of, stride_of
 
-PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # keys of files and folders that are inputs of rules
+PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # their values are files and folders, inputs of rules
 
 
 def share_training(splits: dict[str, Any]) -> Iterator[str]:
@@ -57,17 +57,19 @@ def ablation_problems(config: dict[str, Any]) -> Iterator[str]:
             if split not in config["splits"]:
                 yield f"ablations.{name}.split: `{split}` is not defined{hint(split, config['splits'])}"
         repeated = _repeated([variant["name"] for variant in ablation["variants"]])
-        yield from (f"ablations.{name}.variants: `{variant}` is named twice" for variant in repeated)
+        yield from (
+            f"ablations.{name}.variants: two variants are named `{variant}`; rename one" for variant in repeated
+        )
         runs = variant_runs(name, ablation)
         for split, _ in _repeated(runs):
-            yield f"ablations.{name}.variants: more than one has no changes on the split `{split}`; remove all but one"
+            yield f"ablations.{name}.variants: more than one variant has no changes on `{split}`; remove all but one"
         for _, experiment in runs:
             if experiment in config["experiments"] and experiment != ablation["experiment"]:
-                yield f"ablations.{name}: an experiment `{experiment}` exists already; rename one"
+                yield f"ablations.{name}: the experiment `{experiment}` is also defined elsewhere; rename one"
 
 
 def cross_check(config: dict[str, Any]) -> Iterator[str]:
-    """Yield all contradictions between the settings of a configuration that follows the schema."""
+    """Yield all contradictions between the settings of a configuration that satisfies the schema."""
     for kind in ("splits", "experiments", "benchmarks"):
         names = config["run"][kind]
         yield from (f"run.{kind}: `{n}` is not defined{hint(n, config[kind])}" for n in names if n not in config[kind])
@@ -133,7 +135,7 @@ def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
 
 
 def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
-    yield from (f"scenes: `{scene}` is named twice" for scene in _repeated(dataset["scenes"]))
+    yield from (f"scenes: `{scene}` is listed twice; remove one" for scene in _repeated(dataset["scenes"]))
     for made in ("simulate", "reconstruct"):
         if made in dataset and dataset["raw"] != f"results/raw/{name}":
             yield f"raw: a dataset with `{made}` is written to results/raw/{name}, found {dataset['raw']!r}"
@@ -166,7 +168,7 @@ def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator
             yield from (
                 f".{part}: `{name}` is not a scene of datasets.{dataset}{hint(name, known)}" for name in unknown
             )
-            yield from (f".{part}: `{name}` of {dataset} is named twice" for name in _repeated(names))
+            yield from (f".{part}: `{name}` of {dataset} is listed twice; remove one" for name in _repeated(names))
     tested = [name for names in split["test"].values() for name in names]
     for name in _repeated(tested):
         holders = [dataset for dataset, names in split["test"].items() if name in names]
@@ -184,14 +186,14 @@ def _used_places(config: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 def _leaks(split: dict[str, Any], identities: Mapping[tuple[str, str], frozenset[str]]) -> Iterator[str]:
-    """Yield scenes that are in two parts of a split, also under another name or through links."""
+    """Yield scenes that are in two parts of a split, possibly under different names or through links."""
     for one, other in combinations(_parts(split), 2):
         holders: dict[str, tuple[str, str]] = {}  # source of a scene of `one` -> the scene
         for place in _places(split[one]):
             holders |= dict.fromkeys(identities.get(place, ()), place)
         for dataset, name in _places(split[other]):
             if name in split[one].get(dataset, ()):
-                yield f"`{name}` of {dataset} is in both {one} and {other}"
+                yield f"`{name}` of {dataset} is in both {one} and {other}; remove it from one of them"
             elif shared := sorted(identities.get((dataset, name), frozenset()) & holders.keys()):
                 first, scene = holders[shared[0]]
                 yield (
@@ -351,7 +353,8 @@ def _run_problems(config: dict[str, Any]) -> Iterator[str]:
         ):
             yield (
                 f"benchmarks.{benchmark}.seen_by_training: no split of the run has training scenes in the world "
-                "frame of its test scenes; state `datasets.<name>.world_frame` if they share one, or remove the key"
+                "frame of its test scenes; set `datasets.<name>.world_frame` if they share one, or remove "
+                "`seen_by_training`"
             )
     wanted, found = config["figures"]["scene"], figure_scene(config)
     if wanted is not None and found is None:
@@ -376,7 +379,7 @@ def _title_problems(config: dict[str, Any]) -> Iterator[str]:
 def _split_for_training_problems(
     config: dict[str, Any], split: str, name: str, experiment: dict[str, Any]
 ) -> Iterator[str]:
-    """Yield reasons why an experiment that is trained cannot be trained on a split."""
+    """Yield the reasons why an experiment with `train` or `pca` cannot be trained on a split."""
     train = experiment.get("train", {})
     if experiment.keys() & {"train", "pca"} and not scenes(config, split, "train"):
         yield f"splits.{split} has no training scene, which experiments.{name} requires"

@@ -12,7 +12,7 @@ PARTS = ("train", "val", "test")
 
 
 def scenes(config: Mapping[str, Any], split: str, *parts: str) -> list[tuple[str, str]]:
-    """Return (dataset, scene) of the ``parts`` of a split (all parts if none is named), in order."""
+    """Return (dataset, scene) of the scenes in ``parts`` of a split (default: all parts), in the order of the parts."""
     split_parts = config["splits"][split]
     return [
         (dataset, scene)
@@ -32,8 +32,9 @@ def benchmark_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> l
 def seen_scenes(config: Mapping[str, Any], split: str, benchmark: str) -> list[tuple[str, str]]:
     """Return (dataset, scene) of the training scenes with which a benchmark compares the test scenes of a split.
 
-    These are the training scenes in the world frame of a test scene, taken from the other split for a split that is
-    ``trained_on`` another one; none unless the benchmark has ``seen_by_training: report``.
+    These are the training scenes that share a world frame with a test scene. For a split that is ``trained_on`` another
+    split, they are training scenes of the other split. The list is empty unless the benchmark has
+    ``seen_by_training: report``.
     """
     if config["benchmarks"][benchmark].get("seen_by_training", "ignore") == "ignore":
         return []
@@ -56,9 +57,9 @@ def training_split(config: Mapping[str, Any], split: str) -> str:
 def published_names(config: Mapping[str, Any], split: str, benchmark: str) -> list[str]:
     """Return the names under which files of published numbers may list a split's test data.
 
-    These are the format and the name of its dataset and, for a single scene, the format with the scene's name
-    (:mod:`loco.results.tables.published`). The list is empty for several datasets and for simulated ones, for which no
-    numbers are published.
+    These are the format and the name of its dataset and, if it has a single test scene, ``<format>/<scene>``
+    (:mod:`loco.results.tables.published`). The list is empty if the split tests on several datasets or on a simulated
+    one, for which no numbers are published.
     """
     places = benchmark_scenes(config, split, benchmark)
     datasets = {dataset for dataset, _ in places}

@@ -44,7 +44,8 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
             raise ConfigError(f"the configuration expands to more than {MAX_VALUES:,} values; check its aliases (`*`)")
         if len(keys) > MAX_LEVELS:
             raise ConfigError(
-                f"{dotted(keys[:5])}...: nested in more than {MAX_LEVELS} levels; check its aliases (`*`)"
+                f"{dotted(keys[:5])}...: the configuration is nested more than {MAX_LEVELS} levels deep; check its "
+                "aliases (`*`)"
             )
         if isinstance(value, Mapping):
             for key in value:
@@ -70,7 +71,7 @@ def plain_copy(config: Any) -> tuple[Any, list[str], dict[Keys, float]]:
 def schema_problems(
     config: dict[str, Any], schema_file: Path, not_finite: Mapping[Keys, float] | None = None
 ) -> list[str]:
-    """Return all violations of the schema, and convert floats such as ``3.0`` where the schema requires an integer.
+    """Return all violations of the schema as messages; convert floats such as ``3.0`` where an integer is required.
 
     Args:
         config: result of :func:`plain_copy`; changed in place.
@@ -174,7 +175,7 @@ def _convert_whole_floats(config: dict[str, Any], errors: Iterable[ValidationErr
 
 
 def _leaves(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
-    """Yield errors, and the errors of the alternatives (``oneOf``) inside them."""
+    """Yield errors, and recursively the errors of their alternatives (``oneOf``)."""
     for error in errors:
         yield error
         yield from _leaves(error.context)

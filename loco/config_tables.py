@@ -21,11 +21,11 @@ README, SCHEMAS = "config/README.md", "config/schemas"
 
 
 class Topic(NamedTuple):
-    """The descriptions of a table: a definition of a schema file, or the file itself; and the place of its defaults."""
+    """The source of a table: a definition in a schema file (None: the file itself), and the path of its defaults."""
 
     file: str
     definition: str | None
-    defaults: tuple[str, ...]  # keys of defaults.yaml
+    defaults: tuple[str, ...]  # keys of defaults.yaml, from the top level
 
 
 _TRAIN = ("experiments", EVERY, "train")
@@ -84,7 +84,7 @@ def keys(topic: str, base: Path) -> Iterator[tuple[str, str, str]]:
 
 
 class _Entry(NamedTuple):
-    """What the schema states about a key, and where."""
+    """What the schema states about a key, and the schema file that states it."""
 
     stated: Mapping[str, Any]
     file: str
@@ -99,7 +99,7 @@ class _Schemas:
     read: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def entry(self, stated: Mapping[str, Any], file: str) -> _Entry:
-        """Follow the references of an entry; what it states itself replaces what they state."""
+        """Resolve the references of an entry; its own statements override those of the referenced definitions."""
         is_topic = False
         if "$ref" in stated.get("else", {}):  # text or a map
             stated = stated["else"]
@@ -121,7 +121,7 @@ class _Schemas:
 
 
 class _Part(NamedTuple):
-    """Keys that a part of a schema describes, and the values of `name` that have them (empty: all maps have them)."""
+    """Keys that a part of a schema describes. Only maps whose `name` is in ``names`` have them; empty: all maps."""
 
     names: tuple[str, ...]
     required: tuple[str, ...]
@@ -129,7 +129,7 @@ class _Part(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """A key of a map, and the values of `name` that have it."""
+    """A key of a map. Only maps whose `name` is in ``names`` have it; empty: all maps."""
 
     key: str
     names: tuple[str, ...]
@@ -171,7 +171,7 @@ def _parts(stated: Mapping[str, Any]) -> Iterator[_Part]:
 
 
 def _properties(start: _Entry, schemas: _Schemas) -> list[_Key]:
-    """Return the keys that a schema describes; a key that several names describe in the same way is one."""
+    """Return the keys that a schema describes. A key with the same description for several names is returned once."""
     found: list[_Key] = []
     for names, required, properties in _parts(start.stated):
         for key, stated in properties.items():
@@ -188,7 +188,7 @@ def _properties(start: _Entry, schemas: _Schemas) -> list[_Key]:
 
 
 def _description(names: tuple[str, ...], stated: Mapping[str, Any]) -> str:
-    """Return the description of a key, after the names that have it."""
+    """Return the description of a key, preceded by the values of `name` whose maps have it."""
     text: str = stated["description"]
     if not names:
         return text

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Gpu(NamedTuple):
-    """A GPU or a MIG instance: its name in ``CUDA_VISIBLE_DEVICES``, and its UUID, or its name if that is unknown."""
+    """A GPU or a MIG instance: its name in ``CUDA_VISIBLE_DEVICES`` (a number or a UUID), and its UUID."""
 
     name: str
     uuid: str
@@ -86,14 +86,14 @@ def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | N
     Args:
         count: number of GPUs.
         gpus: GPUs to choose from; None for :func:`visible_gpus`.
-        folder: folder of the locks; None for a folder of the user in the temporary folder of the machine.
+        folder: folder of the locks; None for a folder of this user in ``/tmp``, which all jobs on the machine share.
 
     Yields:
         The claimed GPUs, to which ``CUDA_VISIBLE_DEVICES`` is set until the context exits.
 
     Raises:
         ConfigError: fewer GPUs are visible than requested.
-        DataError: the folder of the locks belongs to another user.
+        DataError: the folder of the locks is a symbolic link or belongs to another user.
     """
     if count == 0 or (gpus is None and _cuda_is_used()):
         yield []
@@ -104,7 +104,7 @@ def claimed_gpus(count: int, gpus: Sequence[Gpu] | None = None, folder: Path | N
         return
     if len(gpus) < count:
         raise ConfigError(
-            f"{count} GPUs are required and {len(gpus)} are visible ({', '.join(gpu.name for gpu in gpus)}): set "
+            f"expected {count} visible GPUs, found {len(gpus)} ({', '.join(gpu.name for gpu in gpus)}): set "
             f"`train.processes` to at most {len(gpus)}, or list more GPUs in {VISIBLE}"
         )
     with ExitStack() as locks:
@@ -132,8 +132,7 @@ def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> l
             if jobs[gpu]:
                 logger.warning(
                     "GPU %s is shared with %d other job(s) of this user because no GPU is free: limit the jobs that "
-                    "run "
-                    "concurrently with `--resources gpu=%d`",
+                    "run concurrently with `--resources gpu=%d`",
                     gpu.name,
                     jobs[gpu],
                     len(gpus),
@@ -142,7 +141,7 @@ def _claim(count: int, gpus: Sequence[Gpu], folder: Path, locks: ExitStack) -> l
 
 
 def _jobs(folder: Path, gpu: Gpu) -> int:
-    """Return the number of jobs that use a GPU."""
+    """Return the number of running jobs of this user that have claimed a GPU."""
     count = 0
     for path in folder.glob(f"{_slot(folder, gpu, 0).stem}.*"):
         file = _lock(path)
@@ -157,7 +156,7 @@ def _slot(folder: Path, gpu: Gpu, k: int) -> Path:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    """Return the locked file; None if another process has locked it."""
+    """Open a file and lock it without waiting; return None if another process has locked it."""
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,14 +167,21 @@ def _lock(path: Path) -> IO[str] | None:
 
 
 def _shared_folder() -> Path:
-    """Return the folder of the locks on this machine, independent of a job's ``TMPDIR``."""
+    """Return the folder of this user's GPU locks on this machine, which is created if it is missing.
+
+    It is independent of ``TMPDIR``, which may differ between jobs.
+
+    Raises:
+        DataError: the path is a symbolic link or belongs to another user.
+    """
     base = Path("/tmp") if Path("/tmp").is_dir() else Path(tempfile.gettempdir())
     folder = base / f"loco-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise DataError(
-            "the folder for the locks of GPUs belongs to another user",
+            "the folder for the GPU locks is a symbolic link or belongs to another user",
             file=folder,
+            expected=f"a folder that belongs to user {os.getuid()}",
             remedy="remove it, or ask its owner to remove it",
         )
     return folder

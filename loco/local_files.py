@@ -1,4 +1,4 @@
-"""Where the files of a job are on its machine.
+"""Find the local copies of the files of a job.
 
 The plan names files by their paths from the working directory. With a storage provider, Snakemake passes copies of
 them to a job, in another folder: these are the inputs of the job, in the order in which the plan named them.
@@ -36,7 +36,7 @@ def raw_folder(raw: str, files: Sequence[str]) -> Path:
     """Return the local folder of the raw scenes of a dataset.
 
     Args:
-        raw: its name in the configuration.
+        raw: value of ``raw`` in the configuration.
         files: local paths of raw files in it; empty if there are none, so that nothing was copied.
     """
     name = str(Path(raw))

@@ -1,4 +1,4 @@
-"""End a job together with the Snakemake that started it, because the settings may change before its next start."""
+"""End a job when the Snakemake process that started it ends, because the next run may have other settings."""
 
 from __future__ import annotations
 

@@ -104,14 +104,14 @@ class Plan:
         return DETERMINISTIC if self._without_seed(experiment) else f"seed{seed}"
 
     def checkpoint(self, experiment: str, split: str, seed: int) -> str:
-        """Return the name of the weights of an experiment, which states only what determines them."""
+        """Return the name of the weights of an experiment: ``<split>-<run>``, or ``<run>`` if they are not fitted."""
         name = self.run_name(experiment, seed)
         return f"{training_split(self.config, split)}-{name}" if self._fitted_by(experiment) else name
 
     def metric_file(self, benchmark: str, split: str, experiment: str, seed: int) -> str:
         """Return the path of the metric file of one run.
 
-        Runs of the same extractor on the same scenes cannot differ, so they have one file.
+        Runs of the same extractor on the same test scenes have equal scores, so they share one file.
         """
         return paths.METRICS.format(
             benchmark=benchmark,
@@ -504,7 +504,7 @@ class Plan:
         return split, experiment, run
 
     def _encoder_model(self, experiment: str) -> dict[str, Any]:
-        """Return the configuration of a model without its head: the part whose features can be stored."""
+        """Return the configuration of an experiment's model without its head: the part whose features can be stored."""
         model = self.config["experiments"][experiment]["model"]
         return {key: model[key] for key in ("name", "backbone", "stride") if key in model}
 
@@ -548,7 +548,9 @@ class Plan:
             return {}
         fitted = self._fitted_by(fields["experiment"]) if fields["experiment"] in self.config["experiments"] else None
         if fitted is None or fields["split"] not in self.config["splits"]:
-            raise ConfigError(f"{path}: no experiment and split of the configuration produce this model file")
+            raise ConfigError(
+                f"{path}: no experiment and split of the configuration produce this model file; correct the path"
+            )
         if path in self._building:
             raise ConfigError(
                 f"{path}: this model depends on itself; remove the circular reference from `model.path` or `train.init`"
@@ -617,14 +619,14 @@ class Plan:
         return self._present(weight_files(self.config["experiments"][experiment]["model"]))
 
     def _computed_of(self, experiment: str, dataset: str, scene: str) -> list[str]:
-        """The files with the features of a scene, where another program computed them."""
+        """Return the files with the features of a scene, if another program computed them."""
         model = self.config["experiments"][experiment]["model"]
         return self._present(computed_files(model["path"], dataset, scene)) if model["name"] == COMPUTED else []
 
     def _present(self, files: Iterable[Path]) -> list[str]:
         """Return the paths of weight files, which must exist or be made by the workflow.
 
-        If an input were missing, Snakemake would accept an existing result of other weights.
+        Snakemake would accept an existing result of other weights if an input were missing.
         """
         files = list(files)
         if missing := [str(f) for f in files if not f.exists() and paths.fields_of(paths.MODEL, str(f)) is None]:
@@ -657,7 +659,7 @@ class Plan:
         Args:
             step: the step.
             modules: paths of further modules of ``loco``, without suffix.
-            own: source files of a user's extractor.
+            own: source files of an extractor written by the user.
 
         Raises:
             ConfigError: a source file of the user is not valid Python.
@@ -666,7 +668,9 @@ class Plan:
         try:
             return code_fingerprint(*files, *own)
         except SyntaxError as error:
-            raise ConfigError(f"{error.filename}: this file is not valid Python: {error}") from error
+            raise ConfigError(
+                f"{error.filename}, line {error.lineno}: the file is not valid Python ({error.msg}); correct it"
+            ) from error
 
 
 def _seed_of(name: str) -> int | None:

@@ -52,18 +52,18 @@ SECONDS = {
     "probe": 0.018,
 }
 FRAME = 128 * 160  # pixels
-ALL_WITH_ALL = ("homography", "place_recognition", "relative_pose")  # compare all features of two images
+ALL_WITH_ALL = ("homography", "place_recognition", "relative_pose")  # they compare all features of two images
 # Terms of the estimates, MB: Python with PyTorch takes about 500 MB, and about 2,400 MB more with CUDA.
 LIBRARIES, CUDA, WORKER, NETWORK = 500, 2400, 500, 1500
 HELD = 1100  # features that location consistency and linear probes hold in memory (HELD of their modules)
-SAMPLES = 600  # samples of location consistency, and their ranks
+SAMPLES = 600  # samples of location consistency and their ranks
 INDEXED = 120  # bytes per patch whose pairs are indexed, including its point and image
 WINDOW = 25  # cells in the default window of joint bilateral upsampling
 PATCH = 120  # bytes per patch without its features: point, image, order, distance
 
 
 class JobResources:
-    """Resources of the jobs, as functions of the wildcards of their rules."""
+    """Resources of the jobs as functions of the wildcards of their rules: memory (MB), time (minutes), nodes, GPUs."""
 
     def __init__(self, plan: Plan, gpus: Callable[[], int] = lambda: len(visible_gpus())) -> None:
         """
@@ -126,7 +126,7 @@ class JobResources:
         return self._at_least("train", ranks * (LIBRARIES + CUDA + NETWORK + upsampled + loaded + workers * worker))
 
     def evaluate_mb(self, benchmark: str, split: str, experiment: str) -> int:
-        """Return the memory for the largest test scene; benchmarks without a case below need the minimum."""
+        """Return the memory for the largest test scene; benchmarks without a case below request the minimum."""
         channels, settings = self._channels(self._model(experiment)), self.config["benchmarks"][benchmark]
         found = [0.0]
         for name in dict(self.plan.test_scenes(benchmark, split)):
@@ -149,7 +149,7 @@ class JobResources:
         return math.ceil(max(floor, LIBRARIES + cuda + max(found)))
 
     def evaluate_scene_mb(self, experiment: str, dataset: str) -> int:
-        """Return the memory of the probes of a scene: libraries, features in memory, and patches with their classes."""
+        """Return the memory of the probes of a scene: libraries, features in memory, and the classes of all patches."""
         patches = self._images(dataset) * self._patches(dataset, self.config["datasets"][dataset]["patches"]["stride"])
         held = min(HELD, 2 * patches * self._channels(self._model(experiment)) / 1e6)
         return self._at_least("evaluate_scene", LIBRARIES + CUDA + held + PATCH * patches / 1e6)
@@ -157,23 +157,23 @@ class JobResources:
     # Time, minutes
 
     def check_scene_minutes(self, dataset: str) -> int:
-        """Return the time of a check: every raw image is read, including those that are not selected."""
+        """Return the time to check a scene: every raw image is read, including those that are not selected."""
         return self._minutes("check_scene", self._raw_images(dataset))
 
     def check_labels_minutes(self, dataset: str) -> int:
-        """Return the time of a check of label files."""
+        """Return the time to check label files."""
         return self._minutes("check_labels", self._raw_images(dataset))
 
     def fuse_minutes(self, dataset: str) -> int:
-        """Return the time of a fusion of all depth images."""
+        """Return the time to fuse all depth images."""
         return self._minutes("fuse", self._raw_images(dataset))
 
     def frames_minutes(self, dataset: str) -> int:
-        """Return the time of a preparation: videos are decoded in full, even if few of their frames are selected."""
+        """Return the time to prepare frames: videos are decoded in full, even if few of their frames are selected."""
         return self._minutes("frames", self._raw_images(dataset) * self._enlarged(dataset))
 
     def correspondence_minutes(self, dataset: str) -> int:
-        """Return the time for the overlap of every two images, and for the points of each."""
+        """Return the time to compute the overlap of every two images, and the points of each image."""
         overlap = SECONDS["pair of images"] * self._images(dataset) ** 2
         return self._minutes("correspondence", self._images(dataset) * self._enlarged(dataset), overlap)
 
@@ -199,10 +199,10 @@ class JobResources:
         return self._minutes("fit_pca", sum(self._images(name) * self._enlarged(name) for name, _ in keys))
 
     def evaluate_minutes(self, benchmark: str, split: str, experiment: str) -> int:
-        """Return the time to evaluate all test scenes in turn.
+        """Return the time to evaluate all test scenes one after another.
 
-        The time follows the number of features of an image, and its square in benchmarks that compare all features of
-        two images.
+        The time is proportional to the number of features of an image, or to its square in benchmarks that compare all
+        features of two images.
         """
         keys, model = self.plan.test_scenes(benchmark, split), self._model(experiment)
         power = 2 if benchmark in ALL_WITH_ALL else 1
@@ -211,7 +211,7 @@ class JobResources:
         return self._minutes("evaluate", images, pairs)
 
     def evaluate_scene_minutes(self, benchmark: str, experiment: str, dataset: str) -> int:
-        """Return the time of a segmentation: to train and score a probe for held-out images, and one for all."""
+        """Return the time to train and score the two probes of a scene: one on a part of the images, one on all."""
         settings, images = self.config["benchmarks"][benchmark], self._images(dataset)
         features = images * self._finer(self._model(experiment), dataset)
         steps = settings["epochs"] * (1 + settings["train_fraction"]) * features / settings["batch"]
@@ -236,9 +236,9 @@ class JobResources:
         return int(any(part["name"] not in WITHOUT_NETWORK for part in parts_of(self._model(experiment))))
 
     def train_tasks(self, experiment: str, gpus: int) -> int | None:
-        """Return the number of SLURM tasks of a training: one per node if it has several and no GPUs, else None.
+        """Return the number of SLURM tasks of a training job: one per node on several nodes without GPUs, else None.
 
-        If GPUs are requested, SLURM starts one task per node by default, and the number would be interpreted per GPU.
+        If GPUs are requested, SLURM starts one task per node by default, and would interpret the number per GPU.
         """
         nodes = self.train_nodes(experiment)
         return nodes if nodes > 1 and not gpus else None
@@ -281,7 +281,7 @@ class JobResources:
         return 4 * copies * self._channels(model) * self._patches(dataset, stride_of(model)) / 1e6
 
     def _finer(self, model: Mapping[str, Any], dataset: str) -> float:
-        """Return the number of features of an image per evaluated location, at least 1."""
+        """Return the ratio of the number of features of an image to that of evaluated locations, at least 1."""
         if not has_maps(model):
             return 1.0
         locations = self._patches(dataset, self.config["datasets"][dataset]["patches"]["stride"])

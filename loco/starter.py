@@ -35,7 +35,7 @@ LONGER_SIDE = 320  # pixels of the prepared images, as in the experiments of the
 FRAMES_PER_SECOND = 3.0  # of a video; neighbouring frames must overlap for COLMAP, and keyframes are selected later
 MULTIPLE = 16  # the sides are multiples of this number of pixels, and thereby of the usual strides
 DEFAULT_SIZE = (240, 320)
-LINE = 120  # characters
+LINE = 120  # maximum number of characters
 WITH_FUSED_MESH = ("seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio")
 VIDEOS = ("scannet", *WITH_FUSED_MESH)
 _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}  # text that YAML reads as something else
@@ -60,7 +60,7 @@ def write_starter(given: Path, out: Path, per_second: float | None = None) -> No
         raise ConfigError(f"{out} exists and is not overwritten; name another file with --out, or remove it")
     videos = find_videos(given)
     if per_second is not None and not videos:
-        raise ConfigError(f"--fps applies to videos, and {given} is none; leave it out")
+        raise ConfigError(f"--fps applies to videos only, and {given} is not a video; remove it")
     folder = _extract(given, videos, per_second or FRAMES_PER_SECOND) if videos else given
     found, unnamed = _find(folder)
     command = f"snakemake{_snakefile()} --configfile {shlex.quote(str(out))} --cores {os.cpu_count() or 1}"
@@ -70,14 +70,14 @@ def write_starter(given: Path, out: Path, per_second: float | None = None) -> No
         file.write(text)
     print(f"{out}: {_count(found.scenes)} of the format {found.format} in {found.raw}")
     if (name := _dataset_name(found.raw)) != (folder_name := found.raw.resolve().name):
-        print(f"the dataset is named {name}, because {folder_name!r} is no valid name")
+        print(f"the dataset is named {name}, because {folder_name!r} is not a valid name")
     if unnamed:
         names = ", ".join(map(repr, unnamed))
-        print(f"left out, because these are no names of scenes (rename the folders with ASCII letters): {names}")
+        print(f"left out, because these are not valid names of scenes (rename the folders with ASCII letters): {names}")
     if found.others:
         print(f"left out, because they are not of this format: {', '.join(found.others)}")
     if "train" not in split(found.scenes, found.format):
-        print(f"nothing is trained with the scenes of one place: see `splits` in {out}")
+        print(f"nothing is trained, because all scenes show one place: see `splits` in {out}")
     print(f"next: {command} check_all")
 
 
@@ -213,7 +213,7 @@ def _not_recognised(folder: Path) -> str:
         found = "; ".join(f"{path}: {_counts(images[path])}" for path in list(images)[:5])
         found += "; ..." if len(images) > 5 else ""
         problem += (
-            f" The images ({found}) are no scene: one requires at least {MIN_PHOTOGRAPHS} photographs in one folder, "
+            f" The images ({found}) are not a scene: it requires at least {MIN_PHOTOGRAPHS} photographs in one folder, "
             f"of the types {' '.join(SUPPORTED)}."
         )
     layouts = "\n".join(f"- {format}: {example}" for format, example in EXAMPLES.items())
@@ -326,19 +326,19 @@ def _listed(key: str, names: Sequence[str], end: str = "") -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Return text as YAML reads it: in quotes unless it is an ordinary word or path."""
+    """Return text in the notation of YAML: in quotes unless it is an ordinary word or path."""
     plain = re.fullmatch(r"[A-Za-z/][\w./-]*", text, re.ASCII) and text.lower() not in _WORDS
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _dataset_name(raw: Path) -> str:
-    """Return a valid name made from that of the folder."""
+    """Return a valid name of a dataset, derived from the name of its folder."""
     name = _word(raw.resolve().name)
     return name if name and _quoted(name) == name and name[0] != "/" else f"data_{name}".rstrip("_")[:100]
 
 
 def _word(text: str) -> str:
-    """Return the ASCII letters, digits, ``_``, ``-`` and ``.`` of a text, others replaced; accents are removed."""
+    """Replace characters other than ASCII letters, digits, ``_``, ``-`` and ``.`` by ``_``, and remove accents."""
     unaccented = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text))
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", unaccented).lstrip("-.")[:100]
 
@@ -350,7 +350,7 @@ def _count(scenes: Sequence[str]) -> str:
 def _workflow() -> Path:
     """Return the folder of the workflow, whose schema states which names are valid."""
     if (here := workflow_folder()) is None:
-        raise ConfigError("there is no Snakefile here: run this in the folder of the workflow")
+        raise ConfigError("the working directory contains no Snakefile: run this command in the folder of the workflow")
     return here
 
 

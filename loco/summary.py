@@ -47,7 +47,7 @@ class Summary:
 
     @cached_property
     def mapped_titles(self) -> dict[str, str]:
-        """Those of the experiments that have feature maps, which pictures can show."""
+        """As :attr:`titles`, for the experiments that have feature maps, which pictures can show."""
         return {
             name: title for name, title in self.titles.items() if has_maps(self.config["experiments"][name]["model"])
         }
@@ -161,11 +161,11 @@ class Summary:
         }
 
     def caption(self, benchmark: str) -> dict[str, str]:
-        """Return the caption of the table of a benchmark, and its parts."""
+        """Return the parts of the caption of the table of a benchmark, by name, for ``report/benchmark.rst``."""
         return BENCHMARKS[benchmark].caption
 
     def published_datasets(self, benchmark: str) -> dict[str, list[str]]:
-        """Return for each split the names under which its test data may have published numbers, if it has any."""
+        """Return split -> names under which numbers on its test data may be published; no split without a name."""
         splits = benchmark_splits(self.config, self.run["splits"], benchmark)
         names = {split: published_names(self.config, split, benchmark) for split in splits}
         return {split: found for split, found in names.items() if found}
@@ -185,7 +185,7 @@ class Summary:
 
     @cached_property
     def explorer_template(self) -> str:
-        """Digest of the files that the page of the explorer is filled into."""
+        """Digest of the template files of the explorer page."""
         return template_fingerprint()
 
     def pictures_recipes(self) -> dict[str, Recipe]:

@@ -74,8 +74,8 @@ def verify(results: Path, plan: Plan | None, jobs: int | None = None) -> tuple[i
 
     Args:
         results: the folder ``results`` of a working directory.
-        plan: of the configuration that the files should belong to; None leaves this unchecked.
-        jobs: number of reading processes; one per processor by default.
+        plan: plan of the configuration to which the files should belong; None leaves this unchecked.
+        jobs: number of processes that read files; None for one per CPU core.
 
     Returns:
         The number of files that were read, and the findings, sorted by file.
@@ -146,7 +146,7 @@ def _read(file: Path, name: str) -> Verified:
         model = require_model(file)
         log = file.with_name("log.csv")
         if "log" in model.facts and curve_digest(log) != model.facts["log"]:
-            raise DataError("the log.csv in the same folder belongs to another training", file=log)
+            raise DataError("the log.csv in the same folder belongs to another training run", file=log)
         return Verified(file, content_id, model.record)
     if paths.fields_of(paths.METRICS, name):
         from loco.results.metrics import read_metrics

@@ -16,7 +16,7 @@ from loco.files import is_data
 from loco.own_code import class_problem
 
 WEIGHTS = "model.safetensors"  # name of the model file in the folder of a model
-COPIED_BACKBONE = "backbone-"  # begin of the names of backbones that are copied beside a model
+COPIED_BACKBONE = "backbone-"  # prefix of the names of backbones that are copied beside a model
 RESULTS = "results"  # below the working directory; files that are missing there are outputs of this workflow
 # Short names of backbones on the hub, the keys of loco.models.backbones.KNOWN (not imported here: torch is slow).
 SHORT_NAMES = (
@@ -54,7 +54,7 @@ def weight_files(model: Mapping[str, Any]) -> list[Path]:
     if model["name"] == "python":
         return [Path(file) for file in model.get("files", ())]
     if model["name"] == "features":
-        return []  # those of each scene: :func:`computed_files`
+        return []  # its files differ between scenes: :func:`computed_files`
     named = [part for part in (model.get("backbone"), model) if part and "path" in part]
     return [file for part in named for file in _weight_files(part["name"], part["path"])]
 
@@ -72,8 +72,8 @@ def _weight_files(kind: str, path: str) -> list[Path]:
 def computed_files(path: str | Path, dataset: str, scene: str) -> list[Path]:
     """Return the files with the features of a scene that another program computed (``model: {name: features}``).
 
-    These are ``dataset/scene.h5`` below the path, or all ``.npy`` files below ``dataset/scene``; the former, which does
-    not exist, if there are none.
+    This is ``dataset/scene.h5`` below the path if the file exists, else all ``.npy`` files below ``dataset/scene``. If
+    there are none either, the path of the missing ``.h5`` file is returned.
     """
     file = Path(path, dataset, f"{scene}.h5")
     folder = Path(path, dataset, scene)
@@ -105,7 +105,7 @@ def weights_problem(kind: str, path: str, pretrained: bool = True) -> str | None
         kind: ``transformers``, ``timm``, ``croco`` or ``onnx`` (backbones), ``pretrained``, ``published``, ``features``
             or ``python`` (models).
         path: as in the configuration; relative paths are relative to the working directory.
-        pretrained: of ``transformers`` and ``timm``: False if only the architecture is read from the folder.
+        pretrained: for ``transformers`` and ``timm``, False if only the architecture is read from the folder.
     """
     if kind in HUGGING_FACE:
         return _hugging_face_problem(path, pretrained)

@@ -105,14 +105,14 @@ def test_what_cannot_be_explored_is_refused(results, tmp_path, capsys) -> None:
     assert "2 scenes (north, south): pass --scene" in refused(capsys, results, "--out", page)
     assert "no features of scene west" in refused(capsys, results, "--scene", "west", "--out", page)
     said = refused(capsys, results, "--scene", "north", "--experiments", "c", "--out", page)
-    assert "no features of c; its experiments are a, b" in said
+    assert "no features of c: correct --experiments; the experiments with features of this scene are a, b" in said
     assert "contains no features" in refused(capsys, tmp_path, "--out", page)
-    assert "is not a file of features" in refused(capsys, results / "frames/walls/north.h5", "--out", page)
+    assert "is not a feature file" in refused(capsys, results / "frames/walls/north.h5", "--out", page)
     assert "pass either" in refused(capsys, "--out", page)
     assert "--images requires --model" in refused(capsys, "--images", "a.jpg", "--out", page)
     options = [results, "--scene", "north", "--experiments", "a", "--out", page, "--ply", tmp_path]
-    assert "the page has the views 0 to 9, found 10" in refused(capsys, *options, "--at", 10, 0)
-    assert "view 1 has the patches 0 to 95, found 96" in refused(capsys, *options, "--at", 1, 96)
+    assert "VIEW must be from 0 to 9, found 10" in refused(capsys, *options, "--at", 10, 0)
+    assert "PATCH must be from 0 to 95 for view 1, found 96" in refused(capsys, *options, "--at", 1, 96)
 
 
 def test_options_without_effect_and_missing_paths_are_refused(results, tmp_path, capsys) -> None:
@@ -122,7 +122,7 @@ def test_options_without_effect_and_missing_paths_are_refused(results, tmp_path,
         assert f"{option[0]} has no effect with --images" in refused(capsys, *images, *option)
     assert "--model has no effect with results" in refused(capsys, results, "--model", "m", "--out", page)
     assert "--max-size has no effect with results" in refused(capsys, results, "--max-size", 64, "--out", page)
-    assert "--at is the patch of --ply" in refused(capsys, results, "--at", 0, 1, "--out", page)
+    assert "--at selects the patch of --ply" in refused(capsys, results, "--at", 0, 1, "--out", page)
     assert "nowhere does not exist" in refused(capsys, tmp_path / "nowhere", "--out", page)
     assert "the scenes are north, south" in refused(capsys, results, "--scene", "west", "--out", page)
     said = refused(capsys, results, "--scene", "south", "--experiments", "c", "--out", page)

@@ -170,7 +170,7 @@ def test_a_log_of_another_training_is_damage(results: Path, capsys: pytest.Captu
     log.write_text(log.read_text().replace("0.5,0.5", "0.5,0.6"))
     status, said = verify(capsys, "--files-only")
     assert status == 1
-    assert f"{results.parent / MODEL}: the log.csv in the same folder belongs to another training" in said
+    assert f"{results.parent / MODEL}: the log.csv in the same folder belongs to another training run" in said
 
 
 def test_what_was_made_from_older_inputs_is_outdated(results: Path, plan: Plan, capsys: pytest.CaptureFixture) -> None:
@@ -278,9 +278,9 @@ def test_clean_lists_without_deleting_and_deletes_on_request(results: Path, caps
         state_of_running.mkdir()
         assert main(["clean"]) == 0
         said = capsys.readouterr().out
-        assert f"1.5 MB  {state}  (saved state of an interrupted training)" in said
+        assert f"1.5 MB  {state}  (saved state of an interrupted training run)" in said
         assert f"0.0 MB  {left}  (temporary file of a killed job)" in said
-        assert "nothing was removed; `loco clean --delete`" in said
+        assert "nothing was removed; add --delete" in said
         assert str(running) not in said
         assert left.exists()
         assert state.exists()
@@ -302,13 +302,13 @@ def test_clean_keeps_final_states_unless_they_are_named(results: Path, capsys: p
     assert main(["clean", "--delete"]) == 0
     assert capsys.readouterr().out == "nothing to remove\n"
     assert main(["clean", "--final", "--delete"]) == 0
-    assert f"0.5 MB  {state}  (final state of a finished training)" in capsys.readouterr().out
+    assert f"0.5 MB  {state}  (final state of a finished training run)" in capsys.readouterr().out
     assert not state.exists()
 
 
 def test_progress_of_trainings(results: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["progress"]) == 0
-    assert "no training has a saved state" in capsys.readouterr().out
+    assert "no training run has a saved state" in capsys.readouterr().out
     folder = (results.parent / MODEL).parent
     state = state_folder(folder, "f" * 64)
     state.mkdir()

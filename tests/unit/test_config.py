@@ -144,7 +144,7 @@ def test_a_benchmark_is_measured_where_the_scenes_give_what_it_needs() -> None:
         ({"trained_on": "housse"}, "splits.elsewhere.trained_on: `housse` is not defined; did you mean `houses`?"),
         ({"trained_on": "elsewhere"}, "splits.elsewhere.trained_on: `elsewhere` is itself `trained_on` a split"),
         ({"train": {"flats": ["b"]}}, "splits.elsewhere has both `trained_on: houses` and"),
-        ({"test": {"houses": ["house08"]}}, "splits.elsewhere: `house08` of houses is in both val and test"),
+        ({"test": {"houses": ["house08"]}}, "splits.elsewhere: `house08` of houses is in both val and test; remove it from one of them"),
         (
             {"test": {"flats": ["house09"], "houses": ["house09"]}},
             "splits.elsewhere.test: `house09` is a scene of flats and houses, but tables identify scenes by",
@@ -258,8 +258,8 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             "`hous08` is not a scene of datasets.houses; did you mean",
         ),
         ("splits.houses.val", {"flats": ["a"]}, "splits.houses.val: the dataset `flats` is not defined; known: houses"),
-        ("splits.houses.val", {"houses": ["house00"]}, "splits.houses: `house00` of houses is in both train and val"),
-        ("splits.houses.val", {"houses": ["house08"] * 2}, "splits.houses.val: `house08` of houses is named twice"),
+        ("splits.houses.val", {"houses": ["house00"]}, "splits.houses: `house00` of houses is in both train and val; remove it from one of them"),
+        ("splits.houses.val", {"houses": ["house08"] * 2}, "splits.houses.val: `house08` of houses is listed twice; remove one"),
         ("splits.houses.test", {"houses": []}, "splits.houses has no test scene"),
         (
             "splits.houses.train",
@@ -642,7 +642,7 @@ def test_what_is_kept_by_validation_needs_some() -> None:
     config = changed("experiments.exact.train.keep", "best")
     config["experiments"]["exact"]["train"]["validate_every"] = 1000
     (problem,) = problems(config)
-    assert "train.validate_every (1000) is more than the steps of the training (700)" in problem
+    assert "train.validate_every (1000) exceeds the number of training steps (700)" in problem
 
 
 @pytest.mark.parametrize(
@@ -651,10 +651,10 @@ def test_what_is_kept_by_validation_needs_some() -> None:
         ({"experiment": "exat"}, "ablations.a.experiment: `exat` is not defined; did you mean `exact`?"),
         ({"split": "flats"}, "ablations.a.split: `flats` is not defined; known: houses"),
         ({"variants": [{"name": "x"}]}, "ablations.a.variants: expected 2 or more, found 1"),
-        ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: `x` is named twice"),
+        ({"variants": [{"name": "x"}, {"name": "x"}]}, "ablations.a.variants: two variants are named `x`; rename one"),
         (
             {"variants": [{"name": "x"}, {"name": "y"}]},
-            "ablations.a.variants: more than one has no changes on the split `houses`",
+            "ablations.a.variants: more than one variant has no changes on `houses`",
         ),
         (
             {"variants": [{"name": "x"}, {"name": "y", "train": {"loss": {"kapa": 1}}}]},

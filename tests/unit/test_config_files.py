@@ -99,9 +99,9 @@ def test_what_only_looks_repeated(text: str) -> None:
         ("run: &a {x: *a}\n", "`run.x` is an alias of a value that contains it (line 1)"),
         ("\nrun: &a\n  b: [1, {c: *a}]\n", "`run.b.1.c` is an alias of a value that contains it (line 2)"),
         ("run: &a {<<: *a}\n", "is an alias of a value that contains it"),
-        ("run: " + "[" * 3000 + "]" * 3000, "line 1: nested in more than 50 levels"),
-        ("run: " + "{a: " * 60 + "1" + "}" * 60, "line 1: nested in more than 50 levels"),
-        ("\n".join("  " * level + "a:" for level in range(400)), "nested in more than 50 levels"),
+        ("run: " + "[" * 3000 + "]" * 3000, "line 1: nested more than 50 levels deep"),
+        ("run: " + "{a: " * 60 + "1" + "}" * 60, "line 1: nested more than 50 levels deep"),
+        ("\n".join("  " * level + "a:" for level in range(400)), "nested more than 50 levels deep"),
         ("a: *b\n", "line 1: found undefined alias 'b'"),
         ("a: [1\nb: 2\n", "line 2: "),
         ("a: !!python/object:os.system {}\n", "line 1: could not determine a constructor"),
@@ -428,7 +428,7 @@ def test_scans_of_one_room_are_kept_together() -> None:
     load(scannet(["scene0000_00"], ["scene0000_01"], allow_rescans=True), ROOT)
     # The same scan is never allowed.
     (problem,) = problems(scannet(["scene0000_00"], ["scene0000_00"], allow_rescans=True))
-    assert problem == "splits.two: `scene0000_00` of other is in both train and test"
+    assert problem == "splits.two: `scene0000_00` of other is in both train and test; remove it from one of them"
 
 
 def test_rooms_are_told_by_names_of_scannet_alone() -> None:

@@ -72,7 +72,7 @@ def test_without_gpus_nothing_is_claimed(tmp_path):
 
 def test_more_gpus_than_there_are_is_refused(tmp_path):
     with (
-        pytest.raises(ConfigError, match=r"4 GPUs are required and 3 are visible \(0, 1, 2\)"),
+        pytest.raises(ConfigError, match=r"expected 4 visible GPUs, found 3 \(0, 1, 2\)"),
         claimed_gpus(4, GPUS, tmp_path),
     ):
         pass

@@ -202,7 +202,7 @@ def test_images_that_are_too_few_or_of_other_types_are_counted(
         (here / "photos" / file).touch()
     assert main(["init", "photos"]) == 2
     said = capsys.readouterr().err
-    assert f"The images {found} are no scene: one requires at least 3 photographs in one folder" in said
+    assert f"The images {found} are not a scene: it requires at least 3 photographs in one folder" in said
     assert "of the types .bmp .jpeg .jpg .png .tif .tiff .webp." in said
 
 
@@ -222,7 +222,7 @@ def test_a_dataset_whose_folder_has_no_valid_name_gets_one_that_is_printed(
     write_photographs(here / "Büro Aufnahme ü/one", size=(30, 40))
     assert main(["init", "Büro Aufnahme ü"]) == 0
     said = capsys.readouterr().out
-    assert "the dataset is named Buro_Aufnahme_u, because 'Büro Aufnahme ü' is no valid name" in said
+    assert "the dataset is named Buro_Aufnahme_u, because 'Büro Aufnahme ü' is not a valid name" in said
     assert list(loaded()["datasets"]) == ["Buro_Aufnahme_u"]
 
 
@@ -252,7 +252,7 @@ def test_folders_whose_names_cannot_be_used_are_named(here: Path, capsys: pytest
         write_photographs(here / "data" / name)
     assert main(["init", "data"]) == 0
     said = capsys.readouterr().out
-    assert "left out, because these are no names of scenes (rename the folders with ASCII letters): " in said
+    assert "left out, because these are not valid names of scenes (rename the folders with ASCII letters): " in said
     assert "'a b'" in said
     assert "'-x'" in said
     assert next(iter(loaded()["datasets"].values()))["scenes"] == ["good"]
