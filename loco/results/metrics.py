@@ -53,8 +53,8 @@ class Metrics:
     """Content of a metric file.
 
     ``seed`` is None for a deterministic extractor, which is evaluated once for all seeds of the run. ``record`` is the
-    provenance record; ``rows`` contain the scores, ``items`` the table that they summarise (one query image or image
-    pair per line, columns of equal length).
+    provenance record. ``rows`` are the scores, and ``items`` is the table that they summarise: column -> values of
+    equal number, one per item (such as a query image or an image pair).
     """
 
     path: Path
@@ -88,7 +88,10 @@ def write_metrics(
     evaluation: Evaluation,
     record: Record | None = None,
 ) -> None:
-    """Write a metric file, atomically; :func:`read_metrics` reads it back. ``seed``: None if deterministic."""
+    """Write a metric file, atomically; :func:`read_metrics` reads it.
+
+    See :class:`Metrics` for the arguments; ``evaluation`` contains rows and items.
+    """
     content = {
         "benchmark": benchmark,
         "split": split,
@@ -120,12 +123,12 @@ def read_metrics(path: str | Path, expected: Recipe | None = None) -> Metrics:
 
 
 def write_items(path: str | Path, items: Mapping[str, list[Any]], record: Record | None = None) -> None:
-    """Write the items of one scene, a table by columns, atomically; :func:`read_items` reads it back."""
+    """Write the items of one scene, as in :class:`Metrics`, atomically; :func:`read_items` reads them."""
     write_json(path, items, ITEMS_FORMAT, ITEMS_VERSION, record)
 
 
 def read_items(path: str | Path) -> Document:
-    """Read a file of items; its content is the table.
+    """Read the items of one scene; the content of the document is the table (column -> values).
 
     Raises:
         DataError: the file is missing, damaged, of another format or version, or has a wrong structure.
@@ -165,8 +168,8 @@ def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, s
 
     Args:
         metrics: the files.
-        rows: path of each file -> all (split, row) under which the table shows it; the row replaces the experiment. A
-            file may be used for several splits, or for none.
+        rows: path of each file -> all (split, row) under which the table shows it; the name of the row replaces that of
+            the experiment. A file may be shown under several splits, or under none.
 
     Returns:
         One entry per (file, split, row).
@@ -176,7 +179,7 @@ def as_rows(metrics: Iterable[Metrics], rows: Mapping[str, Sequence[tuple[str, s
 
 
 def key_text(key: Iterable[object]) -> str:
-    """Return the text of a key for messages."""
+    """Return a key as text for messages, such as ``homography / houses / exact / 0``."""
     return " / ".join(str(part) for part in key if part is not None)
 
 

@@ -59,9 +59,9 @@ def model_card(
         facts: facts about its training, from its file (data, split, seed, loss, steps); may be empty.
         metrics: its metric files.
         licence: licence of its backbone.
-        backbones: paths of the backbones that are not in its file -> SHA-256 of their weights.
+        backbones: path of each backbone whose weights are not in the model file -> SHA-256 of these weights.
         explorer: path of an explorer page beside the card.
-        place: what ``loco.load`` is called with in the example; None for the path of the folder of the card.
+        place: argument of ``loco.load`` in the example; None for a placeholder of the path of the card's folder.
 
     Raises:
         DataError: a metric file belongs to another run (its split, experiment or seed differs from that of the model),
@@ -155,7 +155,7 @@ def _results(metrics: Sequence[Metrics]) -> Iterator[str]:
 
 
 def _populations(metrics: Metrics, benchmark: Benchmark) -> str:
-    """Return the populations of the intervals: one, or each with its metrics."""
+    """Return the population of the intervals; if there are several, each with its metrics and conditions."""
     found: dict[str, dict[str, None]] = {}
     for row in metrics.rows:
         if row.population:

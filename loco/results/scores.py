@@ -22,15 +22,15 @@ from loco.evaluation.intervals import LEVELS, Design
 from loco.evaluation.result import Sample
 from loco.results.metrics import Key, Metrics, key_text, samples_of
 
-KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # identify the lines of a table
+KEYS = ["benchmark", "split", "experiment", "title", "metric", "condition", "unit"]  # identify the rows of a table
 FLOATS = ["value", "low", "high", "std", *(f"{end}_new_{level}" for level in LEVELS for end in ("low", "high"))]
 NUMBERS = ["value", "low", "high", "population", "std", "n", "scenes", "seeds", "deterministic", *FLOATS[4:]]
-SIGNIFICANCE_LEVEL = 0.05  # family-wise error of the comparisons of a table
+SIGNIFICANCE_LEVEL = 0.05  # family-wise error rate of the comparisons of a table
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one number of a table, for all seeds.
+    """The scores of all items and seeds from which one number of a table is computed.
 
     Attributes:
         sample: metric, condition and items, from one seed.
@@ -44,10 +44,11 @@ class Scores:
 
     @property
     def stacked(self) -> NDArray[np.float64]:
+        """The scores of s seeds, (s, m)."""
         return np.stack(list(self.values.values()))
 
     def numbers(self, bounds: tuple[float, float], benchmark: str) -> dict[str, Any]:
-        """Return the columns :data:`NUMBERS`; ``bounds`` are the least and the largest possible value."""
+        """Return the columns :data:`NUMBERS` of a table; ``bounds`` are the smallest and the largest possible value."""
         values, statistic = self.stacked, self.sample.statistic
         each = [self.design.value(one[None], statistic) for one in values] if values.size else []
         numbers = {
@@ -68,12 +69,15 @@ class Scores:
         return numbers | infinite
 
     def p_value(self) -> float:
-        """Return the p-value of the hypothesis that the scores (differences) are 0; NaN if unknown."""
+        """Return the p-value of the hypothesis that the value of these scores (differences) is 0; NaN if unknown."""
         interval = self.design.interval(self.stacked, None, self.sample.statistic)
         return interval.p if interval else np.nan
 
     def minus(self, other: Scores) -> Scores:
-        """Return the differences per item and seed, for the common seeds, or with the single run of either."""
+        """Return the differences per item and seed.
+
+        Runs with the same seed are compared; the single run of a deterministic extractor is compared with every seed.
+        """
         first, second = self.values, other.values
         seeds: dict[int | None, tuple[int | None, int | None]]
         if None in first and None not in second:
@@ -86,12 +90,15 @@ class Scores:
         return Scores(self.sample, values, self.design)
 
     def same_items(self, other: Scores) -> bool:
-        """Return whether both were measured on the same items."""
+        """Return whether both contain scores of the same items, in the same order."""
         return self.design is other.design or _items(self.sample) == _items(other.sample)
 
 
 def pooled(runs: Sequence[Metrics]) -> Iterator[Scores]:
-    """Yield the scores from which each number is computed, for all seeds of an experiment.
+    """Yield the scores from which each number of an experiment is computed, one per metric and condition.
+
+    Args:
+        runs: metric files of all seeds of the experiment, on one benchmark and split.
 
     Raises:
         DataError: the seeds were evaluated on different items, or with different settings.
@@ -104,13 +111,21 @@ def pooled(runs: Sequence[Metrics]) -> Iterator[Scores]:
 
 
 def distinct(metrics: Iterable[Metrics]) -> dict[Key, Metrics]:
-    """Return metric files by their keys. No run may occur twice: its scores would count as those of two seeds."""
+    """Return metric files by their keys.
+
+    Raises:
+        DataError: a run occurs twice, so that its scores would count as those of two seeds; or an experiment has runs
+            both with and without a seed.
+    """
     runs: dict[Key, Metrics] = {}
     for one in metrics:
         previous = runs.setdefault(one.key, one)
         if previous is not one:
             raise DataError(
-                f"two metric files belong to {key_text(one.key)}", file=one.path, found=f"also {previous.path}"
+                f"two metric files belong to {key_text(one.key)}",
+                file=one.path,
+                found=f"also {previous.path}",
+                remedy="leave out one of the two files",
             )
     for key, one in runs.items():
         if one.seed is not None and (*key[:3], None) in runs:
@@ -148,6 +163,11 @@ def _items(sample: Sample) -> tuple:
 
 
 def require_same_items(first: tuple[Metrics, Sample], other: tuple[Metrics, Sample]) -> None:
+    """Check that two runs were evaluated on the same items and with the same settings.
+
+    Raises:
+        DataError: they were not; the message names both files.
+    """
     found, expected = ((run.settings, *_items(sample)) for run, sample in (other, first))
     if found != expected:
         raise DataError(

@@ -12,7 +12,7 @@ from loco.steps.table import Rows
 
 
 def run(recipes: Mapping[str, Recipe], rows: Rows, titles: Mapping[str, str], title: str, out: Path) -> None:
-    """Plot an ablation to ``out`` (SVG) and a PNG beside it; ``title`` states what varies.
+    """Plot an ablation to ``out`` (SVG) and a PNG beside it; ``title`` names the quantity that varies.
 
     Raises:
         DataError: a metric file is damaged, or was not made as planned.

@@ -22,7 +22,7 @@ def run(
         manifest_paths: manifests of all scenes.
         recipes: dataset -> the recipe of its manifests.
         sizes: dataset -> settings that determine the size on disk of its frames and correspondences.
-        out: CSV to write; a Markdown table is written beside it.
+        out: CSV to write; Markdown and HTML tables are written beside it.
         figure: SVG to write; a PNG is written beside it.
 
     Raises:

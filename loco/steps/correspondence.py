@@ -72,7 +72,7 @@ def _from_depth(
 
 
 def _from_tracks(frames: Frames, grid: tuple[int, int], extent: tuple[int, int]) -> Corresponding:
-    """Compute correspondences from the observed points of a sparse model; observations are in frame order."""
+    """Compute correspondences from the observations of a sparse model, which are sorted by frame."""
     frame, track, uv = (frames[f"observation_{array}"][:] for array in ("frame", "track", "uv"))
     ends = np.searchsorted(frame, np.arange(len(frames) + 1))
     parts = [slice(*ends[i : i + 2]) for i in range(len(frames))]

@@ -18,7 +18,9 @@ def run(
     comparisons: Sequence[Sequence[str]],
     out: Path,
 ) -> None:
-    """Write the table of differences of a benchmark; see :func:`loco.steps.table.run` for the arguments.
+    """Write the table of differences of a benchmark for the ``comparisons``, (experiment, other experiment) pairs.
+
+    See :func:`loco.steps.table.run` for the other arguments.
 
     Raises:
         DataError: a metric file is damaged, or was not made as planned, or two files have different items.

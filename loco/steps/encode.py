@@ -53,6 +53,7 @@ def encode_scene(
 
     Raises:
         ConfigError: the model has no frozen encoder.
+        DataError: an output of the encoder is not finite in half precision, or the frames are damaged.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     extractor = build_extractor(model).to(device).eval()
@@ -79,8 +80,8 @@ def _halved(maps: Tensor, frames_path: Path) -> Tensor:
         raise DataError(
             "the features of the backbone exceed the range of float16 or are not finite",
             file=frames_path,
-            expected=f"up to {torch.finfo(torch.half).max:g}",
-            found=f"up to {maps.abs().max():g}",
+            expected=f"finite values, at most {torch.finfo(torch.half).max:g} in magnitude",
+            found=f"a largest magnitude of {maps.abs().max():g}",
             remedy="set `cache` to false, or use another layer or `norm: true`",
         )
     return halved
@@ -89,7 +90,7 @@ def _halved(maps: Tensor, frames_path: Path) -> Tensor:
 def encoded_batches(
     extractor: Extractor, frames: Frames, device: torch.device | str, encoded: Encoded | None = None
 ) -> Iterator[Tensor]:
-    """Yield batches (b, c, h, w) of the encoder's maps of a scene's frames, read from ``encoded`` or computed."""
+    """Yield the encoder's maps of a scene's frames in batches (b, c, h, w), read from ``encoded`` or computed."""
     for start in tqdm(range(0, len(frames), BATCH), desc=frames.scene, unit="batch"):
         part = slice(start, start + BATCH)
         if encoded is None:

@@ -40,8 +40,8 @@ def run(
 ) -> None:
     """Write the features of a scene's frames.
 
-    ``recipe.settings`` are ``model``, the configuration of the extractor, and ``seed`` of its initial weights, None if
-    they do not affect the features. See :func:`extract_scene` for the other arguments.
+    ``recipe.settings`` are ``model``, the configuration of the extractor, and ``seed`` of its initial weights, which is
+    None if they do not affect the features. See :func:`extract_scene` for the other arguments.
 
     Raises:
         DataError: as :func:`extract_scene`; or an input was not made as planned.
@@ -78,8 +78,7 @@ def extract_scene(
         weights: local weight files of the extractor, for the record.
 
     Raises:
-        DataError: the checkpoint cannot be used, the encoded frames are of different frames, or features are not
-            finite.
+        DataError: the checkpoint cannot be used, the encoded frames belong to other frames, or features are not finite.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recipes = recipe.inputs if recipe else {}
@@ -126,7 +125,7 @@ def copy_features(model: Mapping[str, Any], frames_path: Path, out: Path, recipe
         recipe: recipe of the file; None writes no record and accepts any frames.
 
     Raises:
-        DataError: an image has no features, or they do not fit to the frames.
+        DataError: an image has no features, or their size does not match the frames or the other images.
     """
     with ExitStack() as opened:
         frames = opened.enter_context(Frames(frames_path, recipe and recipe.inputs["frames"]))
@@ -146,7 +145,7 @@ def copy_features(model: Mapping[str, Any], frames_path: Path, out: Path, recipe
             values = torch.from_numpy(computed.read(name, grid))
             if values.shape[2] != channels:
                 raise DataError(
-                    f"the features of image {name!r} have another number of channels than those of the first image",
+                    f"the features of image {name!r} and of the first image have different numbers of channels",
                     file=source,
                     scene=frames.scene,
                     expected=str(channels),
@@ -175,5 +174,5 @@ def _require_finite(maps: Tensor, token: Tensor, frames: Frames, start: int) -> 
             file=frames.path,
             scene=frames.scene,
             found=f"in frames {start} to {start + len(maps) - 1}",
-            remedy="check the weights of the model: a training that diverged produces such features",
+            remedy="check the weights of the model: a diverged training run produces such features",
         )

@@ -16,7 +16,7 @@ def run(figure: str, recipes: Mapping[str, Recipe], rows: Rows, titles: Mapping[
 
     Args:
         figure: a key of :data:`loco.results.plots.scores.FIGURES`.
-        recipes, rows, titles: see :func:`loco.steps.table.run`.
+        recipes, rows, titles: as for :func:`loco.steps.table.run`.
         out: SVG to write.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The fit_pca step: reduce a backbone's features by principal components, a baseline for trained heads."""
+"""The fit_pca step: fit the principal components of a backbone's features, a baseline for trained heads."""
 
 from __future__ import annotations
 
@@ -81,7 +81,10 @@ def fit_pca(
         raise ConfigError("`pca` requires the model `backbone` without training and with the head `linear`")
     layer = extractor.head.layer
     if layer.out_features > layer.in_features:
-        raise ConfigError(f"{layer.in_features} channels have fewer than {layer.out_features} principal components")
+        raise ConfigError(
+            f"`model.head.dim`: expected at most {layer.in_features}, the number of channels of the backbone, found "
+            f"{layer.out_features}; reduce it"
+        )
     weight, bias, explained = components(_maps(extractor, scenes, device), layer.out_features, whiten)
     layer.weight.copy_(weight)
     layer.bias.copy_(bias)

@@ -1,4 +1,4 @@
-"""The frames step: convert a raw scene to frames of one size, and fill holes in the depth or drop the frame.
+"""The frames step: convert a raw scene to frames of one size, fill holes in their depth, and drop unusable frames.
 
 If the images share no world frame, no 3D points are computed, so missing depth is not inpainted.
 """
@@ -66,7 +66,7 @@ def run(
         mesh, inputs[mesh_path] = read_mesh(mesh_path, recipe.inputs["fuse"])
     record = new_record(recipe, {"dataset": dataset, "scene": scene}, inputs)
     settings = {key: value for key, value in recipe.settings.items() if key != "format"}
-    # The conventions that the check used.
+    # The same conventions as in the check.
     conventions = conventions_of(recipe.inputs["check_scene"].settings)
     prepare_frames(recipe.settings["format"], raw, scene, out, dataset, settings, mesh, threads, record, conventions)
 
@@ -91,14 +91,14 @@ def prepare_frames(
         scene: name of the scene.
         out: file of :class:`loco.storage.Frames` to write.
         dataset: name of the dataset.
-        settings: ``height``, ``width`` (pixels); ``crop``, to crop to their aspect ratio instead of resizing both sides
+        settings: ``height``, ``width`` (pixels); ``crop``, to crop to this aspect ratio instead of resizing both sides
             by different factors; ``images`` ("all" or "horizontal"); ``every``, to use every n-th image;
             ``max_hole_fraction``: frames with more holes after filling from the mesh are dropped; ``max_overlap``:
             frames that overlap more with a previous frame are left out
             (:class:`loco.geometry.overlap.KeyframeSelection`, or without depth its ``SparseKeyframeSelection``);
-            ``max_depth``: sensor depths beyond are missing, metres
-            (:data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres per unit of a sparse model. The facts ``skipped``,
-            ``dropped`` and ``not_keyframes`` list the frames that were left out.
+            ``max_depth``: sensor depths beyond it are treated as missing, metres
+            (default: :data:`loco.datasets.raw.MAX_DEPTH`); ``scale``: metres per unit of a sparse model. The
+            facts ``skipped``, ``dropped`` and ``not_keyframes`` list the frames that were left out.
         mesh: a PLY file made from the scene's own depth, to fill holes if the dataset has no mesh.
         threads: number of threads for ray casting.
         record: provenance record.
@@ -185,7 +185,7 @@ def dense_frames(
     """Yield frames of ``size`` and the source of each depth; with ``fill``, holes are inpainted.
 
     With ``fill``, frames without any depth are dropped, because inpainting requires known depths. Frames that are left
-    out are added to ``dropped`` (name -> fraction of holes) or ``not_keyframes`` (name -> an overlap beyond the limit).
+    out are added to ``dropped`` (name -> fraction of holes) or ``not_keyframes`` (name -> overlap beyond the limit).
     """
     limit = settings.get("max_overlap", 1)
     keyframes = KeyframeSelection(limit)
@@ -214,7 +214,7 @@ def prepare_frame(
     across an edge or a hole (:func:`loco.geometry.register.register_depth`).
 
     Returns:
-        The frame of ``size``, and the source of each depth (h, w), an index into ``Frames.SOURCES``.
+        The frame of ``size``, and the source of each depth, (h, w) uint8, an index into ``Frames.SOURCES``.
     """
     intrinsics = scale_intrinsics(frame.intrinsics, frame.rgb.shape[:2], size)
     rgb = cv2.resize(frame.rgb, size[::-1], interpolation=cv2.INTER_AREA)

@@ -26,7 +26,7 @@ def run(recipe: Recipe, manifest_path: Path, raw: Path, out: Path, dataset: str,
     manifest = read_manifest(manifest_path, recipe.inputs["check_scene"])
     manifest.require_passed()
     record = new_record(recipe, {"dataset": dataset, "scene": scene}, {manifest_path: manifest.content_id})
-    # The conventions that the check used.
+    # The same conventions as in the check.
     conventions = conventions_of(recipe.inputs["check_scene"].settings)
     fuse_scene(recipe.settings["format"], raw, scene, out, recipe.settings, record, conventions)
 

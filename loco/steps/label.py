@@ -61,7 +61,7 @@ def label_scene(
     recipe: Recipe | None = None,
     manifest: Manifest | None = None,
 ) -> None:
-    """Write the labels of a scene's frames: a ray through the centre of every pixel, with the frame's own camera.
+    """Write the labels of a scene's frames, found by casting a ray through the centre of every pixel.
 
     Args:
         format: raw layout, a key of :data:`loco.datasets.FORMATS`.
@@ -89,7 +89,11 @@ def label_scene(
     with Frames(frames_path, recipe and recipe.inputs["frames"]) as frames:
         if frames.scene != scene:
             raise DataError(
-                "the file contains frames of another scene", file=frames_path, expected=scene, found=frames.scene
+                "the file contains frames of another scene",
+                file=frames_path,
+                expected=scene,
+                found=frames.scene,
+                remedy="delete the file and run the workflow again",
             )
         sizes = dict(zip("nhw", frames["depth"].shape))
         record = None

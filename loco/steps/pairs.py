@@ -14,8 +14,8 @@ from loco.geometry.near_pairs import index_pairs
 from loco.records import Recipe, record_of_scene
 from loco.storage import Correspondences, PairIndex
 
-_IMAGES = 64  # images that are read at once
-_MAX_PATCHES = 2**32 - 1  # largest number of patches, whose indices are stored in 32 bits
+_IMAGES = 64  # number of images that are read at once
+_MAX_PATCHES = 2**32 - 1  # maximum number of patches, because their indices are stored in 32 bits
 
 
 def run(recipe: Recipe, correspondences_path: Path, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Check and identify the inputs of the steps after the frames, before any of them is used."""
+"""Check and identify the inputs of the steps that follow the frames step, before any input is used."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def check_scenes(
     """Open the files of each scene once, and check that they were made as planned and from the same frames.
 
     Args:
-        scenes: the files of each scene, in the order of ``kinds``; the first contains the frames. None, or a shorter
-            list, if a scene has no file of a kind.
+        scenes: the files of each scene, in the order of ``kinds``; the first contains the frames. A file that a scene
+            lacks is None, or left out at the end of the list.
         kinds: the class of each file.
         recipe: recipe of the output; its inputs have the roles ``<step>/<dataset>``.
 
@@ -53,6 +53,7 @@ def check_scenes(
                     raise DataError(
                         "the file belongs to another dataset than planned",
                         file=path,
+                        expected=f"the dataset of one of the inputs {', '.join(sorted(recipe.inputs))}",
                         found=file.dataset,
                         remedy=REGENERATE,
                     )

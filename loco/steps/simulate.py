@@ -10,7 +10,7 @@ from loco.storage import write_folder_record
 
 
 def run(recipe: Recipe, out: Path, dataset: str, scene: str) -> None:
-    """Write a simulated scene to the folder ``out``; ``recipe.settings`` are ``format`` and its settings."""
+    """Write a simulated scene to the folder ``out``; ``recipe.settings`` are ``format`` and those of the simulation."""
     settings = {key: value for key, value in recipe.settings.items() if key != "format"}
     simulate_scene(recipe.settings["format"], out, scene, settings)
     write_folder_record(out, new_record(recipe, {"dataset": dataset, "scene": scene}, {}))

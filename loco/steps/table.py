@@ -27,12 +27,12 @@ def run(
         recipes: metric file -> its recipe.
         rows: metric file -> its table rows.
         titles: name of a row -> its title in the table.
-        out: CSV to write; Markdown and LaTeX are written beside it.
+        out: CSV to write; Markdown, LaTeX and HTML are written beside it.
         published: ``file`` of published numbers (None for none), and the ``datasets`` and ``methods`` to show
             (:class:`loco.results.tables.published.Published`).
 
     Raises:
-        DataError: a metric file is damaged, or was not made as planned.
+        DataError: a metric file or the file of published numbers is damaged, or a metric file was not made as planned.
     """
     metrics = as_rows([read_metrics(path, recipes[path]) for path in rows], rows)
     shown = Published([], {}, {})

@@ -28,16 +28,17 @@ def run(
     threads: int,
     weights: Sequence[Path] = (),
 ) -> None:
-    """Train an experiment, or resume a training that was interrupted.
+    """Train an experiment, or resume an interrupted training run.
 
     Args:
         recipe: recipe of the model; its settings are ``model`` and ``train`` of the experiment, ``seed``, and ``data``,
             the scenes of each part of the split.
-        train_scenes: files of the training scenes, of the kinds ``KINDS``; None, or fewer, if a scene lacks a kind.
-        val_scenes: files of the validation scenes, likewise.
+        train_scenes: files of each training scene, in the order of ``KINDS``; a file that a scene lacks is None, or
+            left out at the end.
+        val_scenes: files of each validation scene, likewise.
         out: ``model.safetensors`` to write; log and TensorBoard files are written beside it.
         subject: subject of the record.
-        threads: number of CPU threads of all processes together.
+        threads: total number of CPU threads of all processes.
         weights: local weight files of the network.
 
     Raises:

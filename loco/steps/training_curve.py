@@ -18,7 +18,7 @@ def run(recipes: Mapping[str, Recipe], runs: Sequence[tuple[Path, Path]], titles
 
     Args:
         recipes: model file -> its recipe.
-        runs: (log, model) of each training, ``<experiment>/<run>/log.csv``.
+        runs: (log, model) of each training run; the log is ``<experiment>/<run>/log.csv``.
         titles: experiment -> its title in the figure.
         out: SVG to write.
 

@@ -1,3 +1,3 @@
-"""The page of ``loco explore``. This file imports nothing, because the command line reads its constant."""
+"""The page of ``loco explore``. This file imports nothing, so that the command line can import its constant quickly."""
 
-VIEWS = 20  # default number of views of a page
+VIEWS = 20  # default of the maximum number of views of a page

@@ -1,12 +1,13 @@
-"""Features in one byte per channel, and what that changes about their similarities.
+"""Compress features to one byte per channel, and measure how this changes their similarities.
 
 Features are reduced by PCA. With f = m + z, where m is their mean, the similarity of two L2-normalised features is
 
     f_i f_j = z_i z_j + (m f_j) + (m f_i - m m).
 
-The first term is computed from codes of the leading components of z. The number m f_j of each patch is kept in single
-precision, because the mean is often much longer than z: as a component, it would leave few of the 256 steps to the
-others. All components have one step size, so the inner product of the codes is exact in integers.
+The first term is computed from codes of the leading components of z. The number m f_j of each patch is stored in single
+precision, because the norm of the mean is often much larger than that of z: as a further component, it would leave few
+of the 256 quantisation steps to the others. All components have the same step size, so the inner product of the codes
+is exact in integers.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 Floats = NDArray[np.floating]
-CHANNELS = 128  # most that are stored
-LARGEST = 127  # of a code
-QUERIES = 100  # patches whose similarities are compared to measure the agreement
+CHANNELS = 128  # maximum number of stored channels
+LARGEST = 127  # largest absolute value of a code
+QUERIES = 100  # number of patches on which `rank_correlation` and `same_match` are measured
 
 
 class Fidelity(NamedTuple):
     """How well the codes represent the features.
 
     Attributes:
-        channels: of the features.
+        channels: number of channels of the features before compression.
         variance: fraction of the variance of the features that the codes retain.
-        rank_correlation: Spearman's correlation between the similarities of a patch to the patches of all other views
-            by the features and by the codes, mean over :data:`QUERIES` patches.
-        same_match: fraction of these patches and other views whose most similar patch is the same.
-        rounding: largest possible change of a similarity by rounding to codes, after the reduction of channels.
+        rank_correlation: Spearman's correlation between the similarities of a query patch to the patches of all other
+            views, computed from the features and from the codes; mean over :data:`QUERIES` query patches.
+        same_match: fraction of the pairs of a query patch and another view in which the features and the codes have the
+            same most similar patch.
+        rounding: upper bound of the change of a similarity by rounding to codes, after the reduction of channels.
     """
 
     channels: int
@@ -49,7 +51,7 @@ class Codes(NamedTuple):
         codes: (p, c) int8, c <= :data:`CHANNELS`.
         step: the components are ``step * codes``.
         offset: (p,) float32, the inner product of each feature with the mean m.
-        square: of the length of m.
+        square: squared norm of the mean m.
     """
 
     codes: NDArray[np.int8]
@@ -59,12 +61,16 @@ class Codes(NamedTuple):
 
 
 def compress(features: Floats, view: NDArray[np.integer], seed: int = 0) -> tuple[Codes, Fidelity]:
-    """Compress the features of all patches of a page, and measure how well the result represents them.
+    """Compress the features of all patches of a page, and measure how well the codes represent them.
 
     Args:
         features: (p, c), L2-normalised.
-        view: (p,), the view of each patch, ascending.
-        seed: of the choice of the patches by which the agreement is measured.
+        view: (p,), index of the view of each patch, in ascending order.
+        seed: seed for drawing the :data:`QUERIES` patches on which ``rank_correlation`` and ``same_match`` are
+            measured.
+
+    Returns:
+        The codes, and their fidelity to the features.
     """
     features = features.astype(np.float32)
     mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -85,7 +91,7 @@ def compress(features: Floats, view: NDArray[np.integer], seed: int = 0) -> tupl
 
 
 def similarities(features: Codes, queries: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return the similarities (q, p) of some patches to all patches, bit for bit as the page computes them."""
+    """Return the similarities (q, p) of patches ``queries`` (q,) to all patches, bit for bit as the page does."""
     codes = features.codes.astype(np.float32)  # sums of 128 products of bytes are exact in single precision
     products = (codes[queries] @ codes.T).astype(np.float64)
     offset = features.offset.astype(np.float64)
@@ -93,7 +99,7 @@ def similarities(features: Codes, queries: NDArray[np.integer]) -> NDArray[np.fl
 
 
 def _leading_axes(centred: Floats) -> NDArray[np.float32]:
-    """Return the principal axes (c, at most :data:`CHANNELS`), each of a fixed sign."""
+    """Return the leading principal axes (c, at most :data:`CHANNELS`), each with a deterministic sign."""
     blocks = np.array_split(centred, max(1, len(centred) // 4096))
     covariance = np.sum([block.T @ block for block in blocks], axis=0, dtype=np.float64)
     axes = np.linalg.eigh(covariance)[1][:, : -CHANNELS - 1 : -1]
@@ -102,7 +108,7 @@ def _leading_axes(centred: Floats) -> NDArray[np.float32]:
 
 
 def _bound(reduced: Floats, decoded: Floats) -> float:
-    """Return the bound of |x y - x' y'| = |(x - x') y + x' (y - y')| by Cauchy and Schwarz."""
+    """Return the Cauchy-Schwarz bound of |x y - x' y'| = |(x - x') y + x' (y - y')|."""
     error, before, after = (np.linalg.norm(a, axis=1).max() for a in (reduced - decoded, reduced, decoded))
     return float(error * (before + after))
 
@@ -110,9 +116,10 @@ def _bound(reduced: Floats, decoded: Floats) -> float:
 def _agreement(
     exact: Floats, approximate: Floats, own: NDArray[np.integer], view: NDArray[np.integer]
 ) -> tuple[float, float]:
-    """Return rank correlation and fraction of equal best matches, of similarities (q, p) of patches in views ``own``.
+    """Return the rank correlation and the fraction of equal best matches of exact and approximate similarities (q, p).
 
-    Both are 1 where there is nothing to compare.
+    ``own`` (q,) is the view of each query patch, ``view`` (p,) the view of each patch. Both results are 1 if there is
+    nothing to compare.
     """
     correlations, same = [], []
     for similar, approximated, of_query in zip(exact, approximate, own):

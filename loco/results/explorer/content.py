@@ -1,4 +1,4 @@
-"""The content of an explorer page: views, patches, their places and the compressed features of each extractor.
+"""The content of an explorer page: views, patches, their 3D points and the compressed features of each extractor.
 
 Patches are numbered through all views of the page: view by view, row by row. Sizes below: ``n`` views, ``p`` patches.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from loco.results.explorer.compression import Codes, Fidelity
 
 Floats = NDArray[np.floating]
-RHO = 0.2  # metres: a match within this distance of the true place is correct; as LoCUS
+RHO = 0.2  # metres: a match within this distance of the true 3D point is correct, as in LoCUS
 MIN_BASELINE = 0.1  # metres: views from nearer positions differ by a homography, so they are not scored
 
 
@@ -23,11 +23,11 @@ class PageView:
     """A view of the page.
 
     Attributes:
-        index: of its image in the files of the scene, or among the photographs.
-        name: of its image.
+        index: index of its image in the files of the scene, or among the photographs.
+        name: name of its image.
         rgb: (h, w, 3) uint8.
-        grid: (rows, columns) of its patches.
-        area: (left, top, right, bottom), pixels, that the patches cover together.
+        grid: numbers of (rows, columns) of its patches.
+        area: (left, top, right, bottom), pixels, of the area that the patches cover together.
     """
 
     index: int
@@ -37,7 +37,7 @@ class PageView:
     area: tuple[float, float, float, float]
 
     def centre(self, patch: int) -> tuple[float, float]:
-        """Return the centre (u, v), pixels, of a patch, counted in the view."""
+        """Return the centre (u, v), pixels, of the patch with this number within the view."""
         left, top, right, bottom = self.area
         row, column = divmod(patch, self.grid[1])
         return left + (column + 0.5) * (right - left) / self.grid[1], top + (row + 0.5) * (bottom - top) / self.grid[0]
@@ -45,15 +45,15 @@ class PageView:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the patches are, and which views see them.
+    """The 3D points of the patches, and the views that see them.
 
     Attributes:
-        points: (p, 3), world frame, metres; 0 where not valid.
+        points: (p, 3), world frame, in ``unit``; 0 for patches without a 3D point.
         valid: (p,), whether a patch has a 3D point.
         visible: (p, n), whether a view sees the 3D point of a patch.
         intrinsics: (n, 3, 3), pixels of the views.
         poses: (n, 4, 4), camera-to-world.
-        unit: name of the unit of the world frame: ``m``, or ``units`` for a sparse model of unknown scale.
+        unit: unit of the world frame: ``m``, or ``units`` for a sparse model of unknown scale.
     """
 
     points: NDArray[np.float32]
@@ -66,15 +66,16 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Patches by which a user steps through the page, with their scores on the page.
+    """Patches through which a user can step on the page, with their scores among the views of the page.
 
     Attributes:
         patch: (l,), numbers of patches, none twice.
-        precision: (e, l), average precision by each of e extractors: of the patches of other views within ``RHO`` of
-            the landmark, in the ranking of all patches of other views by similarity.
-        found: (e, l), number of the views that see the landmark whose most similar patch lies within ``RHO`` of it.
-        seen: (l,), number of views that see it; views from the position of its own view are not counted.
-        start: number of the landmark at which the page opens.
+        precision: (e, l), average precision of each of e extractors: all patches of other views are ranked by their
+            similarity to the landmark, and those within ``RHO`` of it are the positives.
+        found: (e, l), number of the views that see the landmark and whose most similar patch is within ``RHO`` of it.
+        seen: (l,), number of views that see the landmark. Here and above, views from the same position as that of the
+            landmark (:data:`MIN_BASELINE`) are not counted.
+        start: index of the landmark at which the page opens.
     """
 
     patch: NDArray[np.int64]
@@ -86,7 +87,7 @@ class Landmarks:
 
 @dataclass(frozen=True)
 class PageExtractor:
-    """The features of the page's patches by one extractor, and their colours (p, 3) uint8 by PCA."""
+    """The features that one extractor computes for the patches of the page, and their colours by PCA, (p, 3) uint8."""
 
     name: str
     title: str
@@ -101,13 +102,13 @@ class Content:
 
     Attributes:
         title: name of the scene, or of the set of photographs.
-        views: at least one.
-        extractors: at least one.
+        views: at least one view.
+        extractors: at least one extractor.
         geometry: None for photographs without poses.
-        landmarks: None without geometry, or if no place is seen from enough positions.
-        available: number of images that the views were chosen from.
+        landmarks: None without geometry, or if no patch is seen from enough positions.
+        available: number of images from which the views were selected.
         coverage: fraction of the scene's surface that the views show; None without geometry.
-        origins: what the page was made from -> content id; no paths.
+        origins: name of each input -> its content id; the names are not paths.
     """
 
     title: str
@@ -126,7 +127,7 @@ class Content:
 
     @property
     def start(self) -> tuple[int, int]:
-        """The view at which the page opens, and the patch, counted in the view."""
+        """The view at which the page opens, and the number of the selected patch within this view."""
         if self.landmarks is None:
             rows, columns = self.views[0].grid
             return 0, rows // 2 * columns + columns // 2

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 
-CELLS = 48  # per longest side of the scene: cubes in which surface is counted
-TIMES = 3  # positions per cube that count: a place is compared between viewpoints, so one is not enough
+CELLS = 48  # number of cubes along the longest side of the scene; a cube with points counts as one unit of surface
+TIMES = 3  # maximum number of positions that count per cube; more than one, because viewpoints are compared
 
 
 class ChosenViews(NamedTuple):
-    """Indices of images, ascending, and the fraction of the occupied cubes that they show."""
+    """Indices of images, in ascending order, and the fraction of the occupied cubes that these images show."""
 
     images: list[int]
     coverage: float
@@ -32,13 +32,13 @@ def choose_by_coverage(
 
     Args:
         points: (n, h, w, 3), world frame.
-        valid: (n, h, w), the patches that have a 3D point.
-        centres: (n, 3), positions of the cameras.
-        count: number of images.
-        min_baseline: distance below which positions count as one.
+        valid: (n, h, w), whether a patch has a 3D point.
+        centres: (n, 3), positions of the cameras, world frame.
+        count: maximum number of images.
+        min_baseline: distance below which positions count as one, in the unit of ``points``.
 
     Returns:
-        The images; all, if there are no more than ``count``.
+        The images; all of them if there are at most ``count``.
     """
     shows, position = _occupied(points, valid), _positions(centres, min_baseline)
     shown_from = np.zeros((position.max() + 1, shows.shape[1]), bool)
@@ -55,7 +55,7 @@ def choose_by_coverage(
 
 
 def _occupied(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which images show which cubes, (n, cubes that any image shows)."""
+    """Return whether each image shows each cube, (n, number of cubes that any image shows)."""
     image = np.nonzero(valid)[0]
     surface = points[valid].astype(np.float64)
     if not len(surface):

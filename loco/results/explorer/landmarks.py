@@ -12,9 +12,9 @@ from loco.evaluation.landmark_retrieval import average_precision
 from loco.results.explorer.compression import Codes, similarities
 from loco.results.explorer.content import MIN_BASELINE, RHO, Geometry, Landmarks
 
-COUNT = 400  # candidates
-SEEN = 2  # least number of other views that see a landmark
-BLOCK = 50  # landmarks scored at a time
+COUNT = 400  # maximum number of landmarks
+SEEN = 2  # minimum number of other views that see a landmark
+BLOCK = 50  # number of landmarks that are scored at a time
 
 
 def find_landmarks(
@@ -23,10 +23,10 @@ def find_landmarks(
     """Draw patches that at least :data:`SEEN` other views see, and score them by every extractor.
 
     Args:
-        geometry: of the page.
-        view: (p,), the view of each patch.
-        extractors: features of the page by each extractor.
-        seed: of the draw.
+        geometry: geometry of the page.
+        view: (p,), index of the view of each patch.
+        extractors: compressed features of the page for each extractor.
+        seed: seed for drawing the landmarks.
 
     Returns:
         At most :data:`COUNT` landmarks; None if no patch is seen by enough views.
@@ -41,7 +41,7 @@ def find_landmarks(
     scores = [_scores(geometry, view, apart, seen_by, features, drawn) for features in extractors]
     precision, found = (np.array(part) for part in zip(*scores))
     seen = seen_by[drawn].sum(axis=1)
-    scored = np.isfinite(precision[0])  # not so if no patch centre of another view is near
+    scored = np.isfinite(precision[0])  # NaN if no patch of another view is within RHO
     if not scored.any():
         return None
     precision, found = precision[:, scored], found[:, scored]
@@ -56,7 +56,7 @@ def _scores(
     features: Codes,
     drawn: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return average precision (NaN without a positive) and number of views with a correct match, of each landmark."""
+    """Return the average precision (NaN without positives) and the number of correct matches of each landmark."""
     precision, found = np.full(len(drawn), np.nan), np.zeros(len(drawn), np.int64)
     for start in range(0, len(drawn), BLOCK):
         block = drawn[start : start + BLOCK]
@@ -73,10 +73,10 @@ def _scores(
 
 
 def _start(precision: NDArray[np.float64], found: NDArray[np.int64]) -> int:
-    """Return the landmark that the first extractor finds in the most views in which the second misses it.
+    """Return the landmark for which the first extractor has the most correct matches more than the second.
 
-    Among equals, the one with the larger difference in average precision; of a single extractor, the one that it finds
-    in the most views, and then the hardest of these.
+    Ties are broken by the larger difference in average precision. With a single extractor, it is the landmark with the
+    most correct matches; ties are broken by the lower average precision.
     """
     if len(found) > 1:
         return int(np.lexsort((precision[0] - precision[1], found[0] - found[1]))[-1])

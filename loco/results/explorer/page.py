@@ -11,7 +11,7 @@ from loco.storage import write_text
 
 
 def write_page(content: Content, out: Path) -> int:
-    """Write the page and return its size, bytes."""
+    """Write the page to ``out``, and return its size in bytes."""
     html = fill_template(content.title, *pack(content))
     write_text(out, html)
     return len(html.encode())

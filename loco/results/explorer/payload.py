@@ -20,13 +20,13 @@ from loco import __version__
 from loco.results.explorer.content import MIN_BASELINE, RHO, Content, Geometry, Landmarks, PageExtractor, PageView
 
 COLOUR_MAPS = ("viridis", "cividis", "magma", "gray")  # even steps of lightness: safe for colour-blind readers
-LARGEST_SIDE = 480  # pixels of the images in the page
-QUALITY = 85  # of their JPEG
-ALIGNMENT = 8  # bytes, of every array
+LARGEST_SIDE = 480  # maximum length of the sides of the images in the page, pixels
+QUALITY = 85  # JPEG quality of these images
+ALIGNMENT = 8  # bytes; the offset of every array is a multiple
 
 
 class Payload(NamedTuple):
-    """``header``, JSON-able, and the arrays that it describes, deflated, in base64."""
+    """The JSON-able ``header``, and as ``text`` the arrays that it describes, deflated and in base64."""
 
     header: dict[str, Any]
     text: str

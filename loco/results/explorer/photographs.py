@@ -1,4 +1,4 @@
-"""Collect the content of a page from photographs without poses: similarities alone, no places."""
+"""Collect the content of a page from photographs without poses: similarities only, without 3D points."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def photographs_content(
 ) -> Content:
     """Return the content of a page of photographs.
 
-    The patches are those of the model with the smallest stride, or every second, third, ... row and column of them
-    where there would be more than :data:`loco.results.explorer.scene.PATCHES` per photograph.
+    The patches are squares whose side is the smallest stride of the models or, if there would be more than about
+    :data:`loco.results.explorer.scene.PATCHES` patches per photograph, a multiple of it. The features of each model are
+    sampled at the centres of the patches.
 
     Args:
-        title: of the page.
-        photographs: name -> (h, w, 3) uint8; their sizes may differ.
+        title: title of the page.
+        photographs: name -> (h, w, 3) uint8, RGB; their sizes may differ.
         models: title -> extractor.
-        available: number of photographs that these were chosen from.
+        available: number of photographs from which these were selected.
 
     Raises:
         DataError: a model returns features that are not finite.
@@ -45,7 +46,7 @@ def photographs_content(
 
 
 def _view(index: int, name: str, rgb: NDArray[np.uint8], stride: int) -> PageView:
-    """Return a view with a grid of square patches that covers the photograph."""
+    """Return a view whose grid of square patches covers the photograph."""
     height, width = rgb.shape[:2]
     side = stride * max(1, ceil(sqrt(height * width / PATCHES) / stride))
     grid = ceil(height / side), ceil(width / side)

@@ -15,7 +15,7 @@ from loco.results.explorer.content import PageView
 from loco.storage import Correspondences, Features, write_mesh
 
 Floats = NDArray[np.floating]
-VOXEL = 0.02  # metres; points within a cube of this side are fused
+VOXEL = 0.02  # metres; points within a cube with this side are fused
 VERTEX = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3), ("quality", "<f4")])
 PROPERTIES = """\
 property float x
@@ -33,18 +33,19 @@ def write_similarity_points(
 ) -> int:
     """Write the fused points of all images of a scene, coloured by their similarity to a patch.
 
-    Similarities are those of the uncompressed features. ``quality`` is the property of a vertex that MeshLab shows as a
-    scalar; here it is the similarity. Coordinates are local ones of the scene; a comment of the file states the origin.
+    Similarities are computed from the uncompressed features, and written as the vertex property ``quality``, which
+    MeshLab shows as a scalar. Coordinates are local coordinates of the scene, in metres; a comment in the file states
+    their origin.
 
     Args:
         correspondences, features: files of the scene.
-        view: a view of its page.
-        patch: a patch of the view.
-        title: of the extractor, for a comment of the file.
+        view: a view of the page of the scene.
+        patch: number of the patch within the view.
+        title: title of the extractor, for a comment in the file.
         out: PLY file to write.
 
     Returns:
-        The number of points.
+        The number of points in the file.
     """
     points, similarity = _fused(*_similarities(correspondences, features, view, patch))
     low, high = np.quantile(similarity, [0.02, 0.999])

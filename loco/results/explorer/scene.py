@@ -21,7 +21,7 @@ from loco.results.pictures.features import joint_pca
 from loco.results.pictures.visibility import Points, Visibility
 from loco.storage import Correspondences, Features, Frames
 
-PATCHES = 1400  # most per view; of a finer grid every second, third, ... row and column is shown
+PATCHES = 1400  # maximum number per view; of a finer grid, every second, third, ... row and column is shown
 
 
 def scene_content(
@@ -37,7 +37,7 @@ def scene_content(
         frames, correspondences: files of the scene.
         features: experiment -> its features of the scene.
         titles: experiment -> its title.
-        count: number of views, chosen by :func:`loco.results.explorer.coverage.choose_by_coverage`.
+        count: maximum number of views, selected by :func:`loco.results.explorer.coverage.choose_by_coverage`.
 
     Raises:
         DataError: the files describe different frames or are damaged, or no patch has a 3D point.
@@ -70,13 +70,13 @@ def page_extractor(name: str, title: str, features: NDArray[np.floating], view: 
 
 
 class _ShownGrid:
-    """The patches of each image that a page shows: all, or every k-th row and column of a finer grid.
+    """The patches of each image that a page shows: all patches, or every k-th row and column of a finer grid.
 
     Attributes:
         rows, columns: indices of the shown rows and columns.
-        size: their numbers.
-        centres: (rows * columns, 2), pixels.
-        area: (left, top, right, bottom), pixels: each shown patch in the middle of its cell of this area.
+        size: the numbers of shown rows and columns.
+        centres: (rows * columns, 2), centres of the shown patches, pixels.
+        area: (left, top, right, bottom), pixels: the area whose equal cells have the shown patches at their centres.
     """
 
     def __init__(self, correspondences: Correspondences) -> None:
@@ -100,7 +100,12 @@ class _ShownGrid:
 def _all_points(correspondences: Correspondences) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     valid = correspondences["valid"][:]
     if not valid.any():
-        raise DataError("no patch of the scene has a 3D point", file=correspondences.path, scene=correspondences.scene)
+        raise DataError(
+            "no patch of the scene has a 3D point",
+            file=correspondences.path,
+            scene=correspondences.scene,
+            remedy="select another scene",
+        )
     return correspondences["points"][:], valid
 
 
@@ -125,7 +130,7 @@ def _geometry(frames: Frames, correspondences: Correspondences, grid: _ShownGrid
 
 
 def _sampled(features: Features, images: Sequence[int], centres: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the features (p, c) at the centres (m, 2) of the patches of each image, whatever their own grid."""
+    """Return the features (p, c) at the patch centres (m, 2) of each image, sampled from a grid of any size."""
     uv = torch.from_numpy(centres)
     maps = (torch.from_numpy(features.map(i)) for i in images)
     return np.concatenate([sample_features(one, uv, features.extent).numpy() for one in maps])

@@ -1,4 +1,4 @@
-"""The template of the explorer page: an HTML file with places for its other files and the data of a scene."""
+"""The template of the explorer page: an HTML file with placeholders for scripts, style and the data of a scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from loco.fingerprints import file_fingerprint, settings_fingerprint
 
 ASSETS = Path(__file__).parent / "assets"
-# Parts of one script, from arithmetic to the page.
+# Parts of one script, in order; later parts use earlier ones.
 NAMES = ("decode", "similarity", "layout", "drawing", "cloud", "explorer", "column", "about", "page")
 SCRIPTS = tuple(f"{name}.js" for name in NAMES)
 
@@ -19,11 +19,11 @@ def fill_template(title: str, header: dict[str, Any], payload: str) -> str:
     """Return the HTML of a page.
 
     Args:
-        title: of the scene, shown by the browser until the page is loaded.
+        title: title of the scene, which the browser shows until the page is loaded.
         header: description of the data, JSON-able.
         payload: the data, in base64.
     """
-    # In the order of their places, so that no part is searched for the place of another.
+    # In the order of the placeholders, so that inserted text is not searched for placeholders.
     parts = {
         "title": escape(title),
         "style": _read("style.css"),
@@ -36,13 +36,13 @@ def fill_template(title: str, header: dict[str, Any], payload: str) -> str:
     for name, part in parts.items():
         before, place, after = pieces.pop().partition("{{" + name + "}}")
         if not place:
-            raise ValueError(f"page.html has no {{{{{name}}}}} after the places before it")
+            raise ValueError(f"page.html has no placeholder {{{{{name}}}}} after those of the preceding parts")
         pieces += [before, part, after]
     return "".join(pieces)
 
 
 def template_fingerprint() -> str:
-    """Return the digest of the files of the template, which decide about a page as its code does."""
+    """Return the digest of the template files, which determine a page in addition to the code."""
     return settings_fingerprint({path.name: file_fingerprint(path) for path in sorted(ASSETS.iterdir())})
 
 
@@ -51,5 +51,5 @@ def _read(name: str) -> str:
 
 
 def _script_json(content: object) -> str:
-    """Return JSON for a script element, which it cannot end because it contains no ``<``."""
+    """Return JSON in which ``<`` is escaped, so that it cannot end the script element that contains it."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

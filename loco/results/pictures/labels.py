@@ -22,9 +22,10 @@ THINGS = tuple(name for name in MPCAT40 if name not in STUFF)
 
 
 def choose_frames(labels: Labels, n: int) -> list[int]:
-    """Select at most ``n`` frames that together show many objects: greedily, the frame with most objects not yet shown.
+    """Select at most ``n`` frames that together show many objects.
 
-    When no frame adds any, all objects count as not shown again. The frames are returned in their order.
+    Frames are selected greedily: the next one shows the most objects that are not yet shown. If no frame shows any, all
+    objects are counted as not shown again. The indices are returned in ascending order.
     """
     instances = labels["instance"]
     shows = [_shown(instances[k]) for k in range(len(instances))]

@@ -51,11 +51,11 @@ def find_matches(
 ) -> Matches:
     """Find distinctive mutual nearest neighbours among the patches of two images, distributed over the first.
 
-    A is divided into about ``count`` squares, and the best match of each is selected by the ratio test as in
+    A is divided into about ``count`` squares, and in each the match with the highest ratio score is selected, as in
     :mod:`loco.evaluation.pixel_correspondence`, but over patches. The position in A is the centre of the patch. The
     position in B is the pixel with the most similar feature, found by the search of the benchmark, if it is more
-    similar than the matched patch and lies in or next to it; otherwise the centre of that patch. Patches whose centre
-    lies outside the image are left out.
+    similar than the matched patch and lies in or next to it; otherwise it is the centre of the matched patch. Patches
+    whose centres lie outside the image are left out.
 
     Args:
         map_a: L2-normalised features (c, h, w) of A; cell (r, q) is centred at pixel ((q + 0.5) stride, (r + 0.5)
@@ -129,6 +129,7 @@ def _inner_cells(feature_map: Tensor, size: tuple[int, int], stride: int) -> tup
             "an image is too small for matching",
             expected=f"at least two patches of {stride} x {stride} pixels",
             found=f"{size[0]} x {size[1]} pixels",
+            remedy="use larger images, or raise --max-size",
         )
     return _cells(feature_map)[torch.from_numpy(inside)], centres[inside]
 

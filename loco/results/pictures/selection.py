@@ -16,8 +16,8 @@ from loco.storage import Correspondences, Frames
 
 Floats = NDArray[np.floating]
 
-MIN_OVERLAP = 0.15  # of the direction with less overlap
-QUERY_IMAGES, QUERY_PATCHES = 16, 64  # number of candidates: bounds the time for scenes of thousands of images
+MIN_OVERLAP = 0.15  # minimum overlap of two images, in both directions
+QUERY_IMAGES, QUERY_PATCHES = 16, 64  # numbers of candidates; they bound the time for thousands of images
 MARGIN = 0.06  # fraction of the image size; keeps marks away from the border
 
 
@@ -56,16 +56,17 @@ def choose_views(
 ) -> tuple[list[View], Query]:
     """Select a query patch and ``n`` views of it from directions that differ as much as possible.
 
-    Tries :data:`QUERY_IMAGES` query images and :data:`QUERY_PATCHES` textured patches in each; other views overlap the
-    query image by :data:`MIN_OVERLAP` at least. The patch with the most views is selected, then with the largest angles
-    between their viewing directions. If fewer than ``n`` views see it, those with the largest overlap with the query
-    image are added.
+    Candidates are :data:`QUERY_PATCHES` textured patches in each of :data:`QUERY_IMAGES` query images; other views
+    overlap the query image by at least :data:`MIN_OVERLAP`. The patch with the most views is selected; among these, the
+    one with the largest angles between their viewing directions. If fewer than ``n`` views see it, the views with the
+    largest overlap with the query image are added.
 
     Returns:
-        At most ``n`` views, the query's first, and the query. Depends on the files, ``n`` and ``seed`` only.
+        At most ``n`` views, the one with the query first, and the query. They depend only on the files, ``n`` and
+        ``seed``.
 
     Raises:
-        DataError: no two images of the scene overlap enough.
+        DataError: no textured patch is visible in two images of the scene that overlap enough.
     """
     correspondences.require_frames(frames)
     overlap = correspondences["overlap"][:]
@@ -82,10 +83,10 @@ def choose_views(
                 best = score, point, chosen
     if best is None:
         raise DataError(
-            "no two images of the scene overlap enough for a figure",
+            "no patch of the scene is visible in two images that overlap enough for a figure",
             file=correspondences.path,
             scene=correspondences.scene,
-            expected=f"an overlap of {MIN_OVERLAP} in both directions",
+            expected=f"two images with an overlap of at least {MIN_OVERLAP} in both directions",
             found=f"a largest overlap of {mutual.max(initial=0):.2f}",
             remedy="set another scene under `figures` in the configuration",
         )
@@ -119,7 +120,11 @@ def _options(
     n: int,
     rng: np.random.Generator,
 ) -> list[tuple[tuple[int, float], Points, list[int]]]:
-    """Return per candidate patch: (number of views that see it, spread of their directions), its point, the views."""
+    """Return the score, the 3D point and the selected views of each candidate patch of ``image``.
+
+    At most ``n`` of the views that see a patch are selected. The score is (number of selected views, sum of the angles
+    between their viewing directions in degrees); see :func:`_spread`.
+    """
     valid = correspondences["valid"][image]
     texture = _texture(visibility.frames["rgb"][image], valid.shape, correspondences.extent)
     points = visibility.points(image)[np.flatnonzero(valid & (texture >= np.median(texture)))]
@@ -138,7 +143,13 @@ def _options(
 
 
 def _spread(directions: Floats, n: int) -> tuple[list[int], float]:
-    """Select directions greedily, each farthest from the others, from the first on; return the sum of gaps, degrees."""
+    """Select at most ``n`` directions greedily, starting with the first.
+
+    Each next direction has the largest angle to the nearest selected one.
+
+    Returns:
+        The indices of the directions, and the sum of these angles in degrees.
+    """
     angles = np.degrees(np.arccos(np.clip(directions @ directions.T, -1, 1))).round(1)
     chosen, total = [0], 0.0
     for _ in range(min(n, len(directions)) - 1):

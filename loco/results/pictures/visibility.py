@@ -1,4 +1,4 @@
-"""Which images of a scene see a 3D point, by depth or by the observations of a sparse model."""
+"""Determine which images of a scene see a 3D point, from depth or from the observations of a sparse model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Points:
-    """World points ``xyz`` (m, 3), metres, and ``track`` (m,), their numbers in a sparse model; None with depth."""
+    """World points ``xyz`` (m, 3), metres, and ``track`` (m,), their indices in a sparse model (else None)."""
 
     xyz: Floats
     track: NDArray[np.integer] | None = None

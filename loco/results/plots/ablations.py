@@ -17,15 +17,15 @@ from loco.results.tables.summary import summarise
 def ablation_plot(metrics: Iterable[Metrics], titles: Mapping[str, str], title: str, stem: str | Path) -> None:
     """Plot the scores of the variants of an experiment, with one panel per benchmark and one line per condition.
 
-    A point is the value over all seeds with its 95 % confidence interval, a cross the score of one seed (none for a
-    deterministic extractor). Of several metrics (recall at several thresholds), the middle one is plotted, of fractions
-    if there are any.
+    A point is the value over all seeds with its 95 % confidence interval; a cross is the score of one seed
+    (deterministic extractors have none). If a benchmark has several metrics, such as recall at several thresholds, the
+    middle one is plotted: of the fractions if there are any, otherwise of the errors.
 
     Args:
         metrics: metric files of all variants.
         titles: experiment -> name of the variant, in the order of the axis; if all names are numbers, the axis is
             numeric.
-        title: the quantity that varies.
+        title: name of the quantity that varies, for the axis.
         stem: path of the figure without suffix.
     """
     benchmarks: dict[str, list[Metrics]] = {}

@@ -40,7 +40,7 @@ def recall_against_angle(metrics: Iterable[Metrics], titles: Mapping[str, str], 
     """Plot the recall of pixel correspondence over the rotation between the cameras, with one panel per threshold.
 
     The image pairs are sorted by angle and divided into groups of equal size. A point is the mean recall of a group
-    over all seeds, at its median angle, with its 95 % confidence band for the population of the table.
+    over all seeds, at its median angle. The bands are 95 % confidence intervals, for the population of the table.
 
     Args:
         metrics: metric files of ``pixel_correspondence``, of one split.
@@ -77,9 +77,9 @@ def _binned(angle: NDArray, recall: NDArray, pairs: Sequence[Item]) -> tuple[NDA
     """Return median angle, mean recall and bounds of its 95 % confidence interval, in groups of equal size by angle.
 
     Args:
-        angle: (m,), of the pairs.
-        recall: (s, m), of s seeds.
-        pairs: items of the pairs.
+        angle: (m,), rotation between the cameras of each image pair, degrees.
+        recall: (s, m), recall of each pair for s seeds.
+        pairs: the items of the m pairs.
     """
     if not len(angle):
         return (np.empty(0),) * 4
@@ -192,10 +192,10 @@ def error_curves(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: st
     """Plot the cumulative distribution of errors over image pairs.
 
     For relative poses, there is one row of panels per method: rotation on the left, translation (or its direction, for
-    a method without scale) on the right. For pixel correspondences, there is one panel: the median error of the matches
-    of a pair, without pairs that have no matches. A pair without an estimate, or with half or more of its matches of
-    points behind the camera, counts as infinitely wrong, so a curve ends at the fraction of the others. Seeds are
-    pooled.
+    a method without scale) on the right. For pixel correspondences, there is one panel, which shows the median error of
+    the matches of each pair that has matches. A pair has an infinite error if its pose could not be estimated, or if at
+    least half of its matches are of points behind the camera, so a curve ends at the fraction of the other pairs. Seeds
+    are pooled.
 
     Args:
         metrics: metric files of ``relative_pose`` or of ``pixel_correspondence``.
@@ -231,7 +231,7 @@ def _rows_of_errors(metrics: Sequence[Metrics]) -> dict[str, dict[str, Callable[
 
 
 def _median_errors(metrics: Sequence[Metrics]) -> NDArray[np.float64]:
-    """Return the median errors of pairs and seeds with matches; infinite if half the points are behind the camera."""
+    """Return the median errors of pairs and seeds with matches; infinite if at least half are behind the camera."""
     rows = [row for m in metrics for row in zip(m.items["median_error"], m.items["n_matches"])]
     return np.array([np.inf if error is None else error for error, matches in rows if matches])
 
@@ -245,7 +245,7 @@ def _kinds_of_error(metrics: Sequence[Metrics], method: str) -> list[tuple[str, 
 
 
 def _errors(metrics: Sequence[Metrics], method: str, column: str) -> NDArray[np.float64]:
-    """Return the errors of all pairs and seeds; infinite without an estimate."""
+    """Return the errors of a method for all pairs and seeds; infinite without an estimate."""
     return np.array(
         [
             np.inf if error is None else error
@@ -268,8 +268,8 @@ def _cumulative(errors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 def per_scene_spread(metrics: Iterable[Metrics], titles: Mapping[str, str], stem: str | Path) -> None:
     """Plot the benchmark's first metric for each scene: one dot per scene, one row per experiment.
 
-    The condition is "all", or else the first. The vertical line is the mean over the scenes. Seeds are averaged per
-    scene first; a scene without a value for any of them is left out.
+    The condition is "all" if the benchmark has it, otherwise the first one. The vertical line is the mean over the
+    scenes. Seeds are averaged per scene first; a scene that lacks the value of any seed is left out.
 
     Args:
         metrics: metric files of one benchmark, whose items name their ``scene``.

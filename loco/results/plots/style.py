@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from loco.storage import atomic_path
 
-PANELS = 3  # maximum per row
+PANELS = 3  # maximum number per row
 WIDTH = 6.9  # inches: two columns of a paper
 # The colour-blind-safe palette of Okabe and Ito, without yellow, which has too little contrast on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -1,4 +1,4 @@
-"""Plots of trainings: loss and validation score over the training steps."""
+"""Plots of training runs: loss and validation score over the training steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from loco.results.plots.style import WIDTH, colour_and_marker, legend, new_figur
 
 
 def training_curve(logs: Mapping[str, Sequence[str | Path]], titles: Mapping[str, str], stem: str | Path) -> None:
-    """Plot the loss of each phase of the training, and the validation mAP, over the step; lines mark new phases.
+    """Plot the loss of each training phase, and the validation mAP, over the steps; lines mark new phases.
 
-    Losses of different phases may not be comparable, so each phase has a separate panel. Without any validation, there
-    is no panel for its mAP.
+    Losses of different phases may not be comparable, so each phase has a separate panel. The panel of the mAP is left
+    out if no run was validated.
 
     Args:
         logs: experiment -> the log.csv of each of its seeds (columns ``step``, ``phase``, ``loss`` and ``val_map``,

@@ -57,7 +57,7 @@ def require_passed(manifests: Manifests) -> None:
         raise DataError(
             "\n".join(lines) + "\n",
             remedy="repair these files or remove the scenes from the split; "
-            "`--keep-going` runs the jobs that do not require them",
+            "`--keep-going` runs the jobs that do not depend on these scenes",
         )
 
 

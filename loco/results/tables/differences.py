@@ -84,10 +84,13 @@ def _runs_to_compare(
 def _run(runs: Mapping[Key, Metrics], key: Key) -> Metrics:
     found = runs.get(key) or runs.get((*key[:3], None))
     if found is None:
-        raise DataError(f"there is no metric file of {key_text(key)} to compare with")
+        raise DataError(
+            f"there is no metric file of {key_text(key)} to compare with",
+            remedy="evaluate both experiments with the same seeds",
+        )
     return found
 
 
 def _significant(lines: pd.DataFrame) -> set[int]:
-    """Return the index of the differences that are significant, corrected for all comparisons of the table."""
+    """Return the index of the differences that are significant after correction for all comparisons of the table."""
     return set(lines.index[lines["p_holm"] < SIGNIFICANCE_LEVEL])

@@ -19,7 +19,8 @@ def write_label_tables(paths: Sequence[Path], scenes: Path, categories: Path) ->
     """Write ``scenes``.csv, .md and .html, and ``categories``.csv, .md and .html.
 
     Objects without triangles are not counted. ``stuff_classes`` is the number of stuff classes in the scene (without
-    void and unlabeled); percentages are relative to all pixels.
+    void and unlabeled). ``void_percent`` is relative to the pixels of the scene, ``pixels_percent`` to those of all
+    scenes.
 
     Args:
         paths: files of :class:`loco.storage.Labels`.

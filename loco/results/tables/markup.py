@@ -31,7 +31,7 @@ class TableKind:
         suffix: suffix of its label.
         reading: part of the caption that explains the numbers, with ``{scale}``, ``{spread}``, ``{interval}`` and
             ``{comparisons}``.
-        scales: captions for fractions and for errors.
+        scales: texts of ``{scale}`` for fractions and for errors.
         sign: ``+`` to print the sign of positive numbers.
         bold: returns the index of the lines of a metric that are in bold.
     """
@@ -44,6 +44,7 @@ class TableKind:
 
 
 def write(table: pd.DataFrame, kind: TableKind, stem: str | Path) -> None:
+    """Write ``stem``.csv, ``stem``.md, ``stem``.tex and ``stem``.html, each atomically."""
     caption = _caption(table, kind)
     write_text(f"{stem}.csv", table.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     write_text(f"{stem}.md", _markdown(table, kind, caption))
@@ -88,7 +89,7 @@ def _where(table: pd.DataFrame, population: str) -> str:
 
 
 def _spread(table: pd.DataFrame) -> str:
-    """Return the statement of a caption about seeds. Lines of published numbers have none."""
+    """Return the statement of a caption about seeds. Rows of published numbers have no seeds and are ignored."""
     measured = table.dropna(subset="seeds")
     deterministic = measured["deterministic"].astype(bool)
     if deterministic.all():
@@ -113,7 +114,7 @@ class Markup:
         return text.translate(self.special)
 
     def score(self, line: pd.Series, sign: str, bold: bool) -> str:
-        """Return a value with its spread and interval; if only one bound is missing, it is infinite."""
+        """Return a value with its standard deviation and interval; if only one bound is missing, it is infinite."""
         if pd.isna(line["value"]):
             return self.escape(DASH)
         value, low, high = (format_value(line[name], line["unit"], sign) for name in ("value", "low", "high"))
@@ -246,7 +247,7 @@ def _cells(
 
 
 def _format_count(lines: pd.DataFrame, condition: str, column: str) -> str:
-    """Return the range of a count over the lines of a condition; deterministic extractors have no seeds."""
+    """Return the range of a count over the rows of a condition; ``seeds`` excludes deterministic extractors."""
     row = lines[lines["condition"] == condition]
     row = row[~row["deterministic"].astype(bool)] if column == "seeds" else row
     return _format_range(row[column]) if len(row) else DASH
@@ -257,7 +258,7 @@ def _published(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(block: pd.DataFrame, markup: Markup) -> list[str]:
-    """Return the notes below a split's block, about published numbers if it shows any."""
+    """Return the notes below the block of a split: the sources of the published numbers that it shows, if any."""
     shown = _published(block)
     return [f"{markup.italic.format('published')}: {markup.escape(footnote(shown))}"] if len(shown) else []
 

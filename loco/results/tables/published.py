@@ -42,14 +42,14 @@ class Number:
 
     Attributes:
         method: evaluated method, with the layer if the source has several.
-        dataset: dataset, by one of the names that :class:`Published` lists for a split.
+        dataset: name of the dataset, one of those that :class:`Published` lists for a split.
         metric: metric, as named in the rows of the benchmark.
-        condition: condition, as named in the rows of the benchmark; blank if it is none of them.
-        value: as printed: a fraction in percent, an error in its unit.
-        source: the publication, and the publication that quotes it if it was not read in the original.
-        protocol: how it was measured.
-        settings: settings of the benchmark that a comparable measurement must have (:func:`comparable`). In
-            the file ``step=4; matches=1000; candidates=observed``; blank for none.
+        condition: condition, as named in the rows of the benchmark; blank if the benchmark has no such condition.
+        value: value as printed: a fraction in percent, an error in its unit.
+        source: the publication; if it was not read in the original, also the publication that quotes the number.
+        protocol: how the number was measured.
+        settings: settings of the benchmark that a comparable measurement must have (:func:`comparable`), written as
+            ``step=4; matches=1000; candidates=observed`` in the file; blank for none.
         caveat: why the number is only roughly comparable with a measurement here; blank for none.
     """
 
@@ -116,13 +116,23 @@ def read_published(path: str | Path) -> list[Number]:
 def _number(line: Mapping[str, str], where: str, path: str | Path) -> Number:
     complete = all(isinstance(text, str) for text in line.values())  # not None (missing) or a list (too many)
     if not complete or not all(text.strip() for name, text in line.items() if name not in _OPTIONAL):
-        raise DataError(f"{where} is incomplete or has too many fields", file=path, found=dict(line))
+        raise DataError(
+            f"{where} is incomplete or has too many fields",
+            file=path,
+            expected=f"a value in each column; only {', '.join(_OPTIONAL)} may be blank",
+            found=dict(line),
+        )
     try:
         value = float(line["value"])
     except ValueError:
         value = float("nan")
     if not isfinite(value):
-        raise DataError(f"the value in {where} is not a finite number", file=path, found=line["value"])
+        raise DataError(
+            f"the value in {where} is not a finite number",
+            file=path,
+            expected="a number without unit, in percent for fractions",
+            found=line["value"],
+        )
     fields: dict[str, Any] = {**line, "value": value, "settings": _settings(line["settings"], where, path)}
     return Number(**fields)
 
@@ -209,5 +219,5 @@ def footnote(shown: pd.DataFrame) -> str:
 
 
 def methods_of(paths: Iterable[str | Path]) -> set[str]:
-    """Return all methods in these files, which experiments can reference as ``published``."""
+    """Return the names of all methods in these files, to which ``published`` of an experiment can refer."""
     return {number.method for path in paths for number in read_published(path)}
