@@ -1,5 +1,5 @@
 # LoCo: location-consistent image features, from raw scans to tables of results.
-# A contents page: the steps are in rules/, in the order of the data, and their work is done by the library loco/.
+# The steps are defined in rules/, included in the order of the data flow, and implemented in the library loco/.
 from snakemake.utils import min_version
 
 min_version("9.19")

@@ -61,8 +61,8 @@ def requested(method):
 
 
 def in_place(files):
-    """Mark what users provide as local. Storage providers hold what the workflow makes: raw data, weights and tables of
-    labels stay where they are."""
+    """Mark the files that users provide (raw data, weights, tables of labels) as local. Only files that the workflow makes
+    are on the storage provider."""
     if isinstance(files, dict):
         return {
             role: in_place(named) if role in ("weights", "init", "images") else named for role, named in files.items()
@@ -75,8 +75,8 @@ def in_place(files):
 def gpus_are_granted():
     """Return whether the scheduler of a cluster grants GPUs to jobs; None if jobs run on this machine.
 
-    A job of SLURM runs Snakemake again for its steps, which request of the job what it was granted. On a site without
-    GPUs the limit is 0: `resources: gpu: 0` in the profile.
+    A SLURM job runs Snakemake again for its steps, which then request the GPUs that the job was granted. On a cluster
+    without GPUs, set the limit to 0 by `resources: gpu: 0` in the profile.
     """
     if workflow.local_exec:
         return None

@@ -1,5 +1,5 @@
 rule pairs:
-    """Index the positive pairs of a scene within `radius` metres, for trainings that draw their batches from them."""
+    """Index the positive pairs of a scene within `radius` metres, for training runs that draw their batches from them."""
     input:
         correspondences=paths.CORRESPONDENCES,
     output:

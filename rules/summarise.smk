@@ -78,7 +78,7 @@ for benchmark in plan.run["benchmarks"] if plan.run.get("comparisons") else []:
 
 
 rule training_curve:
-    """Plot loss and validation score over the step, for all trainings on a split."""
+    """Plot loss and validation score over the step, for all training runs on a split."""
     input:
         unpack(of(summary.training_curve_inputs)),
     output:
