@@ -35,13 +35,17 @@ def adapted_backbone(
         head: for :func:`loco.models.heads.build_head`; None for the backbone's features.
 
     Raises:
-        ConfigError: the backbone has fewer blocks, no trainable parameters, or no class token for the head.
+        ConfigError: the backbone has fewer blocks than ``train`` requires, has no trainable parameters, or has no class
+            token although the head requires one; or options are invalid.
     """
     encoder = build_backbone(backbone)
     set_trained(encoder, train)
     top = build_head(head, encoder.dim, encoder.stride) if head else None
     if top and top.needs_token and not encoder.token_dim:
-        raise ConfigError(f"a backbone of type {backbone['name']!r} has no class token; set `class_token: false`")
+        raise ConfigError(
+            f"this backbone (type {backbone['name']!r}) has no class token, which the head requires; set `class_token: "
+            "false` in `head`"
+        )
     return Extractor(encoder, top, stride)
 
 
@@ -49,7 +53,8 @@ def set_trained(backbone: Backbone, train: Train) -> None:
     """Enable gradients for the trained part of a backbone (see :func:`adapted_backbone`), and disable all others.
 
     Raises:
-        ConfigError: the backbone has fewer blocks, or no trainable parameters.
+        ConfigError: the backbone has fewer blocks than ``train`` requires, or no trainable parameters; or ``train`` is
+            invalid.
     """
     if train != "none" and not (backbone.trainable and any(True for _ in backbone.parameters())):
         raise ConfigError(f"this backbone cannot be trained: set `train: none`, found {train!r}")
@@ -79,7 +84,7 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
         alpha: scale of the adapters.
 
     Raises:
-        ConfigError: the backbone has fewer blocks, or fewer channels than ``rank``.
+        ConfigError: the backbone has fewer blocks than ``last``, or fewer channels than ``rank``.
     """
     with named_extras():
         from peft import LoraConfig, inject_adapter_in_model  # slow to import
@@ -100,5 +105,6 @@ def add_lora(backbone: Backbone, rank: int, last: int, rslora: bool = False, alp
 def _check_blocks(backbone: Backbone, last: int) -> None:
     if not isinstance(last, int) or not 1 <= last <= len(backbone.blocks):
         raise ConfigError(
-            f"the last {last} blocks cannot be trained: this backbone has {len(backbone.blocks)} transformer blocks"
+            f"the last {last} blocks cannot be trained: this backbone has {len(backbone.blocks)} transformer blocks; "
+            f"{'set `last` to an integer from 1 to this number' if backbone.blocks else 'set `train: none` or `all`'}"
         )

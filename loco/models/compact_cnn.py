@@ -1,9 +1,9 @@
 """A compact convolutional network for training from scratch on a small machine.
 
 Fixed oriented gradients, normalised by the local contrast, replace the learnt first layers of a network, as in HOG
-(Dalal and Triggs, CVPR 2005) and SIFT. A residual pyramid of three levels (1/4 to 1/16 of the image) provides each
-patch with the context of most of the image at low cost; a top-down path propagates that context to the 1/4 level, which
-is the output.
+(Dalal and Triggs, CVPR 2005) and SIFT. A residual pyramid of three levels (1/4 to 1/16 of the resolution of the image)
+provides each patch with the context of most of the image at low cost; a top-down path propagates that context to the
+level at 1/4, which is the output.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class CompactCNN(Encoder):
         """
         Args:
             dim: channels of the features.
-            widths: channels at 1/4, 1/8, 1/16, ... of the image; multiples of 8.
+            widths: channels of the levels at 1/4, 1/8, 1/16, ... of the resolution of the image; multiples of 8.
             blocks: residual blocks at each level.
 
         Raises:
@@ -101,7 +101,8 @@ class OrientedGradients(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # On the CPU even within the meta device (for size checks), because its arithmetic takes seconds to import.
+        # On the CPU even if the meta device is the default (in size checks), because the arithmetic of the meta device
+        # takes seconds to import.
         angles = torch.arange(self.directions, device="cpu") * (2 * math.pi / self.directions)
         filters = torch.stack([_gradient(sigma, angle) for sigma in self.sigmas for angle in angles.tolist()])
         self.register_buffer("filters", filters[:, None], persistent=False)
@@ -126,7 +127,7 @@ def _gradient(sigma: float, angle: float) -> Tensor:
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut."""
+    """A residual block: the output of two 3 x 3 convolutions is added to a shortcut."""
 
     def __init__(self, before: int, after: int, stride: int = 1) -> None:
         super().__init__()

@@ -13,4 +13,6 @@ def no_network(path: str, stride: int) -> NoReturn:
     Raises:
         ConfigError: always.
     """
-    raise ConfigError(f"the features in {path} were computed by another program: there is no network to run")
+    raise ConfigError(
+        f"the features in {path} were computed by another program: there is no network to run; use another model"
+    )

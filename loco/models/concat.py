@@ -23,7 +23,7 @@ def concat(models: Sequence[Mapping[str, Any]], stride: int) -> Extractor:
         stride: their common stride, in pixels.
 
     Raises:
-        ConfigError: no models, or models with other strides.
+        ConfigError: there are no models, or one of them has another stride or is invalid.
     """
     seeds = torch.randint(2**31, (len(models),)).tolist()
     members = [build_extractor(model, seed) for model, seed in zip(models, seeds)]

@@ -3,8 +3,8 @@
 CroCo: Weinzaepfel et al. (NeurIPS 2022); CroCo v2: Weinzaepfel et al. (ICCV 2023), code and weights at
 https://github.com/naver/croco, CC BY-NC-SA 4.0. A published file contains ``croco_kwargs``, the settings of the
 network, and ``model``, its weights; those of the decoder are ignored. Positions are encoded by rotating queries and
-keys (RoPE, Su et al., 2021), rows in the first half of a head and columns in the second; the earlier form adds sines
-and cosines to the patches.
+keys (RoPE, Su et al., 2021): the first half of the channels of a head by the row, the second half by the column.
+Earlier models add sines and cosines of the position to the patch embeddings instead.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
 
     Raises:
         ConfigError: no such layer.
-        DataError: the file is missing, damaged, of another network, or contains objects other than numbers.
+        DataError: the file is missing, damaged, of another network, or contains objects whose loading could execute
+            code.
     """
     content = _read(Path(path))
     try:
@@ -58,6 +59,7 @@ def load_croco(path: str | Path, layer: int | None = None, norm: bool | None = N
             file=path,
             expected="`croco_kwargs` and `model`, as in the published files of CroCo v2",
             found=", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__,
+            remedy="use a file published at https://github.com/naver/croco",
         ) from error
     require_finite(encoder.state_dict(), path)
     return encoder
@@ -78,7 +80,7 @@ class CroCo(Backbone):
     ) -> None:
         """
         Args:
-            weights: weights by their published names; they determine all sizes.
+            weights: weights by their published names; their shapes determine all sizes.
             heads: number of attention heads.
             positions: ``cosine``, or ``RoPE`` and the base of its frequencies, such as ``RoPE100``.
             layer, norm: see :func:`load_croco`.
@@ -94,7 +96,10 @@ class CroCo(Backbone):
         layer = check_layer(layer, count, "this CroCo encoder")
         rotation = re.fullmatch(r"RoPE([1-9]\d*)", positions)
         if not (rotation or positions == _SINES) or heads < 1 or self.dim % (4 * heads):
-            raise ValueError(f"positions {positions!r}, {heads} heads on {self.dim} channels")
+            raise ValueError(
+                f"positions {positions!r} are not supported, or {self.dim} channels are not a multiple of 4 x {heads} "
+                "heads"
+            )
         self._base, self._head_dim = int(rotation[1]) if rotation else None, self.dim // heads
         if not rotation:
             cells = round(len(weights[_POSITIONS]) ** 0.5) ** 2  # the published table has a square grid
@@ -126,7 +131,7 @@ class CroCo(Backbone):
         return Encoding(to_grid(self.norm(tokens), height, width))
 
     def _resized_positions(self, height: int, width: int) -> Tensor:
-        """Return sines and cosines (height * width, dim), interpolated as in CroCo's fine-tuning code."""
+        """Return the sines and cosines of a grid (height * width, dim), interpolated as in CroCo's fine-tuning code."""
         side = round(len(self.positions) ** 0.5)
         if (height, width) == (side, side):
             return self.positions
@@ -151,8 +156,14 @@ class CroCo(Backbone):
 def rotations(height: int, width: int, dim: int, base: float, device: torch.device | None = None) -> Rotation:
     """Return the cosines and sines, (height * width, dim) each, of the rotary position angles of a head's channels.
 
-    Channel pairs of the first half are rotated by the row, those of the second by the column, times ``base ** (-4 i /
-    dim)``.
+    The angle of pair i of channels, in radians, is ``base ** (-4 i / dim)`` times the row in the first half of the
+    channels, and times the column in the second half.
+
+    Args:
+        height, width: size of the grid, in patches.
+        dim: channels of a head, a multiple of 4.
+        base: base of the frequencies.
+        device: device of the result.
     """
     frequencies = base ** (-torch.arange(dim // 4, device=device) * 4.0 / dim)
     row, column = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")

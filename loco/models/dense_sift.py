@@ -13,8 +13,9 @@ from loco.errors import ConfigError
 from loco.models.options import MAX_STRIDE, require_sizes
 from loco.models.parts import Encoder, Encoding
 
-# OpenCV rounds a keypoint to a pixel of its octave, half a pixel from the centre of a cell of even size. In the octave
-# of the upsampled image, -1 in OpenCV's encoding, that centre is a pixel.
+# OpenCV rounds the position of a keypoint to a pixel of its octave. In the octave of the image itself, the centre of a
+# cell with an even side would be moved by half a pixel; in the octave of the doubled image (-1, encoded by OpenCV as
+# 255), it is a pixel.
 _DOUBLED_OCTAVE = 255
 
 
@@ -33,7 +34,7 @@ class DenseSIFT(Encoder):
             keypoint_size: diameter of OpenCV's keypoints, pixels; the descriptor covers six times this diameter.
 
         Raises:
-            ConfigError: a size is not positive.
+            ConfigError: ``stride`` is not an integer from 1 to 1024, or ``keypoint_size`` is not a positive number.
         """
         super().__init__()
         require_sizes("dense_sift", MAX_STRIDE, stride=stride)

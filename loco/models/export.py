@@ -25,8 +25,8 @@ def export_onnx(extractor: Extractor, path: str | Path, size: tuple[int, int]) -
     """Export an extractor to an ONNX file, and compare it with PyTorch.
 
     The input of the model is ``images`` (b, 3, height, width), float32 RGB in [0, 1], for any b; its output is
-    ``features`` (b, dim, h, w), L2-normalised, as of the extractor. The metadata contain ``stride``, ``dim`` and
-    ``colours``. The weights are in the same file, so its size is limited to 2 GB, the limit of ONNX.
+    ``features`` (b, dim, h, w), float32, L2-normalised, as those of the extractor. The metadata contain ``stride``,
+    ``dim`` and ``colours``. The weights are in the same file, so its size is limited to 2 GB, the limit of ONNX.
 
     Args:
         extractor: extractor on the CPU; exported in evaluation mode.
@@ -38,10 +38,10 @@ def export_onnx(extractor: Extractor, path: str | Path, size: tuple[int, int]) -
 
     Raises:
         ConfigError: a part of the extractor is not implemented in PyTorch (but in OpenCV, for example); the features
-            differ by more than :data:`TOLERANCE`; packages that PyTorch requires for the export are missing.
+            differ in shape or by more than :data:`TOLERANCE`; packages that the export requires are not installed.
     """
     if lacking := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise ConfigError(f"{' and '.join(lacking)} is not installed: run `pip install 'loco[export]'`")
+        raise ConfigError(f"missing packages: {', '.join(lacking)}; run `pip install 'loco[export]'`")
     with evaluating(extractor), atomic_path(path) as temporary:
         _export(extractor, temporary, size)
         difference = max(_difference(extractor, temporary, images) for images in _examples(size, BATCHES))
@@ -71,7 +71,7 @@ def _export(extractor: Extractor, path: Path, size: tuple[int, int]) -> None:
         cause = str(error.__cause__ or error).strip().split("\n")[0]
         raise ConfigError(
             f"an extractor with a {type(extractor.encoder).__name__} cannot be exported to ONNX: a part of it is not "
-            f"PyTorch, or has no ONNX operator ({cause})"
+            f"PyTorch, or has no ONNX operator ({cause}); choose another model"
         ) from error
     facts = {"stride": extractor.stride, "dim": extractor.dim, "colours": "RGB in [0, 1]"}
     program.model.metadata_props.update({name: str(fact) for name, fact in facts.items()})
@@ -89,7 +89,8 @@ def _difference(extractor: Extractor, path: Path, images: Tensor) -> float:
         expected = extractor(images).numpy()
     if features.shape != expected.shape:
         raise ConfigError(
-            f"the features of ONNX Runtime have the shape {features.shape}, those of PyTorch {expected.shape}"
+            f"the features of ONNX Runtime have the shape {features.shape}, those of PyTorch {expected.shape}, so no "
+            "file was written; try another version of PyTorch or ONNX Runtime"
         )
     return float(np.abs(features - expected).max())
 

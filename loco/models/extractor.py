@@ -64,7 +64,7 @@ class Extractor(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; parts without trainable parameters stay in evaluation mode, with fixed batch norms."""
+        """Set the mode. Frozen parts stay in evaluation mode, so the statistics of their batch norms do not change."""
         if not self.trainable_parameters:
             return super().train(False)
         super().train(mode)
@@ -81,7 +81,7 @@ class Extractor(nn.Module):
 
     @property
     def frozen_encoder(self) -> bool:
-        """Whether the encoder is frozen and the head needs no class token, so that the encoder's maps can be stored."""
+        """Whether the encoder is frozen and the head needs no class token, so that the encoder's maps can be cached."""
         trained = any(parameter.requires_grad for parameter in self.encoder.parameters())
         return not trained and not (self.head and self.head.needs_token)
 
@@ -103,13 +103,14 @@ class Extractor(nn.Module):
         Args:
             images: (b, 3, H, W) float RGB colours in [0, 1]. May be None if ``encoded`` is passed and ``needs_images``
                 is false.
-            encoded: stored maps of :meth:`encode` for these images, with any floating-point dtype.
+            encoded: stored maps of :meth:`encode` for these images, with any floating-point dtype; the encoder is then
+                not run.
 
         Returns:
             (b, dim, h, w) float32; (h, w) = :meth:`grid` of (H, W).
 
         Raises:
-            ValueError: wrong shape.
+            ValueError: the images have another shape, or the stored maps do not fit them.
         """
         if encoded is None:
             return self.decode(self.encode(images), images)
@@ -118,13 +119,17 @@ class Extractor(nn.Module):
         return self.decode(Encoding(encoded), images)
 
     def with_class_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features of :meth:`raw` for images, and the class token of each, (b, token_dim) float32."""
+        """Return the features of :meth:`raw` for images (b, 3, H, W), and their class tokens (b, token_dim) float32."""
         encoding = self.encode(images)
         token = images.new_empty(len(images), 0) if encoding.token is None else encoding.token
         return self.decode(encoding, images), token.float()
 
     def encode(self, images: Tensor) -> Encoding:
-        """Return the encoder's output for images (b, 3, H, W): maps (b, encoder.dim, h, w) of stride ``map_stride``."""
+        """Return the encoder's output for images (b, 3, H, W): maps (b, encoder.dim, h, w) of stride ``map_stride``.
+
+        Raises:
+            ValueError: the images have another shape, or the encoder returns a grid that does not match its stride.
+        """
         rows, columns = grid_size(_size(images), self.map_stride)
         prepared = self._prepared(images)
         maps, token = self.encoder(prepared)
@@ -133,7 +138,12 @@ class Extractor(nn.Module):
         return Encoding(maps[:, :, :rows, :columns], token)
 
     def decode(self, encoding: Encoding, images: Tensor | None = None) -> Tensor:
-        """Return the features (b, dim, h, w) float32 of what :meth:`encode` returned for ``images``."""
+        """Apply the head and the upsampler to an output of :meth:`encode`, and return features (b, dim, h, w) float32.
+
+        Args:
+            encoding: output of :meth:`encode`, of any floating-point dtype.
+            images: the images that were encoded, (b, 3, H, W); may be None if ``needs_images`` is false.
+        """
         maps = encoding.maps.float()
         if self.head is not None:
             prepared = self._prepared(images) if self.head.needs_images else None
@@ -167,8 +177,8 @@ class Extractor(nn.Module):
             (b, dim, h, w) float32, b = 1 for one image; (h, w) = :meth:`grid` of (H, W).
 
         Raises:
-            TypeError: paths.
-            ValueError: other shapes, unequal sizes, not 8-bit.
+            TypeError: a path was passed instead of an image.
+            ValueError: the images have other shapes or unequal sizes, or are not 8-bit.
         """
         parts = _as_batch(images).split(batch)
         with evaluating(self):

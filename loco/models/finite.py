@@ -1,6 +1,6 @@
 """Checks that weights are usable: dense, of floating-point types, no larger than their storage in the file, finite.
 
-:func:`finite_features` checks what a network makes of them.
+:func:`finite_features` checks the features that a network computes with its weights.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def require_finite(weights: Mapping[str, Tensor], file: str | Path) -> None:
             "the file contains weights that are not finite",
             file=file,
             found=f"NaN or infinity in {', '.join(broken[:5])}" + (f" and {len(broken) - 5} more" * (len(broken) > 5)),
-            remedy="download or copy the file again; if it was written by a training, train again",
+            remedy="download or copy the file again; if a training run wrote it, train again",
         )
 
 
 def finite_features(extractor: Extractor, rgb: NDArray[np.uint8], file: str | Path) -> Tensor:
-    """Return the features (c, h, w) of an image (H, W, 3). Weights can be finite, and their products not.
+    """Return the features (c, h, w) of an image (H, W, 3). Even with finite weights, activations can overflow.
 
     Args:
         extractor: the model.
@@ -57,7 +57,11 @@ def finite_features(extractor: Extractor, rgb: NDArray[np.uint8], file: str | Pa
     """
     features = extractor.extract(rgb)[0]
     if not features.isfinite().all():
-        raise DataError("the features of this image are not finite: the weights of the model are invalid", file=file)
+        raise DataError(
+            "the features of this image are not finite: the weights of the model are invalid",
+            file=file,
+            remedy="use another model, or train it again",
+        )
     return features
 
 

@@ -16,7 +16,7 @@ def pretrained(path: str, stride: int) -> Extractor:
     """Load a model of this project.
 
     Args:
-        path: the model file, or the folder of a training or of :func:`loco.models.pretrained.save_pretrained`.
+        path: the model file, or the folder of a training run or of :func:`loco.models.pretrained.save_pretrained`.
         stride: output stride in pixels; must be that of the model.
 
     Raises:
@@ -45,6 +45,6 @@ def published(weights: str, path: str, stride: int, backbone: Mapping[str, Any] 
 def _of_stride(extractor: Extractor, stride: int, path: str) -> Extractor:
     if extractor.stride != stride:
         raise ConfigError(
-            f"the model {path} has a stride of {extractor.stride}, not {stride}; set `model.stride` to it"
+            f"the model {path} has a stride of {extractor.stride}, not {stride}; set `model.stride: {extractor.stride}`"
         )
     return extractor.requires_grad_(False)

@@ -28,10 +28,11 @@ class ResidualCNN(Head):
     A cell of the network covers 8 pixels and is centred on them: the blur of four taps at stride 2 is symmetric about
     the pair of cells that it merges. Patches are sampled at their centres, between the cells.
 
-    The published network differs in two respects (``aligned`` false). It assumes cells to be centred on their first
-    pixel, so patches are sampled 3.5 pixels too far to the right and below. And its last convolution starts at zero,
-    before a batch norm of scale 0.05, which amplifies the first update of that convolution to the full scale of the
-    norm. Here, the scale of the norm starts at zero instead (Goyal et al., 2017), and the residual grows with it.
+    The published network differs in two respects (``aligned`` false). First, it assumes cells to be centred on their
+    first pixel, so patches are sampled 3.5 pixels too far to the right and below. Second, its last convolution is
+    initialised with zeros and followed by a batch norm of scale 0.05, which amplifies the first update of the
+    convolution to the full scale of the norm. Here, the scale of the norm is initialised with zero instead (Goyal et
+    al., 2017), so the residual grows with this scale.
     """
 
     needs_images = True
@@ -48,6 +49,9 @@ class ResidualCNN(Head):
             stride: pixels of the backbone's input per patch.
             widths: channels of all convolutions but the last; at least three.
             aligned: False for the published geometry and initialisation.
+
+        Raises:
+            ConfigError: a width is not a positive integer, or there are fewer than three.
         """
         super().__init__()
         require_sizes("residual_cnn", **{f"widths.{number}": width for number, width in enumerate(widths)})
@@ -83,7 +87,8 @@ class ResidualCNN(Head):
             raise DataError(
                 "the image is too small for the head `residual_cnn`",
                 expected=f"at least {smallest} pixels per side, at the input size of the backbone",
-                found=f"{images.shape[2]} x {images.shape[3]}",
+                found=f"{images.shape[2]} x {images.shape[3]} pixels",
+                remedy="use larger images, a smaller `stride` of the model, or another head",
             )
         return features + self._at_patches(self.layers((images - self.mean) / self.std), features.shape[2:])
 
@@ -97,7 +102,7 @@ class ResidualCNN(Head):
     def _centres(self, patches: int, maps: Tensor) -> Tensor:
         """Return the centres of a row of patches, in cells from the edge of the image."""
         pixels = (torch.arange(patches, device=maps.device) + 0.5) * self.stride
-        # The published code assumes the centre of cell i / 8 at pixel i + 0.5; it is at (i + 4) / 8 from the edge.
+        # The published code assumes cell k to be centred 8 k + 0.5 pixels from the edge; it is centred at 8 k + 4.
         return pixels / self.cell if self.aligned else (pixels - 0.5) / self.cell + 0.5
 
 
@@ -133,10 +138,13 @@ class LocusHead(Head):
         Args:
             inputs: channels of the backbone.
             dim: channels of the result.
-            width: channels between the two linear layers.
+            width: channels between the two linear layers; a multiple of 4.
             blocks: number of transformer blocks.
             class_token: whether to process the backbone's class token. The backbone's output then cannot be cached as
                 maps.
+
+        Raises:
+            ConfigError: a size is invalid.
         """
         super().__init__()
         require_sizes("locus", dim=dim, width=width)
@@ -162,8 +170,8 @@ class LocusHead(Head):
 class ResidualMLP(Head):
     """A light head: a residual network of two layers that reads each patch alone or with its neighbours.
 
-    Its last layer is initialised with zeros, so training starts from the backbone's features. The convolution between
-    the layers is as in SegFormer (Xie et al., NeurIPS 2021).
+    Its last layer is initialised with zeros, so training starts from the backbone's features, or from their projection
+    if ``dim`` is set. The convolution between the layers is as in SegFormer (Xie et al., NeurIPS 2021).
     """
 
     def __init__(self, inputs: int, hidden: int, dim: int | None = None, context: bool = False) -> None:
@@ -171,8 +179,8 @@ class ResidualMLP(Head):
         Args:
             inputs: channels of the backbone.
             hidden: channels between the two layers.
-            dim: channels of the result; None for those of the backbone. For other numbers, a learnt projection is
-                added, initialised as a random orthogonal one.
+            dim: channels of the result; None for those of the backbone. If set, the shortcut is a learnt projection,
+                which is initialised as a random orthogonal one.
             context: whether to mix each patch with its eight neighbours, by a depthwise convolution.
         """
         super().__init__()
@@ -194,7 +202,9 @@ class ResidualMLP(Head):
 
 
 class Linear(Head):
-    """A linear map of the features of each patch: trained, or their principal components (:mod:`loco.training.pca`)."""
+    """A linear map of the features of each patch: trained, or set to a projection to principal components
+    (:mod:`loco.training.pca`).
+    """
 
     def __init__(self, inputs: int, dim: int) -> None:
         """

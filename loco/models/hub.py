@@ -11,7 +11,8 @@ from loco.errors import ConfigError, DataError, hint
 from loco.models.backbones import KNOWN
 from loco.weights import COPIED_BACKBONE, HUB, WEIGHTS, adapter_problem, hub_name
 
-_HttpError = HfHubHTTPError.__mro__[1]  # of the HTTP library, which differs between versions: also without a connection
+# Base class of the errors of the HTTP library, which depends on the release; also raised if there is no connection.
+_HttpError = HfHubHTTPError.__mro__[1]
 
 HERE = "for a trained model, pass `backbone=` to `loco.load`, or `--backbone` to the command"
 _FILES = ["config.json", "preprocessor_config.json", "processor_config.json"]
@@ -28,7 +29,7 @@ def find_folder(path: str, revision: str | None = None, weights: bool = True) ->
         weights: whether the weights are needed, in addition to the configuration.
 
     Raises:
-        ConfigError: a revision of a local folder.
+        ConfigError: a revision is specified for a local folder.
         DataError: the folder does not exist, or the model can be neither found in the cache nor downloaded.
     """
     name = KNOWN[path].hub if path in KNOWN else hub_name(path)
@@ -70,7 +71,7 @@ def upload_folder(folder: Path, name: str, private: bool = False) -> str:
     """Upload the files of a folder to a repository on the hub, which is created if it does not exist.
 
     Args:
-        folder: the files; others that are in the repository stay.
+        folder: folder of the files. Other files in the repository are kept.
         name: ``owner/name``, with or without ``hub:``.
         private: whether a new repository is private.
 
@@ -104,7 +105,7 @@ def _snapshot(name: str, revision: str | None, weights: bool, offline: bool) -> 
 
 
 def _is_complete(folder: Path, weights: bool) -> bool:
-    """Return whether a folder in the cache has all that is needed: a model of this project has no ``config.json``."""
+    """Return whether a folder in the cache has all required files: a model of this project has no ``config.json``."""
     if weights and not any(folder.glob("*.safetensors")):
         return False
     return (folder / "config.json").is_file() or (weights and (folder / WEIGHTS).is_file())

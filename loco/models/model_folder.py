@@ -35,7 +35,8 @@ _UNREADABLE = (
 )
 _LARGEST_JSON = 1 << 24  # bytes of a configuration; on the hub they have a few kilobytes
 _MAX_BLOCKS = 1000
-_LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20  # numbers of weights implied by a configuration, relative to the file
+# A configuration is refused if it implies more weights than the file contains, by both this factor and this difference.
+_LARGEST_RATIO, _LARGEST_EXCESS = 10, 1 << 20
 _FLOATS = ("F64", "F32", "F16", "BF16")  # safetensors dtypes that are read
 _INTEGERS = ("num_batches_tracked", "summary_idxs")  # buffers that are counters or indices
 # Weights that do not affect the features, or that belong to other stages than the requested one.
@@ -111,12 +112,15 @@ def read_description(folder: Path) -> Description:
             remedy="use a folder written by `save_pretrained` of transformers",
         ) from error
     if hasattr(config, "drop_path_rate"):
-        config.drop_path_rate = 0.0  # random; a step of a training depends on its batch and seed alone
+        config.drop_path_rate = 0.0  # stochastic depth is random, but a training step must depend on its batch and seed
     if row is None:
         return Description(kind, row, config, prefix)
     for name, value in row.requires.items():
         if (stated := getattr(config, name, value)) != value:
-            raise ConfigError(f"{file}: a {kind!r} model is supported with `{name}` {value} only, found {stated}")
+            raise ConfigError(
+                f"{file}: a model of type {kind!r} is supported only with `{name}`: {value}, found {stated}; use "
+                "another model"
+            )
     has_fixed_size = isinstance(row, VisionTransformerType) and row.fixed(config)
     for name in (*([row.patch] if row.patch else []), *(["image_size"] if has_fixed_size else [])):
         setattr(config, name, _square(name, getattr(config, name), file))
@@ -164,11 +168,18 @@ def _count_blocks(config: PreTrainedConfig) -> int:
 
 
 def _square(name: str, size: int | Sequence[int], file: Path) -> int:
-    """Return the side of a square, which may be stated as a number or as height and width."""
+    """Return the side of a square, which may be stated as a number or as height and width.
+
+    Raises:
+        ConfigError: the side is not a positive integer, or height and width differ.
+    """
     sides = set(size) if isinstance(size, list | tuple) else {size}
     side = sides.pop() if sides else None
     if sides or not isinstance(side, int) or isinstance(side, bool) or side < 1:
-        raise ConfigError(f"{file}: `{name}` must be a single number (a square), found {size}")
+        raise ConfigError(
+            f"{file}: `{name}` must be a positive integer, or equal height and width, found {size}; use a model with "
+            "square images and patches"
+        )
     return side
 
 
@@ -181,12 +192,12 @@ def read_colours(folder: Path, default: Colours = IMAGENET, notice: bool = True)
 
     Args:
         folder: folder of the model.
-        default: what the type of the model usually has, for a folder that states nothing.
+        default: usual values of the type of the model, which are used if the folder states none.
         notice: whether to report that the default is used.
 
     Raises:
         ConfigError: the preprocessor has an option that is not supported.
-        DataError: its settings cannot be read.
+        DataError: the settings of the preprocessor cannot be read or are invalid.
     """
     file, settings = _read_preprocessor(folder)
     if settings is None:
@@ -195,7 +206,7 @@ def read_colours(folder: Path, default: Colours = IMAGENET, notice: bool = True)
         return default
     for name, what in (("do_flip_channel_order", "colours in the order BGR"), ("rescale_offset", "colours from -1")):
         if settings.get(name):
-            raise ConfigError(f"{file}: `{name}` ({what}) is not supported")
+            raise ConfigError(f"{file}: `{name}` ({what}) is not supported; use a model without this option")
     try:
         mean, std = settings.get("image_mean", default[0]), settings.get("image_std", default[1])
         if not settings.get("do_normalize", True):
@@ -241,6 +252,7 @@ def _no_preprocessor(file: Path, error: Exception) -> DataError:
         f"the file cannot be read as settings of the preprocessing: {error}",
         file=file,
         expected="three means, three positive standard deviations and a positive rescale_factor, all finite",
+        remedy="download the file again, or correct it",
     )
 
 
@@ -260,7 +272,7 @@ def load_network(folder: Path, found: Description, pretrained: bool = True) -> P
 
     Args:
         folder: the folder.
-        found: what :func:`read_description` returned for it; a network of AutoBackbone returns the stages that its
+        found: result of :func:`read_description` for the folder; a network of AutoBackbone returns the stages that its
             configuration selects.
         pretrained: False for random weights, which requires ``config.json`` only.
 
@@ -308,7 +320,7 @@ def load_network(folder: Path, found: Description, pretrained: bool = True) -> P
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unused))
     if missing:
         raise DataError(
-            f"the weights belong to another model: {len(missing)} are missing",
+            f"the weights belong to another model: {len(missing)} of the required weights are missing",
             file=folder,
             expected=", ".join(missing[:5]) + (", ..." if missing[5:] else ""),
             found=", ".join(sorted(report["unexpected_keys"])[:5]) or None,
@@ -319,7 +331,7 @@ def load_network(folder: Path, found: Description, pretrained: bool = True) -> P
 
 
 def _class_of(found: Description) -> Any:
-    """Return the class of a network; AutoBackbone would ask the hub whether a folder is the name of a model there."""
+    """Return the class of a network. AutoBackbone would query the hub for a model with the name of the folder."""
     if found.type is None:
         return MODEL_FOR_BACKBONE_MAPPING[type(found.config)]
     if found.type.architecture:
@@ -333,7 +345,7 @@ def _build(found: Description) -> PreTrainedModel:
 
 
 def _settings(found: Description) -> dict[str, Any]:
-    """Return the precision and the attention of a network: that of PyTorch if the network supports it."""
+    """Return the dtype and the attention implementation of a network: that of PyTorch if the network supports it."""
     sdpa = _class_of(found)._supports_sdpa
     return {"dtype": torch.float32, "attn_implementation": "sdpa" if sdpa else "eager"}
 
@@ -376,7 +388,7 @@ def _check_header(folder: Path, size: int) -> None:
                     found[key] = part.get_dtype()
     if found:
         raise DataError(
-            f"{len(found)} weights are not floating-point tensors; they may be quantised",
+            f"some weights ({len(found)}) are not floating-point tensors; they may be quantised",
             file=folder,
             expected=f"weights of the types {', '.join(_FLOATS)}",
             found=", ".join(f"{key} {kind}" for key, kind in sorted(found.items())[:5]),
@@ -395,12 +407,12 @@ def _check_header(folder: Path, size: int) -> None:
 def _require_known(unexpected: Iterable[str], missing: Iterable[str], folder: Path) -> None:
     """Reject weights of blocks, biases and embeddings that the configured network does not have.
 
-    Heads, decoders and parts for pretraining only have other names and are ignored.
+    Heads, decoders and parts used only in pretraining are not among ``unexpected``, because their names differ.
     """
     left = sorted(key for key in unexpected if not _UNUSED.fullmatch(key))
     if left and not any(not _UNUSED.fullmatch(key) for key in missing):  # otherwise report the missing weights
         raise DataError(
-            f"{len(left)} weights do not belong to the network that config.json describes",
+            f"some weights ({len(left)}) do not belong to the network that config.json describes",
             file=folder,
             expected="a network with the same blocks and biases as the file (`num_hidden_layers`, `qkv_bias`)",
             found=", ".join(left[:5]) + (", ..." if left[5:] else ""),
@@ -409,17 +421,17 @@ def _require_known(unexpected: Iterable[str], missing: Iterable[str], folder: Pa
 
 
 def _require_shapes(mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]], folder: Path) -> None:
-    """Reject weights whose shapes do not match the configuration: (name, shape in the file, expected shape)."""
+    """Reject weights whose shapes, (name, shape in the file, expected shape), do not match the configuration."""
     shapes = {name: (tuple(found), tuple(want)) for name, found, want in mismatched}
     if not shapes:
         return
     positions = any("position_embedding" in name for name in shapes)
     raise DataError(
-        f"{len(shapes)} weights have other shapes than config.json implies",
+        f"some weights ({len(shapes)}) have other shapes than config.json implies",
         file=folder,
         expected=", ".join(f"{name} {want}" for name, (_, want) in sorted(shapes.items())[:5]),
         found=", ".join(f"{name} {found}" for name, (found, _) in sorted(shapes.items())[:5]),
-        remedy="set `image_size` in config.json to that of the training; input images can have any size"
+        remedy="set `image_size` in config.json to that of the pretraining; input images can have any size"
         if positions
         else "use a folder whose config.json and model.safetensors belong together",
     )

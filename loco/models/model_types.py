@@ -1,7 +1,8 @@
 """The types of models of transformers that are supported, and how each differs from the others.
 
-A row of :data:`VISION_TRANSFORMERS` or :data:`HIERARCHIES` is what distinguishes a type; :data:`PARTS` lists the types
-that contain an image encoder of these. Paths are attribute names of transformers, joined by dots.
+A row of :data:`VISION_TRANSFORMERS` or :data:`HIERARCHIES` describes how a type differs from the others; :data:`PARTS`
+lists the larger models that contain an image encoder of one of these types. Paths are attribute names of transformers,
+joined by dots.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def interpolated(config: Config, images: Tensor) -> dict[str, Any]:
 
 
 def in_order(config: Config, images: Tensor) -> dict[str, Any]:
-    """Return the arguments of a masked autoencoder, which sorts the patches by ``noise``: here, in their own order."""
+    """Return the arguments of a masked autoencoder, which sorts the patches by ``noise``; here their order is kept."""
     count = math.prod(side // config.patch_size for side in images.shape[2:])
     noise = torch.arange(count, device=images.device, dtype=torch.float32).expand(len(images), -1)
     return {**interpolated(config, images), "noise": noise}
@@ -66,7 +67,8 @@ class ModelType:
         requires: settings that must have these values.
         colours: mean and standard deviation of the inputs if the folder states none.
         patch: setting with the side of the patches, which must be square; None if the type has no such setting.
-        architecture: name of the class in transformers; None for that of AutoModel, which does not know all.
+        architecture: name of the class in transformers; None for the class that AutoModel selects. It is required for
+            types that AutoModel does not support.
     """
 
     layers: str
@@ -85,10 +87,11 @@ class VisionTransformerType(ModelType):
     """A vision transformer: all blocks have one width and one grid of patches.
 
     Attributes:
-        facets: attributes of a block: the norm before the attention, and the attention, with q_proj, k_proj and v_proj.
+        facets: attributes of a block: the norm before the attention, and the attention, with q_proj, k_proj and v_proj;
+            None if the attention has no such projections.
         prefix: number of tokens before those of the patches.
-        class_tokens: number of class tokens, the first ones; their mean is the class token.
-        fixed: whether images must have the size of the pretraining; smaller images are padded.
+        class_tokens: number of class tokens, which come first; their mean is used as the class token.
+        fixed: whether the network requires the image size of the pretraining; smaller images are padded to it.
         has_neck: whether ``norm`` is a convolutional network with other channels.
         is_dino: whether position embeddings are interpolated as in DINO, so that an offset can be added.
     """
@@ -111,9 +114,9 @@ class HierarchyType(ModelType):
         ends: number of entries of ``layers`` up to the end of each stage; None if the entries are the stages.
         has_blocks: whether the entries of ``layers`` are transformer blocks.
         merge: attribute of a stage that merges its cells for the next stage.
-        last_only: whether only the last stage is in the order of the image.
+        last_only: whether only the last stage is supported, because the cells of the others are not in row-major order.
         prefix: number of tokens before those of the cells.
-        multiple: the sides of images are multiples of this number of pixels.
+        multiple: the sides of images must be multiples of this number of pixels.
         is_shifted: whether cells are centred at the corners of their patches (see
             :class:`loco.models.transformers_backbone`).
     """
@@ -130,12 +133,16 @@ class HierarchyType(ModelType):
 
 
 class Support(NamedTuple):
-    """What is supported for a type of model, for people: a row of the table of :func:`supported`.
+    """The supported options of a type of model, as texts: a row of the table of :func:`supported`.
 
     Attributes:
-        within: larger models whose image encoder it is.
-        blocks: whether blocks can be trained alone, or with low-rank adapters.
-        size: which image sizes are supported.
+        kind: type of the model, ``model_type`` in its configuration.
+        within: types of larger models that contain it as image encoder.
+        layer: the unit that is counted by the option ``layer``.
+        blocks: whether single blocks can be trained, or have low-rank adapters.
+        facets: whether queries, keys and values can be used as features.
+        class_token: whether it has a class token.
+        size: supported image sizes.
     """
 
     kind: str
@@ -325,7 +332,7 @@ HIERARCHIES: dict[str, HierarchyType] = {
         stride=lambda config, stage: _side(config.patch_stride) * _side(config.query_stride) ** (stage - 1),
         multiple=lambda config: _side(config.patch_stride) * _side(config.masked_unit_size),
         inputs=interpolated,
-        last_only=True,  # the cells of the others are in the order of its attention
+        last_only=True,  # the cells of earlier stages are in the order of the attention, not in row-major order
     ),
     "resnet": HierarchyType(
         unused=("pooler",),
@@ -383,7 +390,7 @@ PARTS: dict[str, Part] = {
 
 
 def supported() -> list[Support]:
-    """Return what is supported for each type of model."""
+    """Return the supported options of each type of model, sorted by type."""
     return [_support(kind, row) for kind, row in sorted(TYPES.items())]
 
 

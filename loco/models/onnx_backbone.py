@@ -19,7 +19,7 @@ from loco.models.parts import Encoding
 
 
 class OnnxBackbone(Backbone):
-    """A model whose input is one image and one of whose outputs is a map (1, c, h, w) or tokens (1, n, c).
+    """A frozen ONNX model that maps one image (1, 3, H, W) to a map (1, c, h, w) or to tokens (1, n, c).
 
     Tokens are in row-major order, with or without a leading class token. Images are processed one by one.
     """
@@ -38,10 +38,10 @@ class OnnxBackbone(Backbone):
             path: the model, ``.onnx`` or ONNX Runtime's ``.ort``.
             native_stride: pixels of the model's input per cell of its output.
             size: (height, width) of the model's input. Images are placed at its top left, the rest is filled with the
-                mean colour, and its features are dropped. None for the size stated in the model, or that of the image
-                if the model accepts any.
+                mean colour, and the features of the rest are dropped. None for the size stated in the model, or for the
+                size of each image if the model accepts any.
             mean, std: mean and standard deviation that normalise the three colours in [0, 1].
-            output: name or index of the output.
+            output: name or index of the output that contains the features.
 
         Raises:
             ConfigError: ONNX Runtime is not installed, or output, size or stride do not match the model.
@@ -96,8 +96,9 @@ class OnnxBackbone(Backbone):
             tokens = torch.from_numpy(features[:, -rows * columns :].astype(np.float32, copy=False))
             return to_grid(tokens, rows, columns).numpy()
         raise ConfigError(
-            f"{self.path}: output {self._output!r} has shape {features.shape} for {image.shape[2:]} pixels, not "
-            f"(1, c, {rows}, {columns}) nor (1, {rows * columns} or one more, c); set `native_stride` or `output`"
+            f"{self.path}: output {self._output!r} has the shape {features.shape} for {image.shape[2:]} pixels; "
+            f"expected (1, c, {rows}, {columns}), or (1, n, c) with n = {rows * columns} (or one more, with a "
+            "class token); correct `native_stride` or `output`"
         )
 
     def _input_size(self, inputs: Sequence[Any], size: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -109,6 +110,7 @@ class OnnxBackbone(Backbone):
                 file=self.path,
                 expected="one float32 input of shape (1, 3, height, width)",
                 found=", ".join(f"{found.name}: {found.type} {found.shape}" for found in inputs),
+                remedy="export the model with one image as its only input",
             )
         own = shapes[0][2:]
         named = all(isinstance(side, int) for side in own)
@@ -116,7 +118,10 @@ class OnnxBackbone(Backbone):
         if named and size != own:
             raise ConfigError(f"{self.path}: the input size of the model is {own}, but `size` is {size}; remove `size`")
         if size is not None and any(side % self.stride for side in size):
-            raise ConfigError(f"{self.path}: the input size {size} is not a multiple of `native_stride` {self.stride}")
+            raise ConfigError(
+                f"{self.path}: the input size {size} is not a multiple of `native_stride` {self.stride}; correct "
+                "`size` or `native_stride`"
+            )
         return size
 
     def _open(self) -> Any:

@@ -36,7 +36,7 @@ def construct(what: str, constructor: Callable[..., T], options: Mapping[str, An
     try:
         inspect.signature(constructor).bind(**fixed, **options)
     except TypeError as error:
-        raise ConfigError(f"{what} does not support these options: {error}") from error
+        raise ConfigError(f"{what} has unknown or missing options: {error}") from error
     return constructor(**fixed, **options)
 
 
@@ -61,7 +61,7 @@ def require_sizes(what: str, maximum: int = 10**6, **sizes: object) -> None:
     """Check that sizes are integers from 1 to ``maximum``.
 
     Raises:
-        ConfigError: names the first that is not.
+        ConfigError: states the name and value of the first size that is not.
     """
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= maximum:

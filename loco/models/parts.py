@@ -1,4 +1,4 @@
-"""The two parts of an extractor: an encoder maps images to feature maps, a head maps feature maps to others."""
+"""The parts of an extractor: an encoder maps images to feature maps, and a head maps these to other feature maps."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def load(
     if origin.file:
         extractor = stored.load(origin.file, device, backbone)
     elif backbone:
-        raise ConfigError(f"{model} is itself a backbone and requires no other: remove {backbone}")
+        raise ConfigError(f"{model} is itself a backbone and requires no other: remove the backbone {backbone}")
     else:
         extractor = build_extractor(origin.model).to(device).eval()
     return add_upsampler(extractor, upsample) if upsample else extractor
@@ -78,7 +78,7 @@ def find(model: str | Path) -> Origin:
             "the file is not a model of this project",
             file=path,
             expected="a `model.safetensors` written by the training step",
-            remedy="read published weights of other projects with `loco.models.published.load_published`",
+            remedy="load published weights of LoCo and LoCUS with `loco.models.published.load_published`",
         )
     if hub_name(str(model)):
         with named_extras():
@@ -109,7 +109,7 @@ def find(model: str | Path) -> Origin:
 
 
 def read_origin(file: Path) -> Origin | None:
-    """Read the origin of a model from its file; None if it is not a file, or a safetensors file of another kind.
+    """Return the origin of a model from its file; None if there is no file, or if it is another safetensors file.
 
     Raises:
         DataError: the file is damaged, or not a safetensors file.
@@ -139,12 +139,12 @@ def save_pretrained(
         facts: facts about its training (data, split, seed, loss); None for those of its file.
         with_backbone: whether to copy local backbones into ``folder``. Their licences apply.
         explorer: a page of the command ``loco explore`` to copy into ``folder``, to which the card links.
-        repository: name on the Hugging Face hub (owner/name) by which the example of the card loads the model, and its
-            title; None for the path of the folder.
+        repository: name on the Hugging Face hub (owner/name), which is the title of the card and the name that its
+            example loads; None if the model is loaded from the folder.
 
     Raises:
-        DataError: the page does not exist.
-        DataError: a metric file is damaged, or belongs to another run than the model; the folder has another README.md.
+        DataError: the explorer page does not exist; a metric file is damaged, or belongs to another run than the model;
+            the folder contains a README.md that is not a model card.
     """
     # loco.results depends on loco.models: import it only here, where a card is written.
     from loco.results.metrics import read_metrics

@@ -9,7 +9,7 @@ published                                             here
 ``state_dict``, ``model`` or ``model_state_dict``     the weights; a file without these keys contains only weights
 ``model.``, ``module.`` at the start of a name        removed, also if repeated
 ``layers.N.*`` (LoCo), or ``N.*`` in bare files       ``head.layers.N.*``
-``layers.N.filt`` (LoCo)                              nothing: the blur is fixed and only compared with that here
+``layers.N.filt`` (LoCo)                              nothing: the fixed blur must equal the one here
 ``trainable_head.N.*`` (LoCUS)                        ``head.layers.N.*``
 ``pretrained_model.*`` (LoCo), ``dino_model.*``       the vision transformer, ``encoder.*``:
 ``cls_token``, ``pos_embed``, ``patch_embed.proj``    ``embeddings.cls_token``, ``.position_embeddings``,
@@ -22,8 +22,8 @@ published                                             here
 ====================================================  =====================================================
 
 The outputs equal those of the published code if images consist of whole patches: position embeddings are interpolated
-to other grids as DINO's code does (``interpolate_offset`` of 0.1). Other images are padded below and on the right here,
-and around the centre there.
+to other grids as in DINO's code (``interpolate_offset`` of 0.1). Other images are padded below and on the right by this
+project, but on all sides by the published code.
 """
 
 from __future__ import annotations
@@ -86,20 +86,20 @@ _KEEP_WEIGHTS = (
 def load_published(kind: str, path: str | Path, backbone: Mapping[str, Any] | None = None) -> Extractor:
     """Load an extractor with published weights, in evaluation mode, with its configuration as ``config``.
 
-    No code in the file is run. The vision transformer is taken from ``backbone`` and compared with that of the file, if
-    it contains one; blocks that LoCUS fine-tuned are taken from the file.
+    No code in the file is run. The vision transformer is taken from ``backbone``. If the file contains one as well, the
+    two are compared, and blocks that LoCUS fine-tuned are taken from the file.
 
     Args:
         kind: ``loco``, the residual network on a frozen DINO or DINOv2; ``locus``, the transformer head.
         path: the published file.
-        backbone: for :func:`loco.models.backbones.build_backbone`, without the last norm and, for ``locus``, with the
-            number of layers in the file or 11, unless it states others; None for the one on the hub with the size of
-            the file.
+        backbone: for :func:`loco.models.backbones.build_backbone`; None for the one on the hub whose size matches the
+            weights. Unless it states others, ``norm`` is false, ``interpolate_offset`` is 0.1 (for the type
+            ``transformers``), and ``layer`` (for ``locus``) is the number of blocks in the file, or 11 if it has none.
 
     Raises:
-        ConfigError: unknown kind; a backbone that cannot be built.
+        ConfigError: unknown kind, or a backbone that cannot be built.
         DataError: the file is damaged or contains more than weights; weights are missing, unknown or have other shapes;
-            the backbone is another one.
+            the weights were trained on another backbone.
     """
     if kind not in _KINDS:
         raise ConfigError(f"unknown published weights {kind!r}; expected one of: {', '.join(_KINDS)}")
@@ -157,7 +157,8 @@ def rename_transformer(weights: Mapping[str, Tensor]) -> Weights:
 def read_weights(path: str | Path) -> Weights:
     """Return the tensors of a checkpoint by name, without ``model.`` and ``module.`` at the start of the names.
 
-    The file is a dict of tensors, or has one as ``state_dict``, ``model`` or ``model_state_dict``. No code is run.
+    The file contains a dict of tensors, at its top level or as ``state_dict``, ``model`` or ``model_state_dict``. No
+    code in the file is run.
 
     Returns:
         The weights in single precision.
@@ -174,7 +175,10 @@ def read_weights(path: str | Path) -> Weights:
             "the file contains no weights",
             file=path,
             expected="named tensors at the top level or in `state_dict`, `model` or `model_state_dict`",
-            found=f"{type(content).__name__} of {_shown(content) if isinstance(content, dict) else 'something else'}",
+            found=f"a {type(content).__name__} of {_shown(content)}"
+            if isinstance(content, dict) and content
+            else f"an empty or unsupported {type(content).__name__}",
+            remedy=_KEEP_WEIGHTS,
         )
     require_dense(content, path)
     require_finite(content, path)
@@ -279,6 +283,7 @@ def _split(weights: Weights, kind: _Kind, path: str | Path) -> tuple[Weights, We
             file=path,
             expected=f"{kind.head}* and {kind.transformer}*",
             found=_shown(unknown) if unknown else f"no {kind.head}*",
+            remedy="set `weights` to the kind of the file (loco or locus), or use a file published by their authors",
         )
     return head, transformer
 
@@ -289,15 +294,21 @@ def _loco_layout(head: Weights, path: str | Path) -> dict[str, Any]:
         taps = BlurPool().taps
         blur = head.pop(key)
         if blur.shape[1:] != taps.shape[1:] or not torch.allclose(blur, taps.expand_as(blur), atol=1e-6):
-            raise DataError(f"the blur filter `{key}` differs from the expected one", file=path)
+            raise DataError(
+                f"the blur filter `{key}` differs from that of LoCo",
+                file=path,
+                expected="the 4 x 4 binomial filter",
+                remedy="use a checkpoint of LoCo published by its authors",
+            )
     convolutions = sorted((int(key.split(".")[0]), len(value)) for key, value in head.items() if value.ndim == 4)
     channels = [count for _, count in convolutions]
     if len(channels) < 4:
         raise DataError(
-            "the file does not contain a residual network",
+            f"the file does not contain the residual network of LoCo: it has {len(channels)} convolutions",
             file=path,
             expected="at least 4 convolutions",
             found=_shown(head),
+            remedy="use a checkpoint of LoCo published by its authors",
         )
     return {"name": "residual_cnn", "widths": channels[:-1], "aligned": False, "channels": channels[-1]}
 
@@ -307,7 +318,11 @@ def _locus_layout(head: Weights, path: str | Path) -> dict[str, Any]:
     last = f"{max(int(key.split('.')[0]) for key in head)}.weight"
     if "0.weight" not in head or last not in head or head["0.weight"].ndim != 2 or not head[last].ndim:
         raise DataError(
-            "the file does not contain a head of LoCUS", file=path, expected=f"0.weight and {last}", found=_shown(head)
+            "the file does not contain the head of LoCUS",
+            file=path,
+            expected=f"linear layers 0.weight and {last}",
+            found=_shown(head),
+            remedy="use weights of LoCUS published by its authors",
         )
     width, channels = head["0.weight"].shape
     blocks = sum(key.endswith(".norm1.weight") for key in head)
@@ -320,7 +335,10 @@ def _transformer_size(weights: Weights, path: str | Path) -> tuple[int, int]:
     embedding = weights.get("patch_embed.proj.weight")
     if embedding is None or embedding.ndim != 4:
         raise DataError(
-            "the vision transformer in the file has no `patch_embed.proj.weight`", file=path, found=_shown(weights)
+            "the vision transformer in the file has no `patch_embed.proj.weight` of four dimensions",
+            file=path,
+            found=_shown(weights),
+            remedy="use weights published by the authors of LoCo or LoCUS",
         )
     return embedding.shape[0], embedding.shape[3]
 
@@ -328,10 +346,11 @@ def _transformer_size(weights: Weights, path: str | Path) -> tuple[int, int]:
 def _default_backbone(channels: int, patch: int, path: str | Path) -> dict[str, str]:
     if (channels, patch) not in _BACKBONES:
         raise DataError(
-            "no known backbone has the size that the weights require; set the backbone",
+            "no known backbone has the size that the weights require",
             file=path,
             expected=", ".join(f"{c} channels, patch {p} ({name})" for (c, p), name in _BACKBONES.items()),
             found=f"{channels} channels, patch {patch}",
+            remedy="set `backbone` to the one on which the weights were trained",
         )
     return {"name": "transformers", "path": _BACKBONES[channels, patch]}
 
@@ -345,7 +364,7 @@ def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str
     """Return the number of last blocks whose weights in the file differ from the backbone.
 
     Raises:
-        DataError: weights differ that these models never train.
+        DataError: weights differ that the authors do not train.
     """
     own = extractor.state_dict()
     other = {
@@ -358,18 +377,18 @@ def _tuned_blocks(extractor: Extractor, published: Weights, kind: str, path: str
         raise DataError(
             "the head was trained on another backbone than the specified one",
             file=path,
-            expected="the weights of the backbone as in the file",
-            found=f"others, as in {_shown(other)} ({extractor.config['backbone'].get('path')})",
+            expected="a backbone with the weights in the file",
+            found=f"{extractor.config['backbone'].get('path')}, with other weights for {_shown(other)}",
             remedy="set the backbone on which the weights were trained, with the same layer",
         )
     return len(list(extractor.encoder.get_submodule("blocks").children())) - min(blocks) if blocks else 0
 
 
 def _fill(extractor: Extractor, weights: Weights, path: str | Path) -> None:
-    """Load published weights; those of the backbone and the counters of batch norms may be missing.
+    """Load published weights; the weights of the backbone and the counters of batch norms may be missing.
 
     Raises:
-        DataError: lists the weights that are missing, unknown or have another shape.
+        DataError: weights are missing, unknown or have another shape.
     """
     own = extractor.state_dict()
     lacking = [

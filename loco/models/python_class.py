@@ -31,7 +31,7 @@ def python_class(
         name: ``class``, the class as ``package.module.Class``: see :class:`PythonEncoder`.
 
     Raises:
-        ConfigError: there is no such class, or it does not have what is required.
+        ConfigError: there is no such class, or it does not meet the requirements of :class:`PythonEncoder`.
     """
     if name.keys() != {"class"}:
         raise ConfigError(
@@ -53,10 +53,10 @@ class PythonEncoder(Encoder):
         """
         Args:
             network: an instance of the class.
-            name: of the class, for messages.
+            name: name of the class, for messages.
 
         Raises:
-            ConfigError: it is not a module, or lacks an attribute.
+            ConfigError: it is not a ``torch.nn.Module``, or an attribute is missing or not a positive integer.
         """
         super().__init__()
         if not isinstance(network, nn.Module):
@@ -80,14 +80,17 @@ class PythonEncoder(Encoder):
 
 
 def _load(name: str) -> Any:
-    """Import a class; modules are searched as for planning, so that the fingerprint is that of this code."""
+    """Import a class. Modules are searched as during planning, so that the fingerprint describes the code that runs."""
     if problem := class_problem(name):
         raise ConfigError(problem)
     sys.path[:] = list(dict.fromkeys(search_path()))
     module = importlib.import_module(module_of(name))
     expected, found = source_file(name), getattr(module, "__file__", None)
     if expected is None or found is None or Path(found).resolve() != expected.resolve():
-        raise ConfigError(f"the module of {name} is {found}, expected {expected}; rename it: its name is taken")
+        raise ConfigError(
+            f"the module of {name} is {found}, expected {expected}; rename it: another module with this name was "
+            "imported first"
+        )
     built = getattr(module, name.rpartition(".")[2], None)
     if not isinstance(built, type):
         raise ConfigError(f"the module {module.__name__} ({expected}) has no class {name.rpartition('.')[2]!r}")

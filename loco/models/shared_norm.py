@@ -16,10 +16,10 @@ def share_batch_norms(network: nn.Module) -> None:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation with statistics over all ranks of a training.
+    """Batch normalisation with statistics over all ranks of a training run.
 
-    PyTorch's ``SyncBatchNorm`` supports only GPUs. With a single rank, and in evaluation, this equals ``BatchNorm2d``,
-    with the same names of weights.
+    It replaces PyTorch's ``SyncBatchNorm``, which supports only GPUs. With a single rank, and in evaluation mode, it
+    equals ``BatchNorm2d``. The names of its weights are those of ``BatchNorm2d``.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """All-reduce (sum) over the ranks. Every rank uses the result, so the gradient is the sum of their gradients."""
+    """All-reduce (sum) over the ranks. All ranks use the result, so the gradient is the sum of the ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 A model file is a safetensors file: it contains numbers and no executable code. Its metadata contain a content id
 (:mod:`loco.storage.content_id`), the configuration of the model, facts about how it was made, and its provenance
-record (:mod:`loco.records`). For a model on a backbone, the file contains what the backbone's own files do not, and
-the SHA-256 of the weights of those.
+record (:mod:`loco.records`). For a model on a backbone, the file contains only the weights that the backbone's own
+files do not contain, and the SHA-256 of the frozen weights of the backbone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def save_extractor(
     """Write an extractor's weights, its configuration, facts and record to a safetensors file, atomically.
 
     Raises:
-        ConfigError: the configuration refers to another model file.
+        ConfigError: the configuration cannot be stored, for example because it refers to another model file.
+        DataError: the disk is full.
     """
     if problem := _config_problem(config):
         raise ConfigError(f"this model cannot be stored: {problem}")
@@ -75,14 +76,17 @@ def save_extractor(
 
 
 def require_model(path: str | Path, expected: Recipe | None = None) -> StoredModel:
-    """Read and validate a whole model file.
+    """Check a model file against its content id and return its metadata; the weights are not loaded.
 
     Args:
         path: the file.
         expected: the recipe by which it must have been made; None to accept any.
 
+    Returns:
+        Its configuration, facts, content id and provenance record.
+
     Raises:
-        DataError: the file is not a model file, is damaged, or was not made as expected.
+        DataError: the file is missing, not a model file, damaged, or was not made as expected.
     """
     content = _content(path)
     record = content.get("record")
@@ -108,19 +112,20 @@ def load(
     Args:
         path: the file.
         device: device of the extractor.
-        backbone: path of its backbone, if that is neither beside the file nor at the path used during training.
+        backbone: path of its backbone; None if the backbone is beside the file or at the path used during training.
         expected: the recipe by which the file must have been made; None to accept any.
 
     Raises:
         ConfigError: a backbone is passed, but the model has none.
-        DataError: the file is not a model file, is damaged, or was not made as expected; its configuration cannot be
-            built; its weights do not fit or are not finite; the backbone is missing, or is not that of the training.
+        DataError: the file is missing, not a model file, damaged, or was not made as expected; no model can be built
+            from its configuration; its weights do not fit or are not finite; the backbone is missing, or is not the one
+            used during training.
     """
     content = _content(path)
     if expected is not None:
         require_recipe(Record.from_json(content["record"]) if "record" in content else None, expected, file=path)
     if backbone and "backbones" not in content:
-        raise ConfigError(f"{path} requires no backbone, but one is specified: {backbone}")
+        raise ConfigError(f"{path} requires no backbone, but one is specified: {backbone}; remove it")
     extractor = _build(_located(content["model"], Path(path).parent, backbone), path)
     extractor.facts = content["facts"]
     _load_weights(extractor, path, content)
@@ -128,7 +133,7 @@ def load(
 
 
 def load_weights(extractor: Extractor, path: str | Path) -> None:
-    """Load the weights of a model file into an extractor of the same kind, on the same backbone.
+    """Load the weights of a model file into an extractor with the same configuration, on the same backbone.
 
     Raises:
         DataError: the file is not a model file or is damaged; its weights belong to another model (names, shapes or
@@ -148,10 +153,14 @@ def _load_weights(extractor: Extractor, path: str | Path, content: Mapping[str, 
 
 
 def read_content(path: str | Path) -> dict[str, Any] | None:
-    """Read what a model file states: ``model``, ``facts`` and possibly ``backbones``. None for other safetensors files.
+    """Return the metadata of a model file, such as ``model``, ``facts`` and ``backbones``, without reading its weights.
+
+    Returns:
+        The metadata, with ``model`` (configuration), ``facts``, ``content_id``, and if present, ``backbones`` (SHA-256)
+        and ``record``; None for a safetensors file that is not a model of this project.
 
     Raises:
-        DataError: the file is damaged, not a safetensors file, or its configuration is not that of a model.
+        DataError: the file cannot be read, is not a safetensors file, or its configuration is not that of a model.
     """
     try:
         with open_regular(path), safe_open(path, framework="pt") as file:
@@ -169,7 +178,7 @@ def read_content(path: str | Path) -> dict[str, Any] | None:
 
 
 def describe(extractor: Extractor) -> dict[str, int]:
-    """Return the number of all ``parameters`` of an extractor, of the ``trainable`` ones, and of those ``stored``."""
+    """Return the numbers of ``parameters``, of ``trainable`` parameters, and of values ``stored`` in its model file."""
     return {
         "parameters": sum(p.numel() for p in extractor.parameters()),
         "trainable": extractor.trainable_parameters,
@@ -184,9 +193,9 @@ def backbones_of(extractor: Extractor, config: Mapping[str, Any]) -> dict[str, s
 
 
 def frozen_weights(extractor: Extractor) -> dict[str, Tensor]:
-    """Return those entries of the ``state_dict`` of an extractor on a backbone that the backbone's own files contain.
+    """Return the entries of the ``state_dict`` of an extractor on a backbone that the backbone's own files contain.
 
-    It is empty if the backbone's weights were drawn at random.
+    The result is empty if the backbone's weights were drawn at random.
     """
     if not extractor.config["backbone"].get("pretrained", True):
         return {}
@@ -220,7 +229,7 @@ def _fingerprints(extractor: Extractor) -> dict[str, str]:
 
 
 def _fingerprint(extractor: Extractor) -> str:
-    """Return the SHA-256 of the frozen weights of the backbone; of its file, if that is the network itself (ONNX)."""
+    """Return the SHA-256 of the frozen weights of the backbone, or of its file if it has no parameters (ONNX)."""
     if not any(True for _ in extractor.encoder.parameters()):
         return file_fingerprint(extractor.config["backbone"]["path"])
     digest = hashlib.sha256()
@@ -297,10 +306,10 @@ def _check_backbones(extractor: Extractor, wanted: Mapping[str, str], path: str 
         found = _fingerprint(part)
         if found != wanted.get(prefix):
             raise DataError(
-                "the model was trained on another backbone than the one at this path",
+                f"the model was trained on another backbone than {part.config['backbone']['path']}",
                 file=path,
-                expected=f"weights with the SHA-256 {wanted.get(prefix)}",
-                found=f"{found} ({part.config['backbone']['path']})",
+                expected=f"a backbone whose frozen weights have the SHA-256 {wanted.get(prefix)}",
+                found=f"weights with the SHA-256 {found}",
                 remedy="restore the weights that the backbone had during training, or train again on the current ones",
             )
 

@@ -89,7 +89,12 @@ def _describe(folder: Path) -> tuple[str, dict[str, Any]]:
     try:
         settings = read_json(file)
     except (OSError, ValueError) as error:
-        raise DataError("the configuration of the backbone cannot be read", file=file, found=str(error)) from error
+        raise DataError(
+            f"the configuration of the backbone cannot be read: {error}",
+            file=file,
+            found=str(error),
+            remedy="use a folder in timm's format, with a `config.json`",
+        ) from error
     name, pretraining = settings.get("architecture"), settings.get("pretrained_cfg")
     if not (isinstance(name, str) and timm.is_model(name)):
         raise DataError(
@@ -101,22 +106,29 @@ def _describe(folder: Path) -> tuple[str, dict[str, Any]]:
         )
     if settings.get("model_args"):
         raise DataError(
-            f"this model of timm is not the standard {name}, which is not supported",
+            f"this model of timm is not the standard {name}: changed architectures are not supported",
             file=file,
             expected="no `model_args`",
             found=settings["model_args"],
+            remedy="use a model of timm without `model_args`",
         )
     colours = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     if isinstance(pretraining, Mapping):
         colours |= {key: pretraining[key] for key in colours if key in pretraining}
     for values in colours.values():
         if not (isinstance(values, Sequence) and len(values) == 3 and all(isinstance(v, int | float) for v in values)):
-            raise DataError("the colours of the inputs are not valid", file=file, expected="3 numbers", found=values)
+            raise DataError(
+                "`mean` or `std` in `pretrained_cfg` is invalid",
+                file=file,
+                expected="3 numbers",
+                found=values,
+                remedy="download the file again, or correct it",
+            )
     return name, colours
 
 
 def _build(name: str) -> nn.Module:
-    """Build a network for images of any size. Vision transformers need an option for it that others do not have."""
+    """Build a network for images of any size. Only vision transformers have, and need, an option for that."""
     try:
         return timm.create_model(name, num_classes=0, dynamic_img_size=True)
     except TypeError:
@@ -124,7 +136,7 @@ def _build(name: str) -> nn.Module:
 
 
 def _load(network: nn.Module, file: Path, name: str) -> None:
-    """Load the weights of a file; those of its classifier are left out."""
+    """Load the weights of a file, except those of its classifier."""
     remedy = f"download the files of {name} again"
     try:
         weights = load_file(file)
@@ -132,5 +144,10 @@ def _load(network: nn.Module, file: Path, name: str) -> None:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError("the weights do not belong to this network", file=file, found=error, remedy=remedy) from error
     if missing:
-        raise DataError("weights are missing", file=file, expected=", ".join(missing[:5]), remedy=remedy)
+        raise DataError(
+            f"{len(missing)} of the weights of the network are missing in the file",
+            file=file,
+            expected=", ".join(missing[:5]),
+            remedy=remedy,
+        )
     require_finite(weights, file)

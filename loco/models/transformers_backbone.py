@@ -1,7 +1,7 @@
 """Backbones that run a network of Hugging Face transformers, from the hub or from a local folder.
 
-The parts of a network after the requested layer are removed; the rest is run by its own forward method. What
-distinguishes the types is in :mod:`loco.models.model_types`, and folders are read by :mod:`loco.models.model_folder`.
+The parts of a network after the requested layer are removed; the rest is run by its own forward method. The differences
+between the types are in :mod:`loco.models.model_types`, and folders are read by :mod:`loco.models.model_folder`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from loco.models.model_types import IMAGENET, VISION_TRANSFORMERS, HierarchyType
 from loco.models.parts import Encoding
 
 _FACETS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
-# Own names of modules, for those of transformers. Model files contain them, so they must not change.
+# Name of a module in transformers -> its name here. Model files contain these names, so they must not change.
 _NAMES = {"rope_embeddings": "rotary"}
 _PROBE = 224  # side of the image that determines the stride of a network of AutoBackbone, pixels
 
@@ -54,8 +54,9 @@ def load_transformers(
         pretrained: False for random weights, which requires ``config.json`` only.
         mean, std: mean and standard deviation that normalise the three colours in [0, 1]; None for those of the model.
         revision: branch, tag or commit of a model on the hub; None for its main branch.
-        interpolate_offset: added to the number of rows and columns whose ratio scales the interpolation of position
-            embeddings. The code of DINO and DINOv2 adds 0.1; transformers adds 0, which maps corners to corners.
+        interpolate_offset: number that is added to the rows and columns of the grid when the scale of the interpolation
+            of position embeddings is computed, (cells + offset) / (cells in pretraining). The code of DINO and DINOv2
+            adds 0.1; transformers adds 0, which maps corners to corners.
         concat_class_token: whether to prepend the class token to the channels of each patch (as in DINOv2's linear
             probe).
 
@@ -126,9 +127,9 @@ class TransformersBackbone(Backbone):
             network: a network of transformers; modified.
             row: its type.
             count: number of entries of its list of layers to keep.
-            list_name: own name of that list.
+            list_name: name under which the list is registered, ``blocks`` or ``stages``.
             norm: whether to apply its last normalisation.
-            colours: see :class:`Backbone`.
+            colours: (mean, std), see :class:`Backbone`.
         """
         super().__init__(*colours)
         self._network, self._inputs = (network,), partial(row.inputs, network.config)
@@ -267,8 +268,8 @@ class Hierarchy(TransformersBackbone):
         """See :func:`load_transformers`; ``layer`` is the stage; modules of ``network`` become modules of this one.
 
         Raises:
-            ConfigError: there is no such stage; a normalisation of a stage that has none; or an earlier stage of a
-                network whose last stage alone is supported.
+            ConfigError: there is no such stage, ``norm`` is set but the stage has no normalisation, or the stage is not
+                the last one although only the last one is supported.
         """
         config, widths = network.config, row.widths(network.config)
         layer = check_layer(layer, len(widths), f"this model ({config.model_type})")
@@ -278,7 +279,9 @@ class Hierarchy(TransformersBackbone):
                 f"this model ({config.model_type}) supports its last layer only, {len(widths)}; remove `layer`"
             )
         if norm and not is_last:
-            raise ConfigError(f"the normalisation of this model ({config.model_type}) is that of its last layer")
+            raise ConfigError(
+                f"this model ({config.model_type}) normalises its last layer only, found layer {layer}; remove `norm`"
+            )
         count = row.ends(config)[layer - 1] if row.ends else layer
         list_name = "blocks" if row.has_blocks else "stages"
         super().__init__(network, row, count, list_name, is_last and norm is not False, (mean, std))
@@ -321,7 +324,7 @@ class AnyBackbone(Backbone):
             mean, std: see :class:`Backbone`.
 
         Raises:
-            ConfigError: its cells are not square, or not a whole number of pixels.
+            ConfigError: the cells of its output are not square, or their side is not a whole number of pixels.
         """
         super().__init__(mean, std)
         self.network = network.eval().requires_grad_(False)
@@ -332,7 +335,8 @@ class AnyBackbone(Backbone):
         if height != width or side % height:
             raise ConfigError(
                 f"this model ({network.config.model_type}) maps an image of {side} x {side} pixels to "
-                f"{height} x {width} cells, which are not square patches; it is not supported"
+                f"{height} x {width} cells, which are not square patches of whole pixels; it is not supported, use "
+                "another backbone"
             )
         self.stride = side // height
 
@@ -374,7 +378,10 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
 def _interpolated_positions(
     embeddings: Any, patch: int, offset: float, tokens: Tensor, height: int, width: int
 ) -> Tensor:
-    """Return the position embeddings of a grid, interpolated by (cells + offset) / cells, as in the code of DINO."""
+    """Return the position embeddings of a grid, interpolated as in the code of DINO.
+
+    The scale of the interpolation is (cells + offset) / (cells in pretraining).
+    """
     table = embeddings.position_embeddings
     cells, trained = [height // patch, width // patch], math.isqrt(table.shape[1] - 1)
     if cells == [trained, trained]:
@@ -386,10 +393,10 @@ def _interpolated_positions(
 
 
 def _padded(images: Tensor, size: int) -> Tensor:
-    """Pad normalised images below and on the right with zeros to the size that the network requires.
+    """Pad normalised images below and on the right with zeros to ``size`` x ``size`` pixels, as the network requires.
 
     Raises:
-        DataError: an image is larger.
+        DataError: the images are larger.
     """
     height, width = images.shape[2:]
     if height > size or width > size:
@@ -403,6 +410,6 @@ def _padded(images: Tensor, size: int) -> Tensor:
 
 
 def _stage_names(found: Description) -> Sequence[str]:
-    """Return the names of the stages of a network of AutoBackbone, without that of its first layers."""
+    """Return the names of the stages of a network of AutoBackbone, without its stem."""
     names: Iterable[str] = found.config.stage_names
     return [name for name in names if name != "stem"]

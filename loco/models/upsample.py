@@ -14,7 +14,7 @@ from loco.errors import ConfigError
 from loco.geometry.patches import grid_size
 from loco.models.options import MAX_STRIDE, construct, require_sizes
 
-MAX_SIGMA = 4  # cells or units of colour; limits the window that a model file can request
+MAX_SIGMA = 4  # cells, or distance of colours; limits the size of the window that a model file can request
 
 
 class Upsampler(nn.Module):
@@ -22,8 +22,8 @@ class Upsampler(nn.Module):
 
     Maps are (b, c, h, w) float32; cell (r, q) is centred at pixel ((q + 0.5) ``map_stride``, (r + 0.5) ``map_stride``),
     and the cells cover the images. Images are (b, 3, H, W) float32 RGB colours in [0, 1]. The result is (b, c, ceil(H /
-    ``stride``), ceil(W / ``stride``)), not L2-normalised, and differentiable by the maps. Values that are not finite
-    spread to all cells that read them.
+    ``stride``), ceil(W / ``stride``)), not L2-normalised, and differentiable with respect to the maps. A value that is
+    not finite makes all cells computed from it not finite.
 
     Attributes:
         map_stride: stride of the maps, pixels.
@@ -48,7 +48,7 @@ class Upsampler(nn.Module):
 
 
 class Bilinear(Upsampler):
-    """Bilinear interpolation; beyond the outermost cell centres, their values are repeated."""
+    """Bilinear interpolation. Positions beyond the outermost cell centres have the values of the outermost cells."""
 
     def forward(self, maps: Tensor, images: Tensor) -> Tensor:
         return interpolate(maps, self.map_stride, self.grid(images), self.stride)
@@ -70,6 +70,9 @@ class JointBilateral(Upsampler):
             sigma_space: standard deviation of f, cells of the maps. The window has a radius of ceil(3 ``sigma_space``)
                 cells around the cell that contains p: 5 x 5 cells by default.
             sigma_colour: standard deviation of g, for Euclidean distances of RGB colours in [0, 1].
+
+        Raises:
+            ConfigError: a standard deviation is not in (0, 4], or ``stride`` is not smaller than ``map_stride``.
         """
         super().__init__(map_stride, stride)
         for name, sigma in {"sigma_space": sigma_space, "sigma_colour": sigma_colour}.items():
@@ -86,8 +89,8 @@ class JointBilateral(Upsampler):
         across, log_f_across, _ = self._windows(columns, maps.shape[3], maps.device)
         down, log_f_down, counts = self._windows(rows, maps.shape[2], maps.device)
         strips, start = [], 0
-        # The rows of the result whose centres lie in one row of the maps read the same cells: for each column, their
-        # weighted sums are one matrix product. At a time, only the window of one row of the maps is in memory.
+        # All rows of the result whose centres lie in one row of the maps read the same cells, so their weighted sums
+        # are one matrix product per column. Only the window of one row of the maps is in memory at a time.
         for count in filter(None, counts):
             own = slice(start, start + count)
             near = colours_of_maps[:, :, down[start]][..., across]  # (b, 3, window, columns, window)
@@ -137,7 +140,7 @@ def interpolate(maps: Tensor, stride: int, grid: Sequence[int], grid_stride: int
         grid_stride: stride of the result, pixels.
 
     Returns:
-        (b, c, rows, columns) float32. Beyond the outermost cell centres, their values are repeated.
+        (b, c, rows, columns) float32. Positions beyond the outermost cell centres have the values of these cells.
     """
     v, u = (
         (2 * torch.arange(count, device=maps.device) + 1) * (grid_stride / (cells * stride)) - 1

@@ -283,9 +283,9 @@ def test_files_that_do_not_fit_are_refused(tiny, tmp_path):
     [
         ({"train": {"last": 4}}, "last 4 blocks .* has 3"),
         ({"train": {"lora": {"rank": 2, "last": 0}}}, "last 0 blocks"),
-        ({"train": {"lora": {"last": 1}}}, "does not support these options: .*rank"),
+        ({"train": {"lora": {"last": 1}}}, "has unknown or missing options: .*rank"),
         ({"train": "some"}, "none, all"),
-        ({"heads": {}}, "does not support these options: .*heads"),
+        ({"heads": {}}, "has unknown or missing options: .*heads"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tiny, settings, problem):

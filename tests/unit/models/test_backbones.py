@@ -294,7 +294,7 @@ def test_wrong_options(models):
         ({"layer": 4}, "no layer 4"),
         ({"facet": "keys"}, "unknown facet 'keys'; expected one of: token, query, key, value"),
         ({"facet": "key", "norm": True}, "`norm` applies to tokens"),
-        ({"blocks": 3}, "does not support these options"),
+        ({"blocks": 3}, "has unknown or missing options"),
     ]:
         with pytest.raises(ConfigError, match=message):
             build(folder, **options)

@@ -153,8 +153,8 @@ def test_the_light_head_is_its_formula():
     ("config", "problem"),
     [
         ({"name": "mlp"}, "unknown head 'mlp'; expected one of: linear, locus, residual_cnn, residual_mlp"),
-        ({"name": "residual_mlp"}, "does not support these options: .*hidden"),
-        ({"name": "locus", "hidden": 3}, "does not support these options: .*hidden"),
+        ({"name": "residual_mlp"}, "has unknown or missing options: .*hidden"),
+        ({"name": "locus", "hidden": 3}, "has unknown or missing options: .*hidden"),
         ({"name": "locus", "width": 30}, "multiple of 4"),
         ({"name": "residual_cnn", "widths": [4, 4]}, "at least 3 entries"),
     ],

@@ -126,7 +126,7 @@ def test_an_image_larger_than_the_input(folder):
         ({"size": (24, 24)}, "remove `size`"),
         ({"native_stride": 4}, r"shape \(1, 5, 3, 5\) for \(24, 40\) pixels"),
         ({"native_stride": 16}, "not a multiple of `native_stride` 16"),
-        ({"stride": 8}, "does not support these options"),
+        ({"stride": 8}, "has unknown or missing options"),
     ],
 )
 def test_wrong_options(folder, options, message):

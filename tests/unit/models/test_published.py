@@ -379,7 +379,7 @@ def without(weights, *keys):
         (lambda w: {k: v for k, v in w.items() if not k.startswith("layers.")}, r"no layers\.\*"),
         (
             lambda w: {k: v for k, v in w.items() if k.startswith("layers.") and ".filt" in k},
-            "not contain a residual network",
+            "not contain the residual network",
         ),
         (lambda w: without(w, "pretrained_model.patch_embed.proj.weight"), "patch_embed"),
         (lambda w: {**w, "pretrained_model.pos_embed": w["pretrained_model.pos_embed"] + 1}, "another backbone"),

@@ -110,7 +110,7 @@ def test_maps_that_do_not_fit_are_refused(own):
 def test_a_name_that_is_taken_is_refused(own):
     build()
     sys.modules["own_pool"].__file__ = "/elsewhere/own_pool.py"
-    with pytest.raises(ConfigError, match="rename it: its name is taken"):
+    with pytest.raises(ConfigError, match="rename it: another module"):
         build()
 
 

@@ -56,8 +56,8 @@ def write(path: Path, model: object, weights: dict[str, torch.Tensor] | None = N
             "unknown kind of backbone 'mmseg'",
         ),
         ({"name": "concat", "models": [], "stride": 4}, r"strides \[\]"),
-        ({"name": "concat", "models": [SIFT]}, "does not support these options"),
-        ({**CNN, "depth": 3}, "does not support these options"),
+        ({"name": "concat", "models": [SIFT]}, "has unknown or missing options"),
+        ({**CNN, "depth": 3}, "has unknown or missing options"),
         ({**CNN, "dim": 10**9}, "`dim` must be an integer"),
         ({**CNN, "dim": 1e9}, "`dim` must be an integer"),
         ({**CNN, "dim": -1}, "`dim` must be an integer"),
@@ -147,7 +147,7 @@ def test_a_model_that_refers_to_a_file_is_not_stored(tmp_path):
 def test_a_network_of_any_size_is_measured_without_its_memory():
     with pytest.raises(ConfigError, match=str(10**12 + 10**6)):
         construct_network("a layer", torch.nn.Linear, {"in_features": 10**6, "out_features": 10**6})
-    with pytest.raises(ConfigError, match="does not support these options"):
+    with pytest.raises(ConfigError, match="has unknown or missing options"):
         construct_network("a layer", torch.nn.Linear, {"channels": 3})
     torch.manual_seed(0)
     built = construct_network("a layer", torch.nn.Linear, {"in_features": 3}, out_features=2)
