@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def on_the_cluster(root: Path) -> World:
-    """A new world whose profile is changed as docs/clusters.md says for a site without accounting."""
+    """A new world whose profile is changed as docs/clusters.md states for a site without accounting."""
     world = World.new(root)
     profile = world.workflow / "profiles/slurm/profile.yaml"
     edit(profile, "slurm-efficiency-report: true", "slurm-no-account: true\nslurm-status-command: squeue")

@@ -75,7 +75,7 @@ class Cluster:
         return [dict(field.split("=", 1) for field in line.split() if "=" in field) for line in lines]
 
     def jobs_of(self, rule: str) -> list[dict[str, str]]:
-        """Those of one rule or group, by the comment that the executor plugin gives them."""
+        """The jobs of one rule or group, found by the comment that the executor plugin sets."""
         return [job for job in self.jobs() if rule in job.get("Comment", "")]
 
 

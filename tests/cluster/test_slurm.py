@@ -1,4 +1,4 @@
-"""The workflow on SLURM, by the command of the documents: tables, killed trainings, broken scenes, ranks and nodes."""
+"""The workflow on SLURM, by the command of the documents: tables, killed jobs, broken scenes, ranks and nodes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def profile_of(world: World) -> list[str]:
 
 
 def with_ranks(world: World) -> None:
-    """Add trainings of two ranks, on one node and on two."""
+    """Add experiments that are trained on two ranks, on one node and on two."""
     quick = yaml.safe_load(TINY.read_text())["experiments"]["quick"]
     train = {**quick["train"], "batch": {**quick["train"]["batch"], "images_per_scene": 4}, "processes": 2}
     placed = {"one_node": train, "two_nodes": {**train, "nodes": 2}}
@@ -56,7 +56,7 @@ def model_of(experiment: str) -> str:
 
 @pytest.fixture(scope="session")
 def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """The tiny workflow after a whole run on the cluster, with two trainings beside it. Tests only read it."""
+    """The tiny workflow after a whole run on the cluster, with two training runs beside it. Tests only read it."""
     world = on_the_cluster(tmp_path_factory.mktemp("cluster") / "world")
     world.overlay(SMALL)
     with_ranks(world)
@@ -88,7 +88,7 @@ def test_tables_are_those_of_a_local_run(run: World, tmp_path: Path) -> None:
 def test_tables_are_those_of_a_run_on_a_storage_provider(
     run: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder in the place of a bucket: jobs read and write copies, as where nothing is shared but the bucket."""
+    """A folder that stands for a bucket: jobs read and write copies, as if the bucket were all that they share."""
     world, store = World.new(tmp_path / "world"), tmp_path / "store"
     world.overlay(SMALL)
     provider = ("--default-storage-provider", "fs", "--default-storage-prefix", str(store))
@@ -117,7 +117,7 @@ def test_two_nodes_train_as_one(run: World, cluster: Cluster) -> None:
 
 
 def test_two_nodes_without_gpus(run: World, cluster: Cluster, tmp_path: Path) -> None:
-    """As a site without GPUs states it in the profile."""
+    """The profile is changed as for a cluster without GPUs."""
     world = run.clone(tmp_path)
     world.overlay({"experiments": {"two_nodes": {"train": {"steps": 4}}}})
     target = model_of("two_nodes")
@@ -157,7 +157,7 @@ def test_a_cancelled_training_resumes(run: World, cluster: Cluster, tmp_path: Pa
 
 
 def test_one_broken_scene_of_eight_leaves_seven(cluster: Cluster, tmp_path: Path) -> None:
-    """Their checks share a job. The scores that need the broken scene are not made; the others are."""
+    """The checks of all eight scenes share a job. Only the scores that depend on the broken scene are missing."""
     names = [f"scan{k}" for k in range(8)]
     for name in names:
         settings = {**RAW, "panoramas": 1, "image": {"height": 48, "width": 64}}

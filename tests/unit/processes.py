@@ -1,4 +1,4 @@
-"""Run a function in several processes of one process group, like the ranks of a training."""
+"""Run a function in several processes of one process group, like the ranks of a training run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, in process: files are right, and a mistake of the user is reported in one line."""
+"""The command line, in process: it writes the expected files, and reports a mistake of the user in one line."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_output_folder_that_is_a_file_is_refused_before_the_model_is_loaded(
 
 
 def test_the_pictures_share_their_colours(model: str, photos: list[str], tmp_path: Path) -> None:
-    """Features are the same in both images: what both images show has one colour."""
+    """Features are the same in both images, so a location that both images show has the same colour in both."""
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(photos[0]).read_bytes())
     assert main(["extract", *photos, str(copy), "--model", model, "--out", str(tmp_path), "--pca"]) == 0

@@ -89,7 +89,7 @@ def test_documents_stay_short():
 
 
 def test_messages_that_the_documents_quote_are_those_of_the_code() -> None:
-    """Return the symptoms of the recovery table, without those of Snakemake and the system, and the printed output."""
+    """Compare the symptoms in the recovery table, except those of Snakemake and the system, and the printed output."""
     said = "\n".join(_texts(ast.parse(file.read_text(encoding="utf-8"))) for file in (ROOT / "loco").rglob("*.py"))
     running = (ROOT / "docs/running.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*?) \|", running.partition("| symptom |")[2].partition("\n\n")[0], re.M)

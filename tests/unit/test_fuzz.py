@@ -30,7 +30,7 @@ def test_mutations_are_read_or_refused(target):
 
 @pytest.mark.parametrize("fault", ["crash", "hang", "foreign", "memory"])
 def test_faults_are_found(fault):
-    """The campaign continues after each."""
+    """The campaign continues after each fault."""
     done = fuzz("--mutations", "2", "--seconds", "0.5", "--targets", fault)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{fault.upper()}: 2" in done.stdout

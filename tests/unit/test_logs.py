@@ -43,7 +43,7 @@ def test_a_fault_of_the_program_is_logged_with_traceback(tmp_path: Path) -> None
 
 
 def test_logs_of_jobs_that_have_not_finished(tmp_path: Path) -> None:
-    """By their last message: not those that have finished, whatever they reported before."""
+    """Logs are unfinished unless their last message states that the job finished, whatever they contain before it."""
     logs = tmp_path / "results"
     done, _ = run(logs, "logging.getLogger('loco.x').error('a remark')")
     assert done.returncode == 0

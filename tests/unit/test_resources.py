@@ -80,7 +80,7 @@ def test_memory_and_time_follow_the_stride_of_upsampled_features(make):
     features = 8 * 768 * 480 * 640 * 4 / 1e6  # MB of eight images in single precision
     assert fine.extract_mb("exact", "houses") > 2 * features  # before and after normalisation
     assert fine.extract_mb("exact", "houses") > 3 * coarse.extract_mb("exact", "houses")
-    weighted = 12.5 * features  # a training holds the 25 cells of each window, once for 2 x 2 features
+    weighted = 12.5 * features  # training holds the 25 cells of each window, once for 2 x 2 features
     assert fine.train_mb("exact", "houses") - coarse.train_mb("exact", "houses") > weighted
     for benchmark, growth in (("pixel_correspondence", 4), ("relative_pose", 16)):
         minutes = [found.evaluate_minutes(benchmark, "houses", "exact") for found in (coarse, fine)]

@@ -15,7 +15,7 @@ from loco.storage import Correspondences, Encoded
 
 @pytest.fixture(scope="module")
 def world(finished, tmp_path_factory):
-    """Return two trainings, with and without stored outputs of the backbone, and an extractor without training."""
+    """Return a world with training on stored backbone outputs, training without them, and an extractor."""
     world = finished.clone(tmp_path_factory.mktemp("backbone"))
     torch.manual_seed(0)
     config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, patch_size=10)

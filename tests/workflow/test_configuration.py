@@ -1,4 +1,4 @@
-"""Configurations through Snakemake: an invalid configuration is refused, with its key, in a sentence."""
+"""Configurations through Snakemake: an invalid configuration is refused in one sentence that states the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps in a container: a program in the place of apptainer writes down its arguments and runs the command outside."""
+"""Steps in a container: a program that replaces apptainer records its arguments and runs the command outside."""
 
 from __future__ import annotations
 

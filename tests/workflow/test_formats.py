@@ -140,7 +140,7 @@ def append(path: Path) -> None:
 
 
 def test_files_that_are_rewritten_in_place_are_noticed(downloads):
-    """The time of their folder does not change. First the checks only, then the other steps."""
+    """The time of their folder does not change. Only the checks run at first, then the other steps."""
     raw = downloads.directory / "download"
     before = [json.loads(downloads.read(path))["content"]["digest"] for path in MANIFESTS]
     poses = {}

@@ -1,4 +1,4 @@
-"""Trainings that draw batches from positive pairs: the index of the pairs is made once, and only for them."""
+"""Training runs that draw batches from positive pairs: the index of the pairs is made once, and only for them."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ sys.addaudithook(_opened)
 
 @pytest.fixture
 def recorded(finished: World, tmp_path: Path) -> World:
-    """Return a finished world with a training that starts from weights, and a model that is built on a backbone."""
+    """Return a finished world with a training run that starts from weights, and a model that is built on a backbone."""
     world = finished.clone(tmp_path / "world")
     weights = world.directory / "weights"
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, patch_size=10)

@@ -122,7 +122,7 @@ def test_the_default_profile_plans_every_shipped_configuration(place: Path, name
 
 
 def test_what_a_job_requests(place: Path) -> None:
-    """Trainings on nodes, extractors without GPUs, bundles of eight, and evaluations that train probes."""
+    """Training on several nodes, extractors without GPUs, groups of eight jobs, and evaluations that train probes."""
     nodes = {"title": "on two nodes", "train": {"processes": 4, "nodes": 2}}
     experiments = {"exact": {"train": {"processes": 2}}, "sampled": nodes}
     run = {

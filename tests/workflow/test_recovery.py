@@ -144,7 +144,7 @@ def test_a_job_that_was_stopped_while_it_outlived_its_snakemake_changes_nothing(
 
 
 def test_a_run_that_was_killed_whole_completes_in_a_second_one(world, finished):
-    """As by a time limit or the kernel: nothing cleans up, and the next job finds the remaining files."""
+    """As by a time limit or the kernel, nothing is cleaned up, and the next job finds the remaining files."""
     before: list[Path] = []
     for _ in range(2):
         snakemake = start(world, "--forcerun", "frames", "--", FRAMES)

@@ -113,7 +113,7 @@ COPIED: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
 
 @pytest.mark.parametrize("kind", COPIED)
 def test_results_of_other_settings_are_refused_without_the_records_of_snakemake(world, kind):
-    """As after a copy of ``results/``, or without ``.snakemake/``: Snakemake considers all files up to date."""
+    """After ``results/`` was copied or ``.snakemake/`` deleted, Snakemake considers all files up to date."""
     changes, step, target, file, values = COPIED[kind]
     shutil.rmtree(world.directory / ".snakemake")
     world.overlay(changes)

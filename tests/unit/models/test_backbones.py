@@ -231,7 +231,7 @@ def test_colours_default_to_imagenet(models, tmp_path):
 
 @pytest.mark.parametrize("kind", VITS)
 def test_training_mode_draws_nothing_and_reaches_every_weight(models, kind):
-    """No random positions, and no weight without a gradient (which would stop a training on several ranks)."""
+    """No random positions, and no weight without a gradient (which would stop training on several ranks)."""
     for options in ({}, {"facet": "value", "layer": 2}):
         backbone = build(models[kind][1], **options)
         x = images(backbone.stride)

@@ -1,4 +1,4 @@
-"""Model files whose configuration or weights were not written by a training."""
+"""Model files whose configuration or weights were not written by a training run."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_wrong_types_are_refused_with_their_place(file: Path, place: tuple, valu
 def test_damage_under_a_valid_content_id_is_read_or_refused_with_the_name_of_the_file(
     file: Path, data: st.DataObject
 ) -> None:
-    """As by a program that can write a valid content id: then only the structure shows the fault."""
+    """The files have valid content ids, as if another program had written them: only their structure is invalid."""
     whole = file.with_suffix(".whole")
     if not whole.exists():
         whole.write_bytes(file.read_bytes().replace(read_content_id(file).encode(), BLANK.encode()))

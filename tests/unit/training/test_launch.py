@@ -1,4 +1,4 @@
-"""How the ranks of a training are started: commands and environment in a simulated SLURM job."""
+"""How the ranks of a training run are started: commands and environment in a simulated SLURM job."""
 
 import json
 import os

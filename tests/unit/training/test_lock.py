@@ -1,4 +1,4 @@
-"""The lock of a training's folder, with locks of the system and on file systems without locks."""
+"""The lock of the folder of a training run, on file systems with and without locks of the system."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Phases of a training: closed forms of all schedules and their sums, and the settings at each step."""
+"""Training phases: closed forms of all schedules and their sums, and the settings at each step."""
 
 import math
 

@@ -359,7 +359,7 @@ def test_a_state_beyond_the_last_step_is_kept_and_not_used(constant_rate, walls,
     _, log = run(constant_rate, walls[:2], tmp_path)
     assert log["step"].tolist() == [1, 2, 3]
     assert (state / "final.ckpt").read_bytes() == before
-    assert any("6 steps, more than `steps: 3`" in record.getMessage() for record in caplog.records)
+    assert any("6 steps, more than the 3 steps" in record.getMessage() for record in caplog.records)
 
 
 def test_the_state_of_a_finished_training_is_kept_only_to_be_continued(constant_rate, walls, tmp_path):
@@ -556,7 +556,7 @@ def test_the_batch_whose_gradient_is_not_finite_is_saved(experiment, walls, tmp_
 
 @pytest.mark.parametrize("steps", [1, 4, 60])
 def test_a_training_without_positive_pairs_is_stopped(experiment, walls, tmp_path, monkeypatch, steps):
-    """Also if it is repeated: no state of it passes for a finished training."""
+    """It is also stopped when it is repeated: none of its states passes for that of a finished training run."""
     monkeypatch.setattr("loco.training.module.MAX_WITHOUT_POSITIVES", 5)
     experiment["train"] |= {"steps": steps, "validate_every": 1, "save_every": 1}
     experiment["train"]["loss"]["rho"] = 1e-7

@@ -1,4 +1,4 @@
-"""The landmarks of a page: who sees them, their scores, and the one at the start."""
+"""The landmarks of a page: the views that see them, their scores, and the one at which the page opens."""
 
 from __future__ import annotations
 
