@@ -1,4 +1,7 @@
-"""Run one rank of a distributed training: ``python -m loco.training JOB``, under PyTorch's launcher."""
+"""Run one rank of a distributed training: ``python -m loco.training JOB``, under PyTorch's launcher (torchrun).
+
+``JOB`` is the JSON file that :func:`loco.training.run.train` writes.
+"""
 
 import json
 import sys
@@ -26,6 +29,6 @@ try:
         job["facts"],
         Record.from_json(job["record"]) if job["record"] else None,
     )
-except LocoError as error:  # raised again by the process that started this one
+except LocoError as error:  # the process that started the ranks raises it again
     write_text(state / ERROR, str(error))
     sys.exit(1)

@@ -22,7 +22,7 @@ from loco.training.scene_files import SceneFiles
 
 GEOMETRIC = ("flip", "scale", "crop", "sizes")  # keys of `train.augment`
 COLOUR = ("brightness", "contrast", "colour")
-_SIZES = 1  # key of the random numbers that determine the size of a batch
+_SIZES = 1  # key of the random numbers that determine the size of the images of a batch
 
 
 class View(NamedTuple):
@@ -97,7 +97,7 @@ class GeometricAugmentation:
         Args:
             frame: (height, width) of the frame, pixels.
             size: (height, width) of the image, pixels.
-            rng: random number generator; always four draws.
+            rng: random number generator. Four numbers are drawn, whatever the settings.
         """
         mirrored, scale, *drawn = rng.uniform(size=4)
         low, high = np.log(self.scale)
@@ -155,7 +155,7 @@ class GeometricAugmentation:
 def geometric_augmentation(
     augment: Mapping[str, Any] | None, scenes: Sequence[SceneFiles], seed: int
 ) -> GeometricAugmentation | None:
-    """Return the geometric augmentation of ``train.augment``; None if it has no such key.
+    """Return the geometric augmentation of ``train.augment``; None if it has no key of :data:`GEOMETRIC`.
 
     Raises:
         ConfigError: the scenes have stored features, which do not change with the image.
@@ -163,7 +163,8 @@ def geometric_augmentation(
     if not augment or not augment.keys() & set(GEOMETRIC):
         return None
     if any(scene.encoded_path for scene in scenes):
-        raise ConfigError("stored features do not depend on the augmentation: remove `train.augment` or `cache`")
+        keys = ", ".join(f"`{key}`" for key in GEOMETRIC if key in augment)
+        raise ConfigError(f"stored features cannot be augmented: remove {keys} from `train.augment`, or remove `cache`")
     return GeometricAugmentation(augment, seed)
 
 

@@ -61,16 +61,21 @@ class OverlappingImages:
             seed: seed of all draws.
 
         Raises:
-            DataError: a scene has no image, or no scene has a pair of such images.
+            DataError: no scene has a pair of such images.
         """
         self.batch, self.seed = batch, seed
         self.pairs = [scene.pairs(batch["min_overlap"], batch["min_baseline"]) for scene in scenes]
-        self._require_pairs()
+        self._require_pairs(scenes)
 
-    def _require_pairs(self) -> None:
-        images, without = sum(pairs.shape[0] for pairs in self.pairs), sum(pairs.nnz == 0 for pairs in self.pairs)
-        wanted = f"overlap by {self.batch['min_overlap']:g} and were taken {self.batch['min_baseline']:g} m apart"
-        if without == len(self.pairs):
+    def _require_pairs(self, scenes: Sequence[SceneFiles]) -> None:
+        """Check that a scene has a pair of images that can be drawn together, and log the scenes without one."""
+        images = sum(pairs.shape[0] for pairs in self.pairs)
+        without = [scene for scene, pairs in zip(scenes, self.pairs) if pairs.nnz == 0]
+        wanted = (
+            f"overlap by at least {self.batch['min_overlap']:g} and were taken at least "
+            f"{self.batch['min_baseline']:g} m apart"
+        )
+        if len(without) == len(self.pairs):
             raise DataError(
                 f"no two images of a training scene {wanted}",
                 expected="images that overlap, taken from different positions",
@@ -78,9 +83,10 @@ class OverlappingImages:
                 remedy="lower `train.batch.min_overlap` or `.min_baseline`, or use scenes with more images",
             )
         if without:
+            named = ", ".join(scene.frames.scene for scene in without[:5]) + (", ..." if len(without) > 5 else "")
             logger.warning(
-                "%d of %d training scenes have no two images that %s; images of these scenes are drawn at random",
-                *(without, len(self.pairs), wanted),
+                "in %d of %d training scenes (%s), no two images %s; images of these scenes are drawn at random",
+                *(len(without), len(self.pairs), named, wanted),
             )
 
     def draw(self, step: int) -> list[Draw]:
@@ -94,8 +100,8 @@ class OverlappingImages:
 class Batches(IterableDataset):
     """An infinite sequence of batches. Batch k depends only on (seed, k).
 
-    A training that is resumed at step k therefore gets the same batches as an uninterrupted one, and the order of the
-    batches does not depend on the number of workers. The images of a batch are distributed over the ranks.
+    A training run that is resumed at step k therefore gets the same batches as an uninterrupted one, and the order of
+    the batches does not depend on the number of workers. The images of a batch are distributed over the ranks.
     """
 
     def __init__(
@@ -112,11 +118,12 @@ class Batches(IterableDataset):
         """
         Args:
             scenes: training scenes.
-            batch: settings of the batches. ``images`` images of positive pairs within ``radius`` metres, with scenes
-                drawn ``scenes_by`` (:class:`PairBank`); or else those of :class:`OverlappingImages`. In addition
+            batch: settings of the batches: either ``radius``, ``images`` and ``scenes_by``, for batches of positive
+                pairs (:class:`loco.training.pair_bank.PairBank`), or those of :class:`OverlappingImages`. In addition
                 ``patches_per_image``, the number of valid patches per image that are used in the loss (None: all),
                 selected as defined by ``patches_by`` (:func:`loco.training.patch_selection.select_patches`).
-            augment: maximum relative changes of ``brightness``, ``contrast`` and ``colour``, and settings of
+            augment: maximum changes of ``brightness``, ``contrast`` and ``colour``
+                (:func:`loco.training.jitter.draw_factors`), and settings of
                 :class:`loco.training.augment.GeometricAugmentation`; or None.
             seed: seed of all draws.
             start: number of the first batch.
@@ -124,8 +131,8 @@ class Batches(IterableDataset):
             with_images: False to skip reading the images, if the model only needs their stored encodings.
 
         Raises:
-            DataError: a scene has no image, or there are no positive pairs.
-            ConfigError: scenes with stored features are to be augmented.
+            DataError: no two images of a scene can be drawn together, or there are too few positive pairs.
+            ConfigError: scenes with stored features are to be augmented geometrically.
         """
         self.scenes, self.batch, self.seed, self.start = scenes, batch, seed, start
         self.augment, self.geometry = colour_augmentation(augment), geometric_augmentation(augment, scenes, seed)
@@ -146,13 +153,17 @@ class Batches(IterableDataset):
             step += stride
 
     def draw(self, step: int) -> Batch:
-        """Return this rank's part of batch number ``step``."""
+        """Return this rank's part of batch number ``step``.
+
+        Raises:
+            DataError: the batch has fewer images than there are ranks.
+        """
         drawn = self.sampler.draw(step)
         if len(drawn) < self.world_size:  # on all ranks
             raise DataError(
                 f"the scenes of batch {step} have fewer images than there are ranks",
                 expected=f"at least {self.world_size} images",
-                found=str(len(drawn)),
+                found=f"{len(drawn)} image(s)",
                 remedy="remove small scenes, use more scenes per batch (`batch.scenes`), or fewer `processes`",
             )
         places: list[int] = np.array_split(np.arange(len(drawn)), self.world_size)[self.rank].tolist()
@@ -180,7 +191,7 @@ class Batches(IterableDataset):
 def connected_group(pairs: csr_array, count: int, rng: np.random.Generator) -> list[int]:
     """Draw at most ``count`` different images, each of which (except the first) forms a pair with an earlier one.
 
-    If there is no such image, a random one starts a new group.
+    If no remaining image forms a pair with those drawn so far, a random one is drawn.
 
     Args:
         pairs: (n, n) bool, sparse, symmetric.

@@ -9,7 +9,7 @@ from torch import Tensor, distributed
 
 
 class Deferred:
-    """Numbers that are read later. Their copy to the host is enqueued behind the work that computes them."""
+    """Numbers that are read later. Their copy to the host is enqueued after the operations that compute them."""
 
     def __init__(self, numbers: Mapping[str, Tensor | float]) -> None:
         """

@@ -64,16 +64,16 @@ def require_independent_images(network: nn.Module) -> None:
     if norms:
         raise ConfigError(
             f"`train.grad_cache`: the network has trained batch normalisations ({', '.join(norms[:3])}), which are "
-            "not supported: in chunks, "
-            "their statistics would be those of a chunk instead of the batch, and running statistics would be "
-            "updated twice "
-            "per step; remove `grad_cache`, or use a model without them, such as a `backbone` with the head "
-            "`residual_mlp`, `locus` or `linear`"
+            "not supported: their statistics would be those of a chunk instead of the batch, and running statistics "
+            "would be updated twice per step; remove `grad_cache`, or use a model without batch normalisation, such as "
+            "a `backbone` with the head `residual_mlp`, `locus` or `linear`"
         )
 
 
 class _Cached(torch.autograd.Function):
-    """Features in chunks. Backward, each chunk is computed anew and differentiated by the parameters."""
+    """Features in chunks. In the backward pass, each chunk is computed again and differentiated with respect to the
+    parameters.
+    """
 
     @staticmethod
     def forward(ctx: Any, encode: Encode, parts: list[slice], device: torch.device, *parameters: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class _Cached(torch.autograd.Function):
         for part in parts:
             ctx.conditions.append(_Conditions.now(device))
             features.append(encode(part))
-        torch.clear_autocast_cache()  # of weights that were converted without a graph
+        torch.clear_autocast_cache()  # it contains weights that were converted without a graph
         return torch.cat(features)
 
     @staticmethod

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from loco.models.extractor import to_colours
 
-FACTORS = 5  # of an image: contrast, brightness, and one for each of red, green and blue
+FACTORS = 5  # number of factors per image: contrast, brightness, and one for each of red, green and blue
 
 
 def draw_factors(amount: Mapping[str, float], rng: np.random.Generator) -> Tensor:
     """Draw the factors of one image: (5,) float32, of contrast, brightness, red, green and blue.
 
     Args:
-        amount: largest absolute logarithms of the factors of ``contrast``, ``brightness`` and ``colour``.
+        amount: largest absolute value of the natural logarithm of the factors of ``contrast``, ``brightness`` and
+            ``colour``.
         rng: source of the draws.
     """
     drawn = [rng.uniform(-amount[name], amount[name], size=n) for name, n in _COUNTS.items()]

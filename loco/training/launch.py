@@ -1,7 +1,8 @@
 """Start the ranks of a distributed training, on one machine or on the nodes of a SLURM job, and wait for them.
 
-Every rank is ``python -m loco.training JOB`` under PyTorch's launcher (torchrun), of which every node runs one, its
-agent. On several nodes, one step of the SLURM job starts the agents, and they meet on the first node.
+Every rank is ``python -m loco.training JOB`` under PyTorch's launcher (torchrun). Each node runs one launcher, its
+agent, which starts the ranks of the node. On several nodes, one step of the SLURM job starts the agents, whose
+rendezvous is on the first node.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from loco.errors import ConfigError, DataError, LocoError
 from loco.logs import THREADS
 from loco.training.lock import Lock
 
-STOP = signal.SIGUSR1  # forwarded by srun to its tasks, and by them to the ranks
+STOP = signal.SIGUSR1  # srun forwards it to its tasks, the agents, which forward it to the ranks
 ERROR = "error.txt"  # in the folder of the state: the error message of a rank
 # Variables of the SLURM job that a new step inherits. All other SLURM_* describe the step of this process, and srun
 # would interpret them as options.
@@ -60,20 +61,20 @@ class Ranks(NamedTuple):
 def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> None:
     """Run the ranks of a distributed training and wait for them.
 
-    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit. Through srun it is
-    forwarded as SIGUSR1 (:data:`STOP`), because on SIGTERM srun kills its tasks at once. The launched process also
-    holds the ``lock`` of the training, because it may outlive this one.
+    SIGTERM is forwarded to the agents, and by them to all ranks, which save the state and exit. With srun, SIGUSR1
+    (:data:`STOP`) is sent instead, because srun kills its tasks at once on SIGTERM. The launched process also holds the
+    ``lock`` of the training, because it may outlive this process.
 
     Args:
-        job: arguments of the training, JSON; a rank that fails writes its message beside it.
+        job: JSON file of the arguments of the training; a rank that fails writes its error message to the same folder.
         processes: number of ranks on all nodes.
-        nodes: number of machines, with equal numbers of ranks; more than one only within a SLURM job of as many nodes,
-            to all of which the folder of ``job`` is visible under its path.
+        nodes: number of machines, with equal numbers of ranks. More than one requires a SLURM job with as many nodes,
+            on all of which the folder of ``job`` has the same path.
         threads: CPU threads of each rank.
         lock: lock of the training.
 
     Raises:
-        ConfigError: there are several nodes, but no SLURM job, or one of another number of nodes.
+        ConfigError: ``nodes`` is more than one, and this process is not part of a SLURM job with as many nodes.
         LocoError: a rank failed; the message is that of the rank.
         SystemExit: the training was requested to stop, or a rank ended without a message.
     """
@@ -99,7 +100,7 @@ def launch(job: Path, processes: int, nodes: int, threads: int, lock: Lock) -> N
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a new step of a SLURM job, without the settings of the step that it is started from."""
+    """Return the environment of a new step of a SLURM job, without the variables of the current step."""
     return {name: value for name, value in environment.items() if not name.startswith("SLURM_") or name in _KEPT}
 
 
@@ -127,11 +128,12 @@ def _step(nodes: int, cpus: int, gpus: int) -> list[str]:
 def _hosts(nodes: int) -> list[str]:
     """Return the names of the nodes of this SLURM job.
 
-    ``SLURM_JOB_NODELIST`` lists those of the step that this process is part of, which may be the first one alone.
+    They are requested from SLURM, because ``SLURM_JOB_NODELIST`` lists the nodes of the step that this process is part
+    of, which may be the first node alone.
 
     Raises:
         ConfigError: this process is not part of a SLURM job, or the job has another number of nodes.
-        DataError: SLURM does not answer.
+        DataError: a command of SLURM fails.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or not all(map(shutil.which, ("srun", "scontrol", "squeue"))):
@@ -151,7 +153,11 @@ def _hosts(nodes: int) -> list[str]:
 
 
 def _ask(*command: str) -> str:
-    """Return what a command of SLURM prints."""
+    """Return the output of a command of SLURM.
+
+    Raises:
+        DataError: the command fails.
+    """
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise DataError(f"`{' '.join(command)}` failed: {answer.stderr.strip()}", remedy="check the SLURM installation")

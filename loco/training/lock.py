@@ -22,8 +22,8 @@ HELD = ".lock.held"  # if the file system has no locks: followed by a number
 # Errors of flock on file systems without locks: NFS without lockd, some FUSE file systems.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 RELEASED = "released\n"  # replaces the list of processes
-LOOK = 0.1  # seconds, maximum duration of testing a lock
-TRIES = 10  # attempts to take over a lock before another process does
+LOOK = 0.1  # seconds, maximum time for which a test of the lock holds it
+TRIES = 10  # maximum number of attempts to create a lock file
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ class Lock:
 def training_lock(folder: Path) -> Iterator[Lock]:
     """Hold the lock of a training's folder, which is created if missing.
 
-    The lock is a system lock (flock). If the file system has none, it is a file that lists the processes of the
-    training until it ends. It also counts as free if it lists only processes of this machine that have ended.
+    The lock is a system lock (flock). If the file system does not support locks, it is a file that lists the processes
+    of the training until the training ends. Such a lock also counts as free if all listed processes are of this machine
+    and have ended.
 
     Raises:
         DataError: another training holds the lock, or might hold it on another machine.
@@ -122,7 +123,7 @@ def _claim(folder: Path) -> Path:
             for number in _numbers(folder) - {latest + 1}:
                 _held(folder, number).unlink(missing_ok=True)
             return path
-        path.unlink()  # this process was slow: the the number had been used before
+        path.unlink()  # this process was slow: the number had been used before
     raise _at_work(path)
 
 
@@ -150,7 +151,7 @@ def _read(path: Path) -> str:
 
 
 def _holders(text: str) -> list[ProcessIdentity]:
-    """Return the processes that a file lists; none if it is incomplete."""
+    """Return the processes that the text of a lock file lists; none if the text is incomplete."""
     try:
         return [ProcessIdentity.parse(line) for line in text.splitlines()]
     except ValueError:
@@ -158,6 +159,7 @@ def _holders(text: str) -> list[ProcessIdentity]:
 
 
 def _at_work(path: Path) -> DataError:
+    """Return the error for a lock that another training holds; it names the processes in the lock file ``path``."""
     remedy = "wait for it or stop it (a training whose Snakemake process was killed saves its state and ends)"
     if path.name != LOCK:
         remedy = f"wait for it or stop it; if the process does not exist any more, delete {path}"

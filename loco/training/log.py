@@ -17,13 +17,13 @@ from loco.storage.training_log import LOG_COLUMNS
 class LiveLog:
     """A log that is written line by line, each with one system call, so that a reader finds only complete lines.
 
-    A saved state holds the position in the log instead of its content (:meth:`mark`); a training that resumes cuts the
-    log there (:meth:`cut`). A line that was not written completely, because the disk was full or the machine failed,
-    has no line end; it is neither read nor kept.
+    A saved state contains the position in the log (:meth:`mark`) instead of its content; a training that resumes cuts
+    the log at this position (:meth:`cut`). A line that was not written completely, because the disk was full or the
+    machine failed, has no line end; it is neither read nor kept.
 
     Attributes:
         path: path of the file, which is created with the first line.
-        position: bytes of all lines so far.
+        position: number of bytes of all lines so far.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,20 +56,21 @@ class LiveLog:
         self.position += written
 
     def mark(self) -> int:
-        """Return the position, when all lines before it are on the disk: a saved state must not be ahead of its log."""
+        """Write all lines to the disk and return the position: a saved state must not be ahead of its log."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
         return self.position
 
     def cut(self, position: int, step: int) -> None:
-        """Remove the lines after ``position``: those of steps that were made after the state was saved.
+        """Remove the lines after ``position``: those of steps that were taken after the state was saved.
 
         Args:
-            position: what :meth:`mark` returned.
-            step: number of the last step before it.
+            position: position that :meth:`mark` returned when the state was saved.
+            step: number of the last step of the state.
 
         Raises:
-            DataError: the log is missing, or has no such position: it is not the log of this state.
+            DataError: the log is missing, or its line before ``position`` is not that of ``step``, so it is not the log
+                of this state.
         """
         with reading(self.path):
             content = self.path.read_bytes()[:position] if position else b""
@@ -114,7 +115,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
         One dictionary per step, with the columns that have a value. An empty list if there is no log yet.
 
     Raises:
-        DataError: the file cannot be read, or is not such a log.
+        DataError: the file cannot be read, or is not the log of a training.
     """
     if not path.is_file():
         return []
@@ -123,7 +124,13 @@ def read_log(path: Path) -> list[dict[str, float]]:
     try:
         return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(text.splitlines())]
     except (TypeError, ValueError) as error:
-        raise DataError("the file is not the log of a training", file=path, found=str(error)) from error
+        raise DataError(
+            "the file is not the log of a training",
+            file=path,
+            expected=f"CSV with numbers in the columns {', '.join(LOG_COLUMNS)}",
+            found=str(error),
+            remedy="restore the file, or delete its folder to train from the beginning",
+        ) from error
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The training step: features of a batch, the ranking loss over their pairs, the optimiser, and the kept weights."""
+"""The training step: features of a batch, the ranking loss over their pairs, the optimiser, and the tracked weights."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ LOGGED = {  # columns of the log that are sent to loggers -> their names there
     "images_per_second": "images/s",
     "peak_gb": "GB",
 }
-MAX_WITHOUT_POSITIVES = 50  # steps without a positive pair after which a training is stopped
+MAX_WITHOUT_POSITIVES = 50  # number of first steps after which a training is stopped if none has a positive pair
 
 
 @dataclass
 class _Step:
-    """A step whose numbers have been requested from the device: those of its batches, and the rest of its record."""
+    """A step whose numbers have been requested from the device, but not read yet."""
 
-    number: int
-    batches: list[tuple[Batch, Deferred]]
-    gradients: Deferred | None
+    number: int  # number of the step, counted from 1
+    batches: list[tuple[Batch, Deferred]]  # its batches, each with the numbers of its loss
+    gradients: Deferred | None  # whether its gradients are finite; None if that is not checked
     seconds: float
-    data_fraction: float
+    data_fraction: float  # fraction of the time spent waiting for the last batch
     peak_gb: float
 
 
@@ -76,14 +76,19 @@ class RankingModule(pl.LightningModule):
         Args:
             experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
             seed: seed of the initial weights, and of the draws of the network and the losses.
-            validation: scenes whose mAP is measured every ``validate_every`` steps; None for those that another rank
+            validation: scenes whose mAP is measured every ``validate_every`` steps; None for scenes that another rank
                 evaluates.
-            out_dir: folder for a batch on which the training diverges.
+            out_dir: folder to which a batch is written if the training diverges on it.
             curve: the log of the training, written by rank 0; None for no log.
 
         Attributes:
-            entry: last line of the log.
+            entry: line of the log for the latest step whose numbers were read.
             last_score: score of the last validation; None before the first.
+
+        Raises:
+            ConfigError: the model has no trainable parameters, or does not support ``grad_cache`` or
+                ``checkpoint_activations``.
+            DataError: the initial weights cannot be read or are those of another model.
         """
         super().__init__()
         self.settings, self.seed, self.out_dir = experiment["train"], seed, out_dir
@@ -103,14 +108,14 @@ class RankingModule(pl.LightningModule):
             self.extractor, self.settings.get("ema"), self.settings.get("keep") == "best"
         )
         self.curve = curve
-        self.entry: dict[str, float] = {}  # of the latest step whose numbers were read
+        self.entry: dict[str, float] = {}
         self.last_score: float | None = None
         self._parts: list[tuple[Batch, Deferred]] = []  # batches since the last step of the optimiser, their numbers
-        self._gradients: Deferred | None = None  # whether those of the current step are finite
+        self._gradients: Deferred | None = None  # whether the gradients of the current step are finite
         self._unread: deque[_Step] = deque()
-        self._unwritten: list[dict[str, float]] = []  # read, but not yet in the log
-        self._batch: Batch | None = None  # the last
-        self._without_positives: int | None = 0  # steps so far; None once one had a positive pair
+        self._unwritten: list[dict[str, float]] = []  # lines of steps that were read, but are not in the log yet
+        self._batch: Batch | None = None  # the last batch
+        self._without_positives: int | None = 0  # number of steps so far; None once a step had a positive pair
         self.half = HALF.get(self.settings.get("precision"))
         if self.settings.get("grad_cache"):
             require_independent_images(self.extractor)
@@ -193,7 +198,7 @@ class RankingModule(pl.LightningModule):
         self.clip_gradients(optimizer, clip, gradient_clip_algorithm)
 
     def _diverged(self, what: str, step: int, batch: Batch) -> DataError:
-        """Save the batch on which the training diverged; return the error that names it."""
+        """Save the batch on which the training diverged, and return the error, which states the path of the batch."""
         suffix = f"-process{self.global_rank}" if self.trainer.world_size > 1 else ""
         path = self.out_dir / f"diverged-step{step}{suffix}.safetensors"
         with atomic_path(path) as temporary:
@@ -205,7 +210,7 @@ class RankingModule(pl.LightningModule):
         )
 
     def end_batch(self) -> bool:
-        """Record, validate and update the kept weights if a batch ends a step; return whether it does."""
+        """Record, validate and update the tracked weights if a batch ends a step; return whether it does."""
         if len(self._parts) < self.trainer.accumulate_grad_batches:
             return False
         self.tracked_weights.update_average(self.extractor)
@@ -220,12 +225,12 @@ class RankingModule(pl.LightningModule):
 
     @property
     def phase(self) -> str:
-        """The phase of the latest step that was read, as the progress bar shows it."""
+        """The loss and the phase of the latest step that was read, for the progress bar."""
         phase = self.phases[int(self.entry["phase"]) - 1]
         return f"{phase.loss['name']} (phase {phase.number} of {len(self.phases)})"
 
     def _record(self) -> None:
-        """Record a step, and read the numbers of the previous ones (on the CPU, also of this one)."""
+        """Record this step, and read the numbers of the earlier steps; on the CPU, also those of this step."""
         seconds = time.perf_counter() - self._ended
         # With several batches per step, only the wait for the last one is measured.
         timing = seconds, (self._began - self._ended) / seconds, peak_memory() / 1e9
@@ -235,13 +240,14 @@ class RankingModule(pl.LightningModule):
             self.log_dict({title: float(self.entry[key]) for key, title in LOGGED.items()})
 
     def read_steps(self, late: bool = False) -> bool:
-        """Read the numbers of steps; if ``late``, except for the last step, which a GPU is still computing.
+        """Read the numbers of the recorded steps; with ``late``, not of the last step, which a GPU is still computing.
 
         Returns:
-            Whether any were read.
+            Whether the numbers of any step were read.
 
         Raises:
-            DataError: the features or gradients of a step are not finite; its batch is saved.
+            DataError: the features or gradients of a step are not finite, in which case its batch is saved; or no step
+                so far has a positive pair.
         """
         read = [self._read(self._unread.popleft()) for _ in range(len(self._unread) - late)]
         if read:
@@ -259,9 +265,8 @@ class RankingModule(pl.LightningModule):
         mean = {key: sum(part[key] for part in parts) / len(parts) for key in ("loss", "mean_ap")}
         positives, negatives = (sum(part[key] for part in parts) for key in ("positives", "negatives"))
         self._require_positives(step.number, positives)
-        images = (
-            sum(len(batch.use) for batch, _ in step.batches) * self.trainer.world_size
-        )  # equal parts, up to one image
+        # The parts of all ranks are equal, up to one image.
+        images = sum(len(batch.use) for batch, _ in step.batches) * self.trainer.world_size
         taken = step.number - 1  # counted from 0
         phase = phase_at(self.phases, taken)
         return {
@@ -278,15 +283,21 @@ class RankingModule(pl.LightningModule):
         }
 
     def _require_positives(self, number: int, positives: float) -> None:
-        """Check that a step up to ``number`` had a positive pair; without any, nothing is learnt."""
+        """Stop the training if no step up to step ``number`` has a positive pair, because nothing is learnt then.
+
+        Raises:
+            DataError: there is no such step among the first :data:`MAX_WITHOUT_POSITIVES` or among all steps.
+        """
         if self._without_positives is None or positives:
             self._without_positives = None
             return
         self._without_positives += 1
         if self._without_positives == MAX_WITHOUT_POSITIVES or number == self.phases[-1].end:
+            rho = max(scale.rho for scale in self.criterion.scales)
             raise DataError(
-                f"none of {self._without_positives} training steps has a positive pair, so nothing is learnt",
-                expected=f"patches of different images within `rho`, {self.criterion.rho} m, of each other",
+                f"none of the first {self._without_positives} training steps has a positive pair, so nothing is learnt",
+                expected=f"pairs of patches of different images, at most `rho` = {rho:g} m apart",
+                found="no such pair",
                 remedy="raise `train.loss.rho`, or draw more patches or images that overlap more (`train.batch`)",
             )
 
@@ -302,10 +313,10 @@ class RankingModule(pl.LightningModule):
         self._write()
 
     def _validate(self) -> None:
-        """Evaluate the scenes of this rank, and all-reduce the scores.
+        """Evaluate the validation scenes of this rank, and all-reduce the scores.
 
-        Each scene has a score on one rank and 0 on the others, and the mean is over the scenes in their order, so the
-        value is the same for every number of ranks, bit for bit.
+        Each scene has its score on one rank and 0 on the others, and the scores are summed in the order of the scenes,
+        so the mean is the same for every number of ranks, bit for bit.
         """
         with self.tracked_weights.averaged(self.extractor):
             scores = [scene.mean_ap(self.extractor) if scene else 0.0 for scene in self.validation]
@@ -325,7 +336,11 @@ class RankingModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def finish(self) -> None:
-        """Set the final weights of the extractor, and check that its features are finite."""
+        """Set the final weights of the extractor (the best or averaged ones, if configured), and check its features.
+
+        Raises:
+            DataError: the features of the last batch are not finite.
+        """
         if self.tracked_weights.best:
             set_weights(self.extractor, self.tracked_weights.best)
         elif self.tracked_weights.average:
@@ -342,15 +357,15 @@ class RankingModule(pl.LightningModule):
         return build_optimiser(self.extractor, self.phases)
 
     def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Return the state without the frozen weights, which are built again: they are most of its size."""
+        """Return the state without the frozen weights, which are most of its size and are built again on resumption."""
         return without_frozen(self, super().state_dict(*arguments, **options))
 
     @property
     def strict_loading(self) -> bool:
         return False
 
-    # The tracked weights and the position in the log are part of the state, so a resumed training ends as an
-    # uninterrupted one.
+    # The tracked weights and the position in the log are part of the state, so a resumed training run has the same
+    # result as an uninterrupted one.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.read_steps()
@@ -367,7 +382,7 @@ class RankingModule(pl.LightningModule):
 
 
 def peak_memory() -> int:
-    """Return the peak memory of this process, bytes: on the GPU if there is one, else resident."""
+    """Return the peak memory of this process, bytes: allocated on the GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,7 +18,9 @@ PARTS = ("backbone", "lora", "head")
 
 
 def build_optimiser(extractor: Extractor, phases: Sequence[Phase]) -> torch.optim.AdamW:
-    """Return AdamW over the groups of :func:`parameter_groups`. :func:`set_rates` sets its rates before every step.
+    """Return AdamW over the groups of :func:`parameter_groups`.
+
+    The caller must set the learning rates and weight decays by :func:`set_rates` before every step.
 
     Raises:
         ConfigError: a phase has a factor for a part of which nothing is trained, or ``layer_decay`` although no
@@ -32,8 +34,7 @@ def build_optimiser(extractor: Extractor, phases: Sequence[Phase]) -> torch.opti
             if part not in parts:
                 raise ConfigError(
                     f"`optimiser.lr_factors.{part}` of phase {phase.number} has no effect, because no parameter of "
-                    "this part of the "
-                    f"model is trained; trained parts: {', '.join(sorted(parts))}"
+                    f"this part of the model is trained; remove it (trained parts: {', '.join(sorted(parts))})"
                 )
     if by_layer and not any(group["depth"] for group in groups):
         raise ConfigError("`optimiser.layer_decay` has no effect, because no transformer block is trained; remove it")

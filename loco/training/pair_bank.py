@@ -12,20 +12,20 @@ from loco.geometry.near_pairs import NearPairs, partners
 from loco.storage import PairIndex
 from loco.training.scene_files import SceneFiles
 
-_TRIES = 1000  # maximum draws of pairs without new images per batch
+_TRIES = 1000  # maximum number of draws of pairs per batch, and of draws of a partner
 
 
 class PairBank:
     """Images of batches, drawn in pairs from positive pairs of patches.
 
     A positive pair consists of two patches of different images of a scene, up to ``radius`` apart. Pairs are drawn with
-    replacement until they have the number of images of a batch: first a scene, then one of its pairs, uniformly. No
-    pair is stored: the index of a scene (:class:`loco.storage.PairIndex`) takes 24 bytes per patch, however many pairs
-    there are, and stays in its file, of which a draw reads a few pages.
+    replacement until their images fill a batch: first a scene, then one of its pairs, uniformly. No pair is stored: the
+    index of a scene (:class:`loco.storage.PairIndex`) takes 24 bytes per patch, however many pairs there are, and stays
+    in its file, of which a draw reads a few pages.
 
-    If a single image is missing, an image that has a positive pair with one of the batch is added. Each image of a
-    batch therefore has a partner in it, unless no such image is found, because the scenes of the batch have no further
-    ones. In this case any image with partners is added.
+    If a single image is missing, an image that has a positive pair with an image of the batch is added. Each image of a
+    batch therefore has a partner in the batch. If the scenes of the batch have no further image of this kind, any image
+    with positive pairs is added instead.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class PairBank:
         Args:
             scenes: scenes from which images are drawn, with the indices of their pairs. Scenes without positive pairs
                 are never drawn.
-            radius: maximum distance of a positive pair, metres; that of the loss.
-            images: number of images of a batch, 2 or more.
-            scenes_by: draw scenes uniformly, or in proportion to their positive pairs (``size``), so that all pairs of
-                all scenes are equally likely.
+            radius: maximum distance of a positive pair, metres (``batch.radius``); must be that of the indices.
+            images: number of images per batch, 2 or more.
+            scenes_by: ``equal`` draws every scene with positive pairs with the same probability; ``size`` draws a scene
+                with a probability in proportion to its number of positive pairs, so that all pairs are equally likely.
             seed: seed of all draws.
 
         Raises:
@@ -75,7 +75,7 @@ class PairBank:
     def draw(self, step: int) -> list[tuple[int, int]]:
         """Draw the images of batch number ``step``, as indices of scene and frame; all are different.
 
-        They depend only on the seed and ``step``.
+        The images depend only on the seed and ``step``.
         """
         rng = np.random.default_rng([self.seed, step])
         chosen: dict[tuple[int, int], None] = {}  # in the order of the draws
@@ -101,12 +101,18 @@ class PairBank:
 
 
 def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = None) -> tuple[int, int]:
-    """Draw the images of a random positive pair, optionally one whose first patch is of ``image``; it must exist.
+    """Draw a random positive pair, and return the images of its first and its second patch.
 
-    Pairs are numbered by their first patch, and those of a patch in the order of its partners in the index.
+    Pairs are numbered in the order of their first patches, and the pairs of a patch in the order of its partners in the
+    index.
+
+    Args:
+        index: index of the pairs of a scene, which must have a pair.
+        rng: random number generator.
+        image: draw among the pairs whose first patch is of this image, which must have one; None for all pairs.
 
     Raises:
-        DataError: the index contradicts itself.
+        DataError: the index is damaged: its arrays contradict each other.
     """
     bounds, first = index.bounds, index.first
     pair = int(rng.integers(0, bounds[-1]) if image is None else rng.integers(*bounds[image : image + 2]))
@@ -128,7 +134,11 @@ def draw_pair(index: PairIndex, rng: np.random.Generator, image: int | None = No
 
 
 def _checked_index(scene: SceneFiles, radius: float) -> PairIndex:
-    """Return the index of a scene's pairs, after checking its ``radius``."""
+    """Return the index of the positive pairs of a scene.
+
+    Raises:
+        DataError: the scene has no index, or an index for another radius.
+    """
     index = scene.pair_index
     if index is None:
         raise DataError(

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 _SAME_SURFACE = 2.0  # ratio of the steps to both sides of a patch beyond which the longer one crosses a depth edge
 _SLANT = 10.0  # maximum length / width of a patch (a surface seen at 6 degrees); beyond, it crosses a depth edge
-_CANDIDATES = 4  # candidates per patch selected for coverage
+_CANDIDATES = 4  # candidates per patch to be selected for coverage
 _FEW = 2500  # number of patches up to which all are candidates
-_STEPS = 8  # number of voxel sizes to test
-_MIN_AREA = 1e-12  # square metres; for coincident points, so that every patch can be drawn
+_STEPS = 8  # maximum number of voxel sizes that are tested
+_MIN_AREA = 1e-12  # square metres; above 0, so that patches with coincident points can be drawn as well
 
 
 def select_patches(
@@ -27,19 +27,20 @@ def select_patches(
 
     ``image`` draws them uniformly over the image, where near surfaces have more patches per square metre than far ones.
     ``space`` draws them uniformly over the visible surface: a patch is selected with a probability proportional to its
-    area (:func:`patch_areas`), up to 1. ``coverage`` covers that surface: after a random patch, each is the one
-    farthest from those already selected (Gonzalez 1985). Of an image with more than four times ``count`` patches, and
-    more than 2500, that many are considered: a random one of each voxel of a grid, and random others.
+    area (:func:`patch_areas`), up to 1. ``coverage`` covers the visible surface evenly: after a random patch, the patch
+    that is farthest from all selected ones is selected repeatedly (Gonzalez 1985). If there are more than 2500 valid
+    patches and more than 4 ``count``, only 4 ``count`` of them are candidates: a random patch of each occupied voxel of
+    a grid, and random others.
 
     Args:
-        valid: (h, w).
+        valid: (h, w) bool.
         points: (h, w, 3), metres.
-        count: number of patches to select; all if there are no more.
+        count: number of patches to select; if there are no more valid patches, all are selected.
         how: ``image``, ``space`` or ``coverage``.
         rng: random number generator.
 
     Returns:
-        (h, w), a subset of ``valid``.
+        (h, w) bool, a subset of ``valid``.
     """
     order = rng.permutation(np.flatnonzero(valid))
     if len(order) > count:
@@ -57,17 +58,17 @@ def select_patches(
 def patch_areas(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the area of the surface in each patch of an image.
 
-    It is the area of the parallelogram of the steps to the next patches along the row and along the column: the mean of
-    the steps to both sides, or the shorter step if the other crosses a depth edge. A patch without a valid neighbour
-    along one of them counts as a square; a patch without any neighbour gets the median of the others. No patch is
-    longer than ten times its width.
+    It is the area of the parallelogram that is spanned by the steps to the neighbouring patches along the row and along
+    the column. A step is the mean of the steps to both sides, or the shorter one if the other crosses a depth edge. A
+    patch with a valid neighbour along one axis only counts as a square; a patch without any valid neighbour gets the
+    median area of the others. The area is limited to that of a patch ten times as long as wide.
 
     Args:
         points: (h, w, 3), metres.
         valid: (h, w).
 
     Returns:
-        (h, w), square metres; meaningless where not valid.
+        (h, w), square metres; undefined for patches that are not valid.
     """
     axes = np.ascontiguousarray(np.moveaxis(points, -1, 0), dtype=np.float64)
     across, down = _steps(axes, valid), _steps(axes.swapaxes(1, 2), valid.T).swapaxes(1, 2)
@@ -81,7 +82,15 @@ def patch_areas(points: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArr
 
 
 def _steps(points: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the steps from each patch to the next along the last axis (3, h, w), metres; 0 without a neighbour."""
+    """Return the step from each patch to its neighbours along the last axis, (3, h, w), metres (:func:`patch_areas`).
+
+    Args:
+        points: (3, h, w), metres.
+        valid: (h, w) bool.
+
+    Returns:
+        (3, h, w); 0 for a patch without a valid neighbour along this axis.
+    """
     both = valid[:, 1:] & valid[:, :-1]
     step = np.where(both, points[..., 1:] - points[..., :-1], 0)
     length = np.where(both, _length(step), np.inf)
@@ -109,10 +118,11 @@ def _pad(array: NDArray, width: tuple[int, int], value: float) -> NDArray:
 
 
 def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw ``count`` indices, each with probability min(1, c ``weights``).
+    """Draw ``count`` different indices, each with probability min(1, c ``weights``).
 
-    Systematic sampling of a list in random order (Hartley and Rao 1962): the probabilities are placed end to end, and
-    marks at distance 1, with a random phase, each select one. The caller provides the order.
+    This is systematic sampling of a list in random order (Hartley and Rao 1962): the probabilities are placed end to
+    end as intervals on a line, and marks at distance 1, with a random offset, select the intervals that they fall into.
+    The caller must pass the weights in random order.
     """
     descending = np.sort(weights)[::-1]
     rest = np.cumsum(descending[::-1])[::-1]
@@ -122,16 +132,16 @@ def _in_proportion(weights: NDArray, count: int, rng: np.random.Generator) -> ND
 
 
 def _farthest(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return ``count`` indices of points (m, 3): the first, then repeatedly the one farthest from all before.
+    """Return ``count`` indices of points (m, 3): the first point, then repeatedly the one farthest from all before.
 
-    If there are many more points, only a subset that covers the others is considered.
+    If there are many more points than ``count``, only a subset that covers the others is considered.
     """
     candidates = np.arange(len(points)) if len(points) <= _FEW else _covering(points, _CANDIDATES * count)
     cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points[candidates]))
     numbers = np.repeat(np.arange(len(candidates), dtype=np.float64)[:, None], 3, axis=1)
     cloud.colors = open3d.utility.Vector3dVector(numbers)  # Open3D returns points, not their indices
     chosen = np.asarray(cloud.farthest_point_down_sample(count).colors)[:, 0].astype(np.int64)
-    if len(np.unique(chosen)) < count:  # all others coincide with selected ones
+    if len(np.unique(chosen)) < count:  # all other candidates coincide with selected ones
         chosen = np.union1d(chosen, np.setdiff1d(np.arange(len(candidates)), chosen)[: count - len(np.unique(chosen))])
     return candidates[chosen]
 
@@ -140,8 +150,8 @@ def _covering(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Return ``count`` indices of points (m, 3), including the first; all indices if there are no more points.
 
     These are the first point of each occupied voxel, for the smallest voxels of which at most ``count`` are occupied
-    (found in a few steps), and then the first of the other points. Each point has a selected one within the diagonal of
-    a voxel.
+    (found approximately, in a few steps), and then the first of the other points. The distance of each point to the
+    nearest selected one is at most the diagonal of a voxel.
     """
     if len(points) <= count:
         return np.arange(len(points))

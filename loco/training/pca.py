@@ -15,16 +15,17 @@ RELATIVE = (
 
 
 def components(maps: Iterable[Tensor], count: int, whiten: bool) -> tuple[Tensor, Tensor, float]:
-    """Compute the principal components of the cells of maps as a linear layer, from sums in double precision.
+    """Return the principal components of the cells of feature maps, as a linear layer; sums are in double precision.
 
     Args:
-        maps: maps (b, c, h, w).
+        maps: batches of feature maps, (b, c, h, w) each.
         count: number of components, in descending order of variance.
         whiten: whether to divide each component by its standard deviation.
 
     Returns:
-        Weight (count, c) and bias (count,): ``weight @ x + bias`` has mean zero over all cells x. Each component's
-        largest weight is positive. In addition the fraction of variance that the components explain.
+        Weight (count, c), float64; bias (count,), float64; and the fraction of the variance that the components
+        explain. ``weight @ x + bias`` has mean zero over all cells x, and the weight of each component that is largest
+        in absolute value is positive.
 
     Raises:
         ConfigError: ``count`` is larger than the rank of the features, up to rounding in half precision.
@@ -39,7 +40,10 @@ def components(maps: Iterable[Tensor], count: int, whiten: bool) -> tuple[Tensor
     variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1).T
     rank = int((variance > RELATIVE * variance[0]).sum())
     if count > rank:
-        raise ConfigError(f"the features have rank {rank}, fewer than the {count} requested principal components")
+        raise ConfigError(
+            f"the features have rank {rank}, fewer than the {count} requested principal components; lower `dim` of the "
+            "head, or use more images"
+        )
     largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
     weight = (vectors * largest.sign())[:count]
     if whiten:

@@ -1,8 +1,9 @@
 """Phases of a training: the loss, the learning rate and the temperature of each step, as functions of its number.
 
 A training is a sequence of phases. Each has a loss, a number of steps, and an optimiser whose schedule begins at the
-first step of the phase. Nothing here has a state, so a resumed training has the same values at the same steps. Steps
-are counted from 0. This module imports no PyTorch, because the configuration is checked with it.
+first step of the phase. All values are functions of the step alone, so a resumed training run has the same values as an
+uninterrupted one. Steps are counted from 0. This module imports no PyTorch, because the configuration is checked with
+it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Phase:
         number: counted from 1.
         start: number of steps before this phase.
         steps: number of optimiser steps.
-        loss: for :func:`loco.losses.build_loss`; its ``tau``, if it has one, is a number or ``{from, to, schedule}``.
-        optimiser: as in the configuration, completed by the defaults of ``train.optimiser``.
+        loss: arguments of :func:`loco.losses.build_loss`, except that ``tau`` may be ``{from, to, schedule}``.
+        optimiser: settings of the optimiser as in the configuration, completed by the defaults of ``train.optimiser``.
     """
 
     number: int
@@ -33,7 +34,7 @@ class Phase:
 
     @property
     def end(self) -> int:
-        """The first step of the training after this phase."""
+        """Number of the first step after this phase."""
         return self.start + self.steps
 
     def lr(self, step: int) -> float:
@@ -50,15 +51,15 @@ class Phase:
         return TAU_SCHEDULES[tau.get("schedule", "geometric")](tau["from"], tau["to"], progress)
 
     def first_loss(self) -> dict[str, Any]:
-        """Return the loss with its temperature at the first step of the phase."""
+        """Return the arguments of :func:`loco.losses.build_loss` for the first step of the phase."""
         return {**self.loss} | ({"tau": self.tau(self.start)} if "tau" in self.loss else {})
 
 
 def merged_phases(train: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the phases of ``train`` in the configuration, each completed by the defaults beside them.
+    """Return the entries of ``phases`` in a ``train`` block, completed by ``loss`` and ``optimiser`` of the block.
 
-    Without ``phases``, ``train`` itself is the only phase. A phase replaces ``loss`` completely, and ``optimiser`` key
-    by key. A key that is set in neither place is missing in the result.
+    Without ``phases``, the block itself is the only phase. The ``loss`` of a phase replaces that of the block
+    completely; ``optimiser`` is merged key by key. A key that is set in neither place is missing in the result.
     """
     defaults = {key: train[key] for key in ("loss", "optimiser") if key in train}
     entries = train.get("phases") or [{key: train[key] for key in ("steps",) if key in train}]
@@ -96,16 +97,16 @@ def phase_at(phases: Sequence[Phase], step: int) -> Phase:
 
 
 def phase_facts(phases: Sequence[Phase], done: int | None = None) -> list[dict[str, Any]]:
-    """Return what a model file states about the phases of its training.
+    """Return the facts about the phases of the training that are stored in a model file.
 
     Args:
         phases: the phases of the training.
-        done: steps that were taken, fewer than planned after an early stop; None for all.
+        done: number of steps that were taken, which is smaller than planned after an early stop; None for all.
 
     Returns:
-        For each phase ``loss``, ``optimiser``, ``steps`` (those that were taken), ``fraction_of_steps``, and
-        ``fraction_of_learning_rate``: the learning rate summed over the steps of the phase, divided by that of the
-        whole training. A small value means that the loss of the phase hardly changed the model.
+        For each phase ``loss``, ``optimiser``, ``steps`` (number of steps taken), ``fraction_of_steps``, and
+        ``fraction_of_learning_rate``: the sum of the learning rate over the steps of the phase, divided by the sum over
+        all steps. A small value means that the loss of the phase hardly changed the model.
     """
     done = phases[-1].end if done is None else done
     steps = [max(0, min(done, phase.end) - phase.start) for phase in phases]

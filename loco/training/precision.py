@@ -1,4 +1,4 @@
-"""The precision of a training: types of the network and of the features, and of float32 matrix products."""
+"""The precision of a training: dtypes of network and features, and the precision of float32 matrix products."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 
 import torch
 
-LIGHTNING = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # `train.precision` -> its name
+LIGHTNING = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}  # `train.precision` -> Lightning
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Multiply float32 matrices in this precision within this context.
+    """Set the precision of float32 matrix products within this context.
 
     Args:
-        name: of :func:`torch.set_float32_matmul_precision`: ``highest`` (float32), ``high`` (TF32 on GPUs) or
-            ``medium`` (bfloat16 where that is faster).
+        name: argument of :func:`torch.set_float32_matmul_precision`: ``highest`` (float32), ``high`` (TF32 on GPUs) or
+            ``medium`` (bfloat16 if that is faster).
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)

@@ -22,7 +22,7 @@ class StepBar(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: RankingModule) -> None:
         if not trainer.is_global_zero:
             return
-        seconds = 0.5 if sys.stdout.isatty() else 10  # between updates: a file keeps all of them
+        seconds = 0.5 if sys.stdout.isatty() else 10  # between updates; in a file, every update stays
         steps = {"total": trainer.max_steps, "initial": trainer.global_step, "unit": "step"}
         self.bar = tqdm(**steps, file=sys.stdout, mininterval=seconds, smoothing=0.1)
 

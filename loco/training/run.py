@@ -1,4 +1,4 @@
-"""The train step: fit one experiment on one split, resume an interrupted training, write the model."""
+"""Train one experiment on one split, or resume an interrupted training, and write the model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from loco.training.validation import ValidationScene
 ScenePaths = Sequence[Path | None]  # frames, correspondences, encoded frames, pairs; missing files are None or omitted
 
 logger = logging.getLogger(__name__)
-# Without Lightning's advertisement of another package.
+# Remove Lightning's advertisement of another package from the log.
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda entry: "litlogger" not in str(entry.msg))
 
 
@@ -79,9 +79,9 @@ def train(
 
     Args:
         experiment: an entry of ``experiments`` in the configuration, with a ``train`` block.
-        train: files of the training scenes; with their encoded frames, to train on those, and with the index of their
-            positive pairs, for batches of pairs.
-        val: (frames, correspondences) of the validation scenes; may be empty.
+        train: files of each training scene: frames, correspondences, encoded frames (to train on stored features) and
+            the index of positive pairs (for batches of pairs). Missing files are None or omitted.
+        val: files of each validation scene: frames, correspondences and, optionally, encoded frames; may be empty.
         out_dir: output folder.
         seed: seed of the initial weights and all draws.
         state_fingerprint: fingerprint of everything that determines the state after a number of steps: code, data,
@@ -91,8 +91,11 @@ def train(
         record: provenance record of the model.
 
     Raises:
-        DataError: files do not belong together, another training uses the same state, or the loss is not finite.
-        SystemExit: the training was requested to stop (SIGTERM) and its state is saved; or one of its ranks failed.
+        DataError: files do not belong together, another training runs in ``out_dir``, or the training diverged.
+        ConfigError: the model, the settings and this machine do not fit together.
+        LocoError: one of several ranks failed; the message is that of the rank.
+        SystemExit: the training was requested to stop (SIGTERM) and its state is saved; or one of several ranks ended
+            without a message.
     """
     processes, nodes = (experiment["train"].get(key, 1) for key in ("processes", "nodes"))
     per_rank = max(1, threads * nodes // processes)
@@ -135,9 +138,10 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     record: Record | None = None,
 ) -> None:
-    """Run one rank of a training.
+    """Run one rank of a training; rank 0 writes the outputs.
 
-    Arguments as for :func:`train`, except ``state``, the folder of its state, and ``threads``, those of this rank.
+    The arguments are those of :func:`train`, except for two: ``state`` is the folder of the state, and ``threads`` is
+    the number of CPU threads of this rank.
     """
     settings = experiment["train"]
     torch.set_num_threads(threads)
@@ -166,7 +170,7 @@ def fit(
         deterministic="warn",
     )
     if precision == "float16" and trainer.strategy.root_device.type == "cpu":
-        raise ConfigError("`precision: float16` requires a GPU; use bfloat16 or float32 on this machine")
+        raise ConfigError("`train.precision: float16` requires a GPU; set bfloat16 or float32 on this machine")
     if trainer.is_global_zero:
         for line in describe_phases(module.phases):
             logger.info(line)
@@ -196,7 +200,7 @@ def fit(
 
 
 def _own_part(scenes: Sequence[SceneFiles], ranks: Ranks, dtype: torch.dtype) -> list[ValidationScene | None]:
-    """Return the validation scenes, of which each rank loads every n-th; None for the others."""
+    """Return the validation scenes of this rank, loaded, and None in place of those of the other ranks."""
     return [ValidationScene(s, dtype) if k % ranks.world_size == ranks.rank else None for k, s in enumerate(scenes)]
 
 
@@ -214,7 +218,7 @@ class Steps(Callback):
         self.stop_requested, self.vote = False, StopVote()
 
     def on_train_start(self, *_: Any) -> None:
-        # Replaces Lightning's handler, which would communicate with other ranks in the middle of a step.
+        # These replace Lightning's handlers, which would communicate with other ranks in the middle of a step.
         for number in (signal.SIGTERM, STOP):
             signal.signal(number, self._request_stop)
 
@@ -268,13 +272,17 @@ def _fit(trainer: pl.Trainer, module: RankingModule, loader: DataLoader, checkpo
 
 
 def _state_folder(out_dir: Path, fingerprint: str, experiment: Mapping[str, Any], seed: int) -> Path:
-    """Create the folder of this training's state, and list the states of other settings, data or code in the log.
+    """Return the folder of this training's state, created if missing; log the states of other settings, data or code.
 
-    A state beyond the last step of the training cannot be used, and is kept.
+    A state with more steps than the training cannot be used. It is kept, and the training gets another folder.
     """
     state, steps = state_folder(out_dir, fingerprint), total_steps(experiment["train"])
     if (done := _steps_done(checkpoint_of(state))) > steps:
-        logger.warning("%s has %d steps, more than `steps: %d`; it is kept but not used", state, done, steps)
+        logger.warning(
+            "the saved state %s has taken %d steps, more than the %d steps of this training. It is kept but not used: "
+            "raise `train.steps` to continue it, or remove it by `loco clean --final --delete`",
+            *(state, done, steps),
+        )
         state = state_folder(out_dir, hashlib.sha256(f"{fingerprint} {steps}".encode()).hexdigest())
     state.mkdir(exist_ok=True)
     for other in states_of(out_dir):

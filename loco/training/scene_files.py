@@ -16,7 +16,7 @@ from loco.storage.open_files import LazyFiles
 
 @dataclass(frozen=True)
 class SceneFiles(LazyFiles):
-    """A scene's frames, correspondences and, if stored, encoded frames and the index of its positive pairs."""
+    """The files of a scene: frames, correspondences and, optionally, encoded frames and the index of positive pairs."""
 
     correspondences_path: Path
     encoded_path: Path | None = None
@@ -35,7 +35,7 @@ class SceneFiles(LazyFiles):
         return None if self.pairs_path is None else self.opened(PairIndex, self.pairs_path)
 
     def pairs(self, min_overlap: float, min_baseline: float) -> csr_array:
-        """Return the pairs of images (n, n) that can be drawn together (:func:`overlapping_pairs`)."""
+        """Return the pairs of images that can be drawn together, (n, n) bool (:func:`overlapping_pairs`)."""
         return overlapping_pairs(self.frames["pose"][:], self.correspondences["overlap"], min_overlap, min_baseline)
 
 

@@ -1,8 +1,9 @@
-"""Saved states of trainings: their paths, the settings that they depend on, and their progress. Imports no PyTorch.
+"""Saved states of training runs: their paths, the settings that they depend on, and their progress.
 
-The folder of a state holds ``last.ckpt``, the state itself, or ``final.ckpt``, that of a training that has finished and
-can be continued to more steps; the log so far (:mod:`loco.training.log`); and ``job.json``, the arguments of the
-training. The command line can therefore list states quickly.
+The folder of a state contains ``last.ckpt``, the state of a training that has not finished, or ``final.ckpt``, the
+state of a finished training that can be continued with more steps; the log so far (:mod:`loco.training.log`); and
+``job.json``, the arguments of the training. This module imports no PyTorch, so that the command line lists states
+quickly.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def states_of(out_dir: Path) -> list[Path]:
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """Return the folders of the states below ``folder`` whose trainings do not run: those that can be removed."""
+    """Return the folders of the states below ``folder`` that can be removed, because no training uses them."""
     return [path for path in all_states(folder) if not is_locked(path.parent)]
 
 
@@ -58,7 +59,7 @@ def size_of(state: Path) -> int:
 
 
 def checkpoint_of(state: Path) -> Path:
-    """Return the file from which a training continues, which may be missing."""
+    """Return the path of the file from which a training continues; the file may be missing."""
     return state / (FINAL if is_final(state) else LAST)
 
 
@@ -70,8 +71,8 @@ def is_final(state: Path) -> bool:
 def state_settings(train: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a training that determine its state after k steps.
 
-    They exclude those in :data:`PLACEMENT`, and the number of steps (of the last phase) if no step depends on it
-    (:func:`is_extensible`), so that a training with more steps can continue from a state of one with fewer.
+    The settings in :data:`PLACEMENT` are left out, as is the number of steps (of the last phase) if no step depends on
+    it (:func:`is_extensible`), so that a training with more steps can continue from the state of one with fewer.
 
     Args:
         train: block ``train`` of an experiment.
@@ -106,7 +107,9 @@ def keeps_final_state(train: Mapping[str, Any]) -> bool:
 
 
 def setting_changes(state: Path, experiment: Mapping[str, Any], seed: int) -> list[str]:
-    """Return the settings in which a training differs from a saved state, ``<key> <found> (now <expected>)``.
+    """Return the settings in which a training differs from a saved state, each as ``<key> <saved> (now <current>)``.
+
+    The list is empty if the settings of the state are not known.
 
     Args:
         state: folder of the state.
@@ -116,7 +119,7 @@ def setting_changes(state: Path, experiment: Mapping[str, Any], seed: int) -> li
     try:
         job = json.loads((state / JOB).read_text(encoding="utf-8"))
         found = dict(_flat({"seed": job["seed"], **job["experiment"]}))
-    except (OSError, ValueError, KeyError, TypeError):  # missing file, or of an earlier version
+    except (OSError, ValueError, KeyError, TypeError):  # the file is missing, or is of an earlier version
         return []
     present = dict(_flat({"seed": seed, **json.loads(json.dumps(experiment, default=str))}))
     keys = sorted(key for key in found.keys() | present.keys() if key.removeprefix("train.") not in PLACEMENT)
@@ -128,12 +131,12 @@ def setting_changes(state: Path, experiment: Mapping[str, Any], seed: int) -> li
 
 
 class Progress(NamedTuple):
-    """Progress of a training, from its log. ``steps`` is 0 and ``seconds_left`` NaN if they are unknown."""
+    """Progress of a training, from its log."""
 
-    step: int
-    steps: int
-    loss: float
-    val_map: float
+    step: int  # number of steps taken
+    steps: int  # total number of steps; 0 if unknown
+    loss: float  # loss of the last step; NaN if unknown, like the following numbers
+    val_map: float  # mAP of the last validation
     images_per_second: float
     seconds_left: float
 
@@ -141,7 +144,7 @@ class Progress(NamedTuple):
 def progress(state: Path) -> Progress:
     """Return the progress of the training of a state, running or stopped.
 
-    The loss is that of the last step; rates are medians of the last steps.
+    Rates are medians over the last steps.
 
     Raises:
         DataError: the log cannot be read.
@@ -165,7 +168,7 @@ def progress(state: Path) -> Progress:
 
 
 def _flat(settings: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys and values of nested maps."""
+    """Yield the dotted keys and the values of nested mappings."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             yield from _flat(value, f"{where}.{key}" if where else str(key))

@@ -1,4 +1,4 @@
-"""Weights stored during training beside the current ones: their exponential moving average, and the best so far."""
+"""Weights stored during training in addition to the current ones: their moving average, and the best so far."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrackedWeights:
         Args:
             network: network whose trained weights are stored.
             decay: decay of the exponential moving average per step; None for no average.
-            keep_best: whether to store the weights of the best value, or only that value.
+            keep_best: whether to store the weights with the best validation score; otherwise only the score is stored.
         """
         self.decay, self.keep_best = decay, keep_best
         self.average = clone(trained_weights(network)) if decay else {}
@@ -52,7 +52,7 @@ class TrackedWeights:
             set_weights(network, present)
 
     def update_best(self, network: nn.Module, value: float, step: int) -> None:
-        """Store ``value``, of step ``step``, if it is the best so far, and the weights if requested."""
+        """Store ``value`` and ``step`` if the value is the highest so far, and the weights if ``keep_best``."""
         if value > self.best_value:
             self.best_value, self.best_step = value, step
             self.best = clone(trained_weights(network)) if self.keep_best else {}

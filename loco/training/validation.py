@@ -23,7 +23,7 @@ class ValidationScene:
         """
         Args:
             scene: files of the scene.
-            precision: precision of the network, that of the training; under autocast if it is not float32.
+            precision: dtype in which the network runs, as in the training; autocast is used if it is not float32.
         """
         self.precision = precision
         self.path, self.scene = scene.frames_path, scene.frames.scene
@@ -36,7 +36,11 @@ class ValidationScene:
         self.image = np.nonzero(self.valid.numpy())[0]
 
     def mean_ap(self, extractor: Extractor, batch: int = 16) -> float:
-        """Return the mAP within 2 m, with uniform samples.
+        """Return the location-consistency mAP of the scene within 2 m, with uniform samples.
+
+        Args:
+            extractor: the network.
+            batch: number of images that pass through the network together.
 
         Raises:
             DataError: the features are not finite, or no patch has another within 2 m.
@@ -50,7 +54,8 @@ class ValidationScene:
         (scores,) = found.values()
         if np.isnan(scores).all():
             raise self._unfit(
-                "a validation scene has no two patches within 2 m of each other", "remove it from the split"
+                "a validation scene has no two patches within 2 m of each other",
+                "remove the scene from `val` of the split",
             )
         return float(np.nanmean(scores))
 

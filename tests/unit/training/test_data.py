@@ -126,4 +126,5 @@ def test_scenes_without_pairs_beside_others_are_stated(walls, caplog, monkeypatc
         SceneFiles, "pairs", lambda scene, *limits: none if scene is scenes[1] else pairs(scene, *limits)
     )
     Batches(scenes, BATCH, None, seed=0)
-    assert "1 of 3 training scenes have no two images that overlap by 0.3 and were taken 0 m apart" in caplog.text
+    wanted = "overlap by at least 0.3 and were taken at least 0 m apart"
+    assert f"in 1 of 3 training scenes (wall1), no two images {wanted}" in caplog.text
