@@ -42,19 +42,20 @@ __all__ = [
 
 
 def provides(format: str) -> frozenset[str]:
-    """Return what features can be evaluated by on scenes of a format (:class:`loco.datasets.catalogue.Format`)."""
+    """Return the kinds of ground truth that scenes of a format provide (:class:`loco.datasets.catalogue.Format`)."""
     return FORMATS[format].provides
 
 
 def is_photographs(format: str) -> bool:
-    """Return whether images of a format have neither depth nor poses, so that matches come from dataset files."""
+    """Return whether images of a format have neither depth nor poses: their ground truth is in files of the dataset."""
     return not provides(format) & {"places", "depth"}
 
 
 def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
-    """Return the files and folders that the frames of ``scene`` are made from, present or not, each once.
+    """Return the input files and folders of a scene's frames, whether or not they exist, without duplicates.
 
-    A path that Snakemake would interpret as a pattern (:func:`loco.files.is_plain_path`) is replaced by its folder.
+    A path that Snakemake would interpret as a pattern (:func:`loco.files.is_plain_path`) is replaced by the nearest
+    parent folder whose path is plain.
 
     Args:
         format: a key of :data:`FORMATS`.
@@ -68,22 +69,22 @@ def raw_files(format: str, raw: Path, scene: str) -> list[Path]:
 
 
 def raw_state(format: str, raw: Path, scene: str) -> str:
-    """Return a digest of the names, sizes and modification times of all files that frames are made from.
+    """Return a digest of the names, sizes and modification times of all input files of a scene's frames.
 
-    Unlike the modification time of the folder, it changes when a file is rewritten in place. It takes one stat per
-    file; label files are ignored, missing files count as missing, and nothing is raised. See :func:`raw_files` for the
-    arguments.
+    Unlike the modification time of the folder, the digest changes when a file is rewritten in place. Computing it takes
+    one stat per file and raises nothing: missing files are part of the digest. Label files are not. See
+    :func:`raw_files` for the arguments.
     """
     return identity.raw_state(FORMATS[format].sources(raw / scene, scene), raw / scene)
 
 
 def label_files(format: str, raw: Path, scene: str) -> list[Path]:
-    """Return the files and folders of the scene's labels, present or not; none if the format has no labels."""
+    """Return the label files and folders of a scene, whether or not they exist; empty if the format has no labels."""
     return [source.path for source in _label_sources(format, raw, scene)]
 
 
 def label_state(format: str, raw: Path, scene: str) -> str:
-    """Return :func:`raw_state` of the label files. Labels also depend on what the frames are made from."""
+    """Return the digest of the label files alone; labels also depend on the files of :func:`raw_state`."""
     return identity.raw_state(_label_sources(format, raw, scene), raw / scene)
 
 
@@ -91,7 +92,8 @@ def conventions_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the conventions of the raw files that a dataset's configuration states, such as ``depth_scale``.
 
     Args:
-        settings: with the key ``format`` and the keys in the ``conventions`` of the format; other keys are ignored.
+        settings: configuration of the dataset: ``format``, and optionally the keys in ``conventions`` of the format.
+            Other keys are ignored.
     """
     return {key: settings[key] for key in FORMATS[settings["format"]].conventions if key in settings}
 
@@ -104,7 +106,7 @@ def check_scene(
     conventions: Mapping[str, Any] = MappingProxyType({}),
     accept_geometry: bool = False,
 ) -> dict[str, Any]:
-    """Check the raw files that a scene's frames are made from, and describe them.
+    """Check the input files of a scene's frames, and return a manifest that describes them.
 
     Args:
         format: a key of :data:`FORMATS`.
@@ -119,7 +121,7 @@ def check_scene(
         The manifest: ``format``, ``scene``, ``ok``, ``problems`` (one text per problem, with its remedy), ``notes`` (if
         there are any), ``files`` (one entry per file or folder of files: :func:`loco.datasets.identity.describe`),
         ``digest`` (of all entries), ``images`` (number of usable images), ``decoded``, ``origin`` and ``geometry`` (if
-        images share a world frame), and further counts. Broken data are listed, not raised.
+        images share a world frame), and further counts. Broken data are listed as problems; no error is raised.
     """
     from loco.datasets.geometry import check_geometry
 

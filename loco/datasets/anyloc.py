@@ -2,7 +2,8 @@
 
 github.com/AnyLoc/AnyLoc, "Dataset Setup", lists them. A set is one scene, in a folder with the name of its archive. For
 each *query* image, a rule defines the *database* images that show the same place, its *positives*. Rules and
-thresholds are those of AnyLoc's loaders, which published results use; a distance equal to the radius of a set counts.
+thresholds are those of AnyLoc's loaders, which published results use. An image at exactly the stated distance is a
+positive.
 
 ============================ ============================== ============= ==================== ========================
 set                          scene                          database      queries              positives
@@ -38,7 +39,7 @@ from loco.datasets.photographs import LARGEST_FILE, Listing, Photographs, images
 from loco.datasets.pose_files import read_number, read_text
 from loco.errors import DataError
 
-MAX_POSITIVES = 10_000_000  # of all queries together; a small file can refer to one long list many times
+MAX_POSITIVES = 10_000_000  # for all queries together; a small file can refer to one long list many times
 FARTHEST = 1e9  # largest coordinate, metres
 
 Images = Mapping[str, Path]  # name -> file, in order
@@ -72,6 +73,7 @@ class PlaceRecognitionScene(Photographs):
 
     @classmethod
     def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
+        """Return the positives of each query; raise DataError if a file of the ground truth is missing or broken."""
         raise NotImplementedError
 
     @classmethod
@@ -84,9 +86,9 @@ class PlaceRecognitionScene(Photographs):
         database, queries = cls.images(folder, scene)
         positives, notes = cls.positives(folder, scene, database, queries)
         if alone := sum(not found for found in positives):
-            notes = [*notes, f"{alone} of {len(queries)} queries have no positive"]
+            notes = [*notes, f"queries without a positive: {alone} of {len(queries)}"]
         if others := [name for part in (*cls.database, *cls.queries) for name in other_files(folder / part)]:
-            notes = [*notes, f"{len(others)} files next to the images are ignored: {few(others)}"]
+            notes = [*notes, f"files next to the images are ignored ({len(others)}): {few(others)}"]
         truth = {"database": list(database), "queries": list(queries), "positives": positives}
         counts = {"database": len(database), "queries": len(queries)}
         return Listing({**database, **queries}, truth, counts, notes)
@@ -96,13 +98,13 @@ class PlaceRecognitionScene(Photographs):
 
 
 def within(database: NDArray[np.floating], queries: NDArray[np.floating], radius: float) -> Found:
-    """Return the database positions (n, d) at most ``radius`` from each query position (m, d), in the same unit."""
+    """Return the indices of the database positions (n, d) at most ``radius`` from each query position (m, d)."""
     found = cKDTree(database).query_ball_point(queries, radius, return_sorted=True)
     return Found([list(map(int, numbers)) for numbers in found])
 
 
 class BaiduScene(PlaceRecognitionScene):
-    """Baidu Mall: each image has a ``.camera`` file, whose second last line is the camera centre, metres."""
+    """Baidu Mall: each image has a ``.camera`` file, whose second-to-last line is the camera centre, metres."""
 
     format = "baidu"
     database, queries = ("training_images_undistort",), ("query_images_undistort",)
@@ -166,7 +168,7 @@ class PoseListScene(PlaceRecognitionScene):
         places = _positions(read_array(file, scene), file, scene)
         parts = places[cls.database_rows], places[cls.query_rows]
         for part, images, what in zip(parts, (database, queries), ("database", "query")):
-            _require_count(len(part), len(images), f"rows of {what} images", file, scene)
+            _require_count(len(part), len(images), f"{what} image", file, scene)
         return within(*parts, cls.radius)
 
 
@@ -200,19 +202,19 @@ class MatchListScene(PlaceRecognitionScene):
             raise cls.is_missing(folder / cls.matches[0], scene)
         rows = read_array(file, scene)
         if rows.ndim != 2 or rows.shape[1] != 2:
-            expected = "(n, 2): the index of a query and the indices of its positives"
-            raise _truth_error("the file has an array of unexpected shape", file, scene, expected, rows.shape)
+            expected = "shape (n, 2): index of a query, indices of its positives"
+            raise _truth_error("the array has an unexpected shape", file, scene, expected, f"shape {rows.shape}")
         rows = rows[cls.first_row :, 1]
-        _require_count(len(rows), len(queries), "rows of queries", file, scene)
+        _require_count(len(rows), len(queries), "query", file, scene)
         note = [f"positives are those of {file.name}"] if len(cls.matches) > 1 else []
-        if sum(_length(row) for row in rows) > MAX_POSITIVES:
-            raise _truth_error("the file lists too many positives", file, scene, f"at most {MAX_POSITIVES}")
+        if (total := sum(_length(row) for row in rows)) > MAX_POSITIVES:
+            raise _truth_error("the file lists too many positives", file, scene, f"at most {MAX_POSITIVES}", total)
         found = [_numbers(row, file, scene) for row in rows]
         return _of_database(found, len(database), file, scene, note)
 
 
 class GardensScene(MatchListScene):
-    """Gardens Point: right side by day (database) and by night (queries)."""
+    """Gardens Point: the right side of the path by day (database) and by night (queries)."""
 
     format = "gardens"
     database, queries = ("day_right",), ("night_right",)
@@ -255,7 +257,7 @@ class NardoAirScene(PlaceRecognitionScene):
     def positives(cls, folder: Path, scene: str, database: Images, queries: Images) -> Found:
         file = folder / "gt_matches.csv"
         rows = list(csv.DictReader(read_text(file, scene).splitlines()))
-        _require_count(len(rows), len(queries), "rows of queries", file, scene)
+        _require_count(len(rows), len(queries), "query", file, scene)
         try:
             order = [int(row["query_ind"]) for row in rows]
             found = [sorted({int(row[column]) for column in cls.columns}) for row in rows]
@@ -280,14 +282,14 @@ def _in_folders(folder: Path, parts: Sequence[str], scene: str) -> Images:
 
 
 def _camera_centre(file: Path, scene: str) -> list[float]:
-    """Return a camera centre, metres, the second last line of its file (intrinsics, rotation, centre, size)."""
+    """Return a camera centre, metres: the second-to-last line of a file with intrinsics, rotation, centre and size."""
     lines = [line for line in read_text(file, scene).splitlines() if line.strip()]
     try:
         centre = [read_number(word) for word in lines[-2].split()]
     except (IndexError, ValueError):
         centre = []
     if len(centre) != 3 or not _are_places(centre):
-        found = lines[-2][:80] if len(lines) > 1 else f"{len(lines)} lines"
+        found = lines[-2][:80] if len(lines) > 1 else f"number of lines: {len(lines)}"
         raise _truth_error(
             "the second to last line does not contain a camera centre", file, scene, "three numbers, metres", found
         )
@@ -326,11 +328,13 @@ def _placed(
 ) -> tuple[list[str], NDArray]:
     """Return the names of images and their positions (n, 2), after a check of the cells of a file."""
     if not isinstance(images, list) or isinstance(positions, list):
-        expected = "`dbStruct`: names of images and their positions, twice"
-        raise _truth_error("the file has cells with unexpected content", file, scene, expected)
+        expected = "image names (texts) and a matrix of their positions, for the database and for the queries"
+        found = " and ".join("texts" if isinstance(cell, list) else "numbers" for cell in (images, positions))
+        raise _truth_error("`dbStruct` does not contain images with positions", file, scene, expected, found)
     if positions.shape != (len(images), 2) or not _are_places(positions):
-        expected = f"({len(images)}, 2) finite numbers, one row per image"
-        raise _truth_error("the positions in the file do not match its images", file, scene, expected, positions.shape)
+        expected = f"shape ({len(images)}, 2), one row per image, of numbers below {FARTHEST:g} (metres)"
+        found = f"shape {positions.shape}, largest number {np.abs(positions).max(initial=0):g}"
+        raise _truth_error("the positions in the file do not match its images", file, scene, expected, found)
     return images, positions
 
 
@@ -362,7 +366,11 @@ def _positions(rows: NDArray, file: Path, scene: str) -> NDArray[np.float64]:
         places = np.empty((0, 0))
     if places.shape[1] != 2 or not _are_places(places):
         raise _truth_error(
-            "the file contains no positions", file, scene, "rows that begin with x and y in metres", rows.shape
+            "the file contains no valid positions",
+            file,
+            scene,
+            f"rows that begin with x and y in metres, numbers below {FARTHEST:g}",
+            f"an array of shape {rows.shape}",
         )
     return places
 
@@ -379,7 +387,11 @@ def _numbers(row: object, file: Path, scene: str) -> list[int]:
         numbers = np.empty((0, 0))
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise _truth_error(
-            "the file contains an object that is not a list of numbers", file, scene, found=_described(row)
+            "the file contains an object that is not a list of integers",
+            file,
+            scene,
+            "a number or a list of numbers of images",
+            _described(row),
         )
     return np.unique(numbers).astype(np.int64).tolist()
 
@@ -396,10 +408,10 @@ def _described(value: object) -> str:
 
 
 def _of_database(found: list[list[int]], count: int, file: Path, scene: str, notes: Sequence[str]) -> Found:
-    """Remove indices of images that do not exist, as in windows around the first and last positions.
+    """Remove indices of images that do not exist, as in a list of frames before and after the first or last position.
 
     Raises:
-        DataError: no index of a query is left.
+        DataError: all indices of a query would be removed.
     """
     valid = [[number for number in numbers if 0 <= number < count] for numbers in found]
     for query, (numbers, some) in enumerate(zip(found, valid)):
@@ -407,13 +419,14 @@ def _of_database(found: list[list[int]], count: int, file: Path, scene: str, not
             what = f"query {query} has no positive among the database images"
             raise _truth_error(what, file, scene, f"numbers from 0 to {count - 1}", numbers[:10])
     left_out = sum(map(len, found)) - sum(map(len, valid))
-    more = [f"{left_out} positives in {file.name} are indices of no image and are ignored"] if left_out else []
+    more = [f"positives in {file.name} that are the index of no image are ignored: {left_out}"] if left_out else []
     return Found(valid, [*notes, *more])
 
 
 def _require_count(found: int, expected: int, what: str, file: Path, scene: str) -> None:
     if found != expected:
-        raise _truth_error(f"the file and the folder differ in the number of {what}", file, scene, expected, found)
+        problem = f"the file does not have one row per {what}"
+        raise _truth_error(problem, file, scene, f"{expected} rows, one per image", f"{found} rows")
 
 
 def _truth_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:

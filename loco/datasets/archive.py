@@ -20,7 +20,7 @@ from loco.files import is_data
 LARGEST = {".jpg": 1 << 27, ".png": 1 << 27, ".json": LARGEST_JSON, ".ply": 1 << 29}
 LARGEST_OTHER = 1 << 27
 LARGEST_RATIO = 200  # largest compression ratio of a member and of all members; text and meshes reach about 10
-RATIO_FROM = 1 << 27  # bytes of a member or of all from which the ratio is checked
+RATIO_FROM = 1 << 27  # size in bytes of a member, or of all members, above which the ratio is checked
 BLOCK = 1 << 20  # bytes that are read at once
 
 
@@ -39,7 +39,7 @@ class Archive:
             scene: name of the scene, for errors.
 
         Raises:
-            FileNotFoundError: neither exists.
+            FileNotFoundError: neither the zip nor the folder exists.
             DataError: the zip is broken or unreadable, or contains members that are unsafe or too large.
         """
         self.scene, self._prefix = scene, prefix
@@ -147,7 +147,7 @@ class Archive:
         return broken
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a member of the zip in blocks, at most the size that it states."""
+        """Yield the bytes of a member of the zip in blocks, at most as many as the zip states."""
         try:
             with self._zip.open(name) as member:
                 while block := member.read(BLOCK):
@@ -183,5 +183,5 @@ def _limit(name: str) -> int:
 
 
 def _of_system(error: OSError) -> bool:
-    """Return whether the system refused to read; decoders raise OSError without a number, bad offsets EINVAL."""
+    """Return whether the system refused to read: decoders raise OSError without errno, invalid offsets with EINVAL."""
     return error.errno not in (None, errno.EINVAL)

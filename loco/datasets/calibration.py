@@ -1,10 +1,10 @@
 """Camera calibrations of the user's own recordings: ``K.txt``, ``K_depth.txt``, and lens distortion.
 
-``K.txt`` contains the 3 x 3 matrix of a camera. It determines the image size only by its principal point, which is near
-the centre of an image. :func:`size_meant` detects matrices for images of another size, such as before a resize. A
-camera whose principal point *is* off-centre, because its images were cropped, requires the size: two more numbers after
-the matrix, the width and the height of the images. Then the images must have this size, and the principal point can be
-anywhere.
+``K.txt`` contains the 3 x 3 matrix of a camera. The size of its images follows from it only approximately, because the
+principal point is near the centre of an image: :func:`size_meant` detects matrices for images of another size, for
+example if the images were resized later. If the principal point *is* off-centre, because the images were cropped, the
+file must state their size: two more numbers after the matrix, the width and the height. Then the images must have this
+size, and the principal point can be anywhere.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Size = tuple[int, int]  # (height, width), pixels
 # Principal points of real cameras relative to the centre of the image are within a few per cent of 1; the largest known
 # published value is 1.11 (rgb camera of a Kinect, only in y).
 FOCAL = (0.1, 50.0)  # range of the focal length relative to the image side: fields of view of 157 and 1.1 degrees
-FARTHEST = 0.2  # largest distance from 1, in any direction
-ODD = 0.1  # distance from 1, in any direction, above which a note is written
+FARTHEST = 0.2  # largest distance of a relative principal point from 1, in any direction
+ODD = 0.1  # the same distance, above which a note is written
 RESIZED = 0.05  # largest distance from 1 if both coordinates are off by the same factor, which indicates a resize
 ALIKE = 0.1  # two factors that differ by less are considered equal
 
@@ -138,6 +138,6 @@ def require_size(
             file=file,
             scene=scene,
             expected=f"{FOCAL[0]} to {FOCAL[1]} times the {size[1]} x {size[0]} pixels of the images",
-            found="{:g}, {:g}".format(*intrinsics.diagonal()),
+            found="fx = {:g}, fy = {:g}".format(*intrinsics.diagonal()),
             remedy="write it in pixels, not in millimetres",
         )

@@ -1,4 +1,4 @@
-"""The raw formats: the reader of each, the files of its scenes, and the ground truth that they provide.
+"""The registry of raw formats: the reader, the input files of a scene and the ground truth of each format.
 
 This module imports no reader and no heavy library. A reader is imported when it is used, so a step depends only on the
 code of its own reader.
@@ -19,11 +19,11 @@ class Format:
     Attributes:
         module: module of this package with the reader.
         class_name: name of the reader, a subclass of :class:`loco.datasets.raw.RawScene`.
-        sources: returns the files that frames are made from.
+        sources: returns the input files of a scene's frames, from the scene's folder and name.
         provides: ground truth for evaluation: ``places`` (3D points of patches, in one frame for the whole scene),
             ``depth``, ``pairs`` of images with their relative pose, ``homographies``, ``positives`` (photographs of the
             same place). A ``labels`` block of the configuration adds ``labels``.
-        labels: returns the additional files that labels are made from; None if the format has no labels.
+        labels: as ``sources``, returns the additional input files of labels; None if the format has no labels.
         conventions: keys of a dataset's configuration that are passed to its reader.
     """
 

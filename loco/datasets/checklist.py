@@ -42,7 +42,7 @@ class Checklist:
             self.add_error(system_error(error, scene=self.scene))
         except MemoryError:
             remedy = "request more memory for the job; if the files are small, replace them with intact copies"
-            self.add_error(DataError("does not fit into memory", scene=self.scene, remedy=remedy))
+            self.add_error(DataError("the scene does not fit into memory", scene=self.scene, remedy=remedy))
         except Exception as error:
             log.exception("the check of %s raised an unexpected error", self.scene)
             self.add_error(

@@ -6,11 +6,11 @@
 photographs could not be connected, the one with the most photographs is read.
 
 COLMAP's conventions are those of :mod:`loco`: OpenCV axes, and the centre of the top-left pixel at (0.5, 0.5), except
-that its poses are world-to-camera. Its unit of length is arbitrary; the frames step scales it. It ignores the EXIF
-orientation of photographs, as this project does for all images (:mod:`loco.datasets.orientation`).
+that its poses are world-to-camera. Its unit of length is arbitrary; the frames step scales it by ``frames.scale``. It
+ignores the EXIF orientation of photographs, as this project does for all images (:mod:`loco.datasets.orientation`).
 
-Photographs with lens distortion are undistorted to a pinhole camera of the same size, focal length and principal point,
-and so are the observations. Pixels of the pinhole image outside the photograph are black; parts of the photograph
+Photographs with lens distortion, and the observations in them, are undistorted to a pinhole camera of the same size,
+focal length and principal point. Pixels of the pinhole image outside the photograph are black; parts of the photograph
 outside the pinhole image are lost.
 """
 
@@ -41,7 +41,7 @@ from loco.geometry.cameras import pixel_centres
 from loco.geometry.consistency import Sightings
 
 LARGEST_MODEL_FILE = 1 << 36  # bytes; the keypoints of 10,000 photographs take about 2 GB
-MIN_IMAGES = 3  # images that observe a point; a point observed by two images is not verified by a third
+MIN_IMAGES = 3  # smallest number of images that observe a point: two images determine it, a third one verifies it
 MAX_ERROR = 2.0  # largest mean reprojection error of a point, pixels of the photographs
 TOLERANCE = 0.01  # largest plausible reprojection error relative to the longer side, at least MAX_ERROR
 RESTORE = "copy the photographs from which the model was made to `images`, with the names that they have in the model"
@@ -58,7 +58,7 @@ class ColmapScene(RawScene):
     metric = False
 
     def __init__(self, raw: Path, scene: str) -> None:
-        """Raises DataError if the model is missing or broken."""
+        """Open a scene. Raise DataError if the model is missing or broken."""
         super().__init__(raw, scene)
         self.model = _read_model(self.folder, scene)
         self.images = {image.name: image for image in _registered(self.model)}
@@ -100,7 +100,10 @@ class ColmapScene(RawScene):
             )
 
     def tracks(self) -> NDArray[np.float64]:
-        """Return the points (t, 3), model units, that :data:`MIN_IMAGES` images observe within :data:`MAX_ERROR`."""
+        """Return the usable points (t, 3), in model units.
+
+        At least :data:`MIN_IMAGES` images observe each of them, with a mean error of at most :data:`MAX_ERROR`.
+        """
         return np.array([self.model.points3D[k].xyz for k in self._point_ids]).reshape(-1, 3)
 
     def sightings(self, names: Sequence[str]) -> Sightings:
@@ -124,7 +127,7 @@ class ColmapScene(RawScene):
         )
 
     def _observed(self, image: pycolmap.Image) -> Observations:
-        """Return the observations of usable points in the original photograph."""
+        """Return the observations of usable points, in pixels of the original photograph."""
         uv, ids = _observations(image)
         accurate = np.isin(ids, self._point_ids)
         return Observations(uv[accurate], np.searchsorted(self._point_ids, ids[accurate]))
@@ -256,7 +259,7 @@ def _pose(image: pycolmap.Image) -> NDArray[np.float64]:
 
 
 class _Cursor:
-    """Reads the bytes of a file sequentially; raises struct.error if they end too early."""
+    """Reads the bytes of a file sequentially; raises struct.error if the file ends too early."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
@@ -378,7 +381,7 @@ def _read_photograph(folder: Path, scene: str, image: pycolmap.Image) -> NDArray
             "the size of a photograph differs from that of its camera",
             file=path,
             scene=scene,
-            expected=f"{image.camera.height} x {image.camera.width} pixels, as camera {image.camera_id}",
+            expected=f"{image.camera.height} x {image.camera.width} (height x width), as camera {image.camera_id}",
             found=f"{rgb.shape[0]} x {rgb.shape[1]}",
             remedy="restore the photographs from which the model was made, or run `colmap` on the current ones",
         )
@@ -427,10 +430,10 @@ def _note_models(found: Checklist, folder: Path) -> None:
     sizes = model_sizes(folder)
     if len(sizes) > 1:
         place = model_files(folder)[0].parent
-        listed = ", ".join(f"{other.relative_to(folder)} of {size}" for other, size in sizes.items() if other != place)
+        rest = ", ".join(f"{other.relative_to(folder)} with {size}" for other, size in sizes.items() if other != place)
         found.note(
-            f"{place.relative_to(folder)} of {sizes[place]} images is used because it is the largest model; other "
-            f"models: {listed}"
+            f"{place.relative_to(folder)} with {sizes[place]} images is used because it is the largest model; "
+            f"other models: {rest}"
         )
 
 
@@ -443,11 +446,11 @@ def _check_photographs(found: Checklist, opened: ColmapScene) -> None:
             (present if os.path.lexists(path) else missing).append(name)
     if missing:
         found.add(
-            f"{len(missing)} photographs of the COLMAP model are missing: {few(missing)}",
+            f"photographs of the model are missing ({len(missing)} of {len(opened.images)}): {few(missing)}",
             file=opened.folder / "images",
             remedy=RESTORE,
         )
     if unread := unread_photographs(opened.folder / "images"):
-        found.note(f"{len(unread)} images have unsupported file formats: {few(unread)}")
+        found.note(f"images with unsupported file formats are ignored ({len(unread)}): {few(unread)}")
     for name in found.chosen(present):
         found.attempt(partial(_read_photograph, opened.folder, found.scene, opened.images[name]))

@@ -17,7 +17,7 @@ from loco.files import decode_text
 
 LARGEST_TEXT = 1 << 30  # largest file, bytes
 IMAGES = "images.txt"
-FIELDS = 9  # of an image before its name: id, quaternion, translation, camera
+FIELDS = 9  # number of fields before the name of an image: id, quaternion, translation, camera
 
 
 def read_text_model(files: Sequence[Path], scene: str) -> pycolmap.Reconstruction:

@@ -4,7 +4,7 @@ A distortion file has one line: the model, followed by its coefficients in OpenC
 
 - ``radial-tangential k1 k2 p1 p2 [k3 [k4 k5 k6 [s1 s2 s3 s4 [tau_x tau_y]]]]`` (docs.opencv.org, "Camera Calibration
   and 3D Reconstruction"): 4, 5, 8, 12 or 14 coefficients.
-- ``fisheye k1 k2 k3 k4`` (the same, "Fisheye camera model"; Kannala and Brandt, 2006).
+- ``fisheye k1 k2 k3 k4`` (docs.opencv.org, "Fisheye camera model"; Kannala and Brandt, 2006).
 
 The names of these models in ROS, Kalibr and COLMAP are accepted as well (:data:`OTHER_NAMES`).
 

@@ -13,7 +13,7 @@ from loco.errors import DataError
 from loco.files import decode_text, open_regular
 
 LARGEST_JSON = 1 << 26  # largest JSON document, bytes; documents of these datasets have up to 15 MB
-MAX_VALUES, MAX_CONTAINERS = 1 << 24, 1 << 20  # per document: an empty list of two bytes takes 64 bytes in memory
+MAX_VALUES, MAX_CONTAINERS = 1 << 24, 1 << 20  # per document; an empty list, two bytes, takes 64 bytes in memory
 LARGEST_FILE = 4 << 30  # bytes, far above the size of any file of these datasets that is read completely
 MISSING = "add the file; docs/datasets.md lists the files of a scene"
 RESTORE = "replace it with an intact copy (export, copy or download it again)"

@@ -31,9 +31,9 @@ def match_rows(
     """Return the name of the image of each row.
 
     Args:
-        keys: names of the rows, or None. Names of images, with or without suffix; or numbers: the numbers in the names
-            of the images (``12`` is ``000012``), or else their positions in the order of the names, counted from 0 or
-            from 1.
+        keys: one key per row, or None if rows have none. Keys are names of images, with or without suffix, or numbers:
+            those in the names of the images (``12`` matches ``000012``) or else the positions of the images in the
+            order of their names, counted from 0 or from 1.
         rows: number of rows.
         images: name without suffix -> file, in natural order.
         table: the file of the rows, for errors.
@@ -48,7 +48,7 @@ def match_rows(
                 "the file does not have one row per frame",
                 file=table,
                 scene=scene,
-                expected=f"{len(images)} rows, one for each of the {len(images)} images in {_folder(images)}/",
+                expected=f"{len(images)} rows, one per image in {_folder(images)}/",
                 found=f"{rows} rows",
                 remedy="write one row per frame, in the order of the names, with NaN where tracking was lost; or begin "
                 "each row with the name of its image",
@@ -67,7 +67,7 @@ def match_rows(
     ):
         if which:
             raise DataError(
-                f"{len(which)} {fault}: {few(which)}",
+                f"{fault} ({len(which)}): {few(which)}",
                 file=table,
                 scene=scene,
                 expected=f"one row for each of the {len(images)} images of {_folder(images)}/, which begins with its "
@@ -82,7 +82,7 @@ def require_one_order(images: Mapping[str, Path], *, table: Path, scene: str) ->
     """Refuse names whose order is ambiguous; see :func:`match_rows` for the arguments.
 
     Raises:
-        DataError: two of :data:`ORDERS` differ. It names both images at the first position where they differ.
+        DataError: two of :data:`ORDERS` differ. The message names both images at the first position where they differ.
     """
     difference = order_difference(list(images.values()))
     if difference:

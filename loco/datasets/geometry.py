@@ -1,4 +1,4 @@
-"""The geometric self-check of a raw scene: test whether its frames are consistent, and diagnose why not.
+"""The geometric self-check of a raw scene: test whether its frames are consistent, and find the cause if not.
 
 It is part of the check of a scene (:meth:`loco.datasets.raw.RawScene.check`). Scenes with depth are compared by
 :class:`loco.geometry.consistency.Views`, those of a sparse model by :class:`loco.geometry.consistency.Sightings`.
@@ -23,9 +23,9 @@ from loco.geometry.suspects import MIN_CONSISTENCY, Diagnosis, diagnose
 ANCHORS = 8  # evenly spaced frames of a scene that are compared with neighbours
 GAPS = (1, 2, 4, 8)  # distances in frames from an anchor to its neighbour in the order of the files
 USUAL_CONSISTENCY = 0.9  # a note is written below; correct recordings reach 0.99
-USUAL_DEPTH = 0.05, 200.0  # metres: the median depth of a scene, which a wrong unit puts beyond
-THINNED = 64  # the median is that of every 64th measured pixel: the frames may have tens of millions
-TURN = 30.0  # rotation in degrees that is equivalent to the median distance to the nearest other frames
+USUAL_DEPTH = 0.05, 200.0  # range of the median depth of a scene, metres; outside it, the unit is probably wrong
+THINNED = 64  # the median is computed from every 64th measured pixel, because the frames may have tens of millions
+TURN = 30.0  # rotation in degrees that counts as much as the 5 % quantile of the distances to the other frames
 
 
 def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str, Any]:
@@ -69,8 +69,8 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
     elif diagnosis.found.consistency < USUAL_CONSISTENCY:
         found.note(
             "the frames are less consistent than those of correct recordings usually are "
-            f"({_text(diagnosis.found)}), and no "
-            "tested error explains it: check the poses and the intrinsics"
+            f"({_text(diagnosis.found)}), and "
+            "none of the tested errors explains it: check the poses and the intrinsics"
         )
     return facts
 
@@ -78,13 +78,13 @@ def check_geometry(scene: RawScene, found: Checklist, accept: bool) -> dict[str,
 def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
     """Choose overlapping frames, spread over a scene; all frames if there are few.
 
-    Each of :data:`ANCHORS` frames is paired with a neighbour in the order of the files, and with the frame of the
-    nearest pose at another position that is not such a neighbour (a loop closure), by the poses and by their inverses.
-    If the poses are wrong, the neighbour still shows the same surfaces; if consecutive frames do not overlap, as in a
-    panorama, the others do.
+    Three other frames are chosen for each of :data:`ANCHORS` frames: a neighbour in the order of the files, and the
+    frame of the nearest pose at another position that is not such a neighbour (a loop closure), both by the poses and
+    by their inverses, because the poses may be inverted. If the poses are wrong, the neighbour still shows the same
+    surfaces; if consecutive frames do not overlap, as in a panorama, the others do.
 
     Args:
-        poses: (n, 4, 4).
+        poses: (n, 4, 4), as stated in the files: possibly not camera-to-world.
 
     Returns:
         Indices of frames, ascending.
@@ -100,7 +100,10 @@ def sample(poses: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _nearest(poses: NDArray[np.floating], anchor: int) -> int:
-    """Return the frame of the nearest pose that is not a neighbour in the order, at another position if possible."""
+    """Return the frame of the nearest pose that is not a neighbour in the order, at another position if possible.
+
+    Nearness combines distance and rotation (:data:`TURN`).
+    """
     remote = np.abs(np.arange(len(poses)) - anchor) > max(GAPS)
     distance = np.linalg.norm(poses[:, :3, 3] - poses[anchor, :3, 3], axis=1)
     elsewhere = remote & (distance > 1e-2 * np.median(distance))
@@ -129,7 +132,7 @@ def _diagnose(scene: RawScene | LocalScene, chosen: NDArray[np.int64], found: Ch
 
 
 def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | LocalScene, found: Checklist) -> None:
-    """Add a problem if no frame has depth, or its unit is wrong, and a note if much of it is beyond ``MAX_DEPTH``."""
+    """Add a problem if no frame has depth or its unit seems wrong; otherwise a note if much is beyond ``MAX_DEPTH``."""
     beyond, thinned = [], []
     for known in map(measured_depth, depths):
         if len(known):
@@ -137,10 +140,10 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | Local
             thinned.append(known[::THINNED].copy())  # a view would keep all of them
     if not beyond:
         found.add(
-            "no depth in any sampled frame",
+            "none of the sampled frames has valid depth",
             file=scene.folder,
-            expected="z-depth, in which 0 and 65535 mean missing",
-            found=f"{len(depths)} depth images without valid depth",
+            expected="z-depth, in which 0 and 65535 denote missing depth",
+            found=f"only missing depth in {len(depths)} depth images",
             remedy="export the depth images again, and check the program that writes them",
         )
     elif not USUAL_DEPTH[0] <= (median := np.median(np.concatenate(thinned))) <= USUAL_DEPTH[1]:
@@ -154,7 +157,7 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | Local
         )
     elif np.mean(beyond) > NOTED_BEYOND:
         found.note(
-            f"{np.mean(beyond):.0%} of the measured depth of {len(depths)} frames is beyond {MAX_DEPTH:g} m, the "
+            f"{np.mean(beyond):.0%} of the measured depth of {len(beyond)} frames is beyond {MAX_DEPTH:g} m, the "
             "default of `frames.max_depth`, up to which depth is used; if the scene is smaller, the depth scale is "
             "wrong"
         )
@@ -222,7 +225,7 @@ def _no_usable_point(scene: RawScene, agreement: Agreement) -> DataError:
 
 
 def _factor(amount: float) -> str:
-    """Describe the error of a quantity that the factor ``amount`` undoes."""
+    """Describe the error of a quantity that is correct after multiplication by ``amount``."""
     factor = max(amount, 1 / amount)
     number = f"{factor:.0f}" if factor >= 100 else f"{factor:.3g}"
     return f"{number} times too {'large' if amount < 1 else 'small'}"
@@ -296,4 +299,4 @@ _OF_MODELS: dict[str, Callable[[float], tuple[str, str]]] = {
         f"the intrinsics appear to be {_factor(amount)} relative to the observations of the points",
         "create the model from the current photographs, or restore those from which it was made",
     ),
-}  # where the words of a sparse model differ
+}  # the explanations that differ for a sparse model

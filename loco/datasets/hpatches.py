@@ -4,9 +4,9 @@ Balntas et al., CVPR 2017: 116 sequences of six images, ``hpatches-sequences-rel
 light changes in those whose names begin with ``i_`` (57), the viewpoint in those with ``v_`` (59). ``H_1_k`` is a 3 x 3
 matrix that maps pixels of image 1 to pixels of image k.
 
-Pixel centres are assumed to be integers, with (0, 0) at the top-left pixel, as in the code that is commonly evaluated
-on it (OpenCV, SuperPoint, D2-Net, LoFTR), so the homographies are converted to pixel centres at i + 0.5. Since D2-Net,
-eight sequences of larger images are usually excluded (``config/splits/hpatches_108.txt``).
+Pixel centres are assumed to be integers, with (0, 0) at the top-left pixel, as in the code of the methods that are
+commonly evaluated on HPatches (OpenCV, SuperPoint, D2-Net, LoFTR), so the homographies are converted to pixel centres
+at i + 0.5. Since D2-Net, eight sequences of larger images are usually excluded (``config/splits/hpatches_108.txt``).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class HPatchesScene(Photographs):
                 "the name is not that of a sequence",
                 file=folder,
                 scene=scene,
-                expected="i_... (the light changes) or v_... (the viewpoint does)",
+                expected="i_... (the illumination changes) or v_... (the viewpoint changes)",
                 remedy="list the folders of hpatches-sequences-release in `scenes`",
             )
         images = {str(k): folder / f"{k}.ppm" for k in (REFERENCE, *OTHERS)}

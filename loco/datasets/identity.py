@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
 
 def raw_state(sources: Iterable[Source], root: Path) -> str:
-    """Return a digest of the names, sizes and modification times of all files of ``sources``, with one stat per file.
+    """Return a digest of the names, sizes and modification times of all files of ``sources``, by one stat per file.
 
     Missing and unreadable files are part of the digest; nothing is raised. Names are relative to ``root``, so a scene
     that is moved as a whole keeps its digest.

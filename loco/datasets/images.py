@@ -83,7 +83,7 @@ def decode_depth(
 ) -> NDArray[np.uint16]:
     """Decode a depth image (h, w), in the unit of the dataset, from memory.
 
-    See :func:`decode_color` for the other arguments; ``remedy`` is for an image that is not a depth image.
+    See :func:`decode_color` for the other arguments; ``remedy`` states how to fix an image of another type.
 
     Raises:
         DataError: as :func:`decode_color`, or the image does not have one channel of 16 bits.
@@ -91,7 +91,7 @@ def decode_depth(
     # IMREAD_UNCHANGED also ignores the orientation.
     image = _decode(data, cv2.IMREAD_UNCHANGED, file, scene, name or file.name)
     if image.dtype != np.uint16 or image.ndim != 2:
-        what = f"depth image {name!r} is" if name else "is"
+        what = f"depth image {name!r} is" if name else "the depth image is"
         raise DataError(
             f"{what} not a 16-bit image with one channel",
             file=file,
@@ -112,7 +112,7 @@ def depth_in_metres(numbers: NDArray[np.uint16], units: float) -> NDArray[np.flo
 
 
 def stated_size(data: bytes | bytearray) -> tuple[int, int] | None:
-    """Return (height, width) from the header of an image, or None if its type is unknown."""
+    """Return (height, width) from the header of an image, or None if its type is unknown or its header incomplete."""
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
             width, height = struct.unpack_from(">II", data, 16)
@@ -158,7 +158,9 @@ def _decode(data: bytes | bytearray, flags: int, file: Path, scene: str | None, 
     except cv2.error:
         image = None
     if image is None:
-        raise _image_error(f"image {name!r} cannot be decoded", file, scene, found=f"{len(data)} bytes")
+        raise _image_error(
+            f"image {name!r} cannot be decoded", file, scene, f"a complete {KINDS} image", f"{len(data)} bytes"
+        )
     if data.startswith(b"\xff\xd8") and (damage := _jpeg_damage(data, image)):
         expected = "a JPEG with all pixels and the end-of-image marker (FF D9)"
         raise _image_error(f"image {name!r} is damaged: {damage}", file, scene, expected, f"{len(data)} bytes")

@@ -23,7 +23,7 @@ from loco.files import decode_text
 
 LARGEST_TABLE = 1 << 26  # bytes; the published tables have up to 500 kB
 
-# In the order of their numbers: a semantic map holds indices of this.
+# In the order of their numbers: the values of a semantic map are indices into this tuple.
 MPCAT40 = (
     "void", "wall", "floor", "chair", "door", "table", "picture", "cabinet", "cushion", "window", "sofa", "bed",
     "curtain", "chest_of_drawers", "plant", "sink", "stairs", "ceiling", "toilet", "stool", "towel", "mirror",
@@ -55,7 +55,8 @@ def read_mapping(path: Path) -> dict[str, str]:
         table = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
         columns, rows = table.fieldnames or [], [(table.line_num, row) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the table of labels cannot be read: {error}", file=path) from error
+        remedy = "save it as tab-separated text in UTF-8"
+        raise DataError(f"the table of labels cannot be read: {error}", file=path, remedy=remedy) from error
     if not {RAW, CATEGORY} <= set(columns):
         raise DataError(
             "the file is not a table of labels",
@@ -73,12 +74,17 @@ def read_mapping(path: Path) -> dict[str, str]:
         if not raw or not category:
             continue
         if category not in MPCAT40:
-            raise DataError(f"line {line}: {category!r} is not a category", file=path, expected=", ".join(MPCAT40))
+            raise DataError(
+                f"line {line}: {category!r} is not a category",
+                file=path,
+                expected=", ".join(MPCAT40),
+                remedy=f"correct the column `{CATEGORY}` of this line",
+            )
         if mapping.setdefault(raw, category) != category:
             raise DataError(
                 f"line {line} assigns {raw!r} another category than a previous line",
                 file=path,
-                expected=mapping[raw],
+                expected=f"{mapping[raw]}, as in the previous line",
                 found=category,
                 remedy="delete one of the two lines",
             )
@@ -86,7 +92,16 @@ def read_mapping(path: Path) -> dict[str, str]:
 
 
 def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Path, scene: str) -> NDArray[np.uint8]:
-    """Return the index in :data:`MPCAT40` of each raw label; an empty label is ``unlabeled``.
+    """Return the category of each raw label, as an index into :data:`MPCAT40`.
+
+    Args:
+        labels: n raw labels; surrounding spaces are ignored, and an empty label has the category ``unlabeled``.
+        mapping: raw label -> category (:func:`read_mapping`).
+        file: the table that ``mapping`` was read from, for errors.
+        scene: name of the scene, for errors.
+
+    Returns:
+        (n,) uint8.
 
     Raises:
         DataError: the mapping lacks labels; the message lists all of them.
@@ -95,7 +110,7 @@ def categories_of(labels: Sequence[str], mapping: Mapping[str, str], *, file: Pa
     unknown = sorted({label.strip() for label in labels} - known.keys())
     if unknown:
         raise DataError(
-            f"{len(unknown)} raw labels of the scene have no category: {', '.join(map(repr, unknown))}",
+            f"the table lacks raw labels of the scene ({len(unknown)}): {', '.join(map(repr, unknown))}",
             file=file,
             scene=scene,
             remedy=f"add a line for each to a copy of this table (`{RAW}` and one of the {len(MPCAT40)} names of "
@@ -124,9 +139,9 @@ def panoptic(instance: NDArray[np.integer], objects: Objects) -> NDArray[np.int3
 
 
 def object_counts(objects: Objects) -> tuple[int, list[int]]:
-    """Count the things of a scene, and the objects of each class of :data:`STUFF`.
+    """Return the number of things of a scene, and the number of objects of each class of :data:`STUFF`, in its order.
 
-    Objects without triangles cannot be seen and are not counted: the things are those that :func:`panoptic` numbers.
+    Objects without triangles are not visible and not counted: the things are those that :func:`panoptic` numbers.
     """
     there = [o for o in objects if o["triangles"]]
     stuff = [o["category"] for o in there if o["stuff"]]

@@ -1,4 +1,4 @@
-"""The files of a scene in every raw layout.
+"""The input files of a scene in each raw layout.
 
 A layout is a function of the scene's folder and name that returns a list of :class:`loco.datasets.identity.Source`. It
 reads no image and raises nothing, and this module imports no heavy library, so that it can be used for planning. The
@@ -140,12 +140,12 @@ def tum_rgbd(folder: Path, scene: str) -> list[Source]:
 
 
 def _outermost(folders: set[str]) -> list[str]:
-    """Return the folders without those inside another one, which are part of it."""
+    """Return the folders that are not inside another one of ``folders``, sorted."""
     return [name for name in sorted(folders) if not any(str(p) in folders for p in PurePosixPath(name).parents)]
 
 
 def _listed_folders(file: Path) -> set[str]:
-    """Return the folders of the images in a list of TUM RGB-D; the reader refuses folders outside the scene."""
+    """Return the folders of the images in a list of TUM RGB-D; folders outside the scene are left to the reader."""
     try:
         text = decode_text(read_bytes(file, limit=LARGEST_LIST))
     except DataError:
@@ -160,7 +160,7 @@ def _listed_folders(file: Path) -> set[str]:
 
 TRANSFORMS = "transforms.json"
 LARGEST_TRANSFORMS = 1 << 26  # bytes; a frame takes about 600
-# A check reads the file for its images, its camera and its frames. It is parsed once: results are kept by the bytes.
+# A check reads the file three times: for the images, the camera and the frames. The cache avoids parsing it each time.
 parse_transforms = lru_cache(maxsize=1)(parse_json)
 
 
@@ -178,7 +178,7 @@ def nerfstudio(folder: Path, scene: str) -> list[Source]:
 
 
 def paths_of_frames(file: Path) -> list[tuple[Any, Any]]:
-    """Return the stated paths of the colour and the depth image of each frame; the reader reports invalid files."""
+    """Return the stated paths of the colour and the depth image of each frame; none if the file is invalid."""
     try:
         frames = parse_transforms(read_bytes(file, limit=LARGEST_TRANSFORMS))["frames"]
         return [(frame.get("file_path"), frame.get("depth_file_path")) for frame in frames]
@@ -199,7 +199,8 @@ def colmap(folder: Path, scene: str) -> list[Source]:
 def model_files(folder: Path) -> list[Path]:
     """Return the files of a scene's model, present or not.
 
-    Of several models, the one with the most images; if none is complete, the one with the most files.
+    If there are several models, the one with the most images is chosen; if none is complete, the one with the most
+    files.
     """
     sizes = model_sizes(folder)
     places = [max(sizes, key=lambda place: sizes[place])] if sizes else _model_places(folder)
@@ -210,7 +211,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def model_sizes(folder: Path) -> dict[Path, int]:
-    """Return the number of images by folder of each complete model; 0 for a single model, which is not opened."""
+    """Return folder -> number of images of each complete model. A single model is not opened; its number is 0."""
     complete = {}
     for place in _model_places(folder):
         kinds = [kind for kind in MODEL_KINDS if all(os.path.isfile(place / f"{name}{kind}") for name in MODEL_NEEDED)]

@@ -33,14 +33,14 @@ class LocalScene:
 
     Attributes:
         world: the scene in the coordinates of its files.
-        origin: (3,) float64, in these coordinates; adding it to a local point gives the world point.
+        origin: (3,) float64, in the coordinates of the files; a local point plus ``origin`` is the world point.
     """
 
     def __init__(self, world: RawScene, origin: NDArray[np.float64]) -> None:
         self.world, self.origin = world, origin
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.world, name)  # attributes without coordinates
+        return getattr(self.world, name)  # all other attributes contain no coordinates
 
     def poses(self) -> NDArray[np.float64]:
         return np.array([self._moved(pose) for pose in self.world.poses()])

@@ -1,8 +1,9 @@
 """Read cells of strings and numbers from an untrusted MATLAB file; SciPy's reader can crash on damaged files.
 
-The format is MATLAB's "MAT-File Format", level 5. A header of 128 bytes ends with the byte order. Elements follow: a
-kind, a size, and this number of bytes, padded to 8; up to 4 bytes are stored in the second half of the tag. A matrix
-(kind 14) consists of elements: flags, dimensions, a name, and its content; kind 15 is a compressed element.
+The format is MATLAB's "MAT-File Format", level 5. A header of 128 bytes ends with the byte order. Each of the elements
+that follow has a tag of 8 bytes (kind and size) and its content, padded to a multiple of 8 bytes; up to 4 bytes of
+content are stored in the second half of the tag instead. A matrix (kind 14) consists of elements: flags, dimensions, a
+name, and its content. Kind 15 is a compressed element.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def read_cells(content: bytes, name: str, count: int, limit: int) -> list[list[s
         limit: largest size in bytes of the decompressed variables.
 
     Returns:
-        For each cell, its rows as texts, or its numbers as float64 in its original shape.
+        One entry per cell: its rows, if it contains text; otherwise its numbers as float64, in their original shape.
 
     Raises:
         ValueError: the file does not have this format, exceeds ``limit`` bytes, or lacks such a variable.
@@ -90,7 +91,7 @@ def _head(parts: Iterator[Element], order: str) -> tuple[int, tuple[int, ...]]:
     sides = next(parts)[1]
     shape = struct.unpack(f"{order}{len(sides) // 4}i", sides)
     if len(shape) != 2 or min(shape) < 0:
-        raise ValueError(f"it has an array of the shape {shape[:8]}")
+        raise ValueError(f"it has an array of the shape {shape[:8]}, expected two dimensions")
     if flags >> 11 & 1:
         raise ValueError("it has an array of complex numbers")
     return flags & 0xFF, shape

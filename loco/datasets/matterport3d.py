@@ -2,8 +2,8 @@
 
 ``<raw>/<scene>/`` contains four zips (or the folders that they were unpacked to), whose members are under
 ``<scene>/<kind>/``, as described in the dataset's ``data_organization.md`` (github.com/niessner/Matterport). This
-module converts its conventions: the image origin is bottom-left with y up (cy becomes H - cy), cameras look along their
--z axis, depth is 16-bit PNG in units of 0.25 mm, where 0 and 65535 mean none.
+module converts its conventions: the image origin is bottom-left with y up (cy becomes H - cy), and cameras look along
+their -z axis. Depth images are 16-bit PNG in units of 0.25 mm, in which 0 and 65535 denote missing depth.
 """
 
 from __future__ import annotations
@@ -34,14 +34,20 @@ from loco.geometry.mesh import Mesh
 
 KINDS = (COLOR, DEPTH, CAMERAS, REGIONS)
 DEPTH_UNITS_PER_METRE = 4000
-# Image axes of the raw format (x right, y up, z backward) to OpenCV's (x right, y down, z forward).
+# From the camera axes of the raw format (x right, y up, z backward) to OpenCV's (x right, y down, z forward).
 FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 _COLOR_NAME = re.compile(r"(?P<panorama>[0-9a-zA-Z]+)_i(?P<camera>[012])_(?P<yaw>[0-5])\.jpg")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One line ``scan`` of the .conf: image names, raw intrinsics (origin bottom-left) and raw pose."""
+    """One ``scan`` line of the .conf, in the conventions of the file.
+
+    Attributes:
+        depth_name, color_name: file names of the images.
+        intrinsics: (3, 3), pixels; image origin bottom-left, y up.
+        pose: (4, 4), camera-to-world, metres; the camera looks along -z.
+    """
 
     depth_name: str
     color_name: str
@@ -102,7 +108,7 @@ class Matterport3DScene(RawScene):
                     f"colour and depth of {scan.color_name!r} differ in size",
                     file=self.archives[DEPTH].path,
                     scene=self.scene,
-                    expected=rgb.shape[:2],
+                    expected=f"{rgb.shape[:2]} (height, width), as the colour image",
                     found=depth.shape,
                     remedy="use two zip archives of the same download or export",
                 )
@@ -244,7 +250,12 @@ def _regions(archive: Archive) -> list[str]:
             found[int(match[1])] = name
     if not found:
         raise DataError(
-            "the archive contains no region mesh", file=archive.path, expected="region0.ply, ...", remedy=RESTORE
+            "the archive contains no region mesh",
+            file=archive.path,
+            scene=archive.scene,
+            expected="region0.ply, region1.ply, ...",
+            found=f"other files: {few(sorted(archive.sizes))}" if archive.sizes else "no file",
+            remedy=RESTORE,
         )
     return [found[number] for number in sorted(found)]
 
@@ -309,7 +320,7 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, int]:
             present = [name for name in found.chosen(names) if f"{scene}/{kind}/{name}" in archives[kind]]
             images = [found.attempt(partial(read, archives[kind], scene, name)) for name in present]
             sizes += [image.shape[:2] for image in images if image is not None]
-    if sizes:  # all images have one size
+    if sizes:  # one image is enough, because all images of the dataset have the same size
         cameras = {scan.intrinsics.tobytes(): scan for scan in scans}
         for scan in cameras.values():
             found.attempt(partial(_require_size, scan, sizes[0], archives[CAMERAS].path, scene))
@@ -334,13 +345,13 @@ def _check_images(found: Checklist, archive: Archive, kind: str, names: list[str
     extra = sorted(set(archive.sizes) - set(members.values()))
     faults = (
         (missing, "images that the .conf lists are missing"),
-        (empty, "images are empty (0 bytes)"),
+        (empty, "images have 0 bytes"),
         (extra, "files are not listed in the .conf"),
     )
     for which, fault in faults:
         if which:
             found.add(
-                f"{len(which)} {fault}: {few(which)}",
+                f"{fault} ({len(which)}): {few(which)}",
                 file=archive.path,
                 remedy="use this archive and the camera parameters of the same download or export",
             )

@@ -36,7 +36,7 @@ _DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _CAMERA_KEYS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_model", *_DISTORTION_KEYS)
 MODELS = {"PINHOLE": None, "SIMPLE_PINHOLE": None, "OPENCV": RADIAL_TANGENTIAL, "OPENCV_FISHEYE": FISHEYE}
 _OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-_REMEDY = "see docs.nerf.studio, Data conventions"
+_REMEDY = "write the file as described at docs.nerf.studio, Data conventions"
 
 
 class NerfstudioScene(PosedImages):
@@ -75,12 +75,20 @@ def _read(folder: Path, scene: str) -> Mapping[str, Any]:
     except ValueError as error:
         raise DataError("the file is not valid JSON", file=file, scene=scene, found=error, remedy=_REMEDY) from error
     if not isinstance(content, dict):
-        raise DataError("the file does not contain a map", file=file, scene=scene, remedy=_REMEDY)
+        found = type(content).__name__
+        raise DataError(
+            "the file does not contain a JSON object",
+            file=file,
+            scene=scene,
+            expected="an object with the list `frames`",
+            found=found,
+            remedy=_REMEDY,
+        )
     return content
 
 
 def _read_camera(folder: Path, scene: str) -> Lens:
-    """Read the camera, which a frame may state instead of the file.
+    """Read the camera of all frames. The file states it once, or each frame states it.
 
     Raises:
         DataError: numbers are missing or invalid, the model is not supported, or frames have different cameras.
@@ -115,7 +123,9 @@ def _lens(camera: Mapping[str, Any], file: Path, scene: str) -> Lens:
             remedy="undistort the images, for example with `colmap image_undistorter`",
         )
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in numbers.values()):
-        raise DataError("the camera contains values that are not numbers", file=file, scene=scene, found=numbers)
+        raise DataError(
+            "the camera contains values that are not numbers", file=file, scene=scene, found=numbers, remedy=_REMEDY
+        )
     width, height = numbers.get("w"), numbers.get("h")
     focal = numbers.get("fl_x")
     if focal is None and width and "camera_angle_x" in numbers:
@@ -133,8 +143,15 @@ def _lens(camera: Mapping[str, Any], file: Path, scene: str) -> Lens:
     intrinsics = np.array([[focal, 0, cx], [0, numbers.get("fl_y", focal), cy], [0, 0, 1]], np.float64)
     size = round(height), round(width)
     if not is_camera(intrinsics):
-        raise DataError("the numbers are not those of a camera", file=file, scene=scene, found=numbers, remedy=_REMEDY)
-    remedy = "state the camera for the images as they are"
+        raise DataError(
+            "the intrinsics of the camera are invalid",
+            file=file,
+            scene=scene,
+            expected="positive focal lengths and finite numbers, in pixels",
+            found=numbers,
+            remedy=_REMEDY,
+        )
+    remedy = "state the camera for the current size of the images"
     require_size(intrinsics, size, f"the camera in {file.name}", file=file, scene=scene, remedy=remedy)
     return Lens(intrinsics, size, _distortion(MODELS[model], numbers), file)
 

@@ -27,7 +27,7 @@ _counter: ContextVar[Counter[int] | None] = ContextVar("orientations", default=N
 
 
 class _Tag(NamedTuple):
-    """``value``, 1 to 8 (1 if invalid), and the offset of its entry of 12 bytes, in byte ``order``."""
+    """The tag: its ``value``, 1 to 8 (1 if invalid); the offset ``at`` of its entry of 12 bytes; the byte ``order``."""
 
     value: int
     at: int
@@ -36,10 +36,10 @@ class _Tag(NamedTuple):
 
 @contextmanager
 def count_orientations() -> Iterator[Counter[int]]:
-    """Count the orientations of all images that are decoded within the block, in this thread.
+    """Count the EXIF orientations of all images that are decoded within the block, in this thread.
 
     Yields:
-        orientation -> number of images; images without the tag count as 1.
+        EXIF orientation (1 to 8) -> number of images. An image without the tag has orientation 1.
     """
     counted: Counter[int] = Counter()
     token = _counter.set(counted)
@@ -56,13 +56,13 @@ def orientations_note(counted: Counter[int]) -> str | None:
         return None
     each = ", ".join(f"{number} with orientation {value}" for value, number in stated.items())
     return (
-        f"{sum(stated.values())} of the {counted.total()} images that were decoded state an EXIF orientation ({each}); "
-        "it is ignored: cameras, poses, depth and pixel coordinates refer to the pixels as they are stored"
+        f"an EXIF orientation is stated by {sum(stated.values())} of the {counted.total()} images that were decoded "
+        f"({each}); it is ignored: cameras, poses, depth and pixel coordinates refer to the pixels as they are stored"
     )
 
 
 def as_stored(data: bytes | bytearray) -> bytes | bytearray:
-    """Return an image file that decodes to the pixels as stored, and count its orientation.
+    """Return the bytes of an image file such that OpenCV decodes the pixels as stored, and count its orientation.
 
     OpenCV ignores the tag on request, except in a TIFF, where it always applies it; there the tag is set to 1.
     """

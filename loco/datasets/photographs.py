@@ -1,7 +1,8 @@
-"""Code shared by datasets of photographs: images without depth and pose, and ground truth in files of the dataset.
+"""Code shared by datasets of photographs: images without depth and poses, and ground truth in files of the dataset.
 
 A layout is a subclass of :class:`Photographs` that lists the images and their ground truth. Images keep their original
-sizes; the intrinsics of a raw photograph are the identity, so those of its frame map raw pixels to frame pixels.
+sizes. The intrinsics of a raw photograph are the identity, so the intrinsics of its prepared frame map raw pixels to
+frame pixels.
 
 Ground truth in ``.npy`` files is often an array of Python objects, which NumPy stores as a pickle: a program.
 :func:`read_array` does not run it.
@@ -36,7 +37,7 @@ from loco.files import is_data
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp")
 LARGEST_FILE = 1 << 26  # bytes; the largest published ground truth takes 82 kB
 LARGEST_PICKLE = 1 << 22  # bytes of an array of objects: one byte can take 64 bytes in memory
-NUMBER = re.compile(r"[<>=|]?([biuf][1248])")  # of the types that a stored array may have
+NUMBER = re.compile(r"[<>=|]?([biuf][1248])")  # types of numbers that a stored array may have
 
 
 class Listing(NamedTuple):
@@ -67,6 +68,7 @@ class Photographs(SceneFolder):
 
     @classmethod
     def listing(cls, folder: Path, scene: str) -> Listing:
+        """Return the images and their ground truth; raise DataError if a file that lists them is missing or broken."""
         raise NotImplementedError
 
     # Derived ---------------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ def images_of(folder: Path, root: Path, scene: str) -> dict[str, Path]:
             file=folder,
             scene=scene,
             expected=f"files that end in {', '.join(SUFFIXES)}",
-            found=f"{len(unread)} files with unsupported formats: {few(unread)}" if unread else "none",
+            found=f"files with unsupported formats ({len(unread)}): {few(unread)}" if unread else "none",
             remedy=CONVERT if unread else "unpack the archive again",
         )
     names = {file.relative_to(root).as_posix(): file for file in files}
@@ -132,9 +134,9 @@ def _check_images(found: Checklist, images: Mapping[str, Path], remedy: str) -> 
     """Report images that are missing, empty or cannot be decoded."""
     missing = [name for name, file in images.items() if not os.path.lexists(file)]
     empty = [name for name, file in images.items() if os.path.isfile(file) and not os.path.getsize(file)]
-    for names, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
+    for names, fault in ((missing, "images are missing"), (empty, "images have 0 bytes")):
         if names:
-            found.add(f"{len(names)} {fault}: {few(names)}", file=images[names[0]], remedy=remedy)
+            found.add(f"{fault} ({len(names)} of {len(images)}): {few(names)}", file=images[names[0]], remedy=remedy)
     for name in found.chosen([name for name in images if name not in {*missing, *empty}]):
         found.attempt(partial(_read_image, images[name], found.scene))
 
@@ -146,8 +148,8 @@ def read_array(file: Path, scene: str) -> NDArray:
     """Read a ``.npy`` array of numbers or of objects: numbers, strings, lists, tuples and arrays of numbers.
 
     An array of objects is stored as a pickle, a program that builds them. References to anything except NumPy's arrays,
-    types and scalars are refused, and these are replaced by classes of this module, so that the file cannot call code
-    of NumPy either.
+    types and scalars are refused. References to these are resolved to classes of this module, so that the file cannot
+    call code of NumPy either.
 
     Raises:
         DataError: the file is missing, too large, truncated, not a ``.npy`` file, or refers to other objects.
@@ -173,10 +175,10 @@ def read_array(file: Path, scene: str) -> NDArray:
 def _unpickle(program: bytes) -> NDArray:
     if len(program) > LARGEST_PICKLE:
         raise pickle.UnpicklingError(f"it has {len(program)} bytes, expected at most {LARGEST_PICKLE}")
-    for step, argument, _ in pickletools.genops(program):  # fails where more bytes are stated than there are
-        if step.name in ("EMPTY_SET", "FROZENSET"):  # a byte would take 216
+    for step, argument, _ in pickletools.genops(program):  # raises if a step states more bytes than are left
+        if step.name in ("EMPTY_SET", "FROZENSET"):  # one byte would take 216 bytes in memory
             raise pickle.UnpicklingError("it contains a set, which no array of numbers requires")
-        if "PUT" in step.name and argument > len(program):  # memory for so many numbers would be taken
+        if "PUT" in step.name and argument > len(program):  # the unpickler would allocate this many entries
             raise pickle.UnpicklingError(f"it stores an object under the number {argument}")
     loaded = _Unpickler(BytesIO(program)).load()
     if not isinstance(loaded, _Array) or loaded.value is None:
@@ -203,7 +205,7 @@ _MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")  # since NumPy 2,
 
 
 class _Type:
-    """Replacement of ``numpy.dtype``: ``value`` is a type of numbers, or of objects."""
+    """Replacement of ``numpy.dtype``: ``value`` is a NumPy type of numbers or of objects."""
 
     def __init__(self, code: str) -> None:
         number = NUMBER.fullmatch(code)

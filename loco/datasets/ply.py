@@ -30,9 +30,9 @@ def read_ply(data: bytes | bytearray, *, file: Path, scene: str, name: str | Non
         The mesh. Vertices farther than :data:`loco.geometry.origin.FAR` from zero are float64, others float32.
 
     Raises:
-        DataError: it is not a PLY file, damaged, a point cloud, or has a vertex that is not finite, or a face without
-            its vertex, or vertices in single precision so far from zero that its step there is above
-            :data:`loco.geometry.origin.LARGEST_STEP`.
+        DataError: the bytes are not a PLY file or are damaged; the mesh has no faces, a vertex that is not finite, or a
+            face that refers to a missing vertex; or its vertices are stored in single precision, which rounds them by
+            more than :data:`loco.geometry.origin.LARGEST_STEP`.
     """
     what = f"mesh {name!r}" if name else "the mesh"
     try:

@@ -23,13 +23,13 @@ TYPES = {
 LARGEST_HEADER = 1 << 16  # bytes
 MAX_CORNERS = 1 << 12  # largest number of corners of a polygon
 MAX_MIXED = 5_000_000  # largest number of records whose lists differ in length, which are read one by one
-FLAT = 1e-6  # triangles below this fraction of their polygon's area are ignored
+FLAT = 1e-6  # tolerance for the areas of triangles, as a fraction of the area of their polygon
 CORNERS = ("vertex_indices", "vertex_index")
 _END = re.compile(rb"^end_header[ \t]*(\r\n|\n|\r)", re.MULTILINE)
 
 
 class Property(NamedTuple):
-    """A property of an element; ``length`` is the type of a list's length, None for a single number."""
+    """A property of an element; ``length`` is the type of the length if it is a list, None if it is a single number."""
 
     name: str
     type: str
@@ -167,7 +167,7 @@ def _header(data: bytes | bytearray) -> tuple[list[Element], str, int]:
     for element in elements:
         names = [each.name for each in element.properties]
         if len(set(names)) < len(names) or (not names and element.count):
-            raise ValueError(f"its header lists no properties of {element.name!r}, or one twice")
+            raise ValueError(f"its header lists no property of {element.name!r}, or a property twice")
     return elements, order, skipped + end.end()
 
 
@@ -175,7 +175,10 @@ def _header(data: bytes | bytearray) -> tuple[list[Element], str, int]:
 
 
 class _Column(NamedTuple):
-    """Positions of the values of a property, one per record, and the numbers of values; None means one each."""
+    """Where the values of a property are: the position of the first value of each record, and the lengths of its lists.
+
+    ``lengths`` is None for a property that is a single number.
+    """
 
     type: str
     starts: NDArray[np.int64]
@@ -193,7 +196,7 @@ class _Content:
         """Locate the values of the next element, and move to its end.
 
         Raises:
-            ValueError: the file ends before, or a list has an impossible length.
+            ValueError: the file ends within the element, or a list has an impossible length.
         """
         smallest = sum(self._width(each.length or each.type) for each in element.properties)
         if element.count * smallest > len(self._units) - self._at:
@@ -239,7 +242,10 @@ class _Content:
 
     def _one_by_one(self, element: Element) -> dict[str, _Column]:
         if element.count > MAX_MIXED:
-            raise ValueError(f"it contains more than {MAX_MIXED} polygons with different numbers of corners")
+            raise ValueError(
+                f"its {element.count} records of {element.name!r} have lists of different lengths, which is supported "
+                f"for at most {MAX_MIXED} records"
+            )
         starts = {each.name: array("q") for each in element.properties}
         lengths = {each.name: array("q") for each in element.properties if each.length}
         for _ in range(element.count):

@@ -25,7 +25,11 @@ LARGEST_TEXT = 1 << 26  # bytes
 def read_intrinsics(file: Path, scene: str) -> tuple[NDArray[np.float64], tuple[int, int] | None]:
     """Read intrinsics (3, 3), with the centre of the top-left pixel moved from (0, 0) to (0.5, 0.5).
 
-    Also return the size (height, width) of their images if the file states it, as width and height after the matrix.
+    Also return the size (height, width) of the images, or None if the file does not state it. A file states it as width
+    and height after the matrix.
+
+    Raises:
+        DataError: the file is missing, has another number of values, or does not contain a camera matrix.
     """
     words = read_text(file, scene).split()
     if len(words) not in (9, 11):
@@ -59,14 +63,14 @@ def is_camera(intrinsics: NDArray[np.float64]) -> bool:
 
 
 def is_rigid(matrix: NDArray[np.float64]) -> bool:
-    """Return whether a matrix (4, 4) is a rotation and a translation of at most :data:`FARTHEST`, up to rounding."""
+    """Return whether a matrix (4, 4) is a rotation, up to rounding, and a translation of at most :data:`FARTHEST`."""
     rotation = matrix[:3, :3]
     return bool(
         np.isfinite(matrix).all()
         and np.abs(matrix[:3, 3]).max() <= FARTHEST
         and np.allclose(rotation @ rotation.T, np.eye(3), atol=NEARLY_ONE)
         and np.linalg.det(rotation) > 0
-        and np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6)  # no rounding changes these
+        and np.allclose(matrix[3], [0, 0, 0, 1], atol=1e-6)  # rounding does not change these
     )
 
 
@@ -76,23 +80,42 @@ def centred(intrinsics: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def read_depth_to_color(folder: Path, scene: str, default: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Read the transformation (4, 4) from the depth camera to the colour camera, metres."""
+    """Read the transformation (4, 4) from the depth camera to the colour camera, metres.
+
+    Returns:
+        The content of ``depth_to_color.txt``, with an exact rotation; ``default`` if the file does not exist.
+
+    Raises:
+        DataError: the file does not contain a rigid transformation.
+    """
     file = folder / DEPTH_TO_COLOR
     if not file.exists():
         return default
     pose = as_pose(read_matrix(file, (4, 4), scene), file=file, scene=scene)
     if pose is None:
-        raise DataError("a number is not finite", file=file, scene=scene, remedy="write a rotation and a translation")
+        raise DataError(
+            "the matrix contains a number that is not finite",
+            file=file,
+            scene=scene,
+            remedy="write the rotation and the translation from the depth camera to the colour camera",
+        )
     return pose
 
 
 def as_pose(
     matrix: NDArray[np.float64], *, file: Path, scene: str, row: int | None = None
 ) -> NDArray[np.float64] | None:
-    """Return a pose (4, 4) with an exact rotation; None if tracking was lost.
+    """Return a pose with an exactly orthonormal rotation, or None if a number is not finite (tracking was lost).
+
+    Args:
+        matrix: (4, 4), rigid transformation, metres; the rotation may be rounded, by up to :data:`NEARLY_ONE`.
+        file: file that contains the matrix, for errors.
+        scene: name of the scene, for errors.
+        row: number of the pose in the file, from 1, for errors; None if the file contains a single matrix.
 
     Raises:
-        DataError: the numbers are finite, but not a rotation and translation, or the position is impossibly far away.
+        DataError: the matrix is finite but not a rigid transformation, or a coordinate of the position is beyond
+            :data:`FARTHEST`.
     """
     if not np.isfinite(matrix).all():
         return None
@@ -104,9 +127,9 @@ def as_pose(
             "the pose is not a rigid transformation" + (f" (row {row})" if row else ""),
             file=file,
             scene=scene,
-            expected="camera-to-world, 4 x 4, row by row, metres",
+            expected="a 4 x 4 rigid transformation, row by row, metres (poses: camera-to-world)",
             found=" ".join(f"{value:g}" for value in matrix.ravel()),
-            remedy="write poses in this form, and NaN where tracking was lost",
+            remedy="write the matrix in this form, or a pose of NaN where tracking was lost",
         )
     left, _, right = np.linalg.svd(rotation)
     pose = matrix.copy()
@@ -132,7 +155,7 @@ def require_near(position: NDArray[np.float64], where: str, *, file: Path, scene
 
 
 def read_matrix(file: Path, shape: tuple[int, int], scene: str) -> NDArray[np.float64]:
-    """Read a file that contains one matrix."""
+    """Read a file that contains one matrix of this shape; its numbers may be infinite or NaN."""
     words = read_text(file, scene).split()
     if len(words) != shape[0] * shape[1]:
         raise _count_error(file, scene, f"{shape[0]} x {shape[1]} numbers", len(words))
@@ -152,8 +175,8 @@ def read_table(file: Path, scene: str, columns: int) -> list[list[str]]:
                 file=file,
                 scene=scene,
                 expected=f"{columns} values",
-                found=f"{len(words)}: {line[:80]}",
-                remedy=RESTORE,
+                found=f"{len(words)} values: {line[:80]}",
+                remedy="correct this line, or replace the file with an intact copy",
             )
         rows.append(words)
     return rows
@@ -171,7 +194,7 @@ def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | N
     Empty lines and lines that begin with ``#`` are ignored.
 
     Returns:
-        The names, None if there are none; and the numbers (rows, columns).
+        The names, or None if there are none; and the numbers (rows, columns).
     """
     names: list[str | None] = []
     words: list[str] = []
@@ -186,8 +209,8 @@ def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | N
                 file=file,
                 scene=scene,
                 expected=f"{columns} values, or a name and {columns} values, with the same form in all lines",
-                found=f"{len(line.split())}: {line[:80]}",
-                remedy="write the file again",
+                found=f"{len(line.split())} values: {line[:80]}",
+                remedy=f"write {columns} numbers per line, after the name of the image in all lines or in none",
             )
         words += rest
     return None if None in names or not names else names, _numbers(words, file, scene).reshape(-1, columns)
@@ -223,13 +246,13 @@ def read_number(word: str) -> float:
 
 
 def _count_error(file: Path, scene: str, expected: str, found: int) -> DataError:
-    remedy = "write the file again with numbers separated by spaces"
+    remedy = f"write {expected}, separated by spaces or line breaks"
     return DataError(
         "the file does not contain exactly one matrix",
         file=file,
         scene=scene,
         expected=expected,
-        found=found,
+        found=f"{found} values",
         remedy=remedy,
     )
 

@@ -3,17 +3,18 @@
 A layout is a subclass of :class:`PosedImages` that assigns depth and pose to each image. In all layouts:
 
 - Poses are camera-to-world, in OpenCV axes and metres. A pose with a non-finite number means that tracking was lost.
-- Depth images are 16-bit PNG of z-depth. 0 means none, and so does 65535, the largest number.
+- Depth images are 16-bit PNG of z-depth. 0 and 65535, the largest value, denote missing depth.
 - ``K.txt`` is the 3 x 3 matrix of the colour camera, ``K_depth.txt`` that of the depth camera
   (:mod:`loco.datasets.calibration`). Both put the centre of the top-left pixel at (0, 0), as OpenCV's calibration, ROS
   and the drivers of RGB-D cameras do: half a pixel is added when they are read, because :mod:`loco` puts it at
   (0.5, 0.5).
-- ``distortion.txt`` and ``distortion_depth.txt`` state the distortion of their lenses, which is removed
-  (:mod:`loco.datasets.distortion`). Without them, images with a K file have none.
+- ``distortion.txt`` and ``distortion_depth.txt`` state the distortion of the two lenses, which is removed
+  (:mod:`loco.datasets.distortion`). If such a file is missing, a camera with a K file has no distortion.
 - Without ``K_depth.txt``, depth is registered to colour: it has the same size, or is scaled as a whole, and has the
   same distortion.
 - ``depth_scale.txt``, or ``depth_scale`` of the dataset's configuration, is the number of units of depth per metre.
-- ``depth_to_color.txt`` is the 4 x 4 matrix that takes points of the depth camera to the colour camera, metres.
+- ``depth_to_color.txt`` is the 4 x 4 matrix that transforms points from the frame of the depth camera to that of the
+  colour camera, metres.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ COLOR_CAMERA, DEPTH_CAMERA, SCALE = "K.txt", "K_depth.txt", "depth_scale.txt"
 
 
 class DepthScale(NamedTuple):
-    """``units`` of depth per metre, and their source."""
+    """``units`` of depth per metre, and ``stated_by``, their source."""
 
     units: float
     stated_by: str
@@ -69,7 +70,10 @@ class Rig(NamedTuple):
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame: its image files, and the poses (4, 4) of the colour and of the depth camera when each was taken."""
+    """A frame: its image files, and the poses of the colour and of the depth camera when each image was taken.
+
+    Poses are (4, 4), camera-to-world, metres.
+    """
 
     name: str
     color: Path
@@ -111,14 +115,17 @@ class PosedImages(SceneFolder):
 
     @staticmethod
     def cameras(folder: Path, scene: str, depth_scale: float | None = None) -> Rig:
+        """Return the cameras and the depth scale; raise DataError if a file that states them is missing or broken."""
         raise NotImplementedError
 
     @staticmethod
     def listing(folder: Path, scene: str) -> Listing:
+        """Return the frames; raise DataError if a file of poses or a list of images is broken."""
         raise NotImplementedError
 
     @staticmethod
     def read_mesh(folder: Path, scene: str) -> Mesh | None:
+        """Return the mesh, in the frame of the poses; None if the scene has none. Raise DataError if it is broken."""
         return None
 
     # Derived ---------------------------------------------------------------------------------------------------------
@@ -138,10 +145,11 @@ class PosedImages(SceneFolder):
         if absent:
             _report_absent(found, absent, shots, cls.remedy_of(scene))
         if listing and not shots:
+            reason = f"; reason for the first: {next(iter(skipped.values()))}" if skipped else ""
             found.add(
                 "no frame can be used",
                 file=folder,
-                found=f"{len(skipped)} frames were lost",
+                found=f"skipped frames: {len(skipped)}{reason}",
                 remedy=cls.remedy_of(scene),
             )
         _check_images(found, shots, rig, cls.remedy_of(scene))
@@ -214,7 +222,7 @@ def read_depth_scale(folder: Path, scene: str, setting: float | None, default: f
             "the value is not a valid scale",
             file=file,
             scene=scene,
-            expected="units per metre",
+            expected="a positive number of units per metre",
             found=units,
             remedy="write the number of units per metre, such as 1000",
         )
@@ -225,7 +233,7 @@ def read_depth_scale(folder: Path, scene: str, setting: float | None, default: f
             scene=scene,
             expected=f"{setting:g} units per metre, as `depth_scale` of the dataset",
             found=f"{units:g}",
-            remedy="delete the wrong one",
+            remedy="correct or delete the wrong one of the two",
         )
     return DepthScale(units, SCALE)
 
@@ -293,7 +301,7 @@ def _fit(rig: Rig, shot: Shot, sizes: Sizes, before: Sizes | None, scene: str) -
         if last not in (None, size):
             expected = f"{last}, as in the previous frames"
         elif lens is None and not _is_scaled(depth, color):
-            expected = f"the size of the colour image {color}, or it scaled: depth is registered to colour"
+            expected = f"{color}, or a scaled version of it, because depth is registered to colour"
         elif lens is not None and lens.size not in (None, size):
             stated = f"{lens.file.name} states" if lens.file else "the published camera requires"
             expected = f"{lens.size}, which {stated}"
@@ -330,10 +338,10 @@ def _check_images(found: Checklist, shots: list[Shot], rig: Rig | None, remedy: 
     files = [file for shot in shots for file in (shot.color, shot.depth)]
     missing = [file for file in files if not os.path.lexists(file)]
     empty = [file for file in files if os.path.isfile(file) and not os.path.getsize(file)]
-    for which, fault in ((missing, "images are missing"), (empty, "images are empty (0 bytes)")):
+    for which, fault in ((missing, "images are missing"), (empty, "images have 0 bytes")):
         if which:
             names = [file.name for file in which]
-            found.add(f"{len(which)} {fault}: {few(names)}", file=which[0].parent, remedy=remedy)
+            found.add(f"{fault} ({len(which)} of {len(files)}): {few(names)}", file=which[0].parent, remedy=remedy)
     broken = {*missing, *empty}
     sizes = None
     for shot in found.chosen(shots):
@@ -357,7 +365,7 @@ def _lens_notes(rig: Rig, sizes: Sizes, scene: str) -> list[str]:
 
 def _report_absent(found: Checklist, absent: Sequence[Path], shots: Sequence[Shot], remedy: str) -> None:
     """Note the listed images that are missing; add a problem if most are missing."""
-    text = f"{len(absent)} images that a list contains are missing: {few([file.name for file in absent])}"
+    text = f"listed images are missing ({len(absent)}): {few([file.name for file in absent])}"
     if len(absent) > len(shots):
         found.add(text, file=absent[0].parent, found=f"{len(shots)} frames with both images", remedy=remedy)
     else:

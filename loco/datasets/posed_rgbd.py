@@ -8,9 +8,10 @@
   metres; NaN or infinite where tracking was lost. Each row may begin with the name or number of its image, and the
   frames are in the order of the rows. Otherwise they are in the order of the names, which must be unambiguous
   (:mod:`loco.datasets.frame_order`);
-- ``K.txt``, with ``distortion.txt`` if the lens distorts; where depth is not registered to colour, ``K_depth.txt``,
-  ``distortion_depth.txt`` and ``depth_to_color.txt``, by default none;
-- ``mesh.ply``, if there is a mesh, in the frame of the poses.
+- ``K.txt``, the intrinsics of the colour camera, and ``distortion.txt`` if its lens has distortion;
+- if depth is not registered to colour, ``K_depth.txt``, and optionally ``distortion_depth.txt`` (default: no
+  distortion) and ``depth_to_color.txt`` (default: the identity);
+- optionally ``mesh.ply``, a mesh in the frame of the poses.
 
 See :mod:`loco.datasets.posed_images` for the conventions, including pixel centres.
 """
@@ -86,7 +87,8 @@ def _require_pairs(colors: list[str], depths: list[str], folder: Path, scene: st
                 f"image {lonely!r} of {kind}/ has no counterpart in {other}/",
                 file=folder / other,
                 scene=scene,
-                expected=f"the {len(names)} names of {kind}/",
-                found=f"{len(others)} names",
-                remedy="name the colour and the depth image of a frame equally, and remove frames without one of them",
+                expected=f"one image for each of the {len(names)} images in {kind}/, with the same name",
+                found=f"{len(others)} images, none named {lonely!r}",
+                remedy="give the colour and the depth image of a frame the same name, and remove images without a "
+                "counterpart",
             )

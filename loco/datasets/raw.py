@@ -24,11 +24,11 @@ from loco.geometry.mesh import Mesh
 
 Images = Literal["all", "horizontal"]
 MAX_DEPTH = 20.0  # metres, default of `frames.max_depth`: sensor depths beyond it are not used
-NOTED_BEYOND = 0.01  # fraction of the measured depth beyond the limit above which it is reported
+NOTED_BEYOND = 0.01  # a note is written if more than this fraction of the measured depth is beyond the limit
 
 
 class Observations(NamedTuple):
-    """Observations of a sparse model in an image: ``uv`` (m, 2) pixels, ``track`` (m,) the indices of the points."""
+    """Observations of a sparse model in an image: ``uv`` (m, 2), pixels; ``track`` (m,), indices of the points."""
 
     uv: NDArray[np.float64]
     track: NDArray[np.int64]
@@ -58,7 +58,7 @@ class RawFrame:
 
     @property
     def camera_of_depth(self) -> Camera:
-        """``depth_camera``, or else the colour camera scaled to the size of the depth image."""
+        """Camera of the depth image: ``depth_camera``, or the colour camera scaled to its size if it is registered."""
         registered = Camera(scale_intrinsics(self.intrinsics, self.rgb.shape[:2], self.depth.shape), self.pose)
         return self.depth_camera or registered
 
@@ -81,7 +81,7 @@ def measured_depth(depth: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def depth_beyond(depth: NDArray[np.floating], limit: float) -> float | None:
-    """Return the fraction of the measured depth (h, w) that is beyond a limit in metres; None without any depth."""
+    """Return the fraction of the measured depth (h, w) that is beyond a limit in metres; None if there is none."""
     measured = measured_depth(depth)
     return float(np.mean(measured > limit)) if len(measured) else None
 
@@ -97,8 +97,9 @@ class RawScene(ABC):
         folder: folder of its files.
         metric: whether the unit of its coordinates is the metre.
         opengl: whether its files follow OpenGL: camera axes with y up and z backward, rows counted from the bottom.
-        origin: origin of its coordinates in the coordinates of its files (:mod:`loco.datasets.local`).
-        depth_units: units of the depth images per metre, where the user may state them; else None.
+        origin: (3,), origin of its coordinates, in the world frame of its files; zero unless the scene is opened in
+            local coordinates (:mod:`loco.datasets.local`).
+        depth_units: units of the depth images per metre, for formats with the key ``depth_scale``; None for others.
     """
 
     format: ClassVar[str]
@@ -113,7 +114,7 @@ class RawScene(ABC):
 
     @classmethod
     def sources(cls, folder: Path, scene: str) -> list[Source]:
-        """Return the files that frames are made from, present or not."""
+        """Return the input files of the frames, whether or not they exist."""
         return FORMATS[cls.format].sources(folder, scene)
 
     @classmethod
@@ -123,10 +124,10 @@ class RawScene(ABC):
 
     @classmethod
     def existing_folder(cls, raw: Path, scene: str) -> Path:
-        """Return the folder of a scene; one error replaces those of all its files if there is none.
+        """Return the folder of a scene. If it is missing, raise one error instead of one for each of its files.
 
         Raises:
-            DataError: there is no such folder; the message names those beside it.
+            DataError: there is no such folder; the message lists folders in ``raw``.
             OSError: the system refuses to read it.
         """
         folder = raw / scene
@@ -154,9 +155,10 @@ class RawScene(ABC):
         opened: Callable[[RawScene, Checklist], dict[str, Any]] | None = None,
         **conventions: Any,
     ) -> dict[str, Any]:
-        """Check the files that frames are made from; never raises (:func:`loco.datasets.check_scene`).
+        """Check the input files of the frames and return the manifest (:func:`loco.datasets.check_scene`); never raise.
 
-        ``opened`` checks the opened scene, if its files have no problem, and returns further facts.
+        If the files have no problem, the scene is opened and passed to ``opened``, which adds problems and notes to the
+        checklist and returns further entries of the manifest.
         """
         found = Checklist(cls.format, scene, decode)
         if found.attempt(lambda: cls.existing_folder(raw, scene)) is None:
@@ -172,7 +174,7 @@ class RawScene(ABC):
 
     @classmethod
     def check_labels(cls, raw: Path, scene: str, decode: Decode) -> dict[str, Any]:
-        """Check the label files; never raises (:func:`loco.datasets.check_labels`)."""
+        """Check the label files and return the manifest of :func:`loco.datasets.check_labels`; never raise."""
         found, layout = Checklist(cls.format, scene, decode), FORMATS[cls.format].labels
         if found.attempt(lambda: cls.existing_folder(raw, scene)) is None:
             return found.manifest(raw / scene, [], {})
@@ -182,10 +184,10 @@ class RawScene(ABC):
     @classmethod
     @abstractmethod
     def inspect(cls, raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
-        """Add the problems of a scene's files to ``found``, and return the number of usable ``images`` and others.
+        """Add the problems of a scene's files to ``found``, and return counts: ``images`` (usable ones) and others.
 
         For formats with ``conventions`` (:class:`loco.datasets.catalogue.Format`), this method and the constructor
-        accept these as keyword arguments.
+        accept them as keyword arguments.
         """
 
     @classmethod
@@ -206,21 +208,30 @@ class RawScene(ABC):
 
     @abstractmethod
     def names(self, images: Images) -> list[str]:
-        """Return the names of the usable images, in order."""
+        """Return the names of the usable images, in order.
+
+        Args:
+            images: "all", or "horizontal" for only the images that the recording device takes with a level camera.
+                Formats without such a camera return all images.
+        """
 
     @abstractmethod
     def frames(self, names: Sequence[str]) -> Iterator[RawFrame]:
-        """Yield these images in this order; each file is read once."""
+        """Yield the frames with these names, in this order; each file is read once.
+
+        Raises:
+            DataError: a file is missing or broken.
+        """
 
     def poses(self) -> NDArray[np.float64] | None:
         """Return the poses (n, 4, 4) of the colour cameras of ``names("all")``, or None if images share no world frame.
 
-        They are camera-to-world, in double precision. No image is read.
+        Poses are camera-to-world, in OpenCV axes and double precision. No image is read.
         """
         return None
 
     def mesh(self) -> Mesh | None:
-        """Return the scene's surface, or None if the dataset has none."""
+        """Return the surface of the scene in the frame of the poses, or None if the dataset has none."""
         return None
 
     def labelled_mesh(self) -> LabelledMesh | None:
@@ -228,16 +239,16 @@ class RawScene(ABC):
         return None
 
     def tracks(self) -> NDArray[np.float64] | None:
-        """Return the points (t, 3) of a sparse model, world frame, or None if the dataset has depth or photographs."""
+        """Return the usable points (t, 3) of a sparse model, in the frame of the poses; None if there is no model."""
         return None
 
     def sightings(self, names: Sequence[str]) -> Sightings | None:
-        """Return the observations of a sparse model in these images, accurate or not; None if there is no sparse model.
+        """Return all observations of a sparse model in these images; None if there is no such model.
 
-        The points are in the world frame of the files.
+        Inaccurate observations and points are included. The points are in the frame of the poses.
         """
         return None
 
     def ground_truth(self) -> dict[str, Any] | None:
-        """Return JSON-serialisable ground truth of the dataset's files (such as image pairs), or None."""
+        """Return the ground truth in files of the dataset (such as image pairs), JSON-serialisable, or None."""
         return None

@@ -1,4 +1,4 @@
-"""Recognise the raw format of a folder of scenes, and videos, by the names of the files. No image is decoded."""
+"""Recognise scenes of the raw formats, photographs and videos by the names of their files. No image is decoded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from loco.files import is_data
 PHOTOGRAPHS = "photographs"  # not a format: a model of the format `colmap` is reconstructed from them
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")  # in lower case
 MAX_LISTED = 10_000  # largest number of entries of a folder that are read
-DEEPEST = 2  # levels of folders between the given one and that of the scenes
-MIN_PHOTOGRAPHS = 3  # of a scene, because a point is verified by a third image
+DEEPEST = 2  # how many levels below the given folder the folder that contains the scenes may be
+MIN_PHOTOGRAPHS = 3  # smallest number per scene, because a point is verified by a third image
 _COLOR_FOLDERS = ("color", "rgb", "images")  # of recordings with depth images
 _DEPTH_FOLDER = "depth"
-_HEAD = 1 << 18  # bytes of an image that state its size, behind a thumbnail and a colour profile
+_HEAD = 1 << 18  # bytes read of an image to find its size, which may follow a thumbnail and a colour profile
 
 # What `loco init` recognises, and an example of each layout.
 EXAMPLES = {
@@ -44,7 +44,7 @@ class Recognised(NamedTuple):
         format: key of :data:`loco.datasets.catalogue.FORMATS`, or ``photographs``.
         raw: folder with one folder per scene.
         scenes: their names, sorted.
-        others: names of folders beside them that are not scenes of this format.
+        others: names of the other folders in ``raw``, which are not scenes of this format.
     """
 
     format: str
@@ -56,9 +56,10 @@ class Recognised(NamedTuple):
 def recognise(folder: Path) -> Recognised | None:
     """Return the scenes of a folder, or None if there are none.
 
-    The folder may be a scene itself or a folder in it, contain the scenes, or contain the folder of the scenes up to
-    two levels below. Folders of photographs are recognised only directly in it. If there are scenes of several formats,
-    the format with the most scenes is returned. A folder with depth images is never one of photographs.
+    The folder may be a scene, a folder in a scene, the folder that contains the scenes, or a parent of the latter up to
+    two levels above it. Photographs are recognised only in the folder and directly in its subfolders. If there are
+    scenes of several formats, the format with the most scenes is returned. A folder with depth images is never
+    recognised as photographs.
     """
     if (format := _format(folder, folder.name)) is not None:
         return Recognised(format, folder.parent, [folder.name], [])
@@ -68,7 +69,7 @@ def recognise(folder: Path) -> Recognised | None:
         if found := [format for format in formats.values() if format]:
             format = max(EXAMPLES, key=found.count)
             return _recognised(format, root, names, [name for name in names if formats[name] == format])
-    if (format := _format(folder.parent, folder.parent.name)) is not None:  # its folder of colour images, for example
+    if (format := _format(folder.parent, folder.parent.name)) is not None:  # a folder in a scene
         return Recognised(format, folder.parent.parent, [folder.parent.name], [])
     if _has_depth(folder):
         return None
@@ -79,7 +80,10 @@ def recognise(folder: Path) -> Recognised | None:
 
 
 def find_videos(given: Path) -> list[Path]:
-    """Return a video, or the videos directly in a folder in which no scenes are recognised; by natural order."""
+    """Return ``given`` if it is a video file, or the videos directly in it if it is a folder; empty if there are none.
+
+    Videos are in natural order (2 before 10). A folder with recognised scenes or depth images has no videos.
+    """
     if given.is_file():
         return [given] if given.suffix.lower() in VIDEO_SUFFIXES else []
     names = sorted((name for name in _files(given) if name.lower().endswith(VIDEO_SUFFIXES)), key=layouts.natural)
@@ -87,7 +91,11 @@ def find_videos(given: Path) -> list[Path]:
 
 
 def nearest_problem(folder: Path) -> str | None:
-    """Return what a recording with depth images lacks to be one of the format ``posed_rgbd``; None if there is none."""
+    """Describe the recording with depth images in a folder, and what it lacks for the format ``posed_rgbd``.
+
+    Returns:
+        Its folder and what it lacks, as text; None if there is no such recording.
+    """
     candidates = (*_recordings_of(folder), *_roots(folder))
     recording = next(filter(_is_recording, candidates), None)
     if recording is None:
@@ -202,7 +210,7 @@ def _has_depth(folder: Path) -> bool:
 
 
 def _recordings_of(folder: Path) -> list[Path]:
-    """Return the folders that are the recording if ``folder`` is one or contains the images of one."""
+    """Return the folders that may be a recording: ``folder``, and its parent if ``folder`` may contain its images."""
     return [folder, *([folder.parent] if folder.name in (*_COLOR_FOLDERS, _DEPTH_FOLDER) else [])]
 
 

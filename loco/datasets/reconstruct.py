@@ -44,9 +44,9 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
             recording order and unambiguous.
         out: the scene to write: ``images``, a copy of them, and ``sparse/0``, the largest model found, binary. It is
             written atomically and replaces an existing scene.
-        settings: ``matcher``, "exhaustive" (every pair) or "sequential" (each with those that follow it); optional
-            ``max_image_size`` in pixels (:data:`MAX_IMAGE_SIZE`), ``single_camera`` (True: one camera with one lens
-            setting took all), ``seed`` (0).
+        settings: ``matcher``, "exhaustive" (every pair) or "sequential" (each photograph with the next ones in the
+            order of names). Optional, with defaults: ``max_image_size`` in pixels (:data:`MAX_IMAGE_SIZE`),
+            ``single_camera`` (True: one camera with one lens setting took all photographs), ``seed`` (0).
         threads: number of threads for features and matches.
 
     Raises:
@@ -55,7 +55,7 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
     """
     found, unread = photographs(images), unread_photographs(images)
     if unread:
-        logger.warning("%d images have unsupported file formats: %s", len(unread), few(unread))
+        logger.warning("images with unsupported file formats are ignored (%d): %s", len(unread), few(unread))
     if len(found) < MIN_IMAGES:
         raise DataError(
             "the folder contains too few photographs for a reconstruction",
@@ -124,7 +124,7 @@ def _extract(database: Path, images: Path, names: Sequence[str], settings: Mappi
         read = {image.name for image in opened.read_all_images()}
     if unread := [name for name in names if name not in read]:
         raise DataError(
-            f"{len(unread)} photographs cannot be used: {few(unread)}",
+            f"photographs cannot be used ({len(unread)} of {len(names)}): {few(unread)}",
             file=images,
             expected="images of the same size" if single else "images",
             remedy="remove them"
@@ -140,11 +140,11 @@ def _match(database: Path, settings: Mapping[str, Any], threads: int) -> None:
     match = {"exhaustive": pycolmap.match_exhaustive, "sequential": pycolmap.match_sequential}[settings["matcher"]]
     match(database, matching_options=matching, verification_options=verification, device=pycolmap.Device.cpu)
     with pycolmap.Database.open(database) as opened:
-        logger.info("found %d matches between photographs", opened.num_inlier_matches())
+        logger.info("found %d geometrically verified matches between photographs", opened.num_inlier_matches())
 
 
 def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]) -> pycolmap.Reconstruction:
-    """Return the model with the most photographs, if several models cannot be connected.
+    """Return the reconstructed model; if there are several that cannot be connected, the one with the most photographs.
 
     Raises:
         DataError: no model was found.
@@ -159,18 +159,18 @@ def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]
     def log_progress() -> None:
         nonlocal placed
         placed += 1
-        logger.info("registered %d photographs", placed)
+        logger.info("registrations so far, without the initial pair of each attempted model: %d", placed)
 
     models.mkdir()
     found = pycolmap.incremental_mapping(database, images, models, options, next_image_callback=log_progress)
     sizes = sorted(model.num_reg_images() for model in found.values())
-    logger.info("reconstructed models with %s photographs; the largest is used", ", ".join(map(str, sizes)) or "no")
+    logger.info("photographs per model, of which the largest is used: %s", ", ".join(map(str, sizes)) or "no model")
     if not sizes or sizes[-1] < MIN_IMAGES:
         raise DataError(
             "no model could be reconstructed: too few of the photographs show the same surfaces",
             file=images,
             expected=f"at least {MIN_IMAGES} photographs with matches between them",
-            found=max(sizes, default=0),
+            found=f"{max(sizes, default=0)} in the largest model",
             remedy=REMEDY,
         )
     return max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))

@@ -1,14 +1,17 @@
 """ScanNet in its raw download layout, or with its images exported.
 
-``<raw>/<scan>/`` has ``<scan>.sens`` (:mod:`loco.datasets.sens`), or the folders ``color``, ``depth``, ``pose`` and
-``intrinsic`` that ScanNet's ``SensReader/python/reader.py`` exports it to, there or in one folder inside, or as in
-``scannet_frames_25k`` with ``intrinsics_color.txt`` and ``intrinsics_depth.txt`` beside the images; the mesh
-``<scan>_vh_clean_2.ply``; and its labels, ``<scan>.aggregation.json`` with ``<scan>_vh_clean_2.0.010000.segs.json``.
-The test scans have no labels. ``<scan>_vh_clean.aggregation.json`` belongs to another, finer mesh and is not read.
+``<raw>/<scan>/`` contains
+
+- the images: ``<scan>.sens`` (:mod:`loco.datasets.sens`) or its export, either in the folder of the scan or in a
+  subfolder. An export by ScanNet's ``SensReader/python/reader.py`` consists of ``color``, ``depth``, ``pose`` and
+  ``intrinsic``; in ``scannet_frames_25k``, ``intrinsics_color.txt`` and ``intrinsics_depth.txt`` replace the latter;
+- optionally the mesh ``<scan>_vh_clean_2.ply``;
+- optionally its labels, ``<scan>.aggregation.json`` with ``<scan>_vh_clean_2.0.010000.segs.json``. The test scans have
+  none. ``<scan>_vh_clean.aggregation.json`` belongs to another, finer mesh and is not read.
 
 Conventions, from ``SensReader/c++/src/sensorData.h``: poses are those of the depth camera; the extrinsics of a camera
-map its frame to the base frame that both share; depth is in units of 1 / ``depth_shift`` metres (1 mm); pixel ``i`` has
-its centre at ``i``, so half a pixel is added to the principal points here.
+map its frame to a base frame that both cameras share; depth is in units of 1 / ``depth_shift`` metres (1 mm); pixel
+``i`` has its centre at ``i``, so half a pixel is added to the principal points here.
 """
 
 from __future__ import annotations
@@ -149,9 +152,9 @@ class _Sens:
 
 
 class _Exported:
-    """The images of exported folders, like :class:`_Sens`. The first image that is read determines the size."""
+    """The images of exported folders, like :class:`_Sens`. All images must have the size of the first one read."""
 
-    depth_scale = 1000.0  # the exporter copies the values of the .sens file without their unit
+    depth_scale = 1000.0  # the exporter writes the values of the .sens file, but not their unit
 
     def __init__(self, folder: Path, scene: str) -> None:
         self._folder, self._scene = folder, scene
@@ -175,7 +178,7 @@ class _Exported:
         size = self._sizes.setdefault(kind, (height, width))
         if image.shape[:2] != size:
             raise _export_error(
-                f"differs in size from the other {kind} images", file, self._scene, size, image.shape[:2]
+                f"the image differs in size from the other {kind} images", file, self._scene, size, image.shape[:2]
             )
         of_camera = self._folder / "intrinsic" / f"intrinsic_{kind}.txt"
         require_scan_size(kind, size, intrinsics, of_camera, self._scene)
@@ -213,7 +216,7 @@ def _exported_files(folder: Path, scene: str) -> dict[str, dict[int, Path]]:
     lacking = [f"{kind}/{n}{EXPORTED[kind]}" for kind in EXPORTED for n in sorted(every - numbers[kind].keys())]
     if lacking:
         raise _export_error(
-            f"{len(lacking)} exported files are missing: {few(lacking)}",
+            f"exported files are missing ({len(lacking)}): {few(lacking)}",
             folder,
             scene,
             "the same numbers in each folder",
@@ -241,7 +244,7 @@ def _exported_rig(folder: Path, scene: str) -> Rig:
 
 
 def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
-    """Read poses (n, 4, 4). Raise DataError with all files that do not contain a pose."""
+    """Read poses (n, 4, 4). If files do not contain a matrix, raise one DataError that lists them."""
     poses, broken = np.empty((len(files), 4, 4)), []
     for k, file in enumerate(files):
         try:
@@ -250,7 +253,7 @@ def _read_poses(files: list[Path], scene: str) -> NDArray[np.float64]:
             broken.append(f"{file.name} ({error.problem})")
     if broken:
         raise _export_error(
-            f"{len(broken)} pose files do not contain matrices: {few(broken)}",
+            f"pose files do not contain a matrix ({len(broken)}): {few(broken)}",
             files[0].parent,
             scene,
             "4 rows of 4 numbers",
@@ -265,7 +268,7 @@ def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
             [read_number(word) for word in line.split()] for line in read_text(file, scene).splitlines() if line.strip()
         ]
     except ValueError as error:
-        raise _export_error(f"cannot be read: {error}", file, scene) from error
+        raise _export_error(f"the file cannot be read: {error}", file, scene) from error
     if [len(row) for row in rows] != [4, 4, 4, 4]:
         raise _export_error(
             "the file does not contain a matrix",
@@ -278,7 +281,7 @@ def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
 
 
 def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
-    """Build both cameras from matrices (4, 4) of the files."""
+    """Return both cameras from the matrices (4, 4) of the files, named as in :data:`MATRICES`."""
     intrinsics = {}
     for kind in ("color", "depth"):
         k = matrices[f"intrinsic_{kind}"][:3, :3]
@@ -293,7 +296,7 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
 
 
 def require_scan_size(kind: str, size: tuple[int, int], intrinsics: NDArray, file: Path, scene: str) -> None:
-    """Refuse intrinsics for images of another size, such as after a resize of the images only."""
+    """Refuse the intrinsics of images of another size, for example if only the images were resized."""
     remedy = "export the images at their original size, or scale the intrinsics with them"
     require_size(intrinsics, size, f"intrinsic_{kind}", file=file, scene=scene, remedy=remedy)
 
@@ -304,11 +307,11 @@ def _require_precise(poses: NDArray, file: Path, scene: str) -> None:
     farthest = np.abs(np.median(centres, axis=0)).max() if len(centres) else 0.0
     if single_step(farthest) > LARGEST_STEP:
         raise DataError(
-            f"its camera positions are {farthest:.0f} m from the origin, where single precision rounds them to "
+            f"the camera positions are {farthest:.0f} m from the origin, where single precision rounds them to "
             f"{single_step(farthest):g} m",
             file=file,
             scene=scene,
-            expected=f"a step of at most {LARGEST_STEP:g} m",
+            expected=f"positions that are rounded to at most {LARGEST_STEP:g} m",
             remedy="subtract an origin near the scene before the recording is written, or export the images with "
             "poses in text files of full precision",
         )
@@ -329,7 +332,7 @@ def _read_mesh(folder: Path, scene: str) -> Mesh | None:
 
 
 def _read_labels(folder: Path, scene: str, notes: list[str]) -> LabelledMesh | None:
-    """Read the labelled mesh, or return None without its two files. Peculiarities are added to ``notes``."""
+    """Read the labelled mesh; None if both label files are missing. Notes on harmless peculiarities go to ``notes``."""
     files = {suffix: folder / f"{scene}{suffix}" for suffix in (AGGREGATION, SEGMENTS, MESH)}
     if not (os.path.lexists(files[AGGREGATION]) or os.path.lexists(files[SEGMENTS])):
         return None
@@ -392,14 +395,14 @@ def _inspect(raw: Path, scene: str, found: Checklist) -> dict[str, Any]:
             found.add(
                 "no image has a pose",
                 file=raw / scene,
-                found=f"{len(scan.skipped)} images without",
+                found=f"{len(scan.skipped)} images without a valid pose",
                 remedy="write infinite or NaN poses for lost frames only, or remove the scan from the split",
             )
         if isinstance(scan.recording, _Exported) and scan.recording.flat:
-            found.note("there are no extrinsics: the colour and the depth camera are assumed to have the same position")
+            found.note("there are no extrinsics: the colour and the depth camera are assumed to have the same pose")
     mesh = found.attempt(lambda: _read_mesh(raw / scene, scene))
     if not os.path.lexists(raw / scene / f"{scene}{MESH}"):
-        found.note(f"there is no {scene}{MESH} to fill holes of the depth with")
+        found.note(f"there is no {scene}{MESH}, from which holes of the depth could be filled")
     return {
         "images": len(scan.names("all")) if scan else 0,
         "lost_poses": len(scan.skipped) if scan else 0,
@@ -421,6 +424,7 @@ def _download(scene: str, kind: str) -> str:
 
 
 def export_remedy(scene: str) -> str:
+    """Return the remedy for missing or broken files of an exported scan."""
     own = "write color/N.jpg, depth/N.png and pose/N.txt of each frame, and the intrinsics (docs/datasets.md)"
     download = (
         f"copy {scene}.sens to the folder of the scan, or export it again (ScanNet, SensReader/python): "

@@ -1,14 +1,17 @@
 """The 1,500 image pairs of ScanNet's test scans on which matching is evaluated.
 
-They were chosen by SuperGlue (Sarlin et al., CVPR 2020), published as files by LoFTR (Sun et al., CVPR 2021,
-``assets/scannet_test_1500``) and used by Probe3D (El Banani et al., CVPR 2024) and LoCo. A folder has ``test.npz``:
-``name`` (n, 4), the numbers of room, scan, image a and image b, and ``rel_pose`` (n, 12), rows of a 3 x 4 matrix;
-``intrinsics.npz``: 3 x 3 of each scan; and ``sceneXXXX_YY/`` with ``color/N.jpg`` and ``depth/N.png``.
+SuperGlue (Sarlin et al., CVPR 2020) chose the pairs, LoFTR (Sun et al., CVPR 2021, ``assets/scannet_test_1500``)
+published them as files, and Probe3D (El Banani et al., CVPR 2024) and LoCo use them. The folder contains
+
+- ``test.npz``: ``name`` (n, 4), the numbers of room, scan, image a and image b; ``rel_pose`` (n, 12), the rows of a
+  3 x 4 matrix;
+- ``intrinsics.npz``: the 3 x 3 intrinsics of each scan;
+- ``sceneXXXX_YY/`` with ``color/N.jpg`` and ``depth/N.png``.
 
 ``rel_pose`` maps points of camera a to camera b, x_b = R x_a + t: SuperGlue's list calls it T_AB, and LoFTR computes it
 from ScanNet's camera-to-world poses as inv(P_b) P_a. The intrinsics are those of the depth images (480 x 640, units of
-1 mm), to which colour is registered once it is resized to them. They count pixel centres from 0, as all of ScanNet's do
-(:mod:`loco.datasets.scannet`): half a pixel is added here.
+1 mm); colour images are registered to them after a resize to this size. Pixel centres are integers, as in all files of
+ScanNet (:mod:`loco.datasets.scannet`), so half a pixel is added here.
 
 The complete folder is one scene, :class:`ScanNetPairsScene`, so that the benchmark reads it like any other scene.
 """
@@ -49,7 +52,7 @@ class TestPair:
 
     Attributes:
         scene: the scan.
-        names: numbers of both images.
+        names: names of both images, which are numbers.
         intrinsics: (3, 3), of the depth images, pixels.
         pose_a_to_b: (4, 4), maps points of camera a to camera b, metres.
         folder: folder of the scan.
@@ -63,7 +66,7 @@ class TestPair:
 
     @property
     def full_names(self) -> tuple[str, str]:
-        """Names of both images among those of all scans: sceneXXXX_YY/N."""
+        """Names of both images that are unique among all scans: sceneXXXX_YY/N."""
         a, b = (f"{self.scene}/{name}" for name in self.names)
         return a, b
 
@@ -77,12 +80,12 @@ class TestPair:
         return self.image(a, np.eye(4)), self.image(b, np.linalg.inv(self.pose_a_to_b))
 
     def files(self) -> list[Path]:
-        """The four image files."""
+        """Return the four image files."""
         of_scene = self.folder / self.scene
         return [of_scene / kind for n in self.names for kind in (f"color/{n}.jpg", f"depth/{n}.png")]
 
     def image(self, name: str, pose: NDArray[np.floating]) -> RawFrame:
-        """Read the image with this number and ``pose``; see :meth:`images`."""
+        """Read one image by its name, and return it with the given ``pose`` (4, 4); see :meth:`images`."""
         of_scene = self.folder / self.scene
         depth = read_pair_depth(of_scene / "depth" / f"{name}.png", self.intrinsics, self.scene)
         color = read_pair_color(of_scene / "color" / f"{name}.jpg", self.scene)
@@ -92,10 +95,10 @@ class TestPair:
 
 
 class ScanNetPairsScene(RawScene):
-    """The folder of the pairs, all scans in one (:class:`loco.datasets.raw.RawScene`).
+    """The folder of the pairs, with all scans in one scene (:class:`loco.datasets.raw.RawScene`).
 
-    Its images share no world frame: each is in that of its own camera, and the poses between them are those of the
-    pairs (:meth:`ground_truth`). They are named sceneXXXX_YY/N, in the order in which the pairs name them first; no
+    Its images share no world frame: the pose of each is the identity, and the relative poses are part of the pairs
+    (:meth:`ground_truth`). Images are named sceneXXXX_YY/N and are in the order in which the pairs first list them. No
     image is "horizontal" by design, so ``names("horizontal")`` returns all.
     """
 
@@ -140,21 +143,21 @@ def read_pairs(folder: Path) -> list[TestPair]:
     relative = _rows(lists, "rel_pose", 12, "f", folder / PAIRS)
     if len(names) != len(relative):
         raise _list_error(
-            "the arrays of the file differ in length", folder / PAIRS, f"{len(names)} poses", len(relative)
+            "the arrays of the file differ in length", folder / PAIRS, f"{len(names)} poses", f"{len(relative)} poses"
         )
-    intrinsics = {scene: _intrinsics(k, folder) for scene, k in _read_arrays(folder / INTRINSICS).items()}
+    intrinsics = {scene: _intrinsics(scene, k, folder) for scene, k in _read_arrays(folder / INTRINSICS).items()}
     return [_pair(folder, row, matrix, intrinsics) for row, matrix in zip(names.tolist(), relative)]
 
 
 def _inspect(folder: Path, found: Checklist) -> dict[str, int]:
-    """Check every file of the pairs."""
+    """Check the lists, that all images exist, and that the chosen ones can be decoded."""
     pairs = found.attempt(lambda: read_pairs(folder)) or []
     files = {file: pair for pair in pairs for file in pair.files()}
     missing = [file for file in files if not os.path.lexists(file)]
     if missing:
         names = [str(file.relative_to(folder)) for file in missing]
         found.add(
-            f"{len(missing)} of {len(files)} images are missing: {few(names)}",
+            f"images are missing ({len(missing)} of {len(files)}): {few(names)}",
             file=folder,
             remedy=_remedy("scannet_test_1500.tar"),
         )
@@ -197,10 +200,11 @@ def _pair(folder: Path, row: list[int], matrix: NDArray, intrinsics: Mapping[str
     return TestPair(scene, (str(images[0]), str(images[1])), intrinsics[scene], pose, folder)
 
 
-def _intrinsics(k: NDArray, folder: Path) -> NDArray[np.float64]:
+def _intrinsics(scene: str, k: NDArray, folder: Path) -> NDArray[np.float64]:
     if k.shape != (3, 3) or k.dtype.kind != "f" or not is_camera(k):
-        found = k.tolist() if k.shape == (3, 3) else k.shape
-        raise _list_error("the file contains invalid intrinsics", folder / INTRINSICS, "3 x 3", found)
+        found = k.tolist() if k.shape == (3, 3) else f"shape {k.shape}"
+        expected = "a 3 x 3 matrix of floating-point numbers: fx 0 cx, 0 fy cy, 0 0 1"
+        raise _list_error(f"the file contains invalid intrinsics of {scene}", folder / INTRINSICS, expected, found)
     return centred(k.astype(np.float64))
 
 
@@ -208,19 +212,21 @@ def _rows(arrays: Mapping[str, NDArray], name: str, width: int, kind: str, file:
     """Return the array ``name`` of numbers of ``kind`` (integers "iu", floats "f") as (n, width)."""
     array = arrays.get(name, np.empty(0))
     if array.dtype.kind not in kind or array.size == 0 or array.size != len(array) * width:
-        raise _list_error(f"the file has no valid array `{name}`", file, f"(n, {width}) numbers", array.shape)
+        expected = f"shape (n, {width}), {'integers' if kind == 'iu' else 'floating-point numbers'}"
+        found = f"shape {array.shape}, {array.dtype}" if name in arrays else f"arrays {', '.join(arrays) or 'none'}"
+        raise _list_error(f"the file has no valid array `{name}`", file, expected, found)
     return array.reshape(-1, width)
 
 
 def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, NDArray]:
-    """Read the arrays of an .npz file that are in ``names``, or all; objects and implausible sizes are refused."""
-    content = BytesIO(read_bytes(file, limit=LARGEST_LIST, missing=_remedy(file.name)))
+    """Read the arrays of an .npz file that are in ``names``, or all arrays; refuse objects and implausible sizes."""
+    content = BytesIO(read_bytes(file, file.parent.name, limit=LARGEST_LIST, missing=_remedy(file.name)))
     try:
         with zipfile.ZipFile(content) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > LARGEST_LIST:
             raise _list_error(
-                "the file contains arrays that are too large", file, f"at most {LARGEST_LIST} bytes", size
+                "the file contains arrays that are too large", file, f"at most {LARGEST_LIST} bytes", f"{size} bytes"
             )
         content.seek(0)
         with np.load(content, allow_pickle=False) as arrays:
@@ -234,7 +240,9 @@ def _read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, ND
 
 
 def _list_error(problem: str, file: Path, expected: object = None, found: object = None) -> DataError:
-    return DataError(problem, file=file, expected=expected, found=found, remedy=_remedy(file.name))
+    return DataError(
+        problem, file=file, scene=file.parent.name, expected=expected, found=found, remedy=_remedy(file.name)
+    )
 
 
 def _remedy(what: str) -> str:

@@ -14,10 +14,10 @@ from loco.errors import DataError
 
 
 class Objects(NamedTuple):
-    """The objects of the triangles of a mesh.
+    """The objects of the triangles of a mesh (Matterport3D) or of its vertices (ScanNet).
 
-    ``object`` (t,) int32 is the index of each triangle's object, -1 = none; ``labels`` are the objects' raw labels, in
-    the order of the file; ``notes`` are notes on harmless peculiarities of the file.
+    ``object`` (t,) int32 is the index of the object of each triangle or vertex, -1 = none; ``labels`` are the objects'
+    raw labels, in the order of the file; ``notes`` are notes on harmless peculiarities of the file.
     """
 
     object: NDArray[np.int32]
@@ -36,15 +36,15 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
         name: name of the member if ``file`` is an archive, for errors.
 
     Raises:
-        DataError: it has another length, or is not a list of integers.
+        DataError: the list has another length, or contains values that are not integers.
     """
     if len(values) != count:
         raise DataError(
-            f"{name} does not belong to its mesh",
+            f"{name!r} does not belong to its mesh",
             file=file,
             scene=scene,
             expected=f"{count} segment numbers",
-            found=len(values),
+            found=f"{len(values)} segment numbers",
             remedy=RESTORE,
         )
     if not _whole(values):
@@ -55,15 +55,15 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
 def segment_objects(
     segments: NDArray[np.int64], groups: Iterable[Mapping[str, Any]], *, file: Path, scene: str, name: str
 ) -> Objects:
-    """Return the object of each triangle.
+    """Return the object of each triangle or vertex.
 
     Objects are numbered by their position in the file, never by ``objectId``, because ids have gaps and any order. An
-    object that is listed again with the same label and segments is one object (ScanNet's scene0217_00 lists all its
-    objects twice, the second time with new ids). A segment of two objects is assigned to the first, and noted. An
-    object without remaining triangles keeps its number.
+    object that is listed again with the same label and segments counts once (ScanNet's scene0217_00 lists all its
+    objects twice, the second time with new ids). A segment of two objects is assigned to the first, and a note is
+    added. An object without remaining triangles or vertices keeps its number.
 
     Args:
-        segments: (t,), the segment of each triangle.
+        segments: (t,), the segment of each triangle or vertex.
         groups: the list ``segGroups``: maps with ``label``, ``segments`` and optionally ``objectId``.
         file: source of the lists, for errors.
         scene: name of the scene, for errors.
@@ -96,11 +96,11 @@ def segment_objects(
     number = np.array([owner.get(segment, -1) for segment in present.tolist()], np.int32)
     strays = len(owner.keys() - set(present.tolist()))
     facts = {
-        "objects are listed twice and count once": repeated,
-        "segments are listed by a second object and are assigned to the first": shared,
-        "segments of objects have no triangle": strays,
+        "objects that are listed twice and count once": repeated,
+        "segments of two objects, which are assigned to the first": shared,
+        "segments of objects that are not in the mesh": strays,
     }
-    return Objects(number[inverse], labels, [f"{name!r}: {n} {fact}" for fact, n in facts.items() if n])
+    return Objects(number[inverse], labels, [f"{name!r}: {fact}: {n}" for fact, n in facts.items() if n])
 
 
 def _group(group: Any, place: int, broken: Callable[[str], DataError]) -> tuple[Any, str, frozenset[int]]:

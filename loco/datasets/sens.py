@@ -38,8 +38,9 @@ SLACK = 1 << 16  # bytes that an image may take beyond its pixels: headers, and 
 class SensHeader:
     """The header of a file, common to all frames.
 
-    Intrinsics and extrinsics (4, 4) of both cameras; sizes (height, width) of both images, pixels; ``depth_shift``,
-    units of depth per metre; the compressions, members of :data:`COLOR_COMPRESSIONS` and :data:`DEPTH_COMPRESSIONS`.
+    It states the intrinsics and extrinsics (4, 4) of both cameras; the sizes (height, width) of both images, pixels;
+    ``depth_shift``, the units of depth per metre; and the compressions, which are members of
+    :data:`COLOR_COMPRESSIONS` and :data:`DEPTH_COMPRESSIONS`.
     """
 
     sensor: str
@@ -115,7 +116,7 @@ class SensFile:
             )
         if name_length > LONGEST_NAME:
             raise self._error(
-                "the file is not a .sens file", f"a name of at most {LONGEST_NAME} bytes", f"{name_length} bytes"
+                "the file is not a .sens file", f"a sensor name of at most {LONGEST_NAME} bytes", f"{name_length}"
             )
         sensor = self._take(file, name_length, "the header").decode("utf-8", errors="replace")
         values = HEADER.unpack(self._take(file, HEADER.size, "the header"))
@@ -136,11 +137,13 @@ class SensFile:
         for kind, size in (("colour", header.color_size), ("depth", header.depth_size)):
             if not all(0 < side <= LARGEST_SIDE for side in size) or size[0] * size[1] > LARGEST_IMAGE:
                 expected = f"sides of 1 to {LARGEST_SIDE} and at most {LARGEST_IMAGE} pixels"
-                raise self._error(f"the file states an invalid size of its {kind} images", expected, size)
+                found = f"{size} (height, width)"
+                raise self._error(f"the file states an invalid size of its {kind} images", expected, found)
         if not (np.isfinite(shift) and shift > 0):
             raise self._error("the file states an invalid depth unit", "units per metre, such as 1000", shift)
         if frames * FRAME.size > length:
-            raise self._error("the file states more frames than its size allows", f"{frames} frames", f"{length} bytes")
+            expected = f"at least {frames * FRAME.size} bytes for {frames} frames"
+            raise self._error("the file states more frames than its size allows", expected, f"{length} bytes")
         return header, frames
 
     def _find_frames(self, file: BinaryIO, length: int, frames: int) -> tuple[NDArray, NDArray]:
@@ -153,7 +156,8 @@ class SensFile:
             sizes, start = head[18:], file.tell()
             for (kind, limit), size in zip(limits.items(), sizes):
                 if size > limit:
-                    raise self._error(f"the {kind} of frame {k} is too large", f"at most {limit} bytes", size)
+                    what = f"the {kind} of frame {k} is too large"
+                    raise self._error(what, f"at most {limit} bytes", f"{size} bytes")
             if start + sum(sizes) > length:
                 raise self._truncated(f"frame {k} of {frames}", start + sum(sizes), length)
             poses[k], images[k] = np.reshape(head[:16], (4, 4)), (start, *sizes)
@@ -164,7 +168,7 @@ class SensFile:
         name = names[number] if 0 <= number < len(names) else f"unknown ({number})"
         if name not in read:
             raise self._error(
-                f"its {kind} has an unsupported compression",
+                f"the {kind} images have an unsupported compression",
                 " or ".join(read),
                 name,
                 "export the images with ScanNet's SensReader",
@@ -195,7 +199,7 @@ class SensFile:
             return self._take(file, size, "an image; the file was truncated after it was opened")
 
     def _inflate(self, data: bytes, size: int, what: str) -> bytes:
-        """Decompress at most ``size`` bytes, regardless of the size that the data claim."""
+        """Decompress at most ``size`` + 1 bytes, regardless of how many the data claim to have."""
         stream = zlib.decompressobj()
         try:
             pixels = stream.decompress(data, size + 1)
@@ -208,7 +212,7 @@ class SensFile:
     def _pixels(self, data: bytes, dtype: np.dtype | type, shape: tuple[int, ...], what: str) -> NDArray:
         size = np.dtype(dtype).itemsize * int(np.prod(shape))
         if len(data) != size:
-            found = f"{len(data)} bytes" if len(data) < size else "more"
+            found = f"{len(data)} bytes" if len(data) < size else f"more than {size} bytes"
             raise self._error(f"{what} differs in size from the header", f"{shape}, {size} bytes", found)
         return np.frombuffer(data, dtype).reshape(shape)
 

@@ -1,16 +1,17 @@
 """7-Scenes (Shotton et al., CVPR 2013) in its raw download layout.
 
-``<raw>/<scene>/seq-XX/frame-NNNNNN.{color.png,depth.png,pose.txt}``: depth in millimetres, 65535 = none; a 4 x 4
-camera-to-world matrix per frame. All sequences are read; the splits of the release divide sequences, not scenes.
+``<raw>/<scene>/seq-XX/frame-NNNNNN.{color.png,depth.png,pose.txt}``: depth is in millimetres, 65535 denotes missing
+depth, and a pose is a 4 x 4 camera-to-world matrix. All sequences are read; the splits of the release divide sequences,
+not scenes.
 
 Colour and depth are *not* registered, and the release has no calibration. The images are from the raw cameras of a
 Kinect, and KinectFusion, which computed the poses, tracked the depth camera with its default intrinsics: focal length
-585 and principal point (320, 240) at 640 x 480. Its pixels are integers (Newcombe et al., ISMAR 2011), and so are their
-centres. Many papers treat both as one camera, which misaligns colour and depth by about 30 pixels at the border. Here
-they are two cameras, as in the calibrated version of the data that ACE uses (Brachmann et al., CVPR 2023): colour has a
-focal length of 525, and its pose relative to the depth camera is that of another Kinect, which was calibrated. Files in
-the scene's folder override each: ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt``; others state the distortion of
-the lenses and the scale of the depth (:mod:`loco.datasets.posed_images`).
+585 and principal point (320, 240) at 640 x 480. It identifies pixels by integers (Newcombe et al., ISMAR 2011), which
+are therefore the pixel centres. Many papers treat both as one camera, which misaligns colour and depth by about 30
+pixels at the border. Here they are two cameras, as in the calibrated version of the data that ACE uses (Brachmann et
+al., CVPR 2023): colour has a focal length of 525, and its pose relative to the depth camera is that of another Kinect,
+which was calibrated. These values are overridden by ``K.txt``, ``K_depth.txt`` and ``depth_to_color.txt`` in the
+scene's folder; other files state the distortion of the lenses and the depth scale (:mod:`loco.datasets.posed_images`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from loco.datasets.calibration import Lens
+from loco.datasets.checklist import few
 from loco.datasets.layouts import natural
 from loco.datasets.pose_files import as_pose, centred, read_depth_to_color, read_matrix
 from loco.datasets.posed_images import Listing, PosedImages, Rig, Shot, read_depth_scale, read_rig
@@ -56,7 +58,7 @@ class SevenScenesScene(PosedImages):
 
     @classmethod
     def missing(cls, folder: Path, scene: str) -> list[Path]:
-        """Return the sequences that are still packed, or the first sequence if there are none."""
+        """Return the folders of sequences that are still packed; if there are none, the missing files and folders."""
         packed = [file.stem for file in folder.glob("seq-*.zip") if not (folder / file.stem).is_dir()]
         unpacked = [folder / name for name in sorted(packed, key=natural)]
         return unpacked or list(dict.fromkeys(super().missing(folder, scene)))
@@ -97,7 +99,7 @@ def _frames(sequence: Path, scene: str) -> list[str]:
     lacking = [f"{stem}.{part}" for stem in stems for part in PARTS if part not in parts[stem]]
     if lacking or not stems:
         raise DataError(
-            f"{len(lacking)} files are missing: {', '.join(lacking[:3])}" if stems else "the folder contains no frames",
+            f"files are missing ({len(lacking)}): {few(lacking)}" if stems else "the folder contains no frames",
             file=sequence,
             scene=scene,
             expected="frame-NNNNNN.color.png, .depth.png and .pose.txt of each frame",

@@ -130,7 +130,10 @@ class Trajectory(NamedTuple):
     rotations: Rotation
 
     def at(self, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Interpolate poses (m, 4, 4) at ``times`` (m,), and return which have close poses before and after."""
+        """Return the poses (m, 4, 4) interpolated at ``times`` (m,), and a mask (m,) of those that are valid.
+
+        A pose is valid if the poses before and after its time are at most :data:`APART` seconds away.
+        """
         before = np.searchsorted(self.times, times, side="right") - 1
         after = np.searchsorted(self.times, times, side="left")
         known = (before >= 0) & (after < len(self.times))
@@ -168,7 +171,7 @@ def _read_images(folder: Path, name: str, scene: str) -> _Images:
             elif time in listed or path.stem in stems:
                 problem = f"{stamp} {image} is listed twice"
             elif path.is_absolute() or ".." in path.parts:
-                problem = f"{image!r} leaves the folder"
+                problem = f"{image!r} is outside the folder of the scene"
         if problem:
             raise DataError(
                 problem,
@@ -198,9 +201,9 @@ def _read_trajectory(file: Path, scene: str) -> Trajectory:
             "the file contains a quaternion that does not have unit norm" if len(rows) else "the file contains no pose",
             file=file,
             scene=scene,
-            expected="lines of `time tx ty tz qx qy qz qw`",
+            expected="lines of `time tx ty tz qx qy qz qw`, with metres and quaternions of unit norm",
             found=" ".join(f"{value:g}" for value in rows[off.argmax()]) if len(rows) else None,
-            remedy=TumRgbdScene.remedy_of(scene),
+            remedy=f"write one such line per pose, or {TumRgbdScene.remedy_of(scene)}",
         )
     farthest = rows[np.abs(rows[:, 1:4]).max(axis=1).argmax(), 1:4]
     require_near(farthest, "", file=file, scene=scene)

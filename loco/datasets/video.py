@@ -17,15 +17,15 @@ from loco.datasets.colmap import MIN_IMAGES
 from loco.errors import DataError
 
 SHARPNESS_SIDE = 480  # longer side of the images in which sharpness is measured, pixels
-QUALITY = 95  # of the JPEG files, percent
+QUALITY = 95  # JPEG quality, 0 to 100
 
 
 def extract_frames(video: Path, out: Path, per_second: float) -> int:
     """Write the sharpest frame of each interval of ``1 / per_second`` seconds as ``<number of the frame>.jpg``.
 
     Frames with motion blur have few SIFT features. Sharpness is the variance of the Laplacian (Pech-Pacheco et al.,
-    "Diatom autofocusing in brightfield microscopy", ICPR 2000), which compares images of the same content well. The
-    time of a frame is its number divided by the frame rate of the file. A rotation stated in the file is applied.
+    "Diatom autofocusing in brightfield microscopy", ICPR 2000), which suits images of the same content. The time of a
+    frame is its number divided by the frame rate of the file. A rotation stated in the file is applied.
 
     Args:
         video: a file that OpenCV can decode.

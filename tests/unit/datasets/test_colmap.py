@@ -449,7 +449,7 @@ def test_all_problems_are_found_at_once(raw):
     expected = [
         "no usable point",
         "'../secret.jpg'",
-        "2 photographs of the COLMAP model are missing: 00002.jpg, 00003.jpg",
+        "photographs of the model are missing (2 of 24): 00002.jpg, 00003.jpg",
         "differs from that of its camera",
         "cannot be decoded",
     ]

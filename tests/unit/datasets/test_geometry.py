@@ -125,7 +125,7 @@ def test_depth_of_a_wrong_unit_is_refused(tmp_path: Path, value: int, scale: flo
 @pytest.mark.parametrize("value", [0, 65535])
 def test_scenes_without_any_depth_are_refused(tmp_path: Path, value: int) -> None:
     (problem,) = check_scene("posed_rgbd", write_flat(tmp_path, value), "house", "sample")["problems"]
-    assert "no depth in any sampled frame" in problem
+    assert "none of the sampled frames has valid depth" in problem
 
 
 def test_frames_that_could_not_be_compared_are_noted(tmp_path: Path) -> None:

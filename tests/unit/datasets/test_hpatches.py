@@ -95,7 +95,7 @@ def test_images_of_many_sizes_become_frames_of_one(raw, tmp_path):
     [
         (lambda f: (f / "4.ppm").unlink(), r"4.ppm is missing[\s\S]*docs/datasets.md"),
         (lambda f: (f / "H_1_6").unlink(), r"H_1_6 is missing"),
-        (lambda f: (f / "4.ppm").write_bytes(b""), r"1 images are empty \(0 bytes\): 4"),
+        (lambda f: (f / "4.ppm").write_bytes(b""), r"images have 0 bytes \(1 of 6\): 4"),
         (lambda f: (f / "4.ppm").write_bytes(b"P6 64 48 255\n"), r"'4.ppm' cannot be decoded"),
         (
             lambda f: (f / "H_1_3").write_text("1 0 0 0 1 0"),

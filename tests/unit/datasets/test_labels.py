@@ -227,7 +227,7 @@ def test_a_segment_without_triangles_touches_no_other_region(raw):
     assert manifest["ok"]
     assert manifest["objects"] == 2
     assert len(manifest["notes"]) == 1
-    assert "region0.semseg.json': 1 segments of objects have no triangle" in manifest["notes"][0]
+    assert "region0.semseg.json': segments of objects that are not in the mesh: 1" in manifest["notes"][0]
 
 
 def test_regions_come_in_the_order_of_their_numbers(raw):
@@ -243,7 +243,7 @@ def test_an_object_listed_twice_is_one_object(raw):
     assert found.labels == ["chair", "bed"]
     np.testing.assert_array_equal(found.object, [0, 0, 1])
     [note] = check_labels("matterport3d", raw, "house", "sample")["notes"]
-    assert "2 objects are listed twice and count once" in note
+    assert "objects that are listed twice and count once: 2" in note
 
 
 def test_a_segment_of_two_objects_goes_to_the_first_and_is_noted(raw):
@@ -251,7 +251,7 @@ def test_a_segment_of_two_objects_goes_to_the_first_and_is_noted(raw):
     assert found.labels == ["chair", "bed"]
     np.testing.assert_array_equal(found.object, [0, 0, 1])
     [note] = check_labels("matterport3d", raw, "house", "sample")["notes"]
-    assert "1 segments are listed by a second object" in note
+    assert "segments of two objects, which are assigned to the first: 1" in note
 
 
 def without(files: dict[str, bytes], triangles: str = "", vertex: str = "0 1 0") -> dict[str, bytes]:
@@ -310,7 +310,7 @@ def test_objects_are_found_by_their_segments(data):
         holders = [place for place, group in enumerate(groups) if segment in group["segments"]]
         assert holders == ([number] if number >= 0 else [])
     strays = owners.keys() - set(segments)
-    assert found.notes == ([f"'n': {len(strays)} segments of objects have no triangle"] if strays else [])
+    assert found.notes == ([f"'n': segments of objects that are not in the mesh: {len(strays)}"] if strays else [])
 
 
 def test_vertex_numbers_beyond_2_to_the_24_are_exact():
@@ -380,7 +380,7 @@ def test_objects_of_the_category_void_and_without_label(look):
 
 
 def test_labels_that_no_table_knows_are_named_all_at_once(look):
-    with pytest.raises(DataError, match=r"2 raw labels .*: 'sofa', 'yak'[\s\S]*add a line for each[\s\S]*unlabeled"):
+    with pytest.raises(DataError, match=r"raw labels of the scene \(2\): 'sofa', 'yak'[\s\S]*add a line for each"):
         look([(-1, 1, 0)], ["yak", "chair", "sofa", "", "yak"], {"chair": "chair"})
 
 

@@ -216,10 +216,10 @@ def with_first_number(number: str):
         (truncate, r"truncated or not a zip archive[\s\S]*depth_images.zip[\s\S]*download it again"),
         (flip_a_byte, r"cannot be read: Bad CRC-32[\s\S]*color_images.zip"),
         (escape, r"leaves the folder: '../outside.txt'[\s\S]*color_images.zip"),
-        (empty_image, r"1 images are empty \(0 bytes\): \w+_i1_3.jpg"),
+        (empty_image, r"images have 0 bytes \(1\): \w+_i1_3.jpg"),
         (no_image, r"_d0_0.png' cannot be decoded"),
-        (lose_an_image, r"1 images that the .conf lists are missing: \w+_d2_5.png"),
-        (add_an_image, r"1 files are not listed in the .conf: .*stray.jpg"),
+        (lose_an_image, r"images that the .conf lists are missing \(1\): \w+_d2_5.png"),
+        (add_an_image, r"files are not listed in the .conf \(1\): .*stray.jpg"),
         (without_mesh, r"the archive contains no region mesh"),
         (lambda raw: edit_conf(raw, lambda t: t.replace("n_images 18", "n_images 20")), r"expected: 20 images"),
         (lambda raw: edit_conf(raw, with_first_number("")), r"15 numbers instead of 16"),
@@ -287,7 +287,7 @@ def test_orientations_are_ignored(raw):
     for frame, other in zip(all_frames(raw), expected):
         np.testing.assert_array_equal(frame.rgb, other.rgb)
         np.testing.assert_array_equal(frame.depth, other.depth)
-    assert "EXIF orientation (36 with orientation 3)" in check_scene("matterport3d", raw, "house", "all")["notes"][0]
+    assert "decoded (36 with orientation 3)" in check_scene("matterport3d", raw, "house", "all")["notes"][0]
 
 
 @pytest.mark.parametrize("change", [{12: 0.004}, {15: 1.004}, {0: "nan"}, {5: 1.5}])

@@ -82,8 +82,8 @@ def test_no_unreadable_image_goes_unsaid(raw):
     (images / "2.png").write_bytes(b"")
     (images / "10.ppm").write_bytes(b"P6 8 6 255\n")
     problems = "\n".join(Album.check(raw, "lost", "all")["problems"])
-    assert "1 images are missing: lost" in problems
-    assert "1 images are empty (0 bytes): images/2.png" in problems
+    assert "images are missing (1 of 4): lost" in problems
+    assert "images have 0 bytes (1 of 4): images/2.png" in problems
     assert "'10.ppm' cannot be decoded" in problems
     for name in ("images/2.png", "images/10.ppm", "lost"):
         with pytest.raises(DataError):

@@ -119,8 +119,8 @@ def another_size(folder, photographs):
     [
         (too_few, "too few photographs"),
         (nothing_in_common, "no model could be reconstructed"),
-        (no_image, "cannot be used: broken.jpg"),
-        (another_size, "cannot be used: other.jpg"),
+        (no_image, "cannot be used \\(1 of \\d+\\): broken.jpg"),
+        (another_size, "cannot be used \\(1 of \\d+\\): other.jpg"),
     ],
 )
 def test_what_cannot_be_reconstructed_is_said_and_leaves_nothing(fill, problem, photographs, tmp_path):

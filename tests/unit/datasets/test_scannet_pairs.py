@@ -170,7 +170,7 @@ POSES = np.tile(np.eye(4)[:3], (6, 1, 1))
         (lambda f: lists(f, "intrinsics.npz", scene0711_02=None), r"no intrinsics of scene0711_02"),
         (lambda f: lists(f, "intrinsics.npz", scene0711_02=np.eye(4)), r"invalid intrinsics[\s\S]*\(4, 4\)"),
         (lambda f: lists(f, "intrinsics.npz", scene0707_00=np.diag([500.0, 500, 1])), r"of another size[\s\S]*64 x 48"),
-        (lambda f: (f / DEPTH).unlink(), r"1 of 16 images are missing: scene0707_00/depth/1.png"),
+        (lambda f: (f / DEPTH).unlink(), r"images are missing \(1 of 16\): scene0707_00/depth/1.png"),
         (lambda f: (f / DEPTH).write_bytes(b""), r"'1.png' is empty"),
         (lambda f: (f / DEPTH).write_bytes(png(np.ones((48, 64), np.uint8))), r"not a 16-bit image"),
         (lambda f: (f / DEPTH).write_bytes(png(np.ones((480, 640), np.uint16))), r"of another size[\s\S]*640 x 480"),
@@ -343,7 +343,7 @@ def test_a_folder_without_its_images_is_not_prepared(raw, tmp_path):
     (raw / SCENE / DEPTH).unlink()
     manifest = check_scene("scannet_pairs", raw, SCENE, "all")
     assert not manifest["ok"]
-    assert "1 of 16 images are missing: scene0707_00/depth" in "\n".join(manifest["problems"])
+    assert "images are missing (1 of 16): scene0707_00/depth" in "\n".join(manifest["problems"])
     with pytest.raises(DataError, match=r"is missing[\s\S]*scene0707_00/depth/1\.png"):
         prepare(raw, tmp_path / "frames.h5")
     assert not (tmp_path / "frames.h5").exists()

@@ -156,8 +156,8 @@ SIZES = struct.pack("<QQ", len(frames(HEADER)[0].color), len(frames(HEADER)[0].d
         (lambda data: data[:302] + struct.pack("<Q", 1 << 50) + data[310:], r"more frames than its size allows"),
         (lambda data: data[:302] + struct.pack("<Q", 4) + data[310:], r"ends within frame 3 of 4"),
         (lambda data: data.replace(SIZES, HUGE, 1), r"colour of frame 0 is too large"),
-        (lambda data: data[:278] + struct.pack("<i", 2) + data[282:], r"depth has an[\s\S]*found: occi_ushort"),
-        (lambda data: data[:274] + struct.pack("<i", -1) + data[278:], r"colour has an[\s\S]*unknown \(-1\)"),
+        (lambda data: data[:278] + struct.pack("<i", 2) + data[282:], r"depth images have an[\s\S]*found: occi_ushort"),
+        (lambda data: data[:274] + struct.pack("<i", -1) + data[278:], r"colour images have an[\s\S]*unknown \(-1\)"),
     ],
 )  # fmt: skip
 def test_broken_files_are_refused_when_opened(tmp_path, data, damage, message):

@@ -256,7 +256,7 @@ def test_lists_that_are_named_many_times_are_not_followed(tmp_path):
     np.save(file, rows, allow_pickle=True)
     assert file.stat().st_size < 1000
     [problem] = check_scene("gardens", tmp_path, "gardens", "all")["problems"]
-    assert "not a list of numbers" in problem
+    assert "not a list of integers" in problem
 
 
 def test_a_long_list_of_many_queries_is_refused(tmp_path, monkeypatch):

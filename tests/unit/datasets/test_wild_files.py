@@ -103,7 +103,7 @@ def test_frames_of_absent_images_are_skipped_and_counted(tmp_path):
     frames, _, facts = content("tum_rgbd", tmp_path)
     assert frames == [frame for k, frame in enumerate(whole) if k not in (3, 5)]
     assert facts["images"] == 6
-    assert facts["notes"] == ["2 images that a list contains are missing: 5.png, 3.png; their frames are skipped"]
+    assert facts["notes"] == ["listed images are missing (2): 5.png, 3.png; their frames are skipped"]
     assert open_scene("tum_rgbd", tmp_path, "s").skipped == {
         "3": "its depth image is missing",
         "5": "its image is missing",
@@ -115,7 +115,7 @@ def test_a_scene_that_is_mostly_absent_is_a_problem_of_its_own_files(tmp_path):
     for k in range(5):
         (tmp_path / f"s/depth/{k}.png").unlink()
     [problem] = check_scene("tum_rgbd", tmp_path, "s", "all")["problems"]
-    assert problem.startswith("5 images that a list contains are missing: 0.png, 1.png, 2.png, ...")
+    assert problem.startswith("listed images are missing (5): 0.png, 1.png, 2.png, ...")
     assert "http" not in problem
 
 
@@ -190,7 +190,7 @@ def test_names_with_spaces_are_read_from_text_models(tmp_path):
     assert sorted(names.values()) == sorted(name for name, *_ in frames)
     assert sorted(f[1:] for f in frames) == sorted(f[1:] for f in expected)
     assert not open_scene("colmap", tmp_path / "text", "s").skipped
-    assert facts["notes"] is None
+    assert len(facts["notes"]) == 1  # on the unit of length
 
 
 def content_of_photographs(raw: Path) -> tuple:
@@ -220,8 +220,8 @@ def test_the_largest_of_several_models_is_read_and_noted(kind, place, tmp_path):
     frames, tracks, facts = content_of_photographs(tmp_path)
     assert frames == whole[0]
     np.testing.assert_array_equal(tracks, whole[1])
-    assert facts["notes"] == [
-        f"{place} of 3 images is used because it is the largest model; other models: sparse/0 of 2"
+    assert facts["notes"][1:] == [  # the first is on the unit of length
+        f"{place} with 3 images is used because it is the largest model; other models: sparse/0 with 2"
     ]
     assert scene / place / f"images.{'txt' if kind == 'text' else 'bin'}" in raw_files("colmap", tmp_path, "s")
 
@@ -259,7 +259,7 @@ def test_photographs_of_other_kinds_are_named(tmp_path, caplog):
         decode_color(HEIC, file=Path("renamed.jpg"), scene="s")
     seeds.colmap(tmp_path, "binary")
     seeds.put(tmp_path / "s/images", {"IMG.heic": HEIC})
-    assert "unsupported file formats: IMG.heic" in content_of_photographs(tmp_path)[2]["notes"][0]
+    assert "unsupported file formats are ignored (1): IMG.heic" in content_of_photographs(tmp_path)[2]["notes"][1]
     seeds.posed_rgbd(tmp_path / "posed")
     for file in (tmp_path / "posed/s/color").iterdir():
         file.rename(file.with_suffix(".heic"))
