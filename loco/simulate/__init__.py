@@ -4,7 +4,7 @@ The modules build on each other in this order: ``shapes`` and ``materials`` are 
 ``structure``; a floor ``plan`` is built and furnished (``furnish``) as a ``house``, lit (``lighting``) and rendered
 (``render``) from ``panoramas`` or by a ``handheld`` camera; ``sensor`` adds the noise of a real scanner; a writer
 (``raw_...``) stores the result in the layout of a dataset. Only writers depend on layouts. To add a layout, write a
-module of this package and add one line to ``catalogue``.
+module in this package and add one line to ``catalogue``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ def simulate_scene(format: str, directory: Path, scene: str, settings: Mapping[s
         directory: output folder, created if missing. Files are written atomically.
         scene: name of the scene; together with ``settings["seed"]`` it determines the content.
         settings: ``datasets.<name>.simulate`` of the configuration.
+
+    Raises:
+        ConfigError: a package of an extra that the writer requires is not installed.
     """
     with named_extras():
         module = import_module(f"{__name__}.{WRITERS[format]}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Format -> module of `loco.simulate` whose dict `SIMULATE` has the function for it. The module is imported when it is
-# used, so that a change of one writer reruns only the simulations that it wrote.
+# Format -> module of `loco.simulate` whose dict `SIMULATE` contains the function that writes it. The module is imported
+# on use, so that a change of one writer reruns only the simulations in its formats.
 WRITERS = {
     "matterport3d": "raw_matterport3d",
     "scannet": "raw_scannet",

@@ -30,7 +30,7 @@ class Style:
 
 
 def furnish(house: Site, index: int, kind: str, taken: list[Floats]) -> None:
-    """Furnish a room as ``kind``; ``taken`` are the boxes (2, 3) that its doors occupy."""
+    """Furnish room ``index`` as ``kind``, a key of ``STYLES``; ``taken`` are the boxes (2, 3) that its doors need."""
     room = _Furnishing(house, index, list(taken))
     room.keep_free()
     room.lamps()
@@ -75,7 +75,10 @@ class _Furnishing:
     # Placement -------------------------------------------------------------------------------------------------------
 
     def put(self, design: Design, pose: Floats, gap: float = 0.0, solid: bool = True) -> bool:
-        """Place a piece if it fits with ``gap`` metres around it; return whether it fits."""
+        """Place a piece if it fits with ``gap`` metres around it; return whether it fits.
+
+        If not ``solid``, the space of the piece remains available for others.
+        """
         extent = _extent(design, pose)
         grown = extent + np.array([[-gap, -gap, 0], [gap, gap, 0]])
         low, high = [*self.room.low, -1.0], [*self.room.high, self.room.height + 0.03]
@@ -88,7 +91,7 @@ class _Furnishing:
         return True
 
     def against_wall(self, kind: str, gap: float = 0.02) -> tuple[Design, Floats] | None:
-        """Place a piece with its back to a random wall."""
+        """Place a piece with its back to a random wall; return it and its pose (4, 4), or None if it does not fit."""
         design = self.house.design(kind)
         (x0, _, _), (x1, y1, _) = design.bounds
         for _ in range(TRIES):
@@ -101,7 +104,7 @@ class _Furnishing:
         return None
 
     def in_corner(self, kind: str) -> tuple[Design, Floats] | None:
-        """Place a piece in a random corner, with a random orientation."""
+        """Place a piece in a random corner, randomly rotated; return it and its pose, or None if it does not fit."""
         design = self.house.design(kind)
         reach = np.abs(design.bounds[:, :2]).max() + 0.06
         for side in self.rng.permutation(4):
@@ -112,7 +115,7 @@ class _Furnishing:
         return None
 
     def in_middle(self, kind: str, gap: float = 0.45) -> tuple[Design, Floats] | None:
-        """Place a piece away from the walls, parallel to them or slightly rotated."""
+        """Place a piece away from the walls and about parallel to them; return it and its pose, or None."""
         design = self.house.design(kind)
         for _ in range(TRIES):
             position = self.rng.uniform(self.room.low + 0.8, self.room.high - 0.8)
@@ -143,7 +146,7 @@ class _Furnishing:
                     break
 
     def hang(self, kind: str, low: float, high: float) -> bool:
-        """Hang a piece on a random wall with its centre between two heights."""
+        """Hang a piece on a random wall, its centre between two heights in metres; return whether it fits."""
         design = self.house.design(kind)
         (x0, _, _), (x1, _, z1) = design.bounds
         for _ in range(TRIES):
@@ -155,7 +158,7 @@ class _Furnishing:
         return False
 
     def above(self, host: Floats, kind: str, z: float) -> bool:
-        """Hang a piece on the wall behind a piece that stands at pose ``host`` (4, 4)."""
+        """Hang a piece at height ``z`` on the wall nearest to the pose ``host`` (4, 4); return whether it fits."""
         wall = min((wall for _, wall in self.room.walls()), key=lambda w: (host[:3, 3] - w.corner) @ w.inward)
         u = float((host[:3, 3] - wall.corner) @ wall.along)
         return self.put(self.house.design(kind), pose_at(wall.at(u, z=z), wall.facing))
@@ -197,7 +200,7 @@ class _Furnishing:
                     self.put(curtain, pose_at(wall.at(u, z=2.27), wall.facing))
 
     def fill(self) -> None:
-        """Add pictures on the walls, plants in corners, and small objects."""
+        """Add further furniture, pictures and other pieces on the walls, and pieces in corners."""
         rng = self.rng
         for _ in range(int(rng.integers(1, 4))):
             piece = self.against_wall(

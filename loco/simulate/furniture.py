@@ -1,7 +1,7 @@
 """Furniture: each function returns a random design of one kind of piece.
 
-A piece stands on z = 0, its footprint is centred at the origin, its back is at +y. Pictures and similar pieces hang
-with their back in the plane y = 0 and their centre at z = 0.
+A piece stands on the plane z = 0, its footprint is centred at the origin, and its back is at +y; lengths are in metres.
+Pictures and similar pieces hang with their back in the plane y = 0 and their centre at z = 0.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Design:
-    """A piece of furniture, ready to be placed any number of times.
+    """A piece of furniture, which can be placed any number of times.
 
-    ``tops`` are areas (x0, y0, x1, y1, z) on which objects can be placed; ``light`` is the position of a lamp's light.
+    ``label`` is its raw label in Matterport3D; ``tops`` are areas (x0, y0, x1, y1, z) on which objects can be placed;
+    ``light`` is the position of the light of a lamp, None for other pieces.
     """
 
     label: str
@@ -48,7 +49,10 @@ class Design:
 
 
 class Materials(Protocol):
-    """Source of the materials of designs: returns the index of a material, by its finish or for a given material."""
+    """Source of the materials of designs; both methods return the index of a material.
+
+    :class:`loco.simulate.site.Site` implements it.
+    """
 
     rng: np.random.Generator
 

@@ -1,4 +1,4 @@
-"""A handheld camera with a depth camera beside it that rotates on a small circle at each of several free positions."""
+"""A handheld video: a colour and a depth camera that rotate on a small circle at each of several free positions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from loco.simulate.sensor import develop, expose, sense
 from loco.simulate.shapes import Floats
 
 IMAGES_A_PLACE = 60  # images per position: a full rotation in steps of about 6 degrees
-EYES = 1.5  # height of the centre of the circle, metres
+EYES = 1.5  # height of the centre of the circle above the floor, metres
 RADIUS = 0.3  # radius of the circle if the clearance permits, metres
-USED = 0.6  # largest radius as a fraction of the distance to the nearest object
-TILT, ROLL = 15.0, 3.0  # largest angles, degrees
+USED = 0.6  # largest radius as a fraction of the distance to the nearest surface
+TILT, ROLL = 15.0, 3.0  # largest tilt and roll of the camera, degrees
 STOPS = 0.25  # largest deviation of the exposure from the metered one, stops
 FOCAL = 0.9  # focal length as a fraction of the image width: 58 degrees horizontal field of view
 
@@ -120,7 +120,15 @@ class Walk:
 def _rotate_on_the_spot(
     position: Floats, heading: float, clearance: float, images: int, rng: np.random.Generator
 ) -> Floats:
-    """Return poses (images, 4, 4) of one full rotation with smoothly varying tilt and roll."""
+    """Return camera-to-world poses (images, 4, 4) of one full rotation with smoothly varying tilt and roll.
+
+    Args:
+        position: (3,), metres; the camera moves on a circle around it, at heights around ``EYES``.
+        heading: direction of the first image, radians.
+        clearance: distance from the centre of the circle to the nearest surface, metres.
+        images: number of images.
+        rng: generator.
+    """
     angle = np.linspace(0, 2 * np.pi, images, endpoint=False)
     start = rng.uniform(0, 2 * np.pi, size=4)  # initial phases of the motions
     yaw = heading - angle

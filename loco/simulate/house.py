@@ -20,7 +20,7 @@ from loco.simulate.site import Site
 
 @dataclass(frozen=True)
 class Instance:
-    """An object: its category label (Matterport3D's raw labels), its room, and its object-to-world pose (4, 4)."""
+    """An object: its category (a raw label of Matterport3D), the index of its room, its object-to-world pose (4, 4)."""
 
     label: str
     room: int
@@ -29,7 +29,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Lamp:
-    """A lamp at ``position`` (3,); ``power`` (3,) is its radiant intensity."""
+    """A lamp at ``position`` (3,), metres, in room ``room``; ``power`` (3,) is its radiant intensity per colour."""
 
     position: Floats
     power: Floats
@@ -38,7 +38,11 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Pane:
-    """A window pane that emits daylight: a rectangle from ``corner`` (3,) with edges ``across`` and ``up`` (3,)."""
+    """A window pane that emits daylight into room ``room``: a rectangle in world coordinates, metres.
+
+    It begins at ``corner`` (3,) and has the edges ``across`` and ``up`` (3,). ``inward`` (3,) is the unit normal that
+    points into the room, and ``radiance`` (3,) the emitted light per colour.
+    """
 
     corner: Floats
     across: Floats
@@ -53,7 +57,9 @@ class House:
     """The triangle mesh of a simulated scene, in its world frame, metres, z up.
 
     ``vertices`` (n, 3) and ``normals`` (n, 3) float32; per triangle ``triangles`` (m, 3), ``instance`` (m,) and
-    ``material`` (m,) int32, and ``tint`` (m, 3) float32, which multiplies the material's reflectance.
+    ``material`` (m,) int32, indices into ``vertices``, ``instances`` and ``materials``, and ``tint`` (m, 3) float32,
+    which multiplies the material's reflectance. ``noise`` is the volume of
+    :func:`loco.simulate.materials.noise_volume`, on which the patterns of the materials depend.
     """
 
     vertices: NDArray[np.float32]
@@ -71,7 +77,7 @@ class House:
 
 
 def scene_seed(seed: int, scene: str) -> list[int]:
-    """Return entropy for ``np.random.default_rng`` from seed and scene name, identical on every machine."""
+    """Return the entropy for ``np.random.default_rng`` of a seed and a scene name, which is equal on all machines."""
     digest = hashlib.sha256(f"{seed}/{scene}".encode()).digest()
     return np.frombuffer(digest, dtype="<u4").tolist()
 
@@ -164,7 +170,7 @@ class _Builder(Site):
         )
 
     def _lamps(self) -> list[Lamp]:
-        """Return the lamps, of similar warm colours; some small lamps are off, ceiling lamps are on."""
+        """Return the lamps that are on: all ceiling lamps and some of the small ones. All have the same warm colour."""
         warm = self.rng.uniform([1.0, 0.82, 0.6], [1.0, 0.95, 0.9])
         lamps = []
         for design, pose, room in self.placed:

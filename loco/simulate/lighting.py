@@ -16,18 +16,18 @@ from loco.simulate.house import House
 from loco.simulate.materials import reflectance
 from loco.simulate.shapes import Floats
 
-LAMP_SAMPLES, LAMP_RADIUS = 4, 0.12
+LAMP_SAMPLES, LAMP_RADIUS = 4, 0.12  # number of samples of a lamp, and radius of the ring on which they are, metres
 PANE_SAMPLES = (3, 4)  # samples of a pane, horizontally and vertically
-GATHER = 40
-BOUNCES = 3
+GATHER = 40  # rays per vertex for the indirect light
+BOUNCES = 3  # reflections of the indirect light
 FAINT = 0.003  # light sources that would contribute less than this without shadows are ignored
 LIFT = 0.05  # metres; see `_lifted`
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # rays that are traced together
 
 
 @dataclass(frozen=True)
 class Light:
-    """Irradiance (n, 3) at the vertices, divided by pi; ``lamps`` (n,) is the direct part from lamps."""
+    """``irradiance`` (n, 3) at the vertices, divided by pi; ``lamps`` (n,) is its direct part from lamps, as grey."""
 
     irradiance: NDArray[np.float32]
     lamps: NDArray[np.float32]
@@ -77,17 +77,17 @@ def surface_reflectance(house: House, triangle: NDArray, points: Floats, normals
 
 
 def _groups(keys: NDArray) -> list[tuple[int, NDArray]]:
-    """Return (key, indices) for each distinct key."""
+    """Return (key, indices of the elements with this key) for each distinct key."""
     order = np.argsort(keys, kind="stable")
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1))
     return [(int(keys[part[0]]), part) for part in np.split(order, starts[1:]) if len(part)]
 
 
 def _lifted(house: House) -> Floats:
-    """Return the points above each vertex at which its light is computed.
+    """Return the points (n, 3) at which the light of the vertices is computed, one per vertex.
 
-    They are ``LIFT`` above the surface, in front of flat objects on it that would occlude the vertex, and slightly
-    inside the surface's border, so that they do not see through corners.
+    They are ``LIFT`` above the surface, so that flat objects on the surface do not occlude them, and slightly inside
+    the border of the surface, so that their rays do not pass through corners.
     """
     centroid = house.vertices[house.triangles].mean(axis=1)
     inside = np.zeros_like(house.vertices)
@@ -142,7 +142,12 @@ def _unshadowed(
 
 
 def _gather(house: House, scene: o3d.t.geometry.RaycastingScene, origins: Floats) -> tuple[NDArray, NDArray]:
-    """Return the triangles (n, GATHER) that each vertex sees, and 1 where their front is seen, else 0."""
+    """Cast ``GATHER`` cosine-distributed rays from each vertex, and return what they hit.
+
+    Returns:
+        The indices of the triangles, (n, GATHER) int32, and (n, GATHER) float32: 1 for rays that hit the front of a
+        triangle, 0 for those that hit its back or nothing.
+    """
     k = np.arange(GATHER) + 0.5
     radius, angle = np.sqrt(k / GATHER), k * np.pi * (3 - np.sqrt(5))
     local = np.stack([radius * np.cos(angle), radius * np.sin(angle), np.sqrt(1 - k / GATHER)], axis=1)

@@ -2,7 +2,7 @@
 
 Patterns are *solid textures* (Perlin 1985; Peachey 1985): colour is a function of the 3D point in the coordinates of
 the object, so surfaces need no texture map, and every copy of an object has the same pattern. Flat patterns (tiles,
-bricks, stripes) are projected to the axis plane that is most parallel to the surface.
+bricks, stripes) are defined in the axis plane that is most parallel to the surface.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Material:
         offset: (3,), origin of the pattern, metres.
         angle: rotation of flat patterns in their plane, radians.
         gloss: 0 (matt) to 1 (mirror).
-        emission: emitted radiance.
-        image: (h, w, 3) linear, for pattern ``image``, mapped to (x, z) or (x, y) of the object.
+        emission: emitted light, which is added to the incident light before the multiplication by the reflectance.
+        image: (h, w, 3) linear, for pattern ``image``, mapped to (x, z) of the object; to (x, y) on horizontal faces.
         extent: (width, height) that the image covers, metres.
-        petals: symmetry of pattern ``motif``.
-        see_through: the surface shows the outdoors.
+        petals: number of petals of the flowers in pattern ``motif``.
+        see_through: whether the surface shows the outdoors (:func:`outdoors`).
     """
 
     pattern: str
@@ -231,7 +231,7 @@ def _make(rng: np.random.Generator, pattern: str, colours: list[Floats], **prope
 
 
 def _colour(rng: np.random.Generator, hue: tuple, saturation: tuple, value: tuple) -> Floats:
-    """Return a random linear colour from ranges of hue (fractions of 360 degrees), saturation and display value."""
+    """Return a random linear colour (3,), drawn from ranges of hue (1 = 360 degrees), saturation and display value."""
     hsv = [rng.uniform(*hue) % 1, rng.uniform(*saturation), rng.uniform(*value)]
     return np.array(colorsys.hsv_to_rgb(*hsv)) ** 2.2
 
@@ -334,7 +334,7 @@ FINISHES: dict[str, Callable[[np.random.Generator], Material]] = {
 
 
 def _painting(rng: np.random.Generator) -> Floats:
-    """Return a painting of a landscape, of blocks, of discs, or of patches."""
+    """Return an abstract painting (h, w, 3): hills under a sky, blocks, discs, or patches."""
     size = 96
     y, x = np.mgrid[0:size, 0:size] / size
     style = rng.integers(4)
@@ -362,7 +362,7 @@ def _painting(rng: np.random.Generator) -> Floats:
 
 
 def _rug(rng: np.random.Generator) -> Floats:
-    """Return bands around a field of patches, mirrored in both axes."""
+    """Return a rug (h, w, 3): bands around a field of patches, symmetric about both axes."""
     size = 128
     y, x = np.abs(np.mgrid[0:size, 0:size] / (size - 1) * 2 - 1)
     seeds = rng.uniform(0, 1, (int(rng.integers(4, 14)), 2))

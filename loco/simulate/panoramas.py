@@ -14,11 +14,11 @@ from loco.simulate.house import House
 from loco.simulate.plan import Room
 from loco.simulate.shapes import Floats
 
-CLEARANCE = 0.5  # distance to furniture and walls, metres
-APART = 2.5  # larger distances between panoramas are not preferred, metres
-CANDIDATES = 20
+CLEARANCE = 0.5  # smallest distance to furniture and walls if the room permits, metres
+APART = 2.5  # metres; larger distances between panoramas are not preferred to this one
+CANDIDATES = 20  # random positions among which that of a panorama is chosen
 TILTS = (30.0, 0.0, -30.0)  # tilt of cameras 0, 1, 2, degrees
-YAWS = 6
+YAWS = 6  # images of each camera per panorama
 ARM = 0.04  # distance from the rig's axis to a camera's centre, metres
 FOCAL = 1075 / 1280  # focal length as a fraction of the image width: Matterport's 61.5 degrees
 
@@ -34,7 +34,7 @@ class Panorama:
 
 @dataclass(frozen=True)
 class Shot:
-    """An image of a panorama: its camera (0 up, 1 level, 2 down), its rotation step (0 to 5), and its pose (4, 4)."""
+    """An image of a panorama: camera (0 up, 1 level, 2 down), rotation step (0 to 5), camera-to-world pose (4, 4)."""
 
     camera: int
     yaw: int
@@ -44,7 +44,14 @@ class Shot:
 def choose_panoramas(
     house: House, scene: o3d.t.geometry.RaycastingScene, count: int, rng: np.random.Generator
 ) -> list[Panorama]:
-    """Choose free positions far from each other: one in every room if ``count`` permits, more in large rooms."""
+    """Choose free positions far from each other: one in every room if ``count`` permits, more in large rooms.
+
+    Args:
+        house: the house.
+        scene: its triangles for ray casting (:func:`loco.simulate.lighting.ray_scene`).
+        count: number of positions.
+        rng: generator.
+    """
     free = [_free_places(room, scene) for room in house.rooms]
     areas, counts = np.array([room.area for room in house.rooms]), np.zeros(len(house.rooms))
     chosen: list[Panorama] = []
@@ -88,9 +95,9 @@ def camera_intrinsics(size: tuple[int, int], rng: np.random.Generator) -> list[F
 
 
 def _free_places(room: Room, scene: o3d.t.geometry.RaycastingScene) -> tuple[Floats, Floats]:
-    """Return points (n, 2) with a clearance of at least ``CLEARANCE`` (or the largest found), and their clearances.
+    """Return points (n, 2) with a clearance of at least ``CLEARANCE`` (or the largest found), and the clearances (n,).
 
-    The clearance is measured from the vertical line above a point, between knee and head height.
+    The clearance is the smallest distance to a surface at three heights above the point, in metres.
     """
     axes = [np.arange(low + CLEARANCE, high - CLEARANCE + 1e-6, 0.12) for low, high in zip(room.low, room.high)]
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)

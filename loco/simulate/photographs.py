@@ -37,7 +37,7 @@ def room(scene: str) -> Renderer:
 
 
 def sideways(renderer: Renderer, count: int) -> NDArray[np.float64]:
-    """Return poses (count, 4, 4) along one wall of the room, facing the opposite wall."""
+    """Return camera-to-world poses (count, 4, 4), metres, along one wall of the room and facing the opposite wall."""
     room = renderer.house.rooms[0]
     poses = np.tile(np.eye(4), (count, 1, 1))
     for pose, f in zip(poses, np.linspace(-1, 1, count)):
@@ -52,7 +52,14 @@ def sideways(renderer: Renderer, count: int) -> NDArray[np.float64]:
 
 
 def photograph(renderer: Renderer, poses: NDArray[np.float64], size: tuple[int, int], folder: Path) -> None:
-    """Write a photograph of ``size`` (height, width) from each pose, ``folder/00.jpg`` and so on."""
+    """Render and write a photograph from each pose, as ``folder/00.jpg``, ``folder/01.jpg`` and so on.
+
+    Args:
+        renderer: renderer of the house.
+        poses: (n, 4, 4), camera-to-world, metres.
+        size: (height, width), pixels.
+        folder: output folder, created if missing.
+    """
     rng = np.random.default_rng(0)
     exposure = expose(renderer.brightness(poses[0, :3, 3]), rng)
     height, width = size

@@ -22,9 +22,10 @@ UP = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class Opening:
-    """A door or a window: a rectangle [low, high] x [bottom, top] of a wall, metres along and up the wall.
+    """A door or a window: a rectangle [low, high] x [bottom, top] of wall ``wall``, metres along and up the wall.
 
-    ``to`` is the room behind a door, None for a window. Each door is listed in both rooms; ``mine`` in one of them.
+    ``to`` is the index of the room behind a door, None for a window. Each door is listed in both rooms; ``mine`` is
+    true in the room to which its frame and its leaf belong. ``leaf`` states whether the door has a leaf.
     """
 
     wall: int
@@ -43,7 +44,10 @@ class Opening:
 
 @dataclass(frozen=True)
 class Wall:
-    """The inner face of a wall: it starts at ``corner`` and runs ``along``; ``inward`` points into the room."""
+    """The inner face of a wall: it begins at ``corner`` (3,) and extends ``length`` metres in the direction ``along``.
+
+    ``along`` and ``inward``, which points into the room, are unit vectors (3,).
+    """
 
     corner: Floats
     along: Floats
@@ -51,12 +55,12 @@ class Wall:
     length: float
 
     def at(self, u: float, inward: float = 0.0, z: float = 0.0) -> Floats:
-        """Return the point ``u`` along the wall, ``inward`` in front of it, at height ``z``, metres."""
+        """Return the point (3,) that is ``u`` along the wall, ``inward`` in front of it, at height ``z``; metres."""
         return self.corner + u * self.along + inward * self.inward + z * UP
 
     @property
     def facing(self) -> float:
-        """Rotation about z that points the back (+y) of a piece of furniture to the wall, radians."""
+        """Rotation about z, in radians, by which the back (+y) of a piece of furniture faces the wall."""
         return float(np.arctan2(self.inward[0], -self.inward[1]))
 
 
@@ -119,7 +123,7 @@ def make_plan(rooms: int, repetition: float, rng: np.random.Generator) -> list[R
 def _divide(
     x0: float, y0: float, x1: float, y1: float, rooms: int, regular: bool, rng: np.random.Generator
 ) -> list[tuple[float, float, float, float]] | None:
-    """Divide a rectangle recursively into rooms; return None if no valid cut is found."""
+    """Divide a rectangle recursively into rooms (x0, y0, x1, y1); return None if no valid cut is found."""
     if rooms == 1:
         short, long = sorted((x1 - x0 - WALL, y1 - y0 - WALL))
         return [(x0, y0, x1, y1)] if SIDES[0] <= short and long <= min(SIDES[1], ASPECT * short) else None

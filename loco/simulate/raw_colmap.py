@@ -1,7 +1,7 @@
 """Write a handheld video of a simulated scene as photographs and an exact COLMAP model.
 
 Cameras and points are the ground truth, so the model has no error, and the result of a reader can be compared with the
-scene itself. Layout: https://colmap.github.io/format.html. No other module of this package depends on it.
+scene itself. The layout is that of https://colmap.github.io/format.html; no other module of this package depends on it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from loco.storage import atomic_path
 
 JPEG_QUALITY = 92
 FEATURES = 400  # largest number of features per photograph
-APART = 3.0  # a feature closer than this to the projection of an existing point is that point, pixels
-TOLERANCE = 1e-4  # a point is visible if the ray hits nothing nearer by more than this fraction of its depth
+APART = 3.0  # pixels; a feature closer than this to the projection of an existing point creates no new point
+TOLERANCE = 1e-4  # a point is visible if no surface on its ray is nearer by more than this fraction of its depth
 
 
 def simulate_colmap(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
@@ -84,7 +84,7 @@ def write_model(directory: Path, model: pycolmap.Reconstruction, kind: str) -> N
 
 
 def _new_places(walk: Walk, photo: Photo, known: Floats) -> Floats:
-    """Return surface points (m, 3) at the features of a photograph where no ``known`` point (n, 3) is visible."""
+    """Return surface points (m, 3) at the features of a photograph that are not at a visible ``known`` point (n, 3)."""
     features = cv2.SIFT_create(FEATURES).detect(cv2.cvtColor(photo.rgb, cv2.COLOR_RGB2GRAY), None)
     # In OpenCV, the centre of the first pixel is at 0.
     uv = np.array([feature.pt for feature in features]).reshape(-1, 2) + 0.5

@@ -23,7 +23,7 @@ from loco.simulate.shapes import Floats
 from loco.storage import atomic_path, write_text
 
 IMAGES = 6
-MARGIN = 1.6  # ratio of the poster's size to the part that image 1 shows; the poster is continued by reflection
+MARGIN = 1.6  # ratio of the size of the poster to that of the part in image 1; beyond the poster, it is reflected
 FINER = 2  # supersampling factor of the poster and of images before they are downsampled
 STEP, ROLL = 9.0, 12.0  # increment of the viewing angle per view, and largest roll, degrees
 DISTANCE = 0.9, 1.3  # distance from the poster relative to image 1
@@ -38,7 +38,8 @@ def simulate_hpatches(directory: Path, scene: str, settings: Mapping[str, Any]) 
     Args:
         directory: output folder, created if missing.
         scene: its name; together with the seed it determines the content.
-        settings: ``seed``, ``rooms`` and ``repetition`` of the scene that the poster shows, and ``image``.
+        settings: ``seed``, ``rooms`` and ``repetition`` of the scene that the poster shows, and ``image``, with
+            ``height`` and ``width`` in pixels.
     """
     size = settings["image"]["height"], settings["image"]["width"]
     rng = np.random.default_rng([*scene_seed(settings["seed"], scene), 6])
@@ -101,7 +102,7 @@ def _poster(scene: str, settings: Mapping[str, Any], size: tuple[int, int]) -> N
 
 
 def _photograph(poster: NDArray[np.uint8], homography: Floats, size: tuple[int, int]) -> Floats:
-    """Render the poster; ``homography`` maps pixels of image 1 to the new image. Float, 0 to 255."""
+    """Return an image (h, w, 3) float64, 0 to 255, of the poster; ``homography`` maps pixels of image 1 to it."""
     height, width = size
     fine = np.diag([FINER, FINER, 1.0])
     corner = [(side - FINER * other) / 2 for side, other in zip(poster.shape[1::-1], (width, height))]

@@ -1,7 +1,8 @@
 """Write a simulated scene as a raw Matterport3D scene: the four zips of a download, in Matterport's axes and units.
 
-Layout and conventions: https://github.com/niessner/Matterport/blob/master/data_organization.md. Image origin at the
-bottom left, y up, cameras looking along -z, depth in units of 0.25 mm. No other module of this package depends on them.
+Layout and conventions: https://github.com/niessner/Matterport/blob/master/data_organization.md. The image origin is at
+the bottom left, y is up, cameras look along -z, and depth is in units of 0.25 mm. No other module of this package
+depends on these conventions.
 """
 
 from __future__ import annotations

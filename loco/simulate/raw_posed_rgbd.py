@@ -1,6 +1,7 @@
 """Write a handheld video in four layouts of posed RGB-D images: 7-Scenes, TUM RGB-D, plain folders, and nerfstudio.
 
-Pixel centres are integers in the first three, so half a pixel is subtracted from their principal points.
+Pixel centres are integers in the camera files of the first three, so half a pixel is subtracted from their principal
+points.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from loco.simulate.house import scene_seed
 from loco.simulate.shapes import Floats
 from loco.storage import atomic_path, write_text
 
-MILLIMETRES, TUM_UNITS = 1000, 5000
-SEQUENCES = 2
+MILLIMETRES, TUM_UNITS = 1000, 5000  # units of depth images per metre
+SEQUENCES = 2  # of a scene of 7-Scenes
 START = 1305031100.0  # first time stamp of TUM RGB-D, seconds
 PERIOD, MOCAP = 0.1, 0.01  # seconds between frames, and between poses
 REST = 0.035  # seconds that the camera is at rest before and after the nominal time of a frame
-LATE, APART = 0.005, 0.015  # largest delay of a frame, and largest offset of its depth from it, seconds
+LATE, APART = 0.005, 0.015  # largest delay of a colour image, and largest time between it and its depth image, seconds
 
 
 def simulate_seven_scenes(directory: Path, scene: str, settings: Mapping[str, Any]) -> None:
-    """Write a raw scene of 7-Scenes: two sequences, with the poses of a depth camera beside the colour camera.
+    """Write a raw scene of 7-Scenes: two sequences, whose poses are those of a depth camera beside the colour camera.
 
     Args:
         directory: output folder, created if missing.
@@ -122,7 +123,12 @@ def _kinect(size: tuple[int, int]) -> DepthRig:
 
 
 def _held(poses: Floats, times: Floats) -> Floats:
-    """Return position and quaternion (n, 7) of a camera that rests at each pose, at ``times`` after the first frame."""
+    """Return the positions and quaternions (n, 7) of a camera that rests at each pose.
+
+    Args:
+        poses: (images, 4, 4), camera-to-world; pose k is reached at ``k * PERIOD`` seconds.
+        times: (n,), seconds since the first frame.
+    """
     poses = np.concatenate([poses, poses[-1:]])
     k = np.clip(np.floor(times / PERIOD).astype(int), 0, len(poses) - 2)
     fraction = np.clip((times - k * PERIOD - REST) / (PERIOD - 2 * REST), 0, 1)  # of the motion from k to k + 1

@@ -1,7 +1,7 @@
 """Write a simulated scene as a raw ScanNet scan: a .sens file, a mesh and labels, in ScanNet's conventions and units.
 
-Layout: github.com/ScanNet/ScanNet. Poses are those of the depth camera, pixel centres count from 0, depth is in
-millimetres. No other module of this package depends on them.
+Layout: github.com/ScanNet/ScanNet. Poses are those of the depth camera, pixel centres are integers, and depth is in
+millimetres. No other module of this package depends on these conventions.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def write_sens(path: Path, header: SensHeader, frames: Iterable[SensFrame]) -> N
 
 
 def encode_color(rgb: NDArray[np.uint8], compression: str) -> bytes:
-    """Encode a colour image (H, W, 3) for a .sens file."""
+    """Encode a colour image (H, W, 3) for a .sens file; ``compression`` is "raw", "png" or "jpeg"."""
     if compression == "raw":
         return rgb.tobytes()
     suffix, options = {"png": (".png", []), "jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])}[compression]
@@ -120,7 +120,7 @@ def encode_color(rgb: NDArray[np.uint8], compression: str) -> bytes:
 
 
 def encode_depth(units: NDArray[np.uint16], compression: str) -> bytes:
-    """Encode a depth image (h, w) for a .sens file."""
+    """Encode a depth image (h, w) for a .sens file: compressed with zlib for "zlib_ushort", raw for any other name."""
     data = units.astype("<u2").tobytes()
     return zlib.compress(data) if compression == "zlib_ushort" else data
 
@@ -144,7 +144,7 @@ def simulate_scannet_pairs(folder: Path, scenes: Sequence[str], pairs: int, sett
     Args:
         folder: output folder.
         scenes: names of the scans, sceneXXXX_YY.
-        pairs: number of pairs per scan, neighbours in its video.
+        pairs: number of pairs per scan; each consists of successive images of the video.
         settings: settings of :class:`loco.simulate.handheld.Walk`. Depth has the size of ``image``; colour is
             written at twice this size, so that it must be resized to depth.
     """

@@ -16,14 +16,14 @@ from loco.simulate.shapes import Floats
 
 OUTSIDE = 1.8  # scale of the radiance outside the windows
 BRIGHTEST = 4.0  # radiance is clipped at this multiple of the mean before subpixels are averaged, as by saturation
-SHINY = 0.12  # reflections weaker than this are ignored
+SHINY = 0.12  # reflectances of mirror reflections below this are ignored
 EDGE = 0.12  # neighbouring pixels that differ by more than this fraction of full scale are supersampled
 SUBPIXELS = np.array([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]])  # rotated grid
 
 
 @dataclass(frozen=True)
 class RenderedView:
-    """What a camera sees, each (h, w) at pixel centres, ``radiance`` averaged over the pixel.
+    """The view of a camera: arrays (h, w) of values at pixel centres, and ``radiance``, averaged over each pixel.
 
     Attributes:
         radiance: (h, w, 3) float32 linear light.
@@ -32,7 +32,7 @@ class RenderedView:
         reflectance: float32 mean diffuse reflectance.
         cosine: float32 of the angle between the surface's normal and the ray.
         gloss: float32, see :class:`materials.Material`.
-        transparent: bool, panes and lit lamps, for which a depth sensor returns no depth.
+        transparent: bool, whether the surface is a pane or a lit lamp, for which a depth sensor returns no depth.
     """
 
     radiance: NDArray[np.float32]
@@ -73,7 +73,7 @@ class Renderer:
         self._lamp = np.array([lamp.get(k, centre[k]) for k in range(len(centre))], np.float32)
 
     def render(self, intrinsics: Floats, pose: Floats, size: tuple[int, int]) -> RenderedView:
-        """Render a view from ``pose`` (4, 4) with ``intrinsics`` (3, 3) and image ``size`` (height, width)."""
+        """Render a view with ``intrinsics`` (3, 3), camera-to-world ``pose`` (4, 4) and ``size`` (height, width)."""
         height, width = size
         centres = pixel_centres(height, width).reshape(-1, 2)
         seen = self._trace(*_rays(centres, intrinsics, pose))

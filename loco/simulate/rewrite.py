@@ -33,6 +33,15 @@ def rewrite_poses(format: str, folder: Path, scene: str, change: Change) -> None
 
     Poses of COLMAP are world-to-camera, all others are camera-to-world. Poses of TUM RGB-D are the rows of its ground
     truth, which has more rows than there are images.
+
+    Args:
+        format: a layout of :data:`loco.simulate.catalogue.WRITERS`, except ``hpatches``.
+        folder: folder of the raw scene.
+        scene: name of the scene.
+        change: function from poses to poses, both (n, 4, 4).
+
+    Raises:
+        ValueError: the layout has no poses.
     """
     if format == "posed_rgbd":
         file = folder / "poses.txt"
@@ -89,9 +98,9 @@ def reorder_poses(format: str, folder: Path, scene: str, order: Callable[[int], 
 
 
 def rewrite_intrinsics(format: str, folder: Path, factor: float) -> None:
-    """Scale the intrinsics of a scene's depth and colour images as for images ``factor`` times as large.
+    """Multiply focal lengths and principal points of a scene's depth and colour cameras by ``factor``.
 
-    The sizes that the cameras of COLMAP and nerfstudio state are not changed.
+    The image sizes that the cameras of COLMAP and nerfstudio state are not changed.
     """
     if format == "nerfstudio":
         file = folder / "transforms.json"
@@ -155,7 +164,7 @@ def rewrite_meshes(folder: Path, change: Change) -> None:
 
 
 def ply_in_double(vertices: Floats, triangles: NDArray) -> bytes:
-    """Return a binary PLY with vertices in double precision."""
+    """Return a binary PLY of ``vertices`` (v, 3), in double precision, and ``triangles`` (t, 3)."""
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n"
         "property double x\nproperty double y\nproperty double z\n"

@@ -17,20 +17,20 @@ RANGE = (5.5, 11.0)  # depth begins to fail at the first distance and is missing
 
 @dataclass(frozen=True)
 class Exposure:
-    """``gain`` on radiance and ``balance`` (3,) of the channels, the same for all images of a panorama."""
+    """The ``gain`` and the white ``balance`` (3,), a factor per channel, by which a camera multiplies radiance."""
 
     gain: float
     balance: Floats
 
 
 def expose(brightness: float, rng: np.random.Generator) -> Exposure:
-    """Return an exposure metered at ``brightness``, off by up to about half a stop, and an imperfect white balance."""
+    """Return an exposure for ``brightness``, with an error of at most 0.6 stops and an imperfect white balance."""
     stops = np.clip(rng.normal(0, 0.3), -0.6, 0.6)
     return Exposure(MIDDLE / max(brightness, 1e-6) * 2.0**stops, np.exp(rng.normal(0, [0.06, 0.015, 0.06])))
 
 
 def develop(view: RenderedView, exposure: Exposure, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the camera's image (h, w, 3) with exposure, vignetting, photon and read noise, tone curve and gamma."""
+    """Return the camera's image (h, w, 3) uint8, with vignetting, photon and read noise, tone curve and gamma."""
     height, width = view.depth.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     vignette = 1 - 0.13 * (x**2 + y**2)
@@ -63,7 +63,7 @@ def sense(view: RenderedView, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def depth_noise(z: Floats) -> Floats:
-    """Return the standard deviation of the noise at depth ``z``, both metres."""
+    """Return the standard deviation of the noise of depth at depth ``z``, both in metres."""
     return 0.0012 + 0.0019 * np.maximum(z - 0.4, 0) ** 2
 
 

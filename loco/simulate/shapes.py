@@ -1,4 +1,4 @@
-"""Solids that rooms and furniture consist of: triangles with smooth normals, fine enough for vertex lighting.
+"""Solids of which rooms and furniture consist: triangles with smooth normals, fine enough for vertex lighting.
 
 Light is stored at vertices (:mod:`lighting`), so large faces are divided into cells of about ``CELL``.
 """
@@ -41,7 +41,7 @@ def grid(corner: Floats, along: Floats, up: Floats, us: Floats, vs: Floats, keep
     Args:
         corner, along, up: (3,), its corner and two unit directions; it faces ``along`` x ``up``.
         us, vs: the grid lines along both directions, ascending, metres.
-        keep: (len(us) - 1, len(vs) - 1), which cells exist; all if None.
+        keep: (len(us) - 1, len(vs) - 1), bool, the cells that exist; None for all.
     """
     u, v = np.meshgrid(us, vs, indexing="ij")
     vertices = np.asarray(corner) + u[..., None] * np.asarray(along) + v[..., None] * np.asarray(up)
@@ -55,7 +55,7 @@ def grid(corner: Floats, along: Floats, up: Floats, us: Floats, vs: Floats, keep
 
 
 def lines(length: float, cell: float = CELL, breaks: Sequence[float] = ()) -> Floats:
-    """Divide [0, length] into nearly equal steps of at most ``cell``, with lines at all ``breaks``."""
+    """Return ascending positions that divide [0, length] into steps of at most ``cell``, and include all ``breaks``."""
     ends = np.unique([0.0, length, *breaks])
     steps = [np.linspace(a, b, max(2, int(np.ceil((b - a) / cell)) + 1))[:-1] for a, b in pairwise(ends)]
     return np.concatenate([*steps, [length]])
@@ -109,7 +109,11 @@ def join(solids: Sequence[Solid]) -> Solid:
 
 
 def _smooth(mesh: trimesh.Trimesh) -> Solid:
-    """Set the normal of each face corner to the mean of the faces around its vertex that do not meet at a crease."""
+    """Return a mesh with smooth normals.
+
+    The normal at a corner of a face is the area-weighted mean of the normals of the faces around its vertex, without
+    those that form a larger angle with the face than the crease angle.
+    """
     mesh.update_faces(mesh.area_faces > 1e-10)
     normals, faces = mesh.face_normals, mesh.faces
     around = mesh.vertex_faces[faces]  # (m, 3, k), -1 = none

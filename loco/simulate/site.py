@@ -1,4 +1,4 @@
-"""A scene under construction: its rooms, the materials and designs it owns, and the objects placed so far."""
+"""A scene under construction: its rooms, its materials and designs, and the objects placed so far."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loco.simulate.materials import Material, random_material
 from loco.simulate.plan import Room
 from loco.simulate.shapes import Floats
 
-ALIKE_IN_A_SET = 0.25  # chairs around one table are equal with probability repetition ** this
+ALIKE_IN_A_SET = 0.25  # a piece in a set (chairs of a table) equals the last with probability repetition ** this
 
 
 @dataclass
@@ -22,8 +22,8 @@ class Site:
 
     Attributes:
         rooms: rooms of the floor plan.
-        repetition: probability, in [0, 1], that a material or design is reused instead of created.
-        rng: generator of all random draws.
+        repetition: probability, in [0, 1], that an existing material or design is used instead of a new one.
+        rng: generator of all random numbers.
         materials: materials created so far; parts refer to them by index.
         stock: materials (indices) and designs that can be reused, by kind.
         placed: design, object-to-world pose (4, 4) and room of each object.

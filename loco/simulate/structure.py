@@ -16,7 +16,7 @@ CELL = 0.2  # spacing of the vertices of walls and floors, at which light is sto
 
 
 def floor(room: Room, material: int) -> Design:
-    """Return a floor in house coordinates, like all parts of the shell."""
+    """Return the floor of a room in the coordinates of the house, like ceilings and walls."""
     return Design("floor", [Part(_rectangle(_corner(room), [1, 0, 0], [0, 1, 0], *room.size), material)])
 
 
@@ -26,7 +26,7 @@ def ceiling(room: Room, material: int) -> Design:
 
 
 def wall(room: Room, index: int, material: int, trim: int) -> Design:
-    """Return a wall with its openings cut out, and its skirting."""
+    """Return wall ``index`` of a room with its openings cut out and a skirting, in the coordinates of the house."""
     face, openings = room.wall(index), [o for o in room.openings if o.wall == index]
     us = lines(face.length, CELL, [u for o in openings for u in (o.low, o.high)])
     zs = lines(room.height, CELL, [z for o in openings for z in (o.bottom, o.top)])
@@ -48,7 +48,7 @@ def wall(room: Room, index: int, material: int, trim: int) -> Design:
 
 
 def door_frame(door: Opening, trim: int) -> Design:
-    """Return the lining of a door's opening with a casing on both sides; the wall of the frame's room is at y = 0."""
+    """Return the lining of a door's opening with a casing on both sides; the inner face of the wall is at y = 0."""
     w, h = door.width, door.top
     parts = [Part(_reveals(w, 0.0, h, WALL), trim)]
     for y in (-0.002, WALL + 0.002):
@@ -58,7 +58,7 @@ def door_frame(door: Opening, trim: int) -> Design:
 
 
 def window(opening: Opening, take: Materials, trim: int) -> Design:
-    """Return pane, bars and sill in a wall's opening; the wall's inner face is the plane y = 0."""
+    """Return the pane, bars and sill of a window; the inner face of its wall is the plane y = 0."""
     w, low, high = opening.width, opening.bottom, opening.top
     columns, rows = int(take.rng.integers(1, 4)), int(take.rng.integers(1, 3))
     bar, y = 0.055, PANE - 0.02

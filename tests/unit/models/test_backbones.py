@@ -340,7 +340,7 @@ def test_weights_of_another_model(models, tmp_path):
     (tmp_path / "config.json").write_text(config)
     lacking = {key: value for key, value in weights.items() if "layer.1.mlp" not in key}
     save_file(lacking, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="another model: 4 are missing"):
+    with pytest.raises(DataError, match="another model: 4 of the required weights are missing"):
         build(tmp_path)
     (tmp_path / "config.json").write_text(config.replace('"hidden_size": 24', '"hidden_size": 48'))
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
