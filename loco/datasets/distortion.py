@@ -148,12 +148,13 @@ class Undistortion:
             block[:] = np.nan_to_num(np.round(uv, 4), nan=OUTSIDE).reshape(block.shape)
         empty = ~((self._uv >= 0) & (self._uv < size[::-1])).all(axis=-1)
         if empty.mean() > MAX_EMPTY:
+            coefficients = " ".join(f"{value:g}" for value in distortion.coefficients)
             raise DataError(
-                f"with this distortion the images cover only {1 - empty.mean():.0%} of the undistorted image",
+                "with this distortion the images cover too little of the undistorted image",
                 file=file,
                 scene=scene,
                 expected=f"at least {1 - MAX_EMPTY:.0%}",
-                found=" ".join([distortion.model, *(f"{value:g}" for value in distortion.coefficients)]),
+                found=f"{1 - empty.mean():.0%} with {distortion.model} {coefficients}",
                 remedy="correct the model, or the order and signs of its coefficients",
             )
         self._uv[empty] = OUTSIDE

@@ -137,7 +137,7 @@ def _check_depth(depths: Sequence[NDArray[np.floating]], scene: RawScene | Local
     for known in map(measured_depth, depths):
         if len(known):
             beyond.append(np.mean(known > MAX_DEPTH))
-            thinned.append(known[::THINNED].copy())  # a view would keep all of them
+            thinned.append(known[::THINNED].copy())  # a view would keep the whole array in memory
     if not beyond:
         found.add(
             "none of the sampled frames has valid depth",

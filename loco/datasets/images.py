@@ -152,7 +152,8 @@ def _decode(data: bytes | bytearray, flags: int, file: Path, scene: str | None, 
         )
     if size[0] * size[1] > LARGEST_IMAGE:
         expected = f"at most {LARGEST_IMAGE} pixels"
-        raise _image_error(f"image {name!r} is too large", file, scene, expected, f"{size[1]} x {size[0]}")
+        found, remedy = f"{size[1]} x {size[0]}", f"reduce its size, or {RESTORE} if it is damaged"
+        raise _image_error(f"image {name!r} is too large", file, scene, expected, found, remedy)
     try:
         image = cv2.imdecode(np.frombuffer(as_stored(data), np.uint8), flags)
     except cv2.error:

@@ -1,4 +1,4 @@
-"""The segments of a JPEG before its pixels."""
+"""Parse the segments of a JPEG file that precede its pixels."""
 
 from __future__ import annotations
 

@@ -209,7 +209,8 @@ def _matrix(frame: Mapping[str, Any], row: int, file: Path, scene: str) -> NDArr
             f"`transform_matrix` of frame {row} is not a matrix of numbers",
             file=file,
             scene=scene,
-            expected="4 x 4, camera-to-world",
+            expected="4 x 4 numbers, camera-to-world",
+            found=str(frame.get("transform_matrix"))[:80],
             remedy=_REMEDY,
         )
     return matrix

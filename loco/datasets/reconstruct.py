@@ -73,9 +73,9 @@ def reconstruct(images: Path, out: Path, settings: Mapping[str, Any], threads: i
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         whole, database = Path(temporary, "scene"), Path(temporary, "database.db")
         names = [file.relative_to(images).as_posix() for file in found]
-        _extract(database, images, names, settings, threads)
+        _extract(database, images, names, settings, threads, out.name)
         _match(database, settings, threads)
-        model = _map(database, images, Path(temporary, "models"), settings)
+        model = _map(database, images, Path(temporary, "models"), settings, out.name)
         for name in names:
             copy = whole / "images" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,9 @@ def _require_one_order(images: Path, found: Sequence[Path], scene: str) -> None:
         )
 
 
-def _extract(database: Path, images: Path, names: Sequence[str], settings: Mapping[str, Any], threads: int) -> None:
+def _extract(
+    database: Path, images: Path, names: Sequence[str], settings: Mapping[str, Any], threads: int, scene: str
+) -> None:
     """Write the features of all photographs to the database.
 
     Raises:
@@ -126,6 +128,7 @@ def _extract(database: Path, images: Path, names: Sequence[str], settings: Mappi
         raise DataError(
             f"photographs cannot be used ({len(unread)} of {len(names)}): {few(unread)}",
             file=images,
+            scene=scene,
             expected="images of the same size" if single else "images",
             remedy="remove them"
             + (", or set `single_camera: false` if the others were taken by several cameras" if single else ""),
@@ -143,7 +146,9 @@ def _match(database: Path, settings: Mapping[str, Any], threads: int) -> None:
         logger.info("found %d geometrically verified matches between photographs", opened.num_inlier_matches())
 
 
-def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]) -> pycolmap.Reconstruction:
+def _map(
+    database: Path, images: Path, models: Path, settings: Mapping[str, Any], scene: str
+) -> pycolmap.Reconstruction:
     """Return the reconstructed model; if there are several that cannot be connected, the one with the most photographs.
 
     Raises:
@@ -164,11 +169,14 @@ def _map(database: Path, images: Path, models: Path, settings: Mapping[str, Any]
     models.mkdir()
     found = pycolmap.incremental_mapping(database, images, models, options, next_image_callback=log_progress)
     sizes = sorted(model.num_reg_images() for model in found.values())
-    logger.info("photographs per model, of which the largest is used: %s", ", ".join(map(str, sizes)) or "no model")
+    logger.info(
+        "photographs in each reconstructed model (the largest is used): %s", ", ".join(map(str, sizes)) or "none"
+    )
     if not sizes or sizes[-1] < MIN_IMAGES:
         raise DataError(
             "no model could be reconstructed: too few of the photographs show the same surfaces",
             file=images,
+            scene=scene,
             expected=f"at least {MIN_IMAGES} photographs with matches between them",
             found=f"{max(sizes, default=0)} in the largest model",
             remedy=REMEDY,

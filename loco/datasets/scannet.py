@@ -286,10 +286,11 @@ def _rig(matrices: Mapping[str, NDArray], file: Path, scene: str) -> Rig:
     for kind in ("color", "depth"):
         k = matrices[f"intrinsic_{kind}"][:3, :3]
         if not is_camera(k):
-            raise _camera_error(f"intrinsic_{kind} is not a camera matrix", file, scene, k.tolist())
+            expected = "fx 0 cx, 0 fy cy, 0 0 1 in its first three rows and columns"
+            raise _camera_error(f"intrinsic_{kind} is not a camera matrix", file, scene, expected, k.tolist())
         if not is_rigid(matrices[f"extrinsic_{kind}"]):
-            found = matrices[f"extrinsic_{kind}"].tolist()
-            raise _camera_error(f"extrinsic_{kind} is not a rigid transformation", file, scene, found)
+            expected, found = "a rotation and a translation in metres", matrices[f"extrinsic_{kind}"].tolist()
+            raise _camera_error(f"extrinsic_{kind} is not a rigid transformation", file, scene, expected, found)
         intrinsics[kind] = centred(k)
     color_in_depth = np.linalg.inv(matrices["extrinsic_depth"]) @ matrices["extrinsic_color"]
     return Rig(intrinsics["color"], intrinsics["depth"], color_in_depth)
@@ -438,8 +439,8 @@ def _export_error(problem: str, file: Path, scene: str, expected: object = None,
     return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=export_remedy(scene))
 
 
-def _camera_error(problem: str, file: Path, scene: str, found: object) -> DataError:
-    return DataError(problem, file=file, scene=scene, found=found, remedy=RESTORE)
+def _camera_error(problem: str, file: Path, scene: str, expected: str, found: object) -> DataError:
+    return DataError(problem, file=file, scene=scene, expected=expected, found=found, remedy=RESTORE)
 
 
 def _json_error(problem: str, file: Path, scene: str, expected: object = None, found: object = None) -> DataError:
