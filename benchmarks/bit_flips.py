@@ -1,9 +1,9 @@
 """Detection of flipped bits: ``python -m benchmarks.bit_flips RESULTS [--flips 200] [--seed 0]``.
 
-Random single bits of one file of each kind in a results folder are flipped, one at a time, in a copy. Two readers
-read the copy: that of the next step (which may reject the file, read the same values, or read other values), and
-the verification of the whole file by ``loco verify``. A flip that changes the values that a step reads without an
-error is a fault, and so is one that ``loco verify`` does not detect. The exit status is 1 if there is a fault.
+One file of each kind in a results folder is copied, and random single bits of the copy are flipped, one at a time. Two
+readers read the copy: that of the next step (which may reject the file, read the same values, or read other values),
+and ``loco verify``. It is a fault if a step reads other values without an error, or if ``loco verify`` does not detect
+the flip. The exit status is 1 if there is a fault.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Reader = Callable[[Path], Any]
 
 
 def contents_of(kind: type[SceneFile]) -> Reader:
-    """Return a reader of all content of a file of a scene."""
+    """Return a reader of the whole content of a scene file of this kind."""
 
     def read(path: Path) -> dict[str, Any]:
         with kind(path) as file:
@@ -46,7 +46,7 @@ def weights_of(path: Path) -> dict[str, Any]:
     return {name: value.numpy() for name, value in model.state_dict().items()} | {"rest": [model.config, model.facts]}
 
 
-READERS: dict[str, tuple[str, Reader]] = {  # kind -> pattern of its paths, reader of the steps
+READERS: dict[str, tuple[str, Reader]] = {  # kind of file -> pattern of its paths, reader that the steps use
     "manifest": (paths.MANIFEST, lambda path: {"rest": read_manifest(path).content}),
     "mesh": (paths.MESH, lambda path: {"rest": read_mesh(path)[0]}),
     "frames": (paths.FRAMES, contents_of(Frames)),
@@ -67,7 +67,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def flip(original: Path, read: Reader, flips: int, rng: random.Random) -> Counter[str]:
-    """Flip bits of a copy of a file, and count the outcomes of its readers."""
+    """Flip ``flips`` different bits of a copy of a file, one at a time, and count the outcomes of both readers."""
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copyfile(original, Path(folder) / original.name))
@@ -99,7 +99,7 @@ def main() -> None:
         files = sorted(arguments.results.parent.glob("results/**/*"))
         names = [file for file in files if paths.fields_of(pattern, str(file.relative_to(arguments.results.parent)))]
         if not names:
-            print(f"{kind:<16} no such file in {arguments.results}")
+            print(f"{kind:<16} not tested: no such file in {arguments.results}")
             continue
         outcomes = flip(names[0], read, arguments.flips, rng)
         faults += sum(count for outcome, count in outcomes.items() if outcome.isupper())

@@ -1,4 +1,4 @@
-"""Training on stored features of a frozen backbone, compared with computing them in each step, in one run."""
+"""Images per second of training on stored features of a frozen backbone, and with features computed in each step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def write_wall(path: Path) -> None:
 
 
 def run(model: Mapping[str, Any], files: list[Path], steps: int, out: Path) -> tuple[float, float, list[float]]:
-    """Return images per second, the fraction of time spent loading, and the losses after a warm-up step."""
+    """Take a warm-up step and ``steps`` timed steps.
+
+    Returns:
+        Images per second and the fraction of time spent loading, both of the timed steps, and the losses of all steps.
+    """
     module = RankingModule({"model": model, "train": TRAIN}, 0, [], out)
     scenes = open_scenes([files])
     batches = Batches(scenes, BATCH, None, 0, with_images=len(files) < 3 or module.extractor.needs_images)
@@ -89,7 +93,7 @@ def main() -> None:
         encode_scene(model, frames, encoded)
         computed = run(model, [frames, correspondences], arguments.steps, folder)
         stored = run(model, [frames, correspondences, encoded], arguments.steps, folder)
-    print("| features of the backbone | images per second | fraction of loading |\n| :-- | --: | --: |")
+    print("| features of the backbone | images per second | fraction of time spent loading |\n| :-- | --: | --: |")
     for title, (rate, loading, _) in (("computed at each step", computed), ("stored", stored)):
         print(f"| {title} | {rate:.1f} | {100 * loading:.0f} % |")
     apart = np.abs(np.subtract(computed[2], stored[2])).max()

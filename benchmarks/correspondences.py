@@ -1,9 +1,9 @@
-"""Pixel correspondences with four settings from one search, compared with a direct form of the published search.
+"""Pixel correspondences for four settings from one search, compared with a direct implementation of the published one.
 
 ``python -m benchmarks.correspondences`` (Linux) evaluates image pairs of 120 x 160 pixels with 768 channels, as on
-ScanNet: two filters, each with and without the points that are occluded in the other image. The direct form stores the
-similarities of all pixels of A to all pixels of B, and computes them again for each setting. Times are CPU times, so
-that other programs on the machine have little effect.
+ScanNet: two filters, each with and without the points that are occluded in the other image. The direct implementation
+stores the similarities of all pixels of A to all pixels of B, and computes them again for each setting. Times are CPU
+times, so that other programs on the machine have little effect.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
             for form in ("plain", "shared")
         }
     print("| search | s per pair | memory, MB | recall@10px of the four settings, % |\n| :-- | --: | --: | :-- |")
-    for title, (seconds, megabytes, recalls) in runs.items():
+    for title, (seconds, megabytes, recalls) in zip(("direct", "shared"), runs.values()):
         shown = ", ".join(f"{100 * recall:.1f}" for recall in recalls)
         print(f"| {title} | {seconds / arguments.pairs:.2f} | {megabytes:.0f} | {shown} |")
     (slow, large, _), (fast, little, _) = runs["plain"], runs["shared"]
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def write_scene(folder: Path, pairs: int) -> None:
-    """Return pairs of images of a wall from different positions, with noisy features of the position on the wall."""
+    """Write frames of pairs of images of a wall from different positions, and noisy features of the position on it."""
     rng = np.random.default_rng(0)
     waves = rng.normal(0, 3, (3, CHANNELS // 2))
     poses = np.tile(np.eye(4), (2 * pairs, 1, 1))
@@ -109,13 +109,13 @@ def measured(form: str, folder: str) -> tuple[float, float, list[float]]:
 
 
 def shared(scene: EvaluatedScene) -> list[float]:
-    """Run the benchmark of the library."""
+    """Return the mean recall of each setting by the benchmark of the library."""
     items = pixel_correspondence.evaluate([scene], SETTINGS).items
     return [float(np.mean(items[f"recall@10px{v.name}"])) for v in pixel_correspondence.variants(SETTINGS)]
 
 
 def plain(scene: EvaluatedScene) -> list[float]:
-    """Run the published form, with a separate search per setting."""
+    """Return the mean recall of each setting by the direct implementation, with a separate search per setting."""
     count = len(scene.ground_truth["pairs"])
     settings = product(SETTINGS["filters"], SETTINGS["occlusions"])
     return [float(np.mean([np.mean(errors < 10) for errors in plain_errors(scene, count, *each)])) for each in settings]

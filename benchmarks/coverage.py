@@ -2,10 +2,11 @@
 
     python -m benchmarks.coverage --scenes 3 6 12 --trials 1000
 
-A score is the sum of normal effects of its scene, of both images, of the pair, of the seed, and of the seed on the
-scene and on the pair; ``fraction`` maps it to (0, 1), skewed, and ``median`` to errors, the largest of which are
-infinite. The percentile bootstrap, for comparison, draws clusters of the same level with replacement: pairs, images
-(the weight of a pair is the product of the counts of its images) or scenes; seeds are drawn as well.
+A score is the sum of normally distributed effects of the scene, of both images, of the pair, and of the seed, and of
+the interactions of the seed with the scene and with the pair. ``fraction`` maps scores to a skewed distribution on
+(0, 1), and ``median`` maps them to errors, the largest of which are infinite. For comparison, a percentile bootstrap
+draws clusters of the same level with replacement: pairs, images (the weight of a pair is the product of the counts of
+its images) or scenes; seeds are drawn as well.
 """
 
 from __future__ import annotations
@@ -44,7 +45,14 @@ class Trials:
     """Repeated draws of the scores of a dataset of fixed size."""
 
     def __init__(self, scenes: int, images: int, pairs: int, effects: Effects, seeds: int = 1, seed: int = 0) -> None:
-        """``images`` and ``pairs`` are numbers per scene."""
+        """
+        Args:
+            scenes: number of scenes.
+            images, pairs: numbers of images and of pairs per scene.
+            effects: variances of the effects.
+            seeds: number of seeds.
+            seed: seed of the draws.
+        """
         self.effects, self.seeds, self.images = effects, seeds, images
         self.rng = np.random.default_rng([seed, scenes, seeds])
         all_pairs = np.stack(np.triu_indices(images, 1))
@@ -55,9 +63,13 @@ class Trials:
         self.weights = self.rng.gamma(2.0, size=len(self.items))
 
     def draw(self, level: Level) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """Draw scores (s, m); also return the population mean of each scene (scenes, n), and the variance around it.
+        """Draw scores, a sample of the population of new scenes, new images of the scenes, or new pairs of the images.
 
-        New pairs of the same images are drawn from all pairs, with replacement.
+        With ``level="items"``, the pairs are drawn from all pairs of the images, with replacement.
+
+        Returns:
+            Scores of each seed and pair, (s, m); the means of the n normal distributions of which the population of
+            each scene is a mixture, (scenes, n); and the variance of each of these distributions.
         """
         rng, effects, scenes = self.rng, self.effects, int(self.scene[-1]) + 1
         shape = scenes, self.images
@@ -82,7 +94,7 @@ def _normal(rng: np.random.Generator, variance: float, shape: int | tuple[int, .
 def coverage(trials: Trials, level: Level, kind: str, count: int, resamples: int = 0) -> tuple[float, float]:
     """Return the fractions of ``count`` intervals that contain the truth, for the library and the percentile bootstrap.
 
-    The latter is NaN without ``resamples``, and for medians.
+    The fraction of the bootstrap is NaN if ``resamples`` is 0, and for medians.
     """
     design = Design(trials.items, trials.weights if kind == "weighted mean" else None)
     weights = trials.weights if kind == "weighted mean" else np.ones(len(trials.items))
@@ -142,7 +154,7 @@ def percentile_bootstrap(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--scenes", type=int, nargs="+", default=[3, 6, 12], help="numbers of scenes")
-    parser.add_argument("--trials", type=int, default=1000, help="number of intervals per number of scenes")
+    parser.add_argument("--trials", type=int, default=1000, help="number of intervals per entry of the table")
     parser.add_argument("--resamples", type=int, default=300, help="number of resamples of the percentile bootstrap")
     options = parser.parse_args()
     print(f"| scenes | seeds | new | {' | '.join(KINDS)} | percentile bootstrap of means |")

@@ -1,7 +1,8 @@
 """Peak memory and CPU time of a rank for both exchanges of the exact loss (``gather``, ``ring``), on CPU processes.
 
-The ranks share the patches of a simulated room equally and communicate by gloo. Every measurement has its own
-processes. Memory is the largest growth of the peak resident set of a rank, beyond its features and their gradient.
+The patches of a simulated room are divided equally among the ranks, which communicate by gloo. Every measurement runs
+in separate processes. Memory is the growth of the peak resident set of a rank beyond its features and their gradient,
+the largest of all ranks.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def measure(rank: int, world_size: int, exchange: Exchange, kappa: float, tile: 
 
 
 def compare(n: int, dim: int, world_size: int, kappa: float, tile: int | None) -> list[dict[str, Any]]:
-    """Return a row for each exchange, with the difference of loss and gradient from those of the first."""
+    """Return a row per exchange, with the differences of its loss and gradient from those of the first exchange."""
     rows, gradients = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -74,13 +75,16 @@ def compare(n: int, dim: int, world_size: int, kappa: float, tile: int | None) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patches", type=int, nargs="+", default=[20480, 40960], metavar="N")
-    parser.add_argument("--dim", type=int, default=768, metavar="D")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], metavar="W")
-    parser.add_argument("--kappa", type=float, default=0.5, help="metres (default: %(default)s)")
+    parser.add_argument(
+        "--patches", type=int, nargs="+", default=[20480, 40960], help="patches of all ranks", metavar="N"
+    )
+    parser.add_argument("--dim", type=int, default=768, help="dimension of the features", metavar="D")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of ranks", metavar="W")
+    parser.add_argument("--kappa", type=float, default=0.5, help="radius kappa, metres (default: %(default)s)")
     parser.add_argument("--tile", type=int, help="patches per side of a tile (default: that of the loss)", metavar="T")
     options = parser.parse_args()
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)  # of the ranks: glibc returns freed tensors to the system at once
+    # For the processes of the ranks: glibc returns freed tensors to the system at once.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
     print(
         "| n | d | kappa | ranks | exchange | MB per rank | CPU s of all ranks | s | loss differs by | gradient by |\n"
         "| --: | --: | --: | --: | :-- | --: | --: | --: | --: | --: |"

@@ -1,4 +1,4 @@
-"""Size of an explorer page, and the times to open it and from a click to all maps and points on the screen.
+"""Size of an explorer page, the time to open it, and the time from a click to all maps and points on the screen.
 
 The page is shown by a headless browser, which renders in software. It measures its clicks itself, from the selection of
 a patch to the next frame after the views are drawn and the graphics library has finished.
@@ -25,7 +25,7 @@ from tests.browser import Page, browser_path
 
 
 def scene(views: int, extractors: int, channels: int) -> Content:
-    """Return the page of a simulated house; the features are random waves of the place, with noise."""
+    """Return the content of a page of a simulated house; features are random waves of the 3D position, with noise."""
     points, valid, depth, intrinsics, poses = simulate(views, rooms=2)
     flat = points.reshape(-1, 3)
     visible = np.stack([_sees(flat, *camera) for camera in zip(depth, intrinsics, poses)], axis=1)
@@ -75,10 +75,10 @@ def measure(page: Path, clicks: int) -> tuple[float, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", type=Path, help="pages to measure; default: one of a simulated house")
-    parser.add_argument("--views", type=int, default=20, help="of the simulated house (default: %(default)s)")
-    parser.add_argument("--extractors", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--channels", type=int, default=384, help="of the features (default: %(default)s)")
-    parser.add_argument("--clicks", type=int, default=20, help="default: %(default)s")
+    parser.add_argument("--views", type=int, default=20, help="views of the simulated house (default: %(default)s)")
+    parser.add_argument("--extractors", type=int, default=3, help="number of extractors (default: %(default)s)")
+    parser.add_argument("--channels", type=int, default=384, help="channels of the features (default: %(default)s)")
+    parser.add_argument("--clicks", type=int, default=20, help="number of measured clicks (default: %(default)s)")
     options = parser.parse_args()
     print("| page | MB | opened, s | click, ms: median | least | most |\n|---|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,10 @@
 """Damaged files of every format, read as the workflow reads them: ``python -m benchmarks.fuzz --mutations 10000``.
 
-Each mutation changes one file of a small valid input, chosen by the seed, the target and its number. A worker process
-reads it with limits on memory and CPU time. The file may be read, or rejected with an error of this project; a crash of
-the interpreter, a hang, any other exception, and excessive memory are faults. The exit status is 1 if there
-is a fault, and each is printed with the command that reproduces it.
+Each mutation changes one file of a small valid input. It is determined by the seed, the target and the number of the
+mutation. A worker process reads the file with limits on memory and CPU time. The file may be read, or rejected with an
+error of this project. A crash of the interpreter, a hang, any other exception, excessive memory, and a control
+character in a message are faults. The exit status is 1 if there is a fault, and each is printed with the options that
+reproduce it.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def _in_member(data: bytes, rng: random.Random) -> bytes:
 
 
 def reseal(file: Path) -> None:
-    """Renew the content id of a file that states one, so that its reader reads the damaged content."""
+    """Renew the content id of a file that contains one, so that its reader reads the damaged content."""
     from loco.storage.content_id import BLANK, HEAD, seal
 
     data = file.read_bytes()
@@ -109,7 +110,10 @@ def reseal(file: Path) -> None:
 
 
 def work(name: str, target: Target, seed: int, first: int, last: int, seconds: float) -> None:
-    """Read mutations ``first`` to ``last`` - 1; report the number of each before reading it, and then the outcome."""
+    """Read mutations ``first`` to ``last`` - 1 of a target.
+
+    The number of each mutation is written to standard output before it is read, and its outcome afterwards.
+    """
     from loco.errors import LocoError
 
     logging.disable(logging.CRITICAL)
@@ -117,7 +121,7 @@ def work(name: str, target: Target, seed: int, first: int, last: int, seconds: f
         folder = Path(temporary, "raw")
         files = {file: file.read_bytes() for file in target.write(folder)}
         if target not in BROKEN.values():
-            target.read(folder)  # the intact files: includes all imports in the baseline
+            target.read(folder)  # read the intact files, so that the baseline includes all imports
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + MEMORY,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -158,7 +162,11 @@ def _report(**facts: object) -> None:
 
 
 def campaign(name: str, seed: int, first: int, last: int, seconds: float) -> tuple[Counter[str], int, list[str]]:
-    """Read mutations of a target in as many workers as needed: outcomes, peak memory in kB, and the faults."""
+    """Read mutations ``first`` to ``last`` - 1 of a target, in a new worker after each crash or hang.
+
+    Returns:
+        The number of mutations with each outcome, the peak memory above the baseline in kB, and the faults.
+    """
     outcomes: Counter[str] = Counter()
     peak, faults = 0, []
     while first < last:
@@ -203,7 +211,7 @@ def campaign(name: str, seed: int, first: int, last: int, seconds: float) -> tup
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mutations", type=int, default=1000, help="total number over all targets")
+    parser.add_argument("--mutations", type=int, default=1000, help="number of mutations of all targets together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="CPU seconds per mutation; a longer time counts as a hang"

@@ -1,8 +1,8 @@
 """Targets of ``benchmarks.fuzz``: small valid files of every format, and their readers.
 
-A target writes its files into a folder and returns those that are to be mutated; its ``read`` reads them as the
-workflow does. Readers of raw scenes must list every problem in a manifest; the others may raise the errors of this
-project.
+The ``write`` of a target writes its files to a folder and returns those that are to be mutated; its ``read`` reads them
+as the workflow does. Readers of raw scenes must list every problem in a manifest; other readers may raise the errors of
+this project.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 SIZE = (24, 32)
 K = np.array([[30.0, 0, 15.5], [0, 30, 11.5], [0, 0, 1]])
-UNFORESEEN = "report the traceback"  # messages of problems that no reader foresaw
+UNFORESEEN = "report the traceback"  # part of the message of a problem that is caused by a bug
 NO_MEMORY = "does not fit into memory"
 
 
@@ -33,7 +33,7 @@ class UnforeseenError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """One kind of input: ``write(folder)`` returns the files to mutate, ``read(folder)`` reads all of it."""
+    """One kind of input: ``write(folder)`` returns the files to mutate, ``read(folder)`` reads all files."""
 
     write: Callable[[Path], Sequence[Path]]
     read: Callable[[Path], Any]
@@ -66,7 +66,7 @@ def pose(number: int) -> np.ndarray:
 
 
 def ply(kind: str = "<") -> bytes:
-    """Two triangles and a quad."""
+    """Return a PLY file of two triangles and a quad: little-endian (``<``), big-endian (``>``) or text (empty)."""
     vertices = np.array([[x, y, 2.0] for y in range(3) for x in range(2)], np.float32)
     faces = [(0, 1, 3), (0, 3, 2), (2, 3, 5, 4)]
     form = {"<": "binary_little_endian", ">": "binary_big_endian", "": "ascii"}[kind]
@@ -275,7 +275,12 @@ def baidu(folder: Path) -> list[Path]:
 
 
 def check_raw(format: str, folder: Path, scene: str = "s") -> None:
-    """Check a scene and its labels, plan with it, and read all of it."""
+    """Check a scene and its labels, list its files for planning, and read its whole content.
+
+    Raises:
+        UnforeseenError: a manifest lists a problem that is caused by a bug.
+        DataError: a manifest lists other problems.
+    """
     from loco.datasets import check_labels, check_scene, label_files, open_scene, raw_files, raw_state
     from loco.errors import DataError
 
@@ -436,7 +441,7 @@ def read_models(folder: Path) -> None:
     published.read_weights(folder / "published.ckpt")  # building a model from it requires its backbone
 
 
-# --- broken targets, by which the fuzzer itself is tested -------------------------------------------------------------
+# --- faulty readers, with which the fuzzer itself is tested -----------------------------------------------------------
 
 
 def raises(error: Exception) -> Callable[[Path], None]:

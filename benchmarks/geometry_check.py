@@ -1,6 +1,6 @@
 """Detection rates and false alarms of the geometric self-check of raw scenes.
 
-Simulated scenes of every format with depth are written, damaged in their raw files, and checked.
+Simulated scenes are written in every format with depth, their raw files are damaged, and the scenes are checked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "matterport3d": {"rooms": 2, "repetition": 0.5, "panoramas": 2, "image": {"height": 48, "width": 60}},
 }
 Damage = Callable[[str, Path, str], None]
-RESIZED = re.compile("the intrinsics appear|belongs? to images of another size")  # or only by the principal point
+# The second message is reported if only the principal point reveals that the intrinsics are wrong.
+RESIZED = re.compile("the intrinsics appear|belongs? to images of another size")
 INVERTED = re.compile("poses appear to be (world-to-camera|camera-to-world)")  # the poses of COLMAP are world-to-camera
 # Fault -> expected message of the check (None: no message), and the function that causes it.
 FAULTS: dict[str, tuple[str | re.Pattern[str] | None, Damage]] = {
@@ -72,7 +73,7 @@ def write_scene(format: str, folder: Path, scene: str, seed: int) -> None:
 
 
 def measure(format: str, folder: Path, scenes: list[str], faults: list[str]) -> None:
-    """Print one row per fault: the reports of the check for damaged copies of these scenes in ``folder``."""
+    """Print one row per fault, from the checks of damaged copies of the scenes in ``folder``."""
     for fault in faults:
         name, damage = FAULTS[fault]
         begin = time.process_time()
@@ -86,15 +87,15 @@ def measure(format: str, folder: Path, scenes: list[str], faults: list[str]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=20)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=20, help="number of scenes per format (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first scene (default: %(default)s)")
     parser.add_argument("--formats", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--faults", nargs="+", default=list(FAULTS), choices=FAULTS)
     parser.add_argument(
         "--recording", type=Path, help="folder of a posed_rgbd recording to damage instead of simulated scenes"
     )
     arguments = parser.parse_args()
-    print("| format | fault | reported | named right | CPU seconds per check |\n|---|---|--:|--:|--:|")
+    print("| format | fault | reported | with the correct fault | CPU seconds per check |\n|---|---|--:|--:|--:|")
     with contextlib.redirect_stderr(io.StringIO()):
         if recording := arguments.recording:
             measure("posed_rgbd", recording.parent, [recording.name], arguments.faults)

@@ -3,12 +3,13 @@
 The gradient is taken with respect to the parameters of a head on stored features, as in training. For batches of
 several sizes, each estimate is compared
 
-- with the exact gradient of the same batch: the noise of the estimate alone;
-- with the mean of the exact gradients of other batches: how well one step follows the direction in which all batches
-  agree. The exact gradient has such a cosine, too; if an estimate has nearly the same, its noise does not matter.
+- with the exact gradient of the same batch, which measures the noise of the estimate alone;
+- with the mean of the exact gradients of the other batches, which measures how well one step follows the direction on
+  which all batches agree. If the exact gradient of the batch has nearly the same cosine with this mean, the noise of
+  the estimate does not matter.
 
-``sampled`` estimates the loss of one list of all pairs (``ranking="batch"``), and drawn queries that of
-``ranking="query"``. The files are those of a run of the workflow, which are read without their records:
+``sampled`` estimates the loss of one list of all pairs (``ranking="batch"``); drawn queries estimate the loss with
+``ranking="query"``. The input files are those of a run of the workflow, which are read without their records:
 
     python -m benchmarks.gradient_study --config config/office.yaml config/losses_office.yaml --experiment head_query \\
         --split office
@@ -49,7 +50,9 @@ WARM_STEPS = 30  # training steps before the comparison: at the start, the gradi
 
 
 def gradient(extractor: nn.Module, batch: Batch, criterion: RankingLoss) -> tuple[Tensor, float]:
-    """Return the gradient of the loss of a batch (p,) over all trained parameters, and its CPU seconds."""
+    """Return the gradient of the loss of a batch with respect to all trained parameters, (p,), and the CPU seconds of
+    the loss and its backward pass to the features.
+    """
     features = patch_features(extractor, batch)
     leaf = features.detach().requires_grad_()
     began = time.process_time()
@@ -87,7 +90,7 @@ def study(extractor: nn.Module, batches: Sequence[Batch], draws: int) -> dict[st
 
 
 def warmed(experiment: Mapping[str, Any], batches: Batches) -> nn.Module:
-    """Return the model of an experiment after a few steps of its training."""
+    """Return the model of an experiment after :data:`WARM_STEPS` steps of its training."""
     extractor = build_extractor(experiment["model"], 0).train()
     phase = phases_of(experiment["train"])[0]
     optimiser = build_optimiser(extractor, [phase])
@@ -106,16 +109,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="+", required=True, help="configuration files of the run")
     parser.add_argument("--experiment", required=True, help="an experiment with `cache: true`")
-    parser.add_argument("--split", required=True)
+    parser.add_argument("--split", required=True, help="split whose training scenes are used")
     parser.add_argument("--patches", type=int, nargs="+", default=[100, 200, 400, 800], help="patches per image")
-    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--batches", type=int, default=8, help="number of batches per size (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=2, help="number of draws of each estimate per batch")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     _, experiment, scenes = open_run(options)
     extractor = warmed(experiment, Batches(scenes, experiment["train"]["batch"], None, 0, with_images=False))
-    columns = ["patches", "estimate", "cosine with exact", "with other batches", "CPU s", "of exact"]
+    columns = ["patches", "estimate", "cosine with exact", "with other batches", "CPU s", "CPU s / exact"]
     print(f"| {' | '.join(columns)} |\n| --: | :-- | --: | --: | --: | --: |")
     for patches in options.patches:
         settings = {**experiment["train"]["batch"], "patches_per_image": patches}

@@ -23,7 +23,7 @@ REPEATS = 3
 def solve_whole_image(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Solve the colourisation of Levin et al. (2004) as published, with one unknown and one equation per pixel.
 
-    The equation of a missing pixel sets it to the weighted mean of its neighbours, that of a known pixel to its depth.
+    The equation of a missing pixel sets it to the weighted mean of its neighbours; that of a known pixel, to its depth.
     """
     height, width = depth.shape
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(float)
@@ -50,7 +50,7 @@ def solve_whole_image(depth: NDArray[np.floating], rgb: NDArray[np.uint8]) -> ND
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--images", type=int, default=12, help="frames of a simulated trajectory (default: %(default)s)"
+        "--images", type=int, default=12, help="number of frames of the simulated trajectory (default: %(default)s)"
     )
     settings = {"seed": 0, "rooms": 2, "repetition": 0.3, "image": {"height": 256, "width": 320}}
     settings["images"] = parser.parse_args().images

@@ -18,13 +18,13 @@ POINTERS = {
     "points": "fp32", "images": "i32", "scenes": "i32", "radii": "fp32", "kinds": "i32", "listed": "i32",
     "before": "i32", "totals": "i64", "table": "fp32",
 }  # fmt: skip
-NUMBERS = {"scale": "fp32", "margin": "fp32"}  # others are int32
-DIVISIBLE = ("dims", "stride", "own_stride", "other_stride")  # by 16
+NUMBERS = {"scale": "fp32", "margin": "fp32"}  # other numbers are int32
+DIVISIBLE = ("dims", "stride", "own_stride", "other_stride")  # numbers that are divisible by 16
 COLUMNS = ("kernel", "features", "architecture", "registers", "spilled", "shared", "instructions")
 
 
 def compiled(name: str, dtype: torch.dtype, capability: int, radii: int = 2) -> Any:
-    """Return a kernel compiled for features of a type and a compute capability, such as 90."""
+    """Return a kernel compiled for a dtype of the features and a compute capability, such as 90 for 9.0."""
     from triton.backends.compiler import GPUTarget  # Triton is not available on every platform
     from triton.compiler import ASTSource, compile
 
@@ -36,7 +36,7 @@ def compiled(name: str, dtype: torch.dtype, capability: int, radii: int = 2) -> 
         "UNIT": kernels.UNIT, "ONE": kernels.ONE,
     }  # fmt: skip
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    stored = NAMES[dtype]  # slopes have the type of the features, and the gradient is float32
+    stored = NAMES[dtype]  # slopes have the dtype of the features, and the gradient is float32
     pointers = POINTERS | {"features": stored, "slopes": stored, "out": "fp32" if name == "_multiply" else stored}
     signature = {
         argument: "constexpr" if argument in constants
@@ -83,7 +83,9 @@ def rows(capabilities: list[int]) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--capabilities", type=int, nargs="+", default=[80, 90], help="default: %(default)s")
+    parser.add_argument(
+        "--capabilities", type=int, nargs="+", default=[80, 90], help="compute capabilities (default: %(default)s)"
+    )
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for row in rows(parser.parse_args().capabilities):
         print(f"| {' | '.join(f'{row[c]:,}' if isinstance(row[c], int) else row[c] for c in COLUMNS)} |", flush=True)

@@ -3,9 +3,9 @@
 ``python -m benchmarks.kill_campaign --kills 50 --seed 0`` (Linux) runs the workflow on ``tests/workflow/tiny.yaml``
 with a longer training. Each kill hits all processes, Snakemake alone, or one job alone; a third of the kills are
 followed by other settings. Every chain of kills ends with a complete run, whose files must equal those of an
-undisturbed run of the same settings, byte for byte (:data:`LEFT_OUT` and the columns of times in ``log.csv`` aside),
-and no temporary file may be left. The only intervention is ``snakemake --unlock``. The exit status is 1 if anything
-differs or fails.
+undisturbed run of the same settings, byte for byte (except for :data:`LEFT_OUT` and the columns of times in
+``log.csv``), and no temporary file may be left. The only intervention is ``snakemake --unlock``. The exit status is 1
+if anything differs or fails.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def _without_times(path: Path) -> bytes:
 
 
 def campaign(folder: Path, kills: int, seed: int, cores: int) -> bool:
-    """Run chains until the number of kills is reached, and print the results; return whether there was no fault."""
+    """Run chains until the number of kills is reached, and print the results; return True if there was no fault."""
     rng, chains, undisturbed = random.Random(seed), [], {}
 
     def reference(variant: int) -> Chain:
@@ -234,9 +234,9 @@ def campaign(folder: Path, kills: int, seed: int, cores: int) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the times, kinds and settings")
-    parser.add_argument("--cores", type=int, default=2, help="cores of each Snakemake process")
+    parser.add_argument("--kills", type=int, default=50, help="number of kills (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times and kinds of kills and of the settings")
+    parser.add_argument("--cores", type=int, default=2, help="cores of each Snakemake process (default: %(default)s)")
     parser.add_argument("--directory", type=Path, help="working directory, which is kept (default: a temporary folder)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:

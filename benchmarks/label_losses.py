@@ -1,9 +1,10 @@
 """Time, peak memory and agreement of the exact loss for labels and of the SmoothAPLoss of pytorch-metric-learning.
 
-The latter needs memory cubic in the number of embeddings, so every measurement is a process of its own, whose memory is
-limited; a loss that exceeds the limit has no numbers. A batch of n embeddings has sqrt(n) classes of sqrt(n) members,
-because SmoothAPLoss of version 2.9.0 is right for as many classes as members only. pytorch-metric-learning is not a
-dependency: without it, only this project's loss is measured.
+The memory of the latter is cubic in the number of embeddings. Every measurement therefore runs in a separate process
+with limited memory; the table has no numbers for a loss that exceeds the limit. A batch of n embeddings has sqrt(n)
+classes of sqrt(n) members, because SmoothAPLoss of version 2.9.0 is correct only if the number of classes equals the
+number of members of each class. pytorch-metric-learning is not a dependency: without it, only the loss of this project
+is measured.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def batch(n: int) -> tuple[Tensor, Tensor]:
 
 
 def measure(loss: str, n: int, gigabytes: float) -> dict[str, Any]:
-    """Measure time and growth of the peak memory of one call, forward and backward, on one thread."""
+    """Measure one call of a loss with its backward pass, on one thread.
+
+    Returns:
+        CPU seconds (``s``), growth of the peak memory (``mb``), the loss, and the gradient of the first embeddings.
+    """
     torch.set_num_threads(1)
     if loss == "ours":
         criterion: Any = LabelSmoothAP(TAU, self_match=True)
@@ -46,7 +51,7 @@ def measure(loss: str, n: int, gigabytes: float) -> dict[str, Any]:
 
         criterion = SmoothAPLoss(TAU)
     embeddings, labels = batch(n)
-    criterion(batch(16)[0].requires_grad_(), batch(16)[1]).backward()  # loads what the first call needs
+    criterion(batch(16)[0].requires_grad_(), batch(16)[1]).backward()  # the first call loads libraries
     embeddings.requires_grad_()
     resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 1e9),) * 2)
     before, began = _peak_mb(), time.process_time()
@@ -62,7 +67,7 @@ def _peak_mb() -> float:
 
 
 def in_process(loss: str, n: int, gigabytes: float) -> dict[str, Any] | None:
-    """Measure in a new process; return None if its memory does not suffice."""
+    """Measure in a new process; return None if the limit of its memory is exceeded."""
     command = [sys.executable, "-m", "benchmarks.label_losses", "--measure", loss, "--sizes", str(n)]
     done = subprocess.run([*command, "--gigabytes", str(gigabytes)], capture_output=True, text=True)
     if done.returncode and "allocate" not in done.stderr and "MemoryError" not in done.stderr:
@@ -87,8 +92,12 @@ def row(n: int, gigabytes: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 625, 1024, 4096, 40804])
-    parser.add_argument("--gigabytes", type=float, default=16.0, help="limit of the address space of a measurement")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[256, 625, 1024, 4096, 40804], help="numbers of embeddings"
+    )
+    parser.add_argument(
+        "--gigabytes", type=float, default=16.0, help="limit of the address space per process (default: %(default)s)"
+    )
     parser.add_argument("--measure", choices=LOSSES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:

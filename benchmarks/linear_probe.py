@@ -1,6 +1,6 @@
-"""Scoring a linear probe patch by patch, compared with storing the logits of all pixels: time and peak memory.
+"""Time and peak memory of scoring a linear probe patch by patch, compared with storing the logits of all pixels.
 
-``python -m benchmarks.linear_probe`` (Linux) scores the same probe on the same images in two fresh processes.
+``python -m benchmarks.linear_probe`` (Linux) scores the same probe on the same images in two new processes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def image(i: int) -> tuple[Tensor, Tensor]:
 
 
 def patch_by_patch(count: int) -> tuple[np.ndarray, ...]:
-    """Score with the library."""
+    """Score with the library: return TP, FP and FN of each class (pixels), the APs, and the bounds of their errors."""
     row, column = np.arange(SIZE[0]) * GRID[0] // SIZE[0], np.arange(SIZE[1]) * GRID[1] // SIZE[1]
     patch_of = row[:, None] * GRID[1] + column
 
@@ -60,7 +60,11 @@ def patch_by_patch(count: int) -> tuple[np.ndarray, ...]:
 
 @torch.inference_mode()
 def all_pixels(count: int) -> tuple[np.ndarray, ...]:
-    """Score as published: logits of all images upsampled to pixels; a mask and a ranking of all pixels per class."""
+    """Score as published: the logits of all images are upsampled to pixels, and all pixels are ranked for each class.
+
+    Returns:
+        TP, FP and FN of each class (pixels), and the APs.
+    """
     layer = probe()
     images = [image(i) for i in range(count)]
     logits = torch.stack([layer(features.float()).permute(2, 0, 1) for features, _ in images])
@@ -93,7 +97,7 @@ def peak() -> float:
 
 
 def measure(form: str, count: int, out: Path) -> None:
-    """Print seconds and the growth of the memory in MB; write the results."""
+    """Print the seconds and the growth of the peak memory in MB of one form, and write its results to ``out``."""
     torch.set_num_threads(1)
     image(0)
     before, began = peak(), perf_counter()
@@ -105,8 +109,8 @@ def measure(form: str, count: int, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=8, help="number of images (default: 8)")
-    parser.add_argument("--form", choices=FORMS, help="form to measure in this process")
-    parser.add_argument("--out", type=Path, help="output file")
+    parser.add_argument("--form", choices=FORMS, help="measure only this form, in this process (requires --out)")
+    parser.add_argument("--out", type=Path, help="file to which the results of --form are written")
     arguments = parser.parse_args()
     if arguments.form:
         measure(arguments.form, arguments.images, arguments.out)
@@ -130,7 +134,7 @@ def main() -> None:
     for form, (seconds, megabytes) in spent.items():
         print(f"| {form} | {seconds:.1f} | {megabytes:.0f} |")
     times, sizes = (np.divide(*numbers) for numbers in zip(*spent.values()))
-    print(f"\n{times:.1f} times faster, {sizes:.1f} times less memory")
+    print(f"\n{times:.1f} times as fast, with 1/{sizes:.1f} of the memory")
     print(f"mAP {np.nanmean(plain[3]):.4f} and {np.nanmean(lean[3]):.4f};", end=" ")
     bound = bounds[~np.isnan(plain[3])].mean()
     print(f"the mean difference of AP is {np.nanmean(differences):.1e}; the stated bound is {bound:.1e}")

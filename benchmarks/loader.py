@@ -1,4 +1,7 @@
-"""Images per second and core that the loader of a training reads, before and after: layouts, patches, samplers."""
+"""Images per second and core that the data loader of training reads, with the former and the current code.
+
+The first table compares layouts of the colours in a file, the second one selections of patches and samplers.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class GzippedFrames(Frames):
 
 
 class GzippedCorrespondences(Correspondences):
-    """Correspondences in the former layout."""
+    """Correspondences in the former layout: points and validity compressed."""
 
     arrays: ClassVar = {
         **Correspondences.arrays,
@@ -74,7 +77,7 @@ def simulate(panoramas: int) -> dict[str, Any]:
 def write(
     folder: Path, arrays: dict[str, Any], stride: int, kinds: tuple[type[Frames], type[Correspondences]]
 ) -> SceneFiles:
-    """Return the files of a scene in a layout."""
+    """Write the files of a scene in the layout of these classes, and return them."""
     frames, correspondences, pairs = (folder / f"{kind}{stride}.h5" for kind in ("frames", "correspondences", "pairs"))
     n = len(arrays["rgb"])
     with kinds[0].create(frames, "houses", "house", {"n": n, "h": SIZE[0], "w": SIZE[1]}) as file:
@@ -111,7 +114,7 @@ def layouts(rgb: NDArray[np.uint8], folder: Path) -> Iterator[tuple[str, float, 
 
 
 def milliseconds(call: Callable[[int], object], seconds: float = 0.5) -> float:
-    """Return the CPU time of one call, the minimum of three rounds, as the machine may run other programs."""
+    """Return the CPU milliseconds of one call: the minimum of three rounds, because other programs may be running."""
     call(0)
     rounds = []
     for _ in range(3):
@@ -162,7 +165,7 @@ def areas(points: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 @contextmanager
 def former_code() -> Iterator[None]:
-    """Replace the selection of patches of the library by the former code."""
+    """Replace the selection of patches of the library by the former code within this context."""
     with (
         mock.patch.object(patch_selection, "_farthest", farthest),
         mock.patch.object(patch_selection, "patch_areas", areas),
@@ -194,8 +197,11 @@ def main() -> None:
             print(f"| {layout} | {size:.2f} | {ms:.2f} |")
         rgb, factors = torch.from_numpy(arrays["rgb"][:1]), draw_factors(JITTER, np.random.default_rng(0))[None]
         colour_ms = milliseconds(lambda _: colours(rgb, factors))
-        print(f"\nconversion to float and colours (before in the loader, now on the device): {colour_ms:.2f} ms\n")
-        print("| stride | patches of an image | batches from | patches_by | before | after |")
+        print(
+            f"\nconversion to float and changes of colour (before: in the loader; after: on the device): "
+            f"{colour_ms:.2f} ms per image\n"
+        )
+        print("| stride | patches per image | batches from | patches_by | before | after |")
         print("| --: | --: | :-- | :-- | --: | --: |")
         for stride in (14, 4):
             (folder / "before").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The largest errors of the exact losses against the definition in float64, over many small batches."""
+"""Largest errors of the exact losses in float64, compared with the definition, over many small random batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from loco.losses import DenseSmoothAP, ExactSmoothAP
 
 RHO, KAPPA = 0.5, 10.0
-LARGE = 0.01  # gradients of at least this fraction of 1 / tau
+LARGE = 0.01  # relative errors are computed for gradients with a norm of at least this fraction of 1 / tau
 
 
 def batch(generator: torch.Generator, n: int, spread: float) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,11 @@ def value_and_gradient(criterion: torch.nn.Module, features: Tensor, points: Ten
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, default=500, help="per number of patches (default: %(default)s)")
-    parser.add_argument("--patches", type=int, nargs="+", default=[3, 4, 8, 32], metavar="N")
-    parser.add_argument("--tau", type=float, default=0.01, help="default: %(default)s")
+    parser.add_argument("--batches", type=int, default=500, help="batches per number of patches (default: %(default)s)")
+    parser.add_argument(
+        "--patches", type=int, nargs="+", default=[3, 4, 8, 32], help="numbers of patches per batch", metavar="N"
+    )
+    parser.add_argument("--tau", type=float, default=0.01, help="temperature (default: %(default)s)")
     options = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     print("| ranking | n | batches | loss | gradient, relative | large gradients |\n|---|---|---|---|---|---|")

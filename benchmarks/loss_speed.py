@@ -28,7 +28,7 @@ from loco.losses import ExactSmoothAP, InfoNCE
 from loco.losses.tiled import TiledPairs
 
 WARM_UP, RUNS = 3, 20
-ROWS = 1024  # of the pair matrix, that the sigmoid loss stores at a time
+ROWS = 1024  # rows of the pair matrix that the sigmoid loss stores at a time
 LOSSES = ("exact", "exact, plain", "InfoNCE of all", "sigmoid", "siglip-kernel", "pytorch-metric-learning")
 COLUMNS = (
     "date", "commit", "device", "driver", "torch", "triton", "loss", "n", "d", "kappa", "dtype", "median_s", "p20_s",
@@ -44,13 +44,13 @@ class PlainExact(ExactSmoothAP):
 
 
 def forward(loss: str, features: Tensor, points: Tensor, kappa: float) -> Callable[[], Tensor]:
-    """Return a function that computes a loss."""
+    """Return a function that computes a loss of :data:`LOSSES` for these features (n, d) and points (n, 3)."""
     if loss == "sigmoid":
         return lambda: sigmoid_loss(features, points)
     if loss == "siglip-kernel":
         from siglip_kernel import fused_siglip_loss
 
-        # Its positives are the pairs (i, i); which pairs are positive does not affect its time.
+        # The positives of this loss are the pairs (i, i). Which pairs are positive does not affect the time.
         log_scale, bias = (torch.tensor(value, device=features.device) for value in (math.log(10.0), -10.0))
         return lambda: fused_siglip_loss(features, features, log_scale, bias)
     if loss == "pytorch-metric-learning":
@@ -82,7 +82,12 @@ def sigmoid_loss(features: Tensor, points: Tensor, scale: float = 10.0, bias: fl
 
 
 def measure(loss: str, features: Tensor, points: Tensor, kappa: float, runs: int) -> dict[str, Any]:
-    """Return the time of a loss with its backward pass, the peak memory beyond the inputs, and a product rate."""
+    """Measure a loss with its backward pass.
+
+    Returns:
+        Quantiles of the seconds, peak memory beyond the inputs (MB) and rate of bare matrix products (TFLOP/s), by the
+        names in :data:`COLUMNS`; or ``left_out``, the reason why it was not measured.
+    """
     device = features.device.type
     if loss == "siglip-kernel" and not (device == "cuda" and find_spec("siglip_kernel")):
         return {"left_out": "requires a CUDA GPU and the package siglip-kernel: pip install siglip-kernel"}
@@ -146,7 +151,10 @@ def append(row: dict[str, Any], path: Path) -> None:
 
 
 def plot(path: Path) -> None:
-    """Plot the medians of a CSV file over the number of patches, one panel per device, dimension and kappa, as SVG."""
+    """Plot the medians of a CSV file over the number of patches as SVG, beside the file.
+
+    There is one panel per device, dtype, dimension and kappa.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

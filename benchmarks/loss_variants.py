@@ -1,8 +1,8 @@
 """Variants of the ranking loss on stored features: a head is trained with each, and evaluated on the test scenes.
 
-This tests ideas before they are implemented in the library, such as a radius in patch footprints. Every variant is
-computed by autograd over (queries, patches) matrices of a batch, and uses the model, batches, optimiser and number of
-steps of an experiment. The input files are those of a run of the workflow, which are read without their records:
+This script tests ideas before they are implemented in the library, such as a radius in patch footprints. Every variant
+is computed by autograd over (queries, patches) matrices of a batch, and uses the model, batches, optimiser and number
+of steps of an experiment. The input files are those of a run of the workflow, which are read without their records:
 
     snakemake --configfile config/office.yaml config/losses_office.yaml --cores N ablation_search
     python -m benchmarks.loss_variants --config config/office.yaml config/losses_office.yaml --experiment head_query \\
@@ -56,7 +56,7 @@ class Pairs:
         frozen: similarities of the frozen features.
         distance: distances of the points of the two patches, metres.
         elsewhere: whether the two patches are of different images.
-        footprint: side of the surface that a patch shows, metres: the larger of the two.
+        footprint: side length of the surface that a patch shows, metres; the larger of those of the two patches.
     """
 
     scores: Tensor
@@ -72,7 +72,14 @@ Loss = Callable[[Pairs], Tensor]
 def per_query(
     pairs: Pairs, rho: Tensor | float, tau: float = TAU, trust: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """Return 1 - mean AP per query; ``trust`` weights queries by their detached AP, None weights them equally."""
+    """Return 1 minus the mean over the queries of their AP.
+
+    Args:
+        pairs: pairs of the queries.
+        rho: radius of the positives, metres; a number, or (q, n), one per pair.
+        tau: temperature.
+        trust: returns the weights of the queries in the mean, from their detached APs; None for equal weights.
+    """
     positive = (pairs.distance <= rho) & pairs.elsewhere
     negative = (pairs.distance > rho) & (pairs.distance <= KAPPA)
     query, other = _drawn(positive)
@@ -110,7 +117,11 @@ def nearest_first(pairs: Pairs, rho: float) -> Tensor:
 
 
 def distilled(pairs: Pairs, loss: Loss, weight: float, temperature: float = 0.1) -> Tensor:
-    """Return the divergence from the frozen features of the softmax over the patches of other images."""
+    """Return ``loss`` plus ``weight`` times a distillation term.
+
+    The term is the divergence of the softmax of the similarities to the patches of other images, of the trained from
+    the frozen features, averaged over the queries.
+    """
     target, trained = (
         log_softmax(scores.masked_fill(~pairs.elsewhere, -torch.inf) / temperature, dim=1)
         for scores in (pairs.frozen, pairs.scores)
@@ -159,7 +170,7 @@ LIBRARY: dict[str, dict[str, Any]] = {  # losses of the library, as baselines
 
 
 def _drawn(positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows and columns of the positive pairs that are ranked."""
+    """Return the rows and columns of at most :data:`POSITIVES` random positive pairs, which are ranked."""
     query, other = positive.nonzero(as_tuple=True)
     if len(query) > POSITIVES:
         kept = torch.randperm(len(query))[:POSITIVES]
@@ -177,7 +188,7 @@ def _mean_by_query(values: Tensor, query: Tensor, queries: int) -> tuple[Tensor,
 
 
 def train(experiment: Mapping[str, Any], batches: Batches, seed: int, variant: str) -> nn.Module:
-    """Train a model with a variant, by the settings of an experiment with one phase."""
+    """Return the model of an experiment with one phase, trained with a variant and the settings of the experiment."""
     torch.manual_seed(seed)
     extractor = build_extractor(experiment["model"], seed).train()
     (phase,) = phases_of(experiment["train"])
@@ -231,7 +242,7 @@ def _pairs(batches: Batches, batch: Batch, step: int, features: Tensor) -> Pairs
 
 
 def _footprints(batches: Batches, batch: Batch, step: int) -> np.ndarray:
-    """Return the footprint of each patch, its depth times its side over the focal length: (b, h, w), metres."""
+    """Return the footprint of each patch (depth x side in pixels / focal length), (b, h, w) float32, metres."""
     sides = []
     for (number, frame), points in zip(batches.sampler.draw(step), batch.points.numpy(), strict=True):
         scene = batches.scenes[number]
@@ -243,7 +254,7 @@ def _footprints(batches: Batches, batch: Batch, step: int) -> np.ndarray:
 
 
 def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> list[Row]:
-    """Return the scores of the benchmarks of the run on the test scenes of a split."""
+    """Return the scores of a model in the benchmarks of the run, on the test scenes of ``options.split``."""
     model = plan.config["experiments"][options.experiment]["model"]
     encoder, rows = plan.encoder(options.experiment), []
     with tempfile.TemporaryDirectory() as folder:
@@ -266,7 +277,7 @@ def evaluate(plan: Plan, options: argparse.Namespace, extractor: nn.Module) -> l
 
 
 def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[SceneFiles]]:
-    """Return the plan of the configuration files, the experiment, and the training scenes of the split."""
+    """Return the plan of ``options.config``, the experiment, and the training scenes of ``options.split``."""
     root = Path(__file__).parents[1]
     plan = Plan(load(read_files(options.config, root), root), root)
     files = plan.train_inputs(options.split, options.experiment)
@@ -277,11 +288,16 @@ def open_run(options: argparse.Namespace) -> tuple[Plan, dict[str, Any], list[Sc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="+", required=True, help="configuration files of the run")
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--split", required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", nargs="+", default=[*LIBRARY, *VARIANTS])
-    parser.add_argument("--out", type=Path, default=Path("loss_variants.jsonl"), help="a line is appended per training")
+    parser.add_argument("--experiment", required=True, help="an experiment with `cache: true` and a single phase")
+    parser.add_argument("--split", required=True, help="split for training and evaluation")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: %(default)s")
+    parser.add_argument("--variants", nargs="+", default=[*LIBRARY, *VARIANTS], help="default: all")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("loss_variants.jsonl"),
+        help="file to which one line per trained head is appended (default: %(default)s)",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     plan, experiment, scenes = open_run(options)

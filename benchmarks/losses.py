@@ -1,7 +1,7 @@
 """Time, peak memory and gradient error of the ranking losses over the patches of a simulated room.
 
-Every measurement runs in a separate process, so that its peak memory is that of one loss. On the CPU, memory is the
-growth of the peak resident set beyond that of the inputs and their gradient; on a GPU, that of the allocated memory.
+Every measurement runs in a separate process, so that its peak memory is that of one loss. Memory is the growth beyond
+the inputs and their gradient: on the CPU, of the peak resident set; on a GPU, of the peak allocated memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BOXES = [  # lowest and highest corner of each piece of furniture, metres
     ((5.4, 0.0, 0.0), (6.0, 1.2, 1.4)),
     ((1.5, 4.5, 0.0), (2.5, 5.0, 1.2)),
 ]
-CODE = 64  # dimension of the codes, at most that of the features
+CODE = 64  # dimension of the codes that are rotated to features; at most the dimension of the features
 RHO, TAU = 0.2, 0.01
 OPTIONS: dict[str, dict[str, Any]] = {  # name in the tables -> options
     "exact": {},
@@ -59,8 +59,8 @@ GATHER_ANCHORS = 16
 def simulate(patches: int, dim: int, rooms: int = 1) -> tuple[Tensor, Tensor]:
     """Return features (n, d) and points (n, 3) of images taken in a room, and in copies of it 7 m apart.
 
-    A feature is a random smooth function of the position plus noise, so that scores overlap as in training. In
-    all dimensions they are the same vectors of CODE numbers, rotated: scores do not depend on the dimension.
+    A feature is a random smooth function of the position plus noise, so that scores overlap as in training. Features of
+    any dimension are rotations of the same vectors of CODE numbers, so scores do not depend on the dimension.
     """
     rng = np.random.default_rng(patches // rooms)
     images = [photograph(rng) for _ in range(-(-patches // (GRID[0] * GRID[1] * rooms)))]
@@ -106,7 +106,10 @@ def first_hit(place: NDArray, rays: NDArray, lows: NDArray, highs: NDArray) -> N
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Measure time and peak memory of a loss, forward and backward; write its gradient to ``gradient``, if any."""
+    """Measure the time and the peak memory of a loss, forward and backward.
+
+    The gradient is written to the path ``gradient`` of the task, if there is one.
+    """
     torch.set_num_threads(task["threads"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stored = np.load(task["inputs"])
@@ -143,7 +146,10 @@ def runner(task: dict[str, Any], features: Tensor, points: Tensor) -> Callable[[
 
 
 def by_blocks(features: Tensor, points: Tensor, kappa: float, entries: int = 2**23) -> tuple[Tensor, dict[str, Any]]:
-    """The dense loss, computed for a few positives at a time, for batches for which it does not fit into memory."""
+    """Return the dense loss and its log, computed for a few positives at a time.
+
+    It serves batches for which :class:`loco.losses.DenseSmoothAP` does not fit into memory.
+    """
     i, j = torch.triu_indices(len(features), len(features), 1, device=features.device)
     distance, scores = (points[i] - points[j]).norm(dim=1), (features @ features.T)[i, j]
     classes = scores[distance <= RHO], scores[(distance > RHO) & (distance <= kappa)]
@@ -160,7 +166,10 @@ def by_blocks(features: Tensor, points: Tensor, kappa: float, entries: int = 2**
 
 
 def gathered(criterion: SampledSmoothAP, patches: Patches) -> tuple[Tensor, dict[str, Any]]:
-    """The sampled loss in the published form, with the same draws: features are gathered for each (anchor, pair)."""
+    """Return the sampled loss in the published form, with the same draws, and an empty log.
+
+    Features are gathered for each (anchor, pair).
+    """
     rng = np.random.default_rng([criterion.seed, int(criterion.calls)])
     pairs = draw_pools(patches, criterion.rho, criterion.kappa, criterion.pool, rng)
 
@@ -190,7 +199,7 @@ def timed(run: Callable, features: Tensor, device: str) -> tuple[float, float, d
 
 
 def time_products(features: Tensor, device: str, rows: int = 1024, enough: float = 8.0) -> float:
-    """Return the seconds of three products of n x n x d by blocks of rows, extrapolated after ``enough`` seconds."""
+    """Return the seconds of three products n x n x d by blocks of rows, extrapolated after ``enough`` seconds."""
     out, done, start = torch.zeros_like(features), 0, clock(device)
     for block in features.split(rows):
         product = block @ features.T
@@ -203,7 +212,7 @@ def time_products(features: Tensor, device: str, rows: int = 1024, enough: float
 
 
 def clock(device: str) -> float:
-    """Return seconds; with one thread on a CPU, CPU seconds, which depend less on other programs on the machine."""
+    """Return the wall time in seconds, or, with one thread on a CPU, the CPU time, which other programs affect less."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif torch.get_num_threads() == 1:
@@ -329,7 +338,7 @@ def agreement(bench: Bench, patches: list[int], dims: list[int], kappas: list[fl
 
 
 def area(bench: Bench, n: int, dims: list[int]) -> Iterator[dict]:
-    """Measure twice the area at the same density: the time of two rooms divided by that of one."""
+    """Measure one room, and two rooms with the same density of patches, with the ratio of their times."""
     for d in dims:
         one = bench.run("area", "exact", n, d, 0.5)
         two = bench.run("area", "exact", 2 * n, d, 0.5, rooms=2)
@@ -424,23 +433,40 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--losses", nargs="+", default=[*OPTIONS], choices=[*OPTIONS], help="numbers of patches in the table of sizes"
+        "--losses", nargs="+", default=[*OPTIONS], choices=[*OPTIONS], help="losses in the table of sizes"
     )
     parser.add_argument("--sizes-only", action="store_true", help="print only the table of sizes")
-    parser.add_argument("--patches", type=int, nargs="+", default=[2560 * 2**k for k in range(6)], metavar="N")
-    parser.add_argument("--dims", type=int, nargs="+", default=[64, 768], metavar="D")
-    parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="metres", metavar="M")
-    parser.add_argument("--tau", type=float, default=TAU, help="in the table of sizes (default: %(default)s)")
+    parser.add_argument(
+        "--patches",
+        type=int,
+        nargs="+",
+        default=[2560 * 2**k for k in range(6)],
+        help="numbers of patches in the table of sizes, and with --device",
+        metavar="N",
+    )
+    parser.add_argument(
+        "--dims", type=int, nargs="+", default=[64, 768], help="dimensions of the features", metavar="D"
+    )
+    parser.add_argument("--kappas", type=float, nargs="+", default=[0.5, 5.0], help="radii kappa, metres", metavar="M")
+    parser.add_argument(
+        "--tau", type=float, default=TAU, help="temperature in the table of sizes (default: %(default)s)"
+    )
     parser.add_argument("--limit", type=float, default=60, help="maximum seconds per call (default: %(default)s)")
-    parser.add_argument("--dense-gb", type=float, default=4, help="GB for the dense loss (default: %(default)s)")
     parser.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="type of the features"
+        "--dense-gb", type=float, default=4, help="maximum memory of the dense loss, GB (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     parser.add_argument(
-        "--csv", type=Path, help="default: losses.csv in results/benchmarks/, with --device loss_speed.csv"
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="dtype of the features"
     )
-    parser.add_argument("--plot", type=Path, help="SVG and PNG of this name (default: beside the CSV)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: %(default)s)")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        help="output file (default: results/benchmarks/losses.csv, or loss_speed.csv there with --device)",
+    )
+    parser.add_argument(
+        "--plot", type=Path, help="path of the figure, written as SVG and PNG (default: beside the CSV)"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes only")
     parser.add_argument(
         "--device",
@@ -453,7 +479,7 @@ def main() -> None:
     if options.task:
         print(json.dumps(measure(options.task)))
         return
-    # The rows with --device are appended to earlier ones, so they have a file of their own.
+    # With --device, rows are appended to those of earlier runs, so they are in a separate file.
     options.csv = options.csv or Path("results/benchmarks", "loss_speed.csv" if options.device else "losses.csv")
     if options.device:
         from benchmarks import loss_speed  # imports this module

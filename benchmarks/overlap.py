@@ -1,4 +1,8 @@
-"""Time of the overlaps of all pairs of images: only potentially visible points, compared with all points."""
+"""Time of computing the overlaps of all pairs of images.
+
+The implementation of the library, which projects only potentially visible points, is compared with the published one,
+which projects all points.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,17 @@ TOLERANCE = 0.05  # metres
 def row_by_row(
     points: NDArray, depth: NDArray, intrinsics: NDArray, poses: NDArray, tolerance: float
 ) -> NDArray[np.float32]:
-    """Return the overlaps by the published form: one row i of the matrix at a time, from all points of image i.
+    """Return the overlap matrix (n, n) by the published form: one row i at a time, from all points of image i.
 
-    Image j sees a point if the point projects to a patch of j, in front of the camera, and is at most ``tolerance``
-    behind the depth of that patch, which is found by rounding. ``depth`` (n, h, w) has one pixel per patch, and
-    ``intrinsics`` refer to this size.
+    Image j sees a point if the point is in front of the camera, projects to a patch of j, and is less than
+    ``tolerance`` behind the depth of that patch, which is found by rounding.
+
+    Args:
+        points: points of the patches of each image, (n, h, w, 3), metres, world frame.
+        depth: (n, h, w), metres, one pixel per patch.
+        intrinsics: (n, 3, 3), for images of h x w pixels.
+        poses: (n, 4, 4), camera-to-world, metres.
+        tolerance: metres.
     """
     n, h, w = depth.shape
     points, depth, intrinsics, to_camera = (
@@ -64,7 +74,9 @@ def simulate(images: int, rooms: int) -> tuple[NDArray, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=[500, 1000], help="default: %(default)s")
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[500, 1000], help="numbers of images (default: %(default)s)"
+    )
     parser.add_argument("--rooms", type=int, default=8, help="number of rooms of the scene (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="number of threads of both forms (default: %(default)s)")
     options = parser.parse_args()

@@ -1,4 +1,7 @@
-"""Time and memory of the positive pairs of a large dataset in all processes of a training, before and after."""
+"""Time and memory of the positive pairs of a large dataset in all processes of a training run.
+
+The current form, index files that all processes map, is compared with the former one, a k-d tree in each rank.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ from loco.storage import Correspondences, Frames
 from loco.training.pair_bank import PairBank
 from loco.training.scene_files import SceneFiles
 
-RADIUS, AREA = 0.2, 2300.0  # metres; square metres of surface of a house of Matterport3D
-IMAGES, GRID = 2160, (19, 23)  # of a scene, at stride 14
-BATCH = 64
+RADIUS, AREA = 0.2, 2300.0  # metres; surface of a scene in square metres, as of a house of Matterport3D
+IMAGES, GRID = 2160, (19, 23)  # images of a scene; rows and columns of patches of an image, at stride 14
+BATCH = 64  # images per batch
 
 
 class FormerPairs:
-    """The pairs of a scene by the former code: a k-d tree and counts, in the memory of each process."""
+    """The pairs of a scene by the former code: a k-d tree and counts, in the memory of each rank."""
 
     def __init__(self, points: NDArray, images: NDArray, radius: float) -> None:
         self.tree, self.images, self.radius = cKDTree(points), images.astype(np.int32), radius
@@ -43,7 +46,9 @@ class FormerPairs:
 
 
 def memory() -> dict[str, float]:
-    """Return the memory of this process in MB: ``private``, and ``pss``, with its proportion of shared pages."""
+    """Return the memory of this process in MB: ``private``, ``anonymous``, and ``pss`` (its fraction of shared pages
+    included).
+    """
     text = Path("/proc/self/smaps_rollup").read_text()
     found = {name: int(size) / 1024 for name, size in re.findall(r"^(\w+): +(\d+) kB", text, re.MULTILINE)}
     return {
@@ -54,7 +59,11 @@ def memory() -> dict[str, float]:
 
 
 def write_scene(folder: Path) -> tuple[SceneFiles, NDArray, NDArray]:
-    """Return a synthetic scene: images that each show some square metres of a surface, similar to an indoor scene."""
+    """Write a synthetic scene, whose images each show some square metres of a surface, as in an indoor scene.
+
+    Returns:
+        The files of the scene, the points of all patches (m, 3), metres, and the image of each patch (m,).
+    """
     rng = np.random.default_rng(0)
     side = np.sqrt(AREA)
     places, extents = rng.uniform(0, side, (IMAGES, 1, 2)), rng.lognormal(0.3, 0.5, (IMAGES, 1, 1))
@@ -70,7 +79,7 @@ def write_scene(folder: Path) -> tuple[SceneFiles, NDArray, NDArray]:
 
 
 def measure_former(points: NDArray, images: NDArray) -> tuple[float, float]:
-    """Return the CPU seconds and MB of the former code for one scene."""
+    """Return the CPU seconds and the growth of the memory in MB of the former code for one scene."""
     before, start = memory()["anonymous"], time.process_time()
     pairs = FormerPairs(points, images, RADIUS)
     seconds, mb = time.process_time() - start, memory()["anonymous"] - before
@@ -79,7 +88,7 @@ def measure_former(points: NDArray, images: NDArray) -> tuple[float, float]:
 
 
 def rank(folder: Path, workers: int, batches: int) -> None:
-    """Run one rank of a training: open the index, fork its workers, and print the time and memory of each."""
+    """Run one rank: open the indices, fork workers that draw batches, and print the time and memory of each process."""
     files = [
         SceneFiles(folder / "frames.h5", folder / "correspondences.h5", pairs_path=path)
         for path in sorted(folder.glob("pairs*.h5"))
@@ -110,8 +119,8 @@ def rank(folder: Path, workers: int, batches: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=59, help="default: %(default)s")
-    parser.add_argument("--ranks", type=int, default=8, help="default: %(default)s")
+    parser.add_argument("--scenes", type=int, default=59, help="number of scenes (default: %(default)s)")
+    parser.add_argument("--ranks", type=int, default=8, help="number of ranks (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="number of workers per rank (default: %(default)s)")
     parser.add_argument("--batches", type=int, default=20, help="batches drawn per worker (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # for a rank
@@ -139,7 +148,7 @@ def main() -> None:
     ranks, workers = [one["rank"] for one in found], [worker for one in found for worker in one["workers"]]
     everyone = [*ranks, *workers]
     print(f"{options.scenes} scenes, {patches:,} patches, {partners:.0f} partners per patch; {options.ranks} ranks x")
-    print(f"{options.workers} workers. Before: one scene was measured, times {options.scenes} (extrapolated).\n")
+    print(f"{options.workers} workers. Before: measured on one scene and multiplied by {options.scenes}.\n")
     print("| | before | after |\n| :-- | --: | --: |")
     print(f"| once, in the workflow, CPU min (one scene, extrapolated) | | {building * options.scenes / 60:.1f} |")
     print(f"| index on the disk, GB | | {size:.2f} |")
@@ -148,7 +157,7 @@ def main() -> None:
     added = max(one["added"] for one in ranks)
     print(f"| memory of each rank for the pairs, MB | {mb * options.scenes:.0f} | {added:.0f} |")
     more = max(one["added"] for one in workers)
-    print(f"| more in each worker after drawing, MB | | {more:.0f} |")
+    print(f"| growth in each worker after drawing, MB | | {more:.0f} |")
     total = sum(one["added"] for one in everyone)
     print(f"| sum over all processes, MB | {mb * options.scenes * options.ranks:.0f} | {total:.0f} |")
     print(f"| PSS of all processes with their libraries, MB | | {sum(one['pss'] for one in everyone):.0f} |")

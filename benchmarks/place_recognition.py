@@ -1,7 +1,7 @@
-"""Memory of place recognition at LoCo's size: features are read image by image, VLADs are stored as float16.
+"""Memory of place recognition with as many images as in LoCo's benchmark on Matterport3D.
 
-The features are simulated when they are read. Images have few patches, because otherwise this would take hours, but 768
-channels, and there are as many images as in LoCo's database and queries from Matterport3D. The size of the stored
+Features, of 768 channels, are read image by image, and VLADs are stored as float16. The features are simulated when
+they are read. Images have few patches, because otherwise the benchmark would take hours; the size of the stored
 descriptor of an image does not depend on the number of patches.
 """
 
@@ -37,7 +37,7 @@ class SimulatedMaps:
 
 
 def simulated_scene(database: int, queries: int, side: int) -> SimpleNamespace:
-    """The interface of a scene that the evaluation requires."""
+    """Return an object with the attributes of an evaluated scene that the benchmark uses."""
     names = [f"image{i}" for i in range(database + queries)]
     truth = {"database": names[:database], "queries": names[database:], "positives": [[i] for i in range(queries)]}
     return SimpleNamespace(
@@ -50,9 +50,15 @@ def simulated_scene(database: int, queries: int, side: int) -> SimpleNamespace:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, nargs=2, default=[DATABASE, QUERIES], help="default: %(default)s")
+    parser.add_argument(
+        "--images",
+        type=int,
+        nargs=2,
+        default=[DATABASE, QUERIES],
+        help="numbers of database images and of queries (default: %(default)s)",
+    )
     parser.add_argument("--side", type=int, default=8, help="patches per side of an image (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     vlad = {"name": "vlad", "clusters": CLUSTERS, "assignment": "hard", "vocabulary": "dataset", "samples": 20_000}

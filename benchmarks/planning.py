@@ -1,9 +1,9 @@
 """Time of planning a full-size run: ``python -m benchmarks.planning [matterport3d|scannet ...]``.
 
 No data are required, because planning reads only names. Matterport3D has the published split; ScanNet has its 1,513
-scans. Each is planned by ``snakemake -n`` with six experiments, three seeds and all benchmarks that apply. A second run
-samples the stack of the process at 100 Hz of its CPU time, and counts the samples within functions of this project and
-the functions that they call.
+scans. Each dataset is planned by ``snakemake -n`` with six experiments, three seeds and all benchmarks that apply. A
+second run samples the stack of the process 100 times per second of CPU time, and counts the samples within functions of
+this project and the functions that they call.
 """
 
 from __future__ import annotations
@@ -78,7 +78,12 @@ def overlay(name: str) -> dict[str, Any]:
 
 
 def plan(name: str) -> dict[str, Any]:
-    """Plan a run twice: for the time, and under the sampler."""
+    """Plan a run twice, to measure the time and to sample the stack.
+
+    Returns:
+        The number of jobs of each rule, wall time and CPU time in seconds, the fraction of samples within functions of
+        this project, and the number of samples.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for table in ("matterport3d/category_mapping.tsv", "scannet/scannetv2-labels.combined.tsv"):

@@ -1,9 +1,9 @@
-"""Structure from motion with our matches and with COLMAP's SIFT: registered images, and errors of their poses.
+"""Structure from motion with matches of this library and with COLMAP's SIFT: registered images, and errors of poses.
 
-COLMAP's mapper is the same for all, with one camera whose focal length it estimates; only keypoints, descriptors and
-matches differ. All pairs of images are matched. Centres are compared after a similarity transform, estimated by RANSAC,
-and rotations after the rotation that aligns them best. The images are every k-th frame of a recording with poses (the
-format `posed_rgbd`: color/ and poses.txt), or photographs of a simulated room, taken along one wall.
+COLMAP's mapper is the same in all cases, with one camera whose focal length it estimates; only keypoints, descriptors
+and matches differ. All pairs of images are matched. Camera centres are compared after a similarity transform, estimated
+by RANSAC, and rotations after the rotation that aligns them best. The images are every k-th frame of a recording with
+poses (the format `posed_rgbd`: color/ and poses.txt), or photographs of a simulated room, taken along one wall.
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ def simulated(scene: str, images: int, out: Path) -> Poses:
 def models(
     images: Path, methods: Sequence[str], keypoints: int
 ) -> Iterator[tuple[str, pycolmap.Reconstruction | None]]:
-    """Yield the largest reconstruction by SIFT, and by each method, ``detector=MODEL``; None if there is none."""
+    """Yield the name and the largest reconstruction of each method, first of SIFT; None if there is no reconstruction.
+
+    Args:
+        images: folder of the images.
+        methods: ``DETECTOR=MODEL`` each.
+        keypoints: maximum number of keypoints per image with the detector ``sift``.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             reconstruct(images, Path(folder, "scene"), {"matcher": "exhaustive"}, threads=1)
@@ -71,10 +77,10 @@ def models(
 
 
 def errors(model: pycolmap.Reconstruction, poses: Poses) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the errors of the registered images after alignment: centres in metres, rotations in degrees.
+    """Return the errors of the registered images after alignment: centres in metres, rotations in degrees, (n,) each.
 
-    Rotations are aligned by the rotation nearest to all their differences, because centres near a line do not determine
-    the rotation around it.
+    Rotations are aligned separately, by the rotation nearest to all their differences, because centres near a line do
+    not determine the rotation around it.
     """
     images = list(model.images.values())
     true = np.array([poses[image.name] for image in images])
@@ -112,11 +118,15 @@ def report(scene: str, images: Path, poses: Poses, options: argparse.Namespace) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", metavar="DETECTOR=MODEL", help="patches=MODEL or sift=MODEL")
-    parser.add_argument("--recording", type=Path, help="folder with color/ and poses.txt")
-    parser.add_argument("--every", type=int, default=10, help="of the frames of the recording")
-    parser.add_argument("--rooms", nargs="*", default=[], metavar="NAME", help="simulated rooms")
-    parser.add_argument("--images", type=int, default=24, help="photographs of a room")
-    parser.add_argument("--keypoints", type=int, default=2048, help="SIFT keypoints per image")
+    parser.add_argument("--recording", type=Path, help="folder of a recording, with color/ and poses.txt")
+    parser.add_argument(
+        "--every", type=int, default=10, help="use every k-th frame of the recording (default: %(default)s)"
+    )
+    parser.add_argument("--rooms", nargs="*", default=[], metavar="NAME", help="names of simulated rooms")
+    parser.add_argument("--images", type=int, default=24, help="photographs per simulated room (default: %(default)s)")
+    parser.add_argument(
+        "--keypoints", type=int, default=2048, help="maximum SIFT keypoints per image (default: %(default)s)"
+    )
     options = parser.parse_args()
     print("| scene | matches | registered | within 10 cm and 5 degrees | median, cm | median, degrees |")
     print("| :-- | :-- | --: | --: | --: | --: |")

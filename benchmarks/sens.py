@@ -1,6 +1,7 @@
-"""Streaming .sens files: peak memory and time per frame as the file grows, and the cost of a random frame.
+"""Peak memory and time per frame of streaming .sens files of increasing length, and the time of a random frame.
 
-``python -m benchmarks.sens`` (Linux) writes files of ScanNet's image sizes to a temporary folder and prints a table.
+``python -m benchmarks.sens`` (Linux) writes files with images of ScanNet's sizes to a temporary folder and prints a
+table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from loco.datasets.sens import SensFile, SensHeader
 
 LENGTHS = (0, 50, 150, 450)  # numbers of frames; the first shows the memory of the process itself
 COLOR, DEPTH = (968, 1296), (480, 640)
-STOCK = 8  # different frames
+STOCK = 8  # number of different frames
 ASKED = 40  # frames read in random order
 
 
@@ -35,14 +36,14 @@ def main() -> None:
             print(f"{length:8d} {path.stat().st_size / 1e6:8.1f} {float(peak):8.1f} {1e3 * float(seconds):10.1f}")
         began = perf_counter()
         file = SensFile(path, "scan")
-        print(f"opening the last: {1e3 * (perf_counter() - began):.1f} ms")
+        print(f"opening the last file: {1e3 * (perf_counter() - began):.1f} ms")
         read, decoded = random_access(file)
         print(f"random frame: {1e3 * read:.2f} ms; decoding alone: {1e3 * decoded:.2f} ms")
         print(f"ratio: {read / decoded:.3f}")
 
 
 def write_file(path: Path, length: int) -> None:
-    """Write a .sens file of ``length`` frames: smooth images with noise, whose compression ratio is about real."""
+    """Write a .sens file of ``length`` frames: smooth images with noise, which compress about as well as real ones."""
     # Imported here, because the measured process must not load the simulator.
     from loco.simulate.raw_scannet import SensFrame, encode_color, encode_depth, write_sens
 

@@ -1,4 +1,4 @@
-"""Training steps on random images or random stored features: images per second, waiting for batches, memory.
+"""Images per second, waiting time and memory of training steps on random images or random stored features.
 
 A step consists of loading, transfer, colour augmentation, network, exact loss, backward pass and optimiser.
 """
@@ -120,7 +120,7 @@ def _wait_for(device: torch.device) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--model", choices=["vit", "stored"], default="vit", help="ViT-S/14 with LoRA, or a head on maps"
+        "--model", choices=["vit", "stored"], default="vit", help="ViT-S/14 with LoRA, or a head on stored features"
     )
     parser.add_argument("--images", type=int, default=32, help="number of images per batch (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of an image, pixels (default: %(default)s)")
@@ -132,8 +132,8 @@ def main() -> None:
     parser.add_argument("--grad-cache", type=int, help="images that pass through the network together")
     parser.add_argument("--checkpoint", action="store_true", help="activation checkpointing")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the network")
-    parser.add_argument("--steps", type=int, default=20, help="measured (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=5, help="steps before (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="number of measured steps (default: %(default)s)")
+    parser.add_argument("--warmup", type=int, default=5, help="number of steps before them (default: %(default)s)")
     options = parser.parse_args()
     with matmul_precision(options.matmul):
         found = measure(options)
