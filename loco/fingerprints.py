@@ -242,7 +242,7 @@ def _load_module(path: Path, key: str, document: Any) -> _Module:
 
 
 def _store_module(file: Path, key: str, module: _Module) -> None:
-    """Write the file if bytecode may be written, and the folder can be."""
+    """Write the statements of a module to ``file``; do nothing if Python writes no bytecode or the system refuses."""
     if sys.dont_write_bytecode:
         return
     statements = [(s.name, s.digest, sorted(s.names), s.imports) for s in module.statements]

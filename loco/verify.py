@@ -124,10 +124,11 @@ def _verify_file(file: Path, results: Path) -> Verified | Finding:
 
 
 def _read(file: Path, name: str) -> Verified:
-    """Read a complete file.
+    """Verify the whole content of a file, or of a folder of raw files, and return its content id and record.
 
     Raises:
-        DataError: it is damaged.
+        DataError: it is damaged, or is a model file whose folder has the log of another training run.
+        OSError: it cannot be read.
     """
     if paths.fields_of(paths.RAW, name):
         verify_folder(file)

@@ -208,7 +208,10 @@ def _check_values(model: pycolmap.Reconstruction) -> None:
             raise ValueError(f"camera {number} has the model {camera.model_name}, whose images cannot be undistorted")
         focal = np.array([camera.focal_length_x, camera.focal_length_y])
         if not (np.isfinite(camera.params).all() and (focal > 0).all() and camera.width and camera.height):
-            raise ValueError(f"camera {number} has invalid parameters: {camera.params_to_string()}")
+            raise ValueError(
+                f"camera {number} has invalid parameters or no pixels: found {camera.params_to_string()} for "
+                f"{camera.width} x {camera.height} pixels, expected finite numbers and positive focal lengths"
+            )
     registered = _registered(model)
     if len({image.name for image in registered}) < len(registered):
         raise ValueError("two images of the model have the same name")

@@ -189,7 +189,7 @@ def read_numbers(file: Path, scene: str, columns: int) -> NDArray[np.float64]:
 
 
 def read_named_rows(file: Path, scene: str, columns: int) -> tuple[list[str] | None, NDArray[np.float64]]:
-    """Read rows of ``columns`` numbers, all or none of them after a name, which may contain spaces.
+    """Read rows of ``columns`` numbers. Either every row begins with a name, which may contain spaces, or none does.
 
     Empty lines and lines that begin with ``#`` are ignored.
 

@@ -219,7 +219,10 @@ def _is_recording(folder: Path) -> bool:
 
 
 def _heads(format: str, folder: Path, name: str) -> Iterator[bytes]:
-    """Yield the first bytes of the images of a scene; colour images come first."""
+    """Yield the first bytes of the images of a scene, in the order of the sources of the format.
+
+    Colour images come first, except in ``tum_rgbd`` and ``nerfstudio``, whose folders of images are sorted by name.
+    """
     if format == PHOTOGRAPHS:
         images = [folder]
     else:

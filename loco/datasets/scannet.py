@@ -231,9 +231,10 @@ def _is_flat(folder: Path) -> bool:
 
 
 def _exported_rig(folder: Path, scene: str) -> Rig:
-    """Read the cameras of an export by the exporter, or of ``scannet_frames_25k``, which lacks the extrinsics.
+    """Read the cameras of an export by ScanNet's ``reader.py`` or of ``scannet_frames_25k``.
 
-    For the latter, both cameras are assumed to have the same pose, as the exports of almost all scans state.
+    The latter lacks the extrinsics, so both cameras are assumed to have the same pose, as is the case in the exports of
+    almost all scans.
     """
     if _is_flat(folder):
         files = dict(zip(("intrinsic_color", "intrinsic_depth"), (folder / name for name in FLAT_INTRINSICS)))
@@ -275,7 +276,7 @@ def _read_matrix(file: Path, scene: str) -> NDArray[np.float64]:
             file,
             scene,
             "4 rows of 4 numbers",
-            f"rows of {[len(row) for row in rows]}",
+            f"numbers per row: {[len(row) for row in rows]}",
         )
     return np.array(rows)
 

@@ -36,7 +36,7 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
         name: name of the member if ``file`` is an archive, for errors.
 
     Raises:
-        DataError: the list has another length, or contains values that are not integers.
+        DataError: the list has another length, or contains values that are not 64-bit integers.
     """
     if len(values) != count:
         raise DataError(
@@ -48,7 +48,14 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
             remedy=RESTORE,
         )
     if not _whole(values):
-        raise DataError(f"{name!r} contains segments that are not integers", file=file, scene=scene, remedy=RESTORE)
+        raise DataError(
+            f"{name!r} contains segment numbers that are not 64-bit integers",
+            file=file,
+            scene=scene,
+            expected="a list `segIndices` of 64-bit integers",
+            found=f"another value at index {next(k for k, value in enumerate(values) if not _whole([value]))}",
+            remedy=RESTORE,
+        )
     return np.array(values, np.int64)
 
 

@@ -276,7 +276,8 @@ class Hierarchy(TransformersBackbone):
         is_last = layer == len(widths)
         if row.last_only and not is_last:
             raise ConfigError(
-                f"this model ({config.model_type}) supports its last layer only, {len(widths)}; remove `layer`"
+                f"this model ({config.model_type}) supports only its last layer, {len(widths)}; found layer {layer}; "
+                "remove `layer`"
             )
         if norm and not is_last:
             raise ConfigError(

@@ -131,10 +131,10 @@ def distinct(metrics: Iterable[Metrics]) -> dict[Key, Metrics]:
         if one.seed is not None and (*key[:3], None) in runs:
             other = runs[*key[:3], None]
             raise DataError(
-                f"{key_text(key[:3])} has runs both with a seed and without one (as of a deterministic extractor)",
+                f"{key_text(key[:3])} has runs both with a seed and without one (a deterministic extractor has none)",
                 file=one.path,
                 found=f"also {other.path}",
-                remedy="delete the one that the workflow no longer makes",
+                remedy="delete the file that the workflow no longer makes",
             )
     return runs
 

@@ -145,9 +145,9 @@ def _hosts(nodes: int) -> list[str]:
     hosts = _ask("scontrol", "show", "hostnames", listed).split()
     if len(hosts) != nodes:
         raise ConfigError(
-            f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} nodes ({listed}); the rule `train` requests "
-            "the nodes by its resources `nodes` and `tasks`: remove other values of them from `set-resources` of the "
-            "profile, or set `train.nodes: 1`"
+            f"`train.nodes: {nodes}`, but this SLURM job has {len(hosts)} node(s) ({listed}); the rule `train` "
+            "requests the nodes by its resources `nodes` and `tasks`: remove other values of them from `set-resources` "
+            "of the profile, or set `train.nodes: 1`"
         )
     return hosts
 

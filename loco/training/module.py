@@ -97,7 +97,8 @@ class RankingModule(pl.LightningModule):
             load_weights(self.extractor, model_file(self.settings["init"]))
         if not self.extractor.trainable_parameters:
             raise ConfigError(
-                f"model {experiment['model']['name']!r} has no trainable parameters; remove its `train` block"
+                f"model {experiment['model']['name']!r} has no trainable parameters; remove the `train` block "
+                "of the experiment"
             )
         self.phases = phases_of(self.settings)
         # The features of the extractor are L2-normalised.
@@ -302,7 +303,7 @@ class RankingModule(pl.LightningModule):
             )
 
     def _write(self) -> None:
-        """Write the steps that were read to the log."""
+        """Append to the log the steps whose numbers have been read from the device."""
         if self.curve is not None and self.trainer.is_global_zero:
             for entry in self._unwritten:
                 self.curve.append(entry)

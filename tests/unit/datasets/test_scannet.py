@@ -440,7 +440,7 @@ def image(kind: str, size: tuple[int, int]) -> bytes:
         ),
         (
             lambda e: without_last_row(e, "intrinsic/intrinsic_depth.txt"),
-            r"not contain a matrix[\s\S]*rows of \[4, 4, 4\]",
+            r"not contain a matrix[\s\S]*numbers per row: \[4, 4, 4\]",
         ),
         (lambda e: export_file(e, "color/3.jpg", b""), r"image '3.jpg' is empty"),
         (lambda e: export_file(e, "depth/3.png", b"none"), r"image '3.png' cannot be decoded"),

@@ -331,7 +331,7 @@ def test_layer_k_of_a_transformer_is_hidden_state_k(models, kind, layer):
 def test_layer_k_of_a_hierarchy_is_stage_k(models, kind, layer):
     model, folder = models[kind]
     if kind == "hiera":
-        with pytest.raises(ConfigError, match="supports its last layer only, 4"):
+        with pytest.raises(ConfigError, match=f"supports only its last layer, 4; found layer {layer}"):
             build(folder, layer=layer)
         return
     backbone, x = build(folder, layer=layer), images(64, 96)

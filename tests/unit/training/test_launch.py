@@ -103,7 +103,7 @@ def test_nodes_without_slurm_are_refused(recorded, monkeypatch):
 
 
 def test_a_job_of_another_number_of_nodes_is_refused(recorded):
-    with pytest.raises(ConfigError, match=r"`train.nodes: 4`, but this SLURM job has 2 nodes \(n\[1-2\]\)"):
+    with pytest.raises(ConfigError, match=r"`train.nodes: 4`, but this SLURM job has 2 node\(s\) \(n\[1-2\]\)"):
         recorded(4, 4)
 
 
