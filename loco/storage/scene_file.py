@@ -180,7 +180,7 @@ class SceneFile:
             one = array.nbytes // max(len(array), 1) if array.shape else array.nbytes
             if array.compression and max(one, _bytes_of_chunk(array)) > _LARGEST_FRAME:
                 raise self._unfit(
-                    f"`{name}` has frames of {one} bytes in chunks of {_bytes_of_chunk(array)} bytes, which is too large",
+                    f"`{name}` has too large frames ({one} bytes) or chunks ({_bytes_of_chunk(array)} bytes)",
                     f"at most {_LARGEST_FRAME} bytes per frame and per chunk",
                     one,
                 )
