@@ -219,15 +219,13 @@ def _is_recording(folder: Path) -> bool:
 
 
 def _heads(format: str, folder: Path, name: str) -> Iterator[bytes]:
-    """Yield the first bytes of the images of a scene, in the order of the sources of the format.
-
-    Colour images come first, except in ``tum_rgbd`` and ``nerfstudio``, whose folders of images are sorted by name.
-    """
+    """Yield the first bytes of the images of a scene, colour images before those of folders and archives of depth."""
     if format == PHOTOGRAPHS:
         images = [folder]
     else:
         sources = FORMATS[format].sources(folder, name)
         images = [source.path for source in sources if source.images or source.path.suffix == ".zip"]
+        images.sort(key=lambda path: "depth" in path.name)
     for path in images:
         if path.suffix == ".zip" and path.is_file():
             with zipfile.ZipFile(path) as archive:

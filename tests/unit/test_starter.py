@@ -15,7 +15,7 @@ import yaml
 
 from loco.cli import main
 from loco.config import load, read_files
-from loco.datasets.recognise import EXAMPLES, recognise
+from loco.datasets.recognise import EXAMPLES, image_size, recognise
 from loco.plan import Plan
 from loco.simulate import simulate_scene
 from loco.starter import frame_size, split
@@ -95,6 +95,18 @@ def test_a_single_scene_is_evaluated_and_the_file_says_what_a_training_needs(
     (parts,) = config["splits"].values()
     assert parts == {"test": {next(iter(config["datasets"])): ["scene0001_00"]}}
     assert "record another scene" in Path("one.yaml").read_text()
+
+
+@pytest.mark.parametrize("kind", ["seven_scenes", "tum_rgbd", "posed_rgbd", "nerfstudio"])
+def test_the_size_is_that_of_the_colour_images(raw: Callable[[str], Path], here: Path, kind: str) -> None:
+    shutil.copytree(raw(kind), here / "data", symlinks=False)
+    expected = image_size(recognise(here / "data"))
+    depth = [path for path in (here / "data").rglob("*.png") if "depth" in str(path.relative_to(here))]
+    for path in depth:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), image[::2, ::2])
+    assert len(depth) >= 16
+    assert image_size(recognise(here / "data")) == expected == (HOUSE["image"]["height"], HOUSE["image"]["width"])
 
 
 def test_scenes_are_found_below_the_given_folder(raw: Callable[[str], Path], here: Path) -> None:
