@@ -8,6 +8,7 @@ samples' distances.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from math import ceil
@@ -47,6 +48,8 @@ HELD = 2**30  # bytes of features of a scene held in memory at a time
 QUERY_IMAGE = {"include": [True], "exclude": [False], "both": [True, False]}  # values of `samples_of_query_image`
 ALL = "all"  # surfaces
 COLUMNS = ("scene", "image", "radius", "weights", "query_image", "surface", "ap", "n_queries")
+
+logger = logging.getLogger(__name__)
 
 
 class Rows(Protocol):
@@ -140,6 +143,7 @@ def query_precisions(
     queries = _draw_queries(image, settings["queries_per_scene"], query_rng)
     count = settings["samples_per_query"] or len(points)
     scores: dict[Condition, list[NDArray]] = {condition: [] for condition in conditions}
+    complete = dict.fromkeys(conditions, 0)  # queries all of whose neighbours are ranked
     blocks = np.array_split(queries, ceil(len(queries) * min(count, len(points)) / BLOCK) or 1)
     for block in tqdm(blocks, desc="queries", unit="block", delay=2, mininterval=1, leave=False):
         drawn = [_draw_samples(points, image, query, conditions, count, sample_rngs) for query in block]
@@ -147,6 +151,9 @@ def query_precisions(
         similarities = _similarities(features, block, [indices for indices, _ in padded])
         for condition, sample_rng, (_, distances), found in zip(conditions, sample_rngs, padded, similarities):
             scores[condition].append(mean_average_precision(distances, found, condition.radius, sample_rng))
+            complete[condition] += np.count_nonzero(np.isfinite(distances).sum(axis=1) < count)
+    if settings["samples_per_query"]:
+        _warn_of_weights_without_effect(complete, len(queries), count)
     return queries, {condition: np.concatenate(parts or [np.empty(0)]) for condition, parts in scores.items()}
 
 
@@ -218,6 +225,17 @@ def _growth(rank: NDArray[np.integer]) -> NDArray[np.float64]:
         order, growth = (np.stack([a[~high].reshape(-1, half), a[high].reshape(-1, half)], 1) for a in (order, growth))
         half //= 2
     return np.take_along_axis(growth.reshape(q, size), rank, axis=1)
+
+
+def _warn_of_weights_without_effect(complete: Mapping[Condition, int], queries: int, count: int) -> None:
+    """Warn if most queries have fewer neighbours than samples, so that every weighting ranks the same patches."""
+    for condition, number in complete.items():
+        if condition.weights != "uniform" and number > queries / 2:
+            logger.warning(
+                "%d of %d queries have fewer than %d patches within %g m, all of which are ranked, so that the weights "
+                "of the samples have no effect; lower `samples_per_query` of location_consistency, or `patches.stride`",
+                *(number, queries, count, condition.radius),
+            )
 
 
 def _conditions(settings: Mapping[str, Any]) -> list[Condition]:

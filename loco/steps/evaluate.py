@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from loco.devices import claimed_gpus
+from loco.errors import DataError
 from loco.evaluation.catalogue import BENCHMARKS
 from loco.evaluation.result import EvaluatedScene, Evaluation
 from loco.records import Recipe, Record, new_record
@@ -38,13 +39,15 @@ def run(
         subject: ``split``, ``experiment`` and ``checkpoint``, for the record.
 
     Raises:
-        DataError: an input was not made as planned, or the benchmark cannot be computed on it.
+        DataError: an input was not made as planned, the benchmark cannot be computed on it, or it has nothing to score.
     """
-    with claimed_gpus(BENCHMARKS[recipe.settings["benchmark"]].gpus):
+    benchmark = BENCHMARKS[recipe.settings["benchmark"]]
+    with claimed_gpus(benchmark.gpus):
         evaluation, record = evaluate(recipe, scenes, training, subject)
+    require_items(evaluation, benchmark.name, subject["split"])
     write_metrics(
         out,
-        benchmark=recipe.settings["benchmark"],
+        benchmark=benchmark.name,
         split=subject["split"],
         experiment=subject["experiment"],
         seed=recipe.settings["seed"],
@@ -89,3 +92,19 @@ def evaluate(
         recipe.settings["settings"],
     )
     return evaluation, new_record(recipe, subject, inputs)
+
+
+def require_items(evaluation: Evaluation, benchmark: str, split: str) -> None:
+    """Raise an error if a benchmark found nothing to score in the test scenes of a split.
+
+    Raises:
+        DataError: there are no items.
+    """
+    if not any(evaluation.items.values()):
+        raise DataError(
+            f"the benchmark {benchmark} has nothing to score in the test scenes of the split {split}",
+            expected=BENCHMARKS[benchmark].items,
+            found="none",
+            remedy=f"relax the settings `benchmarks.{benchmark}` that select them, such as `min_overlap` and "
+            "`min_baseline`, or test on scenes with more images",
+        )

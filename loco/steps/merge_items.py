@@ -9,6 +9,7 @@ from pathlib import Path
 from loco.evaluation.result import Evaluation
 from loco.records import Recipe, new_record, require_recipe
 from loco.results.metrics import read_items, write_metrics
+from loco.steps.evaluate import require_items
 
 
 def run(recipe: Recipe, items_paths: Sequence[Path], out: Path, subject: Mapping[str, str]) -> None:
@@ -22,7 +23,8 @@ def run(recipe: Recipe, items_paths: Sequence[Path], out: Path, subject: Mapping
         subject: ``split``, ``experiment`` and ``checkpoint``, for the record.
 
     Raises:
-        DataError: a file is missing or damaged, was not made as planned, or belongs to another scene.
+        DataError: a file is missing or damaged, was not made as planned, or belongs to another scene; or no scene has
+            an item.
     """
     benchmark, settings = recipe.settings["benchmark"], recipe.settings["settings"]
     named = {"benchmark": benchmark, **{key: subject[key] for key in ("experiment", "checkpoint")}}
@@ -32,6 +34,8 @@ def run(recipe: Recipe, items_paths: Sequence[Path], out: Path, subject: Mapping
         require_recipe(document.record, recipe.inputs[f"evaluate_scene/{dataset}"], planned, file=document.path)
     items = {column: [entry for d in documents for entry in d.content[column]] for column in documents[0].content}
     scores = import_module(f"loco.evaluation.{benchmark}").samples(items, settings)
+    evaluation = Evaluation([score.row() for score in scores], items)
+    require_items(evaluation, benchmark, subject["split"])
     write_metrics(
         out,
         benchmark=benchmark,
@@ -39,6 +43,6 @@ def run(recipe: Recipe, items_paths: Sequence[Path], out: Path, subject: Mapping
         experiment=subject["experiment"],
         seed=recipe.settings["seed"],
         settings=settings,
-        evaluation=Evaluation([score.row() for score in scores], items),
+        evaluation=evaluation,
         record=new_record(recipe, subject, {document.path: document.content_id for document in documents}),
     )

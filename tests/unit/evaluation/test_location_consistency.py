@@ -187,6 +187,19 @@ def test_samples_follow_their_weights(weights, weight):
     np.testing.assert_allclose(found, [*(expected / expected.sum()), 0], atol=0.03)
 
 
+@pytest.mark.parametrize(
+    ("count", "radius", "warned"), [(300, 9.0, False), (600, 9.0, True), (20, 0.5, True), (20, 2.0, False)]
+)
+def test_weights_without_an_effect_are_stated(count, radius, warned, caplog):
+    points, image = room()
+    changes = {"radii": [radius], "weights": ["uniform", "inverse_square"], "samples_per_query": count}
+    settings = SETTINGS | changes
+    _, precisions = query_precisions(fourier(points, 8), points, image, settings, np.random.default_rng(0))
+    uniform, inverse_square = precisions.values()
+    assert ("weights of the samples have no effect" in caplog.text) == warned
+    assert warned == (np.isclose(uniform, inverse_square, equal_nan=True).mean() > 0.5)
+
+
 def test_samples_are_distinct():
     points, _ = room()
     near = Condition(2.0, "inverse_square")

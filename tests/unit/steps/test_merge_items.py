@@ -110,3 +110,20 @@ def test_items_of_another_scene_or_recipe_are_refused(tmp_path, job):
     with pytest.raises(DataError, match="made by code s0, expected s1"):
         merge_items.run(changed, [first, *others], tmp_path / "merged.json", SUBJECT)
     assert not (tmp_path / "merged.json").exists()
+
+
+def test_a_benchmark_without_a_single_item_is_refused(tmp_path, job):
+    benchmark, files, recipes, merged = job
+    settings = merged.settings | {"scenes": SCENES[-1:]}
+    message = rf"{benchmark} has nothing to score in the test scenes of the split both[\s\S]*found: none"
+    whole = Recipe("evaluate", "e0", settings, dict(recipes["first"].inputs))
+    with pytest.raises(DataError, match=message):
+        evaluate.run(whole, files[-1:], [()], tmp_path / "whole.json", SUBJECT)
+    with pytest.raises(DataError, match=message):
+        merge_items.run(
+            Recipe("merge_items", "m0", settings, merged.inputs),
+            evaluate_scenes(tmp_path, job)[-1:],
+            tmp_path / "merged.json",
+            SUBJECT,
+        )
+    assert not list(tmp_path.glob("*.json"))
