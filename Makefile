@@ -43,6 +43,7 @@ $(READY): constraints.txt pyproject.toml
 	@$(BIN)/python -c 'import cv2, open3d' 2>/dev/null || $(call apt_install,$(SYSTEM_LIBRARIES))
 	@$(BIN)/python -c 'import cv2, open3d'
 	@touch $@
+	@echo "Ready: run 'source .venv/bin/activate', or call the programs in .venv/bin."
 
 demo: env
 	$(call run,)

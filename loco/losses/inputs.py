@@ -93,7 +93,8 @@ def _checked_shape(features: Tensor, others: dict[str, Tensor]) -> torch.Size:
     wrong = [allowed[name][1] for name, tensor in others.items() if tensor.shape not in allowed[name][0]]
     if wrong:
         found = ", ".join(f"{name} {tuple(x.shape)}" for name, x in {"features": features, **others}.items())
-        raise ValueError(f"wrong shapes: expected {', '.join(wrong)} to match the features; found {found}")
+        layouts = "features (b, d, h, w)" if is_map else "features (n, d)"
+        raise ValueError(f"wrong shapes: expected {layouts} with {', '.join(wrong)}; found {found}")
     return shape
 
 

@@ -174,6 +174,11 @@ def fit(
     if trainer.is_global_zero:
         for line in describe_phases(module.phases):
             logger.info(line)
+        if val and settings["validate_every"] > module.phases[-1].end:
+            logger.warning(
+                "no validation will run, because `validate_every: %d` exceeds the %d steps of the training",
+                *(settings["validate_every"], module.phases[-1].end),
+            )
     scenes, extractor = open_scenes(train), module.extractor
     batches = Batches(
         scenes,

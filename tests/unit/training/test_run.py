@@ -63,6 +63,14 @@ def test_training_learns_and_says_how(experiment, walls, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "log.csv", "model.safetensors", "tensorboard"]
 
 
+@pytest.mark.parametrize(("every", "warned"), [(6, False), (7, True)])
+def test_validation_scenes_that_are_never_used_are_stated(experiment, walls, tmp_path, caplog, every, warned):
+    experiment["train"] |= {"steps": 6, "validate_every": every}
+    _, log = run(experiment, walls, tmp_path)
+    assert ("`validate_every: 7` exceeds the 6 steps" in caplog.text) == warned
+    assert log["val_map"].notna().sum() == (0 if warned else 1)
+
+
 def batch_settings(experiment):
     return experiment["train"]["batch"], experiment["train"]["augment"]
 
