@@ -60,6 +60,11 @@ def hint(name: Any, known: Iterable[Any]) -> str:
     return f"; known: {shown or 'none'}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with a noun in the singular or plural: ``1 scene``, ``3 scenes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def printable_lines(text: str) -> str:
     """Return a text in which control characters are escaped, except line breaks."""
     return "\n".join(map(printable, text.split("\n")))

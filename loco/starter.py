@@ -28,7 +28,7 @@ from loco.datasets.recognise import (
     nearest_problem,
     recognise,
 )
-from loco.errors import ConfigError
+from loco.errors import ConfigError, counted
 from loco.files import is_plain_path
 
 LONGER_SIDE = 320  # pixels of the prepared images, as in the experiments of the demo
@@ -68,7 +68,7 @@ def write_starter(given: Path, out: Path, per_second: float | None = None) -> No
     out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "x", encoding="utf-8") as file:
         file.write(text)
-    print(f"{out}: {_count(found.scenes)} of the format {found.format} in {found.raw}")
+    print(f"{out}: {counted(len(found.scenes), 'scene')} of the format {found.format} in {found.raw}")
     if (name := _dataset_name(found.raw)) != (folder_name := found.raw.resolve().name):
         print(f"the dataset is named {name}, because {folder_name!r} is not a valid name")
     if unnamed:
@@ -97,7 +97,7 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str,
     benchmarks = ["location_consistency"] + (["pixel_correspondence"] if "depth" in FORMATS[real].provides else [])
     experiments = (["trained"] if trained else []) + ["untrained", "dense_sift"]
     lines = [
-        f"# A starter configuration for {found.raw}: {_count(found.scenes)} of the format {found.format}.",
+        f"# A starter configuration for {found.raw}: {counted(len(found.scenes), 'scene')} of the format {found.format}.",
         f"#   {command} check_all   # check the raw files first",
         f"#   {command} all         # then train, evaluate, and draw tables and figures",
         "# Keys that are not set here have the values of config/defaults.yaml. config/README.md describes every key.",
@@ -341,10 +341,6 @@ def _word(text: str) -> str:
     """Replace characters other than ASCII letters, digits, ``_``, ``-`` and ``.`` by ``_``, and remove accents."""
     unaccented = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text))
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", unaccented).lstrip("-.")[:100]
-
-
-def _count(scenes: Sequence[str]) -> str:
-    return "1 scene" if len(scenes) == 1 else f"{len(scenes)} scenes"
 
 
 def _workflow() -> Path:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from loco.errors import DataError
+from loco.errors import DataError, counted
 from loco.training.augment import colour_augmentation, geometric_augmentation
 from loco.training.jitter import draw_factors
 from loco.training.pair_bank import PairBank
@@ -79,7 +79,7 @@ class OverlappingImages:
             raise DataError(
                 f"no two images of a training scene {wanted}",
                 expected="images that overlap, taken from different positions",
-                found=f"{images} images in {len(self.pairs)} scenes, without such a pair",
+                found=f"{counted(images, 'image')} in {counted(len(self.pairs), 'scene')}, without such a pair",
                 remedy="lower `train.batch.min_overlap` or `.min_baseline`, or use scenes with more images",
             )
         if without:
@@ -163,7 +163,7 @@ class Batches(IterableDataset):
             raise DataError(
                 f"the scenes of batch {step} have fewer images than there are ranks",
                 expected=f"at least {self.world_size} images",
-                found=f"{len(drawn)} image(s)",
+                found=f"{counted(len(drawn), 'image')} in the batch",
                 remedy="remove small scenes, use more scenes per batch (`batch.scenes`), or fewer `processes`",
             )
         places: list[int] = np.array_split(np.arange(len(drawn)), self.world_size)[self.rank].tolist()

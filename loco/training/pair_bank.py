@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from loco.errors import DataError
+from loco.errors import DataError, counted
 from loco.geometry.near_pairs import NearPairs, partners
 from loco.storage import PairIndex
 from loco.training.scene_files import SceneFiles
@@ -63,7 +63,7 @@ class PairBank:
             raise DataError(
                 f"too few images have positive pairs with another image of their scene within {radius:g} m",
                 expected=f"at least {images} images, the size of a batch",
-                found=f"{len(self.paired)} in {len(scenes)} scenes",
+                found=f"{len(self.paired)} in {counted(len(scenes), 'scene')}",
                 remedy=(
                     "train on more images or on images that overlap more, use fewer images per batch, or raise "
                     "`batch.radius`"

@@ -119,6 +119,11 @@ def test_settings_that_no_two_images_meet_are_refused(walls, change):
         Batches(open_scenes(walls), BATCH | change, None, seed=0)
 
 
+def test_a_single_scene_without_such_images_is_counted_in_the_singular(walls):
+    with pytest.raises(DataError, match="found: 10 images in 1 scene, without"):
+        Batches(open_scenes(walls[:1]), BATCH | {"min_baseline": 99.5}, None, seed=0)
+
+
 def test_scenes_without_pairs_beside_others_are_stated(walls, caplog, monkeypatch):
     scenes, none = open_scenes(walls), csr_array((3, 3), dtype=bool)
     pairs = SceneFiles.pairs
