@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loco.errors import ConfigError, DataError, printable_lines
 
+if TYPE_CHECKING:
+    from loco.verify import Finding
+
 _DELETE = "delete the damaged, misplaced and outdated files and run the workflow again"
+_OTHER = "other configuration"
 _REMEDIES = {
     **dict.fromkeys(("damaged", "misplaced", "outdated"), _DELETE),
     "unreadable": "make the unreadable files readable",
-    "other configuration": "move the files of another configuration elsewhere, or delete them",
+    _OTHER: "pass the configuration files of that run with --configfile",
     "left behind": "run `loco clean --delete` to remove the files left behind",
 }
 _INTERRUPTED, _FINAL = "saved state of an interrupted training run", "final state of a finished training run"
@@ -39,20 +43,37 @@ def verify_options(add: Callable[..., Any]) -> None:
 
 
 def verify_results(arguments: argparse.Namespace) -> None:
+    from loco.config_layers import DEMO
     from loco.verify import report, verify
 
     results = _results_folder(arguments.results)
     configs = [file.resolve() for file in arguments.configfile]
     os.chdir(results.parent)  # the paths in a configuration are relative to the working directory
     plan = None if arguments.files_only else _plan(configs)
+    if plan:
+        default = DEMO if plan.base == Path.cwd() else plan.base / DEMO
+        given = ", ".join(map(str, arguments.configfile)) or f"{default}, the default; name another with --configfile"
+        print(f"compared with {given}", flush=True)  # before the progress bar
     count, findings = verify(results, plan, arguments.jobs)
     if findings:
         print(report(findings))
         raise DataError(
-            f"{len({finding.file for finding in findings})} of {count} files failed the verification",
-            remedy="; ".join(dict.fromkeys(_REMEDIES[finding.kind] for finding in findings)),
+            _verdict(findings, count), remedy="; ".join(dict.fromkeys(_REMEDIES[finding.kind] for finding in findings))
         )
     print(f"{count} files verified: all are intact" + ("" if plan is None else " and belong to this configuration"))
+
+
+def _verdict(findings: Sequence[Finding], count: int) -> str:
+    """Return the numbers of files that failed the verification, and of intact files of another configuration."""
+    failed = {finding.file for finding in findings if finding.kind != _OTHER}
+    other = {finding.file for finding in findings} - failed
+    if not failed:
+        return (
+            f"all files are intact, but {len(other)} of {count} do not belong to this configuration; they were perhaps "
+            "made with another --configfile"
+        )
+    verdict = f"{len(failed)} of {count} files failed the verification"
+    return f"{verdict}; {len(other)} others are intact, but do not belong to this configuration" if other else verdict
 
 
 def clean_options(add: Callable[..., Any]) -> None:

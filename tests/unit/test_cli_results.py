@@ -136,7 +136,8 @@ def configured(folder: Path, **changes: Any) -> list[object]:
 
 def test_a_finished_folder_is_whole(results: Path, capsys: pytest.CaptureFixture) -> None:
     status, said = verify(capsys, "--configfile", TINY)
-    assert (status, said) == (0, "7 files verified: all are intact and belong to this configuration")
+    assert status == 0
+    assert said == f"compared with {TINY}; 7 files verified: all are intact and belong to this configuration"
     status, said = verify(capsys, results, "--files-only")
     assert (status, said) == (0, "7 files verified: all are intact")
 
@@ -224,6 +225,31 @@ def test_a_file_that_the_configuration_does_not_have_is_named(results: Path, cap
     assert "other configuration: 2; " in said
     for path in (other, untrained):
         assert f"{path}: the configuration does not contain this file" in said
+
+
+def test_files_of_another_configuration_are_not_counted_as_damaged(
+    results: Path, capsys: pytest.CaptureFixture
+) -> None:
+    status, said = verify(capsys)  # the results of another configuration than the default one
+    assert status == 1
+    assert f"compared with {ROOT}/config/config.yaml, the default; name another with --configfile" in said
+    assert "loco verify: all files are intact, but 7 of 7 do not belong to this configuration" in said
+    assert "what to do: pass the configuration files of that run with --configfile" in said
+    assert "failed the verification" not in said
+    assert "delete" not in said
+    (results.parent / FEATURES).write_bytes(b"")
+    status, said = verify(capsys)
+    assert status == 1
+    assert "1 of 7 files failed the verification; 6 others are intact, but do not belong to this configuration" in said
+
+
+def test_the_default_configuration_of_the_working_directory_is_named_by_its_relative_path(
+    results: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("Snakefile", "config", "workflow_scripts", "loco"):
+        Path(name).symlink_to(ROOT / name)
+    _, said = verify(capsys)
+    assert said.startswith("compared with config/config.yaml, the default; name another with --configfile; ")
 
 
 def test_a_file_without_a_record_belongs_to_no_configuration(results: Path, capsys: pytest.CaptureFixture) -> None:
