@@ -12,6 +12,10 @@ onsuccess:
     print("Tables: results/tables/   Figures: results/figures/   Checks of the raw scenes: results/tables/checks.md")
 
 
+onerror:
+    print("The messages of failed jobs are in results/logs/; `loco failed` prints the end of each")
+
+
 include: "rules/common.smk"
 include: "rules/simulate.smk"
 include: "rules/reconstruct.smk"

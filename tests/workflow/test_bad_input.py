@@ -129,6 +129,10 @@ def test_frames_refuses_the_scene_with_the_same_message(faulty, fault):
     assert log in faulty.said
 
 
+def test_a_failed_run_names_the_command_that_prints_its_logs(faulty):
+    assert "`loco failed` prints the end of each" in faulty.said
+
+
 def test_the_checks_count_all_broken_scenes(faulty):
     assert f"{len(FAULTS)} of {len(FAULTS) + 1} scenes failed their check" in faulty.said
 
