@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from h5py import is_hdf5
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -334,4 +336,12 @@ def _check_weights(extractor: Extractor, weights: Mapping[str, Tensor], path: st
 
 
 def _broken(path: str | Path, error: Exception) -> DataError:
-    return DataError(f"the file cannot be read as a model: {error}", file=path, remedy=_REMEDY)
+    return DataError(f"the file cannot be read as a model: {_reason(path, error)}", file=path, remedy=_REMEDY)
+
+
+def _reason(path: str | Path, error: Exception) -> str:
+    """Return the text of an error, or the kind of an HDF5 file, which safetensors takes for one with a large header."""
+    with suppress(OSError):
+        if is_hdf5(path):
+            return "it is an HDF5 file (for example of frames or features)"
+    return str(error)

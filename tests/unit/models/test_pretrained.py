@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -214,3 +215,12 @@ def test_the_explorer_page_is_copied_and_linked(tmp_path):
     assert "[explorer.html](explorer.html)" in (tmp_path / "public/README.md").read_text()
     save_pretrained(extractor, tmp_path / "plain")
     assert "explorer" not in (tmp_path / "plain/README.md").read_text()
+
+
+def test_an_hdf5_file_is_named_as_one(tmp_path: Path) -> None:
+    for name, header in (("foreign.h5", 0), ("own.h5", 512)):  # files of this project begin with text
+        with h5py.File(tmp_path / name, "w", userblock_size=header) as file:
+            file["features"] = np.zeros(3)
+        with pytest.raises(DataError, match="is an HDF5 file") as caught:
+            loco.load(tmp_path / name)
+        assert name in str(caught.value)
