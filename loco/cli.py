@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +38,36 @@ from loco.cli_results import (
     verify_options,
     verify_results,
 )
-from loco.errors import ConfigError, DataError, LocoError, printable_lines
+from loco.errors import ConfigError, DataError, LocoError, counted, hint, printable, printable_lines
 from loco.extras import named_extras
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status.
 
-    It is 0 on success, 1 for an error in a file, 2 for an error in the command or the configuration, and 130 if the
-    command was interrupted.
+    It is 0 on success, 1 for an error in a file, 2 for an error in the command or the configuration, 130 if the command
+    was interrupted, and 141 if the reader of its output has ended (as ``head`` does): 128 + SIGPIPE.
     """
-    arguments = _parser().parse_args(argv)
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        # Python flushes both streams when it exits, which would report the error again (note on SIGPIPE in the
+        # documentation of the module `signal`).
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 141
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = _parse(argv)
     try:
         with named_extras():
             arguments.run(arguments)
+    except BrokenPipeError:  # an OSError
+        raise
     except (LocoError, OSError) as error:
         print(f"loco {arguments.command}: {_message(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
@@ -67,7 +85,7 @@ def _message(error: Exception) -> str:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="loco", description="Location-consistent image features.")
     parser.add_argument("--version", action="version", version=f"loco {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -96,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
         options(command.add_argument)
         command.set_defaults(run=run, default_of=command.get_default)
-    return parser
+    if argv and not argv[0].startswith("-") and argv[0] not in parts:
+        parser.error(f"unknown command {argv[0]!r}{hint(argv[0], parts)}")
+    return parser.parse_args(argv)
 
 
 def _init_options(add: Callable[..., Any]) -> None:
@@ -134,7 +154,7 @@ def _extract_options(add: Callable[..., Any]) -> None:
         action="store_true",
         help="also write the features as colours, by one PCA over all images, whose features are held in memory",
     )
-    keypoint_options(add)
+    keypoint_options(add, "hloc")
     size_option(add, None)
 
 
@@ -240,7 +260,8 @@ def _extract(arguments: argparse.Namespace) -> None:
     if drawn:
         maps, sizes, paths = zip(*drawn)
         _write_pca(maps, sizes, paths, model.stride)
-    print(f"features of {len(stems) - len(broken)} images written to {arguments.out}")
+    if written := len(stems) - len(broken):
+        print(f"features of {counted(written, 'image')} written to {arguments.out}")
     if broken:
         raise DataError("\n".join([f"{len(broken)} of {len(stems)} images could not be processed:", *broken]))
 
@@ -273,8 +294,10 @@ def _models(arguments: argparse.Namespace) -> None:
     print()
     if lines:
         _print_table(("file", "model", "size"), lines)
-    else:
+    elif arguments.folder.is_dir():
         print(f"{arguments.folder}/ contains no model files")
+    else:
+        print(f"the folder {arguments.folder} does not exist, so no model files are listed")
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -291,10 +314,21 @@ def _info(arguments: argparse.Namespace) -> None:
         "features": f"{model.dim} channels, one vector per {model.stride} x {model.stride} pixels",
         "parameters": f"{sizes['parameters']:,}, of which {sizes['trainable']:,} are trainable",
         **{key: model.facts[key] for key in ("experiment", "split", "seed", "steps") if key in model.facts},
+        **dict(_training(model.facts)),
     }
     for name, value in lines.items():
-        print(f"{name:<12}{value}")
+        print(f"{name:<12}{printable(str(value))}")
     print("--all prints the complete configuration, the data and the training settings as JSON")
+
+
+def _training(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the loss of each phase of a training, and its datasets; nothing for facts of another form."""
+    with suppress(AttributeError, KeyError, TypeError):
+        phases = [(phase["loss"]["name"], phase["steps"]) for phase in facts["phases"]]
+        yield "loss", ", then ".join(f"{loss} ({steps} steps)" if phases[1:] else loss for loss, steps in phases)
+    with suppress(AttributeError, KeyError, TypeError):
+        datasets = [f"{name} ({counted(len(scenes), 'scene')})" for name, scenes in facts["data"]["train"].items()]
+        yield "trained on", ", ".join(datasets)
 
 
 def _export(arguments: argparse.Namespace) -> None:

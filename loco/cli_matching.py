@@ -23,7 +23,7 @@ from loco.cli_images import (
     require_other_files,
     size_option,
 )
-from loco.errors import ConfigError, DataError
+from loco.errors import ConfigError, DataError, counted
 from loco.matching import DETECTORS, SELECTIONS
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def match_options(add: Callable[..., Any]) -> None:
         metavar="N",
         help="number of images with which each image is matched, with --pairs sequential or retrieval (default: 20)",
     )
-    keypoint_options(add)
+    keypoint_options(add, "hloc or colmap")
     add(
         "--several-cameras",
         action="store_true",
@@ -91,13 +91,13 @@ def match_options(add: Callable[..., Any]) -> None:
     size_option(add, None, "; for png: 640")
 
 
-def keypoint_options(add: Callable[..., Any]) -> None:
+def keypoint_options(add: Callable[..., Any], formats: str) -> None:
     add(
         "--keypoints",
         default="patches",
         metavar="WHICH",
-        help="keypoints, with --format hloc or colmap: patches (their centres), sift, or a features file of hloc with "
-        "the keypoints of any other detector (default: patches)",
+        help=f"keypoints, with --format {formats}: patches (their centres), sift, or a features file of hloc with the "
+        "keypoints of any other detector (default: patches)",
     )
     add(
         "--max-keypoints",
@@ -129,7 +129,7 @@ def write_hloc(arguments: argparse.Namespace) -> None:
     root, names = _named(arguments.images)
     out = arguments.out / hloc.FEATURES
     _write_features(arguments, root, names, out)
-    print(f"features of {len(names)} images, named by their paths in {root}, written to {out}")
+    print(f"features of {counted(len(names), 'image')}, named by their paths in {root}, written to {out}")
 
 
 def _match_picture(arguments: argparse.Namespace) -> None:

@@ -96,8 +96,9 @@ def configuration(found: Recognised, size: tuple[int, int] | None, command: str,
     real = "colmap" if found.format == PHOTOGRAPHS else found.format
     benchmarks = ["location_consistency"] + (["pixel_correspondence"] if "depth" in FORMATS[real].provides else [])
     experiments = (["trained"] if trained else []) + ["untrained", "dense_sift"]
+    number = counted(len(found.scenes), "scene")
     lines = [
-        f"# A starter configuration for {found.raw}: {counted(len(found.scenes), 'scene')} of the format {found.format}.",
+        f"# A starter configuration for {found.raw}: {number} of the format {found.format}.",
         f"#   {command} check_all   # check the raw files first",
         f"#   {command} all         # then train, evaluate, and draw tables and figures",
         "# Keys that are not set here have the values of config/defaults.yaml. config/README.md describes every key.",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -180,8 +183,11 @@ def test_models_lists_what_is_known_and_what_is_there(
     assert [model, "compact_cnn"] in [line[:2] for line in lines]
     assert str(broken) in printed.err
     assert str(broken) not in printed.out
+    (tmp_path / "empty").mkdir()
+    assert main(["models", str(tmp_path / "empty")]) == 0
+    assert f"{tmp_path / 'empty'}/ contains no model files" in capsys.readouterr().out
     assert main(["models", str(tmp_path / "none")]) == 0
-    assert "no model files" in capsys.readouterr().out
+    assert f"the folder {tmp_path / 'none'} does not exist" in capsys.readouterr().out
 
 
 def test_info_says_how_a_model_was_made(model: str, capsys: pytest.CaptureFixture) -> None:
@@ -200,6 +206,32 @@ def test_info_says_how_a_model_was_made(model: str, capsys: pytest.CaptureFixtur
         "parameters": f"{parameters:,}, of which {parameters:,} are trainable",
         "seed": "3",
     }
+
+
+def test_info_states_the_losses_and_the_training_data(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def described(**facts: object) -> dict[str, str]:
+        save_extractor(build_extractor(COMPACT, 1), COMPACT, tmp_path / "model.safetensors", facts)
+        assert main(["info", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return {line[:12].strip(): line[12:] for line in lines if line[:12].strip() in ("loss", "trained on")}
+
+    short, long = {"loss": {"name": "info_nce"}, "steps": 10}, {"loss": {"name": "exact"}, "steps": 40}
+    data = {"train": {"houses": ["a", "b"], "office": ["c"]}, "val": {}}
+    assert described(phases=[long], data=data) == {"loss": "exact", "trained on": "houses (2 scenes), office (1 scene)"}
+    assert described(phases=[short, long]) == {"loss": "info_nce (10 steps), then exact (40 steps)"}
+    assert described(phases="all", data=["houses"]) == {}  # facts that are not those of a training step
+
+
+def test_a_closed_output_ends_a_command_quietly(model: str, tmp_path: Path) -> None:
+    """As with ``loco info MODEL --all | head``."""
+    for arguments in (["info", model, "--all"], ["clean", str(tmp_path)], ["models", str(tmp_path)], ["--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-c", "from loco.cli import main; raise SystemExit(main())", *arguments]
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_export_writes_both_forms(model: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -260,6 +292,16 @@ def test_the_whole_images_are_extracted_beside_broken_ones(
     assert "1 of 3 images could not be processed" in message
     found = {path.name for path in (tmp_path / "out").iterdir()}
     assert found == {"a.npy", "b.npy", "a_pca.png", "b_pca.png"}
+
+
+def test_no_success_is_reported_if_no_image_was_extracted(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    assert main(["extract", str(tmp_path / "text.jpg"), "--model", model, "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "1 of 1 images could not be processed" in printed.err
 
 
 def test_features_that_are_not_finite_are_refused(
@@ -355,3 +397,19 @@ def test_commands_that_are_none_are_refused(arguments: list[str], capsys: pytest
         main(arguments)
     assert caught.value.code == 2
     assert "usage: loco" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("word", "says"), [("extrac", "did you mean `extract`?"), ("fly", "known: init, extract")])
+def test_a_misspelt_command_is_answered_with_the_known_ones(
+    word: str, says: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main([word, "a.jpg"])
+    assert f"unknown command '{word}'; {says}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "formats"), [("extract", "hloc"), ("match", "hloc or colmap")])
+def test_the_help_names_the_formats_with_keypoints(command: str, formats: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"keypoints, with --format {formats}: patches" in " ".join(capsys.readouterr().out.split())
