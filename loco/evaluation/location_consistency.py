@@ -151,7 +151,7 @@ def query_precisions(
         similarities = _similarities(features, block, [indices for indices, _ in padded])
         for condition, sample_rng, (_, distances), found in zip(conditions, sample_rngs, padded, similarities):
             scores[condition].append(mean_average_precision(distances, found, condition.radius, sample_rng))
-            complete[condition] += np.count_nonzero(np.isfinite(distances).sum(axis=1) < count)
+            complete[condition] += int((np.isfinite(distances).sum(axis=1) < count).sum())
     if settings["samples_per_query"]:
         _warn_of_weights_without_effect(complete, len(queries), count)
     return queries, {condition: np.concatenate(parts or [np.empty(0)]) for condition, parts in scores.items()}
