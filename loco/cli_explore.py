@@ -241,7 +241,8 @@ def _titles(models: Sequence[str]) -> list[str]:
         titles = ["/".join(Path(model).parts[-length:]) for model in models]
         if len(set(titles)) == len(models):
             return titles
-    raise ConfigError("--model: a model is passed twice; pass each model once")
+    twice = next(model for k, model in enumerate(models) if Path(model) in map(Path, models[:k]))
+    raise ConfigError(f"--model: the model {twice} is passed twice; pass each model once")
 
 
 def _report(out: Path, size: int, content: Content) -> None:

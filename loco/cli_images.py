@@ -83,7 +83,7 @@ def require_folder(path: Path, option: str) -> None:
     """Refuse an output folder that cannot be created because it is a file, or because a folder above it is one.
 
     Raises:
-        ConfigError: it is; the message names ``option``.
+        ConfigError: the folder cannot be created; the message names ``option``.
     """
     existing = next((part for part in (path, *path.parents) if part.exists()), None)
     if existing and not existing.is_dir():

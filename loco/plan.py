@@ -504,7 +504,10 @@ class Plan:
         return split, experiment, run
 
     def _encoder_model(self, experiment: str) -> dict[str, Any]:
-        """Return the configuration of an experiment's model without its head: the part whose features can be stored."""
+        """Return the configuration of the part of an experiment's model whose features can be stored.
+
+        This is the model without its head and its upsampling.
+        """
         model = self.config["experiments"][experiment]["model"]
         return {key: model[key] for key in ("name", "backbone", "stride") if key in model}
 

@@ -53,14 +53,14 @@ def write_starter(given: Path, out: Path, per_second: float | None = None) -> No
 
     Raises:
         ConfigError: the file exists, the folder or video does not, nothing in it is recognised, or ``per_second`` is
-            set for something else than videos.
+            set although ``given`` neither is nor contains a video.
         DataError: a video cannot be decoded or is too short.
     """
     if os.path.lexists(out):
         raise ConfigError(f"{out} exists and is not overwritten; name another file with --out, or remove it")
     videos = find_videos(given)
     if per_second is not None and not videos:
-        raise ConfigError(f"--fps applies to videos only, and {given} is not a video; remove it")
+        raise ConfigError(f"--fps applies to videos only, and {given} neither is nor contains one; remove --fps")
     folder = _extract(given, videos, per_second or FRAMES_PER_SECOND) if videos else given
     found, unnamed = _find(folder)
     command = f"snakemake{_snakefile()} --configfile {shlex.quote(str(out))} --cores {os.cpu_count() or 1}"
@@ -166,7 +166,7 @@ def _extract(given: Path, videos: Sequence[Path], per_second: float) -> Path:
     folder = Path("data", f"{_word(given.stem if given.is_file() else given.resolve().name)}_frames")
     scenes = {video: folder / _word(video.stem) for video in videos}
     if taken := [str(scene) for scene in scenes.values() if os.path.lexists(scene)]:
-        raise ConfigError(f"{', '.join(taken)}: exists and is not overwritten; remove it, or rename the video")
+        raise ConfigError(f"existing paths are not overwritten: {', '.join(taken)}; remove them, or rename the videos")
     if len(set(scenes.values())) < len(scenes):
         raise ConfigError(f"several videos of {given} have the same name; rename them")
     for video, scene in scenes.items():

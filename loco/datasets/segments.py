@@ -33,7 +33,7 @@ def segment_numbers(values: Sequence[Any], count: int, *, file: Path, scene: str
         count: number of triangles (or vertices) of the mesh.
         file: source of the list, for errors.
         scene: name of the scene, for errors.
-        name: name of the member if ``file`` is an archive, for errors.
+        name: name of the file, or of the member if ``file`` is an archive, for errors.
 
     Raises:
         DataError: the list has another length, or contains values that are not 64-bit integers.
@@ -74,7 +74,7 @@ def segment_objects(
         groups: the list ``segGroups``: maps with ``label``, ``segments`` and optionally ``objectId``.
         file: source of the lists, for errors.
         scene: name of the scene, for errors.
-        name: name of the member if ``file`` is an archive, for errors.
+        name: name of the file, or of the member if ``file`` is an archive, for errors.
 
     Raises:
         DataError: a group is broken, or two objects have the same ``objectId``.

@@ -101,7 +101,7 @@ class SensFile:
         return self._pixels(data, np.dtype("<u2"), self.header.depth_size, what)
 
     def color_bytes(self, k: int) -> bytes:
-        """Read the compressed colour image of frame ``k``."""
+        """Read the colour image of frame ``k`` as it is stored, in the compression of the header."""
         offset, color, _ = self._images[k].tolist()
         return self._read(offset, color)
 

@@ -374,7 +374,10 @@ def _similarities(
 
 
 def _groups(features: Rows, queries: NDArray[np.int64], samples: int) -> Iterator[slice]:
-    """Yield slices of queries (``samples`` samples each) whose features take at most :data:`HELD` bytes together."""
+    """Yield slices of the queries. The features of a slice and of its samples take at most :data:`HELD` bytes together.
+
+    A slice has at least one query, even if its features take more. ``samples`` is the number of samples per query.
+    """
     row = features[queries[:1]]
     rows = HELD // max(1, row.nbytes)
     size = len(queries) if len(features) <= rows else max(1, rows // (1 + samples))

@@ -24,10 +24,10 @@ BLOCK = 64  # pixels matched at a time: their similarities stay in the cache (5 
 
 
 class Neighbours(NamedTuple):
-    """The two most similar pixels in B of points of A, in random order.
+    """The two most similar pixels in B of each point of A. The points are in random order.
 
-    ``point`` (m,), indices of the points; ``distance`` (m, 2), cosine distances, smaller first; ``pixel`` (m, 2),
-    row-major indices of the pixels; ``size`` (height, width) of B.
+    ``point`` (m,), indices of the points; ``distance`` (m, 2), cosine distances of the two pixels, smaller first;
+    ``pixel`` (m, 2), row-major indices of these pixels; ``size`` (height, width) of B.
     """
 
     point: NDArray[np.integer]
@@ -137,7 +137,10 @@ def two_nearest(
 
 
 def _to_pixels(cells: Tensor, size: tuple[int, int], extent: Extent) -> Tensor:
-    """Interpolate a map (h, w, k) at the pixel centres, (height, width, k), like :func:`sample_features`."""
+    """Interpolate a map (h, w, k) at the pixel centres, (height, width, k).
+
+    The interpolation is that of :func:`sample_features`, but the result is not L2-normalised.
+    """
     channels_last = cells[None].permute(0, 3, 1, 2)  # with these strides, PyTorch makes no copy
     if all(float(side).is_integer() for side in extent):
         whole = [int(side) for side in extent]

@@ -88,12 +88,12 @@ def evaluate(scenes: Iterable[EvaluatedScene], settings: Settings, seed: int = 0
         A row "recall@5" for every k and ranking method ("GeM 3, mutual + RANSAC"), and for every database if there are
         several ("VLAD 128, houses"): the mean over queries; the value is None if the method requires a class token and
         the extractor has none. With ``accuracy`` also rows "accuracy@5", the mean fraction of positives among the first
-        k images, over queries with k or more positives (LoCo's release). Items: a row for each ranking method and
-        query, with the ``rank`` of its first positive, from 1, and with ``accuracy`` the number of positives among the
-        ``first_<k>``. With ``seen_by_training: report``, the rows "..., mostly seen" and "..., mostly unseen" are
-        computed from the queries of which more than half of the patches are seen or unseen (columns ``seen`` and
-        ``unseen``). A query without positives has ``n_positives`` 0 and rank None, and is in no row; neither is a
-        database without queries. k may exceed the number of images.
+        k images, over queries with k or more positives (LoCo's release). With ``seen_by_training: report``, the rows
+        "..., mostly seen" and "..., mostly unseen" are computed from the queries of which more than half of the patches
+        are seen or unseen (columns ``seen`` and ``unseen`` of the items). A database without queries has no rows. k may
+        exceed the number of images. Items: an entry for each ranking method and query, with the ``rank`` of its first
+        positive, from 1, and with ``accuracy`` the number of positives among the ``first_<k>``. The entry of a query
+        without positives has ``n_positives`` 0 and rank None, and no row is computed from it.
 
     Raises:
         ConfigError: two ranking methods have the same name; a domain has one dataset only.

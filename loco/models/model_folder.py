@@ -204,7 +204,7 @@ def read_colours(folder: Path, default: Colours = IMAGENET, notice: bool = True)
         if notice:
             _report_default_colours(folder, default)
         return default
-    for name, what in (("do_flip_channel_order", "colours in the order BGR"), ("rescale_offset", "colours from -1")):
+    for name, what in (("do_flip_channel_order", "colours in the order BGR"), ("rescale_offset", "colours in [-1, 1]")):
         if settings.get(name):
             raise ConfigError(f"{file}: `{name}` ({what}) is not supported; use a model without this option")
     try:

@@ -33,10 +33,16 @@ def construct(what: str, constructor: Callable[..., T], options: Mapping[str, An
     Raises:
         ConfigError: unknown or missing options.
     """
+    signature = inspect.signature(constructor)
     try:
-        inspect.signature(constructor).bind(**fixed, **options)
+        signature.bind(**fixed, **options)
     except TypeError as error:
-        raise ConfigError(f"{what} has unknown or missing options: {error}") from error
+        catch_all = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+        names = [
+            name for name, each in signature.parameters.items() if name not in fixed and each.kind not in catch_all
+        ]
+        accepted = ", ".join(names) or "none"
+        raise ConfigError(f"{what} has unknown or missing options: {error}; accepted options: {accepted}") from error
     return constructor(**fixed, **options)
 
 

@@ -98,7 +98,7 @@ def _require_support(found: Description, options: dict[str, Any]) -> None:
     reasons = {
         "facet": "this model has no facets (separate query, key and value of its attention)",
         "norm": "this model has no final normalisation of its features",
-        "interpolate_offset": "is supported for "
+        "interpolate_offset": "this option is supported only for "
         f"{' and '.join(sorted(kind for kind, row in VISION_TRANSFORMERS.items() if row.is_dino))} models",
         "concat_class_token": "this model has no class token",
     }

@@ -75,7 +75,7 @@ def exact_model(walk: Walk, names: Sequence[str], points: Floats) -> pycolmap.Re
 
 
 def write_model(directory: Path, model: pycolmap.Reconstruction, kind: str) -> None:
-    """Write a model atomically as ``text`` or ``binary`` files."""
+    """Write the files of a model as ``text`` or ``binary``, each atomically."""
     with tempfile.TemporaryDirectory() as temporary:
         (model.write_text if kind == "text" else model.write_binary)(temporary)
         for file in sorted(Path(temporary).iterdir()):

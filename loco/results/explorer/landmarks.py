@@ -73,7 +73,7 @@ def _scores(
 
 
 def _start(precision: NDArray[np.float64], found: NDArray[np.int64]) -> int:
-    """Return the landmark for which the first extractor has the most correct matches more than the second.
+    """Return the landmark at which the first extractor leads the second by the largest number of correct matches.
 
     Ties are broken by the larger difference in average precision. With a single extractor, it is the landmark with the
     most correct matches; ties are broken by the lower average precision.

@@ -1,4 +1,4 @@
-"""Notation of tables of results: tidy and complete as CSV, Markdown and LaTeX for papers, HTML for the report.
+"""Write tables of results as CSV (tidy, with all columns), Markdown, LaTeX (for papers) and HTML (for the report).
 
 A fraction (unit ``%``) is between 0 and 1 in CSV and in percent elsewhere, and higher is better; for errors in any
 other unit, lower is better.

@@ -84,7 +84,7 @@ def test_init_overwrites_no_frames_and_refuses_what_has_no_effect(
     write_video(here / "walk.mp4")
     (here / "data/walk_frames/walk").mkdir(parents=True)
     assert main(["init", "walk.mp4"]) == 2
-    assert "data/walk_frames/walk: exists and is not overwritten" in capsys.readouterr().err
+    assert "existing paths are not overwritten: data/walk_frames/walk;" in capsys.readouterr().err
     assert main(["init", "data", "--fps", "2"]) == 2
     assert "--fps applies to videos" in capsys.readouterr().err
     (here / "notes.txt").touch()
