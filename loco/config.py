@@ -1,4 +1,4 @@
-"""Validate the configuration before anything runs, and report all problems together.
+"""Validate the configuration before anything runs, and report all problems together: keys and types first.
 
 :func:`load` checks a configuration; the other functions are queries of a loaded one. :func:`check_files` checks the
 YAML files themselves for problems that are lost once they are read into dicts.
@@ -20,7 +20,7 @@ from loco.config_files import (
     resolve,
     scene_identity,
 )
-from loco.config_layers import layers, merge_layers, read_files, with_defaults
+from loco.config_layers import Merged, layers, merge_layers, read_files, with_defaults
 from loco.config_phases import former_keys
 from loco.config_problems import ablation_problems, cross_check, published_problems, share_training
 from loco.config_queries import (
@@ -79,7 +79,8 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
         FutureWarning: for every deprecated key and value (:mod:`loco.config_deprecated`).
 
     Raises:
-        ConfigError: lists all problems, each with its key.
+        ConfigError: lists all violations of the schema (keys, types and ranges) or, if there are none, the other
+            problems, each with its key; states the files from which the configuration was merged.
     """
     base = Path(base)
     plain, problems, not_finite = plain_copy(config)
@@ -90,7 +91,8 @@ def load(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]:
     if not problems:
         problems = _problems(plain, base)
     if problems:
-        raise ConfigError("\n".join(["the configuration is not valid:", *(f"  - {p}" for p in problems)]))
+        source = f" ({config.source})" if isinstance(config, Merged) else ""
+        raise ConfigError("\n".join([f"the configuration{source} is not valid:", *(f"  - {p}" for p in problems)]))
     return json.loads(json.dumps(infinity_to_null(plain), sort_keys=True, allow_nan=False))
 
 

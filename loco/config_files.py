@@ -202,9 +202,25 @@ def read_scene_lists(config: dict[str, Any], base: Path, pattern: str) -> list[s
             try:
                 holder[key] = _scene_names(read_text(path), pattern)
             except ConfigError as error:
-                file = path if os.path.exists(path) else f"{path} (looked for in {os.getcwd()} and {base})"
-                problems += [f"{where}.{key}: scene list {file}: {problem}" for problem in str(error).split("\n")]
+                if os.path.exists(path):
+                    problems += [f"{where}.{key}: scene list {path}: {problem}" for problem in str(error).split("\n")]
+                else:
+                    remedy = _list_of_names(holder[key], pattern) or "correct the path"
+                    searched = f"looked for in {_searched(base)}"
+                    problems.append(f"{where}.{key}: there is no scene list {path} ({searched}); {remedy}")
     return problems
+
+
+def _list_of_names(text: str, pattern: str) -> str:
+    """Return how to write names that stand in place of the path of a scene list; nothing for other texts."""
+    names = [name.strip() for name in text.split(",")]
+    is_path = Path(names[-1]).suffix or not all(_is_name(name, pattern) for name in names)
+    return "" if is_path else f"for names of scenes write a list, [{', '.join(names)}]"
+
+
+def _searched(base: Path) -> str:
+    """Return the folders in which :func:`resolve` searches, as in a message."""
+    return " and ".join(dict.fromkeys((os.getcwd(), os.path.abspath(base))))
 
 
 def _scene_names(text: str, pattern: str) -> list[str]:
@@ -263,7 +279,7 @@ def missing_tables(config: Mapping[str, Any], splits: Iterable[str], base: Path)
     for name in dict.fromkeys(dataset for part in parts for dataset in part if dataset in config["datasets"]):
         mapping = config["datasets"][name].get("labels", {}).get("mapping")
         if mapping and not os.path.isfile(resolve(mapping, base)) and not is_product(mapping):
-            where = f"looked for in {os.getcwd()} and {base}"
+            where = f"looked for in {_searched(base)}"
             remedy = "correct the path, fetch the table, or remove `labels` from the dataset"
             problems.append(f"datasets.{name}.labels.mapping: there is no table {mapping} ({where}); {remedy}")
     return problems

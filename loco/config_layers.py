@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,17 @@ from loco.errors import ConfigError, printable
 
 DEFAULTS, DEMO = "config/defaults.yaml", "config/config.yaml"
 EVERY = "*"  # key of `datasets` and `experiments`: values of every entry that does not set them
+MADE = ("simulate", "reconstruct")  # keys of datasets whose raw scenes the workflow writes
+
+
+class Merged(dict[str, Any]):
+    """A configuration that was merged from files.
+
+    Attributes:
+        source: the files, as messages name them: `my.yaml, extends config.yaml`.
+    """
+
+    source = ""
 
 
 def workflow_folder() -> Path | None:
@@ -54,10 +65,25 @@ def merge_layers(files: Iterable[Path], overrides: Mapping[str, Any] | None = No
         The configuration without defaults, which :func:`loco.config.load` adds and checks.
     """
     config: Any = {}
-    for file in files:
-        config = laid_over(config, _read(file))
+    contents = [(file, _read(file)) for file in files]
+    for _, content in contents:
+        config = laid_over(config, content)
     config.pop("extends", None)
-    return laid_over(config, _typed(overrides or {}))
+    merged = Merged(laid_over(config, _typed(overrides or {})))
+    merged.source = _source(contents) + (", --config" if overrides else "")
+    return merged
+
+
+def _source(contents: Sequence[tuple[Path, Mapping[str, Any]]]) -> str:
+    """Return the names of files in a message: those of the command line, and then those that they extend."""
+    named, extended = [], []
+    for file, content in reversed(contents):  # an extended file precedes the file that names it
+        if all(Path(wanted).name != file.name for wanted in extended):
+            named.append(os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file))
+        if (wanted := content.get("extends")) is not None:
+            extended.append(wanted)
+    texts = [*reversed(named), *(f"extends {wanted}" for wanted in dict.fromkeys(extended))]
+    return printable(", ".join(texts))
 
 
 def layers(paths: Iterable[str | Path], base: str | Path) -> list[Path]:
@@ -96,7 +122,8 @@ def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]
     The entry ``*`` of ``datasets`` and ``experiments`` provides the defaults of all other entries. The defaults of
     ``train`` apply only to experiments with a ``train`` block. Of the defaults of ``train.batch``, which describe
     batches of overlapping images, a batch of positive pairs (with ``radius``) takes only ``patches_per_image``. An
-    experiment without ``title`` gets its name as title.
+    experiment without ``title`` gets its name as title. A simulated or reconstructed dataset without ``raw`` gets the
+    folder to which its scenes are written.
 
     Args:
         config: plain dicts (:func:`loco.config_schema.plain_copy`); may violate the schema.
@@ -113,11 +140,20 @@ def with_defaults(config: Mapping[str, Any], base: str | Path) -> dict[str, Any]
         if isinstance(entries, dict):
             every = entries.get(EVERY)
             merged[kind] = {name: complete(every, entry) for name, entry in entries.items() if name != EVERY}
+    if isinstance(merged.get("datasets"), dict):
+        for name, entry in merged["datasets"].items():
+            if isinstance(entry, dict) and not entry.keys().isdisjoint(MADE):
+                entry.setdefault("raw", made_folder(name))
     if isinstance(merged.get("experiments"), dict):
         for name, entry in merged["experiments"].items():
             if isinstance(entry, dict):
                 entry.setdefault("title", name)
     return merged
+
+
+def made_folder(dataset: str) -> str:
+    """Return the folder of the scenes of a simulated or reconstructed dataset (:data:`MADE`)."""
+    return f"results/raw/{dataset}"
 
 
 def experiment_with_defaults(defaults: Any, experiment: Any) -> Any:

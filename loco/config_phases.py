@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loco.errors import hint
+from loco.config_schema import yaml_text
+from loco.errors import counted, hint
 from loco.training.phases import merged_phases
 
 
@@ -65,7 +66,9 @@ def _problems_of(where: str, stated: Mapping[str, Any], phase: Mapping[str, Any]
 def _radii_problems(name: str, loss: Mapping[str, Any]) -> Iterator[str]:
     rhos, kappas = (radius if isinstance(radius, list) else [radius] for radius in (loss["rho"], loss["kappa"]))
     if len(rhos) != len(kappas):
-        yield f"{name}: expected one kappa per rho, found {len(rhos)} values of rho and {len(kappas)} of kappa"
+        remedy = f"; write `kappa: {yaml_text(kappas * len(rhos))}`" if len(kappas) == 1 else ""
+        counts = f"{counted(len(rhos), 'value')} of rho and {len(kappas)} of kappa"
+        yield f"{name}: expected one kappa per rho, found {counts}{remedy}"
     for rho, kappa in zip(rhos, kappas):
         if kappa is not None and rho >= kappa:
             yield f"{name}: rho ({rho} m) must be less than kappa ({kappa} m)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loco.config_files import room_of, scans_of, scene_identities
+from loco.config_layers import MADE, made_folder
 from loco.config_phases import phase_problems
 from loco.config_queries import (
     PARTS,
@@ -28,6 +29,7 @@ from loco.evaluation.defaults import SEEN_WITHIN, UNSEEN_BEYOND
 from loco.files import decode_text, is_plain_path
 from loco.models.catalogue import COMPUTED, has_maps, map_stride_of, stride_of
 
+ALWAYS_FROZEN = ("onnx", "timm")  # backbones that cannot be trained
 PATH_KEYS = ("raw", "images", "mapping", "path", "init")  # their values are files and folders, inputs of rules
 
 
@@ -136,9 +138,9 @@ def _benchmark_problems(settings: dict[str, Any]) -> Iterator[str]:
 
 def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     yield from (f"scenes: `{scene}` is listed twice; remove one" for scene in _repeated(dataset["scenes"]))
-    for made in ("simulate", "reconstruct"):
-        if made in dataset and dataset["raw"] != f"results/raw/{name}":
-            yield f"raw: a dataset with `{made}` is written to results/raw/{name}, found {dataset['raw']!r}"
+    for made in MADE:
+        if made in dataset and dataset["raw"] != (folder := made_folder(name)):
+            yield f"raw: a dataset with `{made}` is written to {folder}, found {dataset['raw']!r}; remove `raw`"
     if "world_frame" in dataset and "places" not in provided_by(dataset):
         yield f"world_frame: the format `{dataset['format']}` has no 3D points; remove it"
     if "reconstruct" in dataset and (dataset["format"] != "colmap" or "simulate" in dataset):
@@ -152,9 +154,19 @@ def _dataset_problems(name: str, dataset: dict[str, Any]) -> Iterator[str]:
     if None not in sides and stride > min(sides):
         yield f"patches.stride: expected at most the smaller side of the frames, {min(sides)} pixels, found {stride}"
     if "simulate" in dataset:
-        count = {"matterport3d": "panoramas", "hpatches": None}.get(dataset["format"], "images")
-        if count and count not in dataset["simulate"]:
-            yield f"simulate lacks the key `{count}`, which the format `{dataset['format']}` requires"
+        yield from _image_count_problems(dataset["format"], dataset["simulate"])
+
+
+def _image_count_problems(format: str, simulate: dict[str, Any]) -> Iterator[str]:
+    """Yield problems of the number of images of simulated scenes, which each format takes from one key."""
+    if format == "hpatches":  # has a fixed number of images
+        return
+    count, other = ("panoramas", "images") if format == "matterport3d" else ("images", "panoramas")
+    if other in simulate:
+        remedy = "remove it" if count in simulate else f"write `{count}` instead"
+        yield f"simulate.{other}: has no effect in the format `{format}`, which takes `{count}`; {remedy}"
+    elif count not in simulate:
+        yield f"simulate lacks the key `{count}`, which the format `{format}` requires"
 
 
 def _split_problems(split: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
@@ -243,7 +255,7 @@ def _experiment_problems(experiment: dict[str, Any]) -> Iterator[str]:
             yield "pca: `pca` and `train` both determine the weights of the head; remove one of them"
     if train:
         if not _has_weights_to_train(model):
-            yield f"train: this model ({model['name']}) has no weights to train; remove `train`"
+            yield f"train: this model ({model['name']}) has no weights to train; remove `train`{_how_to_train(model)}"
         yield from _training_problems(model, train)
         yield from _augmentation_problems(train.get("augment", {}), stride_of(model))
 
@@ -319,14 +331,21 @@ def _has_weights_to_train(model: dict[str, Any]) -> bool:
     return True
 
 
+def _how_to_train(model: dict[str, Any]) -> str:
+    """Return how a frozen backbone can be trained, as the end of a message."""
+    if model["name"] != "backbone":
+        return ""
+    whole = "" if model["backbone"]["name"] in ALWAYS_FROZEN else ", or train the backbone (`model.train`)"
+    return f", or add a head (`model.head`){whole}"
+
+
 def _run_problems(config: dict[str, Any]) -> Iterator[str]:
     run = config["run"]
     compared = dict.fromkeys(name for pair in run.get("comparisons", []) for name in pair)
-    yield from (
-        f"run.comparisons: `{name}` is not in run.experiments{hint(name, run['experiments'])}"
-        for name in compared
-        if name not in run["experiments"]
-    )
+    defined = [name for name in run["experiments"] if name in config["experiments"]]  # others are reported above
+    for name in (name for name in compared if name not in run["experiments"]):
+        remedy = "; add it there" if name in config["experiments"] else hint(name, defined)
+        yield f"run.comparisons: `{name}` is not in run.experiments{remedy}"
     yield from _title_problems(config)
     if not all(split in config["splits"] for split in run["splits"]):
         return

@@ -108,6 +108,17 @@ def name_problem(name: str) -> str:
     return f"invalid name {name!r}: names consist of {allowed}"
 
 
+def names_of(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the values of `name` to which a part of an ``allOf`` applies (``if: {properties: {name: ...}}``)."""
+    name = part.get("if", {}).get("properties", {}).get("name", {})
+    return tuple(name.get("enum", [name["const"]] if "const" in name else []))
+
+
+def yaml_text(value: Any) -> str:
+    """Return a value in YAML on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
+
+
 def dotted(keys: Iterable[str | int]) -> str:
     """Return the path of keys as users write it, such as ``run.seeds.0``."""
     return ".".join(map(str, keys)) or "the top level"
@@ -119,8 +130,26 @@ def _validator(schema_file: Path) -> Any:
     # A schema that names its dialect would be applied by the library's own validator, which accepts 3.0 as integer.
     beside = {file.name: _read_schema(file) for file in schema_file.parent.glob("*.yaml")}
     plain = {name: {key: value for key, value in schema.items() if key != "$schema"} for name, schema in beside.items()}
-    resources = [(name, DRAFT202012.create_resource(schema)) for name, schema in plain.items()]
-    return _Validator(_read_schema(schema_file), registry=Registry().with_resources(resources))
+    described = {name: _with_descriptions(schema, name, plain) for name, schema in plain.items()}
+    resources = [(name, DRAFT202012.create_resource(schema)) for name, schema in described.items()]
+    return _Validator(described[schema_file.name], registry=Registry().with_resources(resources))
+
+
+def _with_descriptions(stated: Any, file: str, schemas: Mapping[str, Any]) -> Any:
+    """Return a copy of a schema in which references without a description have that of their target."""
+    if isinstance(stated, list):
+        return [_with_descriptions(item, file, schemas) for item in stated]
+    if not isinstance(stated, dict):
+        return stated
+    copy = {key: _with_descriptions(item, file, schemas) for key, item in stated.items()}
+    if "$ref" in copy:
+        name, _, pointer = copy["$ref"].partition("#")
+        target = schemas[name or file]
+        for step in pointer.split("/")[1:]:
+            target = target[step]
+        if "description" in target:
+            copy.setdefault("description", target["description"])
+    return copy
 
 
 @lru_cache
@@ -139,9 +168,63 @@ def _matches_whole(_: Any, pattern: str, value: Any, __: Any) -> Iterator[Valida
 
 
 def _has_type(validator: Any, types: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
-    """Check types; infinity has no type and is accepted only if the schema has the keyword `unlimited`."""
+    """Check types; infinity has no type and is accepted only if the schema has the keyword `unlimited`.
+
+    Errors receive the attribute ``list``: the valid list that a text or number in its place probably stands for.
+    """
     if not (_is_infinite(value) and schema.get("unlimited")):
-        yield from Draft202012Validator.VALIDATORS["type"](validator, types, value, schema)
+        for error in Draft202012Validator.VALIDATORS["type"](validator, types, value, schema):
+            is_scalar = value is not None and not isinstance(value, list | dict)
+            parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+            error.list = parts if is_scalar and _is_valid(validator, parts, schema) else None
+            yield error
+
+
+def _has_items(validator: Any, items: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Check the items of a list. A list of scalars in place of a list of such lists is a single error."""
+    errors = list(Draft202012Validator.VALIDATORS["items"](validator, items, value, schema))
+    is_flat = errors and not any(isinstance(item, list | dict) for item in value)
+    if is_flat and _is_valid(validator, [value], schema):
+        yield ValidationError(f"expected a list of lists, found {yaml_text(value)}; write {yaml_text([value])}")
+    else:
+        yield from errors
+
+
+def _is_valid(validator: Any, value: Any, schema: Mapping[str, Any]) -> bool:
+    return next(validator.descend(value, schema), None) is None
+
+
+def _satisfies_all(validator: Any, parts: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Check ``allOf``. Errors about unknown keys receive the attribute ``elsewhere``: the names that have this key."""
+    for error in Draft202012Validator.VALIDATORS["allOf"](validator, parts, value, schema):
+        if error.validator == "additionalProperties" and not error.path:
+            owners: dict[str, list[str]] = {}
+            for part in parts:
+                for key in part.get("then", {}).get("properties", {}):
+                    owners.setdefault(key, []).extend(f"`{name}`" for name in names_of(part))
+            error.elsewhere = {
+                key: f" with `name: {value.get('name')}`; `{key}` belongs to {_joined(names)}"
+                for key, names in owners.items()
+                if names
+            }
+        yield error
+
+
+def _satisfies_if(validator: Any, condition: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[ValidationError]:
+    """Check ``if``. If one key distinguishes two kinds of map, errors about unknown keys receive ``elsewhere``, too."""
+    for error in Draft202012Validator.VALIDATORS["if"](validator, condition, value, schema):
+        if error.validator == "additionalProperties" and not error.path and condition.keys() == {"required"}:
+            (kind,) = condition["required"]
+            other = schema["else" if kind in value else "then"].get("properties", {})
+            text = f"cannot be combined with `{kind}`; remove one of them" if kind in value else f"requires `{kind}`"
+            error.elsewhere = {key: f"; `{key}` {text}" for key in other}
+        yield error
+
+
+def _joined(names: list[str]) -> str:
+    """Return names in quotes as a list in a sentence, as values of `name`."""
+    *first, last = names
+    return "`name: " + (", ".join(first) + " or " + last if first else last).removeprefix("`")
 
 
 def _is_infinite(value: Any) -> bool:
@@ -155,7 +238,13 @@ def _is_finite_number(checker: Any, value: Any) -> bool:
 # JSON schema accepts 3.0 as an integer; the code does not.
 _Validator = validators.extend(
     Draft202012Validator,
-    {"pattern": _matches_whole, "type": _has_type},
+    {
+        "pattern": _matches_whole,
+        "type": _has_type,
+        "items": _has_items,
+        "allOf": _satisfies_all,
+        "if": _satisfies_if,
+    },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_finite_number}),
 )
 
@@ -203,23 +292,29 @@ def _in_words(error: ValidationError) -> Iterator[str]:
         return
     match error.validator:
         case "additionalProperties":
-            known = list(error.schema["properties"])
-            yield from (f"unknown key `{key}` in {where}{hint(key, known)}" for key in found if key not in known)
+            known, elsewhere = list(error.schema["properties"]), getattr(error, "elsewhere", {})
+            for key in (key for key in found if key not in known):
+                yield f"unknown key `{key}` in {where}{elsewhere.get(key) or hint(key, known)}"
         case "required":
             # One error per missing key; its name is only in the message.
             _, key, _ = error.message.split("'")
-            yield f"{where} lacks the key `{key}`"
+            yield f"{where} lacks the key `{key}`{_meaning(key, error.schema, found)}"
         case "enum":
             yield f"{where}: {found!r} is not known{hint(found, error.validator_value)}"
         case "type":
-            yield f"{where}: expected {_kinds(_types(error))}, found {_kind(found)}{_yaml_hint(error)}"
+            expected = f"expected {_kinds(_types(error))}, found {_kind(found)}{_yaml_hint(error)}"
+            yield f"{where}: {expected}{_list_hint(error)}"
         case "pattern":
             yield f"{where}: {name_problem(found)}"
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum" | "multipleOf":
+            yield f"{where}: must be {_LIMITS[error.validator]} {error.validator_value}, found {found}"
         case "maxLength":
             yield f"{where}: {found[:20]!r}... has {len(found)} characters, expected {error.validator_value} at most"
         case "minItems" | "minProperties":
             reason = f": expected {error.validator_value} or more, found {len(found)}" if found else " is empty"
             yield f"{where}{reason}"
+        case "maxItems" | "maxProperties":
+            yield f"{where}: expected {error.validator_value} at most, found {len(found)}"
         case "uniqueItems":
             yield f"{where}: {found} has non-unique elements"
         case "oneOf":
@@ -229,6 +324,13 @@ def _in_words(error: ValidationError) -> Iterator[str]:
             yield f"{where}: {error.message}"
 
 
+_LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "greater than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+    "multipleOf": "a multiple of",
+}
 _WORDS = {
     "object": "a map",
     "array": "a list",
@@ -248,6 +350,27 @@ def _kind(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
         return {dict: "a map", list: "a list"}.get(type(value), "nothing")
     return repr(value)
+
+
+def _meaning(key: str, schema: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return the first sentence of the description of a key that a map lacks, if the schema has one for this map."""
+    of_name = [part for part in schema.get("allOf", ()) if found.get("name") in names_of(part)]
+    for part in (schema, *(part.get("then", {}) for part in of_name), schema.get("else", {})):
+        stated = part.get("properties", {}).get(key)
+        if isinstance(stated, Mapping) and "description" in stated:
+            text = re.sub(r" \(\[below\]\([^)]*\)\)", "", stated["description"])  # links of config/README.md
+            text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
+            return ": " + re.split(r"[.](?: (?=[A-Z`])|$)", text, maxsplit=1)[0]
+    return ""
+
+
+def _list_hint(error: ValidationError) -> str:
+    """Return what to write where a scalar stands in place of a list."""
+    if not error.list:
+        return ""
+    count = error.instance
+    is_count = error.absolute_path[-1] == "seeds" and 2 <= count <= 10
+    return f"; write {yaml_text(error.list)}" + (f", or {list(range(count))} for {count} seeds" if is_count else "")
 
 
 def _yaml_hint(error: ValidationError) -> str:

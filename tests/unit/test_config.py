@@ -221,7 +221,7 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         (
             "experiments.exact.train.loss.anchors",
             1,
-            "`anchors` in experiments.exact.train.loss; known: name, rho",
+            "experiments.exact.train.loss with `name: exact`; `anchors` belongs to `name: sampled`",
         ),
         (
             "benchmarks.depth",
@@ -240,21 +240,41 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
             "2e-3",
             "found '2e-3' (YAML reads this as text: write 0.002, with a point",
         ),
-        ("experiments.exact.train.optimiser.lr", 0, "experiments.exact.train.optimiser.lr: 0 is less than or equal"),
+        ("experiments.exact.train.optimiser.lr", 0, "exact.train.optimiser.lr: must be greater than 0, found 0"),
         ("run.experiments", ["exat"], "run.experiments: `exat` is not defined; did you mean `exact`?"),
         ("run.comparisons", [["exact", "untraind"]], "run.comparisons: `untraind` is not in run.experiments; did you"),
+        (
+            "run.comparisons",
+            [["exact", "sampled"]],
+            "run.comparisons: `sampled` is not in run.experiments; add it there",
+        ),
         ("run.splits", ["flats"], "run.splits: `flats` is not defined; known: houses"),
         (
             "datasets.houses.raw",
             "data",
-            "datasets.houses.raw: a dataset with `simulate` is written to results/raw/houses",
+            "raw: a dataset with `simulate` is written to results/raw/houses, found 'data'; remove `raw`",
+        ),
+        (
+            "datasets.houses.simulate.images",
+            20,
+            "simulate.images: has no effect in the format `matterport3d`, which takes `panoramas`; remove it",
+        ),
+        (
+            "datasets.houses.simulate.panoramas",
+            ...,
+            "simulate lacks the key `panoramas`, which the format `matterport3d`",
+        ),
+        (
+            "datasets.houses.format",
+            "posed_rgbd",
+            ".panoramas: has no effect in the format `posed_rgbd`, which takes `images`; write `images` instead",
         ),
         (
             "datasets.houses.patches.stride",
             200,
             "datasets.houses.patches.stride: expected at most the smaller side of the frames, 128 pixels, found 200",
         ),
-        ("datasets.houses.scenes", "none.txt", "datasets.houses.scenes: scene list none.txt (looked for in"),
+        ("datasets.houses.scenes", "none.txt", "datasets.houses.scenes: there is no scene list none.txt (looked"),
         (
             "splits.houses.val",
             {"houses": ["hous08"]},
@@ -299,9 +319,14 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         ),
         ("experiments.exact.train.augment.sizes", [[96, 130]], "[96, 130] are not multiples of the model's stride, 4"),
         ("experiments.exact.train.augment.crop", False, "augment.crop: has no effect without `scale` or `sizes`"),
-        ("experiments.exact.train.augment.flip", 1.5, "experiments.exact.train.augment.flip: 1.5 is greater than"),
+        ("experiments.exact.train.augment.flip", 1.5, "exact.train.augment.flip: must be at most 1, found 1.5"),
         ("experiments.exact.train.augment.flips", 0.5, "did you mean `flip`?"),
-        ("experiments.exact.train.batch.radius", 0.2, "unknown key `scenes` in experiments.exact.train.batch"),
+        (
+            "experiments.exact.train.batch.radius",
+            0.2,
+            "`scenes` in experiments.exact.train.batch; `scenes` cannot be combined with `radius`; remove one",
+        ),
+        ("experiments.exact.train.batch.scenes_by", "size", "`scenes_by` requires `radius`"),
         ("experiments.exact.train.precision", "bf16", "experiments.exact.train.precision: 'bf16' is not known"),
         (
             "experiments.exact.train.phases.0.loss.rho",
@@ -311,11 +336,11 @@ def test_published_split_is_a_partition_but_for_two_scenes() -> None:
         (
             "experiments.exact.train.loss.rho",
             [0.2, 0.5],
-            "experiments.exact.train.loss: expected one kappa per rho",
+            "loss: expected one kappa per rho, found 2 values of rho and 1 of kappa; write `kappa: [5.0, 5.0]`",
         ),
         ("experiments.exact.train.loss.rho", [0.2, 0.2], "experiments.exact.train.loss.rho: [0.2, 0.2] has non-unique"),
         ("experiments.exact.train.loss.rho", "0.2", "experiments.exact.train.loss.rho: expected a number or a list"),
-        ("experiments.exact.train.loss.kappa", [5, -1], "experiments.exact.train.loss.kappa.1: -1 is less than"),
+        ("experiments.exact.train.loss.kappa", [5, -1], "train.loss.kappa.1: must be greater than 0, found -1"),
         ("experiments.sampled.train.loss.rho", [0.2], "experiments.sampled.train.loss.rho: expected a number"),
         (
             "experiments.dense_sift_fine.train",
@@ -428,8 +453,23 @@ def test_models_on_backbones_are_described(
         (on(VIT, train="last"), "model.train: 'last' is not known"),
         (on(VIT, train={"lora": {"last": 2}}), "model.train.lora lacks the key `rank`"),
         (on(VIT, head={"name": "residual_mlp"}), "model.head lacks the key `hidden`"),
-        (on(VIT, head={"name": "locus", "hidden": 3}), "unknown key `hidden` in experiments.exact.model.head"),
-        (on(VIT), "train: this model (backbone) has no weights to train"),
+        (
+            on(VIT, head={"name": "locus", "hidden": 3}),
+            "`hidden` in experiments.exact.model.head with `name: locus`; `hidden` belongs to `name: residual_mlp`",
+        ),
+        (
+            on({**VIT, "native_stride": 3}),
+            "experiments.exact.model.backbone with `name: transformers`; `native_stride` belongs to `name: onnx`",
+        ),
+        (
+            {"name": "compact_cnn", "dim": 8, "head": {"name": "locus"}},
+            "`head` in experiments.exact.model with `name: compact_cnn`; `head` belongs to `name: backbone`",
+        ),
+        (on(VIT), "remove `train`, or add a head (`model.head`), or train the backbone (`model.train`)"),
+        (
+            on(ONNX),
+            "train: this model (backbone) has no weights to train; remove `train`, or add a head (`model.head`)",
+        ),
         (on(ONNX, train="all"), "model.train: a backbone of the kind `onnx` cannot be trained"),
         (
             {"name": "concat", "models": [on(VIT, train="all"), {"name": "compact_cnn", "dim": 8}], "stride": 8},
@@ -520,7 +560,7 @@ def test_a_training_is_one_phase_or_a_list_of_them() -> None:
         ({"optimiser": {**OPTIMISER, "lr_factors": {"lora": 2.0}}}, "the part `lora` is not trained"),
         ({"optimiser": {**OPTIMISER, "lr_factors": {"body": 2.0}}}, "unknown key `body`"),
         ({"optimiser": {**OPTIMISER, "schedule": "cosin"}}, "'cosin' is not known; did you mean `cosine`"),
-        ({"optimiser": {**OPTIMISER, "layer_decay": 1.5}}, "optimiser.layer_decay: 1.5 is greater"),
+        ({"optimiser": {**OPTIMISER, "layer_decay": 1.5}}, "optimiser.layer_decay: must be at most 1, found 1.5"),
         (
             {"loss": {**EXACT, "queries": 9}},
             "train.loss.queries: the loss `exact` draws queries only with `ranking: query`",
@@ -529,7 +569,7 @@ def test_a_training_is_one_phase_or_a_list_of_them() -> None:
             {"loss": {"name": "sup_con", "rho": 0.1, "kappa": 5.0, "tau": 0.1, "queries": None, "positives": 3}},
             "train.loss: `queries: null` takes all pairs",
         ),
-        ({"loss": {**EXACT, "ranking": "query", "queries": 0}}, "train.loss.queries: 0 is less than"),
+        ({"loss": {**EXACT, "ranking": "query", "queries": 0}}, "train.loss.queries: must be at least 1, found 0"),
         (
             {"loss": {**EXACT, "ranking": "query", "exchange": "ring"}},
             "train.loss.exchange: `ring` is implemented for `ranking: batch` only",
@@ -690,10 +730,75 @@ def test_rows_of_a_table_have_titles_of_their_own() -> None:
     load(config, ROOT)
 
 
+def test_a_misspelt_experiment_is_not_suggested_for_its_comparison() -> None:
+    config = changed("run.experiments", ["exat", "untrained"])
+    config["run"]["comparisons"] = [["exact", "untrained"], ["untraned", "exat"]]
+    assert problems(config) == [
+        "run.experiments: `exat` is not defined; did you mean `exact`?",
+        "run.comparisons: `exact` is not in run.experiments; add it there",
+        "run.comparisons: `untraned` is not in run.experiments; did you mean `untrained`?",
+    ]
+
+
+NCE = {"name": "info_nce", "rho": 0.1, "kappa": 5.0, "tau": 0.07, "queries": 9}
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (
+            NCE | {"same_image": 1},
+            " with `name: info_nce`; `same_image` belongs to `name: exact`, `dense` or `sampled`",
+        ),
+        (NCE | {"margin": 1}, " with `name: info_nce`; `margin` belongs to `name: triplet`"),
+        (NCE | {"querys": 1}, "; did you mean `queries`?"),
+    ],
+)
+def test_a_key_of_another_loss_is_named_with_it(loss: dict[str, Any], expected: str) -> None:
+    unknown = (loss.keys() - NCE.keys()).pop()
+    assert problems(trained_by({"steps": 9, "loss": loss})) == [
+        f"unknown key `{unknown}` in experiments.exact.train.loss{expected}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("run.splits", "run lacks the key `splits`: Names of `splits`"),
+        (
+            "datasets.houses.simulate.seed",
+            "the key `seed`: Random seed; together with the scene's name it determines the",
+        ),
+        ("datasets.houses.labels.mapping", "the key `mapping`: Table of raw labels (`raw_category`) and their mpcat40"),
+        # behind a reference
+        (
+            "experiments.exact.train.phases.0.loss.queries",
+            "the key `queries`: Largest number of query patches per batch; `null` for all, in memory linear in",
+        ),
+        # `eq. 2` ends no sentence
+        ("experiments.exact.train.loss.name", "the key `name`: `exact`: smooth average precision over all pairs of"),
+        # described for each kind of descriptor
+        (
+            "benchmarks.place_recognition.descriptors.0.samples",
+            "lacks the key `samples`: Number of patches of the database from which the vocabulary is learnt",
+        ),
+    ],
+)
+def test_a_missing_key_is_described(path: str, expected: str) -> None:
+    (problem,) = problems(changed(path, ...))
+    assert expected in problem
+    assert not problem.endswith(".")
+
+
+def test_links_of_the_documentation_are_no_part_of_a_message() -> None:
+    (problem,) = problems(changed("experiments.exact.model", ...))
+    assert problem == "experiments.exact lacks the key `model`: The feature extractor"
+
+
 def test_all_mistakes_are_listed_at_once() -> None:
     config = changed("run.sedes", [0])
     config["figures"]["views"] = 1
-    del config["datasets"]["houses"]["raw"]
+    del config["datasets"]["houses"]["scenes"]
     assert len(problems(config)) == 3
 
 

@@ -164,6 +164,26 @@ def test_lists_are_taken_from_the_working_directory_first(here: Path) -> None:
     assert load(with_list("house09\n"), ROOT)["splits"]["houses"]["test"] == {"houses": ["house09"]}
 
 
+@pytest.mark.parametrize(
+    ("scenes", "remedy"),
+    [
+        ("a, b,c", "for names of scenes write a list, [a, b, c]"),
+        ("house09", "for names of scenes write a list, [house09]"),
+        ("lists/all.txt", "correct the path"),
+        ("all.txt", "correct the path"),
+    ],
+)
+def test_a_missing_list_that_was_meant_as_names(
+    scenes: str, remedy: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = deepcopy(DEMO)
+    config["datasets"]["houses"]["scenes"] = scenes
+    problem = f"datasets.houses.scenes: there is no scene list {scenes} (looked for in %s); {remedy}"
+    assert problem % f"{here} and {ROOT}" in problems(config)
+    monkeypatch.chdir(ROOT)
+    assert problem % ROOT in problems(config)  # each folder once
+
+
 def test_a_list_may_have_a_byte_order_mark_and_comments() -> None:
     config = load(with_list("\ufeffhouse09\r\n\r\n  house10 # the last\r\n"), ROOT)
     assert config["splits"]["houses"]["test"] == {"houses": ["house09", "house10"]}
@@ -432,7 +452,8 @@ def test_scans_of_one_room_are_kept_together() -> None:
 
 
 def test_rooms_are_told_by_names_of_scannet_alone() -> None:
-    for other in ({"format": "matterport3d"}, {"simulate": {**SIMULATED, "images": 5}, "raw": "results/raw/other"}):
+    handheld = {key: value for key, value in SIMULATED.items() if key != "panoramas"} | {"images": 5}
+    for other in ({"format": "matterport3d"}, {"simulate": handheld, "raw": "results/raw/other"}):
         config = scannet(["scene0000_00"], ["scene0000_01"])
         config["datasets"]["other"] |= other
         load(config, ROOT)

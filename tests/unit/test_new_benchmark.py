@@ -161,7 +161,7 @@ def test_it_is_configured_scored_tabulated_drawn_and_captioned(repository: Path,
     caption = (tmp_path / "caption.rst").read_text(encoding="utf-8")
     assert caption.startswith("**Feature norm.** Mean norm of the features of a scene.\n")
     assert "- ``power``: ``2``\n" in caption
-    assert "benchmarks.feature_norm.power: 0 is less than the minimum of 1" in (tmp_path / "refused.txt").read_text()
+    assert "benchmarks.feature_norm.power: must be at least 1, found 0" in (tmp_path / "refused.txt").read_text()
     assert json.loads((tmp_path / "exact.json").read_text())["content"]["items"] == {
         "norm": [3.0, 3.0],
         "scene": ["a", "b"],
