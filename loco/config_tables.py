@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from loco.config_layers import DEFAULTS, EVERY
+from loco.config_schema import names_of, yaml_text
 
 README, SCHEMAS = "config/README.md", "config/schemas"
 
@@ -157,10 +158,9 @@ def _parts(stated: Mapping[str, Any]) -> Iterator[_Part]:
     if stated.get("properties"):
         yield _Part((), required, stated["properties"])
     for condition in stated.get("allOf", ()):
-        then, name = condition.get("then", {}), condition.get("if", {}).get("properties", {}).get("name", {})
-        names = tuple(name.get("enum", [name["const"]] if "const" in name else []))
+        then = condition.get("then", {})
         if then.get("properties"):
-            yield _Part(names, (*required, *then.get("required", ())), then["properties"])
+            yield _Part(names_of(condition), (*required, *then.get("required", ())), then["properties"])
     if "allOf" not in stated and "properties" not in stated:
         # A map or something else (`if: {type: ...}`), or one of two kinds of map (`if: {required: [key]}`): the keys of
         # the second kind, which `then` describes, are optional.
@@ -199,16 +199,12 @@ def _description(names: tuple[str, ...], stated: Mapping[str, Any]) -> str:
 
 
 def _default(entry: _Entry, required: bool, value: Any) -> str:
-    """Return the default in the table: a value, ``required``, or nothing if the key is optional or has keys itself."""
+    """Return the default in the table: a value, ``required``, or nothing if it is optional or has defaults itself."""
     has_keys = entry.stated.get("type") == "object" and _is_map(entry)
-    value = entry.stated.get("default", ...) if value is ... or has_keys else value
-    if value is not ...:
-        return f"`{_text(value)}`"
-    return "required" if required and (entry.is_topic or not has_keys) else ""
-
-
-def _text(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
+    default = entry.stated.get("default", ...) if value is ... or has_keys else value
+    if default is not ...:
+        return f"`{yaml_text(default)}`"
+    return "required" if required and value is ... else ""
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ experiments:
     train: { steps: 300, loss: { name: exact, rho: 0.2, kappa: 5.0, tau: 0.05 } }
   untrained: { model: { name: compact_cnn, dim: 32 } }
 """
+
+
+SIMULATE = {"seed": 0, "rooms": 1, "images": 8, "image": {"height": 96, "width": 128}, "repetition": 0.3}
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +116,21 @@ def test_every_dataset_and_every_training_has_the_defaults() -> None:
     assert config["run"]["seeds"] == [0]
 
 
+@pytest.mark.parametrize("made", ["simulate", "reconstruct"])
+def test_scenes_that_the_workflow_writes_need_no_folder(made: str) -> None:
+    blocks = {"simulate": SIMULATE, "reconstruct": {"images": "data/photographs", "matcher": "exhaustive"}}
+    config = yaml.safe_load(MINE)
+    config["datasets"]["mine"] |= {made: blocks[made], "format": "colmap", "raw": "results/raw/mine"}
+    stated = load(config, ROOT)
+    del config["datasets"]["mine"]["raw"]
+    assert load(config, ROOT) == stated
+    del config["datasets"]["mine"][made]
+    with pytest.raises(
+        ConfigError, match=r"datasets\.mine lacks the key `raw`: Folder that contains one folder per scene"
+    ):
+        load(config, ROOT)
+
+
 def test_batches_of_positive_pairs_take_no_default_of_the_other_kind() -> None:
     config = yaml.safe_load(MINE)
     batch = {"radius": 0.5, "images": 8, "scenes_by": "size"}
@@ -152,6 +171,29 @@ def test_each_default_has_a_reason() -> None:
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_a_refused_configuration_are_named() -> None:
+    def header(*files: Path, **overrides: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(read_files(files, ROOT, overrides), ROOT)
+        return str(caught.value).splitlines()[0]
+
+    wrong = {"run": {"sedes": [1]}}
+    mine = write("deep/my.yaml", wrong | {"extends": None})
+    assert header(mine) == "the configuration (deep/my.yaml) is not valid:"
+    assert header(mine.resolve()) == "the configuration (deep/my.yaml) is not valid:"
+    assert header(ROOT / "config/config.yaml", **wrong) == (
+        f"the configuration ({ROOT}/config/config.yaml, --config) is not valid:"
+    )
+    one = write("one.yaml", wrong | {"extends": "losses_office.yaml"})
+    assert header(one) == (
+        "the configuration (one.yaml, extends losses_office.yaml, extends office.yaml) is not valid:"
+    )
+    other = write("config.yaml", {"extends": "config.yaml"})  # the demo
+    assert header(mine, other) == "the configuration (deep/my.yaml, config.yaml, extends config.yaml) is not valid:"
+    with pytest.raises(ConfigError, match=r"^the configuration is not valid:\n"):
+        load(wrong, ROOT)  # of no file
 
 
 def test_files_are_merged_as_snakemake_merges_them() -> None:
@@ -287,6 +329,24 @@ SOURCES = {
         for format in (*PLACES, "mid_atlantic_ridge", "nardo_air", "vp_air")
     },
 }
+
+
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "config/README.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("example", [text for text in EXAMPLES if text.startswith("run:")])
+def test_examples_of_the_documentation_are_complete(example: str) -> None:
+    config = load(read_files([write("my.yaml", example)], ROOT), ROOT)
+    plan = Plan(config, ROOT)
+    (split,) = config["splits"]
+    for benchmark in config["run"]["benchmarks"]:
+        assert plan.evaluate_inputs(benchmark, split, "exact", f"{split}-seed0")["frames"]
+
+
+def test_the_documentation_has_an_example_with_data_and_one_without() -> None:
+    examples = [yaml.safe_load(text) for text in EXAMPLES]
+    found = [dataset for example in examples for dataset in example.get("datasets", {}).values()]
+    assert [("raw" in dataset, "simulate" in dataset) for dataset in found] == [(True, False), (False, True)]
 
 
 def test_every_source_of_data_has_a_configuration_of_ten_lines() -> None:

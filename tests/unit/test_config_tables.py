@@ -53,6 +53,9 @@ def test_a_changed_table_is_written_anew() -> None:
         ("datasets", "| `reconstruct.max_image_size` | `1600` |"),  # behind a reference
         ("datasets", "| `fuse.voxel` | required |"),
         ("datasets", "| `fuse` |  |"),
+        ("datasets", "| `simulate.image` | required |"),  # a map
+        ("datasets", "| `frames` |  |"),  # a required map with values in defaults.yaml
+        ("train", "| `batch` |  |"),
         ("ablations", "| `variants[].name` | required |"),
         ("figures", "| `scene` | `null` |"),
         ("benchmarks.homography", "| `ransac_threshold` | `5` |"),
