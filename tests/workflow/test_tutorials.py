@@ -105,7 +105,9 @@ def test_reproduce_a_table(tmp_path: Path) -> None:
     folder = World.new(tmp_path).workflow
     shutil.copy(ROOT / "README.md", folder)
     demo = folder / "config/config.yaml"  # replaced by a tiny world: the commands name no configuration
-    demo.write_text(yaml.safe_dump(_merged(yaml.safe_load(demo.read_text()), yaml.safe_load(TINY.read_text()))))
+    tiny = yaml.safe_load(TINY.read_text())
+    assert tiny.pop("extends") == demo.name
+    demo.write_text(yaml.safe_dump(_merged(yaml.safe_load(demo.read_text()), tiny)))
     said = run_tutorial("table", folder)
     assert "compact CNN, three steps" in said
     assert "files verified: all are intact and belong to this configuration" in said
