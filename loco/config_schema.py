@@ -128,7 +128,7 @@ def dotted(keys: Iterable[str | int]) -> str:
 def _validator(schema_file: Path) -> Any:
     """Return a validator of a schema, which may refer to other schemas by file names in the same folder."""
     # A schema that names its dialect would be applied by the library's own validator, which accepts 3.0 as integer.
-    beside = {file.name: _read_schema(file) for file in schema_file.parent.glob("*.yaml")}
+    beside = read_schemas(schema_file.parent)
     plain = {name: {key: value for key, value in schema.items() if key != "$schema"} for name, schema in beside.items()}
     described = {name: _with_descriptions(schema, name, plain) for name, schema in plain.items()}
     resources = [(name, DRAFT202012.create_resource(schema)) for name, schema in described.items()]
@@ -143,13 +143,31 @@ def _with_descriptions(stated: Any, file: str, schemas: Mapping[str, Any]) -> An
         return stated
     copy = {key: _with_descriptions(item, file, schemas) for key, item in stated.items()}
     if "$ref" in copy:
-        name, _, pointer = copy["$ref"].partition("#")
-        target = schemas[name or file]
-        for step in pointer.split("/")[1:]:
-            target = target[step]
+        target, _ = referenced(copy["$ref"], file, schemas)
         if "description" in target:
             copy.setdefault("description", target["description"])
     return copy
+
+
+def referenced(reference: str, file: str, schemas: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the definition that a reference in a schema file points to, and the name of the file that contains it.
+
+    Args:
+        reference: as in ``$ref``: ``FILE``, ``FILE#/$defs/NAME`` or ``#/$defs/NAME``.
+        file: name of the file that contains the reference.
+        schemas: file name -> schema (:func:`read_schemas`).
+    """
+    name, _, pointer = reference.partition("#")
+    file = name or file
+    target = schemas[file]
+    for step in pointer.split("/")[1:]:
+        target = target[step]
+    return target, file
+
+
+def read_schemas(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the schema files of a folder by name."""
+    return {file.name: _read_schema(file) for file in folder.glob("*.yaml")}
 
 
 @lru_cache

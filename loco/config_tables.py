@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from loco.config_layers import DEFAULTS, EVERY
-from loco.config_schema import names_of, yaml_text
+from loco.config_schema import names_of, read_schemas, referenced, yaml_text
 
 README, SCHEMAS = "config/README.md", "config/schemas"
 
@@ -31,21 +30,22 @@ class Topic(NamedTuple):
 
 _TRAIN = ("experiments", EVERY, "train")
 TOPICS = {
-    "run": Topic("run", None, ("run",)),
-    "datasets": Topic("datasets", "dataset", ("datasets", EVERY)),
-    "splits": Topic("splits", "split", ()),
-    "experiments": Topic("experiments", "experiment", ()),
-    "model": Topic("models", "model", ()),
-    "model.backbone": Topic("models", "backbone", ()),
-    "model.head": Topic("models", "head", ()),
-    "train": Topic("training", "train", _TRAIN),
-    "train.optimiser": Topic("training", "optimiser", (*_TRAIN, "optimiser")),
-    "train.loss": Topic("losses", "loss", ()),
-    "ablations": Topic("ablations", "ablation", ()),
-    "figures": Topic("figures", None, ("figures",)),
+    "run": Topic("run.yaml", None, ("run",)),
+    "datasets": Topic("datasets.yaml", "dataset", ("datasets", EVERY)),
+    "splits": Topic("splits.yaml", "split", ()),
+    "experiments": Topic("experiments.yaml", "experiment", ()),
+    "model": Topic("models.yaml", "model", ()),
+    "model.backbone": Topic("models.yaml", "backbone", ()),
+    "model.head": Topic("models.yaml", "head", ()),
+    "train": Topic("training.yaml", "train", _TRAIN),
+    "train.optimiser": Topic("training.yaml", "optimiser", (*_TRAIN, "optimiser")),
+    "train.loss": Topic("losses.yaml", "loss", ()),
+    "ablations": Topic("ablations.yaml", "ablation", ()),
+    "figures": Topic("figures.yaml", None, ("figures",)),
 }
 BENCHMARKS = "benchmarks"  # each benchmark has a table, `benchmarks.<name>`
 _OF_A_TOPIC = {(topic.file, topic.definition) for topic in TOPICS.values()}  # definitions with a table of their own
+_Schemas = Mapping[str, Mapping[str, Any]]  # file name -> schema
 _TABLE = re.compile(r"(<!-- keys of ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -69,15 +69,15 @@ def table(topic: str, base: Path) -> str:
 
 def keys(topic: str, base: Path) -> Iterator[tuple[str, str, str]]:
     """Yield (dotted key, default, description) of all keys of a topic in the order of the schema."""
-    schemas = _Schemas(base)
+    schemas = read_schemas(base / SCHEMAS)
     part, _, benchmark = topic.partition(".")
+    path: tuple[str, ...]
     if part == BENCHMARKS:
-        start = schemas.entry({"$ref": f"{BENCHMARKS}.yaml#/properties/{benchmark}"}, BENCHMARKS)
-        path: tuple[str, ...] = (BENCHMARKS, benchmark)
+        reference, path = f"{BENCHMARKS}.yaml#/properties/{benchmark}", (BENCHMARKS, benchmark)
     else:
         file, definition, path = TOPICS[topic]
-        pointer = "" if definition is None else f"#/$defs/{definition}"
-        start = schemas.entry({"$ref": f"{file}.yaml{pointer}"}, file)
+        reference = file if definition is None else f"{file}#/$defs/{definition}"
+    start = _entry({"$ref": reference}, "", schemas)
     values: Any = yaml.safe_load((base / DEFAULTS).read_text(encoding="utf-8"))
     for key in path:
         values = values.get(key, {})
@@ -92,33 +92,17 @@ class _Entry(NamedTuple):
     is_topic: bool = False
 
 
-@dataclass
-class _Schemas:
-    """The schema files, which refer to each other."""
-
-    base: Path
-    read: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def entry(self, stated: Mapping[str, Any], file: str) -> _Entry:
-        """Resolve the references of an entry; its own statements override those of the referenced definitions."""
-        is_topic = False
-        if "$ref" in stated.get("else", {}):  # text or a map
-            stated = stated["else"]
-        while "$ref" in stated:
-            name, _, pointer = stated["$ref"].partition("#")
-            file = name.removesuffix(".yaml") or file
-            target: Any = self._file(file)
-            steps = pointer.strip("/").split("/") if pointer else []
-            for step in steps:
-                target = target[step]
-            is_topic |= (file, steps[-1] if steps else None) in _OF_A_TOPIC
-            stated = {**target, **{key: value for key, value in stated.items() if key != "$ref"}}
-        return _Entry(stated, file, is_topic)
-
-    def _file(self, name: str) -> dict[str, Any]:
-        if name not in self.read:
-            self.read[name] = yaml.safe_load((self.base / SCHEMAS / f"{name}.yaml").read_text(encoding="utf-8"))
-        return self.read[name]
+def _entry(stated: Mapping[str, Any], file: str, schemas: _Schemas) -> _Entry:
+    """Resolve the references of an entry; its own statements override those of the referenced definitions."""
+    is_topic = False
+    if "$ref" in stated.get("else", {}):  # text or a map
+        stated = stated["else"]
+    while "$ref" in stated:
+        reference = stated["$ref"]
+        target, file = referenced(reference, file, schemas)
+        is_topic |= (file, reference.rpartition("/")[2]) in _OF_A_TOPIC
+        stated = {**target, **{key: value for key, value in stated.items() if key != "$ref"}}
+    return _Entry(stated, file, is_topic)
 
 
 class _Part(NamedTuple):
@@ -141,7 +125,7 @@ class _Key(NamedTuple):
 def _keys(start: _Entry, schemas: _Schemas, prefix: str, defaults: Any) -> Iterator[tuple[str, str, str]]:
     for key, names, required, entry in _properties(start, schemas):
         value = defaults[key] if isinstance(defaults, Mapping) and key in defaults else ...
-        items = schemas.entry(entry.stated.get("items", {}), entry.file)
+        items = _entry(entry.stated.get("items", {}), entry.file, schemas)
         inner, mark = (items, "[].") if _is_map(items) else (entry, ".")
         yield f"{prefix}{key}", _default(entry, required, value), _description(names, entry.stated)
         if _is_map(inner) and not inner.is_topic:
@@ -177,7 +161,7 @@ def _properties(start: _Entry, schemas: _Schemas) -> list[_Key]:
         for key, stated in properties.items():
             if not isinstance(stated, Mapping):
                 continue  # described elsewhere, or forbidden
-            new = _Key(key, names, key in required, schemas.entry(stated, start.file))
+            new = _Key(key, names, key in required, _entry(stated, start.file, schemas))
             same = next((n for n, old in enumerate(found) if old.key == key and old.entry == new.entry), None)
             if same is None:
                 found.append(new)
